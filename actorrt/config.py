@@ -1,0 +1,92 @@
+"""Read every setting that an operator may change, once, from `ACTORRT_*` variables.
+
+The only reader of the environment. What a program chooses for itself (`init(...)`, options) is not here.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self, TypeVar
+
+PREFIX: Final = "ACTORRT_"
+_N = TypeVar("_N", int, float)
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A setting `x_y` is read from `ACTORRT_X_Y`; times are seconds, sizes bytes.
+
+    A variable that is unset or empty leaves the default.
+    """
+
+    # Where a program finds a running cluster if `init` is not told: "" starts one, "auto" takes the newest session.
+    address: str = ""
+    namespace: str = ""
+    # Sessions (sockets, logs) live below this folder; "" is actorrt/ in the system's temporary folder.
+    temp_dir: str = ""
+
+    # A value up to this size travels inside the reply, a larger one lies in shared memory.
+    inline_limit: int = 100 * 1024
+    # 0: three tenths of the machine's memory.
+    object_store_memory: int = 0
+    # "": a folder of the session.
+    spill_dir: str = ""
+
+    # A loop that is blocked for this long is reported with its stack.
+    block_report_s: float = 0.1
+    # A worker that is stopped or silent for this long is killed.
+    worker_stall_timeout_s: float = 30.0
+    worker_start_timeout_s: float = 60.0
+    # A caller gives a lease back when it had no work for it for this long.
+    idle_lease_s: float = 1.0
+    # A worker without a lease ends after this long.
+    idle_worker_s: float = 60.0
+    # How long a stopping process waits for what runs before it cancels it.
+    shutdown_timeout_s: float = 5.0
+
+    log_to_driver: bool = True
+    log_level: str = "INFO"
+    # A worker's log file is rotated at this size, and this many old ones are kept.
+    log_rotation_bytes: int = 100 * 1024 * 1024
+    log_rotation_count: int = 5
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """The settings of this process; ValueError names a variable whose text is not of its type."""
+        given = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = PREFIX + field.name.upper()
+            if text := given.get(variable, ""):
+                values[field.name] = _parse(variable, text, field.default)
+        return cls(**values)
+
+
+def _parse(variable: str, text: str, default: object) -> bool | int | float | str:
+    match default:
+        case bool():
+            lowered = text.strip().lower()
+            if lowered in _TRUE | _FALSE:
+                return lowered in _TRUE
+            wanted = "true or false"
+        case int():
+            wanted = "a whole number, not negative"
+            if (whole := _number(int, text)) is not None:
+                return whole
+        case float():
+            wanted = "a number, not negative"
+            if (number := _number(float, text)) is not None:
+                return number
+        case _:
+            return text
+    raise ValueError(f"{variable} must be {wanted}, not {text!r}")
+
+
+def _number(kind: Callable[[str], _N], text: str) -> _N | None:
+    try:
+        number = kind(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
