@@ -1,0 +1,77 @@
+# What people and CI run. A fresh machine needs Python >= 3.11, make and git; the rest is installed here, into .venv,
+# at the versions of requirements.lock. `rm -r .venv` starts over. Nothing is installed twice: see the stamps below.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench lock clean
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+LOCK := requirements.lock
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint $(LOCK)
+ARGS ?=
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo "  ARGS=... is handed on, as in: make test ARGS='-k links -x'"
+
+serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits example
+	$(BIN)/actorrt serve digits:app --app-dir examples $(ARGS)
+
+test: $(STAMPS)/test  ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/check  ## format, lint, types (strict) and the import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+format: $(STAMPS)/check  ## rewrite the files as `make check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMPS)/test  ## actorrt and its peers side by side, as a table (long: the peers are installed first)
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get install -y -q wrk; } || echo "make bench: wrk is missing, so the HTTP rows are left out; install wrk to have them"
+	$(BIN)/python loadtests/compare.py $(ARGS)
+
+lock:  ## take the newest releases that pyproject.toml allows into requirements.lock
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/lock/bin/python -m pip install --quiet hatchling editables
+	build/lock/bin/python -m pip install --quiet --no-build-isolation --editable . --group dev
+	{ sed -n '/^#/p' $(LOCK); build/lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > build/lock/new
+	mv build/lock/new $(LOCK)
+	rm -rf build/lock
+
+clean:  ## remove what was built, the virtual environment too
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+
+# The stamps lie inside the environment, so they go when it goes, and say what is in it.
+$(STAMPS)/venv: $(LOCK)
+	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or newer is needed and not on the PATH (or: make PYTHON=/path/to/python3)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -q && apt-get install -y -q python3-venv; } || \
+		{ echo "make: $(PYTHON) cannot make virtual environments: install python3-venv" >&2; exit 1; }
+	@echo "make: installing what is needed into $(VENV) (the first time only)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) pip hatchling editables
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/serve: $(STAMPS)/venv pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable . --group examples
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/venv pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable . --group test
+	@touch $@ $(STAMPS)/serve
+
+$(STAMPS)/check: $(STAMPS)/venv pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable . --group dev
+	@touch $@ $(STAMPS)/test $(STAMPS)/serve
