@@ -1,0 +1,409 @@
+"""Say what went wrong, in classes that a program can tell apart and that survive the trip to another process.
+
+    ActorrtError
+    ├── TaskError                     the user's own code raised; it is also an instance of what was raised
+    ├── TaskCancelledError            the call was cancelled
+    ├── GetTimeoutError               (TimeoutError) the value was not there in time; the call goes on
+    ├── WorkerCrashedError            the process that ran the task is gone
+    ├── NodeDiedError                 the machine's node is gone
+    ├── OutOfMemoryError              the process was killed for its memory
+    ├── ActorError
+    │   ├── ActorDiedError            the actor is gone and will not come back
+    │   ├── ActorUnavailableError     the actor cannot be reached now, later perhaps
+    │   └── PendingCallsLimitExceeded the actor has `max_pending_calls` calls already
+    ├── ActorAlreadyExistsError       (ValueError) the name is taken
+    ├── ActorNotFoundError            (ValueError) no actor has that name
+    ├── ObjectLostError               every copy of the value is gone
+    │   ├── ObjectFreedError          its last reference had been dropped
+    │   └── OwnerDiedError            the process that owned it ended
+    ├── ObjectStoreFullError          neither memory nor disk has room
+    ├── RuntimeEnvSetupError          a worker with that environment could not be made
+    ├── TaskUnschedulableError        no machine can ever run it
+    ├── ActorUnschedulableError       the same for an actor
+    ├── NotSentError                  the call never left this process: safe to repeat
+    ├── NotSerializableError          (TypeError) a value that cannot be sent
+    ├── UnserializableException       stands for an error that could not be sent: its text and traceback
+    └── LinkError                     a peer spoke a protocol that this process does not
+
+Each class keeps its fields in `args`; the text is made when it is asked for. Nothing here decides when to raise.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any, Final, cast
+
+
+class ActorrtError(Exception):
+    """Every error of actorrt's own."""
+
+
+class TaskError(ActorrtError):
+    """A remote function or method raised. `cause` is what it raised; the remote traceback is a note of this error.
+
+    What a caller sees is `as_instanceof_cause()`: caught by `except TaskError` and by `except ValueError` alike, if
+    the cause is a ValueError. You do not get this when the process died under the call: that is `WorkerCrashedError`
+    or `ActorDiedError`.
+
+    `function` names the code, `Counter.incr` for a method; `pid` is the process it ran in, `actor` the actor as people
+    read it, or None.
+    """
+
+    function: str
+    pid: int
+    actor: str | None
+    traceback_text: str
+    cause: BaseException
+
+    def __init__(self, function: str, pid: int, actor: str | None, traceback_text: str, cause: BaseException) -> None:
+        super().__init__(function, pid, actor, traceback_text, cause)
+        self.function, self.pid, self.actor = function, pid, actor
+        self.traceback_text, self.cause = traceback_text, cause
+        self.add_note(f"remote traceback, {self._where}, process {pid}:\n{traceback_text.rstrip()}")
+
+    def __str__(self) -> str:
+        return f"{self._where} raised in process {self.pid}: {type(self.cause).__name__}: {self.cause}"
+
+    @property
+    def _where(self) -> str:
+        return f"{self.function} of {self.actor}" if self.actor else self.function
+
+    def as_instanceof_cause(self) -> "TaskError":
+        """The same error as an instance of a class that is both TaskError and the cause's own class.
+
+        It has the cause's text, `args` and attributes. The TaskError itself comes back where the cause is no Exception
+        (KeyboardInterrupt), would end an iteration (StopIteration), or has a class that cannot be mixed or made.
+        """
+        root = self.root_cause
+        if not isinstance(root, Exception) or isinstance(root, StopIteration | StopAsyncIteration | TaskError):
+            return self
+        try:
+            dual_class = _dual_class(type(root))
+            dual = dual_class.__new__(dual_class, *root.args)
+        except Exception:  # the user's class decides whether it can be subclassed and made; it may refuse in any way
+            return self
+        notes = [*getattr(root, "__notes__", ()), *getattr(self, "__notes__", ())]
+        _fill(dual, root.args, _slots(root), {**vars(root), **vars(self), "_original": self, "__notes__": notes})
+        return dual
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (self.function, self.pid, self.actor, self.traceback_text)
+        return _rebuild, (False, *fields, _portable(self.cause)), {"__notes__": self.__notes__}
+
+    @property
+    def root_cause(self) -> BaseException:
+        """What the innermost task raised, if tasks waited for tasks; else `cause`."""
+        cause = self.cause
+        while isinstance(cause, TaskError):
+            cause = cause.cause
+        return cause
+
+
+class _Dual(TaskError):
+    """Marks the classes that `as_instanceof_cause` makes."""
+
+    # The user's class may have properties named like our fields, so that they are read from here.
+    _original: TaskError
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Not that of the cause: it may count, log, or ask for arguments that are gone."""
+
+    def __str__(self) -> str:
+        return str(self._original.root_cause)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, (_, *fields), _ = self._original.__reduce__()
+        return _rebuild, (True, *fields)
+
+    @property
+    def root_cause(self) -> BaseException:
+        return self._original.root_cause
+
+    def as_instanceof_cause(self) -> TaskError:
+        return self
+
+
+def _rebuild(dual: bool, function: str, pid: int, actor: str | None, text: str, cause: BaseException) -> TaskError:
+    made = TaskError(function, pid, actor, text, cause.open() if isinstance(cause, _Packed) else cause)
+    return made.as_instanceof_cause() if dual else made
+
+
+class _Packed(Exception):
+    """A user's exception on its way: its parts, since many a class cannot be made again from its `args`."""
+
+    def open(self) -> BaseException:
+        kind, args, slots, state = self.args
+        made = kind.__new__(kind, *args)
+        _fill(made, args, slots, state)
+        return made
+
+
+def _portable(cause: BaseException) -> BaseException:
+    kind = type(cause)
+    as_inherited = kind.__reduce__ in _C_REDUCERS and kind.__reduce_ex__ is object.__reduce_ex__
+    if as_inherited and kind.__module__ != "builtins":
+        return _Packed(kind, cause.args, _slots(cause), vars(cause))
+    return cause
+
+
+# The exceptions written in C that pickle in a way of their own: they add what their constructor takes.
+_C_REDUCERS: Final = (BaseException.__reduce__, OSError.__reduce__, ImportError.__reduce__)
+
+
+# Bounded: classes of a notebook's old cells must not live on for ever.
+@lru_cache(maxsize=256)
+def _dual_class(cause: type[Exception]) -> type[_Dual]:
+    name = f"TaskError({cause.__name__})"
+    return type(name, (_Dual, cause), {"__module__": __name__, "__qualname__": name, "__doc__": cause.__doc__})
+
+
+def _slots(error: BaseException) -> dict[str, object]:
+    """What does not lie in the instance's dictionary, also in classes written in C: OSError.errno."""
+    found: dict[str, object] = {}
+    for base in type(error).__mro__[: -len(BaseException.__mro__)]:
+        for name, member in cast("Mapping[str, object]", vars(base)).items():
+            if isinstance(member, MemberDescriptorType | GetSetDescriptorType) and not name.startswith("__"):
+                with suppress(AttributeError):  # unset
+                    found[name] = getattr(error, name)
+    return found
+
+
+def _fill(error: BaseException, args: tuple[Any, ...], slots: dict[str, object], state: dict[str, object]) -> None:
+    # Past `__setattr__`, which a frozen dataclass refuses.
+    for name, value in slots.items():
+        with suppress(AttributeError, TypeError):  # read only
+            BaseException.__setattr__(error, name, value)
+    BaseException.__setattr__(error, "args", args)
+    vars(error).update(state)
+
+
+class TaskCancelledError(ActorrtError):
+    """The call was cancelled, before or while it ran. `task` names it."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(task)
+        self.task = task
+
+    def __str__(self) -> str:
+        return f"{self.task} was cancelled"
+
+
+class GetTimeoutError(ActorrtError, TimeoutError):
+    """The value was not there within `timeout` seconds. Nothing was cancelled."""
+
+    def __init__(self, what: str, timeout: float) -> None:
+        super().__init__(what, timeout)
+        self.what, self.timeout = what, timeout
+
+    def __str__(self) -> str:
+        return f"{self.what} was not there after {self.timeout:g} s"
+
+
+class _ProcessEnded(ActorrtError):
+    def __init__(self, what: str, cause: str, may_have_run: bool = True) -> None:
+        super().__init__(what, cause, may_have_run)
+        self.what, self.cause, self.may_have_run = what, cause, may_have_run
+
+    def __str__(self) -> str:
+        ran = "it may have run" if self.may_have_run else "it had not started"
+        return f"{self._happened()}: {self.cause} ({ran})"
+
+    def _happened(self) -> str:
+        return f"the worker of {self.what} died"
+
+
+class WorkerCrashedError(_ProcessEnded):
+    """The process that had the task `what` ended: `cause` is its signal or exit code.
+
+    You get this after the last of `max_retries` attempts.
+    """
+
+
+class OutOfMemoryError(_ProcessEnded):
+    """The process that had the task `what` was killed because memory ran out, as the kernel or our own monitor says."""
+
+    def _happened(self) -> str:
+        return f"the worker of {self.what} ran out of memory"
+
+
+class NodeDiedError(ActorrtError):
+    """The supervising process of a machine is gone, and with it the machine's workers."""
+
+    def __init__(self, node: str, cause: str) -> None:
+        super().__init__(node, cause)
+        self.node, self.cause = node, cause
+
+    def __str__(self) -> str:
+        return f"node {self.node} died: {self.cause}"
+
+
+class ActorError(ActorrtError):
+    """Something is wrong with an actor; `actor` is its class and id as people read it."""
+
+    actor: str
+
+
+class ActorDiedError(ActorError):
+    """The actor ended before it answered and will not be restarted.
+
+    `phase` is what it was doing ("starting", "running incr"), `cause` why it ended. If `may_have_run` is false the call
+    had not reached it and can be repeated on another actor.
+    """
+
+    def __init__(self, actor: str, phase: str, cause: str, may_have_run: bool = True) -> None:
+        super().__init__(actor, phase, cause, may_have_run)
+        self.actor, self.phase, self.cause, self.may_have_run = actor, phase, cause, may_have_run
+
+    def __str__(self) -> str:
+        ran = "the call may have run" if self.may_have_run else "the call did not run"
+        return f"actor {self.actor} died while {self.phase}: {self.cause} ({ran})"
+
+
+class ActorUnavailableError(ActorError):
+    """The actor cannot be reached now: it restarts, or the link to it broke. The call may have run."""
+
+    def __init__(self, actor: str, cause: str, may_have_run: bool = True) -> None:
+        super().__init__(actor, cause, may_have_run)
+        self.actor, self.cause, self.may_have_run = actor, cause, may_have_run
+
+    def __str__(self) -> str:
+        ran = "the call may have run" if self.may_have_run else "the call did not run"
+        return f"actor {self.actor} is unavailable: {self.cause} ({ran})"
+
+
+class PendingCallsLimitExceeded(ActorError):
+    """The call was refused since `limit` calls to the actor are pending. It did not run."""
+
+    def __init__(self, actor: str, limit: int) -> None:
+        super().__init__(actor, limit)
+        self.actor, self.limit = actor, limit
+
+    def __str__(self) -> str:
+        return f"actor {self.actor} has {self.limit} pending calls, its max_pending_calls"
+
+
+class ActorAlreadyExistsError(ActorrtError, ValueError):
+    """A living actor has this name in this namespace. `get_if_exists=True` takes that one instead."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        super().__init__(name, namespace)
+        self.name, self.namespace = name, namespace
+
+    def __str__(self) -> str:
+        return f"an actor named {self.name!r} exists in namespace {self.namespace!r}"
+
+
+class ActorNotFoundError(ActorrtError, ValueError):
+    """No living actor has this name in this namespace."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        super().__init__(name, namespace)
+        self.name, self.namespace = name, namespace
+
+    def __str__(self) -> str:
+        return f"there is no actor named {self.name!r} in namespace {self.namespace!r}"
+
+
+class ObjectLostError(ActorrtError):
+    """Every copy of the value is gone and it cannot be made again. `object` is its id in hex."""
+
+    def __init__(self, object: str, cause: str) -> None:
+        super().__init__(object, cause)
+        self.object, self.cause = object, cause
+
+    def __str__(self) -> str:
+        return f"object {self.object} is lost: {self.cause}"
+
+
+class ObjectFreedError(ObjectLostError):
+    """The value was given back since nobody held a reference to it any more."""
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that owned the value ended."""
+
+
+class ObjectStoreFullError(ActorrtError):
+    """There is no room for `size` more bytes, in memory up to `limit` or on the disk it spills to."""
+
+    def __init__(self, size: int, limit: int, cause: str) -> None:
+        super().__init__(size, limit, cause)
+        self.size, self.limit, self.cause = size, limit, cause
+
+    def __str__(self) -> str:
+        return f"no room for an object of {self.size:,} bytes, the limit is {self.limit:,}: {self.cause}"
+
+
+class RuntimeEnvSetupError(ActorrtError):
+    """A worker with the asked-for runtime_env could not be started."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"the runtime_env could not be set up: {self.cause}"
+
+
+class _Unschedulable(ActorrtError):
+    def __init__(self, what: str, shape: Mapping[str, float], missing: str) -> None:
+        super().__init__(what, dict(shape), missing)
+        self.what, self.shape, self.missing = what, dict(shape), missing
+
+    def __str__(self) -> str:
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in sorted(self.shape.items()))
+        return f"{self.what} asks for {asked or 'nothing'}, and no machine can give it: {self.missing}"
+
+
+class TaskUnschedulableError(_Unschedulable):
+    """No machine of the cluster has the resources in `shape`, free or taken; `missing` names what lacks."""
+
+
+class ActorUnschedulableError(_Unschedulable):
+    """No machine of the cluster has the resources in `shape`, free or taken; `missing` names what lacks."""
+
+
+class NotSentError(ActorrtError):
+    """The call never left this process, so that repeating it is safe."""
+
+    def __init__(self, what: str, cause: str) -> None:
+        super().__init__(what, cause)
+        self.what, self.cause = what, cause
+
+    def __str__(self) -> str:
+        return f"{self.what} was not sent: {self.cause}"
+
+
+class NotSerializableError(ActorrtError, TypeError):
+    """`what` (an argument, a result) cannot be pickled; `member` is the path to the part of it that refuses, or ""."""
+
+    def __init__(self, what: str, member: str, cause: str) -> None:
+        super().__init__(what, member, cause)
+        self.what, self.member, self.cause = what, member, cause
+
+    def __str__(self) -> str:
+        where = f" because of {self.member}" if self.member else ""
+        return f"{self.what} cannot be sent to another process{where}: {self.cause}"
+
+
+class UnserializableException(ActorrtError):
+    """Stands in for an error that could not be pickled or unpickled: its class, its text and its traceback."""
+
+    def __init__(self, class_name: str, text: str, traceback_text: str) -> None:
+        super().__init__(class_name, text, traceback_text)
+        self.class_name, self.text, self.traceback_text = class_name, text, traceback_text
+
+    def __str__(self) -> str:
+        return f"{self.class_name}: {self.text} (the error itself could not be sent)"
+
+
+class LinkError(ActorrtError):
+    """A peer sent what it must not, or speaks another version. The link is closed."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return self.cause
