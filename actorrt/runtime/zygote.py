@@ -1,0 +1,284 @@
+"""The process that forks workers: single-threaded, with everything imported, so that a worker costs milliseconds.
+
+It answers one node over a SOCK_SEQPACKET socket, one msgspec message a packet, the pipes for a worker's output beside
+a `Fork` (SCM_RIGHTS). It reaps what it forked and tells the node. When the node's end of the socket closes, for
+whatever reason, it kills everything below it and ends. It knows nothing of what workers do, and has no event loop:
+a thread would make PDEATHSIG and fork itself unsafe.
+
+A worker is born as the leader of a process group of its own. Once it has ended, its whole group is killed, so what
+it started and left behind ends with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TextIO, cast
+
+import msgspec
+
+from actorrt.runtime.process import (
+    children_of,
+    kill_group,
+    kill_process,
+    set_child_subreaper,
+    set_oom_score,
+    set_pdeathsig,
+    set_process_name,
+    thread_count,
+)
+
+MAX_PACKET: Final = 128 * 1024
+WORKER_OOM_SCORE: Final = 500  # when memory runs out, the kernel takes a worker before the node or the driver
+
+
+class Fork(msgspec.Struct, frozen=True, tag="fork", array_like=True):
+    """Make a worker; two descriptors come with it: its stdout and its stderr."""
+
+    request_id: int
+    params: bytes  # for worker_main, not looked into here
+    env: dict[str, str]  # laid over the zygote's environment
+    cwd: str | None
+
+
+class Forked(msgspec.Struct, frozen=True, tag="forked", array_like=True):
+    request_id: int
+    pid: int
+
+
+class ForkFailed(msgspec.Struct, frozen=True, tag="fork_failed", array_like=True):
+    request_id: int
+    error: str
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited", array_like=True):
+    """A worker has ended and was reaped; `status` is a wait status (`os.waitstatus_to_exitcode`)."""
+
+    pid: int
+    status: int
+
+
+Reply = Forked | ForkFailed | Exited
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What a newborn worker knows. Its environment, folder, output and signals are in place already."""
+
+    params: bytes
+
+
+def run_zygote(sock: socket.socket, worker_main: Callable[[WorkerStart], object]) -> NoReturn:
+    """Serve forks until the node's end of `sock` closes, then end with all that was forked.
+
+    To be called in a freshly forked process with one thread; never returns, runs no exit handlers. Every other
+    descriptor above 2 is closed: a copy in a long-lived process would keep others from seeing an end of file.
+    """
+    code = 1
+    try:
+        set_process_name("actorrt-zygote")
+        _Zygote(sock, worker_main).run()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(code)
+
+
+class _Zygote:
+    def __init__(self, sock: socket.socket, worker_main: Callable[[WorkerStart], object]) -> None:
+        if (threads := thread_count(os.getpid())) != 1:
+            raise RuntimeError(f"the zygote must be forked where only one thread goes on, and has {threads}")
+        self._pid = os.getpid()
+        self._sock = sock
+        self._worker_main = worker_main
+        self._workers: set[int] = set()
+        self._encode: Callable[[Reply], bytes] = msgspec.msgpack.Encoder().encode
+        self._decode: Callable[[bytes], Fork] = msgspec.msgpack.Decoder(Fork).decode
+        _close_all_but(sock.fileno())
+        _flush()
+        set_child_subreaper()  # daemons that a worker leaves behind come to us and end with us
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the driver to act on
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only so that the wake-up byte is written
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        # What is imported by now is never freed: leaving it out of collections keeps its pages shared.
+        gc.collect()
+        gc.freeze()
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+                self._reap()
+            if self._sock.fileno() in ready and not self._answer():
+                break
+        self._end_everything()
+
+    def _answer(self) -> bool:
+        """Handle one packet; False at the end of the node."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._sock, MAX_PACKET, 8)
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        try:
+            request = self._decode(packet)
+            try:
+                if len(fds) != 2:
+                    raise ValueError(f"a fork needs 2 descriptors, and {len(fds)} came")
+                pid = self._fork(request, fds[0], fds[1])
+            except (OSError, ValueError) as error:
+                self._tell(ForkFailed(request.request_id, str(error)))
+            else:
+                self._tell(Forked(request.request_id, pid))
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _fork(self, request: Fork, stdout: int, stderr: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(request, stdout, stderr)
+        # Parent and child both ask, so that whoever comes first, the group is there when the node hears of it.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)
+        self._workers.add(pid)
+        return pid
+
+    def _become_worker(self, request: Fork, stdout: int, stderr: int) -> NoReturn:
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            set_pdeathsig(signal.SIGKILL)
+            if os.getppid() != self._pid:  # it ended before the line above could count
+                os._exit(1)
+            _restore_signals()
+            _redirect(stdout, stderr)
+            _close_all_but()
+            self._sock.detach()
+            atexit._clear()
+            set_oom_score(WORKER_OOM_SCORE)
+            set_process_name("actorrt-worker")
+            # `random` re-seeds itself after a fork.
+            os.environ.update(request.env)
+            if request.cwd is not None:
+                os.chdir(request.cwd)
+            self._worker_main(WorkerStart(request.params))
+            code = 0
+        except SystemExit as leaving:
+            code = _exit_code(leaving)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            _flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            self._bury(ended.si_pid)
+
+    def _bury(self, pid: int) -> None:
+        """Reap a child that has ended, after the rest of its group: until it is reaped, nobody else can have its id."""
+        if pid in self._workers:
+            _kill_worker(pid)
+        _, status = os.waitpid(pid, 0)
+        if pid in self._workers:
+            self._workers.remove(pid)
+            self._tell(Exited(pid, status))
+
+    def _end_everything(self) -> None:
+        while True:
+            for pid in self._workers:
+                _kill_worker(pid)
+            for pid in children_of(self._pid):
+                with contextlib.suppress(PermissionError):
+                    kill_process(pid, signal.SIGKILL)
+            # Whatever the one that ends now leaves behind becomes our child, and is found in the next round.
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is not None:
+                self._bury(ended.si_pid)
+
+    def _tell(self, reply: Reply) -> None:
+        # A node that is gone is found by reading.
+        with contextlib.suppress(ConnectionError):
+            self._sock.send(self._encode(reply))
+
+
+def _kill_worker(pid: int) -> None:
+    with contextlib.suppress(PermissionError):  # a program with another user's rights is beyond us
+        kill_group(pid, signal.SIGKILL)
+
+
+def _restore_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _redirect(stdout: int, stderr: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(source, target)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _line_buffered(1)
+    sys.stderr = sys.__stderr__ = _line_buffered(2)
+
+
+def _line_buffered(fd: int) -> TextIO:
+    return open(fd, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
+
+
+def _close_all_but(*keep: int) -> None:
+    # Those of the listing itself are closed by then.
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _flush() -> None:
+    for stream in (cast("Any", sys.stdout), cast("Any", sys.stderr)):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    code = leaving.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
