@@ -1,0 +1,165 @@
+"""What every test shares: a private place for sessions, and the check that a test leaves nothing behind.
+
+After each test there must be no process, session folder, socket, memfd, runtime thread or pending asyncio task that
+was not there before. While a node is shared by the tests of a module, its part is looked at when the module ends.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import settings
+
+# Every process that a test starts inherits this variable, so its value finds them, however they were re-parented.
+# The name is short: the path of a Unix socket has 107 bytes.
+TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
+os.environ["ACTORRT_TEMP_DIR"] = str(TEMP_DIR)
+
+# What a test ended may take this long to be gone; only a test that leaks waits for it.
+SETTLE_S: Final = 10.0
+
+# A slow machine is no failure: the suite asserts no wall-clock figure.
+settings.register_profile("actorrt", deadline=None)
+settings.load_profile("actorrt")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(TEMP_DIR, ignore_errors=True)
+
+
+def _processes() -> set[str]:
+    """Live processes that inherited this run's environment, as "pid: command line"."""
+    mark = b"ACTORRT_TEMP_DIR=" + os.fsencode(TEMP_DIR) + b"\0"
+    own = str(os.getpid())
+    found: set[str] = set()
+    for pid in os.listdir("/proc"):
+        if not pid.isdecimal() or pid == own:
+            continue
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            # A process that has ended and was not waited for has no environment any more.
+            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                found.add(f"{pid}: {command.decode(errors='replace')[:200]}")
+    return found
+
+
+def _memfds() -> set[str]:
+    found: set[str] = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
+            target = os.readlink(f"/proc/self/fd/{fd}")
+            if target.startswith("/memfd:"):
+                found.add(f"{fd}: {target}")
+    return found
+
+
+def _threads() -> set[str]:
+    return {f"{thread.ident}: {thread.name}" for thread in threading.enumerate() if thread.name.startswith("actorrt")}
+
+
+def _sessions() -> set[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return set(os.listdir(TEMP_DIR))
+    return set()
+
+
+KINDS: Final[dict[str, Callable[[], set[str]]]] = {
+    "process": _processes,
+    "memfd": _memfds,
+    "thread": _threads,
+    "session folder": _sessions,
+}
+
+
+def _look() -> dict[str, set[str]]:
+    return {kind: find() for kind, find in KINDS.items()}
+
+
+def _is_initialized() -> bool:
+    actorrt = sys.modules.get("actorrt")
+    return actorrt is not None and actorrt.is_initialized()
+
+
+def _left_over(before: dict[str, set[str]]) -> list[str]:
+    """What is there now and was not before, once it had time to go; then it is removed, for the next test's sake."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        new = {kind: found - before[kind] for kind, found in _look().items()}
+        if not any(new.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    for process in new["process"]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process.partition(":")[0]), signal.SIGKILL)
+    for name in new["session folder"]:
+        shutil.rmtree(TEMP_DIR / name, ignore_errors=True)
+    return [f"{kind} {one}" for kind, found in new.items() for one in sorted(found)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_leak_of_a_module() -> Iterator[None]:
+    before = _look()
+    yield
+    if left := _left_over(before):
+        pytest.fail("this module left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_leak_of_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    # The loop of an asyncio test ends, and cancels what is left on it, only after this fixture.
+    runner: Any = None
+    if request.node.get_closest_marker("asyncio"):
+        runner = request.getfixturevalue("_function_scoped_runner")
+    shared = _is_initialized()
+    before = _look()
+    yield
+    left: list[str] = []
+    if runner is not None:
+        left = [f"task {task}" for task in asyncio.all_tasks(runner.get_loop()) if not task.done()]
+    if not shared:
+        left += _left_over(before)
+    if left:
+        pytest.fail("this test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[None]:
+    """One node with two CPUs, shared by the tests of a module; this process is its driver."""
+    import actorrt
+
+    with actorrt.init(num_cpus=2):
+        yield
+
+
+RunProgram = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_program(tmp_path: Path) -> RunProgram:
+    """Run Python source as a program of its own in an empty folder, and return what it printed and how it ended."""
+
+    def run(source: str, *args: str, timeout: float = 50, **variables: str) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "program.py"
+        path.write_text(source, encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, str(path), *args],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,261 @@
+"""Who may import whom: the rules of docs/architecture.md, read from the source without importing it.
+
+A rule here is never loosened to let a change pass; a name that a layer misses is moved or made public.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BASE: Final = frozenset({"actorrt.exceptions", "actorrt.types", "actorrt.config"})
+# What a decision must not do: wait, look at a clock, roll dice, or touch the machine. These come in as arguments.
+IMPURE: Final = frozenset(
+    {"asyncio", "socket", "time", "random", "os", "threading", "subprocess"}
+    | {"uvloop", "aiohttp", "uvicorn", "select", "selectors", "signal", "multiprocessing", "concurrent", "secrets"}
+)
+PURE_IN_SERVE: Final = frozenset({"spec", "states", "reconcile", "autoscale", "routing", "capacity", "batching"})
+NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str  # what is imported: a module
+    name: str  # the name taken from it, or ""
+    line: int
+    in_function: bool
+    for_types: bool  # under `if TYPE_CHECKING:`
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    path: Path
+    tree: ast.Module
+    imports: tuple[Import, ...]
+
+    @property
+    def layer(self) -> str:
+        """`actorrt.wire.codec` lies in `wire`, `actorrt.types` in itself."""
+        return self.name.split(".")[1] if "." in self.name else ""
+
+
+def _module_files() -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    # Not through the link: each file once.
+    for folder, package in ((ROOT / "actorrt", "actorrt"), (ROOT / "serve", "actorrt.serve")):
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if package == "actorrt" and parts[0] == "serve":
+                continue
+            files[".".join((package, *parts)).removesuffix(".__init__")] = path
+    return files
+
+
+def _imports(tree: ast.Module, name: str, is_package: bool, known: Mapping[str, Path]) -> Iterator[Import]:
+    package = name if is_package else name.rpartition(".")[0]
+
+    def visit(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, "", child.lineno, in_function, for_types)
+            elif isinstance(child, ast.ImportFrom):
+                source = child.module or ""
+                if child.level:
+                    above = package.split(".")[: len(package.split(".")) - child.level + 1]
+                    source = ".".join([*above, *([source] if source else [])])
+                for alias in child.names:
+                    whole = f"{source}.{alias.name}"
+                    if whole in known:
+                        yield Import(whole, "", child.lineno, in_function, for_types)
+                    else:
+                        yield Import(source, alias.name, child.lineno, in_function, for_types)
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                yield from visit(child, True, for_types)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                yield from visit(child, in_function, True)
+            else:
+                yield from visit(child, in_function, for_types)
+
+    yield from visit(tree, False, False)
+
+
+def _load() -> dict[str, Module]:
+    files = _module_files()
+    modules: dict[str, Module] = {}
+    for name, path in files.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        modules[name] = Module(name, path, tree, tuple(_imports(tree, name, path.name == "__init__.py", files)))
+    return modules
+
+
+MODULES: Final = _load()
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("actorrt", "serve")
+
+
+def _say(module: Module, found: Import) -> str:
+    taken = f"{found.module}.{found.name}" if found.name else found.module
+    return f"{module.path.relative_to(ROOT)}:{found.line} imports {taken}"
+
+
+def _public_names() -> frozenset[str]:
+    for node in MODULES["actorrt"].tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == "__all__" and isinstance(node, ast.Assign | ast.AnnAssign):
+            assert node.value is not None
+            return frozenset(ast.literal_eval(node.value))
+    raise AssertionError("actorrt/__init__.py has no __all__ that is a plain list of names")
+
+
+def test_the_base_imports_nothing_of_ours_but_itself() -> None:
+    wrong = [
+        _say(module, found)
+        for module in MODULES.values()
+        if module.name in BASE
+        for found in module.imports
+        if _is_ours(found.module) and found.module not in BASE
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("layer", ["wire", "core"])
+def test_wire_and_core_import_the_base_and_themselves_only(layer: str) -> None:
+    allowed = f"actorrt.{layer}"
+    wrong = [
+        _say(module, found)
+        for module in MODULES.values()
+        if module.layer == layer
+        for found in module.imports
+        if _is_ours(found.module)
+        and found.module not in BASE
+        and found.module != allowed
+        and not found.module.startswith(allowed + ".")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("layer", ["wire", "core"])
+def test_wire_and_core_do_no_io_and_read_no_clock(layer: str) -> None:
+    wrong = [
+        _say(module, found)
+        for module in MODULES.values()
+        if module.layer == layer
+        for found in module.imports
+        if found.module.partition(".")[0] in IMPURE
+    ]
+    assert wrong == []
+
+
+def test_nothing_below_serve_and_the_command_line_imports_them() -> None:
+    wrong = [
+        _say(module, found)
+        for module in MODULES.values()
+        if module.layer not in ("serve", "cli", "")
+        for found in module.imports
+        if found.module.startswith(("actorrt.serve", "actorrt.cli", "serve"))
+    ]
+    assert wrong == []
+
+
+def test_the_pure_files_of_serve_follow_the_rule_of_core() -> None:
+    pure = frozenset(f"actorrt.serve.{name}" for name in PURE_IN_SERVE)
+    wrong = [
+        _say(module, found)
+        for module in MODULES.values()
+        if module.name in pure
+        for found in module.imports
+        if found.module.partition(".")[0] in IMPURE
+        or (_is_ours(found.module) and found.module not in BASE and found.module not in pure)
+    ]
+    assert wrong == []
+
+
+def test_serve_uses_public_names_only_and_itself_by_relative_imports() -> None:
+    public = _public_names()
+    wrong: list[str] = []
+    for module in MODULES.values():
+        if module.layer != "serve":
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("actorrt.serve"):
+                wrong.append(f"{module.path.relative_to(ROOT)}:{node.lineno} is not a relative import")
+            # `actorrt.name` where the module itself was imported.
+            match node:
+                case ast.Attribute(value=ast.Name(id="actorrt"), attr=name) if name not in public:
+                    wrong.append(f"{module.path.relative_to(ROOT)}:{node.lineno} uses actorrt.{name}")
+                case _:
+                    pass
+        for found in module.imports:
+            if not _is_ours(found.module) or found.module.startswith("actorrt.serve"):
+                continue
+            if found.module in BASE and not found.name.startswith("_"):
+                continue
+            if found.module != "actorrt" or (found.name and found.name not in public):
+                wrong.append(_say(module, found))
+    assert wrong == []
+
+
+def test_no_function_imports_a_module_of_ours() -> None:
+    wrong = [
+        _say(module, found)
+        for module in MODULES.values()
+        for found in module.imports
+        if found.in_function and _is_ours(found.module)
+    ]
+    assert wrong == []
+
+
+def test_the_modules_form_no_circle() -> None:
+    # `import a.b` runs a/__init__ too, but the public __init__ is lazy, so only what is named counts.
+    edges = {
+        module.name: sorted(
+            {found.module for found in module.imports if found.module in MODULES and not found.for_types}
+            - {module.name, "actorrt"}
+        )
+        for module in MODULES.values()
+    }
+    done: set[str] = set()
+    circles: list[str] = []
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circles.append(" -> ".join((*path[path.index(name) :], name)))
+            return
+        if name in done:
+            return
+        for target in edges[name]:
+            walk(target, (*path, name))
+        done.add(name)
+
+    for name in edges:
+        walk(name, ())
+    assert circles == []
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    # `actorrt.util` is Ray's name for a public package of tools; nothing else may be called that.
+    wrong = [name for name in MODULES if name.rpartition(".")[2] in NOT_A_NAME and name != "actorrt.util"]
+    assert wrong == []
+
+
+def test_every_module_opens_with_what_it_is_for() -> None:
+    silent = [
+        str(module.path.relative_to(ROOT))
+        for module in MODULES.values()
+        if not ast.get_docstring(module.tree) and module.tree.body
+    ]
+    assert silent == []
+
+
+def test_serve_is_reached_by_a_relative_link() -> None:
+    link = ROOT / "actorrt" / "serve"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../serve"
