@@ -190,14 +190,14 @@ class TaskCancelledError(ActorrtError):
 
 
 class GetTimeoutError(ActorrtError, TimeoutError):
-    """The value was not there within `timeout` seconds. Nothing was cancelled."""
+    """The value was not there within `timeout` seconds (None: it was only looked at). Nothing was cancelled."""
 
-    def __init__(self, what: str, timeout: float) -> None:
+    def __init__(self, what: str, timeout: float | None = None) -> None:
         super().__init__(what, timeout)
         self.what, self.timeout = what, timeout
 
     def __str__(self) -> str:
-        return f"{self.what} was not there after {self.timeout:g} s"
+        return f"{self.what} is not there yet" + (f" after {self.timeout:g} s" if self.timeout is not None else "")
 
 
 class _ProcessEnded(ActorrtError):

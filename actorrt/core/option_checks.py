@@ -1,0 +1,172 @@
+"""Check one option's value: each check takes the option's name and the value, and gives it in the form we keep.
+
+TypeError for a value of the wrong type, ValueError for one that is out of range; both name the option.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, cast
+
+from actorrt.core.nearest import did_you_mean
+
+Check = Callable[[str, Any], Any]
+Pairs = tuple[tuple[str, float], ...]
+NumReturns = int | Literal["streaming"]
+
+PRECISION: Final = 10_000
+"""Resources are counted in whole units of 1/10000, so that adding and taking away never drifts."""
+
+_OF_THEIR_OWN: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+
+
+def wrong_type(name: str, wanted: str, value: object) -> TypeError:
+    return TypeError(f"{name} must be {wanted}, not {value!r} of type {type(value).__name__}")
+
+
+def wrong_value(name: str, wanted: str, value: object) -> ValueError:
+    return ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_type(name, "True or False", value)
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong_type(name, "a string", value)
+    if not value:
+        raise wrong_value(name, "a string that is not empty", value)
+    return value
+
+
+def whole(least: int, also: int | None = None) -> Check:
+    """A whole number of at least `least`, or exactly `also` (-1 for "no limit")."""
+    wanted = f"a whole number >= {least}" + ("" if also is None else f", or {also}")
+
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong_type(name, wanted, value)
+        if value < least and value != also:
+            raise wrong_value(name, wanted, value)
+        return value
+
+    return check
+
+
+def one_of(*allowed: str) -> Check:
+    wanted = " or ".join(repr(each) for each in allowed)
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise wrong_type(name, wanted, value)
+        if value not in allowed:
+            raise ValueError(f"{name} must be {wanted}, not {value!r}{did_you_mean(value, allowed)}")
+        return value
+
+    return check
+
+
+def amount(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(name, "a number >= 0", value)
+    if not 0 <= value < float("inf"):
+        raise wrong_value(name, "a number >= 0", value)
+    units = value * PRECISION
+    if abs(units - round(units)) > 1e-6 * max(1.0, units):
+        raise wrong_value(name, f"a multiple of {1 / PRECISION:g}", value)
+    return float(value)
+
+
+def gpus(name: str, value: Any) -> float:
+    number = amount(name, value)
+    if number > 1 and number != int(number):
+        raise wrong_value(name, "a fraction of one or a whole number", value)
+    return number
+
+
+def resources(name: str, value: Any) -> Pairs:
+    found: list[tuple[str, float]] = []
+    for key, each in _mapping(name, "a dict of names and amounts", value).items():
+        if key in _OF_THEIR_OWN:
+            raise ValueError(f"{name} must not have {key!r}: that is the option {_OF_THEIR_OWN[key]}")
+        found.append((key, amount(f"{name}[{key!r}]", each)))
+    return tuple(sorted(found))
+
+
+def groups(name: str, value: Any) -> tuple[tuple[str, int], ...]:
+    check = whole(1)
+    given = _mapping(name, "a dict of group names and limits", value)
+    return tuple((key, check(f"{name}[{key!r}]", each)) for key, each in given.items())
+
+
+def environment(name: str, value: Any) -> tuple[tuple[str, str], ...]:
+    """A runtime_env, of which this version takes `env_vars` alone."""
+    found: dict[str, str] = {}
+    for key, each in _mapping(name, "a dict", value).items():
+        if key != "env_vars":
+            raise ValueError(f"{name} cannot have {key!r} yet, only 'env_vars'{did_you_mean(key, ['env_vars'])}")
+        for variable, content in _mapping(f"{name}['env_vars']", "a dict of strings", each).items():
+            if not isinstance(content, str):
+                raise wrong_type(f"{name}['env_vars'][{variable!r}]", "a string", content)
+            found[variable] = content
+    return tuple(sorted(found.items()))
+
+
+def exception_classes(name: str, value: Any) -> bool | tuple[type[BaseException], ...]:
+    wanted = "True, False or a list of exception classes"
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple):
+        raise wrong_type(name, wanted, value)
+    classes = cast("Sequence[type[BaseException]]", value)
+    for each in cast("Sequence[Any]", value):
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise wrong_type(f"an entry of {name}", "an exception class", cast("object", each))
+    return tuple(classes)
+
+
+def num_returns(name: str, value: Any) -> NumReturns:
+    wanted = "a whole number >= 0 or 'streaming'"
+    if value == "dynamic":
+        raise ValueError(f"{name} 'dynamic' is not offered: 'streaming' gives the values as they come")
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise wrong_type(name, wanted, value)
+    if value != "streaming" and (isinstance(value, str) or value < 0):
+        raise wrong_value(name, wanted, value)
+    return value
+
+
+def strategy(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} can be 'DEFAULT' or 'SPREAD' in this version, not {value!r}")
+    return cast("str", one_of("DEFAULT", "SPREAD")(name, value))
+
+
+def not_yet(reason: str) -> Check:
+    """An option that Ray has and this version has not. None, Ray's default, is taken like everywhere."""
+
+    def check(name: str, value: Any) -> Any:
+        raise ValueError(f"{name} is not offered in this version: {reason}")
+
+    return check
+
+
+def off_only(reason: str) -> Check:
+    """An option that can only be switched off in this version."""
+
+    def check(name: str, value: Any) -> bool:
+        if boolean(name, value):
+            raise ValueError(f"{name} is not offered in this version: {reason}")
+        return False
+
+    return check
+
+
+def _mapping(name: str, wanted: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise wrong_type(name, wanted, value)
+    for key in cast("Mapping[object, object]", value):
+        if not isinstance(key, str):
+            raise wrong_type(f"a key of {name}", "a string", key)
+    return cast("Mapping[str, Any]", value)
