@@ -1,0 +1,85 @@
+"""Every public exception of Serve.
+
+    ActorrtError
+      ServeError
+        DeployFailedError            a deployment could not be brought up: the reason is in it
+        BackPressureError            the queue in front of a deployment is full
+        RequestCancelledError        the request was cancelled, by its caller or by whoever waited for that one
+        DeploymentUnavailableError   no such application or deployment, or it failed
+        ReplicaUnavailableError      the replica went away while it had the request
+
+What user code raises is not here: it arrives as the user's own class. Fields are the arguments, so that pickle can
+rebuild each of them.
+"""
+
+from actorrt.exceptions import ActorrtError
+
+
+class ServeError(ActorrtError):
+    """Something in Serve, not in user code, went wrong."""
+
+
+class DeployFailedError(ServeError):
+    """An application did not come up; what ran before still serves.
+
+    `application` and `reason` say which and why. You do not get this for a graph that is wrong: that is a TypeError or
+    ValueError, raised before anything is started.
+    """
+
+    def __init__(self, application: str, reason: str) -> None:
+        super().__init__(application, reason)
+        self.application, self.reason = application, reason
+
+    def __str__(self) -> str:
+        return f"application {self.application!r} could not be deployed: {self.reason}"
+
+
+class BackPressureError(ServeError):
+    """`max_queued_requests` requests already wait for the deployment; this one was not sent and is safe to repeat."""
+
+    def __init__(self, deployment: str, queued: int, limit: int) -> None:
+        super().__init__(deployment, queued, limit)
+        self.deployment, self.queued, self.limit = deployment, queued, limit
+
+    def __str__(self) -> str:
+        return (
+            f"deployment {self.deployment!r} is full: {self.queued} requests wait, max_queued_requests is {self.limit}"
+        )
+
+
+class RequestCancelledError(ServeError):
+    """The request was cancelled after it had been sent; its `finally` blocks have run or will."""
+
+    def __init__(self, deployment: str, request_id: str) -> None:
+        super().__init__(deployment, request_id)
+        self.deployment, self.request_id = deployment, request_id
+
+    def __str__(self) -> str:
+        return f"request {self.request_id} to deployment {self.deployment!r} was cancelled"
+
+
+class DeploymentUnavailableError(ServeError):
+    """There is nothing to send to: the deployment does not exist, was deleted, or failed to come up."""
+
+    def __init__(self, deployment: str, reason: str) -> None:
+        super().__init__(deployment, reason)
+        self.deployment, self.reason = deployment, reason
+
+    def __str__(self) -> str:
+        return f"deployment {self.deployment!r} is not available: {self.reason}"
+
+
+class ReplicaUnavailableError(ServeError):
+    """The replica went away while it had the request.
+
+    `may_have_run` says whether user code may have seen the request. You do not get this if it surely has not: then the
+    request is sent to another replica.
+    """
+
+    def __init__(self, deployment: str, replica: str, cause: str, may_have_run: bool = True) -> None:
+        super().__init__(deployment, replica, cause, may_have_run)
+        self.deployment, self.replica, self.cause, self.may_have_run = deployment, replica, cause, may_have_run
+
+    def __str__(self) -> str:
+        ran = "it may have run" if self.may_have_run else "it has not run"
+        return f"replica {self.replica} of {self.deployment!r} went away while it had the request ({ran}): {self.cause}"

@@ -1,0 +1,140 @@
+"""The options of a deployment: their names, types, defaults and checks.
+
+A wrong option is refused here, where the user wrote it, and not when a replica starts. Nothing here acts on them.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, cast
+
+ACTOR_OPTIONS: Final = ("num_cpus", "num_gpus", "memory", "resources", "runtime_env")
+# What Ray's users may write and what is not here yet is told apart from a typing error.
+NOT_YET: Final = (
+    "autoscaling_config",
+    "backpressure_config",
+    "deployment_actors",
+    "gang_scheduling_config",
+    "logging_config",
+    "max_replicas_per_node",
+    "max_surge_percent",
+    "placement_group_bundle_label_selector",
+    "placement_group_bundles",
+    "placement_group_strategy",
+    "request_router_config",
+    "rolling_update_percentage",
+    "version",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentOptions:
+    """Seconds for times. -1 for `max_queued_requests` means no limit. `actor_options` asks for what a replica needs."""
+
+    name: str
+    num_replicas: int = 1
+    max_ongoing_requests: int = 5
+    max_queued_requests: int = -1
+    user_config: Any = None
+    actor_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    health_check_period_s: float = 10.0
+    health_check_timeout_s: float = 30.0
+    # A replica that drains takes no notice of late requests before this long, unless every router has been told.
+    graceful_shutdown_wait_loop_s: float = 2.0
+    # Then it has this long for the requests it has.
+    graceful_shutdown_timeout_s: float = 20.0
+    max_constructor_retry_count: int = 20
+
+
+KNOWN: Final = tuple(each.name for each in fields(DeploymentOptions))
+
+
+def parse_options(given: Mapping[str, Any], base: DeploymentOptions) -> DeploymentOptions:
+    """`base` with the given options. ValueError names an unknown option or a bad value, TypeError a wrong type."""
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        key = "actor_options" if name == "ray_actor_options" else name
+        if key not in KNOWN:
+            raise ValueError(_unknown("deployment option", name, (*KNOWN, "ray_actor_options"), NOT_YET))
+        if key in values:
+            raise ValueError("give actor_options or ray_actor_options, not both: they are the same")
+        values[key] = CHECKS[key](name, value)
+    return replace(base, **values)
+
+
+def _unknown(what: str, name: str, known: Iterable[str], not_yet: Iterable[str] = ()) -> str:
+    if name in not_yet:
+        return f"{what} {name!r} is not supported yet"
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"unknown {what} {name!r}; did you mean {near[0]!r}?"
+
+
+def _name(option: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be a str, not {type(value).__name__}")
+    if not value or value.strip() != value or any(mark in value for mark in "#/\n"):
+        raise ValueError(
+            f"{option} must not be empty, hold '#', '/' or a line break, or start or end with a space: {value!r}"
+        )
+    return value
+
+
+def _whole(least: int, also: tuple[int, ...] = ()) -> Callable[[str, object], int]:
+    def check(option: str, value: object) -> int:
+        if option == "num_replicas" and value == "auto":
+            raise ValueError("num_replicas='auto' is not supported yet: give a number")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{option} must be an int, not {type(value).__name__}")
+        if value < least and value not in also:
+            allowed = f"at least {least}" + "".join(f" or {each}" for each in also)
+            raise ValueError(f"{option} must be {allowed}, not {value}")
+        return value
+
+    return check
+
+
+def _seconds(zero: bool) -> Callable[[str, object], float]:
+    def check(option: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{option} must be a number of seconds, not {type(value).__name__}")
+        seconds = float(value)
+        if not (0 <= seconds < float("inf")) or (seconds == 0 and not zero):
+            raise ValueError(f"{option} must be {'zero or more' if zero else 'more than zero'}, not {value}")
+        return seconds
+
+    return check
+
+
+def _any(option: str, value: object) -> object:
+    return value
+
+
+def _actor_options(option: str, value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{option} must be a dict, not {type(value).__name__}")
+    options = dict(cast(Mapping[str, Any], value))
+    for name in options:
+        if name not in ACTOR_OPTIONS:
+            raise ValueError(
+                _unknown(
+                    f"key in {option}", name, ACTOR_OPTIONS, ("accelerator_type", "label_selector", "fallback_strategy")
+                )
+            )
+    return options
+
+
+CHECKS: Final[Mapping[str, Callable[[str, object], Any]]] = {
+    "name": _name,
+    "num_replicas": _whole(1),
+    "max_ongoing_requests": _whole(1),
+    "max_queued_requests": _whole(0, (-1,)),
+    "user_config": _any,
+    "actor_options": _actor_options,
+    "health_check_period_s": _seconds(zero=False),
+    "health_check_timeout_s": _seconds(zero=False),
+    "graceful_shutdown_wait_loop_s": _seconds(zero=True),
+    "graceful_shutdown_timeout_s": _seconds(zero=True),
+    "max_constructor_retry_count": _whole(1),
+}

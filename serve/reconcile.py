@@ -1,0 +1,247 @@
+"""Decide what to do so that what runs becomes what is wanted. One function without a clock; the controller performs.
+
+An update is rolling: some new replicas start beside the old ones, and an old one drains only when a new one is ready to
+take its place. A version that never came up is given up after some attempts, and what served before goes on.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from .lifecycle import COMING, ROUTED, ReplicaState
+from .spec import DeploymentId
+from .status import DeploymentStatus, DeploymentStatusOverview
+
+FIRST_BACKOFF_S: Final = 0.1
+LONGEST_BACKOFF_S: Final = 10.0
+# Who lived this long was no failed start: its successor is started at once.
+SETTLED_S: Final = 10.0
+# A replica without a process for this long is explained: which resource is missing.
+EXPLAIN_AFTER_S: Final = 1.0
+STARTS_PER_REPLICA: Final = 3
+SURGE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is wanted of one deployment."""
+
+    num_replicas: int
+    version: str
+    config_version: str
+    max_constructor_retry_count: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """A replica as the controller knows it. `since`: when it came into its state; `missing`: why it has no place."""
+
+    id: str
+    version: str
+    config_version: str
+    state: ReplicaState
+    since: float
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How one version of a deployment has done so far."""
+
+    version: str
+    # A replica of it was ready once: from then on its failures are retried for ever.
+    proven: bool = False
+    # The wanted number of replicas was there once: less than that is unhealthy, no longer a deployment under way.
+    settled: bool = False
+    failures: int = 0
+    failed_at: float = 0.0
+    reason: str = ""
+    refused_config: str = ""
+    refused_reason: str = ""
+
+    def after_start_failure(self, now: float, reason: str) -> "History":
+        return replace(self, failures=self.failures + 1, failed_at=now, reason=reason)
+
+    def after_death(self, lived_s: float, now: float, reason: str) -> "History":
+        failures = self.failures + 1 if lived_s < SETTLED_S else 0
+        return replace(self, failures=failures, failed_at=now, reason=reason)
+
+    def after_ready(self) -> "History":
+        # A version whose replicas come up and fall over at once keeps its count, so that it is not restarted in a rush.
+        return replace(self, proven=True, failures=self.failures if self.proven else 0)
+
+    def after_refused_config(self, config_version: str, reason: str) -> "History":
+        return replace(self, refused_config=config_version, refused_reason=reason)
+
+    @property
+    def retry_at(self) -> float:
+        if not self.failures:
+            return self.failed_at
+        return self.failed_at + min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self.failures - 1, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    replicas: Sequence[ReplicaView] = ()
+    history: History = field(default_factory=lambda: History(""))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    deployment: DeploymentId
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    deployment: DeploymentId
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    deployment: DeploymentId
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    deployment: DeploymentId
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """Find out which resource this replica waits for."""
+
+    deployment: DeploymentId
+    replica: str
+
+
+Action: TypeAlias = Start | Update | Drain | Kill | Explain
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`wake_at`: decide again at this time, even if nothing happens until then."""
+
+    actions: tuple[Action, ...]
+    statuses: Mapping[DeploymentId, DeploymentStatusOverview]
+    wake_at: float | None
+
+
+def reconcile(wanted: Mapping[DeploymentId, Target], observed: Mapping[DeploymentId, Observed], now: float) -> Decision:
+    """What to do now about each deployment that is wanted or still has replicas."""
+    actions: list[Action] = []
+    statuses: dict[DeploymentId, DeploymentStatusOverview] = {}
+    wake: list[float] = []
+    for deployment in dict.fromkeys((*wanted, *observed)):
+        seen = observed.get(deployment, Observed())
+        target = wanted.get(deployment)
+        if target is None:
+            actions += _remove(deployment, seen)
+        else:
+            actions += _approach(deployment, target, seen, now, wake)
+            statuses[deployment] = _status(target, seen)
+    return Decision(tuple(actions), statuses, min(wake, default=None))
+
+
+def _remove(deployment: DeploymentId, seen: Observed) -> list[Action]:
+    return [Drain(deployment, each.id) for each in seen.replicas if each.state in ROUTED or each.state in COMING]
+
+
+def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: float, wake: list[float]) -> list[Action]:
+    old = [each for each in seen.replicas if each.version != target.version]
+    new = [each for each in seen.replicas if each.version == target.version]
+    old_running = [each for each in old if each.state in ROUTED]
+    running = [each for each in new if each.state in ROUTED]
+    coming = [each for each in new if each.state in COMING]
+
+    actions: list[Action] = [Kill(deployment, each.id) for each in old if each.state in COMING]
+    if given_up(target, seen.history):
+        return actions + [Kill(deployment, each.id) for each in coming]
+
+    surge = max(1, math.ceil(SURGE * target.num_replicas)) if old_running else 0
+    here = len(running) + len(coming)
+    room = target.num_replicas + surge - here - len(old_running)
+    if (starts := min(target.num_replicas - here, room)) > 0:
+        if now >= (retry_at := _history_of(target, seen).retry_at):
+            actions += [Start(deployment)] * starts
+        else:
+            wake.append(retry_at)
+
+    # Of those that are too many: first who does not serve yet, then the old version, then the youngest.
+    for each in coming[::-1][: max(0, here - target.num_replicas)]:
+        actions.append(Kill(deployment, each.id))
+    excess = max(0, len(running) + len(old_running) - target.num_replicas)
+    by_age = sorted(old_running, key=_since) + sorted(running, key=_since, reverse=True)
+    leaving = by_age[:excess]
+    actions += [Drain(deployment, each.id) for each in leaving]
+
+    for each in running:
+        stale = each.config_version != target.config_version and each.state is ReplicaState.RUNNING
+        if stale and each not in leaving and seen.history.refused_config != target.config_version:
+            actions.append(Update(deployment, each.id))
+    for each in coming:
+        if each.state is ReplicaState.PLACING and not each.missing:
+            if now >= each.since + EXPLAIN_AFTER_S:
+                actions.append(Explain(deployment, each.id))
+            else:
+                wake.append(each.since + EXPLAIN_AFTER_S)
+    return actions
+
+
+def _since(replica: ReplicaView) -> float:
+    return replica.since
+
+
+def _history_of(target: Target, seen: Observed) -> History:
+    return seen.history if seen.history.version == target.version else History(target.version)
+
+
+def given_up(target: Target, history: History) -> bool:
+    """Has this version failed so often, without ever coming up, that it is not tried again?"""
+    limit = min(target.max_constructor_retry_count, STARTS_PER_REPLICA * target.num_replicas)
+    return history.version == target.version and not history.proven and history.failures >= limit
+
+
+def _status(target: Target, seen: Observed) -> DeploymentStatusOverview:
+    counts = Counter(each.state.value for each in seen.replicas)
+    history = _history_of(target, seen)
+    new = [each for each in seen.replicas if each.version == target.version]
+    current = [
+        each for each in new if each.state is ReplicaState.RUNNING and each.config_version == target.config_version
+    ]
+    old_serve = any(each.version != target.version and each.state in ROUTED for each in seen.replicas)
+
+    def told(status: DeploymentStatus, message: str) -> DeploymentStatusOverview:
+        return DeploymentStatusOverview(status, message, dict(counts))
+
+    if given_up(target, history):
+        still = "; the version before it still serves" if old_serve else ""
+        return told(DeploymentStatus.DEPLOY_FAILED, f"{history.reason} (tried {history.failures} times{still})")
+    if history.refused_config == target.config_version:
+        reason = f"the new user_config was refused, the one before it still serves: {history.refused_reason}"
+        return told(DeploymentStatus.DEPLOY_FAILED, reason)
+    if len(current) == target.num_replicas and not old_serve:
+        return told(DeploymentStatus.HEALTHY, "")
+    waits = "; ".join(
+        dict.fromkeys(each.missing for each in new if each.missing and each.state is ReplicaState.PLACING)
+    )
+    ready = f"{len(current)} of {target.num_replicas} replicas are ready"
+    message = ": ".join(part for part in (ready, waits or (history.reason if history.failures else "")) if part)
+    return told(DeploymentStatus.UNHEALTHY if history.settled else DeploymentStatus.UPDATING, message)
+
+
+def missing_resources(asked: Mapping[str, float], available: Mapping[str, float], total: Mapping[str, float]) -> str:
+    """Name what a replica waits for: the first resource that no machine has, else what is taken. '' if nothing is."""
+    for name, amount in asked.items():
+        if amount > total.get(name, 0.0):
+            return f"needs {amount:g} {name}, but the cluster has {total.get(name, 0.0):g}"
+    for name, amount in asked.items():
+        if amount > available.get(name, 0.0):
+            return (
+                f"needs {amount:g} {name}, but only {available.get(name, 0.0):g} of {total.get(name, 0.0):g} are free"
+            )
+    return ""

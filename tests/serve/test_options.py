@@ -1,0 +1,64 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actorrt.serve.options import KNOWN, DeploymentOptions, parse_options
+
+BASE = DeploymentOptions(name="d")
+
+
+def test_the_defaults_are_those_that_people_know() -> None:
+    options = parse_options({}, BASE)
+    assert (options.num_replicas, options.max_ongoing_requests, options.max_queued_requests) == (1, 5, -1)
+    assert (options.health_check_period_s, options.health_check_timeout_s) == (10, 30)
+    assert (options.graceful_shutdown_wait_loop_s, options.graceful_shutdown_timeout_s) == (2, 20)
+    assert options.max_constructor_retry_count == 20
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_replica": 2}, "unknown deployment option 'num_replica'; did you mean 'num_replicas'?"),
+        ({"max_concurrent_queries": 2}, "unknown deployment option 'max_concurrent_queries'; did you mean 'max_"),
+        ({"autoscaling_config": {}}, "'autoscaling_config' is not supported yet"),
+        ({"num_replicas": "auto"}, "num_replicas='auto' is not supported yet"),
+        ({"num_replicas": 0}, "num_replicas must be at least 1, not 0"),
+        ({"max_queued_requests": -2}, "max_queued_requests must be at least 0 or -1, not -2"),
+        ({"health_check_period_s": 0}, "health_check_period_s must be more than zero, not 0"),
+        ({"health_check_timeout_s": float("nan")}, "health_check_timeout_s must be more than zero"),
+        ({"graceful_shutdown_timeout_s": -1}, "graceful_shutdown_timeout_s must be zero or more"),
+        ({"name": ""}, "name must not be empty"),
+        ({"name": "a#b"}, "name must not be empty, hold '#'"),
+        ({"ray_actor_options": {"num_cpu": 1}}, "unknown key in ray_actor_options 'num_cpu'; did you mean 'num_cpus'?"),
+        ({"actor_options": {}, "ray_actor_options": {}}, "not both"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        parse_options(given, BASE)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if name != "user_config"])
+def test_each_option_refuses_a_wrong_type_by_its_name(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be "):
+        parse_options({name: object()}, BASE)
+
+
+def test_a_bool_is_no_number() -> None:
+    for name in ("num_replicas", "health_check_period_s"):
+        with pytest.raises(TypeError, match=name):
+            parse_options({name: True}, BASE)
+
+
+def test_ray_actor_options_is_another_spelling() -> None:
+    assert parse_options({"ray_actor_options": {"num_cpus": 2}}, BASE).actor_options == {"num_cpus": 2}
+    assert parse_options({"actor_options": None}, BASE).actor_options == {}
+
+
+@given(name=st.text(min_size=1), value=st.one_of(st.none(), st.integers(), st.text(), st.booleans()))
+def test_any_unknown_option_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match="unknown deployment option"):
+        parse_options({f"_{name}": value}, BASE)

@@ -1,0 +1,347 @@
+"""The controller's decisions, performed by a small world in virtual time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actorrt.serve.lifecycle import COMING, ROUTED, ReplicaEvent, ReplicaState, advance
+from actorrt.serve.reconcile import (
+    Decision,
+    Drain,
+    Explain,
+    History,
+    Kill,
+    Observed,
+    ReplicaView,
+    Start,
+    Target,
+    Update,
+    given_up,
+    missing_resources,
+    reconcile,
+)
+from actorrt.serve.spec import DeploymentId
+from actorrt.serve.status import DeploymentStatus, DeploymentStatusOverview
+
+D = DeploymentId("app", "d")
+
+
+@dataclass
+class World:
+    """One deployment. What a step does is up to the test: `comes_up(version)` and `may_place()`."""
+
+    target: Target | None = None
+    now: float = 100.0
+    replicas: dict[str, ReplicaView] = field(default_factory=dict[str, ReplicaView])
+    history: History = field(default_factory=lambda: History(""))
+    comes_up: Callable[[str], bool] = lambda version: True
+    accepts: Callable[[str], bool] = lambda config: True
+    places: Callable[[], bool] = lambda: True
+    started: list[float] = field(default_factory=list[float])
+    routed: list[int] = field(default_factory=list[int])
+    decision: Decision = field(default_factory=lambda: Decision((), {}, None))
+    count: int = 0
+
+    def deploy(self, target: Target | None) -> None:
+        if target is not None and target.version != self.history.version:
+            self.history = History(target.version)
+        self.history = replace(self.history, settled=False)
+        self.target = target
+
+    @property
+    def status(self) -> DeploymentStatusOverview:
+        return self.decision.statuses[D]
+
+    def serving(self, version: str | None = None) -> int:
+        return sum(r.state in ROUTED and version in (None, r.version) for r in self.replicas.values())
+
+    def happens(self, id: str, event: ReplicaEvent) -> None:
+        before = self.replicas[id]
+        state, _ = advance(before.state, event)
+        since = before.since if state is before.state else self.now
+        self.replicas[id] = replace(before, state=state, since=since)
+        current = before.version == self.history.version
+        if event is ReplicaEvent.START_FAILED and before.state in COMING and current:
+            self.history = self.history.after_start_failure(self.now, "it raised")
+        if event is ReplicaEvent.DIED and before.state in ROUTED and current:
+            self.history = self.history.after_death(self.now - before.since, self.now, "it died")
+        if event is ReplicaEvent.READY and current:
+            self.history = self.history.after_ready()
+        if state is ReplicaState.STOPPED:
+            del self.replicas[id]
+        self.routed.append(self.serving())
+
+    def decide(self) -> Decision:
+        wanted = {D: self.target} if self.target else {}
+        self.decision = reconcile(wanted, {D: Observed(tuple(self.replicas.values()), self.history)}, self.now)
+        for action in self.decision.actions:
+            match action:
+                case Start():
+                    assert self.target
+                    self.count += 1
+                    self.started.append(self.now)
+                    id = f"r{self.count}"
+                    view = ReplicaView(
+                        id, self.target.version, self.target.config_version, ReplicaState.PLACING, self.now
+                    )
+                    self.replicas[id] = view
+                case Update(_, id):
+                    self.happens(id, ReplicaEvent.UPDATE)
+                case Drain(_, id):
+                    self.happens(id, ReplicaEvent.DRAIN)
+                case Kill(_, id):
+                    self.happens(id, ReplicaEvent.KILL)
+                case Explain(_, id):
+                    self.replicas[id] = replace(self.replicas[id], missing="needs 4 GPU, but the cluster has 0")
+        if self.target and self.status.status is DeploymentStatus.HEALTHY:
+            self.history = replace(self.history, settled=True)
+        return self.decision
+
+    def advance_one(self, id: str) -> bool:
+        """What would happen next to this replica, if anything."""
+        replica = self.replicas[id]
+        match replica.state:
+            case ReplicaState.PLACING if self.places():
+                self.happens(id, ReplicaEvent.PLACED)
+            case ReplicaState.STARTING:
+                up = self.comes_up(replica.version)
+                self.happens(id, ReplicaEvent.READY if up else ReplicaEvent.START_FAILED)
+            case ReplicaState.UPDATING:
+                assert self.target
+                if self.accepts(self.target.config_version):
+                    self.replicas[id] = replace(replica, config_version=self.target.config_version)
+                    self.happens(id, ReplicaEvent.UPDATED)
+                else:
+                    self.history = self.history.after_refused_config(self.target.config_version, "it said no")
+                    self.happens(id, ReplicaEvent.UPDATE_FAILED)
+            case ReplicaState.DRAINING:
+                self.happens(id, ReplicaEvent.DRAINED)
+            case ReplicaState.STOPPING:
+                self.happens(id, ReplicaEvent.DIED)
+            case _:
+                return False
+        return True
+
+    def settle(self) -> None:
+        """Decide and let happen until nothing does, jumping in time where the decision says so."""
+        for _ in range(1000):
+            decision = self.decide()
+            moved = [self.advance_one(id) for id in list(self.replicas)]
+            if decision.actions or any(moved):
+                continue
+            if decision.wake_at is None:
+                return
+            self.now = max(self.now, decision.wake_at)
+        raise AssertionError(f"it never settles: {self.replicas} {self.decision}")
+
+
+def up(target: Target) -> World:
+    world = World()
+    world.deploy(target)
+    world.settle()
+    assert world.status.status is DeploymentStatus.HEALTHY
+    world.routed.clear()
+    return world
+
+
+def test_as_many_replicas_as_wanted_are_started_at_once() -> None:
+    world = World()
+    world.deploy(Target(3, "v1", "c1"))
+    assert [type(each) for each in world.decide().actions] == [Start] * 3
+    assert world.status == DeploymentStatusOverview(DeploymentStatus.UPDATING, "0 of 3 replicas are ready", {})
+    world.settle()
+    assert world.status == DeploymentStatusOverview(DeploymentStatus.HEALTHY, "", {"RUNNING": 3})
+    assert world.decide() == Decision((), {D: world.status}, None)
+
+
+def test_a_dead_replica_is_replaced_at_once() -> None:
+    world = up(Target(2, "v1", "c1"))
+    world.now += 60
+    world.happens("r1", ReplicaEvent.DIED)
+    assert world.decide().actions == (Start(D),)
+    assert world.status.status is DeploymentStatus.UNHEALTHY
+    assert world.status.message == "1 of 2 replicas are ready"
+    world.settle()
+    assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def test_a_replica_that_falls_over_again_and_again_is_restarted_ever_more_slowly() -> None:
+    world = up(Target(1, "v1", "c1"))
+    world.started.clear()
+    for _ in range(12):
+        running = [each.id for each in world.replicas.values() if each.state is ReplicaState.RUNNING]
+        world.happens(running[0], ReplicaEvent.DIED)
+        world.settle()
+    gaps = [after - before for before, after in zip(world.started, world.started[1:], strict=False)]
+    assert gaps == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10, 10])
+
+
+def test_an_update_never_has_fewer_replicas_than_wanted_and_never_many_more() -> None:
+    world = up(Target(5, "v1", "c1"))
+    world.deploy(Target(5, "v2", "c1"))
+    for _ in range(200):
+        world.decide()
+        assert sum(r.state in ROUTED | COMING for r in world.replicas.values()) <= 6
+        for id in list(world.replicas):
+            if world.advance_one(id):
+                break
+    assert min(world.routed) >= 5
+    assert (world.serving("v1"), world.serving("v2")) == (0, 5)
+    assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def test_a_single_replica_is_updated_with_its_successor_beside_it() -> None:
+    world = up(Target(1, "v1", "c1"))
+    world.deploy(Target(1, "v2", "c1"))
+    world.settle()
+    assert min(world.routed) == 1
+    assert world.serving("v2") == 1
+
+
+def test_an_update_that_never_comes_up_is_given_up_and_the_old_version_goes_on() -> None:
+    world = up(Target(2, "v1", "c1"))
+    world.comes_up = lambda version: version == "v1"
+    world.deploy(Target(2, "v2", "c1"))
+    world.settle()
+    assert set(world.routed) == {2}
+    assert world.serving("v1") == 2
+    assert world.status.status is DeploymentStatus.DEPLOY_FAILED
+    assert world.status.message == "it raised (tried 6 times; the version before it still serves)"
+    world.comes_up = lambda version: True
+    world.deploy(Target(2, "v3", "c1"))
+    world.settle()
+    assert (world.status.status, world.serving("v3")) == (DeploymentStatus.HEALTHY, 2)
+
+
+@pytest.mark.parametrize(("count", "limit", "attempts"), [(1, 20, 3), (4, 20, 12), (10, 20, 20), (1, 2, 2)])
+def test_a_constructor_that_raises_is_tried_a_few_times_and_then_reported(
+    count: int, limit: int, attempts: int
+) -> None:
+    world = World(comes_up=lambda version: False)
+    world.deploy(Target(count, "v1", "c1", limit))
+    world.settle()
+    assert world.history.failures >= attempts
+    assert world.status.status is DeploymentStatus.DEPLOY_FAILED
+    assert world.status.message.startswith("it raised (tried ")
+    assert not world.replicas
+
+
+def test_a_version_that_was_up_once_is_never_given_up() -> None:
+    world = up(Target(1, "v1", "c1"))
+    world.comes_up = lambda version: False
+    world.now += 60
+    world.happens("r1", ReplicaEvent.DIED)
+    for _ in range(50):
+        world.decide()
+        for id in list(world.replicas):
+            world.advance_one(id)
+        world.now = world.decision.wake_at or world.now
+    assert world.history.failures > 10
+    assert not given_up(Target(1, "v1", "c1"), world.history)
+    assert world.status.status is DeploymentStatus.UNHEALTHY
+    world.comes_up = lambda version: True
+    world.settle()
+    assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def test_a_new_configuration_is_told_and_restarts_nothing() -> None:
+    world = up(Target(2, "v1", "c1"))
+    world.deploy(Target(2, "v1", "c2"))
+    assert world.decide().actions == (Update(D, "r1"), Update(D, "r2"))
+    world.settle()
+    assert sorted(world.replicas) == ["r1", "r2"]
+    assert {each.config_version for each in world.replicas.values()} == {"c2"}
+    assert set(world.routed) == {2}
+
+
+def test_a_configuration_that_is_refused_leaves_the_one_before_it() -> None:
+    world = up(Target(2, "v1", "c1"))
+    world.accepts = lambda config: config != "c2"
+    world.deploy(Target(2, "v1", "c2"))
+    world.settle()
+    assert world.serving() == 2
+    assert world.status.status is DeploymentStatus.DEPLOY_FAILED
+    assert world.status.message.endswith("the one before it still serves: it said no")
+    world.deploy(Target(2, "v1", "c3"))
+    world.settle()
+    assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def test_of_too_many_replicas_those_go_first_that_do_not_serve_yet_and_then_the_youngest() -> None:
+    world = up(Target(2, "v1", "c1"))
+    world.now += 1
+    world.deploy(Target(4, "v1", "c1"))
+    world.places = lambda: False
+    world.decide()
+    world.deploy(Target(1, "v1", "c1"))
+    assert world.decide().actions == (Kill(D, "r4"), Kill(D, "r3"), Drain(D, "r1"))
+
+
+def test_what_is_no_longer_wanted_drains() -> None:
+    world = up(Target(2, "v1", "c1"))
+    world.deploy(None)
+    assert world.decide().actions == (Drain(D, "r1"), Drain(D, "r2"))
+    assert world.decision.statuses == {}
+    world.settle()
+    assert not world.replicas
+
+
+def test_what_cannot_be_placed_is_named_after_a_second() -> None:
+    world = World(places=lambda: False)
+    world.deploy(Target(1, "v1", "c1"))
+    world.decide()
+    assert world.decide().wake_at == 101
+    world.now = 101
+    assert world.decide().actions == (Explain(D, "r1"),)
+    world.decide()
+    assert world.status.message == "0 of 1 replicas are ready: needs 4 GPU, but the cluster has 0"
+    assert world.status.status is DeploymentStatus.UPDATING
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"CPU": 1}, ""),
+        ({"CPU": 3}, "needs 3 CPU, but only 1 of 4 are free"),
+        ({"CPU": 8}, "needs 8 CPU, but the cluster has 4"),
+        ({"CPU": 3, "GPU": 0.5}, "needs 0.5 GPU, but the cluster has 0"),
+        ({}, ""),
+    ],
+)
+def test_the_missing_resource_is_named(asked: dict[str, float], said: str) -> None:
+    assert missing_resources(asked, {"CPU": 1}, {"CPU": 4}) == said
+
+
+@given(data=st.data())
+def test_whatever_happens_the_wanted_state_is_reached_in_the_end(data: st.DataObject) -> None:
+    world = World()
+    versions = st.builds(Target, st.integers(1, 6), st.sampled_from(["v1", "v2", "v3"]), st.sampled_from(["c1", "c2"]))
+    for _ in range(data.draw(st.integers(1, 25))):
+        what = data.draw(st.sampled_from(["deploy", "delete", "die", "step", "step", "fail", "heal", "wait"]))
+        world.decide()
+        match what:
+            case "deploy":
+                world.deploy(data.draw(versions))
+            case "delete":
+                world.deploy(None)
+            case "die" if world.replicas:
+                world.happens(data.draw(st.sampled_from(sorted(world.replicas))), ReplicaEvent.DIED)
+            case "step" if world.replicas:
+                world.advance_one(data.draw(st.sampled_from(sorted(world.replicas))))
+            case "fail":
+                world.comes_up = lambda version: version == "v1"
+            case "heal":
+                world.comes_up = lambda version: True
+            case _:
+                world.now += 0.5
+    world.comes_up = lambda version: True
+    world.settle()
+    target = world.target
+    if target is None:
+        assert not world.replicas
+    elif not given_up(target, world.history):
+        assert world.serving(target.version) == world.serving() == len(world.replicas) == target.num_replicas
+        assert world.status.status is DeploymentStatus.HEALTHY
