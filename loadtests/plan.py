@@ -1,0 +1,137 @@
+"""Which sides run which workload, in which order, and what is left once `--rows` and `--peers` have chosen. Pure."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from loadtests.catalogue import OURS, ROWS, Row
+from loadtests.sides import SIDES
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A group of measures that one run of one side gives together.
+
+    `server` says that the side is an HTTP server under load from outside, not a script that measures itself.
+    `rounds` bounds how often it is repeated: a figure that takes minutes is not taken five times.
+    """
+
+    key: str
+    gives: tuple[str, ...]
+    sides: tuple[str, ...]
+    server: bool = False
+    rounds: int | None = None
+    in_quick: bool = True
+    limit_s: float = 180.0
+
+
+_SERVERS: Final = (
+    OURS,
+    "uvicorn",
+    "ray_serve_haproxy",
+    "ray_serve_throughput",
+    "ray_serve",
+    "mosec",
+    "litserve",
+)
+
+WORKLOADS: Final[tuple[Workload, ...]] = (
+    Workload(
+        "calls",
+        ("calls.one_at_a_time", "calls.in_flight", "calls.sync_actor"),
+        (OURS, "aiohttp_link", "xoscar", "ray", "dask"),
+    ),
+    Workload("tasks", ("tasks.one_at_a_time", "tasks.in_flight"), (OURS, "process_pool", "ray", "dask")),
+    Workload(
+        "objects",
+        (
+            "objects.put_small",
+            "objects.get_small",
+            "objects.get_10k_refs",
+            "objects.submit_and_wait",
+            "objects.waits",
+            "objects.waits_on_done",
+        ),
+        (OURS, "ray"),
+    ),
+    Workload("large_put", ("large.first", "large.repeated"), (OURS, "memcpy", "ray")),
+    Workload("startup", ("startup.first_task",), (OURS, "ray", "dask")),
+    Workload("memory", ("memory.after_init",), (OURS, "ray")),
+    Workload("coroutine_actors", ("coroutine_actors.seconds", "coroutine_actors.kb"), (OURS,)),
+    Workload("process_actors", ("process_actors.rate", "process_actors.mb"), (OURS, "ray")),
+    Workload(
+        "http",
+        (
+            "serve.first_200",
+            "serve.memory",
+            "http.c1",
+            "http.c1_p50",
+            "http.c16",
+            "http.c16_p99",
+            "http.c64",
+            "http.c64_p99",
+            "streams.c1",
+            "streams.c16",
+            "streams.delay_p50",
+            "streams.delay_p99",
+        ),
+        _SERVERS,
+        server=True,
+    ),
+    Workload(
+        "million_actors",
+        ("million_actors.seconds", "million_actors.kb"),
+        (OURS,),
+        rounds=1,
+        in_quick=False,
+        limit_s=420.0,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of one side."""
+
+    round: int
+    workload: Workload
+    side: str
+
+
+def choose_rows(wanted: Collection[str]) -> tuple[Row, ...]:
+    """The rows named, all of them for none; ValueError names one that is not there."""
+    known = [row.key for row in ROWS]
+    for key in wanted:
+        if key not in known:
+            raise ValueError(f"no row {key!r}; there are {', '.join(known)}")
+    return tuple(row for row in ROWS if not wanted or row.key in wanted)
+
+
+def choose_sides(wanted: Collection[str]) -> tuple[str, ...]:
+    """The sides named, all of them for none; ValueError names one that is not there."""
+    for name in wanted:
+        if name not in SIDES:
+            raise ValueError(f"no peer {name!r}; there are {', '.join(SIDES)}")
+    return tuple(name for name in SIDES if not wanted or name in wanted)
+
+
+def choose_workloads(rows: Sequence[Row], sides: Collection[str], *, quick: bool) -> tuple[Workload, ...]:
+    """The workloads that those rows need, each with the chosen sides that can run it."""
+    needed = {bound.measure for row in rows for bound in row.bounds}
+    chosen = (
+        replace(workload, sides=tuple(side for side in workload.sides if side in sides))
+        for workload in WORKLOADS
+        if needed.intersection(workload.gives) and (workload.in_quick or not quick)
+    )
+    return tuple(workload for workload in chosen if workload.sides)
+
+
+def steps(workloads: Sequence[Workload], rounds: int) -> Iterator[Step]:
+    """All runs in order: workload by workload, in each round every side once.
+
+    The order of the sides turns round every other time, so that a machine that grows slower or faster favours nobody.
+    """
+    for workload in workloads:
+        for number in range(min(rounds, workload.rounds or rounds)):
+            for side in workload.sides if number % 2 == 0 else workload.sides[::-1]:
+                yield Step(number, workload, side)
