@@ -9,7 +9,10 @@ import contextlib
 import ctypes
 import os
 import signal
-from typing import Final
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Final, NoReturn, TextIO, cast
 
 from actorrt.runtime.cgroup import Cgroup
 
@@ -142,9 +145,45 @@ def process_state(pid: int) -> str | None:
     return stat[stat.rindex(")") + 2]  # the name before it may hold anything, brackets too
 
 
+def run_and_exit(main: Callable[[], object]) -> NoReturn:
+    """Call `main` in a forked process and end it, with 0 or what SystemExit says; an exception prints its traceback.
+
+    None of the parent's exit handlers or `finally` blocks further up the stack runs; output is flushed.
+    """
+    code = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as leaving:
+        code = _exit_code(leaving)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        flush_output()
+        os._exit(code)
+
+
+def flush_output() -> None:
+    """Before a fork, so that nothing is written twice, and before an end that skips Python's own."""
+    for stream in (cast("TextIO | None", sys.stdout), cast("TextIO | None", sys.stderr)):
+        if stream is not None:  # it is None where a process was started with its output closed
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+
+
 def thread_count(pid: int) -> int:
     """Threads of a process. Raises FileNotFoundError when there is no such process."""
     return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    code = leaving.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
 
 
 def _rollup(pid: int, *keys: str) -> int:

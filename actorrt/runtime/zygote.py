@@ -19,17 +19,18 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TextIO, cast
+from typing import Final, NoReturn, TextIO
 
 import msgspec
 
 from actorrt.runtime.process import (
     children_of,
+    flush_output,
     kill_group,
     kill_process,
+    run_and_exit,
     set_child_subreaper,
     set_oom_score,
     set_pdeathsig,
@@ -83,16 +84,7 @@ def run_zygote(sock: socket.socket, worker_main: Callable[[WorkerStart], object]
     To be called in a freshly forked process with one thread; never returns, runs no exit handlers. Every other
     descriptor above 2 is closed: a copy in a long-lived process would keep others from seeing an end of file.
     """
-    code = 1
-    try:
-        set_process_name("actorrt-zygote")
-        _Zygote(sock, worker_main).run()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        _flush()
-        os._exit(code)
+    run_and_exit(lambda: _Zygote(sock, worker_main).run())
 
 
 class _Zygote:
@@ -106,7 +98,8 @@ class _Zygote:
         self._encode: Callable[[Reply], bytes] = msgspec.msgpack.Encoder().encode
         self._decode: Callable[[bytes], Fork] = msgspec.msgpack.Decoder(Fork).decode
         _close_all_but(sock.fileno())
-        _flush()
+        flush_output()
+        set_process_name("actorrt-zygote")
         set_child_subreaper()  # daemons that a worker leaves behind come to us and end with us
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the driver to act on
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only so that the wake-up byte is written
@@ -156,40 +149,30 @@ class _Zygote:
     def _fork(self, request: Fork, stdout: int, stderr: int) -> int:
         pid = os.fork()
         if pid == 0:
-            self._become_worker(request, stdout, stderr)
+            run_and_exit(lambda: self._become_worker(request, stdout, stderr))
         # Parent and child both ask, so that whoever comes first, the group is there when the node hears of it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
         self._workers.add(pid)
         return pid
 
-    def _become_worker(self, request: Fork, stdout: int, stderr: int) -> NoReturn:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            set_pdeathsig(signal.SIGKILL)
-            if os.getppid() != self._pid:  # it ended before the line above could count
-                os._exit(1)
-            _restore_signals()
-            _redirect(stdout, stderr)
-            _close_all_but()
-            self._sock.detach()
-            atexit._clear()
-            set_oom_score(WORKER_OOM_SCORE)
-            set_process_name("actorrt-worker")
-            # `random` re-seeds itself after a fork.
-            os.environ.update(request.env)
-            if request.cwd is not None:
-                os.chdir(request.cwd)
-            self._worker_main(WorkerStart(request.params))
-            code = 0
-        except SystemExit as leaving:
-            code = _exit_code(leaving)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            _flush()
-            os._exit(code)
+    def _become_worker(self, request: Fork, stdout: int, stderr: int) -> None:
+        os.setpgid(0, 0)
+        set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != self._pid:  # it ended before the line above could count
+            os._exit(1)
+        _restore_signals()
+        _redirect(stdout, stderr)
+        _close_all_but()
+        self._sock.detach()
+        atexit._clear()
+        set_oom_score(WORKER_OOM_SCORE)
+        set_process_name("actorrt-worker")
+        # `random` re-seeds itself after a fork.
+        os.environ.update(request.env)
+        if request.cwd is not None:
+            os.chdir(request.cwd)
+        self._worker_main(WorkerStart(request.params))
 
     def _reap(self) -> None:
         while True:
@@ -265,20 +248,3 @@ def _close_all_but(*keep: int) -> None:
         if fd > 2 and fd not in keep:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-
-def _flush() -> None:
-    for stream in (cast("Any", sys.stdout), cast("Any", sys.stderr)):
-        if stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-
-
-def _exit_code(leaving: SystemExit) -> int:
-    code = leaving.code
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
