@@ -7,6 +7,7 @@ was not there before. While a node is shared by the tests of a module, its part 
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,3 +164,55 @@ def run_program(tmp_path: Path) -> RunProgram:
         )
 
     return run
+
+
+class Server:
+    """A running `actorrt serve`: its process, its URL, and what it said on stderr until it ended."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = ""
+        self.said: list[str] = []
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.said.append(line)
+            if found := re.search(r"http://\S+", line):
+                self.url = found[0].rstrip("/")
+                break
+        # Somebody has to read on, else a talkative replica would stand still on a full pipe.
+        self._reader = threading.Thread(target=self.said.extend, args=(process.stderr,))
+        self._reader.start()
+
+    def wait(self) -> int:
+        code = self.process.wait()
+        self._reader.join()
+        return code
+
+    def stop(self) -> None:
+        """As Ctrl-C does; after a test that has ended it already, nothing."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Run `actorrt serve` with these arguments on a free port; returns when it has printed its URL or has ended."""
+    servers: list[Server] = []
+
+    def start(*args: str, cwd: Path = tmp_path) -> Server:
+        command = [str(Path(sys.executable).with_name("actorrt")), "serve", *args]
+        if "--port" not in args:
+            command += ["--port", "0"]
+        server = Server(subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
