@@ -1,0 +1,276 @@
+"""What is known of a decorated function or class: its code, how it is called, and its bytes for workers.
+
+Definitions are shared by everything that was made from them with other options. Nothing is submitted here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import FunctionType, MappingProxyType
+from typing import Any, ClassVar, Final, Self
+
+from actorrt.core.arity import ANYTHING, Arity
+from actorrt.core.options import MethodOptions
+
+from . import shipping
+
+FUNCTION_ID_SIZE: Final = 16
+MARK: Final = "__actorrt_method__"
+"""The attribute of a function in which `@method` leaves its MethodOptions."""
+
+
+class Actor:
+    """Base of a class whose handles offer, and type checkers know, what is marked `@method` and nothing else.
+
+    An actor's class need not derive from it: without, every method is offered, and handles are typed `Any`.
+    """
+
+    __slots__ = ()
+
+
+class Definition:
+    """Code with a name, pickled once. `function_id` is a hash of `blob`, the bytes that `shipping.load` takes."""
+
+    __slots__ = ("__weakref__", "_blob", "_code", "_id", "name")
+    # What came from other processes and is still in use, so that it is unpickled once.
+    _restored: ClassVar[weakref.WeakValueDictionary[tuple[bytes, tuple[Any, ...]], Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls._restored = weakref.WeakValueDictionary()
+
+    def __init__(self, code: Callable[..., Any] | None, name: str, *facts: Any, blob: bytes = b"") -> None:
+        self.name = name
+        self._code = code
+        self._blob = blob
+        self._id = b""
+
+    @property
+    def code(self) -> Any:
+        """The function or class itself; one that came from another process is unpickled now."""
+        if self._code is None:
+            self._code = shipping.load(self._blob)
+        return self._code
+
+    @property
+    def blob(self) -> bytes:
+        if not self._blob:
+            under_way = _pickling.under_way
+            under_way.add(self)
+            try:
+                self._blob = shipping.ship(self._code or self.code)
+            finally:
+                under_way.discard(self)
+        return self._blob
+
+    @property
+    def function_id(self) -> bytes:
+        if not self._id:
+            self._id = hashlib.blake2b(self.blob, digest_size=FUNCTION_ID_SIZE).digest()
+        return self._id
+
+    def _facts(self) -> tuple[Any, ...]:
+        """What `_restore` takes beside code, name and blob."""
+        raise NotImplementedError
+
+    @classmethod
+    def _restore(cls, code: Callable[..., Any] | None, name: str, blob: bytes, facts: tuple[Any, ...]) -> Self:
+        key = (blob, facts)
+        made = cls._restored.get(key) if blob else None
+        if made is None:
+            made = cls(code, name, *facts, blob=blob)
+            if blob:
+                cls._restored[key] = made
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Code that refers to itself by its decorated name is in the middle of being pickled: the pickler knows it.
+        if self in _pickling.under_way:
+            return self._restore, (self._code, self.name, b"", self._facts())
+        return self._restore, (None, self.name, self.blob, self._facts())
+
+
+class _Pickling(threading.local):
+    def __init__(self) -> None:
+        self.under_way: set[Definition] = set()
+
+
+_pickling = _Pickling()
+
+
+class RemoteFunctionDef(Definition):
+    """A remote function."""
+
+    __slots__ = ("arity", "is_async", "is_generator")
+
+    def __init__(
+        self,
+        code: Callable[..., Any] | None,
+        name: str,
+        is_async: bool,
+        is_generator: bool,
+        arity: Arity,
+        *,
+        blob: bytes = b"",
+    ) -> None:
+        super().__init__(code, name, blob=blob)
+        self.is_async = is_async
+        self.is_generator = is_generator
+        self.arity = arity
+
+    @classmethod
+    def of(cls, code: Callable[..., Any]) -> RemoteFunctionDef:
+        is_async, is_generator = kind_of(code)
+        return cls(code, _title(code), is_async, is_generator, Arity.of(code))
+
+    def _facts(self) -> tuple[Any, ...]:
+        return self.is_async, self.is_generator, self.arity
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """One method of an actor class, with the options of its `@method`."""
+
+    name: str
+    is_async: bool
+    is_generator: bool
+    arity: Arity
+    options: MethodOptions
+
+    @property
+    def thread(self) -> bool:
+        return self.options.thread
+
+    @property
+    def concurrency_group(self) -> str | None:
+        return self.options.concurrency_group
+
+
+class ActorInterface:
+    """What a handle offers: methods by name, and the names of the concurrency groups. Handles share it."""
+
+    __slots__ = ("__weakref__", "_blob", "class_name", "groups", "methods")
+
+    def __init__(self, class_name: str, methods: Iterable[MethodSpec], groups: Iterable[str] = ()) -> None:
+        self.class_name = class_name
+        self.methods: Mapping[str, MethodSpec] = MappingProxyType({spec.name: spec for spec in methods})
+        self.groups = tuple(groups)
+        self._blob = b""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._blob:
+            self._blob = shipping.by_value((self.class_name, tuple(self.methods.values()), self.groups))
+        return _interface, (self._blob,)
+
+
+@lru_cache(maxsize=1024)
+def _interface(blob: bytes) -> ActorInterface:
+    made = ActorInterface(*shipping.load(blob))
+    made._blob = blob
+    return made
+
+
+class ActorClassDef(Definition):
+    """An actor class. `has_async` decides where its actors live."""
+
+    __slots__ = ("arity", "has_async", "interface")
+
+    def __init__(
+        self,
+        code: Callable[..., Any] | None,
+        name: str,
+        has_async: bool,
+        arity: Arity,
+        interface: ActorInterface,
+        *,
+        blob: bytes = b"",
+    ) -> None:
+        super().__init__(code, name, blob=blob)
+        self.has_async = has_async
+        self.arity = arity
+        self.interface = interface
+
+    @classmethod
+    def of(cls, code: type[Any], groups: Iterable[str] = ()) -> ActorClassDef:
+        """ValueError if a method names a concurrency group that is not in `groups`."""
+        specs = method_specs(code)
+        groups = tuple(groups)
+        for spec in specs.values():
+            group = spec.concurrency_group
+            if group is not None and group not in groups:
+                raise ValueError(
+                    f"{_title(code)}.{spec.name} is in the concurrency group {group!r}, which is not among the "
+                    f"concurrency_groups of the class: {', '.join(groups) or 'there are none'}"
+                )
+        only_marked = Actor in code.__mro__
+        offered = (spec for spec in specs.values() if not only_marked or _mark_of(code, spec.name))
+        interface = ActorInterface(_title(code), offered, groups)
+        has_async = any(spec.is_async for spec in specs.values())
+        return cls(code, interface.class_name, has_async, Arity.of(code), interface)
+
+    @property
+    def methods(self) -> Mapping[str, MethodSpec]:
+        return self.interface.methods
+
+    def _facts(self) -> tuple[Any, ...]:
+        return self.has_async, self.arity, self.interface
+
+
+def method_specs(cls: type) -> dict[str, MethodSpec]:
+    """Every method that a class has, inherited ones included, without the special ones but `__call__`."""
+    specs: dict[str, MethodSpec] = {}
+    for name in dir(cls):
+        if name.startswith("__") and name.endswith("__") and (name != "__call__" or not _defines_call(cls)):
+            continue
+        found = inspect.getattr_static(cls, name)
+        code: Any = getattr(found, "__func__", found)
+        if not (isinstance(code, FunctionType) or inspect.isroutine(code)):
+            continue
+        is_async, is_generator = kind_of(code)
+        options = _mark_of(cls, name) or (_STREAMING if is_generator else _PLAIN)
+        arity = Arity.of(code, bound=not isinstance(found, staticmethod))
+        specs[name] = MethodSpec(name, is_async, is_generator, arity, options)
+    return specs
+
+
+READY: Final = "__actorrt_ready__"
+CALL: Final = "__actorrt_call__"
+TERMINATE: Final = "__actorrt_terminate__"
+"""Methods that every actor has: answer True once it was made; call a function with the instance; end after what was
+called before."""
+
+_PLAIN: Final = MethodOptions()
+_STREAMING: Final = MethodOptions(num_returns="streaming")
+BUILT_IN: Final[Mapping[str, MethodSpec]] = {
+    name: MethodSpec(name, False, False, arity, _PLAIN)
+    for name, arity in ((READY, Arity(())), (CALL, ANYTHING), (TERMINATE, Arity(())))
+}
+
+
+def kind_of(code: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether it is asynchronous, and whether it is a generator."""
+    is_async_generator = inspect.isasyncgenfunction(code)
+    return (
+        is_async_generator or inspect.iscoroutinefunction(code),
+        is_async_generator or inspect.isgeneratorfunction(code),
+    )
+
+
+def _title(code: Any) -> str:
+    """The name that people know: without the functions that it is defined in."""
+    name: str = getattr(code, "__qualname__", "") or repr(code)
+    return name.rpartition("<locals>.")[2]
+
+
+def _defines_call(cls: type) -> bool:
+    return any("__call__" in vars(base) for base in cls.__mro__)
+
+
+def _mark_of(cls: type, name: str) -> MethodOptions | None:
+    found = inspect.getattr_static(cls, name)
+    return getattr(getattr(found, "__func__", found), MARK, None)
