@@ -30,6 +30,7 @@ class Tree:
         self.driver_process = driver
         self.driver = driver.pid
         self.ends: dict[int, asyncio.Future[None]] = {}
+        self.events: list[dict[str, Any]] = []
 
     async def start(self) -> None:
         up = await self.event("up")
@@ -40,13 +41,15 @@ class Tree:
             self.ends[pid] = watch_pid(pid)
 
     async def event(self, name: str, **facts: Any) -> dict[str, Any]:
+        """The first such event, whether it has come already or is still to come."""
+        wanted = {"event": name, **facts}.items()
         assert self.driver_process.stdout is not None
         async with asyncio.timeout(DEADLINE_S):
-            while line := await self.driver_process.stdout.readline():
-                event: dict[str, Any] = json.loads(line)
-                if event["event"] == name and facts.items() <= event.items():
-                    return event
-        raise AssertionError(f"the output ended before {name!r}")
+            while not (found := [event for event in self.events if wanted <= event.items()]):
+                line = await self.driver_process.stdout.readline()
+                assert line, f"the output ended before {name!r}"
+                self.events.append(json.loads(line))
+        return found[0]
 
     async def gone(self, *pids: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
