@@ -55,14 +55,14 @@ def parse_options(given: Mapping[str, Any], base: DeploymentOptions) -> Deployme
     for name, value in given.items():
         key = "actor_options" if name == "ray_actor_options" else name
         if key not in KNOWN:
-            raise ValueError(_unknown("deployment option", name, (*KNOWN, "ray_actor_options"), NOT_YET))
+            raise ValueError(unknown("deployment option", name, (*KNOWN, "ray_actor_options"), NOT_YET))
         if key in values:
             raise ValueError("give actor_options or ray_actor_options, not both: they are the same")
         values[key] = CHECKS[key](name, value)
     return replace(base, **values)
 
 
-def _unknown(what: str, name: str, known: Iterable[str], not_yet: Iterable[str] = ()) -> str:
+def unknown(what: str, name: str, known: Iterable[str], not_yet: Iterable[str] = ()) -> str:
     if name in not_yet:
         return f"{what} {name!r} is not supported yet"
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
@@ -118,7 +118,7 @@ def _actor_options(option: str, value: object) -> dict[str, Any]:
     for name in options:
         if name not in ACTOR_OPTIONS:
             raise ValueError(
-                _unknown(
+                unknown(
                     f"key in {option}", name, ACTOR_OPTIONS, ("accelerator_type", "label_selector", "fallback_strategy")
                 )
             )

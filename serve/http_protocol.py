@@ -1,0 +1,470 @@
+"""uvicorn's HTTP/1.1 protocol with two changes: it hands requests to a backend, and it bounds bad clients.
+
+A plain request costs no task, event or ASGI message here: the backend is called from the parser and its answer is one
+write. A websocket takes uvicorn's ordinary way through the ASGI application. What each limit is for is told in
+`HTTPOptions`; the clock is looked at by a sweep over all connections, not by a timer for each request.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from .http_options import HTTPOptions
+from .http_request import Backend, HttpRequest
+from .request_head import Framing, connection_lines
+from .responses import error_page
+
+logger = logging.getLogger("actorrt.serve.http")
+access = logging.getLogger("actorrt.serve.access")
+
+CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(5)
+SPECIAL: Final = {
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"expect": EXPECT,
+    b"x-request-id": REQUEST_ID,
+    b"x-request-timeout-seconds": TIMEOUT,
+}
+# After a refusal what the client still sends is thrown away for this long, so that it can read why: a connection closed
+# with unread bytes is reset, and the answer with it.
+LINGER_S: Final = 2.0
+# And only so much of it. The same for the rest of a request that was answered before its end.
+MOST_DISCARDED: Final = 16 * 1024 * 1024
+LONGEST_REQUEST_ID: Final = 200
+
+
+class _Refused(Exception):
+    """Leaves the parser in the middle of its input."""
+
+
+class Front:
+    """What the connections of one server share, and the sweep that ends those that take too long."""
+
+    def __init__(self, backend: Backend, options: HTTPOptions, new_request_id: Callable[[], bytes]) -> None:
+        self.backend = backend
+        self.options = options
+        self.new_request_id = new_request_id
+        self.connections: set[ServeProtocol] = set()
+        self.clock: Callable[[], float] = time.monotonic
+        self.draining = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        options = self.options
+        shortest = min(options.request_read_timeout_s, options.stalled_client_timeout_s, options.keep_alive_timeout_s)
+        self.clock = loop.time
+        self._sweep(loop, min(1.0, max(0.02, shortest / 4)))
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop, period_s: float) -> None:
+        now = self.clock()
+        for connection in list(self.connections):
+            connection.sweep(now)
+        self._timer = loop.call_later(period_s, self._sweep, loop, period_s)
+
+
+class ServeProtocol(HttpToolsProtocol):
+    """One connection of a client. Requests are answered in the order in which they came."""
+
+    parser: Any
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        front: Front,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._front = front
+        self._options = front.options
+        self.lines = b""
+        # The request whose head or body is being read.
+        self._reading: HttpRequest | None = None
+        self._in_head = False
+        # The one the backend has, and those that wait behind it.
+        self._current: HttpRequest | None = None
+        self._behind: deque[HttpRequest] = deque()
+        self._advancing = False
+        # What is written once all before it is answered; then the connection ends.
+        self._refusal: tuple[int, str] | None = None
+        self._lingering = False
+        self._fed_in_head = 0
+        self._head_bytes = 0
+        self._quiet_bytes = 0
+        self._discarded = 0
+        self._target = b""
+        # Times of the loop's clock; 0: not running.
+        self._deadline = 0.0
+        self._idle_since = front.clock()
+        self._buffered = 0
+        self._stalled_since = 0.0
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._front.connections.add(self)
+        self.lines = connection_lines(self.scheme or "http", self.client, self.server)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self._front.connections.discard(self)
+        self.flow.resume_writing()
+        gone = [self._current, self._reading, *self._behind]
+        self._current = self._reading = None
+        self._behind.clear()
+        for request in dict.fromkeys(gone):
+            if request is not None:
+                request.gone()
+        self.parser = None  # it and this hold each other
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            self._discarded += len(data)
+            if self._discarded > MOST_DISCARDED:
+                self.transport.abort()
+            return
+        if self.parser is None:
+            return
+        in_head = self._in_head
+        if in_head:
+            self._fed_in_head += len(data)
+        elif self._reading is not None:
+            self._quiet_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self._upgrade()
+            return
+        except httptools.HttpParserError:
+            if self._refusal is None:
+                self._refuse(400, "malformed request")
+            return
+        reading = self._reading
+        if reading is None:
+            return
+        if self._in_head:
+            if max(self._fed_in_head, self._head_bytes) > self._options.max_header_bytes:
+                self._refuse(431, "the head of the request is too large")
+            elif not in_head:
+                self._deadline = self._front.clock() + self._options.request_read_timeout_s
+            return
+        # Chunk extensions and trailers are no body, but they are held by the parser.
+        if self._quiet_bytes > self._options.max_header_bytes:
+            self._refuse(400, "malformed request body")
+            return
+        if reading.streams and self._current is None:
+            self._enter(reading)
+        if in_head or reading.streams or not self._deadline:
+            self._deadline = self._front.clock() + self._options.request_read_timeout_s
+
+    def eof_received(self) -> None:
+        """A client that has closed its half wants no answer: from here it looks like one that has gone."""
+
+    def shutdown(self) -> None:
+        """The server ends: no request after those that are here."""
+        self._front.draining = True
+        if self._current is None and not self._behind and self._reading is None:
+            self.transport.close()
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        self._reading = HttpRequest(self)
+        self._in_head = True
+        self._fed_in_head = self._head_bytes = self._quiet_bytes = 0
+        self._target = b""
+        self.expect_100_continue = False
+        self._deadline = 0.0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._reading
+        self._head_bytes += len(name) + len(value) + 4
+        if request is None or not self._in_head:
+            return  # a trailer
+        name = name.lower()
+        if (special := SPECIAL.get(name)) is not None:
+            self._note(request, special, value)
+        request.fields += (name, value)
+
+    def _note(self, request: HttpRequest, special: int, value: bytes) -> None:
+        if special == CONTENT_LENGTH:
+            request.streams = len(value) > 9 or int(value or b"0") > self._options.inline_body_bytes
+        elif special == TRANSFER_ENCODING:
+            request.streams = True
+        elif special == EXPECT:
+            request.expects = value.lower() == b"100-continue"
+        elif special == REQUEST_ID:
+            if 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
+                request.request_id = value
+        elif special == TIMEOUT:
+            try:
+                seconds = float(value)
+            except ValueError:
+                return
+            if 0 < seconds < 1e9:
+                request.timeout_s = seconds
+
+    def on_headers_complete(self) -> None:
+        request = self._reading
+        if request is None:
+            return
+        self._in_head = False
+        if self._head_bytes > self._options.max_header_bytes:
+            self._refuse(431, "the head of the request is too large")
+            raise _Refused
+        parser = self.parser
+        request.method = parser.get_method()
+        version = parser.get_http_version()
+        if version != "1.1":
+            request.version = version.encode("ascii")
+            request.http10 = True
+        upgrades = parser.should_upgrade()
+        if upgrades and self._is_websocket(request):
+            return
+        target = self._target
+        if not target.startswith(b"/") and target != b"*":
+            parsed = httptools.parse_url(target)
+            target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
+        path, _, query = target.partition(b"?")
+        request.path, request.query = path, query.partition(b"#")[0]
+        # A parser that has seen an upgrade which is not granted reads nothing after it.
+        request.keep_alive = not request.http10 and not upgrades and parser.should_keep_alive()
+        if not request.request_id:
+            request.request_id = self._front.new_request_id()
+        if self._options.access_log:
+            request.started = time.perf_counter()
+        if request.expects and self._current is None and not request.http10:
+            self._continue(request)
+
+    def _continue(self, request: HttpRequest) -> None:
+        request.expects = False
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        request = self._reading
+        if request is None:
+            return
+        self._quiet_bytes = 0
+        if request.answered:
+            self._discarded += len(body)
+            if self._discarded > MOST_DISCARDED:
+                self._linger()
+                raise _Refused
+            return
+        request.fed(body)
+        if request.held > self._options.body_window_bytes:
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        request = self._reading
+        if request is None or (self.parser.should_upgrade() and self._is_websocket(request)):
+            return
+        self._reading = None
+        self._deadline = 0.0
+        if request is not self._current and request.held <= self._options.inline_body_bytes:
+            request.streams = False  # chunked, but all of it is here
+        request.ended()
+        if request is self._current:
+            if request.answered:
+                self._current = None
+                self._advance()
+        elif request not in self._behind:
+            if self._current is None and not self._behind:
+                self._enter(request)
+            else:
+                self._behind.append(request)
+                self.flow.pause_reading()
+
+    # Towards the backend.
+
+    def _enter(self, request: HttpRequest) -> None:
+        self._current = request
+        if request.expects and not request.complete:
+            self._continue(request)
+        try:
+            self._front.backend.handle(request)
+        except Exception:
+            logger.exception("the backend failed on a request")
+            request.respond(error_page(500, "Internal Server Error", request.framing | Framing.CLOSE), close=True)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def finished(self, request: HttpRequest, close: bool) -> None:
+        self.server_state.total_requests += 1
+        if self._options.access_log:
+            self._log(request)
+        if close or not request.keep_alive or self._front.draining:
+            if request.complete:
+                self._end()
+            else:
+                self._linger()
+        elif request.complete:
+            self._current = None
+            self._advance()
+        else:
+            # The rest of its body is read and thrown away before the next request can begin.
+            request.discard()
+            self._discarded = 0
+            self._deadline = self._front.clock() + self._options.request_read_timeout_s
+            self.flow.resume_reading()
+
+    def _advance(self) -> None:
+        """The next request, if one waits. Answers may come within the call, so this is a loop and does not nest."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._current is None and not self.transport.is_closing():
+                if self._behind:
+                    self._enter(self._behind.popleft())
+                    continue
+                if self._refusal is not None:
+                    self._refuse_now()
+                    return
+                reading = self._reading
+                if reading is not None and not self._in_head:
+                    if reading.streams:
+                        self._enter(reading)
+                        continue
+                    if reading.expects:
+                        self._continue(reading)
+                break
+        finally:
+            self._advancing = False
+        if not self._behind:
+            self.flow.resume_reading()
+            self._idle_since = self._front.clock()
+
+    async def drain(self) -> None:
+        if self.flow.write_paused:
+            await self.flow.drain()
+
+    def wants_body(self, request: HttpRequest) -> None:
+        if request.expects:
+            self._continue(request)
+        self.flow.resume_reading()
+
+    def body_taken(self, request: HttpRequest) -> None:
+        if request is self._reading:
+            if self.flow.read_paused:
+                self._deadline = self._front.clock() + self._options.request_read_timeout_s
+            self.flow.resume_reading()
+        elif not self._behind:
+            self.flow.resume_reading()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _log(self, request: HttpRequest) -> None:
+        access.info(
+            '%s - "%s %s" %s %.1fms',
+            self.client[0] if self.client else "-",
+            request.method.decode("latin-1"),
+            request.path.decode("latin-1"),
+            request.status.decode("latin-1"),
+            (time.perf_counter() - request.started) * 1e3,
+        )
+
+    # The end of a connection.
+
+    def _end(self) -> None:
+        self._reading = self._current = None
+        self.transport.close()
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer what came before, then say what is wrong, then close."""
+        self._refusal = (status, text)
+        reading, self._reading = self._reading, None
+        self._in_head = False
+        self._deadline = 0.0
+        if reading is not None and reading is self._current:
+            self._current = None
+            written, answered = reading.written, reading.answered
+            reading.gone()
+            if written or answered:
+                self._linger() if answered else self.abort()
+                return
+        if self._current is None and not self._behind:
+            self._refuse_now()
+        else:
+            self.flow.pause_reading()
+
+    def _refuse_now(self) -> None:
+        assert self._refusal is not None
+        status, text = self._refusal
+        logger.debug("refused a client: %s %s", status, text)
+        self.transport.write(error_page(status, text, int(Framing.CLOSE)))
+        self._linger()
+
+    def _linger(self) -> None:
+        self._lingering = True
+        self._discarded = 0
+        self._reading = self._current = None
+        self._deadline = self._front.clock() + LINGER_S
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long. Called about once a second."""
+        transport = self.transport
+        buffered = transport.get_write_buffer_size()
+        if not buffered or buffered < self._buffered or not self._stalled_since:
+            self._stalled_since = now if buffered else 0.0
+        elif now - self._stalled_since >= self._options.stalled_client_timeout_s:
+            logger.debug("cut off a client that reads nothing")
+            transport.abort()
+            return
+        self._buffered = buffered
+        if self._lingering:
+            if now >= self._deadline:
+                transport.abort()
+        elif self._reading is not None:
+            # While reading is paused it is the backend that keeps the client waiting.
+            if self._deadline and now >= self._deadline and not self.flow.read_paused:
+                if self._reading.answered:
+                    self._linger()
+                else:
+                    self._refuse(408, "the request was not complete in time")
+        elif self._current is None and not buffered and now - self._idle_since >= self._options.keep_alive_timeout_s:
+            transport.close()
+
+    # Websockets take uvicorn's own way.
+
+    def _is_websocket(self, request: HttpRequest) -> bool:
+        self.headers = cast(Any, list(zip(request.fields[::2], request.fields[1::2], strict=True)))
+        return self._should_upgrade()
+
+    def _upgrade(self) -> None:
+        request, self._reading = self._reading, None
+        self._front.connections.discard(self)
+        if request is None or self._current is not None or self._behind:
+            self.transport.close()
+            return
+        self.url = self._target
+        self.scope = cast(Any, {"method": request.method.decode("ascii"), "headers": self.headers})
+        self.handle_websocket_upgrade()

@@ -1,0 +1,172 @@
+"""Turn what user code returns into the bytes of an HTTP/1.1 response.
+
+`coerce` says what a returned value is as a response; `ResponseBytes` frames any response, whole or in parts. Nothing
+here sends, and nothing here knows the time: the caller gives the lines that it wants in each head.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+
+from .request_head import Framing
+
+PHRASES: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+STATUS_LINES: Final = {
+    code: f"HTTP/1.1 {code} {PHRASES.get(code, '')}".rstrip().encode() + b"\r\n" for code in range(100, 1000)
+}
+TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+OCTETS: Final = (b"content-type", b"application/octet-stream")
+JSON: Final = (b"content-type", b"application/json")
+BAD_NAME: Final = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\"/\[\]?={}]')
+BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Plain(NamedTuple):
+    """A response whose body is there."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def coerce(value: object) -> Plain:
+    """str is text/plain, bytes are octets, anything else is JSON. TypeError names a value that is none of these."""
+    if isinstance(value, str):
+        return Plain(200, [TEXT], value.encode("utf-8"))
+    if isinstance(value, bytes):
+        return Plain(200, [OCTETS], value)
+    if isinstance(value, bytearray | memoryview):
+        return Plain(200, [OCTETS], bytes(cast(bytearray, value)))
+    return Plain(200, [JSON], to_json(value))
+
+
+def to_json(value: object) -> bytes:
+    """JSON of builtin types, dataclasses, enums, dates, UUIDs, sets, pydantic models, NumPy arrays and scalars."""
+    try:
+        return msgspec.json.encode(value, enc_hook=_to_builtin)
+    except TypeError as error:
+        raise TypeError(f"what was returned is no response and cannot be JSON: {error}") from None
+
+
+def _to_builtin(value: Any) -> object:
+    # By what they can do and not by their types: neither pydantic nor NumPy is imported for this.
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(mode="json")
+    if callable(tolist := getattr(value, "tolist", None)):
+        return tolist()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: getattr(value, name) for name in type(value).__dataclass_fields__}
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+class ResponseError(RuntimeError):
+    """The application broke the rules of HTTP or ASGI: a bad header, a body that is longer than it said."""
+
+
+class ResponseBytes:
+    """The bytes of one response: `start` once, then `body` until `more` is false.
+
+    `each` is what the caller wants in every head, as finished lines. `close` says, once started, whether the connection
+    has to end after it.
+    """
+
+    __slots__ = ("_chunked", "_each", "_framing", "_head", "_left", "close", "complete", "started")
+
+    def __init__(self, framing: int, each: bytes = b"") -> None:
+        self._framing = framing
+        self._each = each
+        self._head = b""
+        self._chunked = False
+        # How much of the promised length is still to come; None: no length was promised.
+        self._left: int | None = None
+        self.close = bool(framing & (Framing.CLOSE | Framing.HTTP_1_0))
+        self.started = False
+        self.complete = False
+
+    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Nothing is given out yet: head and first part of the body leave in one piece."""
+        if self.started:
+            raise ResponseError("the response was started twice")
+        if status not in STATUS_LINES:
+            raise ResponseError(f"{status!r} is no HTTP status")
+        lines = [STATUS_LINES[status]]
+        says_close = False
+        for name, value in headers:
+            if BAD_NAME.search(name) or BAD_VALUE.search(value) or not name:
+                raise ResponseError(f"bad response header {name!r}: {value!r}")
+            name = name.lower()
+            if name == b"content-length":
+                self._left = _length(value)
+            elif name == b"transfer-encoding":
+                continue  # how it is framed is decided here
+            elif name == b"connection":
+                says_close = says_close or b"close" in value.lower()
+                continue
+            elif name == b"x-request-id" and b"x-request-id:" in self._each:
+                continue
+            lines += (name, b": ", value, b"\r\n")
+        self.close = self.close or says_close
+        if is_bodiless(status):
+            self._left = 0
+        elif self._left is None:
+            if self._framing & Framing.HTTP_1_0:
+                self.close = True
+            else:
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        if self.close:
+            lines.append(b"connection: close\r\n")
+        lines += (self._each, b"\r\n")
+        self._head = b"".join(lines)
+        self.started = True
+        if self._framing & Framing.HEAD:
+            self._chunked, self._left = False, None
+
+    def body(self, data: bytes, more: bool = False) -> bytes:
+        """What is to be sent now. ResponseError if the body does not have the length that was promised."""
+        if not self.started or self.complete:
+            raise ResponseError("a part of a body before the start of its response or after its end")
+        self.complete = not more
+        head, self._head = self._head, b""
+        if self._framing & Framing.HEAD:
+            return head
+        if self._chunked:
+            end = b"" if more else b"0\r\n\r\n"
+            return b"%b%x\r\n%b\r\n%b" % (head, len(data), data, end) if data else head + end
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not more):
+                raise ResponseError("the body does not have the length that content-length said")
+        return head + data if head else data
+
+
+def is_bodiless(status: int) -> bool:
+    return status < 200 or status in (204, 304)
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit():
+        raise ResponseError(f"bad content-length {value!r}")
+    return int(value)
+
+
+def whole(plain: Plain, framing: int, each: bytes = b"") -> bytes:
+    """The bytes of a response whose body is there; content-length is added."""
+    made = ResponseBytes(framing, each)
+    headers = [header for header in plain.headers if header[0] != b"content-length"]
+    if not is_bodiless(plain.status):
+        headers.append((b"content-length", b"%d" % len(plain.body)))
+    made.start(plain.status, headers)
+    return made.body(b"" if is_bodiless(plain.status) else plain.body)
+
+
+def error_page(status: int, text: str, framing: int, each: bytes = b"", retry_after_s: int | None = None) -> bytes:
+    """A response of our own: one line of text."""
+    headers: list[tuple[bytes, bytes]] = [TEXT]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % retry_after_s))
+    return whole(Plain(status, headers, text.encode("utf-8", "replace")), framing, each)
