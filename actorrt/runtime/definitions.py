@@ -198,20 +198,7 @@ class ActorClassDef(Definition):
     @classmethod
     def of(cls, code: type[Any], groups: Iterable[str] = ()) -> ActorClassDef:
         """ValueError if a method names a concurrency group that is not in `groups`."""
-        specs = method_specs(code)
-        groups = tuple(groups)
-        for spec in specs.values():
-            group = spec.concurrency_group
-            if group is not None and group not in groups:
-                raise ValueError(
-                    f"{_title(code)}.{spec.name} is in the concurrency group {group!r}, which is not among the "
-                    f"concurrency_groups of the class: {', '.join(groups) or 'there are none'}"
-                )
-        only_marked = Actor in code.__mro__
-        offered = (spec for spec in specs.values() if not only_marked or _mark_of(code, spec.name))
-        interface = ActorInterface(_title(code), offered, groups)
-        has_async = any(spec.is_async for spec in specs.values())
-        return cls(code, interface.class_name, has_async, Arity.of(code), interface)
+        return _actor_class(code, tuple(groups))
 
     @property
     def methods(self) -> Mapping[str, MethodSpec]:
@@ -219,6 +206,24 @@ class ActorClassDef(Definition):
 
     def _facts(self) -> tuple[Any, ...]:
         return self.has_async, self.arity, self.interface
+
+
+# Kept: an actor that asks for its own handle asks for this.
+@lru_cache(maxsize=256)
+def _actor_class(code: type[Any], groups: tuple[str, ...]) -> ActorClassDef:
+    specs = method_specs(code)
+    for spec in specs.values():
+        group = spec.concurrency_group
+        if group is not None and group not in groups:
+            raise ValueError(
+                f"{_title(code)}.{spec.name} is in the concurrency group {group!r}, which is not among the "
+                f"concurrency_groups of the class: {', '.join(groups) or 'there are none'}"
+            )
+    only_marked = Actor in code.__mro__
+    offered = (spec for spec in specs.values() if not only_marked or _mark_of(code, spec.name))
+    interface = ActorInterface(_title(code), offered, groups)
+    has_async = any(spec.is_async for spec in specs.values())
+    return ActorClassDef(code, interface.class_name, has_async, Arity.of(code), interface)
 
 
 def method_specs(cls: type) -> dict[str, MethodSpec]:

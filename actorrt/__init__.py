@@ -1,0 +1,76 @@
+"""actorrt: tasks, actors and objects over many processes, asyncio all the way down, and Serve on top.
+
+Importing this costs next to nothing: each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+
+# As `typing.TYPE_CHECKING`, without the import: it would cost more than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import exceptions as exceptions
+    from . import serve as serve
+    from .runtime.api import available_resources as available_resources
+    from .runtime.api import cancel as cancel
+    from .runtime.api import cluster_resources as cluster_resources
+    from .runtime.api import exit_actor as exit_actor
+    from .runtime.api import get as get
+    from .runtime.api import get_actor as get_actor
+    from .runtime.api import get_gpu_ids as get_gpu_ids
+    from .runtime.api import kill as kill
+    from .runtime.api import nodes as nodes
+    from .runtime.api import put as put
+    from .runtime.api import wait as wait
+    from .runtime.context import get_runtime_context as get_runtime_context
+    from .runtime.definitions import Actor as Actor
+    from .runtime.driver import init as init
+    from .runtime.driver import is_initialized as is_initialized
+    from .runtime.driver import shutdown as shutdown
+    from .runtime.generators import ObjectRefGenerator as ObjectRefGenerator
+    from .runtime.handles import ActorHandle as ActorHandle
+    from .runtime.methods import method as method
+    from .runtime.references import ObjectRef as ObjectRef
+    from .runtime.remote import remote as remote
+    from .runtime.taskgroup import TaskGroup as TaskGroup
+
+__version__ = "0.1.0"
+__all__ = [
+    "init", "shutdown", "is_initialized",
+    "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup",
+    "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
+    "nodes", "cluster_resources", "available_resources", "get_gpu_ids", "get_runtime_context",
+    "exceptions", "serve", "__version__",
+]  # fmt: skip
+
+_HOMES = {
+    "api": [
+        "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
+        "nodes", "cluster_resources", "available_resources", "get_gpu_ids",
+    ],
+    "context": ["get_runtime_context"],
+    "definitions": ["Actor"],
+    "driver": ["init", "shutdown", "is_initialized"],
+    "generators": ["ObjectRefGenerator"],
+    "handles": ["ActorHandle"],
+    "methods": ["method"],
+    "references": ["ObjectRef"],
+    "remote": ["remote"],
+    "taskgroup": ["TaskGroup"],
+}  # fmt: skip
+_HOME_OF = {name: f"actorrt.runtime.{home}" for home, names in _HOMES.items() for name in names}
+_MODULES = ("exceptions", "serve")
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME_OF:
+        value: object = getattr(import_module(_HOME_OF[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"actorrt.{name}")
+    else:
+        raise AttributeError(f"module 'actorrt' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
