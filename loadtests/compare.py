@@ -4,13 +4,15 @@
                                 [--json FILE] [--markdown FILE] [--from-json FILE]
 
 Each peer is installed into a virtual environment of its own under .bench/. Each round runs every side of a workload
-once, each alone and in fresh processes, right after each other. `--peers` names sides; ours always runs.
+once, each alone and in fresh processes, right after each other. `--peers` names sides; ours always runs. The record so
+far is written to .bench/record.json after every run, so that a comparison that was cut short can still be reported.
 """
 
 import argparse
 import json
 import secrets
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +36,7 @@ from loadtests.running import Run, RunError
 from loadtests.sides import SIDES
 
 _ROUNDS = 5
+_QUICK_LIMIT_S = 90.0
 
 
 def parse() -> argparse.Namespace:
@@ -49,6 +52,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
+    # So that what runs is ended and cleared away as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given = parse()
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
@@ -80,23 +85,24 @@ def measure(
     started_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     needed = [side for side in SIDES if any(side in workload.sides for workload in workloads)]
     absent, versions = prepare(needed, console)
-    outcomes: list[Outcome] = []
+    facts = {
+        "command": shlex.join(["python", *sys.argv]),
+        "started": started_at,
+        "rounds": f"{rounds}{', quick: these are no figures' if quick else ''}",
+    }
+    record = Record(described, facts, versions, absent)
     with folder() as logs, progress(console) as bar:
         todo = [step for step in steps(workloads, rounds) if step.side not in absent]
         task = bar.add_task("", total=len(todo))
         for step in todo:
             bar.update(task, description=f"{step.workload.key}: {SIDES[step.side].title}")
             outcome = run(step, wanted, logs, quick=quick)
-            outcomes.append(outcome)
+            record.outcomes.append(outcome)
+            facts["took"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
+            write(record, ROWS, venvs.FOLDER / "record.json", None)
             console.print(_told(outcome), highlight=False, soft_wrap=True)
             bar.advance(task)
-    facts = {
-        "command": shlex.join(["python", *sys.argv]),
-        "started": started_at,
-        "took": f"{(time.monotonic() - began) / 60:.0f} minutes",
-        "rounds": f"{rounds}{', quick: these are no figures' if quick else ''}",
-    }
-    return Record(described, facts, versions, absent, outcomes)
+    return record
 
 
 def prepare(sides: Sequence[str], console: Console) -> tuple[dict[str, str], dict[str, Mapping[str, str]]]:
@@ -131,7 +137,7 @@ def run(step: Step, wanted: frozenset[str], logs: Path, *, quick: bool) -> Outco
             {**side.variables, **_variables(Path(own))},
             venvs.ROOT,
             logs / f"{step.workload.key}-{step.side}-{step.round}.log",
-            step.workload.limit_s,
+            min(step.workload.limit_s, _QUICK_LIMIT_S) if quick else step.workload.limit_s,
             quick,
         )
         figures: Mapping[str, float] = {}
@@ -171,7 +177,8 @@ def folder() -> Generator[Path]:
 
 def progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console)
+    # Redrawing takes time from what is measured.
+    return Progress(*columns, console=console, refresh_per_second=1)
 
 
 def _told(outcome: Outcome) -> str:

@@ -65,14 +65,14 @@ SERVERS: Final[Mapping[str, Server]] = {
 def measure(run: Run, wanted: frozenset[str]) -> Mapping[str, float]:
     """The figures of one run; `wanted` says which groups of measures matter. Raises RunError."""
     server = SERVERS[run.side]
-    port = _free_port()
+    port = free_port()
     figures: dict[str, float] = {}
     begin = time.perf_counter()
     with processes.started(
         server.command(run, port), variables=run.variables, log=run.log, folder=run.folder, talks=False
     ) as process:
         try:
-            _wait_for_200(process, port, server, begin + _START_LIMIT_S)
+            wait_for_200(process, port, server, begin + _START_LIMIT_S)
             figures["serve.first_200"] = time.perf_counter() - begin
             if "serve.memory" in wanted:
                 time.sleep(_SETTLE_S)
@@ -145,14 +145,14 @@ def _chunk_delay(port: int, streams: int) -> tuple[float, float]:
     return told["p50_ms"], told["p99_ms"]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
 
 
-def _wait_for_200(process: subprocess.Popen[str], port: int, server: Server, deadline: float) -> None:
+def wait_for_200(process: subprocess.Popen[str], port: int, server: Server, deadline: float) -> None:
     """Ask until the answer is 200; a refused connection and any other status mean not yet."""
     method = "GET" if server.body is None else "POST"
     while time.perf_counter() < deadline:

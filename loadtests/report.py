@@ -109,9 +109,8 @@ def _judge(row: Row, bound: Bound, outcomes: Sequence[Outcome], absent: Mapping[
 
 
 def _why(side: str, bound: Bound, outcomes: Sequence[Outcome], absent: Mapping[str, str]) -> str:
+    """In a few words; what a run said when it failed stands in the list of errors."""
     if side in absent:
-        return f"{side}: {absent[side]}"
-    group = bound.measure.partition(".")[0]
-    errors = [outcome for outcome in outcomes if outcome.side == side and outcome.error is not None]
-    nearest = [outcome for outcome in errors if outcome.workload == group] or errors
-    return f"{side}: {nearest[0].error}" if nearest else f"{side} did not run"
+        return f"{side} is not installed"
+    tried = any(outcome.side == side and outcome.error is not None for outcome in outcomes)
+    return f"{side} failed" if tried else f"{side} did not run"

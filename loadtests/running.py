@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_TAIL: Final = 400
+_TAIL: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,11 @@ class Run:
 
 
 class RunError(Exception):
-    """A side gave no figures; the text says why, with the end of its log."""
+    """A side gave no figures; the text says why, with the last line of its log."""
 
 
 def last_words(log: Path) -> str:
-    """The end of a log, on one line."""
-    text = log.read_text(errors="replace") if log.exists() else ""
-    return " ".join(text.split())[-_TAIL:]
+    """The last line of a log that says anything; in a traceback that is the error itself."""
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1][:_TAIL] if said else "its log is empty"

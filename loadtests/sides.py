@@ -32,7 +32,7 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "uvicorn": ("uvicorn[standard]", "starlette"),
     "aiohttp": ("aiohttp", "uvloop", "msgspec"),
     "numpy": ("numpy",),
-    "locust": ("locust", "pillow"),
+    "locust": ("locust",),
 }
 
 _RAY: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
