@@ -5,6 +5,8 @@ Importing this costs next to nothing: each name is loaded when it is first used.
 
 from importlib import import_module
 
+from .version import __version__ as __version__
+
 # As `typing.TYPE_CHECKING`, without the import: it would cost more than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from .runtime.remote import remote as remote
     from .runtime.taskgroup import TaskGroup as TaskGroup
 
-__version__ = "0.1.0"
 __all__ = [
     "init", "shutdown", "is_initialized",
     "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup",

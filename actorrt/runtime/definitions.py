@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from types import FunctionType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Self
 
 from actorrt.core.arity import ANYTHING, Arity
@@ -234,7 +234,7 @@ def method_specs(cls: type) -> dict[str, MethodSpec]:
             continue
         found = inspect.getattr_static(cls, name)
         code: Any = getattr(found, "__func__", found)
-        if not (isinstance(code, FunctionType) or inspect.isroutine(code)):
+        if not (callable(code) and inspect.isroutine(code)):
             continue
         is_async, is_generator = kind_of(code)
         options = _mark_of(cls, name) or (_STREAMING if is_generator else _PLAIN)

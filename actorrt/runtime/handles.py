@@ -6,7 +6,7 @@ A handle names an actor and knows what it offers. How calls travel is decided in
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from actorrt.core.nearest import did_you_mean
 from actorrt.core.options import MethodOptions, parse_method_options
@@ -73,7 +73,13 @@ class ActorMethod(Generic[P, R_co, Ref_co]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
         @overload
-        def options(self, **options: Unpack[MethodArguments]) -> ActorMethod[P, R_co, Ref_co]: ...
+        def options(
+            self, *, num_returns: None = None, **options: Unpack[MethodArguments]
+        ) -> ActorMethod[P, R_co, Ref_co]: ...
+        @overload
+        def options(  # pyright: ignore[reportOverlappingOverload]
+            self, *, num_returns: Literal[0, 1, "streaming"], **options: Unpack[MethodArguments]
+        ) -> ActorMethod[P, R_co, Any]: ...
         @overload
         def options(
             self, *, num_returns: int, **options: Unpack[MethodArguments]

@@ -1,0 +1,47 @@
+"""Say on stderr what the command is doing: a spinner on a terminal, a line for each finished step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+class Progress:
+    """Use it as a context manager; `close` is safe to call twice."""
+
+    __slots__ = ("_status",)
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+        if sys.stderr.isatty():
+            # Only where a person watches: the import takes as long as three forks of a worker.
+            from rich.console import Console
+
+            self._status = Console(stderr=True, highlight=False).status("starting")
+            self._status.start()
+
+    def step(self, text: str) -> None:
+        """What it is doing now."""
+        if self._status is not None:
+            self._status.update(text)
+
+    def line(self, text: str) -> None:
+        """Something that is done and stays readable."""
+        if self._status is not None:
+            self._status.console.print(text, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,99 @@
+"""Turn `MODULE:GRAPH`, as typed, into the application it names, or say what is wrong with it.
+
+This runs the user's module. It starts nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import actorrt
+from actorrt.cli.problems import FAILED, WRONG_USE, CommandError, describe
+
+_FORM: Final = "give it as MODULE:GRAPH, for example `actorrt serve digits:app` for `app = Digits.bind()` in digits.py"
+
+
+def split(target: str) -> tuple[str, str]:
+    """`"digits:app"` -> `("digits", "app")`. Raises CommandError where it has another form."""
+    module, colon, graph = target.partition(":")
+    if module.endswith(".py") or "/" in module:
+        path = Path(module)
+        folder = "" if path.parent == Path() else f" --app-dir {path.parent}"
+        meant = f"{path.name.removesuffix('.py')}:{graph or 'app'}{folder}"
+        raise CommandError(f"{target!r} names a file, not a module: write `actorrt serve {meant}`", WRONG_USE)
+    if not colon or not graph:
+        raise CommandError(f"{target!r} does not say which graph to serve: {_FORM}", WRONG_USE)
+    if not all(part.isidentifier() for part in f"{module}.{graph}".split(".")):
+        raise CommandError(f"{target!r} is not a module and a name in it: {_FORM}", WRONG_USE)
+    return module, graph
+
+
+def load(target: str, app_dir: Path) -> actorrt.serve.Application[Any]:
+    """Import the module, from `app_dir` before anywhere else, and return its graph. Raises CommandError."""
+    module_name, graph = split(target)
+    if not app_dir.is_dir():
+        raise CommandError(f"--app-dir {app_dir}: there is no such folder", WRONG_USE)
+    sys.path.insert(0, str(app_dir.resolve()))
+    module = _import(module_name, app_dir)
+    found: Any = module
+    for name in graph.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise CommandError(_no_such_name(module, module_name, graph), WRONG_USE) from None
+    return _as_application(found, target, graph)
+
+
+def _import(name: str, app_dir: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Either the module that was asked for, or one that it imports in turn.
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise CommandError(
+                f"there is no module {error.name!r} in {app_dir.resolve()} or on sys.path; "
+                "--app-dir names the folder to look in",
+                WRONG_USE,
+            ) from None
+        raise CommandError(f"importing {name} failed: {describe(error)}", FAILED) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a module too
+        raise CommandError(f"importing {name} failed: {describe(error)}", FAILED) from error
+
+
+def _no_such_name(module: ModuleType, module_name: str, graph: str) -> str:
+    graphs = [name for name, value in vars(module).items() if isinstance(value, actorrt.serve.Application)]
+    text = f"module {module_name!r} has no {graph!r}"
+    near = difflib.get_close_matches(graph, graphs or list(vars(module)), n=1)
+    if near:
+        return f"{text}; did you mean {module_name}:{near[0]}?"
+    if graphs:
+        return f"{text}; the graphs in it are {', '.join(graphs)}"
+    return f"{text}, and no graph under another name: add `app = YourDeployment.bind()`"
+
+
+def _as_application(found: object, target: str, graph: str) -> actorrt.serve.Application[Any]:
+    if isinstance(found, actorrt.serve.Application):
+        return found  # pyright: ignore[reportUnknownVariableType]  # what it serves cannot be known here
+    if isinstance(found, actorrt.serve.Deployment):
+        raise CommandError(
+            f"{target} is a deployment that is not bound to its arguments yet: add `app = {graph}.bind()` to the "
+            "module and serve that",
+            WRONG_USE,
+        )
+    if isinstance(found, type) or callable(found):
+        raise CommandError(
+            f"{target} is the plain {'class' if isinstance(found, type) else 'function'} {graph!r}: decorate it with "
+            "@serve.deployment, add `app = ....bind()` and serve that",
+            WRONG_USE,
+        )
+    raise CommandError(
+        f"{target} is of type {type(found).__name__}; what can be served is the result of a deployment's .bind()",
+        WRONG_USE,
+    )

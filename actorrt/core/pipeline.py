@@ -1,0 +1,51 @@
+"""How a caller spreads its tasks over the workers that it has leased. Pure: times are arguments.
+
+A worker runs one `def` task at a time. Short tasks are handed over many at once, so that the round trip is paid once a
+batch; long ones one by one, so that none waits behind another while a worker is idle.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# The work that may lie in front of a worker, in seconds, and in tasks.
+AHEAD_S: Final = 0.005
+MAX_DEPTH: Final = 1024
+# How fast the estimate of a task's duration follows what is measured.
+_WEIGHT: Final = 0.3
+# What is believed of tasks that had to be taken back because one of them ran long.
+LONG_S: Final = 0.05
+
+
+class Pace:
+    """What is known about the duration of a pool's tasks."""
+
+    __slots__ = ("mean_s",)
+
+    def __init__(self) -> None:
+        self.mean_s: float | None = None
+
+    def measured(self, elapsed_s: float, tasks: int) -> None:
+        sample = elapsed_s / tasks
+        self.mean_s = sample if self.mean_s is None else self.mean_s + _WEIGHT * (sample - self.mean_s)
+
+    def ran_long(self) -> None:
+        """Tasks came back unstarted: do not queue behind these."""
+        self.mean_s = max(self.mean_s or 0.0, LONG_S)
+
+    @property
+    def depth(self) -> int:
+        """How many tasks one worker may have at once. 1 as long as nothing is known."""
+        if self.mean_s is None:
+            return 1
+        return max(1, min(MAX_DEPTH, int(AHEAD_S / max(self.mean_s, 1e-9))))
+
+
+def share(backlog: int, leases: int, room: int) -> int:
+    """How many of `backlog` waiting tasks the next of `leases` workers takes, having `room`."""
+    return min(room, max(1, -(-backlog // max(1, leases))))
+
+
+def leases_to_ask(backlog: int, asked: int, limit: int) -> int:
+    """How many further leases to ask for, while `backlog` tasks wait and `asked` questions are under way."""
+    return max(0, min(backlog, limit) - asked)

@@ -1,0 +1,183 @@
+"""From `Class.remote(...)` to an actor that its owner supervises: arguments, name, place."""
+
+from __future__ import annotations
+
+import pickle
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actorrt import exceptions
+from actorrt.wire import codec
+from actorrt.wire.messages import (
+    ActorAt,
+    ClaimName,
+    CreateDetached,
+    DropName,
+    FindName,
+    NameHolder,
+    StartActor,
+)
+
+from .actors import ActorClient, Traits
+from .calls import Call, fill_slots, pack_arguments, when_resolved
+from .definitions import ActorClassDef
+from .handles import make_handle
+from .supervisor import ActorRecord, ActorSpec
+
+if TYPE_CHECKING:
+    from actorrt.core.options import ActorOptions
+
+    from .definitions import ActorInterface
+    from .instance import Instance
+    from .runtime import Runtime
+
+
+def create(
+    runtime: Runtime, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
+) -> ActorClient:
+    """Create an actor; from a user's thread. Raises ActorAlreadyExistsError, NotSerializableError."""
+    namespace = options.namespace or runtime.namespace
+    if options.name and options.get_if_exists:
+        found = find_named(runtime, options.name, namespace)
+        if found is not None:
+            return found[0]
+    exclusive = options.exclusive(cls.has_async)
+    concurrency = options.concurrency(cls.has_async)
+    traits = Traits(
+        not cls.has_async and concurrency == 1 and not options.concurrency_groups,
+        concurrency,
+        options.max_task_retries,
+        options.max_pending_calls,
+    )
+    title = f"{cls.name}({options.name})" if options.name else cls.name
+    seq = runtime.objects.next_seq()
+    actor = runtime.process + seq.to_bytes(8, "big")
+    start = StartActor(seq, actor, cls.function_id, b"", None, concurrency)
+    if options.concurrency_groups:
+        start.groups = dict(options.concurrency_groups)
+        start.method_groups = {
+            name: spec.concurrency_group for name, spec in cls.methods.items() if spec.concurrency_group
+        }
+    if options.name:
+        start.name, start.namespace = options.name, namespace
+    if exclusive:
+        start.process = True
+        start.resources = dict(options.shape)
+    call = _packed(runtime, start, cls.name, args, kwargs)
+    mode = "loop" if cls.has_async else "sync"
+    spec = ActorSpec(
+        start, cls.blob, dict(options.shape), mode, not exclusive, dict(options.env_vars), bool(options.name)
+    )
+    if options.detached:
+        return _create_detached(runtime, spec, call, title, traits, cls.interface, options)
+    client = ActorClient(runtime, actor, title, traits)
+    record = ActorRecord(actor, title, spec, options.max_restarts)
+    record.pins = None if call is None else call.pins
+    client.record = record
+    runtime.actors.know(client)
+    if options.name:
+        info = pickle.dumps((title, traits, cls.interface))
+        holder: NameHolder = runtime.call_sync(runtime.node.ask(ClaimName(options.name, namespace, actor, info)))
+        if not holder.yours:
+            client.record = None
+            client.dead = ActorAt(b"", 0, "its name was taken", "being created")
+            if options.get_if_exists:
+                return _from_info(runtime, holder)[0]
+            raise exceptions.ActorAlreadyExistsError(options.name, namespace)
+        record.on_dead = partial(_drop_name, runtime, options.name, namespace, actor)
+    if call is not None and call.waiting:
+        runtime.run_soon(partial(_create_when_resolved, runtime, record, call))
+    else:
+        runtime.run_soon(partial(runtime.supervisor.create, record))
+    return client
+
+
+def _packed(
+    runtime: Runtime, start: StartActor, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Call | None:
+    """Put the arguments into `start`; a Call stands for the refs among them that have to be waited for."""
+    payload = codec.dumps_call(args, kwargs)
+    if payload is not None:
+        start.args = payload
+        return None
+    packed = pack_arguments(runtime, what, args, kwargs)
+    start.args = packed.payload
+    start.slots = packed.slots
+    call = Call(runtime, runtime.objects.new_entry(), start, None, f"{what}.__init__")
+    call.waiting = packed.waiting
+    call.pins = packed.pins
+    return call
+
+
+def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> None:
+    def go(call: Call) -> None:
+        if fill_slots(call):
+            runtime.supervisor.create(record)
+        else:
+            runtime.supervisor.fail(record, f"an argument of its constructor failed: {call.entry.error()}")
+
+    if not when_resolved(call, go, runtime.run_soon):
+        go(call)
+
+
+def _drop_name(runtime: Runtime, name: str, namespace: str, actor: bytes) -> None:
+    if not runtime.node.closed:
+        runtime.node.send(DropName(name, namespace, actor))
+
+
+def _create_detached(
+    runtime: Runtime,
+    spec: ActorSpec,
+    call: Call | None,
+    title: str,
+    traits: Traits,
+    interface: ActorInterface,
+    options: ActorOptions,
+) -> ActorClient:
+    """The node becomes the owner, so that the actor outlives this program."""
+
+    async def ask() -> NameHolder:
+        if call is not None:
+            for _, entry in call.waiting or ():
+                await runtime.objects.settled(entry)
+            if not fill_slots(call):
+                raise call.entry.error()
+        return await runtime.node.ask(
+            CreateDetached(
+                spec.start,
+                spec.blob,
+                spec.shape,
+                spec.mode,
+                spec.shared,
+                options.max_restarts,
+                pickle.dumps((title, traits, interface)),
+                spec.env or None,
+                options.get_if_exists,
+            )
+        )
+
+    holder: NameHolder = runtime.call_sync(ask())
+    if not holder.yours and not options.get_if_exists:
+        raise exceptions.ActorAlreadyExistsError(spec.start.name, spec.start.namespace)
+    if not holder.yours:
+        return _from_info(runtime, holder)[0]
+    return runtime.actors.client(holder.actor, title, traits)
+
+
+def find_named(runtime: Runtime, name: str, namespace: str) -> tuple[ActorClient, ActorInterface] | None:
+    """The actor that has a name, and what its handles offer; None if there is none."""
+    holder: NameHolder = runtime.call_sync(runtime.node.ask(FindName(name, namespace)))
+    return _from_info(runtime, holder) if holder.actor else None
+
+
+def _from_info(runtime: Runtime, holder: NameHolder) -> tuple[ActorClient, ActorInterface]:
+    title, traits, interface = pickle.loads(holder.info)
+    return runtime.actors.client(holder.actor, title, traits), interface
+
+
+def handle_of_instance(runtime: Runtime, instance: Instance) -> Any:
+    """A handle to an actor that runs in this very process, for its own use."""
+    definition = ActorClassDef.of(instance.cls, tuple(instance.groups or ()))
+    concurrency = instance.limiter.limit
+    traits = Traits(not definition.has_async and concurrency == 1, concurrency, 0, -1)
+    return make_handle(runtime.actors.client(instance.actor, instance.title, traits), definition.interface)

@@ -1,0 +1,168 @@
+"""The functions of the public API beside `init` and `remote`: get, put, wait, cancel, kill and questions about the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar, cast, overload
+
+from actorrt import exceptions
+from actorrt.wire.messages import Facts, ListNames, Names, Query
+
+from . import (
+    current,
+    driver,  # noqa: F401  # pyright: ignore[reportUnusedImport]  it registers what starts a runtime on first use
+)
+from .actor_creation import find_named
+from .context import running_call
+from .executor import ActorExit
+from .generators import ObjectRefGenerator
+from .handles import ActorHandle, client_of, make_handle
+from .references import ObjectRef
+from .runtime import entry_of
+
+T = TypeVar("T")
+Waitable = TypeVar("Waitable", ObjectRef[Any], ObjectRefGenerator[Any])
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Store a value and give a ref to it. What is over 100 KB lies in shared memory. A ref cannot be put: TypeError."""
+    if isinstance(value, ObjectRef):
+        raise TypeError("put() takes a value, not a ref: pass the ref itself on, or put a list that holds it")
+    return current.runtime().put(value)
+
+
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """Wait for one ref, or a list of them, and give the values, in order.
+
+    Raises the error of the first that failed, as the user's own class; GetTimeoutError after `timeout` seconds (0 only
+    looks). In a coroutine, `await ref` instead: `get` blocks the loop, and warns.
+    """
+    runtime = current.runtime()
+    single = isinstance(refs, ObjectRef)
+    wanted = [cast(ObjectRef[Any], refs)] if single else list(refs)
+    for ref in wanted:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"get() takes refs, not {type(ref).__name__}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must be None or at least 0, not {timeout}")
+    if any(not ref.done() for ref in wanted):
+        _warn_if_on_a_loop("get", "await ref")
+    values = runtime.get(wanted, timeout)
+    return values[0] if single else values
+
+
+def _warn_if_on_a_loop(name: str, better: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    warnings.warn(f"{name}() blocks the event loop that it is called on; use `{better}`", RuntimeWarning, stacklevel=3)
+
+
+def wait(
+    refs: Sequence[Waitable], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Waitable], list[Waitable]]:
+    """Wait until `num_returns` of the refs are done, at most `timeout` seconds: (done, rest), each in the given order.
+
+    No more than `num_returns` come back as done. A generator is done when its next item is there. Refs must be unique.
+    """
+    if isinstance(refs, ObjectRef | ObjectRefGenerator):
+        raise TypeError("wait() takes a list of refs")
+    given = list(refs)
+    if not given:
+        return [], []
+    if not 0 < num_returns <= len(given):
+        raise ValueError(f"num_returns must be between 1 and the {len(given)} refs given, not {num_returns}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must be None or at least 0, not {timeout}")
+    if len(set(given)) != len(given):
+        raise ValueError("wait() takes each ref once")
+    runtime = current.runtime()
+    if runtime.wait(given, 0, 0) < num_returns and timeout != 0:
+        _warn_if_on_a_loop("wait", "asyncio.wait")
+    return cast("tuple[list[Waitable], list[Waitable]]", runtime.wait_split(given, num_returns, timeout))
+
+
+def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel a call and, if `recursive`, what it has called: its `finally` blocks run, its ref gets TaskCancelledError.
+
+    A coroutine is cancelled at its await, a `def` task gets KeyboardInterrupt, a `def` method a flag
+    (`get_runtime_context().is_canceled()`). `force` ends a task's process; for an actor's call it is a ValueError.
+    """
+    if isinstance(ref, ObjectRefGenerator):
+        entry = entry_of(ref.end)
+    elif isinstance(ref, ObjectRef):
+        entry = entry_of(ref)
+    else:
+        raise TypeError(f"cancel() takes a ref or a generator, not {type(ref).__name__}")
+    current.runtime().cancel(entry, force, recursive)
+
+
+def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
+    """End an actor at once; what it was running fails with ActorDiedError. `no_restart=False` lets it come back."""
+    client = client_of(actor)
+    runtime = current.runtime()
+    runtime.kill_actor(client, no_restart)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """A handle to the actor that has this name. ValueError if there is none."""
+    runtime = current.runtime()
+    where = namespace or runtime.namespace
+    found = find_named(runtime, name, where)
+    if found is None:
+        raise exceptions.ActorNotFoundError(name, where)
+    return make_handle(*found)
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """The names in this program's namespace, or {"name", "namespace"} of all."""
+    runtime = current.runtime()
+    names: Names = runtime.call_sync(runtime.node.ask(ListNames(None if all_namespaces else runtime.namespace)))
+    if all_namespaces:
+        return [{"name": name, "namespace": namespace} for namespace, name in names.names]
+    return [name for _, name in names.names]
+
+
+def exit_actor() -> NoReturn:
+    """Leave the actor whose method this runs in: the call fails with ActorDiedError, and so do later ones."""
+    run = running_call.get()
+    if run is None or run.actor is None:
+        raise TypeError("exit_actor() is for the methods of an actor")
+    raise ActorExit
+
+
+def _facts(what: str) -> Any:
+    runtime = current.runtime()
+    facts: Facts = runtime.call_sync(runtime.node.ask(Query(what)))
+    return facts.data
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The machines of the cluster."""
+    return _facts("nodes")
+
+
+def cluster_resources() -> dict[str, float]:
+    """What the cluster has, such as `{"CPU": 8.0}`."""
+    return _facts("resources")
+
+
+def available_resources() -> dict[str, float]:
+    """What of it is free now."""
+    return _facts("available")
+
+
+def get_gpu_ids() -> list[int]:
+    """The GPUs that this worker may use."""
+    return list(current.runtime().gpus)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work)

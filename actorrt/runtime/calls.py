@@ -1,0 +1,273 @@
+"""A call as its caller sees it, from `.remote()` to its outcome.
+
+The arguments are pickled here, refs among them are noted and waited for, and outcomes become entries. Where a call
+goes is decided in tasks.py and actors.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from actorrt import exceptions
+from actorrt.wire import codec
+from actorrt.wire.messages import (
+    CANCELLED,
+    ERROR,
+    FAILED,
+    INLINE,
+    SEGMENT,
+    STREAM_END,
+    VALUES,
+    ActorCall,
+    Item,
+    ItemValue,
+    Outcome,
+    Slots,
+    StartActor,
+    TaskCall,
+    Value,
+)
+
+from . import references
+from .explain import explain_unpicklable
+from .references import Entry, ObjectRef
+
+if TYPE_CHECKING:
+    from .generators import Stream
+    from .runtime import Runtime
+
+# The place of a whole argument list that is too large to travel inside its call.
+ALL_ARGUMENTS: Final = -1
+
+
+class Call:
+    """One call that this process made. It ends exactly once, by `succeed`, `finish`, `fail` or `cancelled`."""
+
+    __slots__ = (
+        "__weakref__",
+        "attempts_left",
+        "cancel_asked",
+        "children",
+        "done",
+        "entries",
+        "entry",
+        "link",
+        "message",
+        "name",
+        "pins",
+        "retry_on",
+        "runtime",
+        "started",
+        "stream",
+        "target",
+        "waiting",
+    )
+
+    def __init__(
+        self, runtime: Runtime, entry: Entry, message: ActorCall | TaskCall | StartActor, target: Any, name: str
+    ) -> None:
+        self.runtime = runtime
+        self.entry = entry
+        # All return values, where there is not exactly one.
+        self.entries: list[Entry] | None = None
+        self.message = message
+        self.target = target
+        self.name = name
+        self.link: Any = None
+        self.pins: list[Any] | None = None
+        # Refs among the arguments whose values are not there yet: (place, entry).
+        self.waiting: list[tuple[int | str, Entry]] | None = None
+        self.stream: Stream | None = None
+        self.attempts_left = 0
+        self.retry_on: Any = False
+        self.done = False
+        self.cancel_asked = False
+        self.started = False
+        self.children: list[weakref.ref[Call]] | None = None
+
+    def all_entries(self) -> list[Entry]:
+        return [self.entry] if self.entries is None else self.entries
+
+    def succeed(self, data: bytes) -> None:
+        """One inline value came: the common outcome."""
+        self.done = True
+        self.pins = None
+        if self.stream is not None:
+            self.stream.end(None)
+        self.entry.settle(references.INLINE, data)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Any other outcome that ends the call."""
+        if outcome.kind == VALUES:
+            self.done = True
+            for entry, value in zip(self.all_entries(), outcome.values, strict=False):
+                self.runtime.objects.settle(entry, value, self)
+            self.pins = None
+        elif outcome.kind == STREAM_END:
+            self.done = True
+            self.pins = None
+            if self.stream is not None:
+                self.stream.end(None)
+            self.entry.settle(references.INLINE, codec.serialize(None).data)
+        elif outcome.kind == FAILED:
+            self.fail(outcome.values[0].data)
+        elif outcome.kind == CANCELLED:
+            self.cancelled()
+
+    def fail(self, error: BaseException | bytes) -> None:
+        if self.done:
+            return
+        self.done = True
+        self.pins = None
+        if self.stream is not None:
+            self.stream.end(error)
+        for entry in self.all_entries():
+            entry.settle(references.ERROR, error)
+
+    def cancelled(self) -> None:
+        self.fail(exceptions.TaskCancelledError(self.name))
+
+    def take_item(self, item: Item | ItemValue) -> None:
+        if self.stream is not None and not self.done:
+            entry = self.runtime.objects.new_entry()
+            if isinstance(item, Item):
+                entry.settle(references.INLINE, item.data)
+            else:
+                self.runtime.objects.settle(entry, item.value, self)
+            self.stream.add(entry)
+
+
+class Arguments:
+    """Pickled arguments: the payload, the refs at top level still to be resolved, and what has to stay alive."""
+
+    __slots__ = ("payload", "pins", "slots", "waiting")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.waiting: list[tuple[int | str, Entry]] | None = None
+        self.pins: list[Any] | None = None
+        self.slots: Slots | None = None
+
+
+def pack_arguments(runtime: Runtime, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """Pickle the arguments of a call to `what`. Raises NotSerializableError that names the argument."""
+    waiting: list[tuple[int | str, Entry]] = []
+    pins: list[Any] = []
+    plain: list[Any] = list(args)
+    for index, value in enumerate(args):
+        if isinstance(value, ObjectRef):
+            waiting.append((index, _entry_of(value)))
+            plain[index] = None
+    named = kwargs
+    if kwargs:
+        named = dict(kwargs)
+        for key, value in kwargs.items():
+            if isinstance(value, ObjectRef):
+                waiting.append((key, _entry_of(value)))
+                named[key] = None
+    try:
+        serialized = codec.serialize([tuple(plain), named] if named else tuple(plain))
+    except Exception as error:
+        raise explain_unpicklable(what, args, kwargs, error) from error
+    pins += serialized.refs
+    slots: Slots | None = None
+    if serialized.nbytes > runtime.settings.inline_limit:
+        entry = runtime.objects.put_segment(serialized)
+        pins.append(entry)
+        payload = b""
+        slots = [(ALL_ARGUMENTS, entry.data)]
+    else:
+        payload = codec.pack(serialized)
+    packed = Arguments(payload)
+    packed.slots = slots
+    packed.waiting = waiting or None
+    pins += [entry for _, entry in waiting]
+    packed.pins = pins or None
+    return packed
+
+
+def _entry_of(ref: ObjectRef[Any]) -> Entry:
+    return ref._entry  # pyright: ignore[reportPrivateUsage]  the two are one idea in two files
+
+
+def unpack_arguments(payload: bytes | memoryview) -> tuple[list[Any], dict[str, Any]]:
+    """The callee's side of `pack_arguments`, before the slots are filled in."""
+    value = codec.deserialize(payload)
+    if type(value) is list:
+        return list(value[0]), value[1]
+    return list(value), {}
+
+
+def value_of(entry: Entry) -> Value:
+    """What travels for an entry that is done."""
+    if entry.state == references.INLINE:
+        return Value(INLINE, entry.data)
+    if entry.state == references.SEGMENT:
+        value: Value = entry.data
+        return Value(SEGMENT, b"", value.owner, value.seq, value.size)
+    return Value(ERROR, error_bytes(entry.data))
+
+
+def error_bytes(error: BaseException | bytes) -> bytes:
+    """An error in its pickled form. What cannot be pickled keeps its class name, repr and traceback."""
+    if isinstance(error, bytes):
+        return error
+    data: bytes | None = None
+    with contextlib.suppress(Exception):
+        data = codec.pack(codec.serialize(error))
+        codec.deserialize(data)
+    if data is None:
+        if isinstance(error, exceptions.TaskError):
+            cause = exceptions.UnserializableException(
+                type(error.cause).__name__, str(error.cause), error.traceback_text
+            )
+            error = exceptions.TaskError(error.function, error.pid, error.actor, error.traceback_text, cause)
+        else:
+            error = exceptions.UnserializableException(type(error).__name__, str(error), "")
+        data = codec.pack(codec.serialize(error))
+    return data
+
+
+def when_resolved(call: Call, go: Callable[[Call], None], later: Callable[[Callable[[], None]], None]) -> bool:
+    """Wait for the refs among the arguments. False if they are all there already (then `go` was not called).
+
+    `later` runs a function on the runtime loop; `go(call)` is called there once the last value came. A ref that failed
+    fails the call with its error.
+    """
+    pending = [entry for _, entry in call.waiting or () if not entry.done]
+    if not pending:
+        return False
+    left = len(pending)
+
+    def arrived(_: Entry) -> None:
+        later(one_more)
+
+    def one_more() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            go(call)
+
+    for entry in pending:
+        if entry.state == references.REMOTE:
+            call.runtime.request(entry)
+        if not entry.add_waiter(arrived):
+            arrived(entry)
+    return True
+
+
+def fill_slots(call: Call) -> bool:
+    """Put the values that were waited for into the message. False: one was an error, and the call has failed with it."""
+    waiting, call.waiting = call.waiting, None
+    if waiting:
+        slots: Slots = list(call.message.slots or ())
+        for place, entry in waiting:
+            if entry.state == references.ERROR:
+                call.fail(entry.data)
+                return False
+            slots.append((place, value_of(entry)))
+        call.message.slots = slots
+    return True

@@ -1,0 +1,45 @@
+"""The runtime of this process: one at most, started on first use. It is forgotten in a fork."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+_runtime: Runtime | None = None
+_start: Callable[[], Runtime] | None = None
+
+
+def maybe_runtime() -> Runtime | None:
+    return _runtime
+
+
+def runtime() -> Runtime:
+    """The runtime of this process; a driver that has none starts one (auto-init)."""
+    if _runtime is None:
+        if _start is None:
+            raise RuntimeError("actorrt is not initialized in this process: call actorrt.init() first")
+        return _start()
+    return _runtime
+
+
+def set_runtime(runtime: Runtime | None) -> None:
+    global _runtime
+    _runtime = runtime
+
+
+def on_first_use(start: Callable[[], Runtime] | None) -> None:
+    """What `runtime()` calls where there is none yet."""
+    global _start
+    _start = start
+
+
+def _forget() -> None:
+    # Refs that a fork inherits are inert: their links and thread exist in the parent only.
+    set_runtime(None)
+
+
+os.register_at_fork(after_in_child=_forget)

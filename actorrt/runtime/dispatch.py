@@ -1,0 +1,242 @@
+"""What a driver or worker does with the messages of its links: outcomes to calls, calls to the executor, the rest to its owner."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actorrt import exceptions
+from actorrt.wire import codec
+from actorrt.wire.messages import (
+    CANCELLED,
+    FAILED,
+    GIVEN_BACK,
+    NO_ACTOR,
+    ActorCall,
+    ActorEnded,
+    AnswerBody,
+    AnyMessage,
+    Borrow,
+    BorrowActor,
+    Cancel,
+    Credit,
+    Define,
+    DialMe,
+    Done,
+    GetObject,
+    Item,
+    ItemValue,
+    KillActor,
+    Lease,
+    LeasesWanted,
+    LogLines,
+    NodeStopping,
+    Outcome,
+    Ping,
+    PleaseDial,
+    Question,
+    RefsTaken,
+    Reply,
+    ReturnLease,
+    SegmentBack,
+    StartActor,
+    StopActor,
+    TaskCall,
+    Unborrow,
+    UnborrowActor,
+    WhereIs,
+)
+
+from .actors import ActorClient
+from .calls import Call
+from .link import Link
+from .shared import SharedPool
+from .supervisor import ActorRecord
+from .tasks import TaskPool
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+logger = logging.getLogger("actorrt")
+
+_FOR_EXECUTOR = (ActorCall, TaskCall, StartActor, StopActor, Define, Cancel, Credit, RefsTaken)
+
+
+class Dispatch:
+    """The receiver of all links of a runtime. Everything runs on the runtime loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        # Set in a worker.
+        self.executor: Any = None
+
+    def receive(self, link: Link, messages: list[AnyMessage]) -> None:
+        runtime = self._runtime
+        inflight = link.inflight
+        work: list[AnyMessage] = []
+        answered: dict[int, int] = {}
+        back: list[tuple[Call, int]] = []
+        for message in messages:
+            kind = type(message)
+            if kind is Reply or kind is Outcome:
+                call = inflight.pop(message.seq, None)  # pyright: ignore[reportAttributeAccessIssue]
+                if call is None:
+                    continue
+                if type(call) is ActorRecord:
+                    outcome = message if isinstance(message, Outcome) else None
+                    runtime.supervisor.started(call, message.seq, outcome)  # pyright: ignore[reportAttributeAccessIssue]
+                    continue
+                target = call.target
+                if type(target) is ActorClient:
+                    if kind is Reply:
+                        call.succeed(message.data)  # pyright: ignore[reportAttributeAccessIssue]
+                        runtime.actors.answered(target)
+                    else:
+                        self._actor_outcome(target, call, message)  # pyright: ignore[reportArgumentType]
+                elif type(target) is TaskPool:
+                    lease = runtime.tasks.answered(link, call)
+                    if kind is Outcome and message.kind == GIVEN_BACK:  # pyright: ignore[reportAttributeAccessIssue]
+                        back.append((call, lease))
+                        continue
+                    answered[lease] = answered.get(lease, 0) + 1
+                    self._task_outcome(call, message)  # pyright: ignore[reportArgumentType]
+                else:
+                    self._shared_outcome(link, target, call, message)  # pyright: ignore[reportArgumentType]
+            elif kind is Item or kind is ItemValue:
+                call = inflight.get(message.seq)  # pyright: ignore[reportAttributeAccessIssue]
+                if call is not None:
+                    call.take_item(message)
+            elif kind in _FOR_EXECUTOR:
+                work.append(message)
+            else:
+                if work:
+                    self._work(link, work)
+                    work = []
+                self._other(link, message)
+        if work:
+            self._work(link, work)
+        if answered or back:
+            runtime.tasks.after_batch(link, answered, back)
+
+    def _work(self, link: Link, work: list[AnyMessage]) -> None:
+        if self.executor is not None:
+            self.executor.take(link, work)
+
+    def _actor_outcome(self, client: ActorClient, call: Call, outcome: Outcome) -> None:
+        actors = self._runtime.actors
+        if outcome.kind == NO_ACTOR:
+            actors.no_actor(client, call)
+            return
+        if outcome.kind == FAILED and _may_retry(call, outcome):
+            call.attempts_left -= call.attempts_left > 0
+            call.started = False
+            actors.answered(client)
+            actors.call(client, call, in_runtime=True)
+            return
+        call.finish(outcome)
+        actors.answered(client)
+
+    def _task_outcome(self, call: Call, message: Reply | Outcome) -> None:
+        if isinstance(message, Reply):
+            call.succeed(message.data)
+        elif message.kind == FAILED and _may_retry(call, message):
+            call.attempts_left -= call.attempts_left > 0
+            self._runtime.tasks.resubmit(call)
+        else:
+            call.finish(message)
+
+    def _shared_outcome(self, link: Link, pool: SharedPool, call: Call, message: Reply | Outcome) -> None:
+        pool.done(link)
+        if isinstance(message, Reply):
+            call.succeed(message.data)
+        elif message.kind == FAILED and _may_retry(call, message):
+            call.attempts_left -= call.attempts_left > 0
+            call.started = False
+            self._runtime.shared_tasks.push(pool, call)
+        else:
+            call.finish(message)
+
+    def _other(self, link: Link, message: AnyMessage) -> None:
+        runtime = self._runtime
+        match message:
+            case Borrow():
+                runtime.objects.borrowed_by(link.peer, message.seq, 1)
+            case Unborrow():
+                runtime.objects.borrowed_by(link.peer, message.seq, -1)
+            case BorrowActor():
+                runtime.supervisor.borrow(message.actor, link.peer, 1)
+            case UnborrowActor():
+                runtime.supervisor.borrow(message.actor, link.peer, -1)
+            case ActorEnded():
+                runtime.supervisor.ended(message.actor, message.cause)
+            case LeasesWanted():
+                runtime.tasks.leases_wanted()
+            case PleaseDial():
+                runtime.spawn_here(self._dial(message.process))
+            case SegmentBack():
+                runtime.segments.back(message.owner, message.seq, message.reuse)
+            case LogLines():
+                runtime.on_log_lines(message.lines)
+            case NodeStopping():
+                runtime.node_stopping(message.reason)
+            case _:
+                logger.warning("%r sent %r, which is not for this process", link, message)
+
+    async def _dial(self, process: bytes) -> None:
+        try:
+            await self._runtime.peers.link_to(process)
+        except exceptions.LinkError as error:
+            logger.info("asked to dial %s: %s", process.hex(), error)
+
+    async def answer(self, link: Link, question: Question) -> AnswerBody:
+        runtime = self._runtime
+        match question:
+            case GetObject():
+                return await runtime.objects.give(question.seq)
+            case WhereIs():
+                return await runtime.supervisor.where_is(question.actor, question.incarnation)
+            case KillActor():
+                runtime.supervisor.kill(question.actor, question.no_restart)
+                return Done()
+            case Ping() | DialMe():
+                return Done()
+            case _:
+                raise exceptions.ActorrtError(f"a {runtime.role} does not answer {type(question).__name__}")
+
+    def unwanted(self, link: Link, body: AnswerBody) -> None:
+        if isinstance(body, Lease):
+            link.send(ReturnLease(body.lease))
+
+    def link_lost(self, link: Link) -> None:
+        runtime = self._runtime
+        runtime.peers.forget(link)
+        calls, link.inflight = link.inflight, {}
+        to_actors = [call for call in calls.values() if type(call) is Call and type(call.target) is ActorClient]
+        to_shared = [call for call in calls.values() if type(call) is Call and type(call.target) is SharedPool]
+        runtime.tasks.link_lost(link)
+        runtime.shared_tasks.link_lost(link, to_shared)
+        runtime.spawn_here(runtime.actors.link_lost(link, to_actors))
+        runtime.supervisor.link_lost(link)
+        runtime.objects.peer_lost(link.peer)
+        if self.executor is not None:
+            self.executor.link_lost(link)
+        if link is runtime.node and not runtime.closing:
+            runtime.loop.call_soon(partial(runtime.node_lost, link))
+
+
+def _may_retry(call: Call, outcome: Outcome) -> bool:
+    """True if the call failed with an error that it is to be repeated for."""
+    if not call.retry_on or call.attempts_left == 0 or call.cancel_asked or call.stream is not None:
+        return False
+    if call.retry_on is True:
+        return True
+    try:
+        error = codec.deserialize(outcome.values[0].data)
+    except Exception:
+        return False
+    cause = error.root_cause if isinstance(error, exceptions.TaskError) else error
+    return isinstance(cause, tuple(call.retry_on))
+
+
+__all__ = ["CANCELLED", "Dispatch"]

@@ -1,0 +1,180 @@
+"""Start and join clusters: `init` and `shutdown`.
+
+The node is started as the first thing, before what this process needs itself is imported: both sides load in parallel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from actorrt.config import Settings
+from actorrt.core.options import InitOptions
+from actorrt.version import __version__
+
+from . import current
+from .node_launch import Launched, find_session, launch
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 10.0
+
+_lock = threading.RLock()
+_context: Context | None = None
+
+
+class Context(Mapping[str, Any]):
+    """What `init` returns: facts about the cluster, and a context manager that shuts it down."""
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self.address_info = info
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutdown()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(shutdown)
+
+    def disconnect(self) -> None:
+        shutdown()
+
+
+class _Session:
+    """What `shutdown` has to undo."""
+
+    def __init__(self, runtime: Runtime, launched: Launched | None) -> None:
+        self.runtime = runtime
+        self.launched = launched
+        self.pid = os.getpid()
+
+
+_session: _Session | None = None
+
+
+def is_initialized() -> bool:
+    """True between `init` (or the first use) and `shutdown`."""
+    return current.maybe_runtime() is not None
+
+
+def init(address: str | None = None, **options: Any) -> Context:
+    """Start a cluster on this machine, or join one.
+
+    `address`: None or "local" starts a node; "auto" joins the newest one that runs here; a session's folder joins that
+    one. Options: num_cpus, num_gpus, resources, object_store_memory, namespace, local_mode, log_to_driver,
+    ignore_reinit_error, runtime_env. The result can be used in `with` and `async with`; leaving it shuts down.
+
+    Raises RuntimeError if there is a runtime already (unless `ignore_reinit_error`), ConnectionError if there is
+    nothing to join, ValueError or TypeError for a wrong option.
+    """
+    global _context, _session
+    parsed = InitOptions.parse({"address": address, **options})
+    with _lock:
+        if current.maybe_runtime() is not None:
+            if parsed.ignore_reinit_error and _context is not None:
+                return _context
+            raise RuntimeError(
+                "actorrt is initialized already; call shutdown() first, or pass ignore_reinit_error=True"
+            )
+        if sys.platform != "linux":
+            raise RuntimeError(f"actorrt runs on Linux, not on {sys.platform}")
+        settings = Settings.from_environment()
+        where = parsed.address or settings.address
+        launched: Launched | None = None
+        if where in ("", "local"):
+            launched = launch(settings, parsed)
+            session = launched.session
+        else:
+            session = find_session(settings, where)
+        try:
+            runtime = _connect(settings, parsed, session, launched)
+        except BaseException:
+            if launched is not None:
+                launched.kill()
+            raise
+        _session = _Session(runtime, launched)
+        current.set_runtime(runtime)
+        _context = Context(
+            {
+                "address": session,
+                "session_dir": session,
+                "node_id": runtime.node_id.hex(),
+                "namespace": runtime.namespace,
+                "version": __version__,
+            }
+        )
+        return _context
+
+
+def _connect(settings: Settings, options: InitOptions, session: str, launched: Launched | None) -> Runtime:
+    """Import the rest, while the node starts, and open the link to it."""
+    from .join import join
+
+    if launched is not None:
+        wait_for_node(launched)
+    return join(settings, options, session, launched is not None)
+
+
+def wait_for_node(launched: Launched) -> None:
+    """Wait until the node listens; raises RuntimeError with its last words if it ends instead."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        remaining = deadline - time.monotonic()
+        ready, _, _ = select.select([launched.ready], [], [], max(0.0, remaining))
+        if ready and os.read(launched.ready, 1):
+            return
+        if ready or remaining <= 0:
+            what = "ended while it started" if ready else f"was not ready after {START_TIMEOUT_S:g} s"
+            raise RuntimeError(f"the node {what}: {launched.last_words()}")
+
+
+def shutdown(**_: Any) -> None:
+    """Leave the cluster; a node that this program started ends with all its processes. Safe to call at any time."""
+    global _context, _session
+    with _lock:
+        session, _session, _context = _session, None, None
+        runtime = current.maybe_runtime()
+        current.set_runtime(None)
+        if session is None or session.pid != os.getpid():
+            return
+        if runtime is not None:
+            runtime.stop()
+        if session.launched is not None:
+            session.launched.wait(STOP_TIMEOUT_S)
+
+
+def _auto_init() -> Runtime:
+    init()
+    return current.runtime()
+
+
+current.on_first_use(_auto_init)
+atexit.register(shutdown)

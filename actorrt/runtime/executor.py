@@ -1,0 +1,213 @@
+"""What a worker does with the calls that it is sent, whichever way it runs user code.
+
+Messages arrive on the runtime loop; `LoopExecutor` runs user code on a loop in the main thread, `SyncExecutor` one call
+at a time there. This base keeps definitions and actors, makes outcomes, and knows how to cancel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from actorrt.wire import codec
+from actorrt.wire.messages import (
+    SEGMENT,
+    ActorCall,
+    ActorEnded,
+    AnyMessage,
+    Blocked,
+    Cancel,
+    Credit,
+    Define,
+    RefsTaken,
+    StartActor,
+    StopActor,
+    TaskCall,
+    Unblocked,
+    Value,
+    WorkerName,
+)
+
+from . import references, shipping
+from .calls import ALL_ARGUMENTS, unpack_arguments
+from .context import RunningCall
+from .instance import Instance
+from .link import Link
+from .objects import new_borrows
+from .outcomes import Outcomes
+from .references import Entry
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+logger = logging.getLogger("actorrt")
+
+
+class ActorExit(BaseException):
+    """Raised by exit_actor; no user's `except Exception` should stop it."""
+
+
+class Executor:
+    """The parts that both ways of running share. `take` and `link_lost` run on the runtime loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.outcomes = Outcomes(runtime)
+        self.instances: dict[bytes, Instance] = {}
+        self._blobs: dict[bytes, bytes] = {}
+        self._functions: dict[bytes, Any] = {}
+        self._name = ""
+
+    # ---- on the runtime loop
+
+    def take(self, link: Link, messages: list[AnyMessage]) -> None:
+        """Handle what came over `link` in one frame, in order."""
+        work: list[ActorCall | TaskCall | StartActor | StopActor] = []
+        for message in messages:
+            if isinstance(message, ActorCall | TaskCall | StartActor | StopActor):
+                work.append(message)
+            elif isinstance(message, Define):
+                self._blobs[message.function] = message.blob
+            elif isinstance(message, Cancel):
+                if work:
+                    self.enqueue(link, work)
+                    work = []
+                self.cancel(link, message)
+            elif isinstance(message, Credit):
+                run = link.serving.get(message.seq)
+                if run is not None and run.gate is not None:
+                    run.gate.add(message.n)
+            elif isinstance(message, RefsTaken):
+                self.outcomes.pins.pop((link.peer, message.seq), None)
+        if work:
+            self.enqueue(link, work)
+
+    def enqueue(self, link: Link, work: list[ActorCall | TaskCall | StartActor | StopActor]) -> None:
+        """Hand work over to the user's side."""
+        raise NotImplementedError
+
+    def cancel(self, link: Link, message: Cancel) -> None:
+        """Cancel a call and, if asked, what it has called in turn."""
+        run = link.serving.get(message.seq)
+        if run is None:
+            return
+        run.cancelled = True
+        if message.recursive:
+            for child in run.living_children():
+                self.runtime.cancel_call(child, message.force, True)
+        if message.force and run.actor is None and run.lease:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.interrupt(run)
+
+    def interrupt(self, run: RunningCall) -> None:
+        """Make a running call end, as far as its kind allows."""
+        raise NotImplementedError
+
+    def link_lost(self, link: Link) -> None:
+        """A caller is gone: what it called ends, and the actors that it owns."""
+        for run in list(link.serving.values()):
+            run.cancelled = True
+            for child in run.living_children():
+                self.runtime.cancel_call(child, False, True)
+            self.interrupt(run)
+        for key in [key for key in self.outcomes.pins if key[0] == link.peer]:
+            del self.outcomes.pins[key]
+        for instance in [i for i in self.instances.values() if i.owner == link.peer]:
+            self.stop_instance(instance)
+
+    def stop_instance(self, instance: Instance) -> None:
+        """End an actor at once."""
+        raise NotImplementedError
+
+    # ---- for user threads
+
+    def function(self, key: bytes) -> Any:
+        """A function or class by its content hash, unpickled on first use."""
+        found = self._functions.get(key)
+        if found is None:
+            found = self._functions[key] = shipping.load(self._blobs[key])
+        return found
+
+    def describe(self, name: str) -> None:
+        """Tell the node what runs here, for the prefix of printed lines."""
+        if name != self._name:
+            self._name = name
+            self.runtime.node.post(WorkerName(name))
+
+    def plain_arguments(self, message: ActorCall | TaskCall | StartActor) -> tuple[Any, Any] | None:
+        """The arguments of a message where nothing has to be fetched first, else None."""
+        if message.slots is not None:
+            return None
+        value = codec.deserialize(message.args)
+        if type(value) is list:
+            return value[0], value[1]
+        return value, None
+
+    def segment_entries(self, message: ActorCall | TaskCall | StartActor) -> list[Entry]:
+        """Entries for the arguments that lie in shared memory; they have to be mapped before `arguments`."""
+        found: list[Entry] = []
+        for _, value in message.slots or ():
+            if value.kind == SEGMENT:
+                entry = Entry(value.owner, value.seq)
+                entry.settle(references.SEGMENT, value)
+                found.append(entry)
+        return found
+
+    def arguments(
+        self, message: ActorCall | TaskCall | StartActor, segments: list[Entry]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Unpickle arguments and fill in the values of refs. Raises the error of an argument that failed."""
+        views = {(entry.owner, entry.seq): entry for entry in segments}
+        slots = message.slots or []
+        payload: bytes | memoryview = message.args
+        for place, value in slots:
+            if place == ALL_ARGUMENTS:
+                view = views[value.owner, value.seq].view
+                assert view is not None
+                payload = view
+        args, kwargs = unpack_arguments(payload)
+        for place, value in slots:
+            if place == ALL_ARGUMENTS:
+                continue
+            loaded = self._load(value, views)
+            if isinstance(place, int):
+                args[place] = loaded
+            else:
+                kwargs[place] = loaded
+        return args, kwargs
+
+    @staticmethod
+    def _load(value: Value, views: dict[tuple[bytes, int], Entry]) -> Any:
+        if value.kind == SEGMENT:
+            return views[value.owner, value.seq].load()
+        return codec.deserialize(value.data)
+
+    @contextlib.contextmanager
+    def noting_borrows(self, owners: list[bytes]) -> Any:
+        token = new_borrows.set(owners)
+        try:
+            yield
+        finally:
+            new_borrows.reset(token)
+
+    def foreign(self, link: Link, owners: list[bytes]) -> set[bytes]:
+        """Owners that have to confirm a borrow before the reply to `link` may leave."""
+        return {owner for owner in owners if owner != link.peer and owner != self.runtime.process}
+
+    def ended(self, instance: Instance, cause: str) -> None:
+        """Tell the owner that the actor left by itself."""
+        link = self.runtime.peers.get(instance.owner)
+        if link is not None:
+            link.post(ActorEnded(instance.actor, cause))
+
+    def block(self, lease: int, blocked: bool) -> None:
+        """The user's thread waits in `get`, or goes on: its CPU is free meanwhile."""
+        if lease and not self.runtime.node.closed:
+            self.runtime.node.post(Blocked(lease) if blocked else Unblocked(lease))
+
+
+def unknown_method(instance: Instance, method: str) -> AttributeError:
+    return AttributeError(f"{instance.title} has no method {method!r}")

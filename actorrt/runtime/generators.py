@@ -1,0 +1,211 @@
+"""Streams: values that a call gives one by one, and the generator through which its caller takes them.
+
+A stream has credits: the producer may be so many items ahead of the consumer. Taking items gives credits back in
+batches, so a slow reader stops its producer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from actorrt.wire.messages import UNLIMITED, Credit
+
+from . import current, references
+from .references import Entry, Gate, ObjectRef, bridge_to
+
+if TYPE_CHECKING:
+    from .calls import Call
+
+T_co = TypeVar("T_co", covariant=True)
+
+# How far a producer may be ahead where the caller did not say.
+DEFAULT_WINDOW: Final = 1000
+
+
+class Stream:
+    """The items of one call that came and were not taken yet."""
+
+    __slots__ = ("__weakref__", "_call", "_error", "_taken", "_waiter", "ended", "items", "window")
+
+    def __init__(self, call: Call, window: int) -> None:
+        self._call = call
+        self.window = window
+        self.items: deque[Entry] = deque()
+        self.ended = False
+        self._error: BaseException | bytes | None = None
+        self._taken = 0
+        self._waiter: Callable[[], None] | None = None
+
+    def add(self, entry: Entry) -> None:
+        self.items.append(entry)
+        self._wake()
+
+    def end(self, error: BaseException | bytes | None) -> None:
+        if self.ended:
+            return
+        if error is not None:
+            # The error is the last item.
+            entry = Entry(b"\0" * 8, 0)
+            entry.settle(references.ERROR, error)
+            self.items.append(entry)
+        self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter()
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.items) or self.ended
+
+    def on_ready(self, waiter: Callable[[], None]) -> bool:
+        """Have `waiter` called once there is an item or the end; False if there is already."""
+        self._waiter = waiter
+        if self.ready and self._waiter is waiter:
+            self._waiter = None
+            return False
+        return True
+
+    def took(self, count: int) -> None:
+        """Give credits back, in batches of half a window."""
+        if self.window == UNLIMITED or self.ended:
+            return
+        self._taken += count
+        if self._taken * 2 >= self.window:
+            taken, self._taken = self._taken, 0
+            self._grant(taken)
+
+    def open_window(self) -> None:
+        """The consumer waits for the end: the producer need not wait for the consumer any more."""
+        if self.window != UNLIMITED and not self.ended:
+            self.window = UNLIMITED
+            self._grant(UNLIMITED)
+
+    def _grant(self, count: int) -> None:
+        link = self._call.link
+        if link is not None and not link.closed:
+            link.post(Credit(self._call.message.seq, count))
+
+    def drop(self) -> None:
+        """Nobody takes the rest: the producer is closed, as a local generator would be."""
+        if not self.ended:
+            call = self._call
+            runtime = current.maybe_runtime()
+            if runtime is not None and runtime is call.runtime:
+                runtime.release(partial(runtime.cancel_call, call, False, True))
+
+
+class ObjectRefGenerator(Generic[T_co]):
+    """The refs of a streaming call, in order: `for ref in gen`, `async for ref in gen`.
+
+    An error of the producer is raised by the last ref, after which the iteration ends. Dropping the generator before its
+    end closes the producer, as with a generator at home.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_stream")
+
+    def __init__(self, call: Call, stream: Stream) -> None:
+        self._call = call
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[ObjectRef[T_co]]:
+        return self
+
+    def __next__(self) -> ObjectRef[T_co]:
+        return self._next_sync(None)
+
+    def _next_sync(self, timeout: float | None) -> ObjectRef[T_co]:
+        stream = self._stream
+        if not stream.ready:
+            gate = Gate(1)
+            if stream.on_ready(lambda: gate.arrive(self._call.entry)):
+                current.runtime().wait_blocked(gate, timeout, "the next item")
+        ref = self._pop()
+        if ref is None:
+            raise StopIteration
+        return ref
+
+    def _pop(self) -> ObjectRef[T_co] | None:
+        try:
+            entry = self._stream.items.popleft()
+        except IndexError:
+            return None
+        self._stream.took(1)
+        return ObjectRef(entry)
+
+    def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
+        return self
+
+    async def __anext__(self) -> ObjectRef[T_co]:
+        await self._ready()
+        ref = self._pop()
+        if ref is None:
+            raise StopAsyncIteration
+        return ref
+
+    async def _ready(self) -> None:
+        stream = self._stream
+        if not stream.ready:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            bridge = bridge_to(loop)
+            if stream.on_ready(lambda: bridge.complete(future)):
+                current.runtime().flush()
+                await future
+
+    async def next_values(self) -> list[T_co]:
+        """All values that are there, at least one; `[]` at the end. Raises the producer's error in its turn."""
+        await self._ready()
+        items = self._stream.items
+        values: list[T_co] = []
+        while items:
+            entry = items[0]
+            if entry.state == references.ERROR and values:
+                break
+            items.popleft()
+            if entry.state == references.SEGMENT:
+                values.append(await ObjectRef[T_co](entry))
+            else:
+                values.append(entry.load())
+        if values:
+            self._stream.took(len(values))
+        return values
+
+    async def values(self) -> AsyncIterator[T_co]:
+        """The values themselves, without a ref each."""
+        while batch := await self.next_values():
+            for value in batch:
+                yield value
+
+    @property
+    def end(self) -> ObjectRef[None]:
+        """A ref of the end, which does not lift the limit on items ahead."""
+        return ObjectRef(self._call.entry)
+
+    def completed(self) -> ObjectRef[None]:
+        """A ref of the end: done when the producer has ended. Waiting for it lifts the limit on items ahead."""
+        self._stream.open_window()
+        return ObjectRef(self._call.entry)
+
+    def next_ready(self) -> bool:
+        """True if the next item, or the end, can be taken without waiting."""
+        return self._stream.ready
+
+    def is_finished(self) -> bool:
+        """True if the producer has ended and every item was taken."""
+        return self._stream.ended and not self._stream.items
+
+    def close(self) -> None:
+        """End the producer; what it has already sent can still be taken."""
+        self._stream.drop()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self._stream.drop()

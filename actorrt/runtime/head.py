@@ -1,0 +1,104 @@
+"""The head: a process of its own that keeps the directory. Nodes ask it; it asks nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import uvloop
+
+from actorrt import exceptions
+from actorrt.core.directory import Directory
+from actorrt.version import __version__
+from actorrt.wire.messages import (
+    AnswerBody,
+    AnyMessage,
+    ClaimName,
+    Done,
+    DropName,
+    Facts,
+    FindName,
+    JoinNode,
+    ListNames,
+    NameHolder,
+    Names,
+    Ping,
+    Query,
+    Question,
+)
+
+from .link import Link
+from .peers import Peers
+from .process_tree import HeadStart
+from .process_watch import watch_pidfd
+
+logger = logging.getLogger("actorrt")
+
+
+class Head:
+    """The receiver of the head's links."""
+
+    def __init__(self, process: bytes, session: str) -> None:
+        self.directory = Directory()
+        self.peers = Peers(self, process, "head", session, __version__)
+        self.stopped = asyncio.Event()
+
+    def receive(self, link: Link, messages: list[AnyMessage]) -> None:
+        for message in messages:
+            if isinstance(message, DropName):
+                if message.name:
+                    self.directory.drop(message.namespace, message.name, message.actor)
+                else:
+                    self.directory.drop_owner(message.actor)
+            else:
+                logger.warning("%r sent the head %r", link, message)
+
+    async def answer(self, link: Link, question: Question) -> AnswerBody:
+        directory = self.directory
+        match question:
+            case ClaimName():
+                holder, yours = directory.claim(question.namespace, question.name, question.actor, question.info)
+                return NameHolder(holder.actor, holder.info, yours)
+            case FindName():
+                found = directory.find(question.namespace, question.name)
+                return NameHolder(b"") if found is None else NameHolder(found.actor, found.info)
+            case ListNames():
+                return Names(directory.names(question.namespace))
+            case JoinNode():
+                directory.nodes[question.node] = question.info
+                return Done()
+            case Query():
+                return Facts(list(directory.nodes.values()))
+            case Ping():
+                return Done()
+            case _:
+                raise exceptions.ActorrtError(f"the head does not answer {type(question).__name__}")
+
+    def unwanted(self, link: Link, body: AnswerBody) -> None: ...
+
+    def link_lost(self, link: Link) -> None:
+        self.peers.forget(link)
+
+
+async def _serve(process: bytes, session: str, start: HeadStart, follow_node: bool) -> None:
+    head = Head(process, session)
+    await head.peers.listen()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, head.stopped.set)
+    waiting: list[asyncio.Future[object]] = [loop.create_task(head.stopped.wait())]
+    if start.driver_pidfd is not None:
+        waiting.append(watch_pidfd(start.driver_pidfd))
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for future in waiting:
+        future.cancel()
+    await head.peers.close()
+
+
+def head_main(process: bytes, session: str, start: HeadStart) -> None:
+    """Run the head until it is told to stop, or its driver ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    uvloop.run(_serve(process, session, start, False))
+
+
+__all__ = ["Head", "head_main"]

@@ -1,0 +1,92 @@
+"""One actor in the worker that runs it: its object, how many calls it runs at once, and those that wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from actorrt.wire.messages import ActorCall, StartActor
+
+from .context import RunningCall
+from .link import Link
+
+if TYPE_CHECKING:
+    from .handles import ActorHandle
+
+
+class Limiter:
+    """So many calls at once; further ones wait in order."""
+
+    __slots__ = ("limit", "running", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self.waiting: deque[tuple[Link, ActorCall]] | None = None
+
+
+class Instance:
+    """An actor. `target` is the user's object once its constructor has returned."""
+
+    __slots__ = (
+        "actor",
+        "calls",
+        "cls",
+        "failed",
+        "group_of",
+        "groups",
+        "incarnation",
+        "limiter",
+        "make_handle",
+        "namespace",
+        "owner",
+        "process",
+        "public_name",
+        "ready",
+        "stopping",
+        "target",
+        "title",
+    )
+
+    def __init__(self, link: Link, start: StartActor, title: str, process: bool) -> None:
+        self.actor = start.actor
+        self.owner = link.peer
+        self.title = title
+        self.public_name = start.name
+        self.namespace = start.namespace
+        self.incarnation = start.incarnation
+        self.process = process
+        self.target: Any = None
+        self.cls: Any = None
+        self.ready = False
+        self.failed = False
+        # Asked to end once what it has is done.
+        self.stopping = False
+        self.limiter = Limiter(start.concurrency)
+        self.groups = {name: Limiter(limit) for name, limit in start.groups.items()} if start.groups else None
+        self.group_of = start.method_groups
+        self.calls: set[RunningCall] | None = None
+        self.make_handle: Any = None
+
+    def limiter_of(self, method: str, group: str) -> Limiter:
+        """The limiter of a call; raises ValueError for a group that the actor does not have."""
+        groups = self.groups
+        if groups is None:
+            if group:
+                raise ValueError(f"{self.title} has no concurrency group {group!r}")
+            return self.limiter
+        name = group or (self.group_of or {}).get(method, "")
+        if not name:
+            return self.limiter
+        limiter = groups.get(name)
+        if limiter is None:
+            raise ValueError(f"{self.title} has no concurrency group {name!r}, only {', '.join(sorted(groups))}")
+        return limiter
+
+    def idle(self) -> bool:
+        """No call runs or waits."""
+        limiters = [self.limiter, *(self.groups or {}).values()]
+        return all(not limiter.running and not limiter.waiting for limiter in limiters)
+
+    def own_handle(self) -> ActorHandle[Any]:
+        return self.make_handle()

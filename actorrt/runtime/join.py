@@ -1,0 +1,57 @@
+"""Open a driver's link to its node. Importing this imports the whole runtime."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+
+from actorrt.config import Settings
+from actorrt.core.options import InitOptions
+from actorrt.version import __version__
+from actorrt.wire.messages import JoinDriver, Joined
+
+from .log_printer import LogPrinter
+from .node_launch import node_of
+from .runtime import Runtime
+from .transport import socket_path
+
+CONNECT_TIMEOUT_S = 15.0
+
+
+def join(settings: Settings, options: InitOptions, session: str, started_it: bool) -> Runtime:
+    """The runtime of this driver, connected. Raises LinkError, or what the node refuses it for."""
+    runtime = Runtime(secrets.token_bytes(8), "driver", session, __version__, settings)
+    runtime.namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
+    runtime.on_log_lines = LogPrinter()
+    runtime.start()
+    try:
+        runtime.call_sync(_join(runtime, settings, options, started_it), CONNECT_TIMEOUT_S)
+    except BaseException:
+        runtime.stop()
+        raise
+    return runtime
+
+
+async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
+    process = node_of(runtime.session)
+    node = await runtime.peers.dial(process, socket_path(runtime.session, process))
+    runtime.node = runtime.peers.broker = node
+    main = sys.modules.get("__main__")
+    log_to_driver = settings.log_to_driver if options.log_to_driver is None else options.log_to_driver
+    joined: Joined = await node.ask(
+        JoinDriver(
+            os.getpid(),
+            runtime.namespace,
+            [os.path.abspath(path) if path else os.getcwd() for path in sys.path],
+            os.getcwd(),
+            os.path.abspath(file) if (file := getattr(main, "__file__", None)) else "",
+            list(sys.argv),
+            dict(options.env_vars),
+            log_to_driver,
+            started_it,
+        )
+    )
+    runtime.job = joined.job
+    runtime.node_id = joined.node
+    runtime.node_cpus = joined.cpus

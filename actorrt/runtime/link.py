@@ -1,0 +1,328 @@
+"""One link: the full-duplex stream of messages to one other process.
+
+Messages may be queued from any thread; whoever finds the moment right calls `flush`, which writes everything that is
+ready in as few frames as possible, straight to the socket. Reading happens on the runtime loop alone. Dialling and
+accepting are in transport.py; what messages mean is up to the `Receiver`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections import deque
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from actorrt import exceptions
+from actorrt.wire.frames import GOODBYE, FrameError, FrameParser, encode_frame
+from actorrt.wire.messages import (
+    Answer,
+    AnswerBody,
+    AnyMessage,
+    Ask,
+    Hello,
+    Question,
+    Refusal,
+    Withdraw,
+    decode_batch,
+    encode_batch,
+)
+
+# A frame is never longer than so many messages, so that no batch holds the wire for long.
+BATCH: Final = 256
+
+
+class Receiver(Protocol):
+    """Who a link belongs to. All methods run on the runtime loop and must not raise."""
+
+    def receive(self, link: Link, messages: list[AnyMessage]) -> None: ...
+
+    async def answer(self, link: Link, question: Question) -> AnswerBody: ...
+
+    def unwanted(self, link: Link, body: AnswerBody) -> None: ...
+
+    def link_lost(self, link: Link) -> None: ...
+
+
+class Link:
+    """An open link. `closed` is true once nothing can be sent any more; `farewell` if the peer closed on purpose."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        receiver: Receiver,
+        hello: Hello,
+        transport: asyncio.Transport,
+        keep: object,
+    ) -> None:
+        self.loop = loop
+        self.peer = hello.process
+        self.role = hello.role
+        self.pid = hello.pid
+        self.closed = False
+        self.farewell = False
+        # Calls that this process made over the link and that have no outcome yet, by sequence number.
+        self.inflight: dict[int, Any] = {}
+        # Calls of the peer that this process runs, and those that wait for their turn at an actor here.
+        self.serving: dict[int, Any] = {}
+        self.waiting: dict[int, Any] = {}
+        # Definitions (functions, classes) that the peer already has.
+        self.defined: set[bytes] = set()
+        self.gone: asyncio.Event = asyncio.Event()
+        self._receiver = receiver
+        self._transport = transport
+        self._keep = keep
+        sock = transport.get_extra_info("socket")
+        # A descriptor of our own: uvloop does not let others watch the one that its transport reads.
+        self._out = socket.socket(fileno=os.dup(sock.fileno()))
+        self._out.setblocking(False)
+        self._parser = FrameParser()
+        self._queue: deque[AnyMessage] = deque()
+        self._lock = threading.Lock()
+        self._rest: memoryview | None = None
+        self._flush_due = False
+        self._held = False
+        self._asks: dict[int, asyncio.Future[AnswerBody]] = {}
+        self._last_rid = 0
+        self._answering: dict[int, asyncio.Task[None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Link to {self.role} {self.peer.hex()} pid={self.pid}{' closed' if self.closed else ''}>"
+
+    # ---- sending
+
+    def send(self, message: AnyMessage) -> None:
+        """Queue a message from the runtime loop; it leaves at the end of this turn."""
+        self._queue.append(message)
+        if not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self._flush_now)
+
+    def post(self, message: AnyMessage) -> None:
+        """Queue a message from any thread; the runtime loop is woken once for all that wait."""
+        self._queue.append(message)
+        if not self._flush_due:
+            self._flush_due = True
+            self.wake()
+
+    def post_flush(self) -> None:
+        """Have the runtime loop flush what was pushed; from any thread, one wake-up for all that wait."""
+        if not self._flush_due:
+            self._flush_due = True
+            self.wake()
+
+    def push(self, message: AnyMessage) -> None:
+        """Queue a message; the caller sees to the flush."""
+        self._queue.append(message)
+
+    def hold(self) -> None:
+        """Write nothing until the peer has sent its first frame: until then it still reads through aiohttp."""
+        self._held = True
+
+    def greet(self) -> None:
+        """Send an empty frame: the peer's hello was read, it may write now."""
+        with contextlib.suppress(OSError):
+            self._out.send(encode_frame(encode_batch([])))
+
+    def wake(self) -> None:
+        """Have the runtime loop flush soon; from any thread."""
+        # The loop may be closed already: then there is nobody left to write to.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write all that is queued, from any thread. Returns at once where another thread is writing: it goes on."""
+        queue = self._queue
+        while queue and self._rest is None and not self.closed and not self._held:
+            if not self._lock.acquire(blocking=False):
+                return
+            try:
+                if self._rest is None and not self.closed:
+                    self._write_batch()
+            finally:
+                self._lock.release()
+
+    def _write_batch(self) -> None:
+        queue = self._queue
+        batch: list[AnyMessage] = []
+        try:
+            while len(batch) < BATCH:
+                batch.append(queue.popleft())
+        except IndexError:
+            if not batch:
+                return
+        data = encode_frame(encode_batch(batch))
+        try:
+            sent = self._out.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._schedule_loss()
+            return
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._wait_writable)
+
+    def _wait_writable(self) -> None:
+        if not self.closed:
+            self.loop.add_writer(self._out.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        with self._lock:
+            rest = self._rest
+            if rest is not None and not self.closed:
+                try:
+                    sent = self._out.send(rest)
+                except BlockingIOError:
+                    return
+                except OSError:
+                    self._schedule_loss()
+                    return
+                if sent < len(rest):
+                    self._rest = rest[sent:]
+                    return
+            self._rest = None
+            if not self.closed:
+                self.loop.remove_writer(self._out.fileno())
+        self.flush()
+
+    def _schedule_loss(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._lost)
+
+    # ---- receiving (runtime loop only); aiohttp calls these two as the connection's payload parser
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Bytes from the peer. Whatever is wrong with them ends this link and nothing else."""
+        try:
+            for payload in self._parser.feed(data):
+                self._take(decode_batch(payload))
+                if self._held:
+                    self._held = False
+                    self.flush()
+            if self._parser.ended:
+                self.farewell = True
+                self._lost()
+        except (FrameError, msgspec.DecodeError) as error:
+            self.loop.call_exception_handler({"message": f"{self!r} sent bytes that make no sense", "exception": error})
+            self._lost()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self._lost()
+
+    def _take(self, messages: list[AnyMessage]) -> None:
+        rest: list[AnyMessage] = []
+        for message in messages:
+            kind = type(message)
+            if kind is Answer or kind is Refusal or kind is Ask or kind is Withdraw:
+                # Order counts between questions and other messages.
+                if rest:
+                    self._receiver.receive(self, rest)
+                    rest = []
+                self._dialogue(message)
+            else:
+                rest.append(message)
+        if rest:
+            self._receiver.receive(self, rest)
+
+    def _dialogue(self, message: AnyMessage) -> None:
+        if isinstance(message, Answer):
+            future = self._asks.pop(message.rid, None)
+            if future is None:
+                # The asker was cancelled meanwhile; what it was granted has to be given back.
+                self._receiver.unwanted(self, message.body)
+            elif not future.done():
+                future.set_result(message.body)
+        elif isinstance(message, Refusal):
+            future = self._asks.pop(message.rid, None)
+            if future is not None and not future.done():
+                future.set_exception(_rebuild_error(message))
+        elif isinstance(message, Ask):
+            task = self.loop.create_task(self._answer(message))
+            self._answering[message.rid] = task
+            task.add_done_callback(lambda _: self._answering.pop(message.rid, None))
+        elif isinstance(message, Withdraw):
+            task = self._answering.get(message.rid)
+            if task is not None:
+                task.cancel()
+
+    async def _answer(self, ask: Ask) -> None:
+        try:
+            body = await self._receiver.answer(self, ask.body)
+        except exceptions.ActorrtError as error:
+            self.send(Refusal(ask.rid, type(error).__name__, list(error.args)))
+        except Exception as error:
+            self.loop.call_exception_handler({"message": f"{ask.body!r} could not be answered", "exception": error})
+            self.send(Refusal(ask.rid, "ActorrtError", [f"{type(error).__name__}: {error}"]))
+        else:
+            self.send(Answer(ask.rid, body))
+
+    # ---- questions
+
+    async def ask(self, question: Question) -> Any:
+        """The peer's answer. Raises its refusal, or LinkError when the link ends first."""
+        if self.closed:
+            raise exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} is closed")
+        self._last_rid += 1
+        rid = self._last_rid
+        future: asyncio.Future[AnswerBody] = self.loop.create_future()
+        self._asks[rid] = future
+        self.send(Ask(rid, question))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._asks.pop(rid, None) is not None and not self.closed:
+                self.send(Withdraw(rid))
+            raise
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Say goodbye and close. Queued messages leave first where the socket takes them at once."""
+        if self.closed:
+            return
+        self.flush()
+        with self._lock:
+            if self._rest is None:
+                with contextlib.suppress(OSError):
+                    self._out.send(GOODBYE)
+        self.farewell = True
+        self._lost()
+
+    def _lost(self) -> None:
+        if self.closed:
+            return
+        with self._lock:
+            self.closed = True
+            if self._rest is not None:
+                self.loop.remove_writer(self._out.fileno())
+            self._out.close()
+        self._transport.abort()
+        self._queue.clear()
+        error = exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} ended")
+        asks, self._asks = self._asks, {}
+        for future in asks.values():
+            if not future.done():
+                future.set_exception(error)
+        for task in list(self._answering.values()):
+            task.cancel()
+        self._receiver.link_lost(self)
+        self.gone.set()
+
+
+def _rebuild_error(refusal: Refusal) -> Exception:
+    kind = getattr(exceptions, refusal.error, exceptions.ActorrtError)
+    try:
+        return kind(*refusal.args)
+    except TypeError:
+        return exceptions.ActorrtError(f"{refusal.error}: {refusal.args}")

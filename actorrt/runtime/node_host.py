@@ -1,0 +1,73 @@
+"""What the supervisor of detached actors needs of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
+
+from .peers import Peers
+from .shared import SharedPool
+from .supervisor import ActorRecord
+
+if TYPE_CHECKING:
+    from .node import Node
+
+# Detached actors belong to no program: they have workers of a job of their own.
+DETACHED_JOB = 0
+
+
+class NodeHost:
+    """A node as the owner of actors (supervisor.Host), and as a user of shared workers (shared.PoolHost)."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._seq = itertools.count(1)
+        self._pools: dict[tuple[tuple[str, str], ...], SharedPool] = {}
+        self.job = DETACHED_JOB
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._node.loop
+
+    @property
+    def peers(self) -> Peers:
+        return self._node.peers
+
+    @property
+    def closing(self) -> bool:
+        return self._node.stopping
+
+    def next_seq(self) -> int:
+        return next(self._seq)
+
+    async def lease(self, request: LeaseRequest) -> Lease:
+        return await self._node.lease(self._node.process, request)
+
+    async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
+        return await self._node.shared_workers(SharedWorkers(want, env or None, self.job))
+
+    def return_lease(self, lease: int) -> None:
+        self._node.return_lease(lease)
+
+    def shared_pool(self, env: dict[str, str]) -> SharedPool:
+        key = tuple(sorted(env.items()))
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = SharedPool(self, env)
+        return pool
+
+    def kill_worker(self, process: bytes, reason: str) -> None:
+        self._node.workers.kill(process, reason)
+
+    async def exit_cause(self, process: bytes) -> tuple[str, bool]:
+        return await self._node.exit_of(process)
+
+    def spawn_here(self, work: Coroutine[Any, Any, None]) -> None:
+        self._node.spawn(work)
+
+    def actor_moved(self, record: ActorRecord) -> None:
+        """Nobody calls actors from a node."""

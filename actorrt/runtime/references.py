@@ -1,0 +1,307 @@
+"""ObjectRef, and the state of an object in this process.
+
+An `Entry` is what this process knows about one object: that it is pending, its value, where its value lies, or its error.
+Refs to the same object share it. Who computes the value, and how it is counted across processes, is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast
+
+from actorrt import exceptions
+from actorrt.types import ObjectID
+from actorrt.wire import codec
+
+from . import current
+
+T_co = TypeVar("T_co", covariant=True)
+
+# Another process owns the object and has not been asked for it yet.
+REMOTE: Final = 0
+PENDING: Final = 1
+INLINE: Final = 2
+# The value lies in a segment (`data` is the Value that says which); `view` is set once it is mapped here.
+SEGMENT: Final = 3
+ERROR: Final = 4
+
+Waiter = Callable[["Entry"], None]
+_waiters_lock = threading.Lock()
+
+
+class Entry:
+    """One object as this process sees it. `data` by state: bytes, Value, or an exception or its pickled form."""
+
+    __slots__ = ("__weakref__", "call", "data", "hold", "owner", "seq", "state", "view", "waiters")
+
+    def __init__(self, owner: bytes, seq: int, state: int = PENDING) -> None:
+        self.owner = owner
+        self.seq = seq
+        self.state = state
+        self.data: Any = None
+        # What has to live as long as the value: refs inside it, the claim on its segment, a borrow.
+        self.hold: Any = None
+        # The call that will bring the value, for `cancel`.
+        self.call: Any = None
+        self.view: memoryview | None = None
+        self.waiters: list[Waiter] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state > PENDING
+
+    def settle(self, state: int, data: Any) -> None:
+        """The value is known. Everybody who waits is told, once; a second outcome is ignored."""
+        if self.state > PENDING:
+            return
+        self.data = data
+        self.state = state
+        self.call = None
+        if self.waiters is not None:
+            with _waiters_lock:
+                waiters, self.waiters = self.waiters, None
+            for waiter in waiters or ():
+                waiter(self)
+
+    def add_waiter(self, waiter: Waiter) -> bool:
+        """Have `waiter(entry)` called when the value is known; False if it is known already."""
+        with _waiters_lock:
+            if self.state > PENDING:
+                return False
+            if self.waiters is None:
+                self.waiters = [waiter]
+            else:
+                self.waiters.append(waiter)
+            if self.state > PENDING and self.waiters is not None:
+                # It was settled between the look and the append: whoever takes the list calls those in it.
+                self.waiters.remove(waiter)
+                return False
+            return True
+
+    def remove_waiter(self, waiter: Waiter) -> None:
+        with _waiters_lock:
+            if self.waiters is not None:
+                with contextlib.suppress(ValueError):
+                    self.waiters.remove(waiter)
+
+    def load(self) -> Any:
+        """The value, unpickled anew. Raises the call's error. The entry must be done and its segment mapped."""
+        if self.state == INLINE:
+            return codec.deserialize(self.data)
+        if self.state == SEGMENT:
+            if self.view is None:
+                raise exceptions.ObjectLostError(f"object {self.hex()} is not mapped in this process")
+            return codec.deserialize(self.view)
+        raise self.error()
+
+    def error(self) -> BaseException:
+        error = self.data
+        if not isinstance(error, BaseException):
+            error = cast(BaseException, codec.deserialize(error))
+        if isinstance(error, exceptions.TaskError):
+            return error.as_instanceof_cause()
+        return error
+
+    def hex(self) -> str:
+        return f"{self.owner.hex()}{self.seq:016x}"
+
+
+class LoopBridge:
+    """Completes futures of a loop from other threads, with one wake-up for all that are due."""
+
+    __slots__ = ("_due", "_loop", "_woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: deque[Callable[[], None]] = deque()
+        self._woken = False
+
+    def call(self, callback: Callable[[], None], _: object = None) -> None:
+        self._due.append(callback)
+        if not self._woken:
+            self._woken = True
+            # A loop that is closed has nobody left who waits.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._run)
+
+    def complete(self, future: asyncio.Future[None], _: object = None) -> None:
+        self.call(partial(_complete, future))
+
+    def _run(self) -> None:
+        self._woken = False
+        due = self._due
+        while due:
+            due.popleft()()
+
+
+def _complete(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopBridge] = weakref.WeakKeyDictionary()
+
+
+def bridge_to(loop: asyncio.AbstractEventLoop) -> LoopBridge:
+    bridge = _bridges.get(loop)
+    if bridge is None:
+        bridge = _bridges.setdefault(loop, LoopBridge(loop))
+    return bridge
+
+
+class Gate:
+    """Holds a thread until `count` entries are done."""
+
+    __slots__ = ("_arrived", "_count", "_lock")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._arrived: list[Entry] = []
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def arrive(self, entry: Entry) -> None:
+        self._arrived.append(entry)
+        if len(self._arrived) >= self._count:
+            # Two threads may both see the last arrival.
+            with contextlib.suppress(RuntimeError):
+                self._lock.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+
+
+class ObjectRef(Generic[T_co]):
+    """A value that is, or will be, somewhere: `await` it, `get` it, or pass it on to another call.
+
+    It can be awaited from any event loop in any thread, any number of times; each time the value is unpickled anew
+    (large arrays are views of shared memory, read-only). Refs are equal when they name the same object. Dropping a ref
+    cancels nothing.
+    """
+
+    __slots__ = ("__weakref__", "_entry")
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        entry = self._entry
+        if entry.state < INLINE or (entry.state == SEGMENT and entry.view is None):
+            yield from _until_local(entry).__await__()
+        return entry.load()
+
+    def done(self) -> bool:
+        """True once the value, or the error, is known to this process."""
+        return self._entry.state > PENDING
+
+    def peek(self) -> T_co:
+        """The value of a ref that is done, without waiting. Raises its error, or GetTimeoutError if it is not done."""
+        entry = self._entry
+        if entry.state <= PENDING:
+            raise exceptions.GetTimeoutError(f"object {entry.hex()} is not there yet")
+        if entry.state == SEGMENT and entry.view is None:
+            current.runtime().get([self], None)
+        return entry.load()
+
+    def add_done_callback(
+        self, callback: Callable[[ObjectRef[T_co]], object], *, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Have `callback(ref)` called once the value is there.
+
+        It runs on `loop`, or on the caller's running loop if there is one; without either, on the runtime's thread,
+        where it must not block. All that is due on one loop after one batch of messages shares one wake-up.
+        """
+        if loop is None:
+            with contextlib.suppress(RuntimeError):
+                loop = asyncio.get_running_loop()
+        entry = self._entry
+        run = partial(callback, self)
+        waiter: Waiter = _ignoring(run) if loop is None else partial(bridge_to(loop).call, run)
+        if entry.state == REMOTE:
+            current.runtime().request(entry)
+        if not entry.add_waiter(waiter):
+            waiter(entry)
+
+    def future(self) -> concurrent.futures.Future[T_co]:
+        """A concurrent future of the value."""
+        result: concurrent.futures.Future[T_co] = concurrent.futures.Future()
+        runtime = current.runtime()
+
+        async def fill() -> None:
+            try:
+                result.set_result(await self)
+            except BaseException as error:
+                result.set_exception(error)
+
+        runtime.spawn(fill())
+        return result
+
+    def __hash__(self) -> int:
+        return hash((self._entry.owner, self._entry.seq))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ObjectRef):
+            return NotImplemented
+        mine, theirs = self._entry, cast("ObjectRef[Any]", other)._entry
+        return mine is theirs or (mine.seq == theirs.seq and mine.owner == theirs.owner)
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._entry.hex()})"
+
+    def hex(self) -> str:
+        return self._entry.hex()
+
+    def binary(self) -> bytes:
+        return self._entry.owner + self._entry.seq.to_bytes(8, "big")
+
+    def object_id(self) -> ObjectID:
+        return ObjectID(self.binary())
+
+    def is_nil(self) -> bool:
+        return False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        runtime = current.maybe_runtime()
+        if runtime is None:
+            raise RuntimeError("a ref cannot be pickled where no runtime runs")
+        entry = self._entry
+        runtime.export(entry, collected=codec.note_ref(self))
+        return _rebuild, (entry.owner, entry.seq)
+
+
+def _ignoring(run: Callable[[], object]) -> Waiter:
+    def waiter(_: Entry) -> None:
+        run()
+
+    return waiter
+
+
+def _rebuild(owner: bytes, seq: int) -> ObjectRef[Any]:
+    return current.runtime().borrow(owner, seq)
+
+
+async def _until_local(entry: Entry) -> None:
+    """Wait, on whatever loop runs here, until the value can be loaded."""
+    runtime = current.runtime()
+    loop = asyncio.get_running_loop()
+    if entry.state == REMOTE:
+        runtime.request(entry)
+    if entry.state == PENDING:
+        future: asyncio.Future[None] = loop.create_future()
+        waiter: Waiter = partial(bridge_to(loop).complete, future)
+        if entry.add_waiter(waiter):
+            runtime.flush()
+            try:
+                await future
+            except asyncio.CancelledError:
+                entry.remove_waiter(waiter)
+                raise
+    if entry.state == SEGMENT and entry.view is None:
+        await runtime.map_segment(entry)

@@ -1,0 +1,564 @@
+"""The runtime of a driver or worker: a thread with the loop of its own, on which links, ownership and scheduling live.
+
+User threads and loops hand work over through deques with one wake-up a batch, so that a blocked user loop never stalls
+what others need from this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from actorrt import exceptions
+from actorrt.config import Settings
+from actorrt.wire import codec
+from actorrt.wire.messages import (
+    ActorCall,
+    Cancel,
+    Exit,
+    ExitOf,
+    KillActor,
+    KillWorker,
+    Lease,
+    LeaseRequest,
+    ReturnLease,
+    SharedWorkers,
+    TaskCall,
+    WorkerList,
+)
+
+from . import references
+from .actor_creation import create, handle_of_instance
+from .actors import ActorClient, Actors
+from .calls import Call, pack_arguments, when_resolved
+from .context import running_call
+from .dispatch import Dispatch
+from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
+from .link import Link
+from .objects import Objects
+from .peers import Peers
+from .references import Entry, Gate, ObjectRef
+from .segments_client import SegmentsClient
+from .shared import SharedPool
+from .shared_tasks import SharedTasks
+from .supervisor import ActorRecord, Supervisor
+from .tasks import TaskPool, Tasks
+
+if TYPE_CHECKING:
+    from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
+
+    from .definitions import ActorClassDef, RemoteFunctionDef
+
+logger = logging.getLogger("actorrt")
+
+EXIT_CAUSE_TIMEOUT_S: Final = 5.0
+
+
+class Runtime:
+    """One process's part of the cluster. Public methods may be called from any thread unless they say otherwise."""
+
+    def __init__(self, process: bytes, role: str, session: str, version: str, settings: Settings) -> None:
+        self.process = process
+        self.role = role
+        self.session = session
+        self.settings = settings
+        self.job = 0
+        self.namespace = ""
+        self.node_cpus = 1
+        self.node_id = b""
+        self.closing = False
+        self.node: Link
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.idle_link = False
+        self.objects = Objects(self)
+        self.actors = Actors(self)
+        self.tasks = Tasks(self)
+        self.shared_tasks = SharedTasks(self)
+        self.segments = SegmentsClient(self)
+        self.supervisor = Supervisor(self)
+        self.dispatch = Dispatch(self)
+        self.peers = Peers(self.dispatch, process, role, session, version)
+        self.pid = os.getpid()
+        # A worker's executor, which a blocked `get` has to tell.
+        self.on_blocked: Callable[[bool], None] | None = None
+        # In a worker: what its lease gives it, and the actor if it is the only one here.
+        self.assigned: dict[str, int] = {}
+        self.gpus: list[int] = []
+        self.only_actor: Any = None
+        self.on_leave: Callable[[], None] | None = None
+        self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
+        self._last_link: Link | None = None
+        self._shared: dict[tuple[tuple[str, str], ...], SharedPool] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._submitted: deque[tuple[Call, TaskPool]] = deque()
+        self._woken = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.thread = threading.Thread(target=self._run, name=f"actorrt-{role}", daemon=True)
+
+    # ---- the thread
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def run_soon(self, work: Callable[[], None]) -> None:
+        """Run `work` on the runtime loop, after what was handed over before; one wake-up for all that wait."""
+        self._inbox.append(work)
+        self._wake()
+
+    release = run_soon
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        # Cleared first: what is added from here on wakes the loop again.
+        self._woken = False
+        submitted = self._submitted
+        if submitted:
+            batch: list[tuple[Call, TaskPool]] = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    batch.append(submitted.popleft())
+            self.tasks.submit(batch)
+        inbox = self._inbox
+        for _ in range(len(inbox)):
+            work = inbox.popleft()
+            try:
+                work()
+            except Exception:
+                logger.exception("a handed-over step failed")
+        if inbox and not self._woken:
+            self._wake()
+
+    def spawn_here(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the runtime loop, from the loop itself; it ends with the runtime at the latest."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a step of the runtime failed", exc_info=task.exception())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same from any thread."""
+        self.run_soon(partial(self.spawn_here, work))
+
+    def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """Run a coroutine on the runtime loop and wait for its result in this thread."""
+        if threading.current_thread() is self.thread:
+            work.close()
+            raise RuntimeError("the runtime's own thread cannot wait for itself")
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the runtime loop and await its result on whatever loop runs here."""
+        if asyncio.get_running_loop() is self.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Close all links and end the thread."""
+        self.closing = True
+        if self.loop.is_closed():
+            return
+        with contextlib.suppress(Exception):
+            self.call_sync(self._close(), timeout)
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        if threading.current_thread() is not self.thread:
+            self.thread.join(timeout)
+        self.segments.close()
+
+    async def _close(self) -> None:
+        await self.peers.close()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2.0)
+        # aiohttp closes its connections in the next turns.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    # ---- flushing
+
+    def flush_soon(self, link: Link) -> None:
+        """A call was queued on `link`: write it at once where nothing else is under way, else with its batch."""
+        if self.idle_link:
+            link.flush()
+        else:
+            self._last_link = link
+            link.post_flush()
+
+    def flush(self) -> None:
+        """The caller is about to wait: write what it queued last."""
+        link = self._last_link
+        if link is not None:
+            self._last_link = None
+            link.flush()
+
+    # ---- submitting
+
+    def submit_task(
+        self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any:
+        """Queue a task; see RemoteFunction.remote."""
+        name = options.name or function.name
+        streaming = options.num_returns == "streaming" or (options.num_returns is None and function.is_generator)
+        returns = 1 if streaming or options.num_returns is None else int(options.num_returns)
+        message = TaskCall(0, function.function_id, b"", None, returns)
+        if name:
+            message.name = name
+        shape = options.shape
+        mode = "loop" if function.is_async else "sync"
+        env = dict(options.env_vars)
+        self.tasks.learn(function)
+        pool = self.tasks.pool(shape, mode, env)
+        call, result = self._new_call(message, pool, name, streaming, options.generator_backpressure)
+        self._pack(call, name, args, kwargs)
+        call.attempts_left = options.max_retries
+        call.retry_on = options.retry_exceptions
+        self._adopt(call)
+        shared = function.is_async and not shape
+        if call.waiting is not None:
+            go = self._go_shared if shared else self._go
+            self.run_soon(partial(self._resolve_then, call, go))
+        elif shared:
+            self.run_soon(partial(self._go_shared, call))
+        else:
+            self._submitted.append((call, pool))
+            self._wake()
+        return result
+
+    def _resolve_then(self, call: Call, go: Callable[[Call], None]) -> None:
+        if not when_resolved(call, go, self.run_soon):
+            go(call)
+
+    def _go(self, call: Call) -> None:
+        self.tasks.submit([(call, call.target)])
+
+    def _go_shared(self, call: Call) -> None:
+        pool: TaskPool = call.target
+        self.shared_tasks.submit(call, pool.env)
+
+    def _new_call(
+        self, message: ActorCall | TaskCall, target: Any, name: str, streaming: bool, window: int | None
+    ) -> tuple[Call, Any]:
+        """A call with its entries, and what `.remote()` returns for it."""
+        objects = self.objects
+        returns = message.returns
+        if returns == 1:
+            entry = objects.new_entry()
+            message.seq = entry.seq
+            call = Call(self, entry, message, target, name)
+            entry.call = call
+            if streaming:
+                credits = DEFAULT_WINDOW if window is None or window < 0 else window
+                message.credits = credits
+                call.stream = Stream(call, credits)
+                return call, ObjectRefGenerator[Any](call, call.stream)
+            return call, ObjectRef[Any](entry)
+        entries = [objects.new_entry() for _ in range(max(1, returns))]
+        message.seq = entries[0].seq
+        call = Call(self, entries[0], message, target, name)
+        call.entries = entries
+        for entry in entries:
+            entry.call = call
+        return call, None if returns == 0 else [ObjectRef[Any](entry) for entry in entries]
+
+    def _pack(self, call: Call, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        payload = codec.dumps_call(args, kwargs)
+        if payload is not None:
+            call.message.args = payload
+            return
+        packed = pack_arguments(self, what, args, kwargs)
+        call.message.args = packed.payload
+        call.message.slots = packed.slots
+        call.waiting = packed.waiting
+        call.pins = packed.pins
+
+    def _adopt(self, call: Call) -> None:
+        """Note a call as a child of the one that this code runs in, so that a cancellation reaches it."""
+        parent = running_call.get()
+        if parent is not None:
+            parent.add_child(call)
+
+    def submit_method(
+        self, actor: ActorClient, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
+    ) -> Any:
+        """Queue an actor call; see ActorMethod.remote."""
+        returns = options.num_returns
+        if returns is None or returns == 1:
+            payload = codec.dumps_call(args, kwargs)
+            message = ActorCall(0, actor.actor, method, payload or b"")
+            entry = self.objects.new_entry()
+            message.seq = entry.seq
+            call = Call(self, entry, message, actor, method)
+            entry.call = call
+            result: Any = ObjectRef[Any](entry)
+            if payload is None:
+                self._pack(call, method, args, kwargs)
+        else:
+            streaming = returns == "streaming"
+            message = ActorCall(0, actor.actor, method, b"", None, 1 if streaming else int(returns))
+            call, result = self._new_call(message, actor, method, streaming, options.generator_backpressure)
+            self._pack(call, method, args, kwargs)
+        if options.concurrency_group:
+            message.group = options.concurrency_group
+        retries = options.max_task_retries
+        call.attempts_left = actor.traits.max_task_retries if retries is None else retries
+        if options.retry_exceptions:
+            call.retry_on = options.retry_exceptions
+        parent = running_call.get()
+        if parent is not None:
+            parent.add_child(call)
+        self.actors.call(actor, call)
+        return result
+
+    # ---- actors
+
+    def create_actor(
+        self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
+    ) -> ActorClient:
+        """Create an actor and give the client for its handle; see ActorClass.remote."""
+        return create(self, cls, args, kwargs, options)
+
+    # ---- what a supervisor needs (Host)
+
+    def next_seq(self) -> int:
+        return self.objects.next_seq()
+
+    async def lease(self, request: LeaseRequest) -> Lease:
+        return await self.node.ask(request)
+
+    def return_lease(self, lease: int) -> None:
+        if not self.node.closed:
+            self.node.send(ReturnLease(lease))
+
+    def shared_pool(self, env: dict[str, str]) -> SharedPool:
+        key = tuple(sorted(env.items()))
+        pool = self._shared.get(key)
+        if pool is None:
+            pool = self._shared[key] = SharedPool(self, env)
+        return pool
+
+    async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
+        return await self.node.ask(SharedWorkers(want, env or None, self.job))
+
+    def shared_pools(self) -> list[SharedPool]:
+        return list(self._shared.values())
+
+    def kill_worker(self, process: bytes, reason: str) -> None:
+        if not self.node.closed:
+            self.node.send(KillWorker(process, reason))
+
+    async def exit_cause(self, process: bytes) -> tuple[str, bool]:
+        """Why a process ended, as its node knows it; and whether memory ran out."""
+        if process == self.node.peer or self.node.closed:
+            return "the node ended", False
+        try:
+            async with asyncio.timeout(EXIT_CAUSE_TIMEOUT_S):
+                known: Exit = await self.node.ask(ExitOf(process))
+        except (exceptions.ActorrtError, TimeoutError):
+            return "its process is gone", False
+        self.peers.dead.add(process)
+        return known.cause, known.oom
+
+    def actor_moved(self, record: ActorRecord) -> None:
+        self.actors.moved(record)
+
+    # ---- a worker's own affairs
+
+    def lease_is(self, lease: int, resources: dict[str, int] | None) -> None:
+        """What the work that starts now has for itself."""
+        if resources is not None:
+            self.assigned = resources
+
+    def handle_of(self, instance: Any) -> Any:
+        """A handle to an actor that runs here."""
+        return handle_of_instance(self, instance)
+
+    def leave(self) -> None:
+        """The work of this process is done: end it. From any thread."""
+        if self.on_leave is not None:
+            self.on_leave()
+
+    def node_stopping(self, reason: str) -> None:
+        """The node says that the session ends; runtime loop."""
+        self.leave()
+
+    def node_lost(self, link: Link) -> None:
+        """The node is gone: nothing can be placed any more. A worker ends with it; runtime loop."""
+        self.leave()
+
+    # ---- values
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        return self.objects.put(value)
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        """The values in order. Raises the first error among them, or GetTimeoutError."""
+        entries = [entry_of(ref) for ref in refs]
+        self.wait_done(entries, timeout)
+        segments = [e for e in entries if e.state == references.SEGMENT and e.view is None]
+        if segments:
+            self.call_sync(self._map_all(segments))
+        return [entry.load() for entry in entries]
+
+    async def _map_all(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            await self.segments.map(entry)
+
+    async def map_segment(self, entry: Entry) -> None:
+        """Map an entry's segment into this process, from whatever loop."""
+        await self.call_async(self.segments.map(entry))
+
+    def wait_done(self, entries: Sequence[Entry], timeout: float | None) -> None:
+        pending: list[Entry] = []
+        for entry in entries:
+            if entry.state <= references.PENDING:
+                if entry.state == references.REMOTE:
+                    self.objects.request(entry)
+                pending.append(entry)
+        if not pending:
+            return
+        gate = Gate(len(pending))
+        for entry in pending:
+            if not entry.add_waiter(gate.arrive):
+                gate.arrive(entry)
+        try:
+            self.wait_blocked(gate, timeout, f"{len(entries)} objects" if len(entries) > 1 else "an object")
+        except BaseException:
+            for entry in pending:
+                entry.remove_waiter(gate.arrive)
+            raise
+
+    def wait_blocked(self, gate: Gate, timeout: float | None, what: str) -> None:
+        """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
+        if threading.current_thread() is self.thread:
+            raise RuntimeError("the runtime's own thread cannot wait")
+        self.flush()
+        if gate.wait(0.0):
+            return
+        blocked = self.on_blocked
+        if blocked is not None:
+            blocked(True)
+        try:
+            if not gate.wait(timeout):
+                raise exceptions.GetTimeoutError(what, timeout or 0.0)
+        finally:
+            if blocked is not None:
+                blocked(False)
+
+    def wait(self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None) -> int:
+        """Block until `num_returns` of `refs` are done or the time is over; how many are done."""
+        entries = [entry_of(ref) for ref in refs]
+        done = sum(entry.done for entry in entries)
+        if done >= num_returns or timeout == 0:
+            return done
+        for entry in entries:
+            if entry.state == references.REMOTE:
+                self.objects.request(entry)
+        pending = [entry for entry in entries if not entry.done]
+        gate = Gate(num_returns - (len(entries) - len(pending)))
+        waiting: list[Entry] = []
+        try:
+            for entry in pending:
+                if entry.add_waiter(gate.arrive):
+                    waiting.append(entry)
+                else:
+                    gate.arrive(entry)
+            with contextlib.suppress(exceptions.GetTimeoutError):
+                self.wait_blocked(gate, timeout, "wait")
+        finally:
+            for entry in waiting:
+                if not entry.done:
+                    entry.remove_waiter(gate.arrive)
+        return sum(entry.done for entry in entries)
+
+    def wait_split(self, refs: Sequence[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
+        """`wait`, and the refs apart: at most `num_returns` that are done, and the rest, in order."""
+        self.wait(refs, num_returns, timeout)
+        done: list[Any] = []
+        for index, ref in enumerate(refs):
+            if is_done(ref):
+                done.append(ref)
+                if len(done) == num_returns:
+                    rest = [one for one in refs[: index + 1] if not is_done(one)]
+                    rest.extend(refs[index + 1 :])
+                    return done, rest
+        return done, [ref for ref in refs if not is_done(ref)]
+
+    # ---- refs that travel
+
+    def export(self, entry: Entry, collected: bool) -> None:
+        self.objects.export(entry, collected)
+
+    def borrow(self, owner: bytes, seq: int) -> ObjectRef[Any]:
+        return self.objects.borrow(owner, seq)
+
+    def request(self, entry: Entry) -> None:
+        self.objects.request(entry)
+
+    # ---- ending
+
+    def kill_actor(self, client: ActorClient, no_restart: bool) -> None:
+        """End an actor, through its owner."""
+        self.call_sync(self._kill_actor(client, no_restart))
+
+    async def _kill_actor(self, client: ActorClient, no_restart: bool) -> None:
+        if client.record is not None:
+            self.supervisor.kill(client.actor, no_restart)
+            return
+        with contextlib.suppress(exceptions.LinkError):
+            owner = await self.peers.link_to(client.actor[:8])
+            await owner.ask(KillActor(client.actor, no_restart))
+
+    # ---- cancelling
+
+    def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
+        call: Call | None = entry.call
+        if call is not None:
+            self.run_soon(partial(self.cancel_call, call, force, recursive))
+
+    def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
+        """Cancel one call wherever it is; runtime loop."""
+        if call.done:
+            return
+        call.cancel_asked = True
+        if not call.started:
+            call.cancelled()
+        elif call.link is not None and not call.link.closed:
+            call.link.send(Cancel(call.message.seq, force, recursive))
+
+
+def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...
+
+
+def is_done(ref: ObjectRef[Any] | ObjectRefGenerator[Any]) -> bool:
+    return ref.done() if isinstance(ref, ObjectRef) else ref.next_ready()
+
+
+def entry_of(ref: ObjectRef[Any]) -> Entry:
+    return ref._entry  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,95 @@
+"""The workers that this process's coroutine actors and async tasks share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from actorrt import exceptions
+from actorrt.wire.messages import WorkerList
+
+from .link import Link
+from .peers import Peers
+
+# A further shared worker is asked for when each that there is has so much to do.
+CROWDED: Final = 16
+
+
+class PoolHost(Protocol):
+    """What a pool needs of its process."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def peers(self) -> Peers: ...
+
+    async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList: ...
+
+
+class SharedPool:
+    """Shared workers of one environment, the least loaded first."""
+
+    def __init__(self, runtime: PoolHost, env: dict[str, str]) -> None:
+        self._runtime = runtime
+        self._env = env
+        self._links: list[Link] = []
+        # What this process has placed on each: actors, and async tasks under way.
+        self.load: dict[bytes, int] = {}
+        self._limit = 1
+        self._growing: asyncio.Task[None] | None = None
+
+    def pick(self) -> Link | None:
+        """The least loaded worker, counted as having one more thing to do; None if there is none yet."""
+        best: Link | None = None
+        least = 0
+        for link in self._links:
+            if not link.closed:
+                load = self.load[link.peer]
+                if best is None or load < least:
+                    best, least = link, load
+        if best is None:
+            return None
+        self.load[best.peer] = least + 1
+        if least >= CROWDED and len(self._links) < self._limit and self._growing is None:
+            self._grow()
+        return best
+
+    def done(self, link: Link) -> None:
+        """One thing less to do there."""
+        if link.peer in self.load:
+            self.load[link.peer] -= 1
+
+    def _grow(self) -> asyncio.Task[None]:
+        task = self._growing = self._runtime.loop.create_task(self._ask(len(self._links) + 1))
+        task.add_done_callback(self._grown)
+        return task
+
+    def _grown(self, task: asyncio.Task[None]) -> None:
+        self._growing = None
+        if not task.cancelled():
+            task.exception()
+
+    async def ready(self) -> None:
+        """Wait until there is a worker. Raises what the node says."""
+        while not any(not link.closed for link in self._links):
+            await asyncio.shield(self._growing or self._grow())
+
+    async def _ask(self, want: int) -> None:
+        runtime = self._runtime
+        found: WorkerList = await runtime.ask_shared(want, self._env)
+        self._limit = found.limit
+        self._links = [link for link in self._links if not link.closed]
+        known = {link.peer for link in self._links}
+        for worker in found.workers:
+            if worker not in known and worker not in runtime.peers.dead:
+                try:
+                    link = await runtime.peers.link_to(worker)
+                except exceptions.LinkError:
+                    continue
+                self._links.append(link)
+                self.load.setdefault(link.peer, 0)
+
+    def link_lost(self, link: Link) -> None:
+        if link in self._links:
+            self._links.remove(link)
+        self.load.pop(link.peer, None)

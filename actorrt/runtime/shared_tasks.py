@@ -1,0 +1,85 @@
+"""Async tasks that ask for nothing: coroutines on shared workers, as many at once as come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actorrt import exceptions
+from actorrt.wire.messages import Define, TaskCall
+
+from .calls import Call, fill_slots
+from .link import Link
+from .shared import SharedPool
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+
+class SharedTasks:
+    """Pushes async tasks to the least loaded shared worker. Runs on the runtime loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._waiting: dict[SharedPool, list[Call]] = {}
+
+    def submit(self, call: Call, env: dict[str, str]) -> None:
+        """Send a call whose arguments are there."""
+        if not call.done and fill_slots(call):
+            pool = self._runtime.shared_pool(env)
+            call.target = pool
+            self.push(pool, call)
+
+    def push(self, pool: SharedPool, call: Call) -> None:
+        link = pool.pick()
+        if link is None:
+            waiting = self._waiting.setdefault(pool, [])
+            waiting.append(call)
+            if len(waiting) == 1:
+                self._runtime.spawn_here(self._when_ready(pool))
+            return
+        message = call.message
+        assert isinstance(message, TaskCall)
+        if message.function not in link.defined:
+            link.defined.add(message.function)
+            link.send(Define(message.function, self._runtime.tasks.blob(message.function)))
+        call.link = link
+        call.started = True
+        link.inflight[message.seq] = call
+        link.send(message)
+
+    async def _when_ready(self, pool: SharedPool) -> None:
+        error: exceptions.ActorrtError | None = None
+        try:
+            await pool.ready()
+        except exceptions.ActorrtError as refused:
+            error = refused
+        for call in self._waiting.pop(pool, []):
+            if call.done:
+                continue
+            if error is not None:
+                call.fail(error)
+            else:
+                self.push(pool, call)
+
+    def link_lost(self, link: Link, calls: list[Call]) -> None:
+        """A shared worker is gone with these calls under way."""
+        for pool in self._runtime.shared_pools():
+            pool.link_lost(link)
+        if calls:
+            self._runtime.spawn_here(self._lost(link, calls))
+
+    async def _lost(self, link: Link, calls: list[Call]) -> None:
+        cause, out_of_memory = await self._runtime.exit_cause(link.peer)
+        for call in calls:
+            if call.done:
+                continue
+            if call.cancel_asked:
+                call.cancelled()
+            elif call.attempts_left and not self._runtime.closing and not (call.stream and call.stream.items):
+                if call.attempts_left > 0:
+                    call.attempts_left -= 1
+                call.started = False
+                self.push(call.target, call)
+            else:
+                kind = exceptions.OutOfMemoryError if out_of_memory else exceptions.WorkerCrashedError
+                call.fail(kind(call.name, cause, True))

@@ -1,0 +1,383 @@
+"""Actors that this process owns: placed, started, restarted, buried.
+
+The decisions are core/lifecycle.py's table; this shell carries them out on the runtime loop. A driver or worker
+supervises the actors that it created, a node the detached ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from actorrt import exceptions
+from actorrt.core.lifecycle import Action, Event, Lifecycle, State
+from actorrt.wire.messages import (
+    FAILED,
+    ActorAt,
+    Define,
+    Lease,
+    LeaseRequest,
+    Outcome,
+    StartActor,
+    StopActor,
+)
+
+from .link import Link
+from .peers import Peers
+from .shared import SharedPool
+
+
+class Host(Protocol):
+    """What a supervisor needs of its process."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def job(self) -> int: ...
+    @property
+    def closing(self) -> bool: ...
+
+    async def lease(self, request: LeaseRequest) -> Lease: ...
+    def return_lease(self, lease: int) -> None: ...
+    def shared_pool(self, env: dict[str, str]) -> SharedPool: ...
+    def kill_worker(self, process: bytes, reason: str) -> None: ...
+    async def exit_cause(self, process: bytes) -> tuple[str, bool]: ...
+    def spawn_here(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def actor_moved(self, record: ActorRecord) -> None: ...
+    def next_seq(self) -> int: ...
+
+
+_NOTHING = StartActor(0, b"", b"", b"")
+
+
+class ActorSpec:
+    """What it takes to start an actor, also again."""
+
+    __slots__ = ("blob", "detached", "env", "mode", "named", "shape", "shared", "start")
+
+    def __init__(
+        self,
+        start: StartActor,
+        blob: bytes,
+        shape: dict[str, int],
+        mode: str,
+        shared: bool,
+        env: dict[str, str],
+        named: bool = False,
+        detached: bool = False,
+    ) -> None:
+        self.start = start
+        self.blob = blob
+        self.shape = shape
+        self.mode = mode
+        self.shared = shared
+        self.env = env
+        self.named = named
+        self.detached = detached
+
+
+class ActorRecord:
+    """One owned actor."""
+
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "borrowers",
+        "cause",
+        "life",
+        "link",
+        "on_dead",
+        "phase",
+        "released",
+        "spec",
+        "title",
+        "waiters",
+        "lease",
+        "failure",
+        "starting",
+        "pins",
+    )
+
+    def __init__(self, actor: bytes, title: str, spec: ActorSpec, max_restarts: int) -> None:
+        self.actor = actor
+        self.title = title
+        self.spec: ActorSpec | None = spec
+        self.life = Lifecycle(max_restarts)
+        self.link: Link | None = None
+        self.lease = 0
+        self.starting = 0
+        self.cause = ""
+        self.phase = ""
+        # The constructor's error, pickled.
+        self.failure: bytes = b""
+        # What its arguments refer to, as long as it may be started (again).
+        self.pins: Any = None
+        self.released = False
+        self.borrowers: dict[bytes, int] | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
+        self.on_dead: Callable[[], None] | None = None
+
+    @property
+    def state(self) -> State:
+        return self.life.state
+
+    def where(self) -> ActorAt:
+        if self.state is State.DEAD:
+            return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
+        assert self.link is not None
+        return ActorAt(self.link.peer, self.life.incarnation)
+
+
+class Supervisor:
+    """The owner's side of actors. Runs on the runtime loop."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.records: dict[bytes, ActorRecord] = {}
+
+    def create(self, record: ActorRecord) -> None:
+        """Place and start it."""
+        self.records[record.actor] = record
+        self._place(record)
+
+    def fail(self, record: ActorRecord, cause: str) -> None:
+        """It cannot even be placed."""
+        self.records[record.actor] = record
+        self.apply(record, Event.UNPLACEABLE, cause, "being created")
+
+    def apply(self, record: ActorRecord, event: Event, cause: str = "", phase: str = "") -> None:
+        """Let the table decide and do what it says."""
+        if cause and record.state is not State.DEAD:
+            record.cause, record.phase = cause, phase
+        link = record.link
+        for action in record.life.on(event):
+            match action:
+                case Action.SEND_START:
+                    self._send_start(record)
+                case Action.OPEN:
+                    self._opened(record)
+                case Action.PLACE:
+                    record.link = None
+                    self._return(record)
+                    self._place(record)
+                case Action.STOP_WORKER:
+                    self._stop(record, link, cause)
+                case Action.BURY:
+                    self._bury(record)
+
+    # ---- placing
+
+    def _place(self, record: ActorRecord) -> None:
+        spec = record.spec
+        assert spec is not None
+        if spec.shared:
+            pool = self._host.shared_pool(spec.env)
+            link = pool.pick()
+            if link is not None:
+                record.link = link
+                self.apply(record, Event.PLACED)
+                return
+            self._host.spawn_here(self._place_shared(record, pool))
+        else:
+            self._host.spawn_here(self._place_process(record, spec))
+
+    async def _place_shared(self, record: ActorRecord, pool: SharedPool) -> None:
+        while True:
+            try:
+                await pool.ready()
+            except exceptions.ActorrtError as error:
+                self.apply(record, Event.UNPLACEABLE, str(error), "being placed")
+                return
+            if record.state is not State.PLACING:
+                return
+            link = pool.pick()
+            if link is not None:
+                record.link = link
+                self.apply(record, Event.PLACED)
+                return
+
+    async def _place_process(self, record: ActorRecord, spec: ActorSpec) -> None:
+        host = self._host
+        while True:
+            try:
+                lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, host.job))
+            except exceptions.ActorrtError as error:
+                if not host.closing:
+                    self.apply(record, Event.UNPLACEABLE, str(error), "being placed")
+                return
+            if record.state is not State.PLACING:
+                host.return_lease(lease.lease)
+                return
+            try:
+                link = await host.peers.link_to(lease.worker)
+            except exceptions.LinkError:
+                host.return_lease(lease.lease)
+                continue
+            if record.state is not State.PLACING:
+                host.return_lease(lease.lease)
+                return
+            record.link, record.lease = link, lease.lease
+            self.apply(record, Event.PLACED)
+            return
+
+    def _send_start(self, record: ActorRecord) -> None:
+        link, spec = record.link, record.spec
+        assert link is not None and spec is not None
+        if link.closed:
+            self._host.loop.call_soon(self.apply, record, Event.LOST, "its process ended", "starting")
+            return
+        start = spec.start
+        if record.life.incarnation:
+            start = StartActor(**{f: getattr(start, f) for f in start.__struct_fields__})
+            start.incarnation = record.life.incarnation
+            start.seq = self._host.next_seq()
+        start.lease = record.lease
+        record.starting = start.seq
+        if start.cls not in link.defined:
+            link.defined.add(start.cls)
+            link.send(Define(start.cls, spec.blob))
+        link.inflight[start.seq] = record
+        link.send(start)
+        self._host.actor_moved(record)
+
+    def started(self, record: ActorRecord, seq: int, outcome: Outcome | None) -> None:
+        """The reply to StartActor: None is success."""
+        if seq != record.starting or record.state is not State.STARTING:
+            return
+        if outcome is None:
+            self.apply(record, Event.STARTED)
+        elif outcome.kind == FAILED:
+            record.failure = outcome.values[0].data
+            self.apply(record, Event.FAILED, "its constructor raised an error", "starting")
+        else:
+            self.apply(record, Event.ENDED, "it was cancelled", "starting")
+
+    def _opened(self, record: ActorRecord) -> None:
+        if record.life.restarts_left == 0 and record.spec is not None and not record.spec.named:
+            # It will not be started again: its arguments can go.
+            record.spec.start = _NOTHING
+            record.spec.blob = b""
+            record.pins = None
+        self._tell(record)
+        self._maybe_release(record)
+
+    def _tell(self, record: ActorRecord) -> None:
+        waiters, record.waiters = record.waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(None)
+
+    # ---- the end
+
+    def _stop(self, record: ActorRecord, link: Link | None, cause: str) -> None:
+        if link is None or link.closed:
+            self._return(record)
+            return
+        graceful = record.released and record.state is State.DEAD
+        if record.lease and not graceful:
+            self._host.kill_worker(link.peer, cause)
+            self._return(record)
+        else:
+            link.send(StopActor(record.actor, graceful, cause))
+
+    def _return(self, record: ActorRecord) -> None:
+        lease, record.lease = record.lease, 0
+        if lease:
+            self._host.return_lease(lease)
+
+    def _bury(self, record: ActorRecord) -> None:
+        link = record.link
+        if link is not None and record.spec is not None and record.spec.shared:
+            self._host.shared_pool(record.spec.env).done(link)
+        record.spec = None
+        record.pins = None
+        self._tell(record)
+        self._host.actor_moved(record)
+        if record.on_dead is not None:
+            record.on_dead()
+        if record.released:
+            self.records.pop(record.actor, None)
+
+    def link_lost(self, link: Link) -> None:
+        """A worker is gone: every actor there is lost. Also a borrower may be gone."""
+        lost = [record for record in self.records.values() if record.link is link]
+        if lost:
+            self._host.spawn_here(self._lost(link, lost))
+        for record in list(self.records.values()):
+            if record.borrowers and record.borrowers.pop(link.peer, None):
+                self._maybe_release(record)
+
+    async def _lost(self, link: Link, lost: list[ActorRecord]) -> None:
+        cause, _ = await self._host.exit_cause(link.peer)
+        if self._host.closing:
+            return
+        for record in lost:
+            if record.link is link and record.state is not State.PLACING:
+                phase = "starting" if record.state is State.STARTING else "running"
+                self.apply(record, Event.LOST, cause, phase)
+
+    def ended(self, actor: bytes, cause: str) -> None:
+        """It left by itself (exit_actor)."""
+        record = self.records.get(actor)
+        if record is not None:
+            self.apply(record, Event.ENDED, cause, "running")
+
+    def kill(self, actor: bytes, no_restart: bool) -> None:
+        record = self.records.get(actor)
+        if record is None:
+            return
+        link = record.link
+        if no_restart:
+            self.apply(record, Event.ENDED, "it was killed by actorrt.kill", "running")
+        else:
+            self.apply(record, Event.KILLED, "it was killed by actorrt.kill, with restart", "running")
+            if record.spec is not None and record.spec.shared and link is not None:
+                # Its worker lives on, so that nobody else will say that it is lost.
+                self.apply(record, Event.LOST, "it was killed by actorrt.kill", "running")
+
+    # ---- who still wants it
+
+    def borrow(self, actor: bytes, borrower: bytes, delta: int) -> None:
+        record = self.records.get(actor)
+        if record is None:
+            return
+        borrowers = record.borrowers
+        if borrowers is None:
+            borrowers = record.borrowers = {}
+        count = borrowers.get(borrower, 0) + delta
+        if count:
+            borrowers[borrower] = count
+        else:
+            borrowers.pop(borrower, None)
+            self._maybe_release(record)
+
+    def release(self, record: ActorRecord) -> None:
+        """The last handle in the owner's own process is gone."""
+        record.released = True
+        self._maybe_release(record)
+
+    def _maybe_release(self, record: ActorRecord) -> None:
+        if not record.released or record.borrowers:
+            return
+        if record.state is State.DEAD:
+            self.records.pop(record.actor, None)
+        elif record.state is State.ALIVE or record.state is State.PLACING:
+            # One that is starting is ended once it has started, so that its constructor's work is not cut short.
+            self.apply(record, Event.ENDED, "nobody held a handle to it any more", "idle")
+
+    async def where_is(self, actor: bytes, seen: int) -> ActorAt:
+        """Where it runs, at an incarnation later than `seen`; waits while it is on its way."""
+        while True:
+            record = self.records.get(actor)
+            if record is None:
+                return ActorAt(b"", 0, "it has ended", "idle")
+            if record.state is State.DEAD or (record.state is State.ALIVE and record.life.incarnation > seen):
+                return record.where()
+            future: asyncio.Future[None] = self._host.loop.create_future()
+            if record.waiters is None:
+                record.waiters = []
+            record.waiters.append(future)
+            await future

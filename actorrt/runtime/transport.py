@@ -1,0 +1,168 @@
+"""Dial and accept links: aiohttp streams over Unix sockets.
+
+The dialler POSTs to /link with a body that stays open; both sides say hello in one chunk each. From then on aiohttp's
+stream reader and writer are bypassed: its connection feeds the link's parser straight from `data_received` (as its own
+websockets are fed), and the link writes to the socket itself. The bytes stay valid chunked HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, cast
+
+import aiohttp
+
+from actorrt.exceptions import LinkError
+from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
+
+from .link import Link, Receiver
+
+HELLO_TIMEOUT_S: Final = 10.0
+_HELLO_LIMIT: Final = 4096
+
+
+def make_hello(process: bytes, role: str, version: str, refused: str = "") -> Hello:
+    return Hello(process, role, os.getpid(), PROTOCOL_VERSION, platform.python_version(), version, refused)
+
+
+def why_refused(mine: Hello, theirs: Hello) -> str:
+    """Empty if the two can talk, else a sentence that says what to install."""
+    if theirs.protocol != mine.protocol:
+        return (
+            f"actorrt {theirs.version} speaks protocol {theirs.protocol}, actorrt {mine.version} speaks "
+            f"{mine.protocol}: install the same actorrt version on both sides"
+        )
+    if theirs.python.split(".")[:2] != mine.python.split(".")[:2]:
+        return (
+            f"Python {theirs.python} cannot exchange objects with Python {mine.python}: "
+            f"install Python {'.'.join(mine.python.split('.')[:2])} on both sides"
+        )
+    return ""
+
+
+def socket_path(session: str, process: bytes) -> str:
+    """Where a process of this session listens."""
+    return os.path.join(session, f"{process.hex()}.sock")
+
+
+async def _read_hello(content: aiohttp.StreamReader) -> Hello:
+    data = b""
+    while True:
+        piece, chunk_ends = await content.readchunk()
+        data += piece
+        if chunk_ends and data:
+            return decode_hello(data)
+        if len(data) > _HELLO_LIMIT or (not piece and content.at_eof()):
+            raise LinkError("the peer did not say hello")
+
+
+class Dialler:
+    """Opens links, each with an HTTP session of its own that closes with it."""
+
+    def __init__(self, receiver: Receiver, hello: Hello) -> None:
+        self._receiver = receiver
+        self._hello = hello
+
+    async def dial(self, path: str) -> Link:
+        """Open a link to the process that listens at `path`. Raises LinkError when that cannot be."""
+        session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(path, limit=0), timeout=aiohttp.ClientTimeout(total=None)
+        )
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                return await self._open(session)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            await session.close()
+            raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
+        except BaseException:
+            await session.close()
+            raise
+
+    async def _open(self, session: aiohttp.ClientSession) -> Link:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield encode_hello(self._hello)
+            await done
+
+        response = await session.post("http://actorrt/link", data=body())
+        if response.status != 200:
+            raise LinkError(await response.text())
+        theirs = await _read_hello(response.content)
+        if theirs.refused:
+            raise LinkError(theirs.refused)
+        connection = response.connection
+        if connection is None or connection.transport is None or connection.protocol is None:
+            raise LinkError("the peer closed the link while it opened")
+        link = Link(
+            loop, self._receiver, theirs, cast(asyncio.Transport, connection.transport), (session, response, done)
+        )
+        connection.protocol.set_parser(link, response.content)
+        link.greet()
+        loop.create_task(_close_session_after(link, session, response, done))
+        return link
+
+
+async def _close_session_after(
+    link: Link, session: aiohttp.ClientSession, response: aiohttp.ClientResponse, done: asyncio.Future[None]
+) -> None:
+    await link.gone.wait()
+    if not done.done():
+        done.cancel()
+    response.close()
+    await session.close()
+
+
+class Acceptor:
+    """Accepts links at a Unix socket. `admit(hello)` may refuse with a sentence."""
+
+    def __init__(
+        self, receiver: Receiver, hello: Hello, admit: Callable[[Hello], str], opened: Callable[[Link], None]
+    ) -> None:
+        self._receiver = receiver
+        self._hello = hello
+        self._admit = admit
+        self._opened = opened
+        self._runner: Any = None
+
+    async def listen(self, path: str) -> None:
+        from aiohttp import web
+
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None, handler_cancellation=True))
+        await runner.setup()
+        site = web.UnixSite(runner, path)
+        await site.start()
+        os.chmod(path, 0o600)
+        self._runner = runner
+
+    async def _handle(self, request: Any) -> Any:
+        from aiohttp import web
+
+        theirs = await asyncio.wait_for(_read_hello(request.content), HELLO_TIMEOUT_S)
+        refused = why_refused(self._hello, theirs) or self._admit(theirs)
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        mine = self._hello
+        if refused:
+            mine = Hello(mine.process, mine.role, mine.pid, mine.protocol, mine.python, mine.version, refused)
+            await response.write(encode_hello(mine))
+            await response.write_eof()
+            return response
+        loop = asyncio.get_running_loop()
+        link = Link(loop, self._receiver, theirs, request.transport, (request, response))
+        request.protocol.set_parser(link)
+        link.hold()
+        await response.write(encode_hello(mine))
+        self._opened(link)
+        await link.gone.wait()
+        return response
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None

@@ -1,0 +1,107 @@
+"""A worker process: the runtime in a thread of its own, user code in the main thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import types
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from actorrt.config import Settings
+from actorrt.version import __version__
+from actorrt.wire.messages import WorkerReady
+
+from . import current
+from .loop_executor import LoopExecutor
+from .runtime import Runtime
+from .sync_executor import SyncExecutor
+from .transport import socket_path
+from .watchdog import Watchdog
+from .worker_params import WorkerParams
+from .zygote import WorkerStart
+
+LEAVE_GRACE_S = 1.0
+# How often a busy main thread hands over to the runtime's thread.
+SWITCH_INTERVAL_S = 0.0005
+
+
+def worker_main(start: WorkerStart) -> None:
+    """Run a worker to its end; called in the forked process."""
+    params = msgspec.msgpack.decode(start.params, type=WorkerParams)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _become_like_the_driver(params)
+    settings = Settings.from_environment()
+    runtime = Runtime(params.process, "worker", params.session, __version__, settings)
+    runtime.job = params.job
+    runtime.namespace = params.namespace
+    runtime.node_cpus = params.cpus
+    runtime.node_id = params.node_id
+    executor = LoopExecutor(runtime) if params.mode == "loop" else SyncExecutor(runtime)
+    runtime.dispatch.executor = executor
+    runtime.on_leave = partial(_leave, runtime, executor)
+    current.set_runtime(runtime)
+    runtime.start()
+    runtime.call_sync(_join(runtime, params))
+    watchdog = Watchdog(runtime, executor)
+    watchdog.start()
+    executor.run()
+    _end(runtime)
+
+
+def _become_like_the_driver(params: WorkerParams) -> None:
+    sys.path[:] = params.sys_path
+    sys.argv[:] = params.argv
+    main = types.ModuleType("__main__")
+    if params.main_file:
+        main.__file__ = params.main_file
+    # Code of the driver's own script travels by value; it finds the names that it expects here.
+    sys.modules["__main__"] = main
+
+
+async def _join(runtime: Runtime, params: WorkerParams) -> None:
+    listening = asyncio.ensure_future(runtime.peers.listen())
+    node = await runtime.peers.dial(params.node, socket_path(params.session, params.node))
+    runtime.node = runtime.peers.broker = node
+    await listening
+    node.send(WorkerReady(os.getpid()))
+
+
+def _leave(runtime: Runtime, executor: Any) -> None:
+    """Cancel what runs, give it a moment, and end the process; from any thread."""
+    if runtime.closing:
+        return
+    runtime.closing = True
+    runtime.spawn(_wind_down(runtime, executor))
+
+
+async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
+    links = list(runtime.peers.links.values())
+    for link in links:
+        for run in list(link.serving.values()):
+            run.cancelled = True
+            executor.interrupt(run)
+    deadline = runtime.loop.time() + LEAVE_GRACE_S
+    while any(link.serving for link in links) and runtime.loop.time() < deadline:
+        await asyncio.sleep(0.005)
+    for link in links:
+        link.flush()
+    executor.stop()
+    # A main thread that does not come back must not keep the process.
+    threading.Thread(target=_force, args=(LEAVE_GRACE_S,), daemon=True).start()
+
+
+def _force(after: float) -> None:
+    threading.Event().wait(after)
+    os._exit(0)
+
+
+def _end(runtime: Runtime) -> None:
+    runtime.stop(timeout=2.0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

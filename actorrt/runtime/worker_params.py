@@ -1,0 +1,21 @@
+"""What a worker is born with."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WorkerParams(msgspec.Struct, frozen=True):
+    """What a worker is born with; opaque to the zygote."""
+
+    process: bytes
+    node: bytes
+    session: str
+    mode: str
+    job: int
+    namespace: str
+    sys_path: list[str]
+    main_file: str
+    argv: list[str]
+    cpus: int
+    node_id: bytes

@@ -1,0 +1,115 @@
+"""Python values to bytes and back: pickle protocol 5 with out-of-band buffers, cloudpickle where plain pickle can't.
+
+What needs to know which refs are pickled inside a value (ownership does) calls `serialize` and looks at `refs`: a
+ref's `__reduce__` calls `note_ref`. Nothing here knows what a ref is, and nothing moves bytes between processes.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from contextvars import ContextVar
+from typing import Any, Final
+
+import cloudpickle
+
+from .container import CONTAINER_MAGIC, Plan, pack_into, parse, plan
+
+ATOMS: Final = frozenset({int, str, float, bytes, bool, type(None), complex})
+_PROTOCOL: Final = 5
+
+_noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
+
+
+def note_ref(ref: object) -> bool:
+    """Called by a ref that is being pickled. False: nobody collects, it is pickled outside of any call."""
+    sink = _noted.get()
+    if sink is None:
+        return False
+    sink.append(ref)
+    return True
+
+
+class Serialized:
+    """A pickled value: `data`, its out-of-band `buffers`, the refs inside, and the bytes that it needs altogether."""
+
+    __slots__ = ("_plan", "buffers", "data", "refs")
+
+    def __init__(self, data: bytes, buffers: list[memoryview], refs: list[Any]) -> None:
+        self.data = data
+        self.buffers = buffers
+        self.refs = refs
+        self._plan: Plan | None = None
+
+    @property
+    def plan(self) -> Plan:
+        if self._plan is None:
+            self._plan = plan(len(self.data), [b.nbytes for b in self.buffers])
+        return self._plan
+
+    @property
+    def nbytes(self) -> int:
+        return self.plan.total if self.buffers else len(self.data)
+
+
+_NO_BUFFERS: Final[list[memoryview]] = []
+_NO_REFS: Final[list[Any]] = []
+
+
+def serialize(value: Any) -> Serialized:
+    """Pickle `value`. Raises whatever pickle raises when it can't."""
+    if type(value) in ATOMS:
+        return Serialized(pickle.dumps(value, _PROTOCOL), _NO_BUFFERS, _NO_REFS)
+    refs: list[Any] = []
+    token = _noted.set(refs)
+    try:
+        buffers: list[pickle.PickleBuffer] = []
+        try:
+            if cloudpickle.list_registry_pickle_by_value():
+                raise pickle.PicklingError
+            data = pickle.dumps(value, _PROTOCOL, buffer_callback=buffers.append)
+            plain = b"__main__" not in data
+        except Exception:  # whatever user code raises in __reduce__: cloudpickle gets its turn, and its error counts
+            plain = False
+            data = b""
+        if not plain:
+            # Classes and functions of the program's own __main__ go by value: the worker's __main__ is another.
+            refs.clear()
+            buffers.clear()
+            with io.BytesIO() as file:
+                cloudpickle.Pickler(file, _PROTOCOL, buffer_callback=buffers.append).dump(value)
+                data = file.getvalue()
+        return Serialized(data, [b.raw() for b in buffers], refs)
+    finally:
+        _noted.reset(token)
+
+
+def pack(serialized: Serialized) -> bytes:
+    """One run of bytes for a value that travels inside a message."""
+    if not serialized.buffers:
+        return serialized.data
+    target = bytearray(serialized.plan.total)
+    pack_into(serialized.plan, serialized.data, serialized.buffers, memoryview(target))
+    return bytes(target)
+
+
+def deserialize(payload: bytes | memoryview) -> Any:
+    """The value. Arrays inside are views of `payload`, read-only, without a copy."""
+    if payload[0] != CONTAINER_MAGIC:
+        return pickle.loads(payload)
+    data, buffers = parse(memoryview(payload))
+    return pickle.loads(data, buffers=buffers)
+
+
+def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+    """The arguments of a call where all are plain atoms, else None: the fast way for most calls."""
+    atoms = ATOMS
+    for a in args:
+        if type(a) not in atoms:
+            return None
+    if kwargs:
+        for a in kwargs.values():
+            if type(a) not in atoms:
+                return None
+        return pickle.dumps((args, kwargs), _PROTOCOL)
+    return pickle.dumps(args, _PROTOCOL)

@@ -1,0 +1,572 @@
+"""The messages of a link, as msgspec structs. docs/wire-format.md explains them; nothing here acts on them.
+
+Every message is a msgpack array whose first element is its tag. A frame is an array of messages. User values are
+opaque bytes (see wire/codec.py): a node or the head never looks into them.
+
+Ids: a process is 8 random bytes. An object is (owner's process id, sequence number); a call's sequence number is that of
+its first return value. An actor is the owner's process id and a sequence number, 16 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+
+# What a Value holds.
+INLINE: Final = 0
+SEGMENT: Final = 1
+ERROR: Final = 2
+
+# How a call ended, other than by one inline value (that is a Reply).
+VALUES: Final = 0
+FAILED: Final = 1
+CANCELLED: Final = 2
+# The callee never started it: the caller still has it and decides anew.
+GIVEN_BACK: Final = 3
+STREAM_END: Final = 4
+# The callee does not have this actor (any more).
+NO_ACTOR: Final = 5
+
+UNLIMITED: Final = -1
+
+type_ref = tuple[bytes, int]
+
+
+class Message(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
+    """Base of everything that travels in a frame."""
+
+
+class Value(Message):
+    """One value: `data` inline, or a segment of `size` bytes known as (owner, seq) on the node, or a pickled error.
+
+    `refs` are the refs pickled inside it; the sender keeps them alive until the receiver has registered as borrower.
+    """
+
+    kind: int
+    data: bytes = b""
+    owner: bytes = b""
+    seq: int = 0
+    size: int = 0
+    refs: list[type_ref] | None = None
+
+
+Slots = list[tuple[int | str, Value]]
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The first frame each way: who speaks, and whether the two can understand each other."""
+
+    process: bytes
+    role: str
+    pid: int
+    protocol: int
+    python: str
+    version: str
+    refused: str = ""
+
+
+class ActorCall(Message, tag=1):
+    """Call `method`. `credits` > 0 or UNLIMITED: it streams, with room for so many items."""
+
+    seq: int
+    actor: bytes
+    method: str
+    args: bytes
+    slots: Slots | None = None
+    returns: int = 1
+    credits: int = 0
+    group: str = ""
+
+
+class TaskCall(Message, tag=2):
+    seq: int
+    function: bytes
+    args: bytes
+    slots: Slots | None = None
+    returns: int = 1
+    credits: int = 0
+    name: str = ""
+    lease: int = 0
+
+
+class Reply(Message, tag=3):
+    """The common outcome: one inline value without refs in it."""
+
+    seq: int
+    data: bytes
+
+
+class Outcome(Message, tag=4):
+    seq: int
+    kind: int
+    values: list[Value] = msgspec.field(default_factory=list[Value])
+    count: int = 0
+
+
+class Item(Message, tag=5):
+    """One streamed value."""
+
+    seq: int
+    index: int
+    data: bytes
+
+
+class ItemValue(Message, tag=6):
+    seq: int
+    index: int
+    value: Value
+
+
+class Credit(Message, tag=7):
+    """The caller has room for `n` more items of stream `seq`."""
+
+    seq: int
+    n: int
+
+
+class Cancel(Message, tag=8):
+    seq: int
+    force: bool = False
+    recursive: bool = True
+
+
+class Define(Message, tag=9):
+    """A function or class by its content hash; sent once a link, before its first use."""
+
+    function: bytes
+    blob: bytes
+
+
+class StartActor(Message, tag=10):
+    """Make the actor; the outcome comes as a Reply like a call's. Calls may follow at once."""
+
+    seq: int
+    actor: bytes
+    cls: bytes
+    args: bytes
+    slots: Slots | None = None
+    concurrency: int = 1000
+    groups: dict[str, int] | None = None
+    name: str = ""
+    namespace: str = ""
+    incarnation: int = 0
+    lease: int = 0
+    process: bool = False
+    method_groups: dict[str, str] | None = None
+    resources: dict[str, int] | None = None
+
+
+class StopActor(Message, tag=11):
+    """End the actor: at once, or (`graceful`) after the calls that it already has."""
+
+    actor: bytes
+    graceful: bool = False
+    reason: str = ""
+
+
+class ActorEnded(Message, tag=12):
+    """To the owner: the actor ended by itself, for example through exit_actor."""
+
+    actor: bytes
+    cause: str
+    intended: bool = True
+
+
+class RefsTaken(Message, tag=13):
+    """The caller has registered for the refs that came inside the values of `seq`."""
+
+    seq: int
+
+
+class Borrow(Message, tag=14):
+    """To the owner: this process holds a ref to your object `seq`; (Unborrow: no more)."""
+
+    seq: int
+
+
+class Unborrow(Message, tag=15):
+    seq: int
+
+
+class BorrowActor(Message, tag=16):
+    actor: bytes
+
+
+class UnborrowActor(Message, tag=17):
+    actor: bytes
+
+
+# ---- to and from the node -------------------------------------------------------------------------------------------
+
+
+class WorkerReady(Message, tag=30):
+    """A worker listens and can be leased."""
+
+    pid: int
+
+
+class ReturnLease(Message, tag=31):
+    lease: int
+
+
+class Blocked(Message, tag=32):
+    """The worker of this lease waits in `get`: its CPUs are free meanwhile."""
+
+    lease: int
+
+
+class Unblocked(Message, tag=33):
+    lease: int
+
+
+class LeasesWanted(Message, tag=34):
+    """To those who hold leases: others wait, give back what is idle."""
+
+
+class PleaseDial(Message, tag=35):
+    """To a process that does not listen: dial `process`, which has something to tell you."""
+
+    process: bytes
+
+
+class FreeSegment(Message, tag=36):
+    owner: bytes
+    seq: int
+
+
+class CloseSegment(Message, tag=37):
+    owner: bytes
+    seq: int
+
+
+class SegmentBack(Message, tag=38):
+    """To a segment's creator: nobody reads it any more, it may be filled again (or is closed, if not `reuse`)."""
+
+    owner: bytes
+    seq: int
+    reuse: bool
+
+
+class LogLines(Message, tag=39):
+    """Lines that a worker printed: (name, pid, is_stderr, line)."""
+
+    lines: list[tuple[str, int, bool, str]]
+
+
+class WorkerName(Message, tag=40):
+    """What this worker runs, for the prefix of its output."""
+
+    name: str
+
+
+class KillWorker(Message, tag=41):
+    process: bytes
+    reason: str
+
+
+class NodeStopping(Message, tag=42):
+    reason: str
+
+
+class DropName(Message, tag=43):
+    name: str
+    namespace: str
+    actor: bytes
+
+
+# ---- questions and answers ------------------------------------------------------------------------------------------
+
+
+class JoinDriver(Message, tag=60):
+    pid: int
+    namespace: str
+    sys_path: list[str]
+    cwd: str
+    main_file: str
+    argv: list[str]
+    env: dict[str, str]
+    log_to_driver: bool
+    shares_fate: bool
+
+
+class Joined(Message, tag=61):
+    job: int
+    node: bytes
+    cpus: int
+    head: bytes
+    store_limit: int
+
+
+class LeaseRequest(Message, tag=62):
+    """A worker of its own for `shape` (units of 1/10000). `mode`: "sync" runs def code in its main thread, "loop" a loop."""
+
+    shape: dict[str, int]
+    mode: str
+    env: dict[str, str] | None = None
+    actor: str = ""
+    job: int = 0
+
+
+class Lease(Message, tag=63):
+    lease: int
+    worker: bytes
+    pid: int = 0
+    gpus: list[int] | None = None
+
+
+class SharedWorkers(Message, tag=64):
+    """At least one, if possible `want` workers that coroutine actors and async tasks of this job share."""
+
+    want: int
+    env: dict[str, str] | None = None
+    job: int = 0
+
+
+class WorkerList(Message, tag=65):
+    workers: list[bytes]
+    limit: int
+
+
+class ExitOf(Message, tag=66):
+    """Why did this process end? Answered when it is known."""
+
+    process: bytes
+
+
+class Exit(Message, tag=67):
+    cause: str
+    oom: bool = False
+
+
+class ClaimName(Message, tag=68):
+    name: str
+    namespace: str
+    actor: bytes
+    info: bytes
+
+
+class NameHolder(Message, tag=69):
+    """Who has the name; `yours`: the claim succeeded. Empty actor: nobody."""
+
+    actor: bytes
+    info: bytes = b""
+    yours: bool = False
+
+
+class FindName(Message, tag=70):
+    name: str
+    namespace: str
+
+
+class ListNames(Message, tag=71):
+    namespace: str | None = None
+
+
+class Names(Message, tag=72):
+    names: list[tuple[str, str]]
+
+
+class DialMe(Message, tag=73):
+    process: bytes
+
+
+class Seal(Message, tag=74):
+    """A segment is complete: the node takes it over from this process's file descriptor `fd`."""
+
+    owner: bytes
+    seq: int
+    size: int
+    fd: int
+
+
+class OpenSegment(Message, tag=75):
+    owner: bytes
+    seq: int
+
+
+class Segment(Message, tag=76):
+    path: str
+    size: int
+
+
+class Query(Message, tag=77):
+    """Facts about the cluster: "nodes", "resources", "available", "workers"."""
+
+    what: str
+
+
+class Facts(Message, tag=78):
+    data: Any
+
+
+class WhereIs(Message, tag=79):
+    """To an actor's owner: where does it run, now that it is not (any more) at `incarnation`?"""
+
+    actor: bytes
+    incarnation: int = -1
+
+
+class ActorAt(Message, tag=80):
+    """Where the actor runs, or (worker empty) that it is dead for good and why."""
+
+    worker: bytes
+    incarnation: int = 0
+    cause: str = ""
+    phase: str = ""
+    failed: bytes = b""
+
+
+class GetObject(Message, tag=81):
+    """To an object's owner: answered when the value is there."""
+
+    seq: int
+
+
+class ObjectIs(Message, tag=82):
+    value: Value
+
+
+class Done(Message, tag=83):
+    pass
+
+
+class CreateDetached(Message, tag=84):
+    """The node becomes the owner of the actor. `start` has seq and actor filled in by the node."""
+
+    start: StartActor
+    blob: bytes
+    shape: dict[str, int]
+    mode: str
+    shared: bool
+    max_restarts: int
+    info: bytes
+    env: dict[str, str] | None = None
+    get_if_exists: bool = False
+
+
+class JoinNode(Message, tag=85):
+    """A node registers with the head."""
+
+    node: bytes
+    info: dict[str, Any]
+
+
+class KillActor(Message, tag=86):
+    """To an actor's owner: end it now; `no_restart` for good."""
+
+    actor: bytes
+    no_restart: bool = True
+
+
+class Ping(Message, tag=87):
+    pass
+
+
+Question = (
+    JoinDriver
+    | LeaseRequest
+    | SharedWorkers
+    | ExitOf
+    | ClaimName
+    | FindName
+    | ListNames
+    | DialMe
+    | Seal
+    | OpenSegment
+    | Query
+    | WhereIs
+    | GetObject
+    | CreateDetached
+    | JoinNode
+    | KillActor
+    | Ping
+)
+AnswerBody = Joined | Lease | WorkerList | Exit | NameHolder | Names | Segment | Facts | ActorAt | ObjectIs | Done
+
+
+class Ask(Message, tag=90):
+    rid: int
+    body: Question
+
+
+class Answer(Message, tag=91):
+    rid: int
+    body: AnswerBody
+
+
+class Refusal(Message, tag=92):
+    """The question has no answer: `error` names the exception class of actorrt.exceptions, `args` its fields."""
+
+    rid: int
+    error: str
+    args: list[Any]
+
+
+class Withdraw(Message, tag=93):
+    """The asker no longer waits for `rid`."""
+
+    rid: int
+
+
+AnyMessage = (
+    ActorCall
+    | TaskCall
+    | Reply
+    | Outcome
+    | Item
+    | ItemValue
+    | Credit
+    | Cancel
+    | Define
+    | StartActor
+    | StopActor
+    | ActorEnded
+    | RefsTaken
+    | Borrow
+    | Unborrow
+    | BorrowActor
+    | UnborrowActor
+    | WorkerReady
+    | ReturnLease
+    | Blocked
+    | Unblocked
+    | LeasesWanted
+    | PleaseDial
+    | FreeSegment
+    | CloseSegment
+    | SegmentBack
+    | LogLines
+    | WorkerName
+    | KillWorker
+    | NodeStopping
+    | DropName
+    | Ask
+    | Answer
+    | Refusal
+    | Withdraw
+)
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final[msgspec.msgpack.Decoder[list[AnyMessage]]] = msgspec.msgpack.Decoder(list[AnyMessage])
+_hello_decoder: Final = msgspec.msgpack.Decoder(Hello)
+
+
+def encode_batch(messages: list[AnyMessage]) -> bytes:
+    """The payload of one frame."""
+    return _encoder.encode(messages)
+
+
+def decode_batch(payload: bytes) -> list[AnyMessage]:
+    """The messages of one frame. Raises msgspec.DecodeError (or ValidationError, its subclass) for anything else."""
+    return _decoder.decode(payload)
+
+
+def encode_hello(hello: Hello) -> bytes:
+    return _encoder.encode(hello)
+
+
+def decode_hello(payload: bytes) -> Hello:
+    return _hello_decoder.decode(payload)
