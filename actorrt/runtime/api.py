@@ -16,6 +16,7 @@ from . import (
 )
 from .actor_creation import find_named
 from .context import running_call
+from .definitions import Actor
 from .executor import ActorExit
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, client_of, make_handle
@@ -23,7 +24,7 @@ from .references import ObjectRef
 from .runtime import entry_of
 
 T = TypeVar("T")
-Waitable = TypeVar("Waitable", ObjectRef[Any], ObjectRefGenerator[Any])
+Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 
 def put(value: T) -> ObjectRef[T]:
@@ -104,7 +105,7 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
     current.runtime().cancel(entry, force, recursive)
 
 
-def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
+def kill(actor: ActorHandle[Any] | Actor, *, no_restart: bool = True) -> None:
     """End an actor at once; what it was running fails with ActorDiedError. `no_restart=False` lets it come back."""
     client = client_of(actor)
     runtime = current.runtime()

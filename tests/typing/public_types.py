@@ -194,3 +194,6 @@ def sync_code_gets_what_the_refs_hold(number: ObjectRef[int], numbers: list[Obje
     assert_type(actorrt.put(1), ObjectRef[int])
     assert_type(actorrt.wait(numbers, num_returns=1), tuple[list[ObjectRef[int]], list[ObjectRef[int]]])
     actorrt.get(1)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    actorrt.kill(Plain.remote(1))
+    actorrt.kill(CounterClass.remote(1), no_restart=False)
+    actorrt.kill(number)  # pyright: ignore[reportArgumentType]
