@@ -51,9 +51,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def stop(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> int:
     # So that what runs is ended and cleared away as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, stop)
     given = parse()
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
