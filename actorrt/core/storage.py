@@ -260,12 +260,10 @@ class Ledger:
         """Apply what follows from who holds the segment, until nothing does."""
         while (event := consequence(segment)) is not None:
             self._apply(segment, event, settle=False)
-        if self._pooled > self.pool_limit:
-            over = self._pooled - self.pool_limit
-            self._recall(self._oldest(self._pool, over))
 
     def _done(self) -> tuple[Action, ...]:
-        """Answer those who wait for room, in order, and make room; then hand out what is to be done."""
+        """Trim the pools, answer those who wait for room, in order, and make room; then hand out what is to be done."""
+        self._recall(self._oldest(self._pool, self._pooled - self.pool_limit))
         while True:
             wanted = self._waiting[0].size if self._waiting else 0
             over = self._memory + self._promised + wanted - self.limit
