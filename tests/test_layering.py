@@ -23,6 +23,10 @@ PURE_IN_SERVE: Final = frozenset(
     {"exceptions", "options", "http_options", "deployment", "graph", "spec", "status"}
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses"}
 )
+# Imports that wait for a reason other than a circle (the circles below are looked for through them too).
+DEFERRED: Final = {
+    ("actorrt.runtime.driver", "actorrt.runtime.join"),  # loads while the node starts, which is started first
+}
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 
 
@@ -231,7 +235,7 @@ def test_no_function_imports_a_module_of_ours() -> None:
         _say(module, found)
         for module in MODULES.values()
         for found in module.imports
-        if found.in_function and _is_ours(found.module)
+        if found.in_function and _is_ours(found.module) and (module.name, found.module) not in DEFERRED
     ]
     assert wrong == []
 
