@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from actorrt.core.arity import ANYTHING, Arity
 from actorrt.core.options import MethodOptions
 
 from . import shipping
+
+if TYPE_CHECKING:
+    from .handles import ActorMethod
+    from .references import ObjectRef
 
 FUNCTION_ID_SIZE: Final = 16
 MARK: Final = "__actorrt_method__"
@@ -32,6 +36,11 @@ class Actor:
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+        __ray_ready__: ActorMethod[[], bool, ObjectRef[bool]]
+        __ray_terminate__: ActorMethod[[], None, ObjectRef[None]]
+        __ray_call__: ActorMethod[..., Any, ObjectRef[Any]]
 
 
 class Definition:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 import actorrt
-from actorrt import Actor, ActorHandle, ObjectRef, ObjectRefGenerator, method, remote
+from actorrt import Actor, ActorHandle, ObjectRef, ObjectRefGenerator, method, remote, util
 
 
 @remote
@@ -197,3 +197,13 @@ def sync_code_gets_what_the_refs_hold(number: ObjectRef[int], numbers: list[Obje
     actorrt.kill(Plain.remote(1))
     actorrt.kill(CounterClass.remote(1), no_restart=False)
     actorrt.kill(number)  # pyright: ignore[reportArgumentType]
+
+
+def tools_keep_the_types(numbers: list[ObjectRef[int]]) -> None:
+    assert_type(list(util.as_completed(numbers)), list[int])
+    assert_type(list(util.as_completed(numbers, yield_obj_refs=True)), list[ObjectRef[int]])
+    assert_type(list(util.map_unordered(f, [1, 2])), list[str])
+    assert_type(list(util.map_unordered(CounterClass.remote(0).incr, [1, 2])), list[int])
+    util.map_unordered(f, ["a"])  # pyright: ignore[reportArgumentType]
+    queue: util.Queue[int] = util.Queue(3)
+    assert_type(queue.get(), int)

@@ -1,0 +1,186 @@
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import actorrt
+from actorrt import ObjectRef, remote
+from actorrt.util import ActorPool, Empty, Full, Queue, as_completed, list_named_actors, map_unordered
+
+pytestmark = pytest.mark.usefixtures("node")
+
+
+@remote
+class Doubler:
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def double(self, x: int) -> int:
+        self.seen += 1
+        return 2 * x
+
+    async def fail(self, x: int) -> int:
+        raise ValueError(x)
+
+    async def after(self, gate: list[ObjectRef[int]]) -> int:
+        return await gate[0]
+
+
+@remote
+async def square(x: int) -> int:
+    return x * x
+
+
+@remote
+class Gate:
+    """Answers `wait` once it was opened."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def open(self) -> None:
+        self.event.set()
+
+    async def wait(self) -> int:
+        await self.event.wait()
+        return 7
+
+
+def double(actor: Any, x: int) -> ObjectRef[int]:
+    return actor.double.remote(x)
+
+
+def test_as_completed_gives_what_is_done_first() -> None:
+    gate = Gate.remote()
+    slow = gate.wait.remote()
+    results = as_completed([slow, square.remote(3), square.remote(2)])
+    assert {next(results), next(results)} == {9, 4}
+    gate.open.remote()
+    assert list(results) == [7]
+    assert list(as_completed([slow, slow], yield_obj_refs=True)) == [slow]
+    assert list(as_completed([])) == []
+
+
+def test_map_unordered_takes_items_as_there_is_room() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for x in range(20):
+            taken.append(x)
+            yield x
+
+    results = map_unordered(square, items(), backpressure_size=3)
+    first = next(results)
+    assert len(taken) <= 6
+    assert sorted([first, *results]) == [x * x for x in range(20)]
+    with pytest.raises(ValueError, match="backpressure_size must be at least 1, not 0"):
+        next(map_unordered(square, [1], backpressure_size=0))
+
+
+def test_a_pool_keeps_the_order_or_gives_what_comes_first() -> None:
+    pool = ActorPool([Doubler.remote(), Doubler.remote()])
+    assert list(pool.map(double, range(10))) == [2 * x for x in range(10)]
+    assert sorted(pool.map_unordered(double, range(10))) == [2 * x for x in range(10)]
+    assert not pool.has_next()
+    with pytest.raises(StopIteration):
+        pool.get_next()
+
+
+def test_a_pool_with_no_free_actor_keeps_work_waiting() -> None:
+    gate = Gate.remote()
+    slow = gate.wait.remote()
+    actor = Doubler.remote()
+    pool: ActorPool[Any] = ActorPool([actor])
+    assert pool.has_free()
+    pool.submit(lambda actor, value: actor.after.remote([value]), slow)
+    pool.submit(double, 1)
+    assert not pool.has_free()
+    assert pool.pop_idle() is None
+    with pytest.raises(ValueError, match="the actor is in the pool already"):
+        pool.push(actor)
+    with pytest.raises(TimeoutError):
+        pool.get_next(timeout=0)
+    pool.push(Doubler.remote())
+    assert pool.get_next_unordered() == 2
+    assert pool.has_next()
+    gate.open.remote()
+    assert pool.get_next() == 7
+    assert pool.pop_idle() is not None
+
+
+def test_work_that_was_given_up_is_not_waited_for_again() -> None:
+    gate = Gate.remote()
+    pool: ActorPool[Any] = ActorPool([Doubler.remote(), Doubler.remote()])
+    pool.submit(lambda actor, value: actor.after.remote([value]), gate.wait.remote())
+    pool.submit(double, 1)
+    with pytest.raises(TimeoutError):
+        pool.get_next(timeout=0, ignore_if_timedout=True)
+    assert pool.get_next() == 2
+    assert not pool.has_next()
+    gate.open.remote()
+
+
+def test_an_error_of_the_work_is_raised_in_its_turn() -> None:
+    pool: ActorPool[Any] = ActorPool([Doubler.remote()])
+    pool.submit(lambda actor, value: actor.fail.remote(value), 1)
+    pool.submit(double, 2)
+    with pytest.raises(ValueError, match="1"):
+        pool.get_next()
+    assert pool.get_next() == 4
+
+
+def test_a_queue_is_first_in_first_out_and_bounded() -> None:
+    queue: Queue[int] = Queue(maxsize=3)
+    queue.put(1)
+    queue.put_nowait_batch([2, 3])
+    assert queue.full()
+    assert (len(queue), queue.size(), queue.qsize(), queue.empty()) == (3, 3, 3, False)
+    with pytest.raises(Full):
+        queue.put_nowait(4)
+    with pytest.raises(Full):
+        queue.put(4, timeout=0)
+    assert queue.get() == 1
+    with pytest.raises(Empty):
+        queue.get_nowait_batch(3)
+    assert queue.get_nowait_batch(2) == [2, 3]
+    with pytest.raises(Empty):
+        queue.get_nowait()
+    with pytest.raises(Empty):
+        queue.get(timeout=0)
+    with pytest.raises(ValueError, match="timeout must be None or at least 0"):
+        queue.get(timeout=-1)
+    queue.shutdown()
+
+
+async def test_a_waiting_taker_gets_what_another_process_puts() -> None:
+    queue: Queue[int] = Queue()
+
+    @remote
+    async def fill(queue: Queue[int]) -> None:
+        for x in range(3):
+            await queue.put_async(x)
+
+    taking = [asyncio.create_task(queue.get_async()) for _ in range(3)]
+    await fill.remote(queue)
+    assert sorted(await asyncio.gather(*taking)) == [0, 1, 2]
+    assert await asyncio.to_thread(queue.empty)
+    await asyncio.to_thread(queue.shutdown, force=True)
+
+
+async def test_a_taker_that_was_cancelled_takes_nothing() -> None:
+    queue: Queue[int] = Queue()
+    taking = asyncio.create_task(queue.get_async())
+    await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    await queue.put_async(1)
+    assert await queue.get_async() == 1
+
+
+def test_named_actors_are_listed() -> None:
+    one = Doubler.options(name="one").remote()
+    actorrt.get(one.__ray_ready__.remote())
+    assert list_named_actors() == ["one"]
+    del one
