@@ -47,8 +47,9 @@ def serve(
 
         app = Hello.bind()
 
-    run `actorrt serve app:app` and then `curl http://127.0.0.1:8000/`. The URL is printed once it answers. Ctrl-C
-    lets running requests end and stops; Ctrl-C twice stops at once. Nothing is left running either way.
+    run `actorrt serve app:app`, and `curl http://127.0.0.1:8000/` once the URL is printed.
+
+    Ctrl-C lets running requests end and stops; Ctrl-C twice stops at once. Nothing is left running either way.
     """
     targets.split(target)
     if not route_prefix.startswith("/"):
@@ -121,3 +122,5 @@ class _StopSignals:
         """Until someone asks to stop."""
         self._serving = True
         os.read(self._read, 1)
+def _start(*_):
+    raise NotImplementedError

@@ -19,7 +19,7 @@ def status(
     try:
         actorrt.init(address, log_to_driver=False)
     except (ConnectionError, actorrt.exceptions.ActorrtError) as error:
-        raise CommandError(f"no running node was found: {error}") from None
+        raise CommandError(str(error)) from None
     try:
         nodes, total, free = actorrt.nodes(), actorrt.cluster_resources(), actorrt.available_resources()
     finally:

@@ -66,7 +66,14 @@ def create(
     call = _packed(runtime, start, cls.name, args, kwargs)
     mode = "loop" if cls.has_async else "sync"
     spec = ActorSpec(
-        start, cls.blob, dict(options.shape), mode, not exclusive, dict(options.env_vars), bool(options.name)
+        start,
+        cls.blob,
+        dict(options.shape),
+        mode,
+        not exclusive,
+        dict(options.env_vars),
+        runtime.job,
+        bool(options.name),
     )
     if options.detached:
         return _create_detached(runtime, spec, call, title, traits, cls.interface, options)
@@ -153,6 +160,7 @@ def _create_detached(
                 pickle.dumps((title, traits, interface)),
                 spec.env or None,
                 options.get_if_exists,
+                runtime.job,
             )
         )
 

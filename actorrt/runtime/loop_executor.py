@@ -89,6 +89,7 @@ class LoopExecutor(Executor):
         self._constructing: RunningCall | None = None
         self.thread = threading.main_thread()
         runtime.on_blocked = self._blocked
+        runtime.user_loop_is_here = self._is_here
 
     def run(self) -> None:
         """Run the user's loop until the worker ends."""
@@ -120,6 +121,9 @@ class LoopExecutor(Executor):
         """Send the replies that are ready while the user's loop is stuck; from the runtime loop."""
         for link in list(self.runtime.peers.links.values()):
             link.flush()
+
+    def _is_here(self) -> bool:
+        return threading.current_thread() is self.thread
 
     def _blocked(self, blocked: bool) -> None:
         run = running_call.get()

@@ -139,6 +139,8 @@ class Node:
         self.stopped = asyncio.Event()
         self.stopping = False
         self.jobs: dict[int, tuple[JoinDriver, Link]] = {}
+        # Programs whose detached actors may outlive them, by the negative of their job.
+        self.programs: dict[int, JoinDriver] = {}
         self.leases: dict[int, HeldLease] = {}
         self._waiting: deque[Waiting] = deque()
         self._last_lease = 0
@@ -256,6 +258,13 @@ class Node:
                     self.spawn(self.workers.end_job(job, "its program ended"))
 
     # ---- drivers
+
+    def program(self, job: int) -> JoinDriver | None:
+        """The program that workers of `job` should look like; None if it has ended."""
+        if job < 0:
+            return self.programs.get(job)
+        known = self.jobs.get(job)
+        return None if known is None else known[0]
 
     def _join(self, link: Link, driver: JoinDriver) -> Joined:
         self._last_job += 1
@@ -410,8 +419,13 @@ class Node:
             holder = await (await self.head()).ask(ClaimName(start.name, start.namespace, actor, request.info))
             if not holder.yours:
                 return holder
+        # It outlives its program: it runs on workers of a job of its own, which look like the program's.
+        job = -request.job
+        if request.job in self.jobs:
+            self.programs[job] = self.jobs[request.job][0]
+        env = dict(request.env or {})
         spec = ActorSpec(
-            made, request.blob, request.shape, request.mode, request.shared, dict(request.env or {}), True, True
+            made, request.blob, request.shape, request.mode, request.shared, env, job, named=True, detached=True
         )
         record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts)
         if start.name:

@@ -16,18 +16,33 @@ from .supervisor import ActorRecord
 if TYPE_CHECKING:
     from .node import Node
 
-# Detached actors belong to no program: they have workers of a job of their own.
-DETACHED_JOB = 0
+
+class _PoolHost:
+    """A node as a user of shared workers (shared.PoolHost)."""
+
+    def __init__(self, node: Node, job: int) -> None:
+        self._node = node
+        self._job = job
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._node.loop
+
+    @property
+    def peers(self) -> Peers:
+        return self._node.peers
+
+    async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
+        return await self._node.shared_workers(SharedWorkers(want, env or None, self._job))
 
 
 class NodeHost:
-    """A node as the owner of actors (supervisor.Host), and as a user of shared workers (shared.PoolHost)."""
+    """A node as the owner of actors (supervisor.Host)."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._seq = itertools.count(1)
-        self._pools: dict[tuple[tuple[str, str], ...], SharedPool] = {}
-        self.job = DETACHED_JOB
+        self._pools: dict[tuple[int, tuple[tuple[str, str], ...]], SharedPool] = {}
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -47,17 +62,14 @@ class NodeHost:
     async def lease(self, request: LeaseRequest) -> Lease:
         return await self._node.lease(self._node.process, request)
 
-    async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
-        return await self._node.shared_workers(SharedWorkers(want, env or None, self.job))
-
     def return_lease(self, lease: int) -> None:
         self._node.return_lease(lease)
 
-    def shared_pool(self, env: dict[str, str]) -> SharedPool:
-        key = tuple(sorted(env.items()))
+    def shared_pool(self, env: dict[str, str], job: int) -> SharedPool:
+        key = (job, tuple(sorted(env.items())))
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = SharedPool(self, env)
+            pool = self._pools[key] = SharedPool(_PoolHost(self._node, job), env)
         return pool
 
     def kill_worker(self, process: bytes, reason: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.wire import codec
@@ -31,6 +32,8 @@ from .explain import explain_value
 
 if TYPE_CHECKING:
     from .runtime import Runtime
+
+_OWN_CODE: Final = os.path.dirname(__file__)
 
 
 def serialize_result(value: Any, what: str) -> Serialized:
@@ -109,7 +112,7 @@ class Outcomes:
         if isinstance(error, exceptions.TaskError):
             # It came from a call that this one made: its own origin is what matters.
             return Outcome(run.seq, FAILED, [Value(2, error_bytes(error))])
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
         title = None if run.actor is None else run.actor.title
         wrapped = exceptions.TaskError(run.name, os.getpid(), title, text, error)
         data = error_bytes(wrapped)
@@ -122,6 +125,14 @@ class Outcomes:
     @staticmethod
     def no_actor(seq: int) -> AnyMessage:
         return Outcome(seq, NO_ACTOR)
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is not the runtime's own."""
+    found = trace
+    while found is not None and found.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        found = found.tb_next
+    return found or trace
 
 
 def _key(ref: Any) -> tuple[bytes, int] | None:

@@ -205,10 +205,17 @@ class ObjectRef(Generic[T_co]):
         """The value of a ref that is done, without waiting. Raises its error, or GetTimeoutError if it is not done."""
         entry = self._entry
         if entry.state <= PENDING:
-            raise exceptions.GetTimeoutError(f"object {entry.hex()} is not there yet")
+            raise exceptions.GetTimeoutError(f"object {entry.hex()}", 0.0)
         if entry.state == SEGMENT and entry.view is None:
             current.runtime().get([self], None)
         return entry.load()
+
+    def exception(self) -> BaseException | None:
+        """The error of a ref that is done, or None; its value is not looked at. GetTimeoutError if it is not done."""
+        entry = self._entry
+        if entry.state <= PENDING:
+            raise exceptions.GetTimeoutError(f"object {entry.hex()}", 0.0)
+        return entry.error() if entry.state == ERROR else None
 
     def add_done_callback(
         self, callback: Callable[[ObjectRef[T_co]], object], *, loop: asyncio.AbstractEventLoop | None = None

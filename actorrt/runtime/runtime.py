@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("actorrt")
 
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
+SELF_WAIT_CHECK_S: Final = 0.1
 
 
 class Runtime:
@@ -90,6 +91,8 @@ class Runtime:
         self.pid = os.getpid()
         # A worker's executor, which a blocked `get` has to tell.
         self.on_blocked: Callable[[bool], None] | None = None
+        # True in a thread whose block stops the actors of this process.
+        self.user_loop_is_here: Callable[[], bool] = _no
         # In a worker: what its lease gives it, and the actor if it is the only one here.
         self.assigned: dict[str, int] = {}
         self.gpus: list[int] = []
@@ -356,7 +359,7 @@ class Runtime:
         if not self.node.closed:
             self.node.send(ReturnLease(lease))
 
-    def shared_pool(self, env: dict[str, str]) -> SharedPool:
+    def shared_pool(self, env: dict[str, str], job: int = 0) -> SharedPool:
         key = tuple(sorted(env.items()))
         pool = self._shared.get(key)
         if pool is None:
@@ -448,13 +451,13 @@ class Runtime:
             if not entry.add_waiter(gate.arrive):
                 gate.arrive(entry)
         try:
-            self.wait_blocked(gate, timeout, f"{len(entries)} objects" if len(entries) > 1 else "an object")
+            self.wait_blocked(gate, timeout, f"{len(entries)} objects" if len(entries) > 1 else "an object", pending)
         except BaseException:
             for entry in pending:
                 entry.remove_waiter(gate.arrive)
             raise
 
-    def wait_blocked(self, gate: Gate, timeout: float | None, what: str) -> None:
+    def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
         if threading.current_thread() is self.thread:
             raise RuntimeError("the runtime's own thread cannot wait")
@@ -465,11 +468,32 @@ class Runtime:
         if blocked is not None:
             blocked(True)
         try:
-            if not gate.wait(timeout):
+            if not self._wait_watching(gate, timeout, entries):
                 raise exceptions.GetTimeoutError(what, timeout or 0.0)
         finally:
             if blocked is not None:
                 blocked(False)
+
+    def _wait_watching(self, gate: Gate, timeout: float | None, entries: Sequence[Entry]) -> bool:
+        """Wait at a gate; on a worker's own loop look now and then whether it waits for itself."""
+        if not self.user_loop_is_here():
+            return gate.wait(timeout)
+        left = timeout
+        while True:
+            step = SELF_WAIT_CHECK_S if left is None else min(left, SELF_WAIT_CHECK_S)
+            if gate.wait(step):
+                return True
+            if left is not None:
+                left -= step
+                if left <= 0:
+                    return False
+            for entry in entries:
+                call: Call | None = entry.call
+                if call is not None and call.link is not None and call.link.peer == self.process:
+                    raise RuntimeError(
+                        f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give one "
+                        "of the two actors isolated=True"
+                    )
 
     def wait(self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None) -> int:
         """Block until `num_returns` of `refs` are done or the time is over; how many are done."""
@@ -490,7 +514,7 @@ class Runtime:
                 else:
                     gate.arrive(entry)
             with contextlib.suppress(exceptions.GetTimeoutError):
-                self.wait_blocked(gate, timeout, "wait")
+                self.wait_blocked(gate, timeout, "wait", pending)
         finally:
             for entry in waiting:
                 if not entry.done:
@@ -551,6 +575,10 @@ class Runtime:
             call.cancelled()
         elif call.link is not None and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
+
+
+def _no() -> bool:
+    return False
 
 
 def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...

@@ -36,13 +36,11 @@ class Host(Protocol):
     @property
     def peers(self) -> Peers: ...
     @property
-    def job(self) -> int: ...
-    @property
     def closing(self) -> bool: ...
 
     async def lease(self, request: LeaseRequest) -> Lease: ...
     def return_lease(self, lease: int) -> None: ...
-    def shared_pool(self, env: dict[str, str]) -> SharedPool: ...
+    def shared_pool(self, env: dict[str, str], job: int) -> SharedPool: ...
     def kill_worker(self, process: bytes, reason: str) -> None: ...
     async def exit_cause(self, process: bytes) -> tuple[str, bool]: ...
     def spawn_here(self, work: Coroutine[Any, Any, None]) -> None: ...
@@ -56,7 +54,7 @@ _NOTHING = StartActor(0, b"", b"", b"")
 class ActorSpec:
     """What it takes to start an actor, also again."""
 
-    __slots__ = ("blob", "detached", "env", "mode", "named", "shape", "shared", "start")
+    __slots__ = ("blob", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
 
     def __init__(
         self,
@@ -66,6 +64,7 @@ class ActorSpec:
         mode: str,
         shared: bool,
         env: dict[str, str],
+        job: int,
         named: bool = False,
         detached: bool = False,
     ) -> None:
@@ -75,6 +74,8 @@ class ActorSpec:
         self.mode = mode
         self.shared = shared
         self.env = env
+        # Whose workers it runs on.
+        self.job = job
         self.named = named
         self.detached = detached
 
@@ -174,7 +175,7 @@ class Supervisor:
         spec = record.spec
         assert spec is not None
         if spec.shared:
-            pool = self._host.shared_pool(spec.env)
+            pool = self._host.shared_pool(spec.env, spec.job)
             link = pool.pick()
             if link is not None:
                 record.link = link
@@ -203,7 +204,7 @@ class Supervisor:
         host = self._host
         while True:
             try:
-                lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, host.job))
+                lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, spec.job))
             except exceptions.ActorrtError as error:
                 if not host.closing:
                     self.apply(record, Event.UNPLACEABLE, str(error), "being placed")
@@ -291,7 +292,7 @@ class Supervisor:
     def _bury(self, record: ActorRecord) -> None:
         link = record.link
         if link is not None and record.spec is not None and record.spec.shared:
-            self._host.shared_pool(record.spec.env).done(link)
+            self._host.shared_pool(record.spec.env, record.spec.job).done(link)
         record.spec = None
         record.pins = None
         self._tell(record)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.messages import JoinDriver, NodeStopping
+from actorrt.wire.messages import NodeStopping
 
 from .cgroup import Cgroup, OomWatch
 from .link import Link
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Env = tuple[tuple[str, str], ...]
 REMEMBERED_EXITS: Final = 4096
-_NOBODY: Final = JoinDriver(0, "", [], "", "", [], {}, False, False)
 
 
 class Worker:
@@ -126,10 +125,9 @@ class Workers:
 
     async def _fork(self, job: int, mode: str, env: Env, is_shared: bool, cpus: int) -> Worker:
         node = self._node
-        known = node.jobs.get(job)
-        if known is None and job:
+        driver = node.program(job)
+        if driver is None:
             raise exceptions.ActorrtError("its program has ended")
-        driver = _NOBODY if known is None else known[0]
         process = os.urandom(8)
         params = WorkerParams(
             process=process,
@@ -218,7 +216,7 @@ class Workers:
     def idle(self, worker: Worker) -> None:
         if worker.link is None or worker.link.closed or worker.cause or self._node.stopping:
             return
-        if worker.job not in self._node.jobs and worker.job:
+        if self._node.program(worker.job) is None:
             self.kill(worker.process, "its program ended")
             return
         worker.is_idle = True

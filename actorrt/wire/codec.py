@@ -111,5 +111,5 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
         for a in kwargs.values():
             if type(a) not in atoms:
                 return None
-        return pickle.dumps((args, kwargs), _PROTOCOL)
+        return pickle.dumps([args, kwargs], _PROTOCOL)
     return pickle.dumps(args, _PROTOCOL)

@@ -445,6 +445,7 @@ class CreateDetached(Message, tag=84):
     info: bytes
     env: dict[str, str] | None = None
     get_if_exists: bool = False
+    job: int = 0
 
 
 class JoinNode(Message, tag=85):

@@ -1,0 +1,116 @@
+"""Structured concurrency over processes: a group whose children never outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from actorrt import exceptions
+
+from . import current
+from .references import ObjectRef
+from .runtime import entry_of
+
+T = TypeVar("T")
+
+
+class TaskGroup:
+    """`async with TaskGroup() as group:` leaving it waits for all its children.
+
+    `group.start(ref)` adds a call: `group.start(f.remote(1))`. If a child fails, or the body raises, the others are
+    cancelled on whatever process they run, and their `finally` blocks have run when the group is left. The errors of
+    children come as an ExceptionGroup, as with asyncio.TaskGroup; a cancellation of the body stays a cancellation.
+    """
+
+    def __init__(self) -> None:
+        self._children: list[ObjectRef[Any]] = []
+        self._open = False
+        self._changed: asyncio.Event | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._failed = False
+        self._aborted_body = False
+
+    async def __aenter__(self) -> Self:
+        if self._changed is not None:
+            raise RuntimeError("a TaskGroup can be entered once")
+        self._changed = asyncio.Event()
+        self._task = asyncio.current_task()
+        self._open = True
+        return self
+
+    def start(self, ref: ObjectRef[T]) -> ObjectRef[T]:
+        """Add a call to the group, and give its ref back. Raises RuntimeError once the group is being left."""
+        if not self._open or self._changed is None:
+            current.runtime().cancel(entry_of(ref), False, True)
+            raise RuntimeError("the TaskGroup is not open: the call was cancelled")
+        self._children.append(ref)
+        ref.add_done_callback(self._child_done)
+        return ref
+
+    def _child_done(self, ref: ObjectRef[Any]) -> None:
+        assert self._changed is not None
+        self._changed.set()
+        error = ref.exception()
+        if error is None or isinstance(error, exceptions.TaskCancelledError) or self._failed:
+            return
+        self._failed = True
+        self._cancel_children()
+        # The body waits for something else, perhaps for ever: it is told, as in asyncio.TaskGroup.
+        if self._open and self._task is not None and not self._task.done():
+            self._aborted_body = True
+            self._task.cancel()
+
+    def _cancel_children(self) -> None:
+        runtime = current.runtime()
+        for child in self._children:
+            if not child.done():
+                runtime.cancel(entry_of(child), False, True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._open = False
+        task = self._task
+        assert task is not None
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if self._aborted_body and cancelled and task.uncancel() == 0:
+            error, cancelled = None, False
+        if error is not None:
+            self._cancel_children()
+        interrupted = await self._join()
+        errors = self._errors()
+        if interrupted and not cancelled:
+            raise asyncio.CancelledError
+        if cancelled:
+            return False
+        if error is not None:
+            if not isinstance(error, Exception):
+                return False
+            errors.insert(0, error)
+        if errors:
+            raise ExceptionGroup("errors in a TaskGroup", errors) from None
+        return False
+
+    async def _join(self) -> bool:
+        """Wait for every child, also while being cancelled; True if that happened."""
+        assert self._changed is not None
+        interrupted = False
+        while not all(child.done() for child in self._children):
+            self._changed.clear()
+            if all(child.done() for child in self._children):
+                break
+            try:
+                await self._changed.wait()
+            except asyncio.CancelledError:
+                interrupted = True
+                self._cancel_children()
+        return interrupted
+
+    def _errors(self) -> list[Exception]:
+        found: list[Exception] = []
+        for child in self._children:
+            error = child.exception()
+            if isinstance(error, Exception) and not isinstance(error, exceptions.TaskCancelledError):
+                found.append(error)
+        return found
