@@ -15,6 +15,9 @@ NumReturns = int | Literal["streaming"]
 PRECISION: Final = 10_000
 """Resources are counted in whole units of 1/10000, so that adding and taking away never drifts."""
 
+MOST: Final = 10**14
+"""No amount is larger, so that its units are numbers of 64 bits."""
+
 _OF_THEIR_OWN: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 
@@ -68,14 +71,23 @@ def one_of(*allowed: str) -> Check:
 
 
 def amount(name: str, value: Any) -> float:
+    wanted = f"a number from 0 to {MOST:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong_type(name, "a number >= 0", value)
-    if not 0 <= value < float("inf"):
-        raise wrong_value(name, "a number >= 0", value)
+        raise wrong_type(name, wanted, value)
+    if not 0 <= value <= MOST:
+        raise wrong_value(name, wanted, value)
     units = value * PRECISION
-    if abs(units - round(units)) > 1e-6 * max(1.0, units):
+    if abs(units - round(units)) > 1e-6 * max(1.0, units) or (value and not round(units)):
         raise wrong_value(name, f"a multiple of {1 / PRECISION:g}", value)
     return float(value)
+
+
+def size(name: str, value: Any) -> int:
+    """Bytes."""
+    checked: int = whole(0)(name, value)
+    if checked > MOST:
+        raise wrong_value(name, f"at most {MOST:g} bytes", value)
+    return checked
 
 
 def gpus(name: str, value: Any) -> float:

@@ -154,7 +154,7 @@ def parse_method_options(
 _COMMON: Final[Mapping[str, Check]] = {
     "num_cpus": check.amount,
     "num_gpus": check.gpus,
-    "memory": check.whole(0),
+    "memory": check.size,
     "resources": check.resources,
     "name": check.text,
     "runtime_env": check.environment,

@@ -156,7 +156,7 @@ def test_what_every_actor_has_is_called_by_either_name(runtime: FakeRuntime) -> 
         (lambda: cast(Any, remote)(5), "remote takes a function or a class, not 5 of type int"),
         (lambda: cast(Any, remote)(untyped), "remote takes a function or a class, not RemoteFunction(double)"),
         (lambda: cast(Any, method)(5), "method takes a function in the body of a class, not 5 of type int"),
-        (lambda: untyped.options(num_cpus="1"), "num_cpus must be a number >= 0, not '1' of type str"),
+        (lambda: untyped.options(num_cpus="1"), "num_cpus must be a number from 0 to 1e+14, not '1' of type str"),
     ],
 )
 def test_a_wrong_use_is_a_type_error_that_says_how(call: Any, text: str) -> None:
