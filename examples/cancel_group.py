@@ -32,8 +32,8 @@ async def main() -> None:
         try:
             async with actorrt.TaskGroup() as group:
                 for library in libraries:
-                    group.create_task(library.look_for.remote("On Nature"))
-                group.create_task(ask_the_censor.remote("On Nature"))
+                    group.start(library.look_for.remote("On Nature"))
+                group.start(ask_the_censor.remote("On Nature"))
         except* PermissionError as errors:
             print("no answer:", errors.exceptions[0])
 

@@ -5,7 +5,7 @@ Nothing here unpickles user code; only replicas do.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from .options import DeploymentOptions
@@ -23,16 +23,18 @@ class DeploymentId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """`code` is the pickled (callable, args, kwargs); `version` changes if replicas have to be replaced for an update,
-    `config_version` if it is enough to tell those that run."""
+    """`code` is the pickled (callable, args, kwargs), `config` the pickled user_config, which `options` lacks.
+
+    `version` changes if replicas have to be replaced for an update, `config_version` if it is enough to tell those that
+    run.
+    """
 
     id: DeploymentId
     options: DeploymentOptions
     code: bytes
+    config: bytes
     version: str
     config_version: str
-    # Is the callable an ASGI application, or does it take requests and calls?
-    asgi: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,14 @@ class ApplicationSpec:
     deployments: tuple[DeploymentSpec, ...]
 
 
-def make_spec(
-    app: str, name: str, options: DeploymentOptions, code: bytes, config: bytes, asgi: bool = False
-) -> DeploymentSpec:
-    """`config` is the pickled user_config; it is compared, and sent to replicas as it is."""
+def make_spec(app: str, name: str, options: DeploymentOptions, code: bytes, config: bytes) -> DeploymentSpec:
+    """The spec with its versions; they follow from the contents alone."""
     restart = hashlib.blake2b(code, digest_size=8)
     restart.update(repr(_sorted(options.actor_options)).encode())
     light = hashlib.blake2b(config, digest_size=8)
-    light.update(repr((options.max_ongoing_requests,)).encode())
-    return DeploymentSpec(DeploymentId(app, name), options, code, restart.hexdigest(), light.hexdigest(), asgi)
+    light.update(repr(options.max_ongoing_requests).encode())
+    options = replace(options, user_config=None)
+    return DeploymentSpec(DeploymentId(app, name), options, code, config, restart.hexdigest(), light.hexdigest())
 
 
 def _sorted(value: object) -> object:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,9 +180,21 @@ class Server:
             if found := re.search(r"http://\S+", line):
                 self.url = found[0].rstrip("/")
                 break
+        self._said_more = threading.Condition()
         # Somebody has to read on, else a talkative replica would stand still on a full pipe.
-        self._reader = threading.Thread(target=self.said.extend, args=(process.stderr,))
+        self._reader = threading.Thread(target=self._read, args=(process.stderr,))
         self._reader.start()
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            with self._said_more:
+                self.said.append(line)
+                self._said_more.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        """Until it has said this on stderr."""
+        with self._said_more:
+            self._said_more.wait_for(lambda: any(text in line for line in self.said))
 
     def wait(self) -> int:
         code = self.process.wait()

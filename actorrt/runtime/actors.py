@@ -6,6 +6,7 @@ runs in the caller's thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import weakref
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.wire import codec
-from actorrt.wire.messages import ActorAt, ActorCall, BorrowActor, UnborrowActor, WhereIs
+from actorrt.wire.messages import NOW, ActorAt, ActorCall, BorrowActor, UnborrowActor, WhereIs
 
 from . import current
 from .calls import Call, fill_slots, when_resolved
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
 WINDOW: Final = 1024
+PLACED_TIMEOUT_S: Final = 1.0
 
 
 class Traits:
@@ -301,6 +303,18 @@ class Actors:
         finally:
             client.locating = False
         self._advance(client)
+
+    async def placed_at(self, client: ActorClient) -> bytes:
+        """The worker that an actor was given, though it may still be starting; empty if that is not known."""
+        if client.record is not None:
+            return client.record.link.peer if client.record.link is not None else b""
+        try:
+            async with asyncio.timeout(PLACED_TIMEOUT_S):
+                owner = await self._runtime.peers.link_to(client.actor[:8])
+                at: ActorAt = await owner.ask(WhereIs(client.actor, NOW))
+        except (exceptions.ActorrtError, TimeoutError):
+            return b""
+        return at.worker
 
     def moved(self, record: ActorRecord) -> None:
         """An actor that this process owns was started somewhere, or is dead."""

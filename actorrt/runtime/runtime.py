@@ -489,11 +489,17 @@ class Runtime:
                     return False
             for entry in entries:
                 call: Call | None = entry.call
-                if call is not None and call.link is not None and call.link.peer == self.process:
+                if call is not None and self.call_sync(self._runs_here(call)):
                     raise RuntimeError(
                         f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give one "
                         "of the two actors isolated=True"
                     )
+
+    async def _runs_here(self, call: Call) -> bool:
+        """True if a call waits for this very process."""
+        if call.link is not None:
+            return call.link.peer == self.process
+        return isinstance(call.target, ActorClient) and await self.actors.placed_at(call.target) == self.process
 
     def wait(self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None) -> int:
         """Block until `num_returns` of `refs` are done or the time is over; how many are done."""

@@ -15,12 +15,13 @@ The calls may come from any thread; none waits for a peer. Which objects live ho
 from __future__ import annotations
 
 import bisect
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -56,17 +57,23 @@ class State(Enum):
     CLOSED = auto()
 
 
+# With an object that the node holds, or without any: what can be let go of at once.
+_IDLE: Final = frozenset({State.ADOPTED, State.POOLED})
+
+
 class Segment:
     """A segment that this process created: `size` bytes of memory, whichever object is in it."""
 
-    __slots__ = ("fd", "is_new", "kept", "mapping", "recalled", "serial", "size", "state")
+    __slots__ = ("fd", "inode", "is_new", "kept", "mapping", "recalled", "serial", "size", "state")
 
     def __init__(self, serial: int, fd: int, size: int) -> None:
         self.serial = serial
         self.fd = fd
+        self.inode = os.fstat(fd).st_ino
         self.size = size
         self.mapping: WritableMapping | None = None
         self.state = State.FILLING
+        # The node has never had it.
         self.is_new = True
         self.kept = True
         self.recalled = False
@@ -93,16 +100,22 @@ def size_for(length: int) -> int:
 
 
 class SegmentWriter:
-    """The segments that this process created and still holds. `limit` is the node's, for the text of errors."""
+    """The segments that this process created and still holds, at most `keep` of them for long.
 
-    def __init__(self, limit: int, *, keep: int = KEEP) -> None:
+    `let_go(serial)` is called when the node has to be told that one is held no more; it must not call back in here.
+    `limit` is the node's, for the text of errors.
+    """
+
+    def __init__(self, limit: int, let_go: Callable[[int], object], *, keep: int = KEEP) -> None:
         self._limit = limit
+        self._report = let_go
         self._keep = keep
         self._lock = threading.Lock()
         self._closed = False
         self._serial = 0
-        # In the order in which they were filled last.
+        # Those that were filled longest ago come first.
         self._held: dict[int, Segment] = {}
+        # (size, serial), in order.
         self._pool: list[tuple[int, int]] = []
 
     # -- from the thread that puts
@@ -133,78 +146,77 @@ class SegmentWriter:
     def fill(self, segment: Segment, data: bytes | memoryview, buffers: Sequence[memoryview]) -> Sealed:
         """Write an object: the pickle alone if it has no buffers, else a container (see wire/container.py).
 
-        Raises ObjectStoreFullError; the segment has been given back then. The node is to be told of what is returned,
-        and then `adopted` or `refused` to be called.
+        The node is to be told of what is returned, and then `adopted` or `refused` to be called. Raises
+        ObjectStoreFullError, or RuntimeError after `close`; the segment has been abandoned then.
         """
         parts, length = _parts(data, buffers)
         try:
-            self._write(segment, parts)
-            inode = os.fstat(segment.fd).st_ino
+            _write(segment, parts)
         except BaseException as error:
             self.abandon(segment)
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
                 raise self._full(length, error) from error
             raise
         with self._lock:
-            segment.state = State.SEALED
-            segment.kept = not segment.recalled and not self._closed
-            del self._held[segment.serial]
-            self._held[segment.serial] = segment
-            return Sealed(segment.serial, segment.size, length, segment.kept, segment.fd, inode)
+            if not self._closed:
+                segment.state = State.SEALED
+                segment.kept = not segment.recalled
+                del self._held[segment.serial]
+                self._held[segment.serial] = segment
+                return Sealed(segment.serial, segment.size, length, segment.kept, segment.fd, segment.inode)
+        self.abandon(segment)
+        raise RuntimeError("the process is shutting down")
 
-    def abandon(self, segment: Segment) -> list[int]:
-        """Nothing was put into a segment that was taken or created. Like all below, says what was let go of."""
+    def abandon(self, segment: Segment) -> None:
+        """Nothing was put into a segment that was taken or created."""
         with self._lock:
-            if segment.is_new:
-                self._let_go(segment)
-                return []
-            return self._pooled(segment)
+            gone = [self._forget(segment)] if segment.is_new else self._into_pool(segment)
+        self._dispose(gone)
 
-    # -- as the node answers; each returns the serials of segments that the node is to be told were let go of
+    # -- as the node answers
 
-    def adopted(self, serial: int) -> list[int]:
+    def adopted(self, serial: int) -> None:
         """The node has its own descriptor of a segment that was sealed."""
+        gone: list[Segment] = []
         with self._lock:
             segment = self._held.get(serial)
             if segment is None or segment.state is not State.SEALED:
-                return []
+                return
             segment.state = State.ADOPTED
             segment.is_new = False
-            if not segment.kept:
-                self._let_go(segment)
-                return []
-            if segment.recalled:
-                self._let_go(segment)
-                return [serial]
-            return self._let_go_of_surplus()
+            if segment.recalled or not segment.kept:
+                gone.append(self._forget(segment))
+            if len(self._held) > self._keep:
+                surplus = next((one for one in self._held.values() if one.state in _IDLE), None)
+                if surplus is not None:
+                    gone.append(self._forget(surplus))
+        self._dispose(gone)
 
     def refused(self, serial: int) -> None:
         """The node did not take a segment that was sealed; what was put into it is lost."""
         with self._lock:
             segment = self._held.get(serial)
-            if segment is not None and segment.state is State.SEALED:
-                self._let_go(segment)
+            gone = [self._forget(segment)] if segment is not None and segment.state is State.SEALED else []
+        self._dispose(gone)
 
-    def returned(self, serial: int) -> list[int]:
+    def returned(self, serial: int) -> None:
         """Nobody uses the object in a segment any more."""
         with self._lock:
             segment = self._held.get(serial)
             # It may have been let go of meanwhile.
-            if segment is None or segment.state is not State.ADOPTED:
-                return []
-            return self._pooled(segment)
+            gone = self._into_pool(segment) if segment is not None and segment.state is State.ADOPTED else []
+        self._dispose(gone)
 
-    def recalled(self, serial: int) -> list[int]:
-        """The node needs the memory. What is being filled or not adopted yet is let go of afterwards."""
+    def recalled(self, serial: int) -> None:
+        """The node needs the memory. What is being filled, or not adopted yet, is let go of afterwards."""
+        gone: list[Segment] = []
         with self._lock:
             segment = self._held.get(serial)
-            if segment is None:
-                return []
-            segment.recalled = True
-            if segment.state in (State.FILLING, State.SEALED):
-                return []
-            self._let_go(segment)
-            return [serial]
+            if segment is not None:
+                segment.recalled = True
+                if segment.state in _IDLE:
+                    gone.append(self._forget(segment))
+        self._dispose(gone)
 
     def locate(self, serial: int, length: int) -> Location | None:
         """Where this process itself may read a segment that it still holds, without asking the node where it is.
@@ -213,17 +225,17 @@ class SegmentWriter:
         """
         with self._lock:
             segment = self._held.get(serial)
-            if segment is None or segment.state is State.FILLING:
+            if segment is None or segment.state not in (State.SEALED, State.ADOPTED):
                 return None
-            return Location(f"/proc/self/fd/{segment.fd}", os.fstat(segment.fd).st_ino, length)
+            return Location(f"/proc/self/fd/{segment.fd}", segment.inode, length)
 
     def close(self) -> None:
-        """Give everything back. What is being filled in another thread goes when that is done."""
+        """Give everything back, without telling the node. What is being filled goes when that is done."""
         with self._lock:
             self._closed = True
-            for segment in tuple(self._held.values()):
-                if segment.state is not State.FILLING:
-                    self._let_go(segment)
+            gone = [self._forget(one) for one in tuple(self._held.values()) if one.state is not State.FILLING]
+        for segment in gone:
+            _close(segment)
 
     def statistics(self) -> dict[str, int]:
         """Segments and bytes that are held, and how many of these are free to be filled."""
@@ -235,58 +247,56 @@ class SegmentWriter:
                 "pooled_bytes": sum(size for size, _ in self._pool),
             }
 
-    # -- with the lock held
+    # -- with the lock held; what is to be disposed of afterwards
 
-    def _pooled(self, segment: Segment) -> list[int]:
+    def _into_pool(self, segment: Segment) -> list[Segment]:
         if segment.recalled or self._closed:
-            self._let_go(segment)
-            return [segment.serial]
+            return [self._forget(segment)]
         segment.state = State.POOLED
         bisect.insort(self._pool, (segment.size, segment.serial))
         return []
 
-    def _let_go_of_surplus(self) -> list[int]:
-        """The oldest go first; those in the pool before those with an object, which may be back soon."""
-        gone: list[int] = []
-        while len(self._held) - len(gone) > self._keep:
-            able = (
-                segment
-                for state in (State.POOLED, State.ADOPTED)
-                for segment in self._held.values()
-                if segment.state is state
-            )
-            segment = next(able, None)
-            if segment is None:
-                break
-            self._let_go(segment)
-            gone.append(segment.serial)
-        return gone
-
-    def _let_go(self, segment: Segment) -> None:
+    def _forget(self, segment: Segment) -> Segment:
         if segment.state is State.POOLED:
             self._pool.remove((segment.size, segment.serial))
         segment.state = State.CLOSED
         del self._held[segment.serial]
-        if segment.mapping is not None:
-            segment.mapping.close()
-        os.close(segment.fd)
+        return segment
 
-    # -- without it
+    # -- without it, since to unmap takes a while
 
-    def _write(self, segment: Segment, parts: list[tuple[int, memoryview]]) -> None:
-        mapping = segment.mapping
-        if mapping is None:
-            mapping = _map(segment)
-        if mapping is None:
-            for offset, part in parts:
-                _pwrite(segment.fd, offset, part)
-            return
-        segment.mapping = mapping
-        for offset, part in parts:
-            mapping.write(offset, part)
+    def _dispose(self, gone: Iterable[Segment]) -> None:
+        for segment in gone:
+            _close(segment)
+            # What the node never had, or was told is not kept, it does not wait for.
+            if segment.kept and not segment.is_new:
+                self._report(segment.serial)
 
     def _full(self, length: int, error: OSError) -> ObjectStoreFullError:
         return ObjectStoreFullError(length, self._limit, error.strerror or str(error))
+
+
+def _close(segment: Segment) -> None:
+    if segment.mapping is not None:
+        segment.mapping.close()
+    os.close(segment.fd)
+
+
+def _write(segment: Segment, parts: list[tuple[int, memoryview]]) -> None:
+    if segment.mapping is None:
+        segment.mapping = _map(segment)
+    if segment.mapping is not None:
+        for offset, part in parts:
+            segment.mapping.write(offset, part)
+        return
+    end = 0
+    for offset, part in parts:
+        _pwrite(segment.fd, offset, part)
+        end = offset + part.nbytes
+    # No hole is left for the next object to be copied into.
+    end = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
+    if segment.is_new and end < segment.size:
+        os.posix_fallocate(segment.fd, end, segment.size - end)
 
 
 def _parts(data: bytes | memoryview, buffers: Sequence[memoryview]) -> tuple[list[tuple[int, memoryview]], int]:
@@ -301,16 +311,18 @@ def _parts(data: bytes | memoryview, buffers: Sequence[memoryview]) -> tuple[lis
 
 
 def _map(segment: Segment) -> WritableMapping | None:
-    """A mapping whose pages are all there, if it is worth while; else the segment is written by `pwrite`."""
-    if segment.is_new:
-        if segment.size < HUGE_PAGE:
-            return None
-        mapping = WritableMapping(segment.fd, segment.size)
-        if mapping.allocate(segment.fd):
-            return mapping
-        mapping.close()
+    """A mapping whose pages are all there, if it is to be had; else the segment is written by `pwrite`."""
+    if segment.is_new and segment.size < HUGE_PAGE:
         return None
-    return WritableMapping(segment.fd, segment.size, populate=True)
+    try:
+        mapping = WritableMapping(segment.fd, segment.size, populate=not segment.is_new)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        if not segment.is_new or mapping.allocate(segment.fd):
+            return mapping
+    mapping.close()
+    return None
 
 
 def _pwrite(fd: int, offset: int, part: memoryview) -> None:

@@ -14,6 +14,7 @@ from actorrt import exceptions
 from actorrt.core.lifecycle import Action, Event, Lifecycle, State
 from actorrt.wire.messages import (
     FAILED,
+    NOW,
     ActorAt,
     Define,
     Lease,
@@ -375,6 +376,8 @@ class Supervisor:
             record = self.records.get(actor)
             if record is None:
                 return ActorAt(b"", 0, "it has ended", "idle")
+            if seen == NOW and record.state is not State.DEAD:
+                return ActorAt(b"" if record.link is None else record.link.peer, record.life.incarnation)
             if record.state is State.DEAD or (record.state is State.ALIVE and record.life.incarnation > seen):
                 return record.where()
             future: asyncio.Future[None] = self._host.loop.create_future()

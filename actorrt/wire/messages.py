@@ -31,6 +31,8 @@ STREAM_END: Final = 4
 NO_ACTOR: Final = 5
 
 UNLIMITED: Final = -1
+# In WhereIs: answer at once, with the place that it was given, though it may not have started there.
+NOW: Final = -2
 
 type_ref = tuple[bytes, int]
 
