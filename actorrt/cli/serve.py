@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -51,14 +51,22 @@ def serve(
 
     Ctrl-C lets running requests end and stops; Ctrl-C twice stops at once. Nothing is left running either way.
     """
-    targets.split(target)
+    module, _ = targets.split(target)
+    targets.look_in(app_dir)
     if not route_prefix.startswith("/"):
         raise CommandError(f"--route-prefix {route_prefix}: it must start with a /", WRONG_USE)
     _check_port(host, port)
     stop = _StopSignals()
     try:
         with Progress() as progress:
-            url = _start(progress, target, host, port, app_dir, name, route_prefix, access_log)
+            progress.step("starting the node")
+            actorrt.init()
+            options = actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log)
+            actorrt.serve.start(http_options=options)
+            progress.step(f"importing {module}")
+            app = targets.load(target)
+            progress.step(f"starting the deployments of {target}")
+            url = _run(app, name, route_prefix)
             progress.line(f"serving {target} on {url}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
         print("stopping: running requests may end, new ones are refused", file=sys.stderr, flush=True)
@@ -67,6 +75,18 @@ def serve(
         raise typer.Exit(INTERRUPTED) from None
     finally:
         actorrt.shutdown()
+
+
+def _run(app: actorrt.serve.Application[Any], name: str, route_prefix: str) -> str:
+    """Its URL, once the proxy answers for it."""
+    try:
+        actorrt.serve.run(app, name=name, route_prefix=route_prefix)
+    except (TypeError, ValueError) as error:
+        raise CommandError(str(error), WRONG_USE) from None
+    except actorrt.exceptions.ActorrtError as error:
+        raise CommandError(str(error)) from None
+    (proxy,) = actorrt.serve.status().proxies
+    return proxy + route_prefix
 
 
 def _check_port(host: str, port: int) -> None:
@@ -122,5 +142,3 @@ class _StopSignals:
         """Until someone asks to stop."""
         self._serving = True
         os.read(self._read, 1)
-def _start(*_):
-    raise NotImplementedError

@@ -37,7 +37,9 @@ def _table(nodes: list[dict[str, Any]], total: dict[str, float], free: dict[str,
         for node in nodes
     ]
     lines += ["", f"{'resource':<18} {'free':>12} of {'total':>12}"]
-    lines += [f"{name:<18} {_amount(name, free.get(name, 0))} of {_amount(name, total[name])}" for name in sorted(total)]
+    lines += [
+        f"{name:<18} {_amount(name, free.get(name, 0))} of {_amount(name, total[name])}" for name in sorted(total)
+    ]
     return "\n".join(lines)
 
 

@@ -33,13 +33,17 @@ def split(target: str) -> tuple[str, str]:
     return module, graph
 
 
-def load(target: str, app_dir: Path) -> actorrt.serve.Application[Any]:
-    """Import the module, from `app_dir` before anywhere else, and return its graph. Raises CommandError."""
-    module_name, graph = split(target)
+def look_in(app_dir: Path) -> None:
+    """Import from this folder before anywhere else, here and in the workers of a node that is started later."""
     if not app_dir.is_dir():
         raise CommandError(f"--app-dir {app_dir}: there is no such folder", WRONG_USE)
     sys.path.insert(0, str(app_dir.resolve()))
-    module = _import(module_name, app_dir)
+
+
+def load(target: str) -> actorrt.serve.Application[Any]:
+    """Import the module and return its graph. Raises CommandError."""
+    module_name, graph = split(target)
+    module = _import(module_name)
     found: Any = module
     for name in graph.split("."):
         try:
@@ -49,14 +53,14 @@ def load(target: str, app_dir: Path) -> actorrt.serve.Application[Any]:
     return _as_application(found, target, graph)
 
 
-def _import(name: str, app_dir: Path) -> ModuleType:
+def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # Either the module that was asked for, or one that it imports in turn.
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise CommandError(
-                f"there is no module {error.name!r} in {app_dir.resolve()} or on sys.path; "
+                f"there is no module {error.name!r} in {sys.path[0]} or elsewhere on sys.path; "
                 "--app-dir names the folder to look in",
                 WRONG_USE,
             ) from None

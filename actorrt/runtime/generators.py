@@ -189,6 +189,18 @@ class ObjectRefGenerator(Generic[T_co]):
         """A ref of the end, which does not lift the limit on items ahead."""
         return ObjectRef(self._call.entry)
 
+    def add_done_callback(
+        self,
+        callback: Callable[[ObjectRefGenerator[T_co]], object],
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        here: bool = False,
+    ) -> None:
+        """Have `callback(generator)` called once the producer has ended; where, as for `ObjectRef.add_done_callback`."""
+        waiter = references.callback_waiter(partial(callback, self), loop, here)
+        if not self._call.entry.add_waiter(waiter):
+            waiter(self._call.entry)
+
     def completed(self) -> ObjectRef[None]:
         """A ref of the end: done when the producer has ended. Waiting for it lifts the limit on items ahead."""
         self._stream.open_window()

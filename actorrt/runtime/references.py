@@ -120,16 +120,18 @@ class LoopBridge:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due: deque[Callable[[], None]] = deque()
+        self._due: deque[Callable[[], object]] = deque()
         self._woken = False
 
-    def call(self, callback: Callable[[], None], _: object = None) -> None:
+    def call(self, callback: Callable[[], object], _: object = None) -> None:
         self._due.append(callback)
         if not self._woken:
             self._woken = True
-            # A loop that is closed has nobody left who waits.
-            with contextlib.suppress(RuntimeError):
+            try:
                 self._loop.call_soon_threadsafe(self._run)
+            except RuntimeError:
+                # The loop is closed: what is due is done here.
+                self._run()
 
     def complete(self, future: asyncio.Future[None], _: object = None) -> None:
         self.call(partial(_complete, future))
@@ -142,7 +144,8 @@ class LoopBridge:
 
 
 def _complete(future: asyncio.Future[None]) -> None:
-    if not future.done():
+    # A future of a loop that is closed has nobody left who waits.
+    if not future.done() and not future.get_loop().is_closed():
         future.set_result(None)
 
 
@@ -218,19 +221,21 @@ class ObjectRef(Generic[T_co]):
         return entry.error() if entry.state == ERROR else None
 
     def add_done_callback(
-        self, callback: Callable[[ObjectRef[T_co]], object], *, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        callback: Callable[[ObjectRef[T_co]], object],
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        here: bool = False,
     ) -> None:
         """Have `callback(ref)` called once the value is there.
 
-        It runs on `loop`, or on the caller's running loop if there is one; without either, on the runtime's thread,
-        where it must not block. All that is due on one loop after one batch of messages shares one wake-up.
+        It runs on `loop`, or on the caller's running loop if there is one. Without either, with `here=True`, or where
+        that loop is closed by then, it runs on the runtime's own thread and must not block. All that is due on one loop
+        after one batch of messages shares one wake-up.
         """
-        if loop is None:
-            with contextlib.suppress(RuntimeError):
-                loop = asyncio.get_running_loop()
-        entry = self._entry
         run = partial(callback, self)
-        waiter: Waiter = _ignoring(run) if loop is None else partial(bridge_to(loop).call, run)
+        waiter = callback_waiter(run, loop, here)
+        entry = self._entry
         if entry.state == REMOTE:
             current.runtime().request(entry)
         if not entry.add_waiter(waiter):
@@ -281,6 +286,16 @@ class ObjectRef(Generic[T_co]):
         entry = self._entry
         runtime.export(entry, collected=codec.note_ref(self))
         return _rebuild, (entry.owner, entry.seq)
+
+
+def callback_waiter(run: Callable[[], object], loop: asyncio.AbstractEventLoop | None, here: bool) -> Waiter:
+    """A waiter that calls `run` where `add_done_callback` says."""
+    if here:
+        return _ignoring(run)
+    if loop is None:
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+    return _ignoring(run) if loop is None else partial(bridge_to(loop).call, run)
 
 
 def _ignoring(run: Callable[[], object]) -> Waiter:
