@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from queue import Empty, Full
@@ -24,6 +25,8 @@ class _Items(Actor):
 
     def __init__(self, maxsize: int) -> None:
         self._items: asyncio.Queue[Any] = asyncio.Queue(maxsize)
+        # Items that had left already: they are the oldest. Nobody waits while there are any.
+        self._given_back: deque[Any] = deque()
 
     @method(concurrency_group="put")
     async def put(self, item: Any, timeout: float | None) -> None:
@@ -35,6 +38,8 @@ class _Items(Actor):
 
     @method(concurrency_group="get")
     async def get(self, timeout: float | None) -> Any:
+        if self._given_back:
+            return self._given_back.popleft()
         try:
             async with asyncio.timeout(timeout):
                 return await self._items.get()
@@ -42,23 +47,32 @@ class _Items(Actor):
             raise Empty from None
 
     @method
+    def give_back(self, item: Any) -> None:
+        if self._items.empty():
+            self._items.put_nowait(item)
+        else:
+            self._given_back.append(item)
+
+    @method
     def put_nowait(self, items: list[Any]) -> None:
         """All of them or none."""
-        if self._items.maxsize > 0 and self._items.qsize() + len(items) > self._items.maxsize:
-            raise Full(f"{len(items)} do not fit: {self._items.qsize()} of {self._items.maxsize} places are taken")
+        maxsize, size = self._items.maxsize, self.size()
+        if 0 < maxsize < size + len(items):
+            raise Full(f"{len(items)} do not fit: {size} of {maxsize} places are taken")
         for item in items:
             self._items.put_nowait(item)
 
     @method
     def get_nowait(self, count: int) -> list[Any]:
         """So many or none."""
-        if self._items.qsize() < count:
-            raise Empty(f"{count} are asked for and {self._items.qsize()} there")
-        return [self._items.get_nowait() for _ in range(count)]
+        if self.size() < count:
+            raise Empty(f"{count} are asked for and {self.size()} there")
+        first = [self._given_back.popleft() for _ in range(min(count, len(self._given_back)))]
+        return first + [self._items.get_nowait() for _ in range(count - len(first))]
 
     @method
     def size(self) -> int:
-        return self._items.qsize()
+        return self._items.qsize() + len(self._given_back)
 
 
 _Remote = remote(concurrency_groups=_GROUPS)(_Items)
@@ -68,7 +82,7 @@ class Queue(Generic[T]):
     """A queue of at most `maxsize` items (0: any number). It travels to tasks and actors and is the same there.
 
     Blocking methods are for sync code, `put_async` and `get_async` for coroutines. Times are seconds. An item that is
-    on its way to a taker who is cancelled is lost.
+    on its way to a taker who is cancelled goes back to the front.
     """
 
     def __init__(self, maxsize: int = 0, actor_options: Mapping[str, Any] | None = None) -> None:
@@ -91,15 +105,31 @@ class Queue(Generic[T]):
     async def put_async(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """`put` for coroutines."""
         if block:
-            await _or_cancel(self.actor.put.remote(item, _checked(timeout)))
+            ref = self.actor.put.remote(item, _checked(timeout))
+            try:
+                await ref
+            except asyncio.CancelledError:
+                cancel(ref)
+                raise
         else:
             await self.actor.put_nowait.remote([item])
 
     async def get_async(self, block: bool = True, timeout: float | None = None) -> T:
         """`get` for coroutines."""
         if block:
-            return await _or_cancel(self.actor.get.remote(_checked(timeout)))
+            ref = self.actor.get.remote(_checked(timeout))
+            try:
+                return await ref
+            except asyncio.CancelledError:
+                cancel(ref)
+                ref.add_done_callback(self._give_back)
+                raise
         return (await self.actor.get_nowait.remote(1))[0]
+
+    def _give_back(self, ref: ObjectRef[Any]) -> None:
+        # Without a value nothing was taken.
+        with suppress(Exception):
+            self.actor.give_back.remote(ref.peek())
 
     def put_nowait(self, item: T) -> None:
         self.put(item, block=False)
@@ -144,11 +174,3 @@ def _checked(timeout: float | None) -> float | None:
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be None or at least 0, not {timeout}")
     return timeout
-
-
-async def _or_cancel(ref: ObjectRef[T]) -> T:
-    try:
-        return await ref
-    except asyncio.CancelledError:
-        cancel(ref)
-        raise
