@@ -215,7 +215,12 @@ _INIT: Final[Mapping[str, Check]] = {
     "log_to_driver": check.boolean,
     "runtime_env": check.environment,
     "include_dashboard": check.off_only("there is no dashboard"),
+    "dashboard_host": check.not_yet("there is no dashboard"),
+    "dashboard_port": check.not_yet("there is no dashboard"),
     "labels": check.not_yet("nodes have no labels"),
+    "logging_level": check.not_yet("the variable ACTORRT_LOG_LEVEL sets it"),
+    "logging_config": check.not_yet("logs are plain text"),
+    "job_config": check.not_yet("runtime_env is an option of init itself"),
 }
 _TASK_DECORATOR_ONLY: Final = frozenset({"max_calls"})
 _ACTOR_DECORATOR_ONLY: Final = frozenset({"concurrency_groups"})
