@@ -1,8 +1,73 @@
 """Serve: deployments, replicas and an HTTP proxy on top of actorrt's public names.
 
-The code lies in `serve/` at the top of the repository and is imported as `actorrt.serve` only.
+The code lies in `serve/` at the top of the repository and is imported as `actorrt.serve` only. Each name is loaded when
+it is first used.
 """
+
+from importlib import import_module
 
 if __name__ != "actorrt.serve":
     # In a checkout the folder can be found as `serve` too, and then two of each class would exist.
     raise ImportError(f"this package is actorrt.serve, not {__name__}: write `from actorrt import serve`")
+
+# As `typing.TYPE_CHECKING`, without the import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import exceptions as exceptions
+    from .api import build as build
+    from .api import delete as delete
+    from .api import get_app_handle as get_app_handle
+    from .api import get_deployment_handle as get_deployment_handle
+    from .api import run as run
+    from .api import shutdown as shutdown
+    from .api import start as start
+    from .api import status as status
+    from .asgi import ingress as ingress
+    from .declaration import Application as Application
+    from .declaration import Deployment as Deployment
+    from .declaration import deployment as deployment
+    from .handle import DeploymentHandle as DeploymentHandle
+    from .http_options import HTTPOptions as HTTPOptions
+    from .request_context import ReplicaContext as ReplicaContext
+    from .request_context import get_replica_context as get_replica_context
+    from .response import DeploymentResponse as DeploymentResponse
+    from .response import DeploymentResponseGenerator as DeploymentResponseGenerator
+    from .statuses import ApplicationStatus as ApplicationStatus
+    from .statuses import DeploymentStatus as DeploymentStatus
+    from .statuses import ServeStatus as ServeStatus
+
+__all__ = [
+    "deployment", "Deployment", "Application", "ingress",
+    "run", "start", "delete", "shutdown", "status", "build",
+    "get_app_handle", "get_deployment_handle", "get_replica_context",
+    "DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator",
+    "HTTPOptions", "ReplicaContext", "ServeStatus", "ApplicationStatus", "DeploymentStatus",
+    "exceptions",
+]  # fmt: skip
+
+_HOMES = {
+    "api": ["build", "delete", "get_app_handle", "get_deployment_handle", "run", "shutdown", "start", "status"],
+    "asgi": ["ingress"],
+    "declaration": ["Application", "Deployment", "deployment"],
+    "handle": ["DeploymentHandle"],
+    "http_options": ["HTTPOptions"],
+    "request_context": ["ReplicaContext", "get_replica_context"],
+    "response": ["DeploymentResponse", "DeploymentResponseGenerator"],
+    "statuses": ["ApplicationStatus", "DeploymentStatus", "ServeStatus"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "exceptions":
+        value: object = import_module(".exceptions", __name__)
+    elif name in _HOME_OF:
+        value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from .deployment import Application, Deployment
+from .declaration import Application, Deployment
 
 Container: TypeAlias = "list[Any] | tuple[Any, ...] | dict[Any, Any]"
 

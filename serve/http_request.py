@@ -160,6 +160,11 @@ class HttpRequest:
             self.connection.body_taken(self)
         return data
 
+    def unread(self, data: bytes) -> None:
+        """Put back what was read too much."""
+        self._chunks.insert(0, data)
+        self.held += len(data)
+
     # What its connection does.
 
     def fed(self, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from .lifecycle import COMING, ROUTED, ReplicaState
 from .spec import DeploymentId
-from .status import DeploymentStatus, DeploymentStatusOverview
+from .statuses import DeploymentStatus, DeploymentStatusOverview
 
 FIRST_BACKOFF_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = 10.0
@@ -71,6 +71,9 @@ class History:
     def after_ready(self) -> "History":
         # A version whose replicas come up and fall over at once keeps its count, so that it is not restarted in a rush.
         return replace(self, proven=True, failures=self.failures if self.proven else 0)
+
+    def after_settling(self) -> "History":
+        return replace(self, settled=True)
 
     def after_refused_config(self, config_version: str, reason: str) -> "History":
         return replace(self, refused_config=config_version, refused_reason=reason)

@@ -2,7 +2,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from actorrt.serve.deployment import Application, Deployment, deployment
+from actorrt.serve.declaration import Application, Deployment, deployment
 from actorrt.serve.graph import flatten
 
 

@@ -24,7 +24,7 @@ from actorrt.serve.reconcile import (
     reconcile,
 )
 from actorrt.serve.spec import DeploymentId
-from actorrt.serve.status import DeploymentStatus, DeploymentStatusOverview
+from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
 
 D = DeploymentId("app", "d")
 

@@ -1,0 +1,169 @@
+"""What programs call: `run`, `start`, `delete`, `shutdown`, `status`, and handles by name.
+
+They talk to the controller, which they start if it is not there. They block, so they are for drivers and scripts; in a
+coroutine use `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+from actorrt import ActorHandle, ObjectRef, exceptions, get, init, is_initialized, kill, remote
+
+from . import connection
+from .controller import Controller
+from .declaration import Application
+from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeError
+from .graph import flatten
+from .handle import DeploymentHandle
+from .http_options import HTTPOptions
+from .shipping import pickle_code, pickle_value
+from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
+from .statuses import ServeStatus
+
+T = TypeVar("T")
+
+DEFAULT_APP = "default"
+_ControllerActor = remote(Controller)
+
+
+def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy: bool = True) -> str:
+    """Start Serve and its HTTP proxy, if they do not run; returns the URL that the proxy listens on, "" without one.
+
+    OSError if the address cannot be listened on, ValueError or TypeError for wrong options.
+    """
+    options = HTTPOptions.parse(http_options)
+    found = _controller()
+    if not proxy:
+        return ""
+    url, trouble = get(found.start_proxy.remote(options, http_options is None))
+    if trouble:
+        raise OSError(trouble)
+    return url
+
+
+def _controller() -> ActorHandle[Any]:
+    if not is_initialized():
+        init()
+    if (found := connection.connected()) is not None:
+        return found.controller
+    controller: ActorHandle[Any] = _ControllerActor.options(
+        name=connection.CONTROLLER,
+        namespace=connection.NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        isolated=True,
+        max_concurrency=100_000,
+    ).remote()
+    return connection.set_controller(controller).controller
+
+
+def run(
+    target: Application[T],
+    blocking: bool = False,
+    name: str = DEFAULT_APP,
+    route_prefix: str | None = "/",
+    *,
+    http_options: HTTPOptions | Mapping[str, Any] | None = None,
+) -> DeploymentHandle[T]:
+    """Deploy an application and return a handle of its ingress once it runs. What runs already is updated, rolling.
+
+    `route_prefix` None: it is reached by handles only. `blocking`: do not return before Ctrl-C, then shut Serve down.
+    Raises TypeError or ValueError if this is no graph or an option is wrong, OSError if the proxy cannot listen, and
+    DeployFailedError if a deployment cannot be brought up; a version that served before goes on serving then.
+    """
+    spec = build(target, name, route_prefix)
+    start(http_options, proxy=route_prefix is not None)
+    controller = _controller()
+    get(controller.deploy.remote(spec))
+    if trouble := get(controller.wait_until_up.remote(name)):
+        raise DeployFailedError(name, trouble)
+    handle: DeploymentHandle[T] = DeploymentHandle(DeploymentId(name, spec.ingress))
+    if blocking:
+        _wait_for_interrupt()
+        shutdown()
+    return handle
+
+
+def build(target: Application[Any], name: str, route_prefix: str | None) -> ApplicationSpec:
+    """The application as the controller wants it. TypeError and ValueError as for `run`; nothing is started."""
+    if not isinstance(cast(object, name), str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if not name or any(mark in name for mark in "#/\n"):
+        raise ValueError(f"name must not be empty or hold '#', '/' or a line break: {name!r}")
+    prefix = check_route_prefix(route_prefix)
+    flat = flatten(target, lambda each: DeploymentHandle[Any](DeploymentId(name, each)))
+    specs = [
+        make_spec(
+            name,
+            each.name,
+            each.deployment.all_options,
+            pickle_code(each.deployment.func_or_class, each.args, dict(each.kwargs), each.name),
+            pickle_value(each.deployment.user_config, f"user_config of {each.name!r}"),
+        )
+        for each in flat
+    ]
+    return ApplicationSpec(name, prefix, flat[-1].name, tuple(specs))
+
+
+def _wait_for_interrupt() -> None:
+    if threading.current_thread() is threading.main_thread():
+        try:
+            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        except KeyboardInterrupt:
+            return
+    else:
+        threading.Event().wait()
+
+
+def delete(name: str) -> None:
+    """Take an application down, letting running requests finish; returns when it is gone. No error if there is none."""
+    get(connection.connect().controller.delete.remote(name))
+
+
+def status() -> ServeStatus:
+    """How applications, deployments and proxies are. Empty if Serve does not run."""
+    if not is_initialized():
+        return ServeStatus()
+    try:
+        found = connection.connect()
+    except ServeError:
+        return ServeStatus()
+    ref: ObjectRef[ServeStatus] = found.controller.status.remote()
+    return get(ref)
+
+
+def shutdown() -> None:
+    """Drain and end the proxy, then all applications, then Serve. Nothing happens if it does not run."""
+    if not is_initialized():
+        return
+    try:
+        found = connection.connect()
+    except ServeError:
+        return
+    try:
+        get(found.controller.shutdown.remote())
+    except exceptions.ActorrtError as error:
+        raise ServeError(f"Serve did not shut down by itself: {error}") from error
+    finally:
+        connection.disconnect()
+        kill(found.controller)
+
+
+def get_app_handle(name: str = DEFAULT_APP) -> DeploymentHandle[Any]:
+    """A handle of an application's ingress. DeploymentUnavailableError if there is no such application."""
+    ingress = get(connection.connect().controller.ingress_of.remote(name))
+    if not ingress:
+        raise DeploymentUnavailableError(name, "there is no such application")
+    return DeploymentHandle(DeploymentId(name, ingress))
+
+
+def get_deployment_handle(deployment_name: str, app_name: str = DEFAULT_APP) -> DeploymentHandle[Any]:
+    """A handle of one deployment. DeploymentUnavailableError if there is none of that name."""
+    id = DeploymentId(app_name, deployment_name)
+    if not get(connection.connect().controller.has_deployment.remote(app_name, deployment_name)):
+        raise DeploymentUnavailableError(str(id), "there is no such deployment")
+    return DeploymentHandle(id)

@@ -1,0 +1,114 @@
+"""This process's connection to Serve: the controller, and the topics that it tells about.
+
+A topic has a version and a value. One pending call a topic waits at the controller for the next version, so news
+arrive as soon as there are any, and by asking again a process says that it has acted on the last.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from actorrt import ActorHandle, ObjectRef, exceptions, get_actor, get_runtime_context
+
+from .exceptions import ServeError
+
+logger = logging.getLogger("actorrt.serve")
+
+NAMESPACE: Final = "actorrt.serve"
+CONTROLLER: Final = "controller"
+
+Topic = tuple[str, ...]
+Listener = Callable[[Any], None]
+
+
+class Connection:
+    """What this process knows of Serve. Listeners are called on the thread that brings the news."""
+
+    def __init__(self, controller: ActorHandle[Any], runtime: str) -> None:
+        self.controller = controller
+        self.runtime = runtime
+        self.name = uuid.uuid4().hex[:12]
+        self.closed = False
+        self._lock = threading.Lock()
+        self._listeners: dict[Topic, list[Listener]] = {}
+        self._values: dict[Topic, Any] = {}
+
+    def listen(self, topic: Topic, listener: Listener) -> None:
+        """Have `listener(value)` called with the present value and each later one."""
+        with self._lock:
+            first = topic not in self._listeners
+            self._listeners.setdefault(topic, []).append(listener)
+            known = topic in self._values
+        if first:
+            self._ask(topic, 0)
+        elif known:
+            listener(self._values[topic])
+
+    def _ask(self, topic: Topic, version: int) -> None:
+        ref: ObjectRef[Any] = self.controller.listen.remote(self.name, topic, version)
+        ref.add_done_callback(partial(self._told, topic))
+
+    def _told(self, topic: Topic, ref: ObjectRef[Any]) -> None:
+        if self.closed:
+            return
+        try:
+            version, value = ref.peek()
+        except exceptions.ActorUnavailableError:
+            # It is being restarted; the question waits until it is there again. It may count anew.
+            self._ask(topic, 0)
+            return
+        except exceptions.ActorrtError as error:
+            logger.debug("no more news of %s: %s", topic, error)
+            return
+        with self._lock:
+            self._values[topic] = value
+            listeners = list(self._listeners[topic])
+        for listener in listeners:
+            listener(value)
+        self._ask(topic, version)
+
+
+_lock = threading.Lock()
+_connection: Connection | None = None
+
+
+def set_controller(controller: ActorHandle[Any]) -> Connection:
+    """Connect this process; an older connection is forgotten."""
+    global _connection
+    with _lock:
+        if _connection is not None:
+            _connection.closed = True
+        _connection = Connection(controller, get_runtime_context().get_worker_id())
+        return _connection
+
+
+def disconnect() -> None:
+    global _connection
+    with _lock:
+        if _connection is not None:
+            _connection.closed = True
+        _connection = None
+
+
+def connected() -> Connection | None:
+    """The connection, if there is one that belongs to the runtime which this process has now."""
+    found = _connection
+    if found is None or found.runtime != get_runtime_context().get_worker_id():
+        return None
+    return found
+
+
+def connect() -> Connection:
+    """The connection to the Serve instance that runs. ServeError if there is none."""
+    if (found := connected()) is not None:
+        return found
+    try:
+        controller = get_actor(CONTROLLER, namespace=NAMESPACE)
+    except ValueError:
+        raise ServeError("Serve is not running here: call serve.run() or serve.start() first") from None
+    return set_controller(controller)

@@ -1,0 +1,168 @@
+"""The HTTP proxy: an actor in a process of its own, with uvicorn's server and our protocol.
+
+It answers `/-/healthz`, `/-/routes` and what belongs to no application itself; all else goes to a replica of the
+application's ingress. Routes and replicas are told by the controller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import logging
+import os
+import random
+import socket
+from collections.abc import Generator
+from typing import Any
+from urllib.parse import unquote
+
+import uvicorn
+from uvicorn.server import Server
+
+from actorrt import ActorHandle
+
+from . import connection
+from .forward import Forwarded
+from .http_options import HTTPOptions
+from .http_protocol import Front, ServeProtocol
+from .http_request import HttpRequest
+from .responses import JSON, TEXT, Plain, to_json, whole
+from .router import Router, router_of
+from .routes import RouteTable
+from .spec import DeploymentId
+
+logger = logging.getLogger("actorrt.serve.proxy")
+
+ROUTES_TOPIC = ("routes",)
+
+
+class _Server(Server):
+    """Without uvicorn's signal handlers: the process belongs to a worker, which has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class Proxy:
+    def __init__(self, controller: ActorHandle[Any], options: HTTPOptions) -> None:
+        self._connection = connection.set_controller(controller)
+        self._options = options
+        self._table = RouteTable({})
+        self._routers: dict[str, Router] = {}
+        self._root_paths: dict[str, bytes] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        # Seeded by the system, not before the process was forked.
+        ids = random.Random(os.urandom(16))
+        self._front = Front(self, options, lambda: b"%032x" % ids.getrandbits(128))
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._draining = False
+
+    # What the controller calls.
+
+    async def start(self) -> tuple[str, str]:
+        """Listen. (URL, "") or ("", why not)."""
+        options = self._options
+        try:
+            listener = _bind(options.host, options.port)
+        except OSError as error:
+            return "", f"cannot listen on {options.host} port {options.port}: {os.strerror(error.errno or 0) or error}"
+        if options.access_log:
+            logging.getLogger("actorrt.serve.access").setLevel(logging.INFO)
+        config = uvicorn.Config(
+            _websockets_only,
+            http=functools.partial(ServeProtocol, front=self._front),  # type: ignore[arg-type]
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            root_path=options.root_path,
+            ssl_keyfile=options.ssl_keyfile,
+            ssl_certfile=options.ssl_certfile,
+            ssl_keyfile_password=options.ssl_keyfile_password,
+            ssl_ca_certs=options.ssl_ca_certs,
+        )
+        self._server = _Server(config)
+        # In an empty context: connections belong to no call.
+        context = contextvars.Context()
+        self._serving = self._loop.create_task(self._server.serve(sockets=[listener]), context=context)
+        context.run(self._connection.listen, ROUTES_TOPIC, self._told_routes)
+        self._front.start(self._loop)
+        await self._ready.wait()
+        host, port = listener.getsockname()[:2]
+        scheme = "https" if options.ssl_certfile else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", ""
+
+    async def until_death(self) -> None:
+        await self._loop.create_future()
+
+    async def drain(self) -> None:
+        """No new connections; return when the requests that are here have been answered."""
+        self._draining = self._front.draining = True
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.wait([self._serving])
+        self._front.stop()
+
+    # News.
+
+    def _told_routes(self, routes: dict[str, tuple[str, str]]) -> None:
+        """prefix -> (application, its ingress)"""
+        self._routers = {prefix: router_of(DeploymentId(app, ingress)) for prefix, (app, ingress) in routes.items()}
+        self._root_paths = {
+            prefix: (self._options.root_path + ("" if prefix == "/" else prefix)).encode("ascii", "replace")
+            for prefix in routes
+        }
+        self._table = RouteTable({prefix: app for prefix, (app, _) in routes.items()})
+        self._ready.set()
+
+    # Requests.
+
+    def handle(self, request: HttpRequest) -> None:
+        path = request.path.decode("latin-1")
+        if "%" in path:
+            path = unquote(path)
+        route = self._table.match(path)
+        if path.startswith("/-/") or route is None:
+            self._answer(request, path)
+            return
+        timeout_s = request.timeout_s if request.timeout_s is not None else self._options.request_timeout_s
+        router = self._routers[route.prefix]
+        Forwarded(request, router, self._root_paths[route.prefix], self._loop, self._tasks, timeout_s).start()
+
+    def _answer(self, request: HttpRequest, path: str) -> None:
+        if path == "/-/healthz":
+            plain = Plain(503, [TEXT], b"draining") if self._draining else Plain(200, [TEXT], b"success")
+        elif path == "/-/routes":
+            plain = Plain(200, [JSON], to_json(self._table.as_dict()))
+        else:
+            text = f"no application has the path {path[:200]!r}; /-/routes lists their prefixes"
+            plain = Plain(404, [TEXT], text.encode("utf-8", "replace"))
+        request.respond(whole(plain, request.framing, b"x-request-id: %b\r\n" % request.request_id))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; OSError if the address is taken or not of this machine."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def _websockets_only(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("only websockets come this way")

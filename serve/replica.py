@@ -1,0 +1,316 @@
+"""A replica: the actor that runs one copy of a deployment's code, in a process of its own.
+
+It keeps to `max_ongoing_requests` itself, because several routers send to it: what is too much is refused before it
+starts, and the router tries elsewhere. Requests come by `http` from proxies and by `call` from handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import logging
+import os
+import pickle
+import traceback
+from collections.abc import AsyncGenerator
+from typing import Any, Final, NamedTuple
+
+from actorrt import ActorHandle, get_runtime_context
+
+from . import connection
+from .byte_channel import ByteChannel
+from .nested import put_back
+from .refusals import DRAINING, FULL, ReplicaRefusedError
+from .reply import Closing, Replier, Streamed, receive_parts, receive_whole
+from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
+from .request_head import request_id_of
+from .thread_iteration import iterate_in_thread
+from .user_code import Kind, UserCode
+
+logger = logging.getLogger("actorrt.serve.replica")
+
+# A proxy that began a stream and does not come for it has gone.
+UNCLAIMED_STREAM_S: Final = 30.0
+
+
+class ReplicaSettings(NamedTuple):
+    """What the controller tells a replica before it starts. All of it is plain data but the two pickles."""
+
+    app: str
+    deployment: str
+    replica: str
+    code: bytes
+    config: bytes
+    max_ongoing: int
+
+
+class _IncomingBody:
+    """The body of a request that comes in parts: one part waits here until it is read."""
+
+    __slots__ = ("_closed", "_ended", "_part", "_reader", "_writer")
+
+    def __init__(self) -> None:
+        self._part: bytes | None = None
+        self._ended = False
+        self._closed = False
+        self._reader: asyncio.Event = asyncio.Event()
+        self._writer: asyncio.Event = asyncio.Event()
+
+    async def put(self, data: bytes, more: bool) -> bool:
+        """False if nobody reads any more."""
+        while self._part is not None and not self._closed:
+            self._writer.clear()
+            await self._writer.wait()
+        if self._closed:
+            return False
+        self._part = data
+        self._ended = not more
+        self._reader.set()
+        return True
+
+    async def next_part(self) -> tuple[bytes, bool]:
+        while self._part is None:
+            self._reader.clear()
+            await self._reader.wait()
+        data, self._part = self._part, None
+        self._writer.set()
+        return data, not self._ended
+
+    def close(self) -> None:
+        self._closed = True
+        self._writer.set()
+
+
+class Replica:
+    """All methods but those for requests are called by the controller."""
+
+    def __init__(self, controller: ActorHandle[Any]) -> None:
+        connection.set_controller(controller)
+        self._code: UserCode
+        self._replier: Replier
+        self._max_ongoing = 1
+        self._ongoing = 0
+        self._draining = False
+        self._changed = asyncio.Event()
+        self._numbers = itertools.count(1)
+        self._streams: dict[int, ByteChannel] = {}
+        self._bodies: dict[str, _IncomingBody] = {}
+
+    # Its life.
+
+    async def where(self) -> tuple[int, str]:
+        """Process and node: answered as soon as there is a process."""
+        return os.getpid(), get_runtime_context().get_node_id()
+
+    async def until_death(self) -> None:
+        """Never returns: the call fails when the replica's process is gone, and that is how others learn of it."""
+        await asyncio.get_running_loop().create_future()
+
+    async def start(self, settings: ReplicaSettings) -> str:
+        """Construct user code. "" if it is ready to serve, else why not."""
+        self._max_ongoing = settings.max_ongoing
+        self._code = UserCode(settings.max_ongoing)
+        self._replier = Replier(self._code)
+        context = ReplicaContext(settings.app, settings.deployment, settings.replica)
+        try:
+            await self._code.construct(settings.code, lambda: set_replica_context(context))
+            set_replica_context(
+                ReplicaContext(settings.app, settings.deployment, settings.replica, self._code.instance)
+            )
+            await self._code.reconfigure(pickle.loads(settings.config))
+            await self._code.check_health()
+        except Exception as error:
+            logger.exception("replica %s of %s could not start", settings.replica, settings.deployment)
+            return _reason(error)
+        return ""
+
+    async def reconfigure(self, config: bytes, max_ongoing: int) -> str:
+        """Take a new configuration while serving. "" if it was taken."""
+        try:
+            await self._code.reconfigure(pickle.loads(config))
+        except Exception as error:
+            logger.exception("a new user_config was refused")
+            return _reason(error)
+        self._max_ongoing = max_ongoing
+        self._note_change()
+        return ""
+
+    async def check_health(self) -> str:
+        """ "" if user code is well."""
+        try:
+            await self._code.check_health()
+        except Exception as error:
+            return _reason(error)
+        return ""
+
+    async def drain(self) -> None:
+        """Refuse new requests and return when those that are here have ended."""
+        self._draining = True
+        self._note_change()
+        while self._ongoing:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def stop(self) -> None:
+        """Cancel what still runs and let user code clean up."""
+        self._draining = True
+        self._replier.cancel_all()
+        await self._code.close()
+
+    async def until_free(self) -> None:
+        """Return when there is room for a request: a router that was refused waits for this."""
+        while self._ongoing >= self._max_ongoing and not self._draining:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def ongoing(self) -> int:
+        return self._ongoing
+
+    # Requests.
+
+    def _refusal(self) -> int:
+        if self._draining:
+            return DRAINING
+        return FULL if self._ongoing >= self._max_ongoing else 0
+
+    def _begin(self) -> None:
+        self._ongoing += 1
+
+    def _end(self) -> None:
+        self._ongoing -= 1
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+
+    async def http(self, head: bytes, body: bytes | None, framing: int, body_key: str = "") -> Any:
+        """Finished bytes; or (bytes, stream number or 0, whether the connection ends); or why it was refused.
+
+        Flat values, for speed. `body` None: it comes by `http_body` under `body_key`.
+        """
+        if refusal := self._refusal():
+            return refusal
+        self._begin()
+        context = RequestContext(request_id_of(head))
+        current_request.set(context)
+        if body is not None:
+            receive = receive_whole(body)
+            ended = self._end
+        else:
+            incoming = self._bodies[body_key] = _IncomingBody()
+            receive = receive_parts(incoming.next_part)
+
+            def ended() -> None:
+                self._bodies.pop(body_key, None)
+                incoming.close()
+                self._end()
+
+        try:
+            answer = await self._replier.answer(head, receive, framing, ended)
+        except asyncio.CancelledError:
+            context.cancel_children()
+            raise
+        if isinstance(answer, bytes):
+            return answer
+        if isinstance(answer, Closing):
+            return answer.data, 0, True
+        return answer.first, self._offer(answer, context), answer.close
+
+    def _offer(self, answer: Streamed, context: RequestContext) -> int:
+        number = next(self._numbers)
+        channel = answer.channel
+        self._streams[number] = channel
+        tell_producer = channel.on_abandoned
+
+        def abandoned() -> None:
+            context.cancel_children()
+            if tell_producer is not None:
+                tell_producer()
+
+        channel.on_abandoned = abandoned
+        asyncio.get_running_loop().call_later(UNCLAIMED_STREAM_S, self._unclaimed, number)
+        return number
+
+    def _unclaimed(self, number: int) -> None:
+        if (channel := self._streams.pop(number, None)) is not None:
+            channel.abandon()
+
+    async def http_stream(self, number: int) -> AsyncGenerator[bytes]:
+        """The rest of a response, in pieces as large as what is there."""
+        channel = self._streams.pop(number)
+        try:
+            while data := await channel.take():
+                yield data
+        finally:
+            channel.abandon()
+
+    async def http_body(self, body_key: str, data: bytes, more: bool) -> bool:
+        """The next part of a request's body. False if it is not wanted (any more)."""
+        incoming = self._bodies.get(body_key)
+        return incoming is not None and await incoming.put(data, more)
+
+    async def call(self, method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any) -> Any:
+        """A call by a handle. The first `nested` arguments are values that belong inside the others."""
+        self._refuse_call()
+        self._begin()
+        context = RequestContext(request_id)
+        current_request.set(context)
+        try:
+            if nested:
+                args, kwargs = put_back(args[:nested], args[nested:], kwargs)
+            found = self._code.method(method)
+            if found.kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR):
+                raise TypeError(f"{method} is a generator: call it by handle.options(stream=True)")
+            result = await self._code.call(found, args, kwargs)
+            if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                raise TypeError(f"{method} returned a generator: call it by handle.options(stream=True)")
+            return result
+        except asyncio.CancelledError:
+            context.cancel_children()
+            raise
+        finally:
+            self._end()
+
+    async def call_stream(
+        self, method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any]:
+        """The same for a method that is a generator."""
+        self._refuse_call()
+        self._begin()
+        context = RequestContext(request_id)
+        current_request.set(context)
+        stream: Any = None
+        try:
+            if nested:
+                args, kwargs = put_back(args[:nested], args[nested:], kwargs)
+            result = await self._code.call(self._code.method(method), args, kwargs)
+            if hasattr(result, "__aiter__"):
+                stream = result
+            elif hasattr(result, "__next__"):
+                stream = iterate_in_thread(result, self._code.threads)
+            else:
+                raise TypeError(
+                    f"{method} returned {type(result).__name__}, which is no generator: call it without stream=True"
+                )
+            async for item in stream:
+                yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            context.cancel_children()
+            raise
+        finally:
+            self._end()
+            if stream is not None and hasattr(stream, "aclose"):
+                await stream.aclose()
+
+    def _refuse_call(self) -> None:
+        if refusal := self._refusal():
+            raise ReplicaRefusedError(refusal)
+
+
+def _reason(error: BaseException) -> str:
+    """One line for the status; the traceback is in the log."""
+    last = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(last[-1].filename)}:{last[-1].lineno})" if last else ""
+    text = str(error).strip()
+    return f"{type(error).__name__}{': ' + text if text else ''}{where}"

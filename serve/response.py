@@ -1,0 +1,381 @@
+"""The answer to a call by a handle: `DeploymentResponse` for one value, `DeploymentResponseGenerator` for a stream.
+
+A response is made at once and sent when the router has a replica for it. It may be sent more than once, as long as no
+replica has started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
+
+from actorrt import ObjectRef, ObjectRefGenerator, cancel, exceptions
+
+from .exceptions import RequestCancelledError
+from .nested import take_out
+from .request_context import RequestContext
+from .router import Router, Target
+from .routing import Slots
+
+T_co = TypeVar("T_co", covariant=True)
+
+# One lock for all: it is held for a few instructions, and a lock each would be the largest part of a response.
+_lock: Final = threading.Lock()
+
+
+class _Call:
+    """What both kinds of response share: arguments that may be responses themselves, sending, and the end."""
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_cancelled",
+        "_context",
+        "_done",
+        "_error",
+        "_kwargs",
+        "_method",
+        "_nested",
+        "_router",
+        "_unresolved",
+        "_waiters",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        router: Router,
+        method: str,
+        request_id: str,
+        context: RequestContext | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._router = router
+        self._method = method
+        self.request_id = request_id
+        self._context = context
+        self._args: Sequence[Any] = args
+        self._kwargs = kwargs
+        self._nested: list[DeploymentResponse[Any]] = []
+        self._error: BaseException | None = None
+        self._done = False
+        self._cancelled = False
+        self._waiters: list[Callable[[], object]] | None = None
+        self._unresolved = 0
+        if context is not None:
+            context.children.add(self)
+
+    def start(self) -> None:
+        """Submit it, once the responses among its arguments have arrived. BackPressureError if it is refused now."""
+        self._nested, self._args, self._kwargs = take_out(DeploymentResponse, self._args, self._kwargs)
+        responses: list[DeploymentResponse[Any]] = self._nested + [
+            each for each in (*self._args, *self._kwargs.values()) if isinstance(each, DeploymentResponse)
+        ]
+        if not responses:
+            self._submit()
+            return
+        self._unresolved = len(responses)
+        for response in responses:
+            response.when_done(partial(self._argument_done, response))
+
+    def _argument_done(self, response: DeploymentResponse[Any]) -> None:
+        with _lock:
+            self._unresolved -= 1
+            last = self._unresolved == 0
+        if response.failure() is not None:
+            self.fail(response.failure())
+        elif last and not self._done:
+            try:
+                self._submit()
+            except Exception as error:
+                self.fail(error)
+
+    def _submit(self) -> None:
+        try:
+            self._router.submit(self)
+        except BaseException:
+            self._finish(None)
+            raise
+
+    def _message(self) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the actor call: responses as refs, so that their values go straight to the replica."""
+        head = [self._method, self.request_id, len(self._nested), *(each.ref() for each in self._nested)]
+        args = [_as_ref(each) for each in self._args]
+        return head + args, {key: _as_ref(each) for key, each in self._kwargs.items()}
+
+    def send(self, target: Target, slots: Slots) -> None:
+        raise NotImplementedError
+
+    def fail(self, error: BaseException | None) -> None:
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        with _lock:
+            if self._done:
+                return
+            self._error = error
+            self._done = True
+            waiters, self._waiters = self._waiters, None
+        self._args, self._kwargs, self._nested = (), {}, []
+        if self._context is not None:
+            self._context.children.discard(self)
+        for waiter in waiters or ():
+            waiter()
+
+    def when_done(self, waiter: Callable[[], object]) -> None:
+        """Call `waiter()` once it is done, on whatever thread that is; now if it is done already."""
+        with _lock:
+            if not self._done:
+                if self._waiters is None:
+                    self._waiters = [waiter]
+                else:
+                    self._waiters.append(waiter)
+                return
+        waiter()
+
+    def failure(self) -> BaseException | None:
+        """Why there is no value, once it is done."""
+        return self._error
+
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called in time."""
+        return self._cancelled
+
+    async def _wait(self) -> None:
+        if self._done:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self.when_done(partial(_complete, loop, future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        raise NotImplementedError
+
+    def _translated(self, error: BaseException) -> BaseException:
+        if isinstance(error, exceptions.TaskCancelledError):
+            return RequestCancelledError(str(self._router.deployment), self.request_id)
+        return error
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a response is passed on as an argument of another handle's call, itself or inside of lists, tuples and "
+            "dicts; elsewhere await it first, and take the items of a stream"
+        )
+
+
+class DeploymentResponse(_Call, Generic[T_co]):
+    """The value that a call by a handle will give.
+
+    `await response` or `response.result()` gives it, or raises what user code raised. Passed to another call it is not
+    fetched here. Whoever is cancelled while awaiting it cancels it.
+    """
+
+    __slots__ = ("_ref",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._ref: ObjectRef[Any] | None = None
+
+    def send(self, target: Target, slots: Slots) -> None:
+        args, kwargs = self._message()
+        try:
+            ref: ObjectRef[Any] = target.call.remote(*args, **kwargs)
+        except Exception as error:  # an argument that cannot be pickled
+            self._router.released(slots)
+            self._finish(error)
+            return
+        self._ref = ref
+        ref.add_done_callback(partial(self._settled, target, slots))
+        if self._cancelled:
+            cancel(ref)
+
+    def _settled(self, target: Target, slots: Slots, ref: ObjectRef[Any]) -> None:
+        error = ref.exception()
+        if error is None:
+            self._finish(None)
+            self._router.released(slots)
+        elif isinstance(error, exceptions.TaskCancelledError) or self._cancelled:
+            self._finish(self._translated(error))
+            self._router.released(slots)
+        elif (final := self._router.failed(self, target, slots, error)) is not None:
+            self._finish(final)
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self._value().__await__()
+
+    async def _value(self) -> T_co:
+        await self._wait()
+        return await self.ref()
+
+    def ref(self) -> ObjectRef[T_co]:
+        """The ref behind a response that is done. Raises its error."""
+        if self._error is not None:
+            raise self._error
+        assert self._ref is not None
+        return self._ref
+
+    def result(self, *, timeout_s: float | None = None) -> T_co:
+        """Block until the value is there. GetTimeoutError after `timeout_s`; RuntimeError on a running loop."""
+        _refuse_on_loop("result()", "await the response")
+        arrived = threading.Event()
+        self.when_done(arrived.set)
+        if not arrived.wait(timeout_s):
+            raise exceptions.GetTimeoutError(f"the response of {self._router.deployment}", timeout_s or 0.0)
+        return self.ref().peek()
+
+    def cancel(self) -> None:
+        """Cancel the request and all that it asked for. Without effect once it is done."""
+        if self._done:
+            return
+        self._cancelled = True
+        if self._router.withdraw(self) or self._ref is None:
+            self._finish(asyncio.CancelledError())
+        else:
+            cancel(self._ref)
+
+
+class DeploymentResponseGenerator(_Call, Generic[T_co]):
+    """The values of a generator method, as they come: `async for` or `for`. It cannot be passed to another call."""
+
+    __slots__ = ("_batch", "_generator", "_slots", "_target")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # `_done` here means that it was sent, or will not be: values can be asked for.
+        self._generator: ObjectRefGenerator[Any] | None = None
+        self._target: Target | None = None
+        self._slots: Slots | None = None
+        self._batch: deque[Any] = deque()
+
+    def send(self, target: Target, slots: Slots) -> None:
+        args, kwargs = self._message()
+        try:
+            generator: ObjectRefGenerator[Any] = target.call_stream.remote(*args, **kwargs)
+        except Exception as error:
+            self._router.released(slots)
+            self._finish(error)
+            return
+        self._generator, self._target, self._slots = generator, target, slots
+        if self._cancelled:
+            cancel(generator)
+        self._finish(None)
+
+    def _release(self) -> None:
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            self._router.released(slots)
+        if self._context is not None:
+            self._context.children.discard(self)
+
+    def _judge(self, error: BaseException) -> BaseException | None:
+        """None: it did not start there, and was sent elsewhere or waits."""
+        target, slots = self._target, self._slots
+        if self._cancelled or target is None or slots is None or isinstance(error, exceptions.TaskCancelledError):
+            self._release()
+            return self._translated(error)
+        self._slots = None
+        self._generator = None
+        self._done = False
+        return self._router.failed(self, target, slots, error)
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return self
+
+    async def __anext__(self) -> T_co:
+        while not self._batch:
+            await self._wait()
+            if self._error is not None:
+                raise self._error
+            if self._generator is None:
+                raise StopAsyncIteration
+            try:
+                batch = await self._generator.next_values()
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+            except StopAsyncIteration:
+                batch = []
+            except Exception as error:
+                self._raise_final(self._judge(error))
+                continue
+            if not batch:
+                self._release()
+                raise StopAsyncIteration
+            self._batch.extend(batch)
+        return self._batch.popleft()
+
+    def _raise_final(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._finish(error)
+            raise error
+
+    def __iter__(self) -> Iterator[T_co]:
+        _refuse_on_loop("for", "use async for")
+        return self
+
+    def __next__(self) -> T_co:
+        while True:
+            arrived = threading.Event()
+            self.when_done(arrived.set)
+            arrived.wait()
+            if self._error is not None:
+                raise self._error
+            if self._generator is None:
+                raise StopIteration
+            try:
+                return next(self._generator).peek()
+            except StopIteration:
+                self._release()
+                raise
+            except Exception as error:
+                self._raise_final(self._judge(error))
+
+    def cancel(self) -> None:
+        """End the stream at its source, with all that it asked for."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if self._router.withdraw(self):
+            self._finish(asyncio.CancelledError())
+        elif self._generator is not None:
+            cancel(self._generator)
+            self._release()
+
+    def __del__(self) -> None:
+        if self._slots is not None:
+            # Dropped before its end, like a generator at home: its source is closed.
+            self.cancel()
+
+
+def _as_ref(value: Any) -> Any:
+    return cast("DeploymentResponse[Any]", value).ref() if isinstance(value, DeploymentResponse) else value
+
+
+def _complete(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    try:
+        loop.call_soon_threadsafe(_set, future)
+    except RuntimeError:
+        return  # the loop is closed, and with it whoever waited
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _refuse_on_loop(what: str, instead: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(f"{what} would block the running event loop: {instead}")

@@ -1,0 +1,199 @@
+"""The router of one deployment in this process: finds a replica for each request, or lets it wait, or refuses it.
+
+What is decided is in routing.py; this adds the replicas' handles, a lock, and what is done when one refuses or dies.
+Its methods may be called from any thread. A request is sent outside of the lock.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from functools import partial
+from typing import Any, Final, Protocol
+
+from actorrt import ActorHandle, ObjectRef, exceptions
+
+from .connection import Connection, connect
+from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from .refusals import DRAINING, ReplicaRefusedError
+from .routing import QueueFull, Routing, Slots
+from .spec import DeploymentId
+
+# So many batches of a streamed response may be under way; those that are made meanwhile become one.
+STREAM_WINDOW: Final = 4
+
+
+class Target:
+    """A replica with what is called on it."""
+
+    __slots__ = ("body", "call", "call_stream", "handle", "http", "id", "stream")
+
+    def __init__(self, id: str, handle: ActorHandle[Any]) -> None:
+        self.id = id
+        self.handle = handle
+        self.http = handle.http
+        self.body = handle.http_body
+        self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
+        self.call = handle.call
+        self.call_stream = handle.call_stream.options(num_returns="streaming")
+
+
+class Pending(Protocol):
+    """A request as the router sees it. Hashable by identity. Neither method may raise."""
+
+    def send(self, target: Target, slots: Slots) -> None: ...
+    def fail(self, error: Exception) -> None: ...
+
+
+class Router:
+    def __init__(self, connection: Connection, deployment: DeploymentId) -> None:
+        self.deployment = deployment
+        self._lock = threading.Lock()
+        self._routing: Routing[Pending] = Routing(random.Random().random)
+        self._targets: dict[str, Target] = {}
+        self._watched: set[str] = set()
+        self._gone = ""
+        connection.listen(("deployment", *deployment), self._told)
+
+    # News from the controller.
+
+    def _told(self, value: Any) -> None:
+        """(reason, max_ongoing, max_queued, ((id, handle), ...)); a reason means that there is no such deployment."""
+        reason, max_ongoing, max_queued, replicas = value
+        with self._lock:
+            self._gone = reason
+            self._routing.max_ongoing = max_ongoing
+            self._routing.max_queued = max_queued
+            known = self._targets
+            self._targets = {id: known.get(id) or Target(id, handle) for id, handle in replicas}
+            self._routing.update(self._targets)
+            new = [target for id, target in self._targets.items() if id not in self._watched]
+            self._watched = set(self._targets)
+            waiting = self._routing.drop_waiting() if reason else []
+        for request in waiting:
+            request.fail(DeploymentUnavailableError(str(self.deployment), reason))
+        for target in new:
+            self._watch(target)
+        self._send_waiting()
+
+    def _watch(self, target: Target) -> None:
+        # The call fails as soon as the replica's socket closes, whether or not this process has requests there.
+        ref: ObjectRef[None] = target.handle.until_death.remote()
+        ref.add_done_callback(partial(self._died, target.id))
+
+    def _died(self, id: str, _: object = None) -> None:
+        with self._lock:
+            self._routing.died(id)
+
+    # Requests.
+
+    def submit(self, request: Pending) -> None:
+        """Send it or let it wait. BackPressureError or DeploymentUnavailableError if neither is possible."""
+        with self._lock:
+            if self._gone:
+                raise DeploymentUnavailableError(str(self.deployment), self._gone)
+            try:
+                slots = self._routing.submit(request)
+            except QueueFull as full:
+                raise BackPressureError(str(self.deployment), full.queued, full.limit) from None
+            if slots is None:
+                return
+            target = self._targets[slots.id]
+        request.send(target, slots)
+
+    def withdraw(self, request: Pending) -> bool:
+        """It is not wanted any more. False if it was sent already."""
+        with self._lock:
+            return self._routing.withdraw(request)
+
+    def released(self, slots: Slots) -> None:
+        """A request has ended; the next one may go."""
+        with self._lock:
+            self._routing.release(slots)
+            found = self._routing.next_waiting()
+            if found is None:
+                return
+            request, slots = found
+            target = self._targets[slots.id]
+        request.send(target, slots)
+
+    def _send_waiting(self) -> None:
+        while True:
+            with self._lock:
+                found = self._routing.next_waiting()
+                if found is None:
+                    return
+                request, slots = found
+                target = self._targets[slots.id]
+            request.send(target, slots)
+
+    def refused(self, request: Pending, target: Target, slots: Slots, reason: int) -> None:
+        """The replica did not start it: it goes to another, before all that wait."""
+        with self._lock:
+            if reason == DRAINING:
+                self._routing.died(target.id)
+            else:
+                self._routing.filled(target.id)
+        if reason != DRAINING:
+            ref: ObjectRef[None] = target.handle.until_free.remote()
+            ref.add_done_callback(partial(self._emptied, target.id))
+        self._again(request, slots)
+
+    def _emptied(self, id: str, _: object = None) -> None:
+        with self._lock:
+            self._routing.emptied(id)
+        self._send_waiting()
+
+    def _again(self, request: Pending, slots: Slots) -> None:
+        with self._lock:
+            self._routing.release(slots)
+            gone = self._gone
+            found = None if gone else self._routing.again(request)
+            target = self._targets[found.id] if found is not None else None
+        if gone:
+            request.fail(DeploymentUnavailableError(str(self.deployment), gone))
+        elif target is not None and found is not None:
+            request.send(target, found)
+
+    def failed(self, request: Pending, target: Target, slots: Slots, error: BaseException) -> BaseException | None:
+        """Judge an error of a call to a replica: None if the request goes to another one, else what its caller gets.
+
+        The slot is given back in either case.
+        """
+        if isinstance(error, ReplicaRefusedError):
+            self.refused(request, target, slots, error.reason)
+            return None
+        if isinstance(error, exceptions.ActorError | exceptions.NotSentError) and not isinstance(
+            error, exceptions.TaskError
+        ):
+            self._died(target.id)
+            may_have_run = getattr(error, "may_have_run", False)
+            if not may_have_run:
+                self._again(request, slots)
+                return None
+            cause = str(getattr(error, "cause", error))
+            self.released(slots)
+            return ReplicaUnavailableError(str(self.deployment), target.id, cause)
+        self.released(slots)
+        return error
+
+    def statistics(self) -> dict[str, Any]:
+        with self._lock:
+            return {"queued": self._routing.queued, "ongoing": self._routing.statistics()}
+
+
+_lock = threading.Lock()
+_routers: dict[tuple[str, DeploymentId], Router] = {}
+
+
+def router_of(deployment: DeploymentId) -> Router:
+    """This process's router of a deployment, shared by all handles. ServeError if Serve does not run."""
+    connection = connect()
+    key = (connection.name, deployment)
+    with _lock:
+        found = _routers.get(key)
+        if found is None:
+            for stale in [each for each in _routers if each[0] != connection.name]:
+                del _routers[stale]
+            found = _routers[key] = Router(connection, deployment)
+        return found

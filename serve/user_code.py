@@ -1,0 +1,163 @@
+"""The user's callable in a replica: made from its pickled form, and called the way that suits each of its methods.
+
+Coroutine functions run on the replica's loop; plain functions in its threads, so that one that blocks stops no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import difflib
+import inspect
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from typing import Any, cast
+
+from starlette.types import ASGIApp
+
+from .asgi import Lifespan, asgi_app_of
+
+MOST_THREADS = 128
+
+
+class Kind(Enum):
+    """How a method is called. What it gives is looked at afterwards: a plain function may return an awaitable."""
+
+    COROUTINE = "coroutine"
+    PLAIN = "plain"
+    # Calling it only makes the generator.
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+
+class UserMethod:
+    __slots__ = ("function", "kind", "takes_request")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.kind = _kind_of(function)
+        self.takes_request = _takes_an_argument(function)
+
+
+def _kind_of(function: Callable[..., Any]) -> Kind:
+    plain = inspect.unwrap(function)
+    for candidate in (function, plain, getattr(function, "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(candidate):
+            return Kind.COROUTINE
+        if inspect.isasyncgenfunction(candidate):
+            return Kind.ASYNC_GENERATOR
+        if inspect.isgeneratorfunction(candidate):
+            return Kind.GENERATOR
+    return Kind.PLAIN
+
+
+def _takes_an_argument(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(each.kind in (*positional, inspect.Parameter.VAR_POSITIONAL) for each in parameters)
+
+
+class UserCode:
+    """One function, or one instance of a class. `close` ends what it started."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = ThreadPoolExecutor(max(1, min(threads, MOST_THREADS)), thread_name_prefix="actorrt-replica")
+        self.asgi: ASGIApp | None = None
+        self._lifespan: Lifespan | None = None
+        self._target: Any = None
+        self._is_instance = False
+        self._methods: dict[str, UserMethod] = {}
+
+    @property
+    def instance(self) -> Any:
+        return self._target if self._is_instance else None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the application's lifespan left for its requests."""
+        return self._lifespan.state if self._lifespan is not None else {}
+
+    async def construct(self, code: bytes, before: Callable[[], None]) -> None:
+        """Load it and call its constructor; `before` runs between the two. Raises what it raises."""
+        target, args, kwargs = pickle.loads(code)
+        before()
+        if inspect.isclass(target):
+            self._target = object.__new__(target)
+            self._is_instance = True
+            # A constructor may be a coroutine function.
+            made: Any = cast(Any, target).__init__(self._target, *args, **kwargs)
+            if inspect.isawaitable(made):
+                await made
+        else:
+            self._target = target
+        self.asgi = asgi_app_of(self._target) if self._is_instance else None
+        if self.asgi is not None:
+            self._lifespan = Lifespan(self.asgi)
+            await self._lifespan.start()
+
+    async def reconfigure(self, config: Any) -> None:
+        """ValueError if there is a configuration and nobody to take it."""
+        if hasattr(self._target, "reconfigure"):
+            await self.call(self.method("reconfigure"), (config,), {})
+        elif config is not None:
+            raise ValueError("user_config was given, but there is no method reconfigure(config) that could take it")
+
+    async def check_health(self) -> None:
+        if self._is_instance and hasattr(self._target, "check_health"):
+            await self.call(self.method("check_health"), (), {})
+
+    def method(self, name: str) -> UserMethod:
+        """AttributeError names the nearest method there is."""
+        found = self._methods.get(name)
+        if found is None:
+            found = self._methods[name] = UserMethod(self._find(name))
+        return found
+
+    def _find(self, name: str) -> Callable[..., Any]:
+        if not self._is_instance:
+            if name == "__call__":
+                return self._target
+            raise AttributeError(f"{_name_of(self._target)} is a function and has no method {name!r}")
+        function = getattr(self._target, name, None)
+        if callable(function):
+            return function
+        offered = [
+            each for each in dir(self._target) if not each.startswith("_") and callable(getattr(self._target, each))
+        ]
+        if name == "__call__":
+            raise AttributeError(f"{_name_of(type(self._target))} has no method __call__; it has {', '.join(offered)}")
+        near = difflib.get_close_matches(name, offered, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"{_name_of(type(self._target))} has no method {name!r}{hint}")
+
+    async def call(self, method: UserMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the method gives; of a generator method the generator itself."""
+        if method.kind is Kind.PLAIN:
+            context = contextvars.copy_context()
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self.threads, lambda: context.run(method.function, *args, **kwargs))
+        else:
+            result = method.function(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        return result
+
+    async def close(self) -> None:
+        """The constructor's opposite: the application's shutdown, then `__del__` in its turn."""
+        if self._lifespan is not None:
+            await self._lifespan.stop()
+        self._methods.clear()
+        self.asgi = self._lifespan = None
+        target, self._target = self._target, None
+        self._is_instance = False
+        del target
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _name_of(target: Any) -> str:
+    return getattr(target, "__qualname__", None) or type(target).__qualname__
