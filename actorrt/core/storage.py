@@ -28,7 +28,6 @@ from .segment_life import (
     consequence,
 )
 from .storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
-from .story import Story
 
 # So many owners that ended are remembered: what they own may be sealed a moment later by another process.
 DEAD_OWNERS: Final = 4096
@@ -87,7 +86,8 @@ class Ledger:
         self._now = 0.0
         self._waiting: deque[_Request] = deque()
         self._actions: list[Action] = []
-        self._story = Story(16)
+        # The last transitions, for the text of an error.
+        self._last: deque[tuple[SegmentId, State, Event, State]] = deque(maxlen=16)
 
     # -- room
 
@@ -155,7 +155,9 @@ class Ledger:
         """`reader` has unmapped what one `opened` gave it."""
         known = self._segments.get(segment)
         if known is None or reader not in known.readers:
-            raise LedgerError(f"{reader.hex()} closes segment {segment} that it has not opened; before: {self._story}")
+            raise LedgerError(
+                f"{reader.hex()} closes segment {segment} that it has not opened; before: {self._story()}"
+            )
         self._tick(now)
         self._forget_reader(known, reader, 1)
         return self._done()
@@ -183,7 +185,7 @@ class Ledger:
         """Its creator does not hold it any more: because it was recalled, or on its own."""
         known = self._known(segment)
         if not known.kept:
-            raise LedgerError(f"the creator lets go of {known} that it does not hold; before: {self._story}")
+            raise LedgerError(f"the creator lets go of {known} that it does not hold; before: {self._story()}")
         self._let_go(known)
         return self._done()
 
@@ -317,6 +319,12 @@ class Ledger:
 
     # -- bookkeeping
 
+    def _story(self) -> str:
+        return ", ".join(
+            f"{which.creator.hex()}:{which.serial} {before.name} --{event.name}--> {after.name}"
+            for which, before, event, after in self._last
+        )
+
     def _tick(self, now: float) -> float:
         self._now = max(self._now, now)
         return self._now
@@ -324,7 +332,7 @@ class Ledger:
     def _known(self, segment: SegmentId) -> Segment:
         known = self._segments.get(segment)
         if known is None:
-            raise LedgerError(f"there is no segment {segment}; before: {self._story}")
+            raise LedgerError(f"there is no segment {segment}; before: {self._story()}")
         return known
 
     def _set_reserved(self, creator: bytes, size: int) -> None:
@@ -337,8 +345,8 @@ class Ledger:
     def _apply(self, segment: Segment, event: Event, *, settle: bool = True) -> None:
         row = TABLE.get((segment.state, event))
         if row is None:
-            raise LedgerError(f"{event.name} cannot happen to {segment}; before: {self._story}")
-        self._story.add(f"{segment} --{event.name}--> {row[0].name}")
+            raise LedgerError(f"{event.name} cannot happen to {segment}; before: {self._story()}")
+        self._last.append((segment.id, segment.state, event, row[0]))
         self._count(segment, -1)
         segment.state, steps = row
         if segment.state in IS_FREED:
