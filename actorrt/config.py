@@ -47,6 +47,8 @@ class Settings:
     shutdown_timeout_s: float = 5.0
 
     log_to_driver: bool = True
+    # The same line of several workers within 5 s is shown once, with "[repeated 7x]".
+    log_deduplicate: bool = True
     log_level: str = "INFO"
     # A worker's log file is rotated at this size, and this many old ones are kept.
     log_rotation_bytes: int = 100 * 1024 * 1024

@@ -166,6 +166,9 @@ def shutdown(**_: Any) -> None:
         if session is None or session.pid != os.getpid():
             return
         if runtime is not None:
+            from .join import leave  # loaded by `init`
+
+            leave(session.runtime)
             runtime.stop()
         if session.launched is not None:
             session.launched.wait(STOP_TIMEOUT_S)

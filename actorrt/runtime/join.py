@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
@@ -9,7 +10,7 @@ import sys
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 from actorrt.version import __version__
-from actorrt.wire.messages import JoinDriver, Joined
+from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
 from .log_printer import LogPrinter
 from .node_launch import node_of
@@ -17,13 +18,14 @@ from .runtime import Runtime
 from .transport import socket_path
 
 CONNECT_TIMEOUT_S = 15.0
+FLUSH_TIMEOUT_S = 2.0
 
 
 def join(settings: Settings, options: InitOptions, session: str, started_it: bool) -> Runtime:
     """The runtime of this driver, connected. Raises LinkError, or what the node refuses it for."""
     runtime = Runtime(secrets.token_bytes(8), "driver", session, __version__, settings)
     runtime.namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
-    runtime.on_log_lines = LogPrinter()
+    runtime.on_log_lines = LogPrinter(settings.log_deduplicate)
     runtime.start()
     try:
         runtime.call_sync(_join(runtime, settings, options, started_it), CONNECT_TIMEOUT_S)
@@ -31,6 +33,15 @@ def join(settings: Settings, options: InitOptions, session: str, started_it: boo
         runtime.stop()
         raise
     return runtime
+
+
+def leave(runtime: Runtime) -> None:
+    """Before this driver goes: print what its workers have printed so far."""
+    with contextlib.suppress(Exception):  # the node may be gone, or answer no more
+        if not runtime.node.closed:
+            runtime.call_sync(runtime.node.ask(FlushOutput()), FLUSH_TIMEOUT_S)
+    if isinstance(runtime.on_log_lines, LogPrinter):
+        runtime.on_log_lines.close()
 
 
 async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:

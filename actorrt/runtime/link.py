@@ -93,6 +93,11 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link to {self.role} {self.peer.hex()} pid={self.pid}{' closed' if self.closed else ''}>"
 
+    @property
+    def congested(self) -> bool:
+        """The peer does not read as fast as this process writes."""
+        return self._rest is not None
+
     # ---- sending
 
     def send(self, message: AnyMessage) -> None:

@@ -39,6 +39,7 @@ from actorrt.wire.messages import (
     ExitOf,
     Facts,
     FindName,
+    FlushOutput,
     FreeSegment,
     JoinDriver,
     Joined,
@@ -231,6 +232,9 @@ class Node:
             case CreateDetached():
                 return await self._create_detached(question)
             case Ping():
+                return Done()
+            case FlushOutput():
+                self.workers.flush_output(link)
                 return Done()
             case _:
                 raise exceptions.ActorrtError(f"a node does not answer {type(question).__name__}")

@@ -87,7 +87,7 @@ class Workers:
         self._exits: OrderedDict[bytes, tuple[str, bool]] = OrderedDict()
         self._exit_waiters: dict[bytes, list[asyncio.Future[None]]] = {}
         self._oom = OomWatch(Cgroup.of_this_process())
-        self._outputs = WorkerOutputs(node)
+        self._outputs = WorkerOutputs(os.path.join(node.config.session, "logs"), node.settings, self._listener)
 
     # ---- getting one
 
@@ -192,6 +192,19 @@ class Workers:
         worker = self._by_process.get(process)
         if worker is not None:
             self._outputs.rename(worker, name)
+
+    # ---- what they print
+
+    def _listener(self, job: int) -> Link | None:
+        """Who wants to see what the workers of a job print."""
+        driver, link = self._node.jobs.get(job, (None, None))
+        return link if driver is not None and driver.log_to_driver else None
+
+    def flush_output(self, link: Link) -> None:
+        """Send a driver what its workers have printed so far."""
+        for job, (_, its_link) in self._node.jobs.items():
+            if its_link is link:
+                self._outputs.flush(job)
 
     # ---- giving one back
 

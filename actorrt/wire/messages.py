@@ -468,6 +468,10 @@ class Ping(Message, tag=87):
     pass
 
 
+class FlushOutput(Message, tag=88):
+    """From a driver that leaves: what its workers have printed so far comes before the answer, as LogLines."""
+
+
 Question = (
     JoinDriver
     | LeaseRequest
@@ -486,6 +490,7 @@ Question = (
     | JoinNode
     | KillActor
     | Ping
+    | FlushOutput
 )
 AnswerBody = Joined | Lease | WorkerList | Exit | NameHolder | Names | Segment | Facts | ActorAt | ObjectIs | Done
 
