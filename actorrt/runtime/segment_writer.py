@@ -2,8 +2,8 @@
 
 Making pages is nearly the whole cost of a large put: memory that is mapped, with its pages there, takes bytes in at
 the speed of memcpy, fresh memory at a fifth of it. So a segment is *kept* after it was handed to the node: when nobody
-wants its object any more, the node gives it back and the next object of that size goes there. New segments of 2 MiB
-and more are made of huge pages, which costs half as much again as a copy; where the kernel does not do that, and for
+wants its object any more, the node gives it back and the next object of that size goes there. New segments of 8 MiB
+and more are made of huge pages, which costs as much again as a copy; where the kernel does not do that, and for
 smaller ones, `pwrite` fills them, which turns a full memory into an error rather than a signal.
 
     take or create --> fill --> (Seal is sent) --> adopted --> returned --> take ...
@@ -36,6 +36,8 @@ KEEP: Final = 256
 # A segment is used for an object that leaves at most this part of it unused, or these few bytes.
 _SPARE_PART: Final = 4
 _SPARE_BYTES: Final = 64 << 10
+# To make huge pages waits once for every core, which takes milliseconds where all are busy: worth it from here on.
+_HUGE_FROM: Final = 4 * HUGE_PAGE
 # From here on the part that a last huge page leaves unused is small.
 _WHOLE_HUGE_PAGES: Final = 8 * HUGE_PAGE
 # One write is no longer than this, so that a signal is served meanwhile.
@@ -151,6 +153,8 @@ class SegmentWriter:
         """
         parts, length = _parts(data, buffers)
         try:
+            if length > segment.size:
+                raise ValueError(f"an object of {length} bytes does not fit a segment of {segment.size}")
             _write(segment, parts)
         except BaseException as error:
             self.abandon(segment)
@@ -312,7 +316,7 @@ def _parts(data: bytes | memoryview, buffers: Sequence[memoryview]) -> tuple[lis
 
 def _map(segment: Segment) -> WritableMapping | None:
     """A mapping whose pages are all there, if it is to be had; else the segment is written by `pwrite`."""
-    if segment.is_new and segment.size < HUGE_PAGE:
+    if segment.is_new and segment.size < _HUGE_FROM:
         return None
     try:
         mapping = WritableMapping(segment.fd, segment.size, populate=not segment.is_new)

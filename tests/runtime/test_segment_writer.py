@@ -70,7 +70,7 @@ def content(sealed: Sealed) -> bytes:
     return os.pread(sealed.fd, sealed.length, 0)
 
 
-LENGTHS: Final = [1, PAGE, 100_000, HUGE_PAGE - 1, HUGE_PAGE, HUGE_PAGE + 1, 9 * HUGE_PAGE + 12345]
+LENGTHS: Final = [1, PAGE, 100_000, HUGE_PAGE - 1, HUGE_PAGE, HUGE_PAGE + 1, 4 * HUGE_PAGE + 1, 9 * HUGE_PAGE + 12345]
 
 
 @pytest.mark.usefixtures("_each_way")
@@ -94,7 +94,7 @@ def test_what_is_filled_in_is_there_new_and_again(writer: Writer, length: int) -
 
 @pytest.mark.usefixtures("_each_way")
 def test_a_value_with_buffers_is_laid_out_as_a_container(writer: Writer) -> None:
-    buffers = [b"", os.urandom(70), os.urandom(3 * HUGE_PAGE), b""]
+    buffers = [b"", os.urandom(70), os.urandom(4 * HUGE_PAGE), b""]
     data = pickle.dumps("value")
     layout = plan(len(data), [len(b) for b in buffers])
     for _ in range(2):
@@ -249,6 +249,13 @@ def test_after_close_nothing_is_filled_and_what_was_being_filled_goes() -> None:
     assert writer.told == []
 
 
+def test_an_object_longer_than_its_segment_is_refused_and_the_segment_given_back(writer: Writer) -> None:
+    segment = writer.create(PAGE)
+    with pytest.raises(ValueError, match="does not fit"):
+        writer.fill(segment, bytes(PAGE + 1), [])
+    assert memfds() == 0
+
+
 # -- no room
 
 
@@ -265,7 +272,7 @@ def test_a_memory_that_is_full_is_an_error_and_leaves_nothing(
     assert caught.value.args == (100_000, LIMIT, os.strerror(code))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(ObjectStoreFullError):
-        writer.put(3 * HUGE_PAGE)
+        writer.put(4 * HUGE_PAGE)
     assert memfds() == 0
 
 
