@@ -82,12 +82,7 @@ def wait(
         raise ValueError(f"num_returns must be between 1 and the {len(given)} refs given, not {num_returns}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be None or at least 0, not {timeout}")
-    if len(set(given)) != len(given):
-        raise ValueError("wait() takes each ref once")
-    runtime = current.runtime()
-    if runtime.wait(given, 0, 0) < num_returns and timeout != 0:
-        _warn_if_on_a_loop("wait", "asyncio.wait")
-    return cast("tuple[list[Waitable], list[Waitable]]", runtime.wait_split(given, num_returns, timeout))
+    return cast("tuple[list[Waitable], list[Waitable]]", current.runtime().wait(given, num_returns, timeout))
 
 
 def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:

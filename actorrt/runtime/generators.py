@@ -73,6 +73,17 @@ class Stream:
             return False
         return True
 
+    @property
+    def done(self) -> bool:
+        """True if the next item can be taken without waiting; with the next two, what `wait` needs."""
+        return self.ready
+
+    def add_waiter(self, waiter: Callable[[Any], None]) -> bool:
+        return self.on_ready(partial(waiter, self))
+
+    def remove_waiter(self, waiter: Callable[[Any], None]) -> None:
+        self._waiter = None
+
     def took(self, count: int) -> None:
         """Give credits back, in batches of half a window."""
         if self.window == UNLIMITED or self.ended:
@@ -114,6 +125,10 @@ class ObjectRefGenerator(Generic[T_co]):
     def __init__(self, call: Call, stream: Stream) -> None:
         self._call = call
         self._stream = stream
+
+    @property
+    def stream(self) -> Stream:
+        return self._stream
 
     def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self

@@ -51,6 +51,7 @@ def main() -> None:
         node_main=partial(node_main, config),
         head_main=partial(head_main, config.head, config.session),
         worker_main=worker_main,
+        node_fds=[config.ready_fd],
     )
 
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 from collections import deque
 from collections.abc import Coroutine
@@ -77,6 +76,7 @@ from .node_segments import NodeSegments
 from .peers import Peers
 from .process_tree import NodeStart
 from .process_watch import wait_child, watch_pidfd
+from .session_logs import retire
 from .supervisor import ActorRecord, ActorSpec, Supervisor
 from .transport import socket_path
 from .workers import Worker, Workers
@@ -458,12 +458,7 @@ class Node:
                 os.kill(self._head_pid, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wait_child(self._head_pid), STOP_GRACE_S)
-        keep = os.path.join(self.config.session, "logs")
-        for name in os.listdir(self.config.session):
-            path = os.path.join(self.config.session, name)
-            if path != keep:
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+        retire(self.config.session)
 
 
 async def _serve(config: NodeConfig, start: NodeStart) -> None:

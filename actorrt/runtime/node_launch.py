@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -21,8 +20,9 @@ from typing import Final
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 
+from .session_logs import INFO, LOGS, retire, sweep
+
 UNIT: Final = 10_000
-_INFO: Final = "session.json"
 
 
 def sessions_folder(settings: Settings) -> str:
@@ -87,7 +87,7 @@ class Launched:
             os.close(fd)
 
     def kill(self) -> None:
-        """End it at once, and remove its session. Safe to call again."""
+        """End it at once, and remove its session except for logs. Safe to call again."""
         if not self._reap():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -96,7 +96,7 @@ class Launched:
         if self.ready >= 0:
             os.close(self.ready)
             self.ready = -1
-        shutil.rmtree(self.session, ignore_errors=True)
+        retire(self.session)
 
 
 def launch(settings: Settings, options: InitOptions) -> Launched:
@@ -104,12 +104,14 @@ def launch(settings: Settings, options: InitOptions) -> Launched:
     folder = sessions_folder(settings)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
     session = os.path.join(folder, name)
+    node, head = secrets.token_bytes(8), secrets.token_bytes(8)
     os.mkdir(session, 0o700)
-    os.mkdir(os.path.join(session, "logs"), 0o700)
+    with open(os.path.join(session, INFO), "w", encoding="utf-8") as file:
+        json.dump({"node": node.hex(), "head": head.hex(), "pid": os.getpid()}, file)
+    os.mkdir(os.path.join(session, LOGS), 0o700)
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    errors = os.path.join(session, "logs", "node.err")
-    node, head = secrets.token_bytes(8), secrets.token_bytes(8)
+    errors = os.path.join(session, LOGS, "node.err")
     config = {
         "node": node.hex(),
         "head": head.hex(),
@@ -119,8 +121,6 @@ def launch(settings: Settings, options: InitOptions) -> Launched:
         "driver_pid": os.getpid(),
         "ready_fd": write,
     }
-    with open(os.path.join(session, _INFO), "w", encoding="utf-8") as file:
-        json.dump({"node": node.hex(), "head": head.hex(), "pid": os.getpid()}, file)
     arguments = [sys.executable, "-m", "actorrt.runtime.launcher", json.dumps(config)]
     environment = dict(os.environ)
     # The same actorrt as this process has, wherever it was found.
@@ -136,6 +136,7 @@ def launch(settings: Settings, options: InitOptions) -> Launched:
         pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
     finally:
         os.close(write)
+    sweep(folder, _alive)
     return Launched(pid, session, read, errors)
 
 
@@ -165,7 +166,7 @@ def find_session(settings: Settings, address: str) -> str:
 
 def node_of(session: str) -> bytes:
     """The id of a session's node."""
-    with open(os.path.join(session, _INFO), encoding="utf-8") as file:
+    with open(os.path.join(session, INFO), encoding="utf-8") as file:
         return bytes.fromhex(json.load(file)["node"])
 
 

@@ -18,7 +18,7 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -60,11 +60,13 @@ def fork_tree(
     node_main: Callable[[NodeStart], object],
     head_main: Callable[[HeadStart], object] | None,
     worker_main: Callable[[WorkerStart], object],
+    node_fds: Collection[int] = (),
 ) -> NoReturn:
     """Fork the zygote and (unless `head_main` is None) the head, and run `node_main` here; ends the process with it.
 
     To be called in a single-threaded process that has imported all that the others will need. `driver_pid` is the
     parent of this process, None where nobody's end is to be followed. If the driver has ended already, so does this.
+    `node_fds` are for the node alone: copies elsewhere would keep others from seeing that it has ended.
     """
     driver_pidfd: int | None = None
     if driver_pid is not None:
@@ -98,6 +100,8 @@ def fork_tree(
             # A copy of the zygote's socket here would keep the zygote from seeing the end of the node.
             zygote.close()
             head.close()
+            for fd in node_fds:
+                os.close(fd)
             set_process_name("actorrt-head")
             run_and_exit(lambda: head_main(HeadStart(head_end, node_pid, driver_pidfd)))
         head_end.close()

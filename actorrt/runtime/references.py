@@ -166,11 +166,11 @@ class Gate:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._arrived: list[Entry] = []
+        self._arrived: list[object] = []
         self._lock = threading.Lock()
         self._lock.acquire()
 
-    def arrive(self, entry: Entry) -> None:
+    def arrive(self, entry: object) -> None:
         self._arrived.append(entry)
         if len(self._arrived) >= self._count:
             # Two threads may both see the last arrival.

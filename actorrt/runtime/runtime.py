@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -62,6 +63,10 @@ logger = logging.getLogger("actorrt")
 
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
 SELF_WAIT_CHECK_S: Final = 0.1
+
+# What `wait` looks at: a ref's entry, a generator's stream.
+Waited = Entry | Stream
+_entry: Callable[[Any], Entry] = attrgetter("_entry")
 
 
 class Runtime:
@@ -501,18 +506,38 @@ class Runtime:
             return call.link.peer == self.process
         return isinstance(call.target, ActorClient) and await self.actors.placed_at(call.target) == self.process
 
-    def wait(self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None) -> int:
-        """Block until `num_returns` of `refs` are done or the time is over; how many are done."""
-        entries = [entry_of(ref) for ref in refs]
-        done = sum(entry.done for entry in entries)
-        if done >= num_returns or timeout == 0:
-            return done
-        for entry in entries:
-            if entry.state == references.REMOTE:
-                self.objects.request(entry)
+    def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
+        """Block until `num_returns` of `refs` are done or the time is over: at most that many done ones, and the rest.
+
+        Refs and generators may be mixed. Raises ValueError if one comes twice.
+        """
+        entries: list[Waited]
+        try:
+            entries = list(map(_entry, refs))
+        except AttributeError:
+            entries = [_waited(ref) for ref in refs]
+        if len(set(entries)) != len(entries):
+            raise ValueError("wait() takes each ref once")
+        done = _first_done(entries, num_returns)
+        if len(done) < num_returns and timeout != 0:
+            self._wait_for(entries, num_returns, timeout)
+            done = _first_done(entries, num_returns)
+        if len(done) == 1:
+            index = done[0]
+            return [refs[index]], refs[:index] + refs[index + 1 :]
+        chosen = set(done)
+        return [refs[index] for index in done], [ref for index, ref in enumerate(refs) if index not in chosen]
+
+    def _wait_for(self, entries: list[Waited], num_returns: int, timeout: float | None) -> None:
         pending = [entry for entry in entries if not entry.done]
-        gate = Gate(num_returns - (len(entries) - len(pending)))
-        waiting: list[Entry] = []
+        for entry in pending:
+            if isinstance(entry, Entry) and entry.state == references.REMOTE:
+                self.objects.request(entry)
+        missing = num_returns - (len(entries) - len(pending))
+        if missing <= 0:
+            return
+        gate = Gate(missing)
+        waiting: list[Waited] = []
         try:
             for entry in pending:
                 if entry.add_waiter(gate.arrive):
@@ -520,25 +545,11 @@ class Runtime:
                 else:
                     gate.arrive(entry)
             with contextlib.suppress(exceptions.GetTimeoutError):
-                self.wait_blocked(gate, timeout, "wait", pending)
+                self.wait_blocked(gate, timeout, "wait", [entry for entry in pending if isinstance(entry, Entry)])
         finally:
             for entry in waiting:
                 if not entry.done:
                     entry.remove_waiter(gate.arrive)
-        return sum(entry.done for entry in entries)
-
-    def wait_split(self, refs: Sequence[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
-        """`wait`, and the refs apart: at most `num_returns` that are done, and the rest, in order."""
-        self.wait(refs, num_returns, timeout)
-        done: list[Any] = []
-        for index, ref in enumerate(refs):
-            if is_done(ref):
-                done.append(ref)
-                if len(done) == num_returns:
-                    rest = [one for one in refs[: index + 1] if not is_done(one)]
-                    rest.extend(refs[index + 1 :])
-                    return done, rest
-        return done, [ref for ref in refs if not is_done(ref)]
 
     # ---- refs that travel
 
@@ -569,7 +580,14 @@ class Runtime:
 
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
         call: Call | None = entry.call
-        if call is not None:
+        if call is None:
+            return
+        link = call.link
+        if call.started and link is not None and not link.closed:
+            # From this thread, so that it does not overtake, and is not overtaken by, what this thread calls.
+            call.cancel_asked = True
+            link.post(Cancel(call.message.seq, force, recursive))
+        else:
             self.run_soon(partial(self.cancel_call, call, force, recursive))
 
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
@@ -590,8 +608,23 @@ def _no() -> bool:
 def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...
 
 
-def is_done(ref: ObjectRef[Any] | ObjectRefGenerator[Any]) -> bool:
-    return ref.done() if isinstance(ref, ObjectRef) else ref.next_ready()
+def _waited(ref: Any) -> Waited:
+    if isinstance(ref, ObjectRef):
+        return entry_of(ref)  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(ref, ObjectRefGenerator):
+        return ref.stream
+    raise TypeError(f"wait() takes refs and generators, not {type(ref).__name__}")
+
+
+def _first_done(entries: list[Waited], count: int) -> list[int]:
+    """The places of the first `count` entries that are done."""
+    done: list[int] = []
+    for index, entry in enumerate(entries):
+        if entry.done:
+            done.append(index)
+            if len(done) == count:
+                break
+    return done
 
 
 def entry_of(ref: ObjectRef[Any]) -> Entry:
