@@ -4,8 +4,10 @@ import contextlib
 import errno
 import os
 import pickle
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -254,6 +256,42 @@ def test_an_object_longer_than_its_segment_is_refused_and_the_segment_given_back
     with pytest.raises(ValueError, match="does not fit"):
         writer.fill(segment, bytes(PAGE + 1), [])
     assert memfds() == 0
+
+
+def test_threads_that_put_at_once_never_get_the_same_segment_and_all_of_it_comes_back() -> None:
+    writer = Writer(keep=6)
+    answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    wrong: list[int] = []
+
+    def put(mark: int) -> None:
+        for turn in range(60):
+            length = (100_000, 120_000, 5 * HUGE_PAGE)[turn % 3]
+            sealed = writer.put(length, mark)
+            if content(sealed) != bytes([mark]) * length:
+                wrong.append(mark)
+            writer.adopted(sealed.serial)
+            answers.put(sealed.serial)
+
+    def answer() -> None:
+        number = 0
+        while (serial := answers.get()) >= 0:
+            number += 1
+            # Now and then memory is short.
+            (writer.recalled if number % 7 == 0 else writer.returned)(serial)
+
+    threads = [threading.Thread(target=put, args=(mark,)) for mark in range(1, 5)]
+    node = threading.Thread(target=answer)
+    for thread in (*threads, node):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answers.put(-1)
+    node.join()
+    assert wrong == []
+    assert len(set(writer.told)) == len(writer.told)
+    assert writer.statistics()["segments"] == memfds() <= 6
+    writer.close()
+    assert memfds() == mapped() == 0
 
 
 # -- no room
