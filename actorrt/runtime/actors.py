@@ -21,6 +21,7 @@ from actorrt.wire.messages import NOW, ActorAt, ActorCall, BorrowActor, Unborrow
 from . import current
 from .calls import Call, fill_slots, when_resolved
 from .link import Link
+from .references import Token
 from .supervisor import ActorRecord
 
 if TYPE_CHECKING:
@@ -136,6 +137,16 @@ class Actors:
         else:
             self._runtime.objects.borrowing(owner, BorrowActor(actor))
         return client
+
+    def hold(self, actor: bytes) -> Token:
+        """Keep an actor whose handle lies inside a value that was not looked at yet; runtime loop."""
+        runtime = self._runtime
+        owner = actor[:8]
+        if owner == runtime.process:
+            runtime.supervisor.borrow(actor, owner, 1)
+            return Token(runtime, partial(runtime.supervisor.borrow, actor, owner, -1))
+        runtime.objects.borrowing(owner, BorrowActor(actor))
+        return Token(runtime, partial(runtime.objects.unborrowing, owner, UnborrowActor(actor)))
 
     def know(self, client: ActorClient) -> None:
         with self._lock:

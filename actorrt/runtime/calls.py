@@ -136,7 +136,7 @@ class Call:
             if isinstance(item, Item):
                 entry.settle(references.INLINE, item.data)
             else:
-                self.runtime.objects.settle(entry, item.value, self)
+                self.runtime.objects.settle(entry, item.value, self, item.index)
             self.stream.add(entry)
 
 

@@ -20,6 +20,7 @@ from actorrt.wire.messages import (
     Borrow,
     BorrowActor,
     Cancel,
+    CancelObject,
     Credit,
     Define,
     DialMe,
@@ -164,6 +165,8 @@ class Dispatch:
                 runtime.objects.borrowed_by(link.peer, message.seq, 1)
             case Unborrow():
                 runtime.objects.borrowed_by(link.peer, message.seq, -1)
+            case CancelObject():
+                runtime.objects.cancel(message.seq, message.force, message.recursive)
             case BorrowActor():
                 runtime.supervisor.borrow(message.actor, link.peer, 1)
             case UnborrowActor():

@@ -81,7 +81,7 @@ class Executor:
                 if run is not None and run.gate is not None:
                     run.gate.add(message.n)
             elif isinstance(message, RefsTaken):
-                self.outcomes.pins.pop((link.peer, message.seq), None)
+                self.outcomes.taken(link.peer, message.seq, message.index)
         if work:
             self.enqueue(link, work)
 
@@ -113,10 +113,10 @@ class Executor:
             for child in run.living_children():
                 self.runtime.cancel_call(child, False, True)
             self.interrupt(run)
-        for key in [key for key in self.outcomes.pins if key[0] == link.peer]:
-            del self.outcomes.pins[key]
-        for instance in [i for i in self.instances.values() if i.owner == link.peer]:
-            self.stop_instance(instance)
+        self.outcomes.peer_lost(link.peer)
+        for instance in list(self.instances.values()):
+            if instance.owner == link.peer:
+                self.stop_instance(instance)
 
     def stop_instance(self, instance: Instance) -> None:
         """End an actor at once."""

@@ -11,14 +11,16 @@ import contextlib
 import itertools
 import threading
 import weakref
+from collections.abc import Iterable
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
+    ACTOR,
     INLINE,
     SEGMENT,
     AnyMessage,
@@ -28,6 +30,7 @@ from actorrt.wire.messages import (
     Ping,
     RefsTaken,
     Unborrow,
+    UnborrowActor,
     Value,
 )
 
@@ -35,26 +38,15 @@ from . import references
 from .calls import Call, value_of
 from .explain import explain_value
 from .link import Link
-from .references import REMOTE, Entry, ObjectRef
+from .references import REMOTE, Entry, ObjectRef, Token
 
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-# Refs that are unpickled while this is set are new borrows of the call that is being set up.
+OWNER_SIZE: Final = 8
+
+# The owners of what is unpickled while this is set: they have to know of the borrow before the call is answered.
 new_borrows: ContextVar[list[bytes] | None] = ContextVar("actorrt_new_borrows", default=None)
-
-
-class Token:
-    """Calls a function on the runtime loop once it is garbage itself."""
-
-    __slots__ = ("_release", "_runtime")
-
-    def __init__(self, runtime: Runtime, release: Any) -> None:
-        self._runtime = runtime
-        self._release = release
-
-    def __del__(self) -> None:
-        self._runtime.release(self._release)
 
 
 class Objects:
@@ -71,6 +63,11 @@ class Objects:
         self._borrowed: weakref.WeakValueDictionary[tuple[bytes, int], Entry] = weakref.WeakValueDictionary()
         # Pickled outside of any call: nobody will say when the copy is gone.
         self._pinned: dict[tuple[bytes, int], Entry] = {}
+        # What owners are to be told once the link to them is open, in order.
+        self._outbox: dict[bytes, list[AnyMessage]] = {}
+        # How many borrows each owner was told of, and of how many it is certain that they have arrived.
+        self._told: dict[bytes, int] = {}
+        self._arrived: dict[bytes, int] = {}
 
     def next_seq(self) -> int:
         return next(self._seq)
@@ -109,14 +106,15 @@ class Objects:
 
     # ---- outcomes of calls
 
-    def settle(self, entry: Entry, value: Value, call: Call) -> None:
-        """A value came as the outcome of a call; runtime loop."""
+    def settle(self, entry: Entry, value: Value, call: Call, index: int = 0) -> None:
+        """A value came as the outcome of a call, or as item `index` of a stream; runtime loop."""
         holds: list[Any] = []
         if value.refs:
-            holds += [self.borrow(owner, seq) for owner, seq in value.refs]
+            holds += [self._hold(owner, seq) for owner, seq in value.refs]
             link: Link | None = call.link
             if link is not None and not link.closed:
-                self._runtime.spawn_here(self._take_refs(link, call.message.seq, {r[0] for r in value.refs}))
+                owners = {owner[:OWNER_SIZE] for owner, _ in value.refs}
+                self._runtime.spawn_here(self._take_refs(link, call.message.seq, index, owners))
         if value.kind == SEGMENT:
             if value.owner == entry.owner and value.seq == entry.seq:
                 holds.append(self._claim(value))
@@ -128,10 +126,14 @@ class Objects:
         else:
             entry.settle(references.ERROR, value.data)
 
-    async def _take_refs(self, link: Link, seq: int, owners: set[bytes]) -> None:
+    def _hold(self, owner: bytes, seq: int) -> Any:
+        """Keep what is named inside a value that came, whether or not the value is ever looked at."""
+        return self._runtime.actors.hold(owner) if seq == ACTOR else self.borrow(owner, seq)
+
+    async def _take_refs(self, link: Link, seq: int, index: int, owners: set[bytes]) -> None:
         await self.confirm(owners - {link.peer})
         if not link.closed:
-            link.send(RefsTaken(seq))
+            link.send(RefsTaken(seq, index))
 
     # ---- refs that travel
 
@@ -155,45 +157,96 @@ class Objects:
         key = (owner, seq)
         with self._lock:
             entry = self._borrowed.get(key)
-            if entry is not None:
-                return ObjectRef(entry)
-            entry = self._borrowed[key] = Entry(owner, seq, REMOTE)
-        entry.hold = [Token(self._runtime, partial(self.unborrowing, owner, Unborrow(seq)))]
-        noted = new_borrows.get()
-        if noted is not None:
-            noted.append(owner)
-        self.borrowing(owner, Borrow(seq))
+            known = entry is not None
+            if entry is None:
+                entry = self._borrowed[key] = Entry(owner, seq, REMOTE)
+                self._told[owner] = self._told.get(owner, 0) + 1
+        if not known:
+            entry.hold = [Token(self._runtime, partial(self.unborrowing, owner, Unborrow(seq)))]
+            self._post(owner, Borrow(seq))
+        self.note(owner)
         return ObjectRef(entry)
 
     def borrowing(self, owner: bytes, message: AnyMessage) -> None:
         """Tell an owner that something of its own is held here; from any thread."""
-        self._runtime.run_soon(partial(self._tell_owner, owner, message))
+        with self._lock:
+            self._told[owner] = self._told.get(owner, 0) + 1
+        self._post(owner, message)
+        self.note(owner)
+
+    def _post(self, owner: bytes, message: AnyMessage) -> None:
+        # Queued before this returns, so that whatever is sent to the owner later arrives later: it may be the reply
+        # after which the owner would forget what was borrowed.
+        link = self._runtime.peers.get(owner)
+        if link is not None:
+            link.post(message)
+        else:
+            self._runtime.run_soon(partial(self.tell, owner, message))
+
+    def note(self, owner: bytes) -> None:
+        """Something of this owner's was unpickled: whoever answers a call has to see that the owner knows of it."""
+        noted = new_borrows.get()
+        if noted is not None and self._is_unsure(owner):
+            noted.append(owner)
+
+    def _is_unsure(self, owner: bytes) -> bool:
+        """True while a borrow may still be on its way to this owner."""
+        return self._told.get(owner, 0) > self._arrived.get(owner, 0)
 
     def unborrowing(self, owner: bytes, message: AnyMessage) -> None:
-        """Tell an owner that it is not held here any more; runtime loop."""
+        """Tell an owner that it is not held here any more; runtime loop.
+
+        What was dropped may have kept something alive that lies at another owner and was borrowed from there a moment
+        ago: that borrow has to arrive first.
+        """
+        with self._lock:
+            others = {other for other in self._told if other != owner and self._is_unsure(other)}
+        if others:
+            self._runtime.spawn_here(self._unborrow_after(others, owner, message))
+        else:
+            self.tell(owner, message)
+
+    async def _unborrow_after(self, others: set[bytes], owner: bytes, message: AnyMessage) -> None:
+        await self.confirm(others)
+        self.tell(owner, message)
+
+    def tell(self, owner: bytes, message: AnyMessage) -> None:
+        """Send to an owner, in order also while the link to it is being opened; runtime loop."""
+        waiting = self._outbox.get(owner)
+        if waiting is not None:
+            waiting.append(message)
+            return
         link = self._runtime.peers.get(owner)
         if link is not None:
             link.send(message)
+        elif owner not in self._runtime.peers.dead and not isinstance(message, Unborrow | UnborrowActor):
+            self._outbox[owner] = [message]
+            self._runtime.spawn_here(self._dial(owner))
 
-    def _tell_owner(self, owner: bytes, message: AnyMessage) -> None:
-        link = self._runtime.peers.get(owner)
-        if link is not None:
-            link.send(message)
-        elif owner not in self._runtime.peers.dead:
-            self._runtime.spawn_here(self._dial_and_tell(owner, message))
-
-    async def _dial_and_tell(self, owner: bytes, message: AnyMessage) -> None:
+    async def _dial(self, owner: bytes) -> None:
         with contextlib.suppress(exceptions.LinkError):
-            link = await self._runtime.peers.link_to(owner)
-            link.send(message)
+            await self._runtime.peers.link_to(owner)
+        self._deliver(owner)
 
-    async def confirm(self, owners: set[bytes]) -> None:
+    def _deliver(self, owner: bytes) -> None:
+        messages = self._outbox.pop(owner, [])
+        link = self._runtime.peers.get(owner)
+        if link is not None:
+            for message in messages:
+                link.send(message)
+
+    async def confirm(self, owners: Iterable[bytes]) -> None:
         """Wait until these owners know what was borrowed from them so far."""
         for owner in owners:
-            if owner != self._runtime.process:
+            told = self._told.get(owner, 0)
+            if owner != self._runtime.process and self._is_unsure(owner):
+                # Of an owner that cannot be reached nothing is held any more.
                 with contextlib.suppress(exceptions.ActorrtError):
                     link = await self._runtime.peers.link_to(owner)
+                    self._deliver(owner)
                     await link.ask(Ping())
+                if told > self._arrived.get(owner, 0):
+                    self._arrived[owner] = told
 
     # ---- the owner's side
 
@@ -202,7 +255,7 @@ class Objects:
         if kept is None:
             with self._lock:
                 entry = self._exported.get(seq)
-            if entry is None:
+            if entry is None or delta < 0:
                 return
             kept = self._borrowers[seq] = (entry, {})
         counts = kept[1]
@@ -214,7 +267,19 @@ class Objects:
         if not counts:
             del self._borrowers[seq]
 
+    def cancel(self, seq: int, force: bool, recursive: bool) -> None:
+        """A borrower wants the call that makes an object cancelled."""
+        with self._lock:
+            entry = self._exported.get(seq)
+        if entry is not None:
+            self._runtime.cancel(entry, force, recursive)
+
     def peer_lost(self, peer: bytes) -> None:
+        """A process is gone: it borrows nothing any more, and need not be told of borrows."""
+        self._outbox.pop(peer, None)
+        self._arrived.pop(peer, None)
+        with self._lock:
+            self._told.pop(peer, None)
         for seq, (_, counts) in list(self._borrowers.items()):
             if counts.pop(peer, None) and not counts:
                 del self._borrowers[seq]
@@ -264,6 +329,10 @@ class Objects:
             entry.settle(references.ERROR, exceptions.OwnerDiedError(entry.hex(), f"its owner ended: {cause}"))
         except exceptions.ActorrtError as error:
             entry.settle(references.ERROR, error)
+        except asyncio.CancelledError:
+            # This runtime ends: whoever waits in another thread has to know.
+            entry.settle(references.ERROR, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
+            raise
         else:
             value = answer.value
             if value.kind == INLINE:

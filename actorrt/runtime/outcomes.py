@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
+    ACTOR,
     CANCELLED,
+    ERROR,
     FAILED,
     INLINE,
     NO_ACTOR,
@@ -29,6 +32,7 @@ from actorrt.wire.messages import (
 from .calls import error_bytes
 from .context import RunningCall
 from .explain import explain_value
+from .references import Entry, ObjectRef
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -44,87 +48,129 @@ def serialize_result(value: Any, what: str) -> Serialized:
 
 
 class Outcomes:
-    """Makes outcome messages; from the user's threads."""
+    """Makes outcome messages; from the user's threads, but for `taken` and `peer_lost`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        # Refs inside values that were sent, until their receiver has registered for them: (peer, seq) -> refs.
-        self.pins: dict[tuple[bytes, int], list[Any]] = {}
+        # What is named inside values that were sent, until their receiver has registered for it, by the receiver, the
+        # call, and the item if it streams.
+        self._pins: dict[tuple[bytes, int, int], list[Any]] = {}
+
+    # ---- refs and handles inside values
+
+    def _pin(self, run: RunningCall, index: int, refs: list[Any]) -> None:
+        key = (run.link.peer, run.seq, index)
+        self._pins.setdefault(key, []).extend(refs)
+        if run.link.closed:
+            # `peer_lost` may have been here before.
+            self._pins.pop(key, None)
+
+    def taken(self, peer: bytes, seq: int, index: int) -> None:
+        """The receiver has registered."""
+        self._pins.pop((peer, seq, index), None)
+
+    def peer_lost(self, peer: bytes) -> None:
+        for key in list(self._pins):
+            if key[0] == peer:
+                self._pins.pop(key, None)
+
+    # ---- values
 
     def is_small(self, serialized: Serialized) -> bool:
         return serialized.nbytes <= self._runtime.settings.inline_limit and not serialized.refs
 
-    def value(self, run: RunningCall, seq: int, serialized: Serialized) -> Value:
+    def is_inline(self, serialized: Serialized) -> bool:
+        """Whether its message can be made without blocking."""
+        return serialized.nbytes <= self._runtime.settings.inline_limit
+
+    def single(self, run: RunningCall, serialized: Serialized) -> AnyMessage:
+        """The outcome of a call with one return. Blocks while a segment is written."""
+        if self.is_small(serialized):
+            return Reply(run.seq, codec.pack(serialized))
+        return Outcome(run.seq, VALUES, [self._value(run, run.seq, serialized)])
+
+    def _value(self, run: RunningCall, seq: int, serialized: Serialized) -> Value:
         """One value as it travels. Blocks while a segment is written."""
         refs = None
         if serialized.refs:
-            refs = [key for ref in serialized.refs if (key := _key(ref)) is not None]
-            self.pins.setdefault((run.link.peer, run.seq), []).extend(serialized.refs)
-        if serialized.nbytes <= self._runtime.settings.inline_limit:
-            return Value(INLINE, codec.pack(serialized), refs=refs or None)
+            refs = [key_of(ref) for ref in serialized.refs]
+            self._pin(run, 0, serialized.refs)
+        if self.is_inline(serialized):
+            return Value(INLINE, codec.pack(serialized), refs=refs)
         owner = run.link.peer
         size = self._runtime.segments.write(owner, seq, serialized)
-        return Value(SEGMENT, b"", owner, seq, size, refs or None)
+        return Value(SEGMENT, b"", owner, seq, size, refs)
 
     def success(self, run: RunningCall, result: Any, returns: int) -> AnyMessage:
+        """The outcome of a call that returned. Blocks while segments are written."""
         if returns == 1:
-            serialized = serialize_result(result, run.name)
-            if self.is_small(serialized):
-                return Reply(run.seq, codec.pack(serialized))
-            return Outcome(run.seq, VALUES, [self.value(run, run.seq, serialized)])
+            return self.single(run, serialize_result(result, run.name))
         if returns == 0:
             return Reply(run.seq, codec.serialize(None).data)
         if not isinstance(result, Iterable):
             raise ValueError(
                 f"{run.name} has num_returns={returns} and returned {type(result).__name__}, not a sequence"
             )
-        results = list(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if len(results) != returns:  # pyright: ignore[reportUnknownArgumentType]
-            raise ValueError(f"{run.name} has num_returns={returns} and returned {len(results)} values")  # pyright: ignore[reportUnknownArgumentType]
-        values = [
-            self.value(run, run.seq + index, serialize_result(one, run.name))
-            for index, one in enumerate(results)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        ]
+        results: list[Any] = list(cast("Iterable[Any]", result))
+        if len(results) != returns:
+            raise ValueError(f"{run.name} has num_returns={returns} and returned {len(results)} values")
+        # All are pickled before the first is sent anywhere: either every value arrives or none.
+        pickled = [serialize_result(one, run.name) for one in results]
+        values: list[Value] = []
+        try:
+            for index, serialized in enumerate(pickled):
+                values.append(self._value(run, run.seq + index, serialized))
+        except BaseException:
+            for value in values:
+                if value.kind == SEGMENT:
+                    self._runtime.run_soon(partial(self._runtime.segments.free, value.owner, value.seq))
+            raise
         return Outcome(run.seq, VALUES, values)
 
     def item(self, run: RunningCall, index: int, value: Any) -> AnyMessage:
-        serialized = serialize_result(value, run.name)
+        """One streamed value. Blocks while a segment is written."""
+        return self.item_of(run, index, serialize_result(value, run.name))
+
+    def item_of(self, run: RunningCall, index: int, serialized: Serialized) -> AnyMessage:
         if self.is_small(serialized):
             return Item(run.seq, index, codec.pack(serialized))
         # Items have no number of their own at the caller: a segment of theirs is owned by the process that made it.
-        return ItemValue(run.seq, index, self.owned_value(run, serialized))
+        return ItemValue(run.seq, index, self._owned_value(run, index, serialized))
 
-    def owned_value(self, run: RunningCall, serialized: Serialized) -> Value:
-        entry = self._runtime.objects.put_serialized(serialized)
+    def _owned_value(self, run: RunningCall, index: int, serialized: Serialized) -> Value:
+        if self.is_inline(serialized):
+            self._pin(run, index, serialized.refs)
+            return Value(INLINE, codec.pack(serialized), refs=[key_of(ref) for ref in serialized.refs])
+        # The entry keeps what is named inside it.
+        entry = self._runtime.objects.put_segment(serialized)
         self._runtime.objects.export(entry, collected=True)
-        pins = self.pins.setdefault((run.link.peer, run.seq), [])
-        pins.append(entry)
-        pins.extend(serialized.refs)
-        refs = [key for ref in serialized.refs if (key := _key(ref)) is not None]
-        refs.append((entry.owner, entry.seq))
-        if entry.data is not None and isinstance(entry.data, Value):
-            value: Value = entry.data
-            return Value(SEGMENT, b"", value.owner, value.seq, value.size, refs)
-        return Value(INLINE, entry.data, refs=refs)
+        self._pin(run, index, [entry])
+        value: Value = entry.data
+        return Value(SEGMENT, b"", value.owner, value.seq, value.size, [(entry.owner, entry.seq)])
+
+    # ---- other ends
 
     def failure(self, run: RunningCall, error: BaseException) -> AnyMessage:
         """The user's error with its traceback as the caller will see it."""
+        if run.gate is None:
+            # Values that were pickled before another one failed. Those of a stream were sent.
+            self._pins.pop((run.link.peer, run.seq, 0), None)
         if isinstance(error, exceptions.TaskError):
             # It came from a call that this one made: its own origin is what matters.
-            return Outcome(run.seq, FAILED, [Value(2, error_bytes(error))])
+            return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(error))])
         text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
         title = None if run.actor is None else run.actor.title
         wrapped = exceptions.TaskError(run.name, os.getpid(), title, text, error)
-        data = error_bytes(wrapped)
-        return Outcome(run.seq, FAILED, [Value(2, data)])
+        return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(wrapped))])
 
     @staticmethod
     def cancelled(seq: int) -> AnyMessage:
         return Outcome(seq, CANCELLED)
 
     @staticmethod
-    def no_actor(seq: int) -> AnyMessage:
-        return Outcome(seq, NO_ACTOR)
+    def no_actor(seq: int, started: bool = False) -> AnyMessage:
+        """The actor is not here (any more). `started`: the call had begun when it went."""
+        return Outcome(seq, NO_ACTOR, count=int(started))
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
@@ -135,6 +181,11 @@ def _users_part(trace: TracebackType | None) -> TracebackType | None:
     return found or trace
 
 
-def _key(ref: Any) -> tuple[bytes, int] | None:
-    entry = getattr(ref, "_entry", None)
-    return None if entry is None else (entry.owner, entry.seq)
+def key_of(ref: Any) -> tuple[bytes, int]:
+    """How a ref or a handle that was pickled inside a value is named in `Value.refs`."""
+    if isinstance(ref, Entry):
+        return ref.owner, ref.seq
+    if isinstance(ref, ObjectRef):
+        entry: Entry = ref._entry
+        return entry.owner, entry.seq
+    return ref.actor, ACTOR

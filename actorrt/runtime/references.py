@@ -14,13 +14,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from actorrt import exceptions
 from actorrt.types import ObjectID
 from actorrt.wire import codec
 
 from . import current
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -111,6 +114,20 @@ class Entry:
 
     def hex(self) -> str:
         return f"{self.owner.hex()}{self.seq:016x}"
+
+
+class Token:
+    """Calls a function on the runtime loop once it is garbage itself. In a fork of its process it does nothing."""
+
+    __slots__ = ("_release", "_runtime")
+
+    def __init__(self, runtime: Runtime, release: Callable[[], None]) -> None:
+        self._runtime = runtime
+        self._release = release
+
+    def __del__(self) -> None:
+        if current.maybe_runtime() is self._runtime:
+            self._runtime.release(self._release)
 
 
 class LoopBridge:

@@ -25,6 +25,7 @@ from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorCall,
     Cancel,
+    CancelObject,
     Exit,
     ExitOf,
     KillActor,
@@ -581,7 +582,11 @@ class Runtime:
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
         call: Call | None = entry.call
         if call is None:
+            if not entry.done and entry.owner != self.process:
+                self.run_soon(partial(self.objects.tell, entry.owner, CancelObject(entry.seq, force, recursive)))
             return
+        if force and isinstance(call.target, ActorClient):
+            raise ValueError("force=True ends the process of a task; for an actor's call there is actorrt.kill(actor)")
         link = call.link
         if call.started and link is not None and not link.closed:
             # From this thread, so that it does not overtake, and is not overtaken by, what this thread calls.
@@ -628,4 +633,4 @@ def _first_done(entries: list[Waited], count: int) -> list[int]:
 
 
 def entry_of(ref: ObjectRef[Any]) -> Entry:
-    return ref._entry  # pyright: ignore[reportPrivateUsage]
+    return ref._entry

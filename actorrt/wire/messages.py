@@ -33,6 +33,8 @@ NO_ACTOR: Final = 5
 UNLIMITED: Final = -1
 # In WhereIs: answer at once, with the place that it was given, though it may not have started there.
 NOW: Final = -2
+# In place of a sequence number: what is named is an actor, by its 16 bytes.
+ACTOR: Final = -1
 
 type_ref = tuple[bytes, int]
 
@@ -44,7 +46,8 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 class Value(Message):
     """One value: `data` inline, or a segment of `size` bytes known as (owner, seq) on the node, or a pickled error.
 
-    `refs` are the refs pickled inside it; the sender keeps them alive until the receiver has registered as borrower.
+    `refs` are the refs and handles pickled inside it: (owner, seq), or (actor, ACTOR). The sender keeps them alive until
+    the receiver has registered as borrower.
     """
 
     kind: int
@@ -102,6 +105,8 @@ class Reply(Message, tag=3):
 
 
 class Outcome(Message, tag=4):
+    """`count`: the items of a stream that has ended; 1 with NO_ACTOR if the call had been started."""
+
     seq: int
     kind: int
     values: list[Value] = msgspec.field(default_factory=list[Value])
@@ -178,9 +183,10 @@ class ActorEnded(Message, tag=12):
 
 
 class RefsTaken(Message, tag=13):
-    """The caller has registered for the refs that came inside the values of `seq`."""
+    """The caller has registered for the refs that came inside the values of `seq`, or in its streamed item `index`."""
 
     seq: int
+    index: int = 0
 
 
 class Borrow(Message, tag=14):
@@ -199,6 +205,14 @@ class BorrowActor(Message, tag=16):
 
 class UnborrowActor(Message, tag=17):
     actor: bytes
+
+
+class CancelObject(Message, tag=18):
+    """To the owner: somebody who holds a ref to your object `seq` wants the call that makes it cancelled."""
+
+    seq: int
+    force: bool = False
+    recursive: bool = True
 
 
 # ---- to and from the node -------------------------------------------------------------------------------------------
@@ -405,14 +419,18 @@ class Facts(Message, tag=78):
 
 
 class WhereIs(Message, tag=79):
-    """To an actor's owner: where does it run, now that it is not (any more) at `incarnation`?"""
+    """To an actor's owner: where does it run, now that it is not (any more) at `incarnation`?
+
+    Answered when it runs there; with `fate` as soon as it is known that it will, or that it is dead.
+    """
 
     actor: bytes
     incarnation: int = -1
+    fate: bool = False
 
 
 class ActorAt(Message, tag=80):
-    """Where the actor runs, or (worker empty) that it is dead for good and why."""
+    """Where the actor runs, or (with a cause) that it is dead for good and why. `failed`: the error behind it."""
 
     worker: bytes
     incarnation: int = 0
@@ -537,6 +555,7 @@ AnyMessage = (
     | Unborrow
     | BorrowActor
     | UnborrowActor
+    | CancelObject
     | WorkerReady
     | ReturnLease
     | Blocked
