@@ -70,16 +70,20 @@ def _threads() -> set[str]:
 
 
 def _sessions() -> set[str]:
-    with contextlib.suppress(FileNotFoundError):
-        return set(os.listdir(TEMP_DIR))
-    return set()
+    """Files of sessions, as "session/file". The logs of a program that was killed are kept for whoever asks why."""
+    found: set[str] = set()
+    for session in os.listdir(TEMP_DIR):
+        with contextlib.suppress(FileNotFoundError):  # it is being removed
+            files = set(os.listdir(TEMP_DIR / session))
+            found |= {f"{session}/{name}" for name in (files or {""}) - {"logs"}}
+    return found
 
 
 KINDS: Final[dict[str, Callable[[], set[str]]]] = {
     "process": _processes,
     "memfd": _memfds,
     "thread": _threads,
-    "session folder": _sessions,
+    "session file": _sessions,
 }
 
 
@@ -104,8 +108,8 @@ def _left_over(before: dict[str, set[str]]) -> list[str]:
     for process in new["process"]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(process.partition(":")[0]), signal.SIGKILL)
-    for name in new["session folder"]:
-        shutil.rmtree(TEMP_DIR / name, ignore_errors=True)
+    for name in new["session file"]:
+        shutil.rmtree(TEMP_DIR / name.partition("/")[0], ignore_errors=True)
     return [f"{kind} {one}" for kind, found in new.items() for one in sorted(found)]
 
 

@@ -22,7 +22,9 @@ def test_process():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 def test_session():
-    (Path(os.environ["ACTORRT_TEMP_DIR"]) / "session_1").mkdir()
+    session = Path(os.environ["ACTORRT_TEMP_DIR"]) / "session_1"
+    (session / "logs").mkdir(parents=True)
+    (session / "left.sock").touch()
 
 def test_memfd():
     os.memfd_create("left")
@@ -56,7 +58,7 @@ def test_each_kind_of_leftover_fails_the_test_that_left_it(tmp_path: Path) -> No
         assert f"ERROR test_leaks.py::test_{name} - " in report, report
     for name in ("nothing", "nothing_async"):
         assert f"ERROR test_leaks.py::test_{name} - " not in report, report
-    assert "session folder session_1" in report
+    assert "session file session_1/left.sock" in report
     assert "/memfd:left" in report
     assert "actorrt-loop" in report
     assert "left-task" in report

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import os
+import select
 import signal
 import socket
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -19,6 +26,9 @@ from actorrt.cli.progress import Progress
 
 # What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED: Final = 128 + signal.SIGINT
+HEALTHY_WITHIN_S: Final = 10.0
+# How often it looks whether its node is still there.
+LOOK_S: Final = 2.0
 
 
 def serve(
@@ -51,23 +61,31 @@ def serve(
 
     Ctrl-C lets running requests end and stops; Ctrl-C twice stops at once. Nothing is left running either way.
     """
-    module, _ = targets.split(target)
     targets.look_in(app_dir)
+    module = targets.find(target)
     if not route_prefix.startswith("/"):
         raise CommandError(f"--route-prefix {route_prefix}: it must start with a /", WRONG_USE)
     _check_port(host, port)
     stop = _StopSignals()
     try:
         with Progress() as progress:
-            progress.step("starting the node")
-            actorrt.init()
-            options = actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log)
-            actorrt.serve.start(http_options=options)
-            progress.step(f"importing {module}")
-            app = targets.load(target)
+            progress.step("starting the node and the proxy")
+            # Other processes load and fork, while this one imports the user's module.
+            with ThreadPoolExecutor(1) as beside:
+                pointless = threading.Event()
+                started = beside.submit(_start, host, port, access_log, pointless)
+                try:
+                    progress.step(f"importing {module}")
+                    app = targets.load(target)
+                except BaseException:
+                    pointless.set()
+                    raise
+                url = started.result()
             progress.step(f"starting the deployments of {target}")
-            url = _run(app, name, route_prefix)
-            progress.line(f"serving {target} on {url}  (Ctrl-C drains and stops, twice stops at once)")
+            _run(app, name, route_prefix)
+            _wait_until_healthy(url)
+            stop.now_serving()
+            progress.line(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
         print("stopping: running requests may end, new ones are refused", file=sys.stderr, flush=True)
         actorrt.serve.shutdown()
@@ -77,16 +95,42 @@ def serve(
         actorrt.shutdown()
 
 
-def _run(app: actorrt.serve.Application[Any], name: str, route_prefix: str) -> str:
-    """Its URL, once the proxy answers for it."""
+def _start(host: str, port: int, access_log: bool, pointless: threading.Event) -> str:
+    """Start a node, and a proxy on it unless there is nothing to serve. The URL that the proxy listens on."""
+    try:
+        actorrt.init()
+        if pointless.is_set():
+            return ""
+        return actorrt.serve.start(actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log))
+    except (OSError, RuntimeError) as error:
+        raise CommandError(str(error)) from None
+
+
+def _run(app: actorrt.serve.Application[Any], name: str, route_prefix: str) -> None:
     try:
         actorrt.serve.run(app, name=name, route_prefix=route_prefix)
     except (TypeError, ValueError) as error:
         raise CommandError(str(error), WRONG_USE) from None
     except actorrt.exceptions.ActorrtError as error:
         raise CommandError(str(error)) from None
-    (proxy,) = actorrt.serve.status().proxies
-    return proxy + route_prefix
+
+
+def _wait_until_healthy(url: str) -> None:
+    deadline = time.monotonic() + HEALTHY_WITHIN_S
+    address = urlsplit(url)
+    while True:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=HEALTHY_WITHIN_S)
+        try:
+            connection.request("GET", "/-/healthz")
+            if connection.getresponse().status == HTTPStatus.OK:
+                return
+        except OSError as error:
+            raise CommandError(f"the proxy does not answer on {url}: {error}") from None
+        finally:
+            connection.close()
+        if time.monotonic() > deadline:
+            raise CommandError(f"the proxy on {url} was not ready within {HEALTHY_WITHIN_S:g} s")
+        time.sleep(0.01)
 
 
 def _check_port(host: str, port: int) -> None:
@@ -138,7 +182,13 @@ class _StopSignals:
             raise KeyboardInterrupt
         os.write(self._write, b"x")
 
-    def wait(self) -> None:
-        """Until someone asks to stop."""
+    def now_serving(self) -> None:
         self._serving = True
-        os.read(self._read, 1)
+
+    def wait(self) -> None:
+        """Until someone asks to stop. Raises CommandError if the node ends meanwhile."""
+        while not select.select([self._read], [], [], LOOK_S)[0]:
+            try:
+                actorrt.nodes()
+            except actorrt.exceptions.ActorrtError as error:
+                raise CommandError(f"the node has ended, and all that it served: {error}") from None

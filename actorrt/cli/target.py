@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -40,9 +41,27 @@ def look_in(app_dir: Path) -> None:
     sys.path.insert(0, str(app_dir.resolve()))
 
 
+def find(target: str) -> str:
+    """The name of the module, if there is one. Raises CommandError. Nothing but packages around it is imported."""
+    name, _ = split(target)
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        found = None
+    except Exception:  # of a package around it: importing it will say what
+        return name
+    if found is None:
+        raise CommandError(
+            f"there is no module {name!r} in {sys.path[0]} or elsewhere on sys.path; "
+            "--app-dir names the folder to look in",
+            WRONG_USE,
+        )
+    return name
+
+
 def load(target: str) -> actorrt.serve.Application[Any]:
     """Import the module and return its graph. Raises CommandError."""
-    module_name, graph = split(target)
+    module_name, graph = find(target), split(target)[1]
     module = _import(module_name)
     found: Any = module
     for name in graph.split("."):
@@ -56,15 +75,6 @@ def load(target: str) -> actorrt.serve.Application[Any]:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # Either the module that was asked for, or one that it imports in turn.
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise CommandError(
-                f"there is no module {error.name!r} in {sys.path[0]} or elsewhere on sys.path; "
-                "--app-dir names the folder to look in",
-                WRONG_USE,
-            ) from None
-        raise CommandError(f"importing {name} failed: {describe(error)}", FAILED) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit() in a module too

@@ -12,11 +12,12 @@ from actorrt.cli.target import load, look_in, split
 
 
 @pytest.fixture(autouse=True)
-def _modules_of_a_test_are_forgotten() -> Iterator[None]:
-    before, path = set(sys.modules), list(sys.path)
+def _modules_of_a_test_are_forgotten(tmp_path: Path) -> Iterator[None]:
+    path = list(sys.path)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]
     sys.path[:] = path
 
 
@@ -73,9 +74,9 @@ def test_a_target_of_another_form_is_refused_with_the_form(target: str) -> None:
 
 
 def test_a_file_name_is_answered_with_the_module_that_was_meant() -> None:
-    with pytest.raises(CommandError, match=r"actorrt serve digits:app --app-dir examples$"):
+    with pytest.raises(CommandError, match=r"`actorrt serve digits:app --app-dir examples`$"):
         split("examples/digits.py:app")
-    with pytest.raises(CommandError, match=r"actorrt serve digits:app$"):
+    with pytest.raises(CommandError, match=r"`actorrt serve digits:app`$"):
         split("digits.py")
 
 

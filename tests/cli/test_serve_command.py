@@ -1,0 +1,256 @@
+"""`actorrt serve` as a person meets it: what it prints, how it ends, and that it leaves nothing behind.
+
+That nothing is left is looked at by the leak check after each of these tests.
+"""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+HELLO = """
+from actorrt import serve
+
+@serve.deployment
+class Hello:
+    def __call__(self, request):
+        return "hello"
+
+app = Hello.bind()
+"""
+
+# Says through one named pipe that a request has arrived, and answers when something comes through the other.
+SLOW = """
+import asyncio
+from pathlib import Path
+from actorrt import serve
+
+HERE = Path(__file__).parent
+
+@serve.deployment
+class Slow:
+    async def __call__(self, request):
+        await asyncio.to_thread((HERE / "arrived").write_text, "x")
+        return await asyncio.to_thread((HERE / "answer").read_text)
+
+app = Slow.bind()
+"""
+
+STUCK = """
+from pathlib import Path
+from actorrt import serve
+
+HERE = Path(__file__).parent
+
+@serve.deployment
+class Stuck:
+    def __init__(self):
+        (HERE / "arrived").write_text("x")
+        (HERE / "answer").read_text()
+
+    def __call__(self, request):
+        return "never"
+
+app = Stuck.bind()
+"""
+
+FAILING = """
+from actorrt import serve
+
+@serve.deployment
+class Failing:
+    def __init__(self):
+        raise RuntimeError("the model file is not there")
+
+    def __call__(self, request):
+        return "never"
+
+app = Failing.bind()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _programs(tmp_path: Path) -> None:
+    for name, source in {"hello": HELLO, "slow": SLOW, "stuck": STUCK, "failing": FAILING}.items():
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    for name in ("arrived", "answer"):
+        os.mkfifo(tmp_path / name)
+
+
+class Asking:
+    """A GET in a thread of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.answer: httpx.Response | None = None
+        self.error: httpx.TransportError | None = None
+        self._thread = threading.Thread(target=self._ask, args=(url,))
+        self._thread.start()
+
+    def _ask(self, url: str) -> None:
+        try:
+            self.answer = httpx.get(url, timeout=50)
+        except httpx.TransportError as error:
+            self.error = error
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+def _refused(*args: str, cwd: Path) -> tuple[int, str]:
+    command = [str(Path(sys.executable).with_name("actorrt")), "serve", *args]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_it_prints_its_url_and_answers(start_server: Any) -> None:
+    server = start_server("hello:app")
+    assert httpx.get(server.url).text == "hello"
+    assert httpx.get(server.url + "/-/healthz").status_code == 200
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 0
+    assert "GET" not in "".join(server.said)
+
+
+def test_it_logs_requests_when_asked_to(start_server: Any) -> None:
+    server = start_server("hello:app", "--access-log")
+    assert httpx.get(server.url + "/some/where").text == "hello"
+    server.stop()
+    assert re.search(r"GET /some/where.* 200", "".join(server.said))
+
+
+def test_it_answers_below_its_prefix_only(start_server: Any) -> None:
+    server = start_server("hello:app", "--route-prefix", "/greet", "--name", "greeter")
+    assert httpx.get(re.sub(r"/greet$", "", server.url) + "/greet").text == "hello"
+    assert httpx.get(re.sub(r"/greet$", "", server.url) + "/other").status_code == 404
+
+
+def test_it_imports_from_the_folder_it_is_given(start_server: Any, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    server = start_server("hello:app", "--app-dir", "..", cwd=elsewhere)
+    assert httpx.get(server.url).text == "hello"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_a_running_request_end(number: int, start_server: Any, tmp_path: Path) -> None:
+    server = start_server("slow:app")
+    asking = Asking(server.url)
+    assert (tmp_path / "arrived").read_text() == "x"
+    server.process.send_signal(number)
+    (tmp_path / "answer").write_text("late but whole")
+    asking.join()
+    assert asking.answer is not None
+    assert asking.answer.text == "late but whole"
+    assert server.wait() == 0
+
+
+def test_the_second_ctrl_c_stops_at_once(start_server: Any, tmp_path: Path) -> None:
+    server = start_server("slow:app")
+    asking = Asking(server.url)
+    assert (tmp_path / "arrived").read_text() == "x"
+    server.process.send_signal(signal.SIGINT)
+    server.wait_for("stopping")
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 128 + signal.SIGINT
+    asking.join()
+    # Which of the two ends first is chance: the proxy, or the replica and then the proxy says so.
+    assert asking.answer is None or asking.answer.status_code == 503
+
+
+def test_ctrl_c_during_the_start_stops_it(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("actorrt")), "serve", "stuck:app", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert (tmp_path / "arrived").read_text() == "x"
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 128 + signal.SIGINT
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_nothing_outlives_a_killed_command(start_server: Any) -> None:
+    server = start_server("hello:app")
+    assert httpx.get(server.url).text == "hello"
+    server.process.kill()
+    assert server.wait() == -signal.SIGKILL
+
+
+def test_a_terminal_is_shown_progress(tmp_path: Path) -> None:
+    main, other = pty.openpty()
+    command = [str(Path(sys.executable).with_name("actorrt")), "serve", "hello:app", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=other, stdout=other, stderr=other) as process:
+        os.close(other)
+        shown = b""
+        try:
+            while b"http://" not in shown:
+                shown += os.read(main, 4096)
+            os.write(main, b"\x03")  # the terminal would send SIGINT to its foreground group; here it is no such one
+            process.send_signal(signal.SIGINT)
+            while chunk := _read(main):
+                shown += chunk
+        finally:
+            os.close(main)
+        assert process.wait() == 0
+    assert b"starting the " in shown
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 4096)
+    except OSError:  # nobody holds the other end any more
+        return b""
+
+
+@pytest.mark.parametrize("target", ["no_such_module:app", "hello:no_such_name", "hello:Hello", "hello", "hello.py:app"])
+def test_a_wrong_target_is_answered_with_one_paragraph(target: str, tmp_path: Path) -> None:
+    code, said = _refused(target, cwd=tmp_path)
+    assert code == 2
+    assert said.startswith("actorrt: ")
+    assert said.count("\n") == 1
+
+
+def test_a_constructor_that_raises_is_named_with_its_error(tmp_path: Path) -> None:
+    code, said = _refused("failing:app", "--port", "0", cwd=tmp_path)
+    assert code == 1
+    assert "Failing" in said
+    assert "RuntimeError: the model file is not there" in said
+    assert "failing.py, line 7" in said
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+def test_a_port_in_use_is_named(taken_port: int, tmp_path: Path) -> None:
+    code, said = _refused("hello:app", "--port", str(taken_port), cwd=tmp_path)
+    assert code == 1
+    assert said.startswith(f"actorrt: port {taken_port} of 127.0.0.1 is in use")
+    assert said.count("\n") == 1
+
+
+def test_a_host_that_is_none_is_named(tmp_path: Path) -> None:
+    code, said = _refused("hello:app", "--host", "192.0.2.1", cwd=tmp_path)
+    assert code == 1
+    assert "192.0.2.1 is not an address of this machine" in said
+
+
+def test_a_deployment_that_cannot_be_placed_is_named_with_what_is_missing(tmp_path: Path) -> None:
+    program = (tmp_path / "hello.py").read_text()
+    (tmp_path / "big.py").write_text(program.replace("deployment\n", "deployment(actor_options={'num_gpus': 3})\n"))
+    code, said = _refused("big:app", "--port", "0", cwd=tmp_path)
+    assert code == 1
+    assert "Hello" in said
+    assert "GPU" in said
