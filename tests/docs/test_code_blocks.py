@@ -39,7 +39,6 @@ def _blocks(page: Path) -> list[str]:
 
 
 WITH_CODE: Final = [page for page in PAGES if _blocks(page)]
-WITH_COMMANDS: Final = [page for page in PAGES if CONSOLE.search(page.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
@@ -61,7 +60,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         assert wanted.strip() in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_print_what_it_says(page: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for block in CONSOLE.finditer(page.read_text(encoding="utf-8")):
