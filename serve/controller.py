@@ -181,7 +181,9 @@ class Controller:
         if proxy is not None:
             self._proxy_status = ProxyStatus.DRAINING
             try:
-                await proxy.drain.remote()
+                listener: str = await proxy.drain.remote()
+                for topic in self._topics.values():
+                    topic.forget(listener)
             except exceptions.ActorrtError:
                 logger.info("the proxy had gone before it was drained")
             self._proxy = None
@@ -334,7 +336,7 @@ class Controller:
                 max_concurrency=MANY_CALLS,
                 lifetime="detached",
                 namespace=NAMESPACE,
-                name=f"{spec.id}#{id}",
+                name=f"{spec.id.app}#{id}",
             ).remote(self._me)
         except Exception as error:
             record.history = record.history.after_start_failure(now, f"{type(error).__name__}: {error}")

@@ -27,8 +27,8 @@ def flatten(root: object, handle_for: Callable[[str], Any]) -> list[BoundDeploym
     """`handle_for(name)` makes what stands for a node in its parents' arguments. TypeError if this is no graph."""
     if not isinstance(root, Application):
         raise TypeError(not_a_graph(root))
-    order = _children_first(cast(Application[Any], root))
-    names = _name_all(order)
+    found, order = _walk(cast(Application[Any], root))
+    names = _name_all(found)
     handles = {key: handle_for(name) for key, name in names.items()}
     flat: list[BoundDeployment] = []
     for node in order:
@@ -46,23 +46,22 @@ def not_a_graph(value: object) -> str:
     return f"an application is what .bind() of a @serve.deployment gives, not {what}"
 
 
-def _children_first(root: Application[Any]) -> list[Application[Any]]:
+def _walk(root: Application[Any]) -> tuple[list[Application[Any]], list[Application[Any]]]:
+    """All nodes twice: as a reader finds them, the root first, and with children before their parents."""
     # By hand and not by recursion: a pipeline may be longer than Python's stack.
-    order: list[Application[Any]] = []
-    done: set[int] = set()
+    found: dict[int, Application[Any]] = {}
+    done: dict[int, Application[Any]] = {}
     stack: list[tuple[Application[Any], bool]] = [(root, False)]
     while stack:
         node, expanded = stack.pop()
-        if id(node) in done:
-            continue
         if expanded:
-            done.add(id(node))
-            order.append(node)
-            continue
-        stack.append((node, True))
-        children = _nodes_in([node.args, dict(node.kwargs)], node.deployment.name)
-        stack.extend((child, False) for child in reversed(children) if id(child) not in done)
-    return order
+            done[id(node)] = node
+        elif id(node) not in found:
+            found[id(node)] = node
+            stack.append((node, True))
+            children = _nodes_in([node.args, dict(node.kwargs)], node.deployment.name)
+            stack.extend((child, False) for child in reversed(children))
+    return list(found.values()), list(done.values())
 
 
 def _nodes_in(value: object, parent: str) -> list[Application[Any]]:
@@ -87,11 +86,11 @@ def _nodes_in(value: object, parent: str) -> list[Application[Any]]:
     return found
 
 
-def _name_all(order: list[Application[Any]]) -> dict[int, str]:
-    # The root keeps its name whatever its children are called, then those nearest to it.
+def _name_all(found: list[Application[Any]]) -> dict[int, str]:
+    # Who comes first keeps its name: the root does, whatever its children are called.
     names: dict[int, str] = {}
     taken: set[str] = set()
-    for node in reversed(order):
+    for node in found:
         plain = name = node.deployment.name
         suffix = 0
         while name in taken:

@@ -102,13 +102,15 @@ class Proxy:
     async def until_death(self) -> None:
         await self._loop.create_future()
 
-    async def drain(self) -> None:
-        """No new connections; return when the requests that are here have been answered."""
+    async def drain(self) -> str:
+        """No new connections; return when the requests that are here have been answered. Gives who it is to topics."""
         self._draining = self._front.draining = True
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await asyncio.wait([self._serving])
         self._front.stop()
+        self._connection.closed = True
+        return self._connection.name
 
     # News.
 

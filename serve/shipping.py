@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, Final
 
 import cloudpickle
+from starlette.datastructures import State
 
 from actorrt import exceptions
 
@@ -44,6 +45,9 @@ class _Pickler(cloudpickle.Pickler):
         if type(obj) is _thread.LockType:
             # A lock guards what is in one process; applications hold some (FastAPI's routers do).
             return threading.Lock, ()
+        if type(obj) is State:
+            # Its `__getattr__` never ends while it is being unpickled.
+            return State, (dict(obj._state),)
         return super().reducer_override(obj)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 

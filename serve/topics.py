@@ -45,6 +45,11 @@ class Topic:
             raise
         return self.version, self.value
 
+    def forget(self, listener: str) -> None:
+        """It has gone, whatever it was told last."""
+        self._acted.pop(listener, None)
+        self._wake()
+
     async def acted_on(self, version: int, timeout_s: float) -> None:
         """Return when every listener has acted on `version`. One that does not within the time is taken for gone."""
         try:
