@@ -11,7 +11,8 @@ import inspect
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -30,7 +31,8 @@ from actorrt.wire.messages import (
 )
 
 from .context import RunningCall, running_call
-from .definitions import CALL, MARK, READY, TERMINATE
+from .definitions import CALL, READY, TERMINATE, method_specs
+from .eager import EagerRunner
 from .executor import ActorExit, Executor, unknown_method
 from .instance import Instance, Limiter
 from .link import Link
@@ -83,8 +85,10 @@ class LoopExecutor(Executor):
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
         self._woken = False
+        self._handing_over = False
         self._dirty: set[Link] = set()
         self._flush_due = False
+        self._eager = EagerRunner(self.loop, self._suspended, self.flush)
         self._threads: ThreadPoolExecutor | None = None
         self._constructing: RunningCall | None = None
         self.thread = threading.main_thread()
@@ -109,6 +113,8 @@ class LoopExecutor(Executor):
         """The call whose step runs right now, if it is one; from any thread."""
         if self._constructing is not None:
             return self._constructing
+        if self._eager.now is not None:
+            return self._eager.now
         task = asyncio.current_task(self.loop)
         if task is not None:
             for link in list(self.runtime.peers.links.values()):
@@ -140,24 +146,35 @@ class LoopExecutor(Executor):
 
     def _drain(self) -> None:
         self._woken = False
-        inbox = self._inbox
-        while inbox:
-            link, work = inbox.popleft()
-            for message in work:
-                if type(message) is ActorCall:
-                    self._call(link, message)
-                elif isinstance(message, TaskCall):
-                    self._task(link, message)
-                elif isinstance(message, StartActor):
-                    self._start(link, message)
-                elif isinstance(message, StopActor):
-                    self._stop(message)
+        self._handing_over = True
+        try:
+            inbox = self._inbox
+            while inbox:
+                link, work = inbox.popleft()
+                for message in work:
+                    self._take_one(link, message)
+            self._eager.run_queued()
+        finally:
+            self._handing_over = False
+
+    def _take_one(self, link: Link, message: Work) -> None:
+        if type(message) is ActorCall:
+            self._call(link, message)
+        elif isinstance(message, TaskCall):
+            self._task(link, message)
+        elif isinstance(message, StartActor):
+            self._start(link, message)
+        elif isinstance(message, StopActor):
+            # After what came before it.
+            self._eager.run_queued()
+            self._stop(message)
 
     def reply(self, link: Link, message: AnyMessage) -> None:
         """Queue an outcome; all of this turn leave together."""
         link.push(message)
         self._dirty.add(link)
-        if not self._flush_due:
+        # What a first step replies is flushed when the first steps are done.
+        if not self._flush_due and self._eager.now is None:
             self._flush_due = True
             self.loop.call_soon(self.flush)
 
@@ -307,19 +324,32 @@ class LoopExecutor(Executor):
             link.waiting.pop(call.seq, None)
         limiter.running += 1
         run = RunningCall(link, call.seq, call.method, instance)
-        link.serving[call.seq] = run
-        if instance.calls is None:
-            instance.calls = set()
-        instance.calls.add(run)
-        run.task = self.loop.create_task(self._run_method(run, call, instance, limiter))
-        run.started = True
+        start = self._eager.start if self._handing_over else self._eager.start_soon
+        start(run, self._run_method(run, call, instance, limiter))
+
+    def _suspended(self, run: RunningCall) -> None:
+        """A call goes on later: from now on it can be found and cancelled."""
+        run.link.serving[run.seq] = run
+        instance: Instance | None = run.actor
+        if instance is not None:
+            if instance.calls is None:
+                instance.calls = set()
+            instance.calls.add(run)
+
+    def _finished(self, run: RunningCall) -> None:
+        if run.task is not None:
+            run.link.serving.pop(run.seq, None)
+            if run.actor is not None and run.actor.calls is not None:
+                run.actor.calls.discard(run)
 
     async def _run_method(self, run: RunningCall, call: ActorCall, instance: Instance, limiter: Limiter) -> None:
         running_call.set(run)
         link = run.link
         owners: list[bytes] = []
-        outcome: AnyMessage | None
+        outcome: AnyMessage
         try:
+            if instance.failed:
+                raise ActorGone
             if call.slots is None:
                 with self.noting_borrows(owners) if len(call.args) > _MAYBE_REFS else _NOTHING:
                     value = codec.deserialize(call.args)
@@ -334,22 +364,19 @@ class LoopExecutor(Executor):
                 with self.noting_borrows(owners):
                     args, kwargs = self.arguments(call, segments)
             method = self._method(instance, call.method)
-            marked = getattr(method, MARK, None)
-            if marked is not None and marked.thread:
+            if threaded(instance.cls, call.method):
                 context = contextvars.copy_context()
                 result = await self.loop.run_in_executor(self.threads, partial(context.run, method, *args, **kwargs))
             else:
                 result = method(*args, **kwargs)
-                if inspect.isawaitable(result):
+                if type(result) is CoroutineType or inspect.isawaitable(result):
                     result = await result
             if call.credits:
                 outcome = await self._stream(run, result, call.credits)
-            elif call.returns == 1:
-                serialized = serialize_result(result, run.name)
-                if self.outcomes.is_small(serialized):
-                    outcome = Reply(call.seq, codec.pack(serialized))
-                else:
-                    outcome = await self._large(run, result, 1)
+            elif call.returns == 1 and (data := codec.dumps_atom(result)) is not None:
+                outcome = Reply(call.seq, data)
+            elif call.returns == 1 and self.outcomes.is_small(serialized := serialize_result(result, run.name)):
+                outcome = Reply(call.seq, codec.pack(serialized))
             else:
                 outcome = await self._large(run, result, call.returns)
         except asyncio.CancelledError as error:
@@ -357,6 +384,8 @@ class LoopExecutor(Executor):
                 outcome = self.outcomes.cancelled(call.seq) if not instance.failed else self.outcomes.no_actor(call.seq)
             else:
                 outcome = self.outcomes.failure(run, error)
+        except ActorGone:
+            outcome = self.outcomes.no_actor(call.seq)
         except ActorExit:
             self.ended(instance, "it left by exit_actor")
             outcome = self.outcomes.no_actor(call.seq)
@@ -365,9 +394,7 @@ class LoopExecutor(Executor):
             outcome = self.outcomes.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
             await self.runtime.call_async(self.runtime.objects.confirm(foreign))
-        link.serving.pop(call.seq, None)
-        if instance.calls is not None:
-            instance.calls.discard(run)
+        self._finished(run)
         if not link.closed:
             self.reply(link, outcome)
         limiter.running -= 1
@@ -426,11 +453,9 @@ class LoopExecutor(Executor):
 
     def _task(self, link: Link, call: TaskCall) -> None:
         run = RunningCall(link, call.seq, call.name, None, call.lease)
-        link.serving[call.seq] = run
         if call.lease:
             self.describe(call.name)
-        run.task = self.loop.create_task(self._run_task(run, call))
-        run.started = True
+        self._eager.start(run, self._run_task(run, call))
 
     async def _run_task(self, run: RunningCall, call: TaskCall) -> None:
         running_call.set(run)
@@ -457,7 +482,7 @@ class LoopExecutor(Executor):
             outcome = self.outcomes.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
             await self.runtime.call_async(self.runtime.objects.confirm(foreign))
-        link.serving.pop(call.seq, None)
+        self._finished(run)
         if not link.closed:
             self.reply(link, outcome)
 
@@ -509,6 +534,20 @@ def _terminate(_: Instance) -> None:
 
 
 BUILT_IN_METHODS: Final = {CALL: _call_with, READY: _ready, TERMINATE: _terminate}
+
+
+class ActorGone(Exception):
+    """The actor ended between the arrival of a call and its start."""
+
+
+@lru_cache(maxsize=1024)
+def _threaded_methods(cls: type) -> frozenset[str]:
+    return frozenset(name for name, spec in method_specs(cls).items() if spec.thread)
+
+
+def threaded(cls: type, method: str) -> bool:
+    """True for a method that is marked to run in a thread."""
+    return method in _threaded_methods(cls)
 
 
 def actor_title(cls: Any, start: StartActor) -> str:

@@ -17,6 +17,7 @@ from .container import CONTAINER_MAGIC, Plan, pack_into, parse, plan
 
 ATOMS: Final = frozenset({int, str, float, bytes, bool, type(None), complex})
 _PROTOCOL: Final = 5
+SURELY_SMALL: Final = 16 * 1024
 
 _noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
 
@@ -99,6 +100,14 @@ def deserialize(payload: bytes | memoryview) -> Any:
         return pickle.loads(payload)
     data, buffers = parse(memoryview(payload))
     return pickle.loads(data, buffers=buffers)
+
+
+def dumps_atom(value: Any) -> bytes | None:
+    """A value of a plain type, pickled, where it is surely small; else None: the fast way for most results."""
+    kind = type(value)
+    if kind not in ATOMS or ((kind is str or kind is bytes) and len(value) > SURELY_SMALL):
+        return None
+    return pickle.dumps(value, _PROTOCOL)
 
 
 def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
