@@ -5,8 +5,8 @@ The node is started as the first thing, before what this process needs itself is
 
 from __future__ import annotations
 
-import asyncio
 import atexit
+import importlib
 import os
 import select
 import sys
@@ -62,7 +62,8 @@ class Context(Mapping[str, Any]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(shutdown)
+        # Not at the top: whoever needs this has it loaded, and the others start faster.
+        await importlib.import_module("asyncio").to_thread(shutdown)
 
     def disconnect(self) -> None:
         shutdown()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorrt.wire.messages import ActorCall, StartActor
 
+from . import current
 from .context import RunningCall
 from .link import Link
 
@@ -37,7 +38,6 @@ class Instance:
         "groups",
         "incarnation",
         "limiter",
-        "make_handle",
         "namespace",
         "owner",
         "process",
@@ -66,7 +66,6 @@ class Instance:
         self.groups = {name: Limiter(limit) for name, limit in start.groups.items()} if start.groups else None
         self.group_of = start.method_groups
         self.calls: set[RunningCall] | None = None
-        self.make_handle: Any = None
 
     def limiter_of(self, method: str, group: str) -> Limiter:
         """The limiter of a call; raises ValueError for a group that the actor does not have."""
@@ -89,4 +88,4 @@ class Instance:
         return all(not limiter.running and not limiter.waiting for limiter in limiters)
 
     def own_handle(self) -> ActorHandle[Any]:
-        return self.make_handle()
+        return current.runtime().handle_of(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
+import aiohttp.web  # noqa: F401  # pyright: ignore[reportUnusedImport]  what all that listen need, loaded once
 import msgspec
 
 from actorrt.core.leases import UNIT

@@ -80,6 +80,17 @@ class ActorSpec:
         self.named = named
         self.detached = detached
 
+    def remainder(self) -> ActorSpec:
+        """What is left to know once the actor will not be started again; one for all that are alike."""
+        key = (self.mode, self.shared, self.job, tuple(self.env.items()))
+        found = _REMAINDERS.get(key)
+        if found is None:
+            found = _REMAINDERS[key] = ActorSpec(_NOTHING, b"", {}, self.mode, self.shared, self.env, self.job)
+        return found
+
+
+_REMAINDERS: dict[tuple[str, bool, int, tuple[tuple[str, str], ...]], ActorSpec] = {}
+
 
 class ActorRecord:
     """One owned actor."""
@@ -260,8 +271,7 @@ class Supervisor:
     def _opened(self, record: ActorRecord) -> None:
         if record.life.restarts_left == 0 and record.spec is not None and not record.spec.named:
             # It will not be started again: its arguments can go.
-            record.spec.start = _NOTHING
-            record.spec.blob = b""
+            record.spec = record.spec.remainder()
             record.pins = None
         self._tell(record)
         self._maybe_release(record)

@@ -6,6 +6,7 @@ A thread of the runtime looks at the user's loop now and then. While that loop i
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
@@ -17,6 +18,7 @@ from .sync_executor import SyncExecutor
 if TYPE_CHECKING:
     from .runtime import Runtime
 
+_OWN_CODE: Final = os.path.dirname(os.path.dirname(__file__))
 # How often a loop that runs nothing is looked at: its actors may have background tasks.
 IDLE_PERIOD_S: Final = 0.5
 
@@ -65,7 +67,10 @@ class Watchdog:
         if frame is None:
             return
         stack = traceback.extract_stack(frame)
-        mine = [line for line in stack if "/actorrt/runtime/" not in line.filename] or list(stack)
+        mine = [line for line in stack if not line.filename.startswith((_OWN_CODE, "<frozen"))]
+        if not mine:
+            # Only the runtime itself is busy: nothing that a user could do better.
+            return
         run = executor.running
         what = "a call"
         if run is not None:
