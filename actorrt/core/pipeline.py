@@ -6,6 +6,7 @@ batch; long ones one by one, so that none waits behind another while a worker is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 # The work that may lie in front of a worker, in seconds, and in tasks.
@@ -49,3 +50,23 @@ def share(backlog: int, leases: int, room: int) -> int:
 def leases_to_ask(backlog: int, asked: int, limit: int) -> int:
     """How many further leases to ask for, while `backlog` tasks wait and `asked` questions are under way."""
     return max(0, min(backlog, limit) - asked)
+
+
+def after_crash(
+    calls: Sequence[int], lease: int, started: tuple[int, int] | None
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Sort the unanswered `calls` of a lease, in the order in which its worker took them, after the worker has died.
+
+    `started` is the task that it began last, as (lease, call): (those before it, which had ended while their answers
+    were on their way; the one that it died of; those that it never began). Where nobody knows (None), the first is taken
+    for the culprit.
+    """
+    if not calls:
+        return (), (), ()
+    if started is None:
+        return (), calls[:1], calls[1:]
+    if started[0] != lease or started[1] not in calls:
+        # The last that it began has been answered, or belongs to an earlier lease.
+        return (), (), calls
+    at = calls.index(started[1])
+    return calls[:at], calls[at : at + 1], calls[at + 1 :]

@@ -54,6 +54,7 @@ class Call:
         "done",
         "entries",
         "entry",
+        "force_asked",
         "link",
         "message",
         "name",
@@ -85,6 +86,7 @@ class Call:
         self.retry_on: Any = False
         self.done = False
         self.cancel_asked = False
+        self.force_asked = False
         self.started = False
         self.children: list[weakref.ref[Call]] | None = None
 
@@ -130,14 +132,23 @@ class Call:
     def cancelled(self) -> None:
         self.fail(exceptions.TaskCancelledError(self.name))
 
+    def rewind(self) -> None:
+        """Its process died: it will run again. A stream goes on behind the items that came already."""
+        self.started = False
+        if self.stream is not None:
+            self.message.credits = self.stream.rewind()  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
+
     def take_item(self, item: Item | ItemValue) -> None:
-        if self.stream is not None and not self.done:
+        stream = self.stream
+        if stream is not None and not self.done:
             entry = self.runtime.objects.new_entry()
             if isinstance(item, Item):
                 entry.settle(references.INLINE, item.data)
             else:
                 self.runtime.objects.settle(entry, item.value, self, item.index)
-            self.stream.add(entry)
+            # A producer that runs again begins with the items that are here already.
+            if item.index >= stream.came:
+                stream.add(entry)
 
 
 class Arguments:

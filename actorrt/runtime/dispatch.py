@@ -17,6 +17,7 @@ from actorrt.wire.messages import (
     ActorEnded,
     AnswerBody,
     AnyMessage,
+    Assigned,
     Borrow,
     BorrowActor,
     Cancel,
@@ -25,6 +26,7 @@ from actorrt.wire.messages import (
     Define,
     DialMe,
     Done,
+    Facts,
     GetObject,
     Item,
     ItemValue,
@@ -36,6 +38,7 @@ from actorrt.wire.messages import (
     Outcome,
     Ping,
     PleaseDial,
+    Query,
     Question,
     RefsTaken,
     Reply,
@@ -174,7 +177,9 @@ class Dispatch:
             case ActorEnded():
                 runtime.supervisor.ended(message.actor, message.cause)
             case LeasesWanted():
-                runtime.tasks.leases_wanted()
+                runtime.tasks.leases_wanted(message.leases)
+            case Assigned():
+                runtime.assigned = message.resources
             case PleaseDial():
                 runtime.spawn_here(self._dial(message.process))
             case SegmentBack():
@@ -204,6 +209,8 @@ class Dispatch:
                 return Done()
             case Ping() | DialMe():
                 return Done()
+            case Query():
+                return Facts(runtime.is_needed())
             case _:
                 raise exceptions.ActorrtError(f"a {runtime.role} does not answer {type(question).__name__}")
 

@@ -60,6 +60,8 @@ class Executor:
         self._blobs: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Any] = {}
         self._name = ""
+        # The lease of the actor that has this process for itself.
+        self.lease = 0
 
     # ---- on the runtime loop
 

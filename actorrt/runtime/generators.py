@@ -30,18 +30,21 @@ DEFAULT_WINDOW: Final = 1000
 class Stream:
     """The items of one call that came and were not taken yet."""
 
-    __slots__ = ("__weakref__", "_call", "_error", "_taken", "_waiter", "ended", "items", "window")
+    __slots__ = ("__weakref__", "_call", "_error", "_taken", "_waiter", "came", "ended", "items", "window")
 
     def __init__(self, call: Call, window: int) -> None:
         self._call = call
         self.window = window
         self.items: deque[Entry] = deque()
+        # How many items have come.
+        self.came = 0
         self.ended = False
         self._error: BaseException | bytes | None = None
         self._taken = 0
         self._waiter: Callable[[], None] | None = None
 
     def add(self, entry: Entry) -> None:
+        self.came += 1
         self.items.append(entry)
         self._wake()
 
@@ -92,6 +95,13 @@ class Stream:
         if self._taken * 2 >= self.window:
             taken, self._taken = self._taken, 0
             self._grant(taken)
+
+    def rewind(self) -> int:
+        """The producer begins anew: the credits that it starts with, which reach to where it may be now."""
+        if self.window == UNLIMITED:
+            return UNLIMITED
+        self._taken = 0
+        return self.came - len(self.items) + self.window
 
     def open_window(self) -> None:
         """The consumer waits for the end: the producer need not wait for the consumer any more."""

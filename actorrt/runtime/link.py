@@ -286,8 +286,12 @@ class Link:
         try:
             return await future
         except asyncio.CancelledError:
-            if self._asks.pop(rid, None) is not None and not self.closed:
-                self.send(Withdraw(rid))
+            if self._asks.pop(rid, None) is not None:
+                if not self.closed:
+                    self.send(Withdraw(rid))
+            elif future.done() and not future.cancelled() and future.exception() is None:
+                # The answer came in this very turn; nobody will look at it.
+                self._receiver.unwanted(self, future.result())
             raise
 
     # ---- the end
@@ -302,6 +306,10 @@ class Link:
                 with contextlib.suppress(OSError):
                     self._out.send(GOODBYE)
         self.farewell = True
+        self._lost()
+
+    def drop(self) -> None:
+        """End it without a word: the peer is known to be dead, though something else may hold its socket open."""
         self._lost()
 
     def _lost(self) -> None:

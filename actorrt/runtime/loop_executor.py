@@ -134,7 +134,7 @@ class LoopExecutor(Executor):
     def _blocked(self, blocked: bool) -> None:
         run = running_call.get()
         if run is not None:
-            self.block(run.lease, blocked)
+            self.block(run.lease or self.lease, blocked)
 
     # ---- handing over
 
@@ -202,6 +202,7 @@ class LoopExecutor(Executor):
         if process:
             self.runtime.only_actor = instance
             self.describe(title)
+            self.lease = start.lease
             self.runtime.lease_is(start.lease, start.resources)
         if start.slots is None:
             run = RunningCall(link, start.seq, f"{cls.__name__}.__init__", instance, start.lease)

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ import uvloop
 
 from actorrt import exceptions
 from actorrt.config import Settings
-from actorrt.core.leases import UNIT, Resources
+from actorrt.core.leases import UNIT
 from actorrt.version import __version__
 from actorrt.wire.messages import (
     ActorEnded,
@@ -34,7 +33,6 @@ from actorrt.wire.messages import (
     DialMe,
     Done,
     DropName,
-    Exit,
     ExitOf,
     Facts,
     FindName,
@@ -45,9 +43,7 @@ from actorrt.wire.messages import (
     JoinNode,
     KillActor,
     KillWorker,
-    Lease,
     LeaseRequest,
-    LeasesWanted,
     ListNames,
     NameHolder,
     NodeStopping,
@@ -58,12 +54,14 @@ from actorrt.wire.messages import (
     Query,
     Question,
     Reply,
+    Reserve,
     ReturnLease,
     Seal,
     SharedWorkers,
     StartActor,
     Unblocked,
     UnborrowActor,
+    Unreserve,
     WhereIs,
     WorkerList,
     WorkerName,
@@ -72,14 +70,14 @@ from actorrt.wire.messages import (
 
 from .link import Link
 from .node_host import NodeHost
+from .node_leases import NodeLeases
 from .node_segments import NodeSegments
 from .peers import Peers
 from .process_tree import NodeStart
-from .process_watch import wait_child, watch_pidfd
+from .process_watch import wait_child, watch_pid, watch_pidfd
 from .session_logs import retire
 from .supervisor import ActorRecord, ActorSpec, Supervisor
-from .transport import socket_path
-from .workers import Worker, Workers
+from .workers import Workers
 
 logger = logging.getLogger("actorrt")
 
@@ -99,30 +97,6 @@ class NodeConfig(msgspec.Struct, frozen=True):
     ready_fd: int
 
 
-class HeldLease:
-    """A worker that is leased to a process."""
-
-    __slots__ = ("blocked", "gpus", "lease", "owner", "shape", "worker")
-
-    def __init__(self, lease: int, owner: bytes, worker: Worker, shape: dict[str, int], gpus: list[int]) -> None:
-        self.lease = lease
-        self.owner = owner
-        self.worker = worker
-        self.shape = shape
-        self.gpus = gpus
-        self.blocked = False
-
-
-class Waiting:
-    """A request for a lease that does not fit yet."""
-
-    __slots__ = ("future", "shape")
-
-    def __init__(self, shape: dict[str, int], future: asyncio.Future[list[int]]) -> None:
-        self.shape = shape
-        self.future = future
-
-
 class Node:
     """The receiver of the node's links."""
 
@@ -131,27 +105,28 @@ class Node:
         self.process = config.node
         self.settings = Settings.from_environment()
         self.loop = asyncio.get_running_loop()
-        self.resources = Resources(config.resources)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.stopping = False
         self.peers = Peers(self, config.node, "node", config.session, __version__)
+        self.leases = NodeLeases(self, config.resources)
         self.workers = Workers(self, start)
         self.segments = NodeSegments(self, config.store_limit)
         self.host = NodeHost(self)
         self.supervisor = Supervisor(self.host)
         self.stopped = asyncio.Event()
-        self.stopping = False
+        self.end_reason = "the session ended"
         self.jobs: dict[int, tuple[JoinDriver, Link]] = {}
         # Programs whose detached actors may outlive them, by the negative of their job.
         self.programs: dict[int, JoinDriver] = {}
-        self.leases: dict[int, HeldLease] = {}
-        self._waiting: deque[Waiting] = deque()
-        self._last_lease = 0
         self._last_job = 0
+        # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
+        self._watched: dict[Link, asyncio.Future[None]] = {}
+        self._joining_head: asyncio.Task[Link] | None = None
         self._head_pid = start.head_pid
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def cpus(self) -> int:
-        return max(1, self.resources.total.get("CPU", 0) // UNIT)
+        return max(1, self.leases.resources.total.get("CPU", 0) // UNIT)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -170,19 +145,17 @@ class Node:
     def _handle(self, link: Link, message: AnyMessage) -> None:
         match message:
             case ReturnLease():
-                self.return_lease(message.lease)
+                self.leases.give_back(message.lease, message.end)
             case Blocked() | Unblocked():
-                self._block(message.lease, isinstance(message, Blocked))
+                self.leases.block(message.lease, isinstance(message, Blocked))
             case WorkerReady():
                 self.workers.ready(link)
             case WorkerName():
                 self.workers.rename(link.peer, message.name)
             case KillWorker():
                 self.workers.kill(message.process, message.reason)
-            case FreeSegment():
-                self.segments.free(message.owner, message.seq)
-            case CloseSegment():
-                self.segments.closed(link.peer, message.owner, message.seq)
+            case Seal() | OpenSegment() | FreeSegment() | CloseSegment() | LetGo() | Unreserve():
+                self.segments.take(link, message)
             case DropName():
                 self.spawn(self._tell_head(message))
             case BorrowActor() | UnborrowActor():
@@ -195,23 +168,24 @@ class Node:
                 if isinstance(record, ActorRecord):
                     self.supervisor.started(record, message.seq, message if isinstance(message, Outcome) else None)
             case NodeStopping():
-                self.stop()
+                self.stop(message.reason)
             case _:
                 logger.warning("%r sent the node %r", link, message)
 
     async def answer(self, link: Link, question: Question) -> AnswerBody:
         match question:
             case LeaseRequest():
-                return await self.lease(link.peer, question)
+                return await self.leases.lease(link.peer, question)
             case SharedWorkers():
                 return await self.shared_workers(question)
             case ExitOf():
-                cause, out_of_memory = await self.exit_of(question.process)
-                return Exit(cause, out_of_memory)
+                return await self.workers.exit_of(question.process)
+            case Reserve():
+                return await self.segments.reserve(link, question.size)
             case Seal():
                 return await self.segments.seal(link, question)
             case OpenSegment():
-                return await self.segments.open(link.peer, question.owner, question.seq)
+                return await self.segments.open(link, question.owner, question.seq)
             case ClaimName() | FindName() | ListNames():
                 return await (await self.head()).ask(question)
             case DialMe():
@@ -249,8 +223,10 @@ class Node:
         self.segments.process_died(link.peer)
         self.supervisor.link_lost(link)
         self.workers.link_lost(link)
-        for held in [held for held in self.leases.values() if held.owner == link.peer]:
-            self.workers.kill(held.worker.process, "its owner ended")
+        self.leases.owner_lost(link.peer)
+        watched = self._watched.pop(link, None)
+        if watched is not None:
+            watched.cancel()
         if link.role in ("driver", "worker"):
             self.spawn(self._tell_head(DropName("", "", link.peer)))
         for job, (driver, its_link) in list(self.jobs.items()):
@@ -273,13 +249,15 @@ class Node:
     def _join(self, link: Link, driver: JoinDriver) -> Joined:
         self._last_job += 1
         self.jobs[self._last_job] = (driver, link)
+        watched = self._watched[link] = watch_pid(driver.pid)
+        watched.add_done_callback(lambda done: None if done.cancelled() else link.drop())
         return Joined(self._last_job, self.process, self.cpus, self.config.head, self.config.store_limit)
 
     def _facts(self, what: str) -> Any:
         if what == "resources":
-            return {name: amount / UNIT for name, amount in self.resources.total.items()}
+            return {name: amount / UNIT for name, amount in self.leases.resources.total.items()}
         if what == "available":
-            return {name: max(0, amount) / UNIT for name, amount in self.resources.free.items()}
+            return {name: max(0, amount) / UNIT for name, amount in self.leases.resources.free.items()}
         if what == "nodes":
             return [self._description()]
         if what == "workers":
@@ -298,114 +276,37 @@ class Node:
             "Labels": {},
         }
 
-    # ---- leases
-
-    async def lease(self, owner: bytes, request: LeaseRequest) -> Lease:
-        """A worker for `owner`, when its shape is free."""
-        lacking = self.resources.lacking(request.shape)
-        if lacking:
-            shape = {name: amount / UNIT for name, amount in request.shape.items()}
-            if request.actor:
-                raise exceptions.ActorUnschedulableError(request.actor, shape, lacking)
-            raise exceptions.TaskUnschedulableError("the task", shape, lacking)
-        gpus = await self._take(request.shape)
-        try:
-            env = dict(request.env or {})
-            if request.shape.get("GPU"):
-                env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-            worker = await self.workers.get(
-                request.job, request.mode, env, max(1, request.shape.get("CPU", UNIT) // UNIT)
-            )
-        except BaseException:
-            self._give(request.shape, gpus)
-            raise
-        if owner != self.process and self.peers.get(owner) is None:
-            self.workers.idle(worker)
-            self._give(request.shape, gpus)
-            raise exceptions.LinkError("the process that asked is gone")
-        self._last_lease += 1
-        self.leases[self._last_lease] = HeldLease(self._last_lease, owner, worker, request.shape, gpus)
-        worker.lease = self._last_lease
-        worker.is_actor = bool(request.actor)
-        return Lease(self._last_lease, worker.process, worker.pid, gpus or None)
-
-    async def _take(self, shape: dict[str, int]) -> list[int]:
-        if not self._waiting and self.resources.fits(shape):
-            return self.resources.take(shape)
-        waiting = Waiting(shape, self.loop.create_future())
-        self._waiting.append(waiting)
-        self._grant()
-        if not waiting.future.done():
-            for owner in {held.owner for held in self.leases.values()}:
-                link = self.peers.get(owner)
-                if link is not None:
-                    link.send(LeasesWanted())
-        try:
-            return await waiting.future
-        except asyncio.CancelledError:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-            elif waiting.future.done() and not waiting.future.cancelled():
-                self._give(shape, waiting.future.result())
-            raise
-
-    def _grant(self) -> None:
-        """Give what is free to those who wait, in order; one that is too large does not hold up smaller ones."""
-        for waiting in list(self._waiting):
-            if self.resources.fits(waiting.shape):
-                self._waiting.remove(waiting)
-                if not waiting.future.done():
-                    waiting.future.set_result(self.resources.take(waiting.shape))
-
-    def _give(self, shape: dict[str, int], gpus: list[int]) -> None:
-        self.resources.give(shape, gpus)
-        self._grant()
-
-    def return_lease(self, lease: int) -> None:
-        """The holder does not need it any more, or its worker is gone."""
-        held = self._end_lease(lease)
-        if held is not None:
-            self.workers.returned(held.worker)
-
-    def worker_ended(self, worker: Worker) -> None:
-        self._end_lease(worker.lease)
-
-    def _end_lease(self, lease: int) -> HeldLease | None:
-        held = self.leases.pop(lease, None)
-        if held is not None:
-            held.worker.lease = 0
-            if held.blocked:
-                self.resources.resume(held.shape)
-            self._give(held.shape, held.gpus)
-        return held
-
-    def _block(self, lease: int, blocked: bool) -> None:
-        held = self.leases.get(lease)
-        if held is None or held.blocked == blocked:
-            return
-        held.blocked = blocked
-        if blocked:
-            self.resources.pause(held.shape)
-            self._grant()
-        else:
-            self.resources.resume(held.shape)
+    # ---- workers that are shared
 
     async def shared_workers(self, request: SharedWorkers) -> WorkerList:
         found = await self.workers.shared(request.job, dict(request.env or {}), min(request.want, self.cpus))
         return WorkerList([worker.process for worker in found], self.cpus)
 
-    async def exit_of(self, process: bytes) -> tuple[str, bool]:
-        return await self.workers.exit_of(process)
-
     # ---- names and detached actors
 
     async def head(self) -> Link:
-        """The link to the head, opened on first use."""
+        """The link to the head, opened on first use. Raises LinkError if the head has ended."""
         link = self.peers.get(self.config.head)
-        if link is None:
-            link = await self.peers.dial(self.config.head, socket_path(self.config.session, self.config.head))
+        if link is not None and self._joining_head is None:
+            return link
+        task = self._joining_head
+        if task is None:
+            task = self._joining_head = self.loop.create_task(self._join_head())
+            task.add_done_callback(self._joined_head)
+        return await asyncio.shield(task)
+
+    async def _join_head(self) -> Link:
+        try:
+            link = await self.peers.link_to(self.config.head)
             await link.ask(JoinNode(self.process, self._description()))
+        except exceptions.LinkError as error:
+            raise exceptions.LinkError(f"the head, which keeps names, cannot be reached: {error}") from error
         return link
+
+    def _joined_head(self, task: asyncio.Task[Link]) -> None:
+        self._joining_head = None
+        if not task.cancelled():
+            task.exception()  # whoever waits has it
 
     async def _tell_head(self, message: DropName) -> None:
         link = self.peers.get(self.config.head)
@@ -439,15 +340,16 @@ class Node:
 
     # ---- the end
 
-    def stop(self) -> None:
+    def stop(self, reason: str = "the session ended") -> None:
         """End the session: tell the workers, give them a moment, then kill what is left."""
+        self.end_reason = reason
         self.stopped.set()
 
     async def close(self) -> None:
         self.stopping = True
         for link in list(self.peers.links.values()):
             if link.role in ("worker", "driver"):
-                link.send(NodeStopping("the session ends"))
+                link.send(NodeStopping(self.end_reason))
         await self.workers.close(STOP_GRACE_S)
         await self.peers.close()
         for task in list(self._tasks):

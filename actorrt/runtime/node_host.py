@@ -60,10 +60,10 @@ class NodeHost:
         return next(self._seq)
 
     async def lease(self, request: LeaseRequest) -> Lease:
-        return await self._node.lease(self._node.process, request)
+        return await self._node.leases.lease(self._node.process, request)
 
     def return_lease(self, lease: int) -> None:
-        self._node.return_lease(lease)
+        self._node.leases.give_back(lease, False)
 
     def shared_pool(self, env: dict[str, str], job: int) -> SharedPool:
         key = (job, tuple(sorted(env.items())))
@@ -76,7 +76,8 @@ class NodeHost:
         self._node.workers.kill(process, reason)
 
     async def exit_cause(self, process: bytes) -> tuple[str, bool]:
-        return await self._node.exit_of(process)
+        end = await self._node.workers.exit_of(process)
+        return end.cause, end.oom
 
     def spawn_here(self, work: Coroutine[Any, Any, None]) -> None:
         self._node.spawn(work)

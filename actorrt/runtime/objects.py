@@ -274,6 +274,11 @@ class Objects:
         if entry is not None:
             self._runtime.cancel(entry, force, recursive)
 
+    @property
+    def is_lending(self) -> bool:
+        """True while other processes hold, or may come to hold, refs to objects that this one owns."""
+        return bool(self._borrowers or self._pinned)
+
     def peer_lost(self, peer: bytes) -> None:
         """A process is gone: it borrows nothing any more, and need not be told of borrows."""
         self._outbox.pop(peer, None)

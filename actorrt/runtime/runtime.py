@@ -82,6 +82,8 @@ class Runtime:
         self.namespace = ""
         self.node_cpus = 1
         self.node_id = b""
+        # Why the node ended, if it said so.
+        self.node_end = ""
         self.closing = False
         self.node: Link
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
@@ -242,7 +244,7 @@ class Runtime:
         shape = options.shape
         mode = "loop" if function.is_async else "sync"
         env = dict(options.env_vars)
-        self.tasks.learn(function)
+        self.tasks.learn(function, options.max_calls)
         pool = self.tasks.pool(shape, mode, env)
         call, result = self._new_call(message, pool, name, streaming, options.generator_backpressure)
         self._pack(call, name, args, kwargs)
@@ -384,15 +386,24 @@ class Runtime:
 
     async def exit_cause(self, process: bytes) -> tuple[str, bool]:
         """Why a process ended, as its node knows it; and whether memory ran out."""
+        known = await self.exit_of(process)
+        return known.cause, known.oom
+
+    async def exit_of(self, process: bytes) -> Exit:
+        """The same, with the last task that it had begun."""
         if process == self.node.peer or self.node.closed:
-            return "the node ended", False
+            return Exit(self.node_end or "the node ended")
         try:
             async with asyncio.timeout(EXIT_CAUSE_TIMEOUT_S):
                 known: Exit = await self.node.ask(ExitOf(process))
         except (exceptions.ActorrtError, TimeoutError):
-            return "its process is gone", False
+            return Exit("its process is gone")
         self.peers.dead.add(process)
-        return known.cause, known.oom
+        return known
+
+    def node_died(self) -> exceptions.NodeDiedError:
+        """What to raise where the node is needed and gone."""
+        return exceptions.NodeDiedError(self.node_id.hex(), self.node_end or "its process is gone")
 
     def actor_moved(self, record: ActorRecord) -> None:
         self.actors.moved(record)
@@ -413,8 +424,18 @@ class Runtime:
         if self.on_leave is not None:
             self.on_leave()
 
+    def is_needed(self) -> bool:
+        """True while others depend on what this process owns, or it waits for what it has called; runtime loop."""
+        return bool(
+            self.supervisor.records
+            or self.objects.is_lending
+            or self.tasks.busy
+            or any(link.inflight for link in self.peers.links.values())
+        )
+
     def node_stopping(self, reason: str) -> None:
         """The node says that the session ends; runtime loop."""
+        self.node_end = reason
         self.leave()
 
     def node_lost(self, link: Link) -> None:
@@ -590,18 +611,28 @@ class Runtime:
         link = call.link
         if call.started and link is not None and not link.closed:
             # From this thread, so that it does not overtake, and is not overtaken by, what this thread calls.
+            call.force_asked = force
             call.cancel_asked = True
             link.post(Cancel(call.message.seq, force, recursive))
+            # It may have come back from there meanwhile.
+            self.run_soon(partial(self._cancel_if_moved, call, link, force, recursive))
         else:
             self.run_soon(partial(self.cancel_call, call, force, recursive))
+
+    def _cancel_if_moved(self, call: Call, link: Link, force: bool, recursive: bool) -> None:
+        if not call.started or call.link is not link:
+            self.cancel_call(call, force, recursive)
 
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
         """Cancel one call wherever it is; runtime loop."""
         if call.done:
             return
+        call.force_asked = call.force_asked or force
         call.cancel_asked = True
         if not call.started:
             call.cancelled()
+            if isinstance(call.target, TaskPool):
+                call.target.cancelled()
         elif call.link is not None and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
 

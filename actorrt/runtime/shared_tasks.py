@@ -10,6 +10,7 @@ from actorrt.wire.messages import Define, TaskCall
 from .calls import Call, fill_slots
 from .link import Link
 from .shared import SharedPool
+from .task_pool import crash_error
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -51,6 +52,8 @@ class SharedTasks:
         error: exceptions.ActorrtError | None = None
         try:
             await pool.ready()
+        except exceptions.LinkError:
+            error = self._runtime.node_died()
         except exceptions.ActorrtError as refused:
             error = refused
         for call in self._waiting.pop(pool, []):
@@ -69,17 +72,23 @@ class SharedTasks:
             self._runtime.spawn_here(self._lost(link, calls))
 
     async def _lost(self, link: Link, calls: list[Call]) -> None:
-        cause, out_of_memory = await self._runtime.exit_cause(link.peer)
+        end = await self._runtime.exit_of(link.peer)
         for call in calls:
             if call.done:
                 continue
             if call.cancel_asked:
                 call.cancelled()
-            elif call.attempts_left and not self._runtime.closing and not (call.stream and call.stream.items):
+            elif call.attempts_left == 0 or self._runtime.closing:
+                call.fail(crash_error(call, end))
+            else:
+                # Whose fault it was among those that ran at once, nobody can say.
                 if call.attempts_left > 0:
                     call.attempts_left -= 1
-                call.started = False
+                call.rewind()
                 self.push(call.target, call)
-            else:
-                kind = exceptions.OutOfMemoryError if out_of_memory else exceptions.WorkerCrashedError
-                call.fail(kind(call.name, cause, True))
+
+    def close(self, error: exceptions.ActorrtError) -> None:
+        """The runtime ends: nobody is to wait for what is left."""
+        for calls in self._waiting.values():
+            for call in calls:
+                call.fail(error)

@@ -40,6 +40,7 @@ def worker_main(start: WorkerStart) -> None:
     runtime.job = params.job
     runtime.namespace = params.namespace
     runtime.node_cpus = params.cpus
+    runtime.gpus = params.gpus
     runtime.node_id = params.node_id
     executor = LoopExecutor(runtime) if params.mode == "loop" else SyncExecutor(runtime)
     runtime.dispatch.executor = executor

@@ -18,4 +18,5 @@ class WorkerParams(msgspec.Struct, frozen=True):
     main_file: str
     argv: list[str]
     cpus: int
+    gpus: list[int]
     node_id: bytes

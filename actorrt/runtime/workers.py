@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections import OrderedDict
+import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.messages import NodeStopping
+from actorrt.wire.messages import Exit, Facts, NodeStopping, Query
 
 from .cgroup import Cgroup, OomWatch
 from .link import Link
 from .process import describe_exit
 from .process_tree import NodeStart
+from .progress import last_begun
+from .stall_watch import watch_for_stalls
+from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
 from .worker_params import WorkerParams
 from .zygote_client import ForkError, ZygoteClient
@@ -25,7 +29,11 @@ if TYPE_CHECKING:
     from .node import Node
 
 Env = tuple[tuple[str, str], ...]
-REMEMBERED_EXITS: Final = 4096
+Kind = tuple[int, str, Env]
+# A worker that is killed while it starts is replaced, so often in a row.
+START_ATTEMPTS: Final = 3
+# A worker that has said goodbye may take this long to flush its output and end.
+GOODBYE_S: Final = 1.0
 
 
 class Worker:
@@ -33,14 +41,14 @@ class Worker:
 
     __slots__ = (
         "cause",
-        "env",
+        "gpus",
         "is_actor",
         "is_idle",
         "is_shared",
         "job",
+        "kind",
         "lease",
         "link",
-        "mode",
         "pid",
         "process",
         "reap_timer",
@@ -48,12 +56,12 @@ class Worker:
     )
 
     def __init__(
-        self, process: bytes, job: int, mode: str, env: Env, is_shared: bool, started: asyncio.Future[None]
+        self, process: bytes, kind: Kind, gpus: list[int], is_shared: bool, started: asyncio.Future[None]
     ) -> None:
         self.process = process
-        self.job = job
-        self.mode = mode
-        self.env = env
+        self.kind = kind
+        self.job = kind[0]
+        self.gpus = gpus
         self.is_shared = is_shared
         self.is_idle = False
         self.is_actor = False
@@ -64,6 +72,10 @@ class Worker:
         self.cause = ""
         self.started = started
         self.reap_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.link is not None and not self.link.closed and not self.cause
 
 
 class Workers:
@@ -81,33 +93,50 @@ class Workers:
         )
         self._by_process: dict[bytes, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
-        self._idle: dict[tuple[int, str, Env], list[Worker]] = {}
+        self._idle: dict[Kind, list[Worker]] = {}
+        # Workers on their way that nobody waits for any more: the next who asks gets them, else they are idle.
+        self._unclaimed: dict[Kind, list[asyncio.Task[Worker]]] = {}
         self._shared: dict[tuple[int, Env], list[Worker]] = {}
         self._starting_shared: dict[tuple[int, Env], asyncio.Task[list[Worker]]] = {}
-        self._exits: OrderedDict[bytes, tuple[str, bool]] = OrderedDict()
-        self._exit_waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._exits = WorkerExits(node.loop)
         self._oom = OomWatch(Cgroup.of_this_process())
         self._outputs = WorkerOutputs(os.path.join(node.config.session, "logs"), node.settings, self._listener)
+        timeout = node.settings.worker_stall_timeout_s
+        if timeout > 0:
+            node.spawn(watch_for_stalls(self._by_pid.keys, partial(self._stalled, timeout), timeout))
 
     # ---- getting one
 
-    async def get(self, job: int, mode: str, env: dict[str, str], cpus: int) -> Worker:
+    async def get(self, job: int, mode: str, env: dict[str, str], gpus: list[int]) -> Worker:
         """A worker of its own: an idle one, or a new one. Raises what keeps it from starting."""
-        key: Env = tuple(sorted(env.items()))
-        idle = self._idle.get((job, mode, key))
+        kind: Kind = (job, mode, tuple(sorted(env.items())))
+        idle = self._idle.get(kind)
         while idle:
             worker = idle.pop()
-            if worker.link is not None and not worker.link.closed and not worker.cause:
+            if worker.usable:
                 worker.is_idle = False
-                if worker.reap_timer is not None:
-                    worker.reap_timer.cancel()
+                self._disarm(worker)
                 return worker
-        return await self._fork(job, mode, key, False, cpus)
+        unclaimed = self._unclaimed.get(kind)
+        task = unclaimed.pop() if unclaimed else self._loop.create_task(self._start(kind, gpus))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._unclaimed.setdefault(kind, []).append(task)
+            task.add_done_callback(partial(self._nobody_came, kind))
+            raise
+
+    def _nobody_came(self, kind: Kind, task: asyncio.Task[Worker]) -> None:
+        unclaimed = self._unclaimed.get(kind, [])
+        if task in unclaimed:
+            unclaimed.remove(task)
+            if not task.cancelled() and task.exception() is None:
+                self.idle(task.result())
 
     async def shared(self, job: int, env: dict[str, str], want: int) -> list[Worker]:
         """The workers that a job's coroutines share: at least one, and one more if `want` says so."""
         key = (job, tuple(sorted(env.items())))
-        have = [worker for worker in self._shared.get(key, []) if not worker.cause]
+        have = [worker for worker in self._shared.get(key, ()) if worker.usable]
         if len(have) >= max(1, want):
             return have
         task = self._starting_shared.get(key)
@@ -118,15 +147,32 @@ class Workers:
         return await asyncio.shield(task)
 
     async def _start_shared(self, key: tuple[int, Env]) -> list[Worker]:
-        worker = await self._fork(key[0], "loop", key[1], True, 1)
+        worker = await self._start((key[0], "loop", key[1]), [], is_shared=True)
         workers = self._shared.setdefault(key, [])
         workers.append(worker)
-        return list(workers)
+        return [worker for worker in workers if worker.usable]
 
-    async def _fork(self, job: int, mode: str, env: Env, is_shared: bool, cpus: int) -> Worker:
+    async def _start(self, kind: Kind, gpus: list[int], is_shared: bool = False) -> Worker:
+        for attempt in range(START_ATTEMPTS):
+            worker = await self._fork(kind, gpus, is_shared)
+            try:
+                async with asyncio.timeout(self._node.settings.worker_start_timeout_s):
+                    await worker.started
+            except TimeoutError:
+                self.kill(worker.process, "it did not start in time")
+                raise exceptions.WorkerCrashedError("a new worker", "it did not start in time", False) from None
+            except exceptions.WorkerCrashedError:
+                if worker.cause or attempt == START_ATTEMPTS - 1:
+                    raise
+            else:
+                return worker
+        raise AssertionError("it has returned or raised")
+
+    async def _fork(self, kind: Kind, gpus: list[int], is_shared: bool) -> Worker:
         node = self._node
+        job, mode, env = kind
         driver = node.program(job)
-        if driver is None:
+        if driver is None or node.stopping:
             raise exceptions.ActorrtError("its program has ended")
         process = os.urandom(8)
         params = WorkerParams(
@@ -140,46 +186,49 @@ class Workers:
             main_file=driver.main_file,
             argv=driver.argv,
             cpus=node.cpus,
+            gpus=gpus,
             node_id=node.process,
         )
-        worker = Worker(process, job, mode, env, is_shared, self._loop.create_future())
+        worker = Worker(process, kind, gpus, is_shared, self._loop.create_future())
         self._by_process[process] = worker
-        environment = {"OMP_NUM_THREADS": str(cpus), **driver.env, **dict(env)}
-        stdout, stderr = self._outputs.open(worker)
+        stdout = stderr = -1
         try:
+            stdout, stderr = self._outputs.open(worker)
             worker.pid = await self._zygote.fork(
                 msgspec.msgpack.encode(params),
                 stdout_fd=stdout,
                 stderr_fd=stderr,
-                env=environment,
-                cwd=driver.cwd if driver.cwd and os.path.isdir(driver.cwd) else None,
+                env={**self._base_environment(), **driver.env, **dict(env)},
+                cwd=driver.cwd if driver.cwd and os.path.isdir(driver.cwd) else None,  # noqa: ASYNC240  a local folder
             )
         except BaseException as error:
-            self._by_process.pop(process, None)
+            del self._by_process[process]
             self._outputs.abandon(worker)
-            if isinstance(error, ForkError):
+            if isinstance(error, ForkError | OSError | ValueError):
                 raise exceptions.WorkerCrashedError(
                     "a new worker", f"it could not be forked: {error}", False
                 ) from error
             raise
         finally:
-            os.close(stdout)
-            os.close(stderr)
+            for fd in (stdout, stderr):
+                if fd >= 0:
+                    os.close(fd)
         self._by_pid[worker.pid] = worker
         self._outputs.born(worker)
-        try:
-            async with asyncio.timeout(node.settings.worker_start_timeout_s):
-                await worker.started
-        except TimeoutError:
-            self.kill(process, "it did not start in time")
-            raise exceptions.WorkerCrashedError("a new worker", "it did not start in time", False) from None
-        except asyncio.CancelledError:
-            if not worker.started.done() or worker.started.cancelled():
-                self.kill(process, "nobody waits for it any more")
-            else:
-                self.idle(worker)
-            raise
+        if worker.cause:
+            # It was to be killed before it was there.
+            self._zygote.kill(worker.pid)
         return worker
+
+    def _base_environment(self) -> dict[str, str]:
+        """What every worker gets, unless the program or the call says otherwise."""
+        env: dict[str, str] = {}
+        if "OMP_NUM_THREADS" not in os.environ:
+            env["OMP_NUM_THREADS"] = "1"
+        if self._node.leases.resources.total.get("GPU"):
+            # GPUs are for those who ask for them.
+            env["CUDA_VISIBLE_DEVICES"] = ""
+        return env
 
     def ready(self, link: Link) -> None:
         worker = self._by_process.get(link.peer)
@@ -208,41 +257,52 @@ class Workers:
 
     # ---- giving one back
 
-    def returned(self, worker: Worker) -> None:
-        """Its lease ended: it is reused, unless an actor lived in it."""
+    def returned(self, worker: Worker, end: bool) -> None:
+        """Its lease ended: it is reused, unless an actor lived in it, or it is to `end`."""
         if worker.process not in self._by_process or worker.cause:
             return
-        if worker.is_actor:
-            self._let_go(worker)
+        if worker.is_actor or end:
+            self.let_go(worker, "its work was done")
         else:
             self.idle(worker)
 
-    def _let_go(self, worker: Worker) -> None:
-        """Its actor is gone, or was ended gracefully: it leaves by itself, or is made to."""
-        worker.cause = worker.cause or "its work was done"
+    def let_go(self, worker: Worker, reason: str) -> None:
+        """It cancels what it runs and leaves by itself, or is made to."""
+        if worker.cause:
+            return
+        worker.cause = reason
         if worker.link is not None and not worker.link.closed:
-            worker.link.send(NodeStopping("its work is done"))
-        worker.reap_timer = self._loop.call_later(
-            self._node.settings.shutdown_timeout_s, self.kill, worker.process, "it did not leave"
-        )
+            worker.link.send(NodeStopping(reason))
+        self._kill_after(worker, self._node.settings.shutdown_timeout_s)
 
     def idle(self, worker: Worker) -> None:
-        if worker.link is None or worker.link.closed or worker.cause or self._node.stopping:
+        """Keep a worker that nobody has, for the next who wants one of its kind."""
+        if not worker.usable or self._node.stopping:
             return
         if self._node.program(worker.job) is None:
             self.kill(worker.process, "its program ended")
             return
         worker.is_idle = True
-        self._idle.setdefault((worker.job, worker.mode, worker.env), []).append(worker)
+        self._idle.setdefault(worker.kind, []).append(worker)
+        self._disarm(worker)
         worker.reap_timer = self._loop.call_later(self._node.settings.idle_worker_s, self._reap, worker)
 
     def _reap(self, worker: Worker) -> None:
-        if worker.is_idle:
-            idle = self._idle.get((worker.job, worker.mode, worker.env), [])
-            if worker in idle:
-                idle.remove(worker)
+        idle = self._idle.get(worker.kind, [])
+        if worker in idle:
+            idle.remove(worker)
             worker.is_idle = False
-            self._let_go(worker)
+            self._node.spawn(self._let_go_if_unneeded(worker))
+
+    async def _let_go_if_unneeded(self, worker: Worker) -> None:
+        """It may own what its tasks have left to others: objects, calls under way, actors."""
+        assert worker.link is not None
+        with contextlib.suppress(exceptions.LinkError):
+            answer: Facts = await worker.link.ask(Query("needed"))
+            if answer.data:
+                self.idle(worker)
+            else:
+                self.let_go(worker, "nobody needed it")
 
     # ---- their ends
 
@@ -254,11 +314,27 @@ class Workers:
             if worker.pid:
                 self._zygote.kill(worker.pid)
 
+    def _kill_after(self, worker: Worker, delay_s: float) -> None:
+        self._disarm(worker)
+        if worker.pid:
+            worker.reap_timer = self._loop.call_later(delay_s, self._zygote.kill, worker.pid)
+
+    @staticmethod
+    def _disarm(worker: Worker) -> None:
+        if worker.reap_timer is not None:
+            worker.reap_timer.cancel()
+            worker.reap_timer = None
+
+    def _stalled(self, timeout_s: float, pid: int) -> None:
+        worker = self._by_pid.get(pid)
+        if worker is not None and not worker.cause:
+            self.kill(worker.process, f"it was stopped (SIGSTOP) for {timeout_s:g} s")
+
     def link_lost(self, link: Link) -> None:
+        """It closed its link, or is dead: either way nothing can be asked of it any more."""
         worker = self._by_process.get(link.peer)
-        if worker is not None and worker.pid:
-            # It closed its link, or is dead: either way nothing can be asked of it any more.
-            self._zygote.kill(worker.pid)
+        if worker is not None:
+            self._kill_after(worker, GOODBYE_S if link.farewell else 0.0)
 
     def _exited(self, pid: int, status: int) -> None:
         worker = self._by_pid.pop(pid, None)
@@ -266,71 +342,66 @@ class Workers:
             return
         now = self._loop.time()
         self._oom.observe(now)
-        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         out_of_memory = bool(killed and not worker.cause and self._oom.claim(now))
         cause = worker.cause or describe_exit(status, out_of_memory=out_of_memory)
-        self._forget(worker, cause, out_of_memory)
+        self._forget(worker, Exit(cause, out_of_memory, last_begun(self._node.config.session, worker.process)))
 
-    def _forget(self, worker: Worker, cause: str, out_of_memory: bool) -> None:
+    def _forget(self, worker: Worker, end: Exit) -> None:
         self._by_process.pop(worker.process, None)
-        if worker.reap_timer is not None:
-            worker.reap_timer.cancel()
-        for workers in (*self._idle.values(), *self._shared.values()):
-            if worker in workers:
+        self._disarm(worker)
+        worker.is_idle = False
+        for workers in (self._idle.get(worker.kind), self._shared.get((worker.job, worker.kind[2]))):
+            if workers and worker in workers:
                 workers.remove(worker)
         self._outputs.ended(worker)
-        self._exits[worker.process] = (cause, out_of_memory)
-        while len(self._exits) > REMEMBERED_EXITS:
-            self._exits.popitem(last=False)
-        for future in self._exit_waiters.pop(worker.process, []):
-            if not future.done():
-                future.set_result(None)
+        self._exits.ended(worker.process, end)
         if not worker.started.done():
             worker.started.set_exception(
-                exceptions.WorkerCrashedError("a new worker", f"it ended while it started: {cause}", False)
+                exceptions.WorkerCrashedError("a new worker", f"it ended while it started: {end.cause}", False)
             )
             worker.started.exception()
-        self._node.worker_ended(worker)
+        self._node.leases.worker_ended(worker)
 
     def _zygote_lost(self, reason: str) -> None:
         if not self._node.stopping:
-            self._node.stop()
+            self._node.stop(reason)
 
-    async def exit_of(self, process: bytes) -> tuple[str, bool]:
+    async def exit_of(self, process: bytes) -> Exit:
         """Why a process ended; waits until a worker whose link broke has been reaped."""
-        known = self._exits.get(process)
-        if known is not None:
-            return known
-        if process not in self._by_process:
-            return "its process ended", False
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._exit_waiters.setdefault(process, []).append(future)
-        await future
-        return self._exits.get(process, ("its process ended", False))
+        if process in self._by_process:
+            return await self._exits.wait(process)
+        return self._exits.known(process)
 
     async def end_job(self, job: int, reason: str) -> None:
         """A program has ended: its workers get a moment to clean up, then they are killed."""
         mine = [worker for worker in self._by_process.values() if worker.job == job]
-        await self._end(mine, reason)
+        await self._end(mine, reason, self._node.settings.shutdown_timeout_s)
+        for kind in [kind for kind in self._idle if kind[0] == job]:
+            del self._idle[kind]
+        for kind in [kind for kind in self._unclaimed if kind[0] == job]:
+            del self._unclaimed[kind]
+        for key in [key for key in self._shared if key[0] == job]:
+            del self._shared[key]
 
-    async def _end(self, workers: list[Worker], reason: str, grace_s: float | None = None) -> None:
-        waiting: list[asyncio.Future[None]] = []
+    async def _end(self, workers: list[Worker], reason: str, grace_s: float) -> None:
         for worker in workers:
             worker.cause = worker.cause or reason
             if worker.link is not None and not worker.link.closed:
                 worker.link.send(NodeStopping(reason))
-            future: asyncio.Future[None] = self._loop.create_future()
-            self._exit_waiters.setdefault(worker.process, []).append(future)
-            waiting.append(future)
+        waiting = [self._loop.create_task(self.exit_of(worker.process)) for worker in workers]
         if waiting:
-            await asyncio.wait(waiting, timeout=self._node.settings.shutdown_timeout_s if grace_s is None else grace_s)
+            await asyncio.wait(waiting, timeout=grace_s)
         for worker in workers:
-            if worker.process in self._by_process:
-                self.kill(worker.process, reason)
+            self.kill(worker.process, worker.cause)
+        if waiting:
+            await asyncio.wait(waiting, timeout=grace_s)
+        for task in waiting:
+            task.cancel()
 
     async def close(self, grace_s: float) -> None:
         """End all workers and the zygote."""
-        await self._end(list(self._by_process.values()), "the session ended", grace_s)
+        await self._end(list(self._by_process.values()), self._node.end_reason, grace_s)
         with contextlib.suppress(Exception):
             await self._zygote.close()
         await self._outputs.close()
@@ -341,7 +412,7 @@ class Workers:
                 "worker_id": worker.process.hex(),
                 "pid": worker.pid,
                 "job": worker.job,
-                "kind": "shared" if worker.is_shared else worker.mode,
+                "kind": "shared" if worker.is_shared else worker.kind[1],
                 "idle": worker.is_idle,
             }
             for worker in self._by_process.values()

@@ -225,7 +225,10 @@ class WorkerReady(Message, tag=30):
 
 
 class ReturnLease(Message, tag=31):
+    """`end`: its worker has run what it may run (max_calls) and is not to be used again."""
+
     lease: int
+    end: bool = False
 
 
 class Blocked(Message, tag=32):
@@ -239,7 +242,9 @@ class Unblocked(Message, tag=33):
 
 
 class LeasesWanted(Message, tag=34):
-    """To those who hold leases: others wait, give back what is idle."""
+    """To those who hold these leases: others wait for them. What they have is finished, then they are given back."""
+
+    leases: list[int]
 
 
 class PleaseDial(Message, tag=35):
@@ -293,6 +298,13 @@ class DropName(Message, tag=43):
     actor: bytes
 
 
+class Assigned(Message, tag=44):
+    """To a leased worker, before the first task: what `lease` gives to its tasks (units of 1/10000)."""
+
+    lease: int
+    resources: dict[str, int]
+
+
 # ---- questions and answers ------------------------------------------------------------------------------------------
 
 
@@ -327,10 +339,13 @@ class LeaseRequest(Message, tag=62):
 
 
 class Lease(Message, tag=63):
+    """`wanted`: others wait already, so it is good for one helping of tasks."""
+
     lease: int
     worker: bytes
     pid: int = 0
     gpus: list[int] | None = None
+    wanted: bool = False
 
 
 class SharedWorkers(Message, tag=64):
@@ -353,8 +368,11 @@ class ExitOf(Message, tag=66):
 
 
 class Exit(Message, tag=67):
+    """`started`: the last task that it began, as (lease, sequence number); None where nobody knows."""
+
     cause: str
     oom: bool = False
+    started: tuple[int, int] | None = None
 
 
 class ClaimName(Message, tag=68):
@@ -570,6 +588,7 @@ AnyMessage = (
     | KillWorker
     | NodeStopping
     | DropName
+    | Assigned
     | Ask
     | Answer
     | Refusal

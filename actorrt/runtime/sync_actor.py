@@ -1,0 +1,114 @@
+"""An actor with only `def` methods, in a process of its own: one call at a time, or in threads of its own."""
+
+from __future__ import annotations
+
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actorrt.wire import codec
+from actorrt.wire.messages import ActorCall, Reply, StartActor
+
+from .context import RunningCall, running_call
+from .executor import unknown_method
+from .instance import Instance
+from .link import Link
+from .loop_executor import BUILT_IN_METHODS, actor_title
+
+if TYPE_CHECKING:
+    from .sync_executor import SyncExecutor
+
+
+class SyncActor:
+    """The actor of a SyncExecutor. Everything runs in the main thread, unless it says otherwise."""
+
+    def __init__(self, executor: SyncExecutor) -> None:
+        self._executor = executor
+        self._instance: Instance | None = None
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+
+    def has(self, call: ActorCall) -> bool:
+        return self._instance is not None and self._instance.actor == call.actor
+
+    def running(self, link: Link, call: ActorCall) -> RunningCall:
+        """The record of a call that is taken up now. It has started, unless it has to wait for a thread."""
+        run = RunningCall(link, call.seq, call.method, self._instance, self._executor.lease)
+        run.started = not self._pools
+        return run
+
+    def start(self, link: Link, start: StartActor) -> None:
+        """Make the user's object, and say how that went."""
+        executor = self._executor
+        runtime = executor.runtime
+        run = RunningCall(link, start.seq, "__init__", None, start.lease)
+        token = running_call.set(run)
+        try:
+            cls = executor.function(start.cls)
+            instance = Instance(link, start, actor_title(cls, start), True)
+            instance.cls = cls
+            run.actor = instance
+            run.name = f"{cls.__name__}.__init__"
+            runtime.only_actor = instance
+            runtime.lease_is(start.lease, start.resources)
+            executor.describe(instance.title)
+            args, kwargs = executor.fetch(start, [])
+            instance.target = cls(*args, **kwargs)
+        except BaseException as error:
+            link.push(executor.outcomes.failure(run, error))
+            link.flush()
+            return
+        finally:
+            running_call.reset(token)
+        instance.ready = True
+        self._instance = instance
+        executor.lease = start.lease
+        executor.instances[start.actor] = instance
+        if start.concurrency > 1 or start.groups:
+            self._pools[""] = ThreadPoolExecutor(start.concurrency, thread_name_prefix="actorrt-method")
+            for group, limit in (start.groups or {}).items():
+                self._pools[group] = ThreadPoolExecutor(limit, thread_name_prefix=f"actorrt-{group}")
+        link.push(Reply(start.seq, codec.serialize(None).data))
+        link.flush()
+
+    def call(self, run: RunningCall, call: ActorCall) -> None:
+        """Run a call here, or hand it to a thread."""
+        instance = self._instance
+        assert instance is not None
+        find = partial(self._method, instance, call.method)
+        if not self._pools:
+            self._executor.guarded(run, call, find)
+            return
+        try:
+            limiter = instance.limiter_of(call.method, call.group)
+        except ValueError as error:
+            if self._executor.claim(run):
+                self._executor.answer(run, self._executor.outcomes.failure(run, error))
+            return
+        group = next((name for name, known in (instance.groups or {}).items() if known is limiter), "")
+        self._pools[group].submit(contextvars.copy_context().run, self._in_thread, run, call, find)
+
+    def _in_thread(self, run: RunningCall, call: ActorCall, find: Any) -> None:
+        if self._executor.claim(run):
+            self._executor.guarded(run, call, find)
+
+    @staticmethod
+    def _method(instance: Instance, name: str) -> Any:
+        if name in BUILT_IN_METHODS:
+            return partial(BUILT_IN_METHODS[name], instance)
+        method = getattr(instance.target, name, None)
+        if method is None:
+            raise unknown_method(instance, name)
+        return method
+
+    def stop(self) -> None:
+        """End it after the calls that it has."""
+        for pool in self._pools.values():
+            pool.shutdown()
+        self.gone()
+        self._executor.runtime.leave()
+
+    def gone(self) -> None:
+        """Calls that come now find no actor; from any thread."""
+        self._executor.instances.clear()
+        self._instance = None

@@ -1,0 +1,335 @@
+"""Tasks of one shape on their way to workers: the backlog, the leases, and the questions for more.
+
+All of it runs on the runtime loop. How many tasks a worker gets at once is decided in core/pipeline.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from actorrt import exceptions
+from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
+from actorrt.wire.messages import Assigned, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
+
+from .calls import Call
+from .link import Link
+
+if TYPE_CHECKING:
+    from .tasks import Tasks
+
+PoolKey = tuple[tuple[tuple[str, int], ...], str, tuple[tuple[str, str], ...]]
+# At most so many questions for leases of one shape are under way, whatever the backlog.
+MAX_ASKED: Final = 64
+# While some workers do, a worker that could not be started is asked for again after this long.
+ASK_AGAIN_S: Final = 1.0
+
+
+class HeldLease:
+    """A worker that this process may push tasks to."""
+
+    __slots__ = ("calls", "full", "idle_timer", "lease", "link", "mark", "pool", "runs", "running_long", "wanted")
+
+    def __init__(self, pool: TaskPool, lease: Lease, link: Link) -> None:
+        self.pool = pool
+        self.lease = lease.lease
+        self.link = link
+        # Unanswered, in the order in which the worker takes them.
+        self.calls: dict[int, Call] = {}
+        self.mark = 0.0
+        self.running_long = False
+        # Nothing more is pushed until it is empty: its one task must not run twice, or was the last it may run.
+        self.full = False
+        # Others wait for it: it is given back once it is empty. None: but it has not been used yet.
+        self.wanted: bool | None = None if lease.wanted else False
+        # How often functions with `max_calls` have been run by it.
+        self.runs: dict[bytes, int] | None = None
+        self.idle_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def takes_more(self) -> bool:
+        return not self.running_long and not self.full and not self.wanted
+
+
+class TaskPool:
+    """The backlog and the leases of one shape."""
+
+    def __init__(self, tasks: Tasks, key: PoolKey) -> None:
+        self._tasks = tasks
+        self._runtime = tasks.runtime
+        self.shape = dict(key[0])
+        self.mode = key[1]
+        self.env = dict(key[2])
+        self.backlog: deque[Call] = deque()
+        self.leases: dict[int, HeldLease] = {}
+        # Calls in the backlog that have ended: cancelled before they left.
+        self._ended = 0
+        # Questions for leases under way. One that is called off leaves at once, so that the next is not held back.
+        self._asking: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
+        self._pace = Pace()
+
+    @property
+    def _depth(self) -> int:
+        # A loop runs all that it gets at once, so it gets what its resources are for: one.
+        return self._pace.depth if self.mode == "sync" else 1
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.backlog) or any(held.calls for held in self.leases.values())
+
+    def add(self, call: Call) -> None:
+        call.target = self
+        self.backlog.append(call)
+
+    def pump(self) -> None:
+        """Hand over what can be handed over, and ask for leases for the rest."""
+        backlog = self.backlog
+        if backlog:
+            self._hand_over()
+        if backlog:
+            limit = min(MAX_ASKED, self._runtime.node_cpus + 1)
+            # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
+            for _ in range(leases_to_ask(len(backlog), len(self._asking), limit)):
+                task = self._runtime.loop.create_task(self._ask())
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+        elif self._asking:
+            self._call_off()
+        for held in list(self.leases.values()):
+            if not held.calls:
+                self._idle(held)
+
+    def _hand_over(self) -> None:
+        now = self._runtime.loop.time()
+        depth = self._depth
+        free = [held for held in self.leases.values() if held.takes_more and len(held.calls) < depth]
+        free.sort(key=lambda held: len(held.calls))
+        for index, held in enumerate(free):
+            self._push(held, share(len(self.backlog), len(free) - index, depth - len(held.calls)), now)
+            if not self.backlog:
+                return
+
+    def _call_off(self) -> None:
+        asking, self._asking = self._asking, set()
+        for task in asking:
+            task.cancel()
+
+    def _idle(self, held: HeldLease) -> None:
+        if held.wanted is not False or held.full:
+            self.give_back(held)
+        elif held.idle_timer is None:
+            held.idle_timer = self._runtime.loop.call_later(self._runtime.settings.idle_lease_s, self.give_back, held)
+
+    def _push(self, held: HeldLease, count: int, now: float) -> None:
+        while count and self.backlog:
+            call = self.backlog.popleft()
+            if call.done:
+                self._ended -= 1
+                continue
+            if call.attempts_left == 0 and held.calls:
+                # A task that must not run twice has its worker for itself. If the worker dies because of another task,
+                # there is no doubt about this one, and an answer of it that is still on its way is not lost.
+                self.backlog.appendleft(call)
+                break
+            count -= 1
+            self._send(held, call, now)
+            if call.attempts_left == 0:
+                held.full = True
+            if held.full:
+                break
+
+    def _send(self, held: HeldLease, call: Call, now: float) -> None:
+        if held.idle_timer is not None:
+            held.idle_timer.cancel()
+            held.idle_timer = None
+        if held.wanted is None:
+            held.wanted = True
+        if not held.calls:
+            held.mark = now
+        link = held.link
+        message = call.message
+        assert isinstance(message, TaskCall)
+        function = message.function
+        if function not in link.defined:
+            link.defined.add(function)
+            link.send(Define(function, self._tasks.blob(function)))
+        if self._tasks.max_calls and (most := self._tasks.max_calls.get(function)):
+            runs = held.runs = held.runs or {}
+            runs[function] = runs.get(function, 0) + 1
+            held.full = held.full or runs[function] >= most
+        message.lease = held.lease
+        call.link = link
+        call.started = True
+        held.calls[message.seq] = call
+        link.inflight[message.seq] = call
+        link.send(message)
+
+    # ---- leases
+
+    async def _ask(self) -> None:
+        runtime = self._runtime
+        try:
+            lease: Lease = await runtime.node.ask(
+                LeaseRequest(self.shape, self.mode, self.env or None, "", runtime.job)
+            )
+        except exceptions.ActorrtError as error:
+            self._refused(error)
+            return
+        try:
+            link = await runtime.peers.link_to(lease.worker)
+        except asyncio.CancelledError:
+            runtime.node.send(ReturnLease(lease.lease))
+            raise
+        except exceptions.LinkError:
+            link = None
+        # This question is answered: it does not count as under way any more.
+        self._asking.discard(asyncio.current_task())  # pyright: ignore[reportArgumentType]
+        if link is None or link.closed:
+            runtime.node.send(ReturnLease(lease.lease))
+        else:
+            held = HeldLease(self, lease, link)
+            self.leases[held.lease] = held
+            self._tasks.by_link.setdefault(link.peer, {})[held.lease] = held
+            link.send(Assigned(held.lease, self.shape))
+        self.pump()
+
+    def _refused(self, error: exceptions.ActorrtError) -> None:
+        self._asking.discard(asyncio.current_task())  # pyright: ignore[reportArgumentType]
+        if isinstance(error, exceptions.WorkerCrashedError) and self.leases:
+            # It could not start one more worker: those that there are go on.
+            if self._again is None:
+                self._again = self._runtime.loop.call_later(ASK_AGAIN_S, self._ask_again)
+            return
+        calls, self.backlog, self._ended = self.backlog, deque(), 0
+        for call in calls:
+            call.fail(self._error_for(call, error))
+        self._call_off()
+
+    def _ask_again(self) -> None:
+        self._again = None
+        self.pump()
+
+    def _error_for(self, call: Call, error: exceptions.ActorrtError) -> exceptions.ActorrtError:
+        if isinstance(error, exceptions.LinkError):
+            return self._runtime.node_died()
+        if isinstance(error, exceptions.TaskUnschedulableError | exceptions.WorkerCrashedError):
+            return type(error)(call.name, *error.args[1:])
+        return error
+
+    def give_back(self, held: HeldLease) -> None:
+        """Return an idle lease to the node."""
+        if held.calls or self.leases.get(held.lease) is not held:
+            return
+        self._drop(held)
+        self._tasks.forget(held)
+        self._runtime.node.send(ReturnLease(held.lease, held.runs is not None))
+        if self.backlog:
+            # The tasks that would have gone there.
+            self._runtime.loop.call_soon(self.pump)
+
+    def wanted_back(self, held: HeldLease) -> None:
+        """Others wait for it: it gets nothing more, and goes back once it is empty."""
+        held.wanted = True
+        self.give_back(held)
+
+    def _drop(self, held: HeldLease) -> None:
+        self.leases.pop(held.lease, None)
+        if held.idle_timer is not None:
+            held.idle_timer.cancel()
+            held.idle_timer = None
+
+    # ---- what comes of the calls
+
+    def replied(self, held: HeldLease, seq: int) -> None:
+        held.calls.pop(seq, None)
+        held.running_long = False
+        if held.full and not held.calls and not self._worn_out(held):
+            held.full = False
+
+    def _worn_out(self, held: HeldLease) -> bool:
+        return any(count >= self._tasks.max_calls[function] for function, count in (held.runs or {}).items())
+
+    def settle_pace(self, held: HeldLease, count: int) -> None:
+        now = self._runtime.loop.time()
+        self._pace.measured(now - held.mark, count)
+        held.mark = now
+
+    def given_back(self, held: HeldLease, calls: list[Call]) -> None:
+        """The worker could not start these: the task in front of them blocks or runs long."""
+        self._pace.ran_long()
+        for call in calls:
+            held.calls.pop(call.message.seq, None)
+        # The one in front may have ended since.
+        held.running_long = bool(held.calls)
+        held.full = held.full and (bool(held.calls) or self._worn_out(held))
+        for call in reversed(calls):
+            self._return(call)
+        self.pump()
+
+    def _return(self, call: Call) -> None:
+        """A call that was pushed and has not been started goes back to the front of the backlog."""
+        if call.done:
+            return
+        call.started = False
+        if call.cancel_asked:
+            call.cancelled()
+        else:
+            self.backlog.appendleft(call)
+
+    def cancelled(self) -> None:
+        """One of the backlog has been cancelled. It is taken out with others, later."""
+        self._ended += 1
+        if self._ended * 2 > len(self.backlog):
+            self.backlog = deque(call for call in self.backlog if not call.done)
+            self._ended = 0
+            if not self.backlog:
+                self._call_off()
+
+    async def lost(self, held: HeldLease) -> None:
+        """The worker of this lease is gone."""
+        self._drop(held)
+        if held.calls:
+            self._sort_out(held, await self._runtime.exit_of(held.link.peer))
+        if not self._runtime.closing:
+            self._runtime.node.send(ReturnLease(held.lease))
+            self.pump()
+
+    def _sort_out(self, held: HeldLease, end: Exit) -> None:
+        finished, charged, unstarted = after_crash(list(held.calls), held.lease, end.started)
+        for seq in reversed(unstarted):
+            self._return(held.calls[seq])
+        for seq in reversed((*finished, *charged)):
+            call = held.calls[seq]
+            if call.done:
+                continue
+            if call.cancel_asked:
+                call.fail(self._cancelled_by_death(call, end))
+            elif call.attempts_left == 0:
+                call.fail(crash_error(call, end))
+            else:
+                if seq in charged and call.attempts_left > 0:
+                    call.attempts_left -= 1
+                call.rewind()
+                self.backlog.appendleft(call)
+
+    @staticmethod
+    def _cancelled_by_death(call: Call, end: Exit) -> exceptions.ActorrtError:
+        if call.force_asked:
+            return exceptions.WorkerCrashedError(call.name, f"cancelled with force: {end.cause}", True)
+        return exceptions.TaskCancelledError(call.name)
+
+    def close(self, error: exceptions.ActorrtError) -> None:
+        """The runtime ends: nobody is to wait for what is left."""
+        if self._again is not None:
+            self._again.cancel()
+        calls, self.backlog = self.backlog, deque()
+        for call in calls:
+            call.fail(error)
+
+
+def crash_error(call: Call, end: Exit) -> exceptions.ActorrtError:
+    """Why a call failed whose worker died."""
+    kind = exceptions.OutOfMemoryError if end.oom else exceptions.WorkerCrashedError
+    return kind(call.name, end.cause, True)
