@@ -66,6 +66,8 @@ class ActorOptions:
     max_pending_calls: int = UNLIMITED
     generator_backpressure: int = UNLIMITED
     isolated: bool = False
+    # Its coroutines run on the runtime's own loop, without a hop: for code that never blocks, such as a proxy's.
+    on_runtime_loop: bool = False
     scheduling_strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
     env_vars: tuple[tuple[str, str], ...] = ()
     shape: Mapping[str, int] = field(init=False, compare=False)
@@ -81,7 +83,7 @@ class ActorOptions:
 
     def exclusive(self, has_async: bool) -> bool:
         """Whether the actor gets a process of its own."""
-        return self.isolated or not has_async or bool(self.shape)
+        return self.isolated or self.on_runtime_loop or not has_async or bool(self.shape)
 
     def concurrency(self, has_async: bool) -> int:
         """How many calls run at once outside of the named groups."""
@@ -189,6 +191,7 @@ _ACTOR: Final[Mapping[str, Check]] = {
     "max_pending_calls": check.whole(1, UNLIMITED),
     "generator_backpressure": check.whole(1, UNLIMITED),
     "isolated": check.boolean,
+    "on_runtime_loop": check.boolean,
     "allow_out_of_order_execution": check.not_yet("async actors start calls as their arguments come, others in order"),
     "enable_tensor_transport": check.not_yet("tensors travel like other values"),
 }

@@ -64,7 +64,7 @@ def create(
         start.process = True
         start.resources = dict(options.shape)
     call = _packed(runtime, start, cls.name, args, kwargs)
-    mode = "loop" if cls.has_async else "sync"
+    mode = "sync" if not cls.has_async else "runtime" if options.on_runtime_loop else "loop"
     spec = ActorSpec(
         start,
         cls.blob,

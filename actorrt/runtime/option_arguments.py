@@ -39,6 +39,7 @@ class ActorArguments(SharedArguments, total=False):
     max_concurrency: int | None
     max_pending_calls: int | None
     isolated: bool | None
+    on_runtime_loop: bool
     _actor_generator_backpressure_num_objects: int | None
 
 

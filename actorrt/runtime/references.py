@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from actorrt import exceptions
@@ -133,19 +134,24 @@ class Token:
 class LoopBridge:
     """Completes futures of a loop from other threads, with one wake-up for all that are due."""
 
-    __slots__ = ("_due", "_loop", "_woken")
+    __slots__ = ("_due", "_loop", "_thread", "_woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due: deque[Callable[[], object]] = deque()
         self._woken = False
+        # The loop's own thread, where that is known: nothing has to be woken there.
+        self._thread = get_ident() if asyncio._get_running_loop() is loop else 0
 
     def call(self, callback: Callable[[], object], _: object = None) -> None:
         self._due.append(callback)
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._run)
+                if get_ident() == self._thread:
+                    self._loop.call_soon(self._run)
+                else:
+                    self._loop.call_soon_threadsafe(self._run)
             except RuntimeError:
                 # The loop is closed: what is due is done here.
                 self._run()

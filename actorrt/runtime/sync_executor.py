@@ -292,6 +292,73 @@ class SyncExecutor(Executor):
                 close()
         return Outcome(run.seq, STREAM_END, count=index)
 
+<<<<<<< actorrt/runtime/sync_executor.py
+=======
+    # ---- actors
+
+    def _start(self, link: Link, start: StartActor) -> None:
+        run = RunningCall(link, start.seq, "__init__", None, start.lease)
+        token = running_call.set(run)
+        try:
+            cls = self.function(start.cls)
+            instance = Instance(link, start, actor_title(cls, start), True)
+            instance.cls = cls
+            run.actor = instance
+            run.name = f"{cls.__name__}.__init__"
+            self.runtime.only_actor = instance
+            self.runtime.lease_is(start.lease, start.resources)
+            self.describe(instance.title)
+            self._current = run
+            args, kwargs = self._fetch(start, [])
+            instance.target = cls(*args, **kwargs)
+        except BaseException as error:
+            self._current = None
+            link.push(self.outcomes.failure(run, error))
+            link.flush()
+            return
+        finally:
+            self._current = None
+            running_call.reset(token)
+        instance.ready = True
+        self._instance = instance
+        self.instances[start.actor] = instance
+        threads = start.concurrency
+        if threads > 1 or start.groups:
+            self._pools[""] = ThreadPoolExecutor(threads, thread_name_prefix="actorrt-method")
+            for group, limit in (start.groups or {}).items():
+                self._pools[group] = ThreadPoolExecutor(limit, thread_name_prefix=f"actorrt-{group}")
+        link.push(Reply(start.seq, codec.serialize(None).data))
+        link.flush()
+
+    def _call(self, link: Link, call: ActorCall) -> None:
+        instance = self._instance
+        if instance is None or instance.actor != call.actor:
+            link.push(self.outcomes.no_actor(call.seq))
+            link.flush()
+            return
+        run = RunningCall(link, call.seq, call.method, instance)
+        link.serving[call.seq] = run
+        find = partial(self._method, instance, call.method)
+        if not self._pools:
+            self._guarded(run, call, find)
+            return
+        try:
+            limiter = instance.limiter_of(call.method, call.group)
+        except ValueError as error:
+            self._answer(run, self.outcomes.failure(run, error))
+            return
+        group = next((name for name, known in (instance.groups or {}).items() if known is limiter), "")
+        self._pools[group].submit(contextvars.copy_context().run, self._guarded, run, call, find)
+
+    def _method(self, instance: Instance, name: str) -> Any:
+        if name in BUILT_IN_METHODS:
+            return partial(BUILT_IN_METHODS[name], instance)
+        method = getattr(instance.target, name, None)
+        if method is None:
+            raise unknown_method(instance, name)
+        return method
+
+>>>>>>> /tmp/s/o
     def _exit(self, run: RunningCall) -> None:
         assert self.actor is not None
         self.ended(run.actor, "it left by exit_actor")

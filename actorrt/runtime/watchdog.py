@@ -36,7 +36,11 @@ class Watchdog:
         self._reported = False
 
     def start(self) -> None:
-        if isinstance(self._executor, LoopExecutor) and self._period > 0:
+        if (
+            isinstance(self._executor, LoopExecutor)
+            and self._executor.loop is not self._runtime.loop
+            and self._period > 0
+        ):
             self._runtime.run_soon(self._tick)
 
     def _answered(self, beat: int) -> None:

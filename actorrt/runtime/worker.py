@@ -8,7 +8,7 @@ import sys
 import threading
 import types
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from actorrt.version import __version__
 from actorrt.wire.messages import WorkerReady
 
 from . import current
-from .loop_executor import LoopExecutor
+from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .runtime import Runtime
 from .sync_executor import SyncExecutor
 from .transport import socket_path
@@ -28,6 +28,12 @@ from .zygote import WorkerStart
 LEAVE_GRACE_S = 1.0
 # How often a busy main thread hands over to the runtime's thread.
 SWITCH_INTERVAL_S = 0.0005
+
+EXECUTORS: Final[dict[str, type[LoopExecutor] | type[SyncExecutor]]] = {
+    "loop": LoopExecutor,
+    "sync": SyncExecutor,
+    "runtime": RuntimeLoopExecutor,
+}
 
 
 def worker_main(start: WorkerStart) -> None:
@@ -42,7 +48,7 @@ def worker_main(start: WorkerStart) -> None:
     runtime.node_cpus = params.cpus
     runtime.gpus = params.gpus
     runtime.node_id = params.node_id
-    executor = LoopExecutor(runtime) if params.mode == "loop" else SyncExecutor(runtime)
+    executor = EXECUTORS[params.mode](runtime)
     runtime.dispatch.executor = executor
     runtime.on_leave = partial(_leave, runtime, executor)
     current.set_runtime(runtime)
