@@ -78,7 +78,8 @@ def run(
     spec = build(target, name, route_prefix)
     start(http_options, proxy=route_prefix is not None)
     controller = _controller()
-    get(controller.deploy.remote(spec))
+    if trouble := get(controller.deploy.remote(spec)):
+        raise ValueError(trouble)
     if trouble := get(controller.wait_until_up.remote(name)):
         raise DeployFailedError(name, trouble)
     handle: DeploymentHandle[T] = DeploymentHandle(DeploymentId(name, spec.ingress))

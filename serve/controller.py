@@ -67,14 +67,12 @@ class Controller:
 
     # What users ask for.
 
-    async def deploy(self, spec: ApplicationSpec) -> None:
-        """Bring an application up, or bring it up to date. ValueError if another one has its route prefix."""
+    async def deploy(self, spec: ApplicationSpec) -> str:
+        """Bring an application up, or up to date. "" if that is under way, else why it is not."""
         for other in self._apps.values():
             taken = other.spec.route_prefix is not None and other.spec.route_prefix == spec.route_prefix
             if taken and other.spec.name != spec.name and not other.deleting:
-                raise ValueError(
-                    f"route_prefix {spec.route_prefix!r} is that of application {other.spec.name!r} already"
-                )
+                return f"route_prefix {spec.route_prefix!r} belongs to application {other.spec.name!r}"
         self._apps[spec.name] = ApplicationRecord(spec, time.time())
         wanted = {each.id for each in spec.deployments}
         for id, record in self._deployments.items():
@@ -84,6 +82,7 @@ class Controller:
             self._deployment(each.id).want(each)
         self._decide()
         self._publish_all()
+        return ""
 
     def _deployment(self, id: DeploymentId) -> DeploymentRecord:
         record = self._deployments.get(id)
@@ -154,7 +153,7 @@ class Controller:
 
     async def _start_proxy(self, options: HTTPOptions) -> tuple[str, str]:
         proxy: ActorHandle[Any] = _ProxyActor.options(
-            isolated=True, max_concurrency=MANY_CALLS, lifetime="detached", namespace=NAMESPACE, name="proxy"
+            on_runtime_loop=True, max_concurrency=MANY_CALLS, lifetime="detached", namespace=NAMESPACE, name="proxy"
         ).remote(self._me, options)
         url, trouble = await proxy.start.remote()
         if trouble:

@@ -156,6 +156,7 @@ class Replica:
         """Cancel what still runs and let user code clean up."""
         self._draining = True
         self._replier.cancel_all()
+        set_replica_context(None)
         await self._code.close()
 
     async def until_free(self) -> None:

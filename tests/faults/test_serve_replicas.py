@@ -1,0 +1,258 @@
+"""What clients see when replicas are killed, updated or asked in vain, with real processes under load."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from actorrt import serve
+from actorrt.serve.exceptions import ReplicaUnavailableError
+
+
+@pytest.fixture(scope="module")
+def url(node: None) -> Iterator[str]:
+    yield serve.start({"port": 0})
+    serve.shutdown()
+
+
+@serve.deployment(name="works", num_replicas=2, max_ongoing_requests=4)
+class Works:
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    async def __call__(self, request: Request) -> Any:
+        await asyncio.sleep(0.01)
+        return [self.version, os.getpid()]
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def hang(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Load:
+    """Clients that ask again and again until told to stop, each over a connection that it keeps."""
+
+    def __init__(self, url: str, clients: int = 12) -> None:
+        self.url = url
+        self.answers: list[httpx.Response] = []
+        self.stop = False
+        self._clients = clients
+        self._more = asyncio.Event()
+
+    async def __aenter__(self) -> "Load":
+        self._client = httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=self._clients))
+        self._tasks = [asyncio.ensure_future(self._ask()) for _ in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop = True
+        await asyncio.gather(*self._tasks)
+        await self._client.aclose()
+
+    async def _ask(self) -> None:
+        while not self.stop:
+            self.answers.append(await self._client.get(self.url))
+            self._more.set()
+
+    async def until(self, answers: int) -> None:
+        """So many more answers."""
+        wanted = len(self.answers) + answers
+        while len(self.answers) < wanted:
+            self._more.clear()
+            await self._more.wait()
+
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status_code for answer in self.answers)
+
+
+async def test_a_killed_replica_costs_only_the_requests_that_it_had(url: str) -> None:
+    await asyncio.to_thread(serve.run, Works.bind("v1"), name="killed", route_prefix="/killed")
+    killed: set[int] = set()
+    async with Load(url + "/killed") as load:
+        for _ in range(3):
+            await load.until(100)
+            victim = load.answers[-1].json()[1] if load.answers[-1].status_code == 200 else None
+            if victim is None or victim in killed:
+                continue
+            killed.add(victim)
+            os.kill(victim, signal.SIGKILL)
+            at = len(load.answers)
+            await load.until(200)
+            # It is never asked again, and another one is there.
+            late = [answer.json()[1] for answer in load.answers[at + 20 :] if answer.status_code == 200]
+            assert victim not in late
+    statuses = load.statuses()
+    assert set(statuses) <= {200, 503}
+    # At most what each victim was allowed to have at once.
+    assert statuses[503] <= 4 * len(killed)
+    for answer in load.answers:
+        if answer.status_code == 503:
+            assert "went away while it had the request (it may have run)" in answer.text
+    assert killed
+    await asyncio.to_thread(_until_replicas, "killed", "works", 2)
+
+
+def _until_replicas(app: str, deployment: str, count: int) -> None:
+    while serve.status().applications[app].deployments[deployment].replica_states != {"RUNNING": count}:
+        pass
+
+
+async def test_updates_under_load_drop_nothing(url: str) -> None:
+    await asyncio.to_thread(serve.run, Works.bind("v0"), name="updated", route_prefix="/updated")
+    async with Load(url + "/updated") as load:
+        await load.until(50)
+        for number in range(1, 4):
+            await asyncio.to_thread(serve.run, Works.bind(f"v{number}"), name="updated", route_prefix="/updated")
+            await load.until(50)
+        await asyncio.to_thread(
+            serve.run, Works.options(num_replicas=1).bind("v3"), name="updated", route_prefix="/updated"
+        )
+        await load.until(50)
+    assert load.statuses() == {200: len(load.answers)}
+    versions = [answer.json()[0] for answer in load.answers]
+    assert list(dict.fromkeys(versions))[0] == "v0"
+    assert versions[-1] == "v3"
+
+
+async def test_a_call_by_a_handle_says_that_its_replica_died(url: str) -> None:
+    handle: Any = await asyncio.to_thread(
+        serve.run, Works.options(num_replicas=1).bind("v1"), name="dies", route_prefix=None
+    )
+    pid = await handle.pid.remote()
+    hanging = handle.hang.remote()
+    await handle.pid.remote()
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ReplicaUnavailableError, match="SIGKILL") as died:
+        await hanging
+    assert died.value.may_have_run
+    # What comes now waits for the successor.
+    assert await handle.pid.remote() != pid
+
+
+@serve.deployment(max_ongoing_requests=20)
+class Source:
+    """The end of a tree of calls: it notes who is cancelled."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.ended = 0
+
+    async def forever(self) -> None:
+        self.running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.running -= 1
+            self.ended += 1
+
+    async def numbers(self) -> AsyncIterator[str]:
+        self.running += 1
+        try:
+            number = 0
+            while True:
+                yield f"{number} "
+                number += 1
+                await asyncio.sleep(0.001)
+        finally:
+            self.running -= 1
+            self.ended += 1
+
+    async def counts(self) -> tuple[int, int]:
+        return self.running, self.ended
+
+
+@serve.deployment(max_ongoing_requests=20)
+class Middle:
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    async def forever(self) -> None:
+        await asyncio.gather(*(self.source.forever.remote() for _ in range(3)))
+
+    async def numbers(self) -> AsyncIterator[str]:
+        async for number in self.source.options(stream=True).numbers.remote():
+            yield number
+
+    async def tasks(self) -> int:
+        return len(asyncio.all_tasks())
+
+
+@serve.deployment(max_ongoing_requests=20)
+class Front:
+    def __init__(self, middle: Any) -> None:
+        self.middle = middle
+
+    async def __call__(self, request: Request) -> Any:
+        if request.url.path.endswith("/stream"):
+            return StreamingResponse(self.middle.options(stream=True).numbers.remote())
+        await self.middle.forever.remote()
+        return "never"
+
+    async def tasks(self) -> int:
+        return len(asyncio.all_tasks())
+
+
+async def test_a_client_that_goes_cancels_the_whole_tree_and_leaves_nothing(url: str) -> None:
+    graph = Front.bind(Middle.bind(Source.bind()))
+    front: Any = await asyncio.to_thread(serve.run, graph, name="tree", route_prefix="/tree")
+    source, middle = (serve.get_deployment_handle(name, "tree") for name in ("Source", "Middle"))
+    before = [await handle.tasks.remote() for handle in (front, middle)]
+    host, port = url.removeprefix("http://").split(":")
+    for path, calls in (("/tree/stream", 1), ("/tree", 3)):
+        _, ended = await source.counts.remote()
+        clients = []
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            if "stream" in path:
+                await reader.readuntil(b"9 \r\n")
+            clients.append(writer)
+        while (await source.counts.remote())[0] < 5 * calls:
+            await asyncio.sleep(0.01)
+        for writer in clients:
+            writer.close()
+        while await source.counts.remote() != (0, ended + 5 * calls):
+            await asyncio.sleep(0.01)
+    while [await handle.tasks.remote() for handle in (front, middle)] != before:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_proxy_that_is_killed_comes_back_on_its_port(url: str) -> None:
+    await asyncio.to_thread(serve.run, Works.bind("v1"), name="proxied", route_prefix="/proxied")
+    async with httpx.AsyncClient(timeout=20) as client:
+        assert (await client.get(url + "/proxied")).status_code == 200
+        os.kill(_listener(int(url.rsplit(":", 1)[1])), signal.SIGKILL)
+        while True:
+            try:
+                answer = await client.get(url + "/proxied")
+                break
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)
+    assert answer.json()[0] == "v1"
+
+
+def _listener(port: int) -> int:
+    """The process that listens on a port of this machine."""
+    for line in open("/proc/net/tcp").readlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port:
+            inode = f"socket:[{fields[9]}]"
+            break
+    else:
+        raise AssertionError(f"nobody listens on {port}")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if any(os.readlink(f"/proc/{pid}/fd/{fd}") == inode for fd in os.listdir(f"/proc/{pid}/fd")):
+                return int(pid)
+        except OSError:
+            continue
+    raise AssertionError("its process is gone")
