@@ -80,9 +80,9 @@ class Gate:
 class LoopExecutor(Executor):
     """User code as coroutines. `run` is the worker's main thread."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(runtime)
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = loop or uvloop.new_event_loop()
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
         self._woken = False
         self._handing_over = False
@@ -91,7 +91,7 @@ class LoopExecutor(Executor):
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
         self._threads: ThreadPoolExecutor | None = None
         self._constructing: RunningCall | None = None
-        self.thread = threading.main_thread()
+        self.thread: threading.Thread = threading.main_thread()
         runtime.on_blocked = self._blocked
         runtime.user_loop_is_here = self._is_here
 
@@ -145,17 +145,22 @@ class LoopExecutor(Executor):
             self.loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
+        """Take one frame's work; the rest comes in turns of its own, so that what runs already has its turns between."""
         self._woken = False
+        inbox = self._inbox
+        if not inbox:
+            return
+        link, work = inbox.popleft()
         self._handing_over = True
         try:
-            inbox = self._inbox
-            while inbox:
-                link, work = inbox.popleft()
-                for message in work:
-                    self._take_one(link, message)
+            for message in work:
+                self._take_one(link, message)
             self._eager.run_queued()
         finally:
             self._handing_over = False
+            if inbox and not self._woken:
+                self._woken = True
+                self.loop.call_soon(self._drain)
 
     def _take_one(self, link: Link, message: Work) -> None:
         if type(message) is ActorCall:
@@ -197,7 +202,6 @@ class LoopExecutor(Executor):
         title = actor_title(cls, start)
         instance = Instance(link, start, title, process)
         instance.cls = cls
-        instance.make_handle = partial(self.runtime.handle_of, instance)
         self.instances[start.actor] = instance
         if process:
             self.runtime.only_actor = instance
@@ -506,6 +510,27 @@ class LoopExecutor(Executor):
     def interrupt(self, run: RunningCall) -> None:
         if run.task is not None:
             self.loop.call_soon_threadsafe(run.task.cancel)
+
+
+class RuntimeLoopExecutor(LoopExecutor):
+    """Runs an actor's coroutines on the runtime's own loop: no hop between threads, and nobody to rescue a blocked loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime, runtime.loop)
+        self.thread = runtime.thread
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        self._stopped.wait()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def enqueue(self, link: Link, work: list[Work]) -> None:
+        # A frame is being received, outside of any task: its calls can run their first steps at once.
+        self._inbox.append((link, work))
+        if not self._woken:
+            self._drain()
 
 
 _NO_KWARGS: Final[dict[str, Any]] = {}
