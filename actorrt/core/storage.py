@@ -231,6 +231,10 @@ class Ledger:
         """What is known about the segment of a live object."""
         return self._live.get(key)
 
+    def length_of(self, segment: SegmentId) -> int:
+        """The bytes of the object in a segment, or of the last one."""
+        return self._known(segment).length
+
     # -- decisions
 
     def _free(self, segment: Segment) -> None:

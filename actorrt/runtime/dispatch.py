@@ -22,6 +22,7 @@ from actorrt.wire.messages import (
     BorrowActor,
     Cancel,
     CancelObject,
+    CloseSegment,
     Credit,
     Define,
     DialMe,
@@ -43,6 +44,7 @@ from actorrt.wire.messages import (
     RefsTaken,
     Reply,
     ReturnLease,
+    Segment,
     SegmentBack,
     StartActor,
     StopActor,
@@ -183,7 +185,7 @@ class Dispatch:
             case PleaseDial():
                 runtime.spawn_here(self._dial(message.process))
             case SegmentBack():
-                runtime.segments.back(message.owner, message.seq, message.reuse)
+                runtime.segments.back(message.serial, message.reuse)
             case LogLines():
                 runtime.on_log_lines(message.lines)
             case NodeStopping():
@@ -217,6 +219,8 @@ class Dispatch:
     def unwanted(self, link: Link, body: AnswerBody) -> None:
         if isinstance(body, Lease):
             link.send(ReturnLease(body.lease))
+        elif isinstance(body, Segment):
+            link.send(CloseSegment(body.creator, body.serial))
 
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime

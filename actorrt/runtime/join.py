@@ -66,3 +66,4 @@ async def _join(runtime: Runtime, settings: Settings, options: InitOptions, star
     runtime.job = joined.job
     runtime.node_id = joined.node
     runtime.node_cpus = joined.cpus
+    runtime.store_limit = joined.store_limit

@@ -44,6 +44,7 @@ from actorrt.wire.messages import (
     KillActor,
     KillWorker,
     LeaseRequest,
+    LetGo,
     ListNames,
     NameHolder,
     NodeStopping,

@@ -1,14 +1,249 @@
-"""stub"""
+"""The node's part in shared memory: messages in, the ledger's decisions performed. Nothing is decided here.
+
+What comes from one process is handled in the order in which it was sent, so the end of a process comes last. Only a
+Seal that somebody waits for is a question: no FreeSegment of its object can be on its way before it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import resource
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from actorrt import exceptions
+from actorrt.core.segment_life import SegmentId
+from actorrt.core.storage import Ledger, UnknownObjectError
+from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
+from actorrt.wire.messages import (
+    CloseSegment,
+    Done,
+    FreeSegment,
+    LetGo,
+    OpenSegment,
+    Ping,
+    Seal,
+    SegmentBack,
+    Unreserve,
+)
+from actorrt.wire.messages import Segment as Place
+
+from .link import Link
+from .segments import SegmentGoneError, SegmentHolder
+
+if TYPE_CHECKING:
+    from .node import Node
+
+logger = logging.getLogger("actorrt")
+
+# What lies in the pools for so long goes back to the system; how often to look.
+IDLE_S: Final = 10.0
+LOOK_S: Final = 1.0
+# The part of the limit that segments which wait to be filled again may take.
+POOL_PART: Final = 2
+
+SegmentMessage = Seal | OpenSegment | FreeSegment | CloseSegment | LetGo | Unreserve
+
+
+class _Wanted:
+    """Room that was asked for."""
+
+    __slots__ = ("future", "link", "size")
+
+    def __init__(self, link: Link, size: int, future: asyncio.Future[None]) -> None:
+        self.link = link
+        self.size = size
+        self.future = future
 
 
 class NodeSegments:
-    def __init__(self, node, limit): ...
-    def free(self, owner, seq): ...
-    def closed(self, peer, owner, seq): ...
-    async def seal(self, link, q): ...
-    async def open(self, peer, owner, seq): ...
-    def process_died(self, p): ...
-    def facts(self):
-        return {}
+    """Everything runs on the node's loop."""
 
-    def close(self): ...
+    def __init__(self, node: Node, limit: int) -> None:
+        self._node = node
+        self._limit = limit
+        self._ledger = Ledger(limit, limit // POOL_PART)
+        self._holder = SegmentHolder(node.settings.spill_dir or os.path.join(node.config.session, "spill"))
+        self._wanted: dict[int, _Wanted] = {}
+        self._numbers = itertools.count(1)
+        self._due: deque[Action] = deque()
+        self._acting = False
+        self._spilling: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        # Each segment costs a descriptor.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    # ---- messages
+
+    def take(self, link: Link, message: SegmentMessage) -> None:
+        """A message that nobody waits for the answer of."""
+        now = self._node.loop.time()
+        ledger = self._ledger
+        match message:
+            case Seal():
+                self._sealed(link, message)
+            case OpenSegment():
+                with contextlib.suppress(UnknownObjectError):  # its owner has ended
+                    self._act(ledger.opened((message.owner, message.seq), link.peer, now)[1])
+            case FreeSegment():
+                self._act(ledger.freed((message.owner, message.seq)))
+            case CloseSegment():
+                self._act(ledger.closed(SegmentId(message.creator, message.serial), link.peer, now))
+            case LetGo():
+                self._act(ledger.let_go(SegmentId(link.peer, message.serial)))
+            case Unreserve():
+                self._act(ledger.unreserve(link.peer, message.size))
+
+    def _sealed(self, link: Link, seal: Seal) -> None:
+        segment = SegmentId(link.peer, seal.serial)
+        key = (seal.owner, seal.seq)
+        now = self._node.loop.time()
+        self._act(self._ledger.sealed(key, segment, seal.size, seal.length, now, kept=seal.kept))
+
+    # ---- questions
+
+    async def reserve(self, link: Link, size: int) -> Done:
+        """Answered when there is room. Raises ObjectStoreFullError if none can be made."""
+        number = next(self._numbers)
+        wanted = self._wanted[number] = _Wanted(link, size, self._node.loop.create_future())
+        self._act(self._ledger.reserve(link.peer, number, size))
+        try:
+            await wanted.future
+        except asyncio.CancelledError:
+            if wanted.future.done() and not wanted.future.cancelled() and not wanted.future.exception():
+                self._give_back(wanted)
+            raise
+        return Done()
+
+    def _give_back(self, wanted: _Wanted) -> None:
+        # Of a process that has ended, all promises are gone already.
+        if not wanted.link.closed:
+            self._act(self._ledger.unreserve(wanted.link.peer, wanted.size))
+
+    async def seal(self, link: Link, seal: Seal) -> Done:
+        """Take over a segment. Raises ObjectStoreFullError if that fails; its creator has it still."""
+        try:
+            self._holder.adopt(SegmentId(link.peer, seal.serial), link.pid, seal.fd, seal.inode, seal.size)
+        except (OSError, SegmentGoneError) as error:
+            cause = f"the node could not take it over: {error}"
+            raise exceptions.ObjectStoreFullError(seal.length, self._limit, cause) from error
+        self._sealed(link, seal)
+        return Done()
+
+    async def open(self, link: Link, owner: bytes, seq: int) -> Place:
+        """Where an object lies; it stays there until the reader closes it. Raises ObjectLostError."""
+        key = (owner, seq)
+        if self._ledger.find(key) is None:
+            # Its Seal may be on the way still, on the link to its owner; what the owner says now comes behind it.
+            owners_link = self._node.peers.get(owner)
+            if owners_link is not None:
+                with contextlib.suppress(exceptions.ActorrtError):
+                    await owners_link.ask(Ping())
+        try:
+            segment, actions = self._ledger.opened(key, link.peer, self._node.loop.time())
+        except UnknownObjectError:
+            name = f"{owner.hex()}{seq:016x}"
+            if self._node.peers.get(owner) is None:
+                raise exceptions.OwnerDiedError(name, "its owner ended") from None
+            raise exceptions.ObjectFreedError(name, "its last ref is gone") from None
+        self._act(actions)
+        found = self._ledger.find(key)
+        assert found is not None
+        place = self._holder.locate(segment, found.length)
+        return Place(segment.creator, segment.serial, place.path, place.inode, place.length)
+
+    # ---- the ends
+
+    def process_died(self, process: bytes) -> None:
+        """Its link is gone, and all that came over it has been handled."""
+        self._act(self._ledger.process_died(process, self._node.loop.time()))
+        self._act(self._ledger.owner_died(process))
+
+    def facts(self) -> dict[str, int]:
+        """Bytes by what they are used for, and how many segments there are."""
+        known = self._ledger.statistics()
+        return {
+            "limit": self._limit,
+            "bytes": known.memory - known.pooled,
+            "pooled_bytes": known.pooled,
+            "reserved_bytes": known.reserved,
+            "spilled_bytes": known.disk,
+            "segments": known.segments,
+            "waiting": known.waiting,
+        }
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._holder.close()
+
+    # ---- what the ledger wants
+
+    def _act(self, actions: tuple[Action, ...]) -> None:
+        self._due.extend(actions)
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._due:
+                self._perform(self._due.popleft())
+        finally:
+            self._acting = False
+        if self._timer is None and self._ledger.statistics().pooled:
+            self._timer = self._node.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self._act(self._ledger.expire(IDLE_S, self._node.loop.time()))
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spill():
+                self._spill(action.segment)
+            case DropMemory():
+                self._holder.drop_memory(action.segment)
+            case DropFile():
+                self._holder.drop_file(action.segment)
+            case Return():
+                self._back(action.segment, reuse=True)
+            case Recall():
+                self._back(action.segment, reuse=False)
+            case Grant():
+                wanted = self._wanted.pop(action.request)
+                if wanted.future.done():
+                    self._give_back(wanted)
+                else:
+                    wanted.future.set_result(None)
+            case Refuse():
+                wanted = self._wanted.pop(action.request)
+                if not wanted.future.done():
+                    error = exceptions.ObjectStoreFullError(action.size, self._limit, action.cause)
+                    wanted.future.set_exception(error)
+
+    def _back(self, segment: SegmentId, *, reuse: bool) -> None:
+        link = self._node.peers.get(segment.creator)
+        if link is not None:
+            link.send(SegmentBack(segment.serial, reuse))
+
+    def _spill(self, segment: SegmentId) -> None:
+        # The object may be freed while it is copied.
+        length = self._ledger.length_of(segment)
+        task = self._node.loop.create_task(self._copy(segment, length))
+        self._spilling.add(task)
+        task.add_done_callback(self._spilling.discard)
+
+    async def _copy(self, segment: SegmentId, length: int) -> None:
+        try:
+            await self._node.loop.run_in_executor(None, self._holder.spill, segment, length)
+        except OSError as error:
+            logger.warning("an object of %d bytes could not be spilled: %s", length, error)
+            self._act(self._ledger.spill_failed(segment))
+        else:
+            self._act(self._ledger.spilled(segment))

@@ -82,6 +82,8 @@ class Runtime:
         self.namespace = ""
         self.node_cpus = 1
         self.node_id = b""
+        # Bytes of shared memory that the node may use.
+        self.store_limit = 0
         # Why the node ended, if it said so.
         self.node_end = ""
         self.closing = False

@@ -120,6 +120,10 @@ class SegmentWriter:
         # (size, serial), in order.
         self._pool: list[tuple[int, int]] = []
 
+    @staticmethod
+    def size_for(length: int) -> int:
+        return size_for(length)
+
     # -- from the thread that puts
 
     def take(self, length: int) -> Segment | None:

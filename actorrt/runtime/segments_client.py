@@ -1,12 +1,245 @@
-"""stub"""
+"""A process's part in shared memory: values are written into segments, and mapped to be read.
+
+The node is asked for room before a new segment is made, and takes it over; a segment that it has already is filled
+again without asking anybody. Which objects are wanted, objects.py knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actorrt import exceptions
+from actorrt.wire.codec import Serialized
+from actorrt.wire.messages import (
+    CloseSegment,
+    FreeSegment,
+    LetGo,
+    OpenSegment,
+    Reserve,
+    Seal,
+    Unreserve,
+)
+from actorrt.wire.messages import Segment as Place
+
+from . import current
+from .references import Entry
+from .segments import Location, SegmentGoneError, SegmentReader
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+    from .segment_writer import Sealed, SegmentWriter
+
+
+class _Write:
+    """One object on its way into shared memory. The fields below the line belong to the runtime loop."""
+
+    __slots__ = ("asked", "done", "given_up", "owner", "reserved", "sealed", "seq")
+
+    def __init__(self, owner: bytes, seq: int) -> None:
+        self.owner = owner
+        self.seq = seq
+        self.sealed: Sealed | None = None
+        # ----
+        self.reserved = 0
+        self.asked = False
+        self.done = False
+        # The thread that writes was interrupted, or has failed.
+        self.given_up = False
 
 
 class SegmentsClient:
-    def __init__(self, runtime): ...
-    def write(self, owner, seq, serialized):
-        raise NotImplementedError
+    """The segments of one process."""
 
-    def free(self, owner, seq): ...
-    def back(self, owner, seq, reuse): ...
-    async def map(self, entry): ...
-    def close(self): ...
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._lock = threading.Lock()
+        self._writer: SegmentWriter | None = None
+        self._reader = SegmentReader()
+        # What this process owns and wrote itself: serial and length by sequence number.
+        self._own: dict[int, tuple[int, int]] = {}
+
+    # ---- writing, from a user's thread
+
+    def write(self, owner: bytes, seq: int, serialized: Serialized) -> int:
+        """Lay a value into shared memory; the bytes that it takes. Blocks while room is made for it.
+
+        Whatever this process says about the object from then on, the node knows it already, or hears of it before.
+        Raises ObjectStoreFullError, or NodeDiedError.
+        """
+        runtime = self._runtime
+        if runtime.node.closed:
+            raise runtime.node_died()
+        writer = self._writer or self._make_writer()
+        work = _Write(owner, seq)
+        try:
+            self._write(writer, work, serialized)
+        except BaseException as error:
+            runtime.run_soon(partial(self._give_up, work))
+            if isinstance(error, exceptions.LinkError):
+                raise runtime.node_died() from None
+            raise
+        return serialized.nbytes
+
+    def _write(self, writer: SegmentWriter, work: _Write, serialized: Serialized) -> None:
+        runtime = self._runtime
+        segment = writer.take(serialized.nbytes)
+        if segment is None:
+            runtime.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
+            segment = writer.create(serialized.nbytes)
+        sealed = work.sealed = writer.fill(segment, serialized.data, serialized.buffers)
+        is_own = work.owner == runtime.process
+        if is_own:
+            self._own[work.seq] = sealed.serial, sealed.length
+        if is_own and not segment.is_new:
+            # The node has the segment, so that it cannot refuse; and what it is told later comes later.
+            work.done = True
+            runtime.node.push(_seal_of(work, sealed))
+            runtime.node.flush()
+            writer.adopted(sealed.serial)
+        else:
+            runtime.call_sync(self._seal(writer, work, sealed))
+
+    def _make_writer(self) -> SegmentWriter:
+        # ctypes takes milliseconds to load, and most processes write nothing large.
+        from .segment_writer import SegmentWriter
+
+        with self._lock:
+            if self._writer is None:
+                self._writer = SegmentWriter(self._runtime.store_limit, self._let_go)
+            return self._writer
+
+    def _let_go(self, serial: int) -> None:
+        self._runtime.node.post(LetGo(serial))
+
+    # ---- the same on the runtime loop
+
+    async def _reserve(self, work: _Write, size: int) -> None:
+        await self._runtime.node.ask(Reserve(size))
+        work.reserved = size
+        if work.given_up:
+            self._give_up(work)
+
+    async def _seal(self, writer: SegmentWriter, work: _Write, sealed: Sealed) -> None:
+        work.asked = True
+        try:
+            await self._runtime.node.ask(_seal_of(work, sealed))
+        except exceptions.ActorrtError:
+            writer.refused(sealed.serial)
+            raise
+        writer.adopted(sealed.serial)
+        work.reserved = 0
+        work.done = True
+        if work.given_up:
+            self._give_up(work)
+
+    def _give_up(self, work: _Write) -> None:
+        """Leave nothing of a write that nobody waits for any more."""
+        work.given_up = True
+        if work.sealed is not None and not work.asked and self._writer is not None:
+            self._writer.refused(work.sealed.serial)
+        if work.reserved:
+            self._send(Unreserve(work.reserved))
+            work.reserved = 0
+        if work.done:
+            self.free(work.owner, work.seq)
+
+    def _send(self, message: Unreserve | FreeSegment | CloseSegment | OpenSegment) -> None:
+        if not self._runtime.node.closed:
+            self._runtime.node.send(message)
+
+    def free(self, owner: bytes, seq: int) -> None:
+        """Nobody wants the object any more."""
+        if owner == self._runtime.process:
+            self._own.pop(seq, None)
+        self._send(FreeSegment(owner, seq))
+
+    def back(self, serial: int, reuse: bool) -> None:
+        """The node says what becomes of a segment that this process created."""
+        if self._writer is not None:
+            if reuse:
+                self._writer.returned(serial)
+            else:
+                self._writer.recalled(serial)
+
+    # ---- reading
+
+    async def map(self, entry: Entry) -> None:
+        """Map an object, read-only, as the entry's `view`. Runtime loop. Raises ObjectLostError or NodeDiedError.
+
+        The mapping lasts as long as the view, and whatever was made from it.
+        """
+        owner, seq = key = entry.data.owner, entry.data.seq
+        view = self._reader.find(key)
+        if view is None and owner == self._runtime.process:
+            view = self._open_own(seq)
+        if view is None:
+            try:
+                place: Place = await self._runtime.node.ask(OpenSegment(owner, seq))
+                view = self._open(entry, place)
+            except exceptions.LinkError:
+                raise self._runtime.node_died() from None
+        entry.view = view
+
+    def _open_own(self, seq: int) -> memoryview | None:
+        """What this process wrote itself it finds without asking, if it still holds the segment."""
+        serial, length = self._own.get(seq, (0, 0))
+        location = None if self._writer is None else self._writer.locate(serial, length)
+        if location is None:
+            return None
+        owner = self._runtime.process
+        self._send(OpenSegment(owner, seq))
+        release = partial(self._released, CloseSegment(owner, serial))
+        try:
+            return self._map((owner, seq), location, release)
+        except (OSError, SegmentGoneError):
+            release()
+            return None
+
+    def _open(self, entry: Entry, place: Place) -> memoryview:
+        key = entry.data.owner, entry.data.seq
+        release = partial(self._released, CloseSegment(place.creator, place.serial))
+        try:
+            return self._map(key, Location(place.path, place.inode, place.length), release)
+        except (OSError, SegmentGoneError) as error:
+            release()
+            if self._runtime.node.closed:
+                raise self._runtime.node_died() from None
+            raise exceptions.ObjectLostError(entry.hex(), f"it could not be mapped: {error}") from error
+
+    def _map(self, key: tuple[bytes, int], location: Location, release: partial[None]) -> memoryview:
+        try:
+            return self._reader.open(key, location, release)
+        except OSError as error:
+            if error.errno != errno.EMFILE or not _allow_more_descriptors():
+                raise
+            return self._reader.open(key, location, release)
+
+    def _released(self, message: CloseSegment) -> None:
+        """A mapping is gone. On any thread, in the middle of anything; nothing in a fork or after the end."""
+        if current.maybe_runtime() is self._runtime:
+            self._runtime.node.post(message)
+
+    def close(self) -> None:
+        """Give back what this process holds to fill it again. What it has mapped stays while somebody looks at it."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _seal_of(work: _Write, sealed: Sealed) -> Seal:
+    return Seal(work.owner, work.seq, sealed.serial, sealed.size, sealed.length, sealed.kept, sealed.fd, sealed.inode)
+
+
+def _allow_more_descriptors() -> bool:
+    """Each mapping costs one up to Python 3.12. False if there are as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -18,6 +19,7 @@ from actorrt.wire.messages import WorkerReady
 
 from . import current
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
+from .process import flush_output
 from .runtime import Runtime
 from .sync_executor import SyncExecutor
 from .transport import socket_path
@@ -48,6 +50,7 @@ def worker_main(start: WorkerStart) -> None:
     runtime.node_cpus = params.cpus
     runtime.gpus = params.gpus
     runtime.node_id = params.node_id
+    runtime.store_limit = params.store_limit
     executor = EXECUTORS[params.mode](runtime)
     runtime.dispatch.executor = executor
     runtime.on_leave = partial(_leave, runtime, executor)
@@ -88,13 +91,21 @@ def _leave(runtime: Runtime, executor: Any) -> None:
 
 async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
     links = list(runtime.peers.links.values())
+    ended = asyncio.Event()
+
+    def look() -> None:
+        if not any(link.serving for link in links):
+            ended.set()
+
+    executor.on_idle = partial(runtime.run_soon, look)
     for link in links:
         for run in list(link.serving.values()):
             run.cancelled = True
             executor.interrupt(run)
-    deadline = runtime.loop.time() + LEAVE_GRACE_S
-    while any(link.serving for link in links) and runtime.loop.time() < deadline:
-        await asyncio.sleep(0.005)
+    look()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LEAVE_GRACE_S):
+            await ended.wait()
     for link in links:
         link.flush()
     executor.stop()
@@ -108,7 +119,8 @@ def _force(after: float) -> None:
 
 
 def _end(runtime: Runtime) -> None:
+    # Before the links: the node reads what was printed until it hears that this process has ended.
+    flush_output()
     runtime.stop(timeout=2.0)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_output()
     os._exit(0)

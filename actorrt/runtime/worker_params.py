@@ -20,3 +20,4 @@ class WorkerParams(msgspec.Struct, frozen=True):
     cpus: int
     gpus: list[int]
     node_id: bytes
+    store_limit: int

@@ -188,6 +188,7 @@ class Workers:
             cpus=node.cpus,
             gpus=gpus,
             node_id=node.process,
+            store_limit=node.config.store_limit,
         )
         worker = Worker(process, kind, gpus, is_shared, self._loop.create_future())
         self._by_process[process] = worker

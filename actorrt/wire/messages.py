@@ -254,20 +254,23 @@ class PleaseDial(Message, tag=35):
 
 
 class FreeSegment(Message, tag=36):
+    """The object is not wanted any more. Nothing happens if it is not there."""
+
     owner: bytes
     seq: int
 
 
 class CloseSegment(Message, tag=37):
-    owner: bytes
-    seq: int
+    """This process has unmapped what one OpenSegment gave it."""
+
+    creator: bytes
+    serial: int
 
 
 class SegmentBack(Message, tag=38):
-    """To a segment's creator: nobody reads it any more, it may be filled again (or is closed, if not `reuse`)."""
+    """To a segment's creator: nobody reads it, it may be filled again; or, if not `reuse`, it is to be let go of."""
 
-    owner: bytes
-    seq: int
+    serial: int
     reuse: bool
 
 
@@ -303,6 +306,18 @@ class Assigned(Message, tag=44):
 
     lease: int
     resources: dict[str, int]
+
+
+class LetGo(Message, tag=45):
+    """The creator of the segment `serial` does not hold it any more."""
+
+    serial: int
+
+
+class Unreserve(Message, tag=46):
+    """Of the room that was given so much is not needed after all."""
+
+    size: int
 
 
 # ---- questions and answers ------------------------------------------------------------------------------------------
@@ -408,22 +423,37 @@ class DialMe(Message, tag=73):
 
 
 class Seal(Message, tag=74):
-    """A segment is complete: the node takes it over from this process's file descriptor `fd`."""
+    """The segment `serial`, of `size` bytes of memory, holds an object of `length` bytes.
+
+    If the node does not have the segment yet, it takes it over from the file descriptor `fd` of this process. `kept`:
+    this process holds on to it. Without a question around it, nobody waits: only for segments that the node has.
+    """
 
     owner: bytes
     seq: int
+    serial: int
     size: int
+    length: int
+    kept: bool
     fd: int
+    inode: int
 
 
 class OpenSegment(Message, tag=75):
+    """This process is about to map an object. Without a question around it, it knows where: it is the creator."""
+
     owner: bytes
     seq: int
 
 
 class Segment(Message, tag=76):
+    """The first `length` bytes of what `path` leads to, if that is `inode`. Until CloseSegment it stays there."""
+
+    creator: bytes
+    serial: int
     path: str
-    size: int
+    inode: int
+    length: int
 
 
 class Query(Message, tag=77):
@@ -508,6 +538,12 @@ class FlushOutput(Message, tag=88):
     """From a driver that leaves: what its workers have printed so far comes before the answer, as LogLines."""
 
 
+class Reserve(Message, tag=89):
+    """May this process make a new segment of `size` bytes? Answered when there is room."""
+
+    size: int
+
+
 Question = (
     JoinDriver
     | LeaseRequest
@@ -517,6 +553,7 @@ Question = (
     | FindName
     | ListNames
     | DialMe
+    | Reserve
     | Seal
     | OpenSegment
     | Query
@@ -583,6 +620,10 @@ AnyMessage = (
     | FreeSegment
     | CloseSegment
     | SegmentBack
+    | Seal
+    | OpenSegment
+    | LetGo
+    | Unreserve
     | LogLines
     | WorkerName
     | KillWorker
