@@ -16,9 +16,10 @@ from actorrt.wire.messages import (
     FindName,
     NameHolder,
     StartActor,
+    WhereIs,
 )
 
-from .actors import ActorClient, Traits
+from .actor_client import ActorClient, Traits
 from .calls import Call, fill_slots, pack_arguments, when_resolved
 from .definitions import ActorClassDef
 from .handles import make_handle
@@ -82,10 +83,13 @@ def create(
     record.pins = None if call is None else call.pins
     client.record = record
     runtime.actors.know(client)
+    # Owned before it has a name: whoever finds the name may ask for it at once.
+    runtime.supervisor.adopt(record)
     if options.name:
         info = pickle.dumps((title, traits, cls.interface))
         holder: NameHolder = runtime.call_sync(runtime.node.ask(ClaimName(options.name, namespace, actor, info)))
         if not holder.yours:
+            runtime.supervisor.records.pop(actor, None)
             client.record = None
             client.dead = ActorAt(b"", 0, "its name was taken", "being created")
             if options.get_if_exists:
@@ -121,7 +125,7 @@ def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> 
         if fill_slots(call):
             runtime.supervisor.create(record)
         else:
-            runtime.supervisor.fail(record, f"an argument of its constructor failed: {call.entry.error()}")
+            runtime.supervisor.fail(record, call.entry.error())
 
     if not when_resolved(call, go, runtime.run_soon):
         go(call)
@@ -169,7 +173,20 @@ def _create_detached(
         raise exceptions.ActorAlreadyExistsError(spec.start.name, spec.start.namespace)
     if not holder.yours:
         return _from_info(runtime, holder)[0]
+    if call is not None and call.pins:
+        runtime.spawn(_keep(runtime, holder.actor, call.pins))
     return runtime.actors.client(holder.actor, title, traits)
+
+
+async def _keep(runtime: Runtime, actor: bytes, pins: list[Any]) -> None:
+    """Keep what a detached actor's arguments name until it is dead, since it may be started again; at most as long as
+    this program lives."""
+    at = ActorAt(b"")
+    while pins and not at.cause:
+        try:
+            at = await runtime.node.ask(WhereIs(actor, at.incarnation if at.worker else -1))
+        except exceptions.ActorrtError:
+            return
 
 
 def find_named(runtime: Runtime, name: str, namespace: str) -> tuple[ActorClient, ActorInterface] | None:

@@ -1,108 +1,30 @@
 """Calls to actors: each goes straight to the actor's worker, or waits here until it is known where that is.
 
-Calls of one caller to one actor leave in order. `ActorClient` is what this process knows of one actor; its fast path
-runs in the caller's thread.
+Calls of one caller to one actor leave in order; the fast path runs in the caller's thread. Where actors are, and what
+becomes of calls whose actor is gone, is in actor_places.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 import weakref
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from actorrt import exceptions
-from actorrt.wire import codec
-from actorrt.wire.messages import NOW, ActorAt, ActorCall, BorrowActor, UnborrowActor, WhereIs
+from actorrt.wire.messages import ActorAt, BorrowActor, UnborrowActor
 
 from . import current
+from .actor_client import ActorClient, Traits
+from .actor_places import ActorPlaces
 from .calls import Call, fill_slots, when_resolved
 from .link import Link
 from .references import Token
-from .supervisor import ActorRecord
 
 if TYPE_CHECKING:
     from .runtime import Runtime
-
-# How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
-WINDOW: Final = 1024
-PLACED_TIMEOUT_S: Final = 1.0
-
-
-class Traits:
-    """What callers have to know of an actor's class; shared by all its handles."""
-
-    __slots__ = ("max_pending", "max_task_retries", "ordered", "window")
-
-    def __init__(self, ordered: bool, concurrency: int, max_task_retries: int, max_pending: int) -> None:
-        # A sync actor with one thread starts calls in the order in which they were made, come what may.
-        self.ordered = ordered
-        self.window = concurrency + WINDOW
-        self.max_task_retries = max_task_retries
-        self.max_pending = max_pending
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Traits, (self.ordered, self.window - WINDOW, self.max_task_retries, self.max_pending)
-
-
-class ActorClient:
-    """One actor as this process sees it. `link` is set while calls can go straight to it."""
-
-    __slots__ = (
-        "__weakref__",
-        "actor",
-        "backlog",
-        "dead",
-        "incarnation",
-        "inflight",
-        "link",
-        "locating",
-        "record",
-        "runtime",
-        "title",
-        "traits",
-    )
-
-    def __init__(self, runtime: Runtime, actor: bytes, title: str, traits: Traits) -> None:
-        self.runtime = runtime
-        self.actor = actor
-        self.title = title
-        self.traits = traits
-        self.link: Link | None = None
-        self.incarnation = -1
-        self.inflight = 0
-        # Calls that cannot leave yet, in order.
-        self.backlog: deque[Call] | None = None
-        self.locating = False
-        self.dead: ActorAt | None = None
-        # In the owner's process: the actor itself. A detached actor's handle has none.
-        self.record: ActorRecord | None = None
-
-    def death(self, may_have_run: bool) -> exceptions.ActorDiedError:
-        dead = self.dead or ActorAt(b"")
-        cause = dead.cause
-        if dead.failed:
-            with contextlib.suppress(Exception):
-                failure = codec.deserialize(dead.failed)
-                text = getattr(failure, "traceback_text", "") or str(failure)
-                cause = f"{cause}:\n{text}"
-        return exceptions.ActorDiedError(self.title, dead.phase or "running", cause, may_have_run)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        collected = codec.note_ref(self)
-        self.runtime.actors.export(self, collected)
-        return _rebuild_client, (self.actor, self.title, self.traits)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):
-            self.runtime.actors.dropped(self.actor, self.record)
-
-
-def _rebuild_client(actor: bytes, title: str, traits: Traits) -> ActorClient:
-    return current.runtime().actors.client(actor, title, traits)
+    from .supervisor import ActorRecord
 
 
 class Actors:
@@ -110,33 +32,52 @@ class Actors:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._lock = threading.Lock()
-        # Clients that were exported or borrowed, so that one actor has one client here.
+        # Held while a call is put on its way: what is lost with a link is looked at under it too.
+        self.lock = threading.Lock()
+        self.places = ActorPlaces(runtime, self)
+        # One client for each actor, while a handle lives.
         self._known: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
-        self._pinned: list[ActorClient] = []
+        self._pinned: dict[bytes, ActorClient] = {}
+        # How many calls of a client wait for their arguments, outside of its backlog.
+        self._resolving: dict[ActorClient, int] = {}
+        # The call in front of a backlog that keeps its order, while its arguments are waited for.
+        self._held: dict[ActorClient, Call] = {}
 
     # ---- handles
 
     def client(self, actor: bytes, title: str, traits: Traits) -> ActorClient:
         """The client for a handle that came from elsewhere; from any thread."""
-        with self._lock:
-            client = self._known.get(actor)
-            if client is not None:
-                return client
-            client = ActorClient(self._runtime, actor, title, traits)
-            self._known[actor] = client
+        runtime = self._runtime
         owner = actor[:8]
-        if owner == self._runtime.process:
-            record = self._runtime.supervisor.records.get(actor)
+        with self.lock:
+            client = self._known.get(actor)
+            known = client is not None
+            if client is None:
+                client = ActorClient(runtime, actor, title, traits)
+                self._known[actor] = client
+        if owner != runtime.process:
+            if known:
+                runtime.objects.note(owner)
+            else:
+                runtime.objects.borrowing(owner, BorrowActor(actor))
+        elif not known:
+            record = runtime.supervisor.records.get(actor)
             client.record = record
             if record is None:
                 client.dead = ActorAt(b"", 0, "it has ended", "idle")
             else:
                 record.released = False
-                self._runtime.run_soon(partial(self.moved, record))
-        else:
-            self._runtime.objects.borrowing(owner, BorrowActor(actor))
+                runtime.run_soon(partial(self.places.moved, record))
         return client
+
+    def find(self, actor: bytes) -> ActorClient | None:
+        """The client of an actor that is known here."""
+        return self._known.get(actor)
+
+    def at(self, link: Link) -> list[ActorClient]:
+        """The clients whose calls go over `link`."""
+        with self.lock:
+            return [client for client in self._known.values() if client.link is link]
 
     def hold(self, actor: bytes) -> Token:
         """Keep an actor whose handle lies inside a value that was not looked at yet; runtime loop."""
@@ -149,37 +90,38 @@ class Actors:
         return Token(runtime, partial(runtime.objects.unborrowing, owner, UnborrowActor(actor)))
 
     def know(self, client: ActorClient) -> None:
-        with self._lock:
+        with self.lock:
             self._known[client.actor] = client
 
     def export(self, client: ActorClient, collected: bool) -> None:
-        self.know(client)
+        """A handle is being pickled; from any thread."""
         if not collected:
-            # Pickled outside of a call: nobody will say when the copy is gone.
-            self._pinned.append(client)
+            # Outside of a call: nobody will say when the copy is gone.
+            self._pinned[client.actor] = client
 
-    def dropped(self, actor: bytes, record: ActorRecord | None) -> None:
+    def dropped(self, client: ActorClient) -> None:
         """A client is garbage; called from any thread, in the middle of anything."""
         runtime = self._runtime
+        if current.maybe_runtime() is not runtime:
+            return
+        actor, record = client.actor, client.record
         if record is not None:
-            runtime.release(partial(self._release_owned, actor, record))
+            runtime.release(partial(self._release_owned, record))
         elif actor[:8] != runtime.process:
             runtime.release(partial(runtime.objects.unborrowing, actor[:8], UnborrowActor(actor)))
 
-    def _release_owned(self, actor: bytes, record: ActorRecord) -> None:
-        if self._known.get(actor) is None:
+    def _release_owned(self, record: ActorRecord) -> None:
+        if self._known.get(record.actor) is None:
             self._runtime.supervisor.release(record)
 
     # ---- calls
 
-    def call(self, client: ActorClient, call: Call, in_runtime: bool = False) -> None:
-        """Send a call, or queue it until it can be sent. Raises PendingCallsLimitExceeded."""
+    def call(self, client: ActorClient, call: Call) -> None:
+        """Send a call, or queue it until it can be sent; from any thread. Raises PendingCallsLimitExceeded."""
         traits = client.traits
-        with self._lock:
+        with self.lock:
             if traits.max_pending >= 0:
-                pending = client.inflight + (len(client.backlog) if client.backlog else 0)
-                if pending >= traits.max_pending:
-                    raise exceptions.PendingCallsLimitExceeded(client.title, traits.max_pending)
+                self._check_pending(client)
             link = client.link
             if (
                 link is not None
@@ -188,8 +130,7 @@ class Actors:
                 and client.inflight < traits.window
                 and not link.closed
             ):
-                client.inflight += 1
-                self._push(link, call)
+                self._push(client, link, call)
             else:
                 link = None
                 if client.backlog is None:
@@ -197,225 +138,155 @@ class Actors:
                 client.backlog.append(call)
         if link is not None:
             self._runtime.flush_soon(link)
-        elif in_runtime:
-            self._advance(client)
         else:
-            self._runtime.run_soon(partial(self._advance, client))
+            self._runtime.run_soon(partial(self.advance, client))
 
-    def _push(self, link: Link, call: Call) -> None:
+    def _check_pending(self, client: ActorClient) -> None:
+        pending = client.inflight + self._resolving.get(client, 0)
+        if client.backlog:
+            pending += len(client.backlog)
+        if pending >= client.traits.max_pending:
+            raise exceptions.PendingCallsLimitExceeded(client.title, client.traits.max_pending)
+
+    def _push(self, client: ActorClient, link: Link, call: Call) -> None:
         message = call.message
+        client.inflight += 1
         call.link = link
         call.started = True
+        call.incarnation = client.incarnation
         idle = not link.inflight
         link.inflight[message.seq] = call
         link.push(message)
         self._runtime.idle_link = idle
 
-    def _advance(self, client: ActorClient) -> None:
-        """Send what can be sent of the backlog, in order. Runtime loop only."""
+    def again(self, client: ActorClient, call: Call) -> None:
+        """Send a call that was accepted before; runtime loop."""
+        with self.lock:
+            if client.backlog is None:
+                client.backlog = deque()
+            client.backlog.append(call)
+        self.advance(client)
+
+    def advance(self, client: ActorClient) -> None:
+        """Send what can be sent of the backlog, in order; runtime loop."""
+        if client.backlog is None:
+            return
         if client.dead is not None:
             self._fail_backlog(client)
             return
         link = client.link
         if link is None or link.closed:
-            self._locate(client)
+            self.places.locate(client)
             if not client.traits.ordered:
-                self._resolve_all(client)
+                self._request_arguments(client)
             return
-        while True:
-            with self._lock:
-                backlog = client.backlog
-                if backlog is None:
+        while (call := self._send_ready(client, link)) is not None:
+            if client.traits.ordered:
+                if self._wait_in_front(client, call):
                     break
-                if not backlog:
-                    client.backlog = None
-                    break
-                if client.inflight >= client.traits.window:
-                    break
+            elif not when_resolved(call, partial(self._resolved, client), self._runtime.run_soon):
+                self._resolved(client, call)
+        link.flush()
+
+    def _send_ready(self, client: ActorClient, link: Link) -> Call | None:
+        """Send calls until one needs its arguments first: that one, or None. In order, it stays in front of the others."""
+        with self.lock:
+            backlog = client.backlog
+            while backlog:
                 call = backlog[0]
                 if call.done:
                     backlog.popleft()
-                    continue
-                if call.waiting is None:
-                    client.inflight += 1
-                    self._push(link, call)
-                    backlog.popleft()
-                    continue
-                if not client.traits.ordered:
-                    # Its arguments are on their way: it goes when they are there, later calls need not wait.
-                    backlog.popleft()
+                elif call.waiting is not None:
+                    if not client.traits.ordered:
+                        backlog.popleft()
+                        self._resolving[client] = self._resolving.get(client, 0) + 1
+                    return call
+                elif client.inflight >= client.traits.window or link.closed:
+                    return None
                 else:
-                    pending = any(not entry.done for _, entry in call.waiting)
-                    if not pending and fill_slots(call):
-                        continue
-            if client.traits.ordered:
-                if call.done:
-                    continue
-                if not when_resolved(call, partial(self._resolved_in_order, client), self._runtime.run_soon):
-                    continue
-                break
-            self._resolve(client, call)
-        link.flush()
+                    backlog.popleft()
+                    self._push(client, link, call)
+            client.backlog = None
+            return None
 
-    def _resolve_all(self, client: ActorClient) -> None:
-        """Start fetching what the queued calls wait for, while it is found out where the actor is."""
+    def _wait_in_front(self, client: ActorClient, call: Call) -> bool:
+        """True while the arguments of the first call of an ordered backlog are not there."""
+        if self._held.get(client) is call:
+            return True
+        if when_resolved(call, partial(self._resolved_in_front, client), self._runtime.run_soon):
+            self._held[client] = call
+            return True
+        fill_slots(call)
+        return False
+
+    def _resolved_in_front(self, client: ActorClient, call: Call) -> None:
+        if self._held.get(client) is call:
+            del self._held[client]
+        self.advance(client)
+
+    def _resolved(self, client: ActorClient, call: Call) -> None:
+        with self.lock:
+            left = self._resolving.get(client, 0) - 1
+            if left > 0:
+                self._resolving[client] = left
+            else:
+                self._resolving.pop(client, None)
+        if not call.done and fill_slots(call):
+            self.again(client, call)
+
+    def _request_arguments(self, client: ActorClient) -> None:
+        """Have fetched what the queued calls wait for, while it is found out where the actor is."""
         for call in client.backlog or ():
             for _, entry in call.waiting or ():
                 if not entry.done:
                     self._runtime.request(entry)
 
-    def _resolve(self, client: ActorClient, call: Call) -> None:
-        if not when_resolved(call, partial(self._resolved, client), self._runtime.run_soon):
-            self._resolved(client, call)
-
-    def _resolved(self, client: ActorClient, call: Call) -> None:
-        if not call.done and fill_slots(call):
-            self.call(client, call, in_runtime=True)
-
-    def _resolved_in_order(self, client: ActorClient, call: Call) -> None:
-        self._advance(client)
-
     def answered(self, client: ActorClient) -> None:
         """One call less is under way; runtime loop."""
-        with self._lock:
+        with self.lock:
             client.inflight -= 1
-        if client.backlog:
-            self._advance(client)
+        if client.backlog is not None:
+            self.advance(client)
 
-    # ---- where it is
+    def withdrawn(self, client: ActorClient, call: Call) -> None:
+        """A call was cancelled before it was sent; runtime loop."""
+        with self.lock:
+            if client.backlog is not None and call in client.backlog:
+                client.backlog.remove(call)
+        if self._held.get(client) is call:
+            del self._held[client]
+        self.advance(client)
 
-    def _locate(self, client: ActorClient) -> None:
-        if client.locating or client.record is not None:
-            # The owner's own client is told by the supervisor.
-            return
-        client.locating = True
-        self._runtime.spawn_here(self._find(client))
+    def came_back(self, client: ActorClient, link: Link | None, count: int, again: list[Call]) -> None:
+        """`count` calls under way have ended without an outcome; those in `again` are to be sent anew, before all later
+        ones. `link` does not lead to the actor any more. Runtime loop."""
+        with self.lock:
+            client.inflight -= count
+            if link is not None and client.link is link:
+                client.link = None
+            if again:
+                backlog = client.backlog
+                if backlog is None:
+                    backlog = client.backlog = deque()
+                for call in again:
+                    self._insert(backlog, call)
+        self.advance(client)
 
-    async def _find(self, client: ActorClient) -> None:
-        runtime = self._runtime
-        try:
-            while client.dead is None:
-                try:
-                    owner = await runtime.peers.link_to(client.actor[:8])
-                    at: ActorAt = await owner.ask(WhereIs(client.actor, client.incarnation))
-                except exceptions.LinkError as error:
-                    at = ActorAt(b"", 0, f"its owner is gone ({error})", "running")
-                if not at.worker:
-                    client.dead = at
-                    break
-                try:
-                    link = await runtime.peers.link_to(at.worker)
-                except exceptions.LinkError:
-                    client.incarnation = at.incarnation
-                    continue
-                client.incarnation = at.incarnation
-                client.link = link
-                break
-        finally:
-            client.locating = False
-        self._advance(client)
-
-    async def placed_at(self, client: ActorClient) -> bytes:
-        """The worker that an actor was given, though it may still be starting; empty if that is not known."""
-        if client.record is not None:
-            return client.record.link.peer if client.record.link is not None else b""
-        try:
-            async with asyncio.timeout(PLACED_TIMEOUT_S):
-                owner = await self._runtime.peers.link_to(client.actor[:8])
-                at: ActorAt = await owner.ask(WhereIs(client.actor, NOW))
-        except (exceptions.ActorrtError, TimeoutError):
-            return b""
-        return at.worker
-
-    def moved(self, record: ActorRecord) -> None:
-        """An actor that this process owns was started somewhere, or is dead."""
-        client = self._known.get(record.actor)
-        if client is None:
-            return
-        if record.cause and record.spec is None:
-            client.dead = record.where()
-        elif record.link is not None and not record.link.closed:
-            client.link = record.link
-            client.incarnation = record.life.incarnation
-        self._advance(client)
-
-    # ---- losses
+    @staticmethod
+    def _insert(backlog: deque[Call], call: Call) -> None:
+        seq = call.message.seq
+        place = next((place for place, other in enumerate(backlog) if other.message.seq > seq), None)
+        if place is None:
+            backlog.append(call)
+        else:
+            backlog.insert(place, call)
 
     def _fail_backlog(self, client: ActorClient) -> None:
-        with self._lock:
+        with self.lock:
             backlog, client.backlog = client.backlog, None
+        self._held.pop(client, None)
         for call in backlog or ():
-            call.fail(client.death(may_have_run=False))
-
-    async def link_lost(self, link: Link, calls: list[Call]) -> None:
-        """The worker behind `link` is gone with these calls under way."""
-        cause, _ = await self._runtime.exit_cause(link.peer)
-        by_client: dict[ActorClient, list[Call]] = {}
-        for call in calls:
-            by_client.setdefault(call.target, []).append(call)
-        for client, lost in by_client.items():
-            self._lose(client, link, lost, cause)
-        for client in list(self._known.values()):
-            if client.link is link:
-                self._lose(client, link, [], cause)
-
-    def _lose(self, client: ActorClient, link: Link, lost: list[Call], cause: str) -> None:
-        if client.link is link:
-            client.link = None
-        again: list[Call] = []
-        for call in lost:
-            if call.done:
-                continue
-            if call.cancel_asked:
-                call.cancelled()
-            elif call.attempts_left and not (call.stream is not None and call.stream.items):
-                if call.attempts_left > 0:
-                    call.attempts_left -= 1
-                call.started = False
-                again.append(call)
-            else:
-                call.fail(self._lost_error(client, cause))
-        with self._lock:
-            client.inflight -= len(lost)
-            if again:
-                if client.backlog is None:
-                    client.backlog = deque()
-                client.backlog.extendleft(reversed(again))
-        if client.backlog:
-            self._advance(client)
-
-    def _lost_error(self, client: ActorClient, cause: str) -> BaseException:
-        record = client.record
-        if record is not None and record.spec is not None and record.life.restarts_left:
-            return exceptions.ActorUnavailableError(client.title, f"{cause}; it is being restarted", True)
-        return exceptions.ActorDiedError(client.title, "running", cause, True)
-
-    def no_actor(self, client: ActorClient, call: Call) -> None:
-        """The worker does not have the actor (any more): the owner knows what became of it."""
-        with self._lock:
-            client.inflight -= 1
-        if client.record is None and client.dead is None:
-            client.link = None
-            self._runtime.spawn_here(self._settle_no_actor(client, call))
-            return
-        if client.dead is None and client.record is not None and client.record.spec is None:
-            client.dead = client.record.where()
-        call.fail(client.death(may_have_run=True) if client.dead else self._lost_error(client, "it has ended"))
-
-    async def _settle_no_actor(self, client: ActorClient, call: Call) -> None:
-        try:
-            owner = await self._runtime.peers.link_to(client.actor[:8])
-            at: ActorAt = await owner.ask(WhereIs(client.actor, client.incarnation))
-            if not at.worker:
-                client.dead = at
-        except exceptions.LinkError as error:
-            client.dead = ActorAt(b"", 0, f"its owner is gone ({error})", "running")
-        if client.dead is not None:
-            call.fail(client.death(may_have_run=True))
-            self._advance(client)
-        else:
-            call.fail(exceptions.ActorUnavailableError(client.title, "it is being restarted", True))
+            call.fail(client.death(may_have_run=call in self.places.repeated))
 
 
-def actor_message(seq: int, client: ActorClient, method: str, payload: bytes) -> ActorCall:
-    return ActorCall(seq, client.actor, method, payload)
+__all__ = ["ActorClient", "Actors", "Traits"]

@@ -55,6 +55,7 @@ class Call:
         "entries",
         "entry",
         "force_asked",
+        "incarnation",
         "link",
         "message",
         "name",
@@ -88,6 +89,8 @@ class Call:
         self.cancel_asked = False
         self.force_asked = False
         self.started = False
+        # Which life of its actor it was sent to.
+        self.incarnation = -1
         self.children: list[weakref.ref[Call]] | None = None
 
     def all_entries(self) -> list[Entry]:

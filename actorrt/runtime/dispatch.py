@@ -54,7 +54,7 @@ from actorrt.wire.messages import (
     WhereIs,
 )
 
-from .actors import ActorClient
+from .actor_client import ActorClient
 from .calls import Call
 from .link import Link
 from .shared import SharedPool
@@ -132,13 +132,13 @@ class Dispatch:
     def _actor_outcome(self, client: ActorClient, call: Call, outcome: Outcome) -> None:
         actors = self._runtime.actors
         if outcome.kind == NO_ACTOR:
-            actors.no_actor(client, call)
+            actors.places.no_actor(client, call, started=bool(outcome.count))
             return
         if outcome.kind == FAILED and _may_retry(call, outcome):
             call.attempts_left -= call.attempts_left > 0
             call.started = False
             actors.answered(client)
-            actors.call(client, call, in_runtime=True)
+            actors.again(client, call)
             return
         call.finish(outcome)
         actors.answered(client)
@@ -225,12 +225,14 @@ class Dispatch:
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime
         runtime.peers.forget(link)
-        calls, link.inflight = link.inflight, {}
+        with runtime.actors.lock:
+            # Nobody is halfway through sending an actor's call; whoever comes later sees that the link is closed.
+            calls, link.inflight = link.inflight, {}
         to_actors = [call for call in calls.values() if type(call) is Call and type(call.target) is ActorClient]
         to_shared = [call for call in calls.values() if type(call) is Call and type(call.target) is SharedPool]
         runtime.tasks.link_lost(link)
         runtime.shared_tasks.link_lost(link, to_shared)
-        runtime.spawn_here(runtime.actors.link_lost(link, to_actors))
+        runtime.actors.places.link_lost(link, to_actors)
         runtime.supervisor.link_lost(link)
         runtime.objects.peer_lost(link.peer)
         if self.executor is not None:

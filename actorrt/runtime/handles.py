@@ -18,7 +18,7 @@ from .references import ObjectRef
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .actors import ActorClient
+    from .actor_client import ActorClient
     from .option_arguments import MethodArguments
     from .signatures import Submit
 

@@ -40,7 +40,8 @@ from actorrt.wire.messages import (
 
 from . import references
 from .actor_creation import create, handle_of_instance
-from .actors import ActorClient, Actors
+from .actor_client import ActorClient
+from .actors import Actors
 from .calls import Call, pack_arguments, when_resolved
 from .context import running_call
 from .dispatch import Dispatch
@@ -408,7 +409,7 @@ class Runtime:
         return exceptions.NodeDiedError(self.node_id.hex(), self.node_end or "its process is gone")
 
     def actor_moved(self, record: ActorRecord) -> None:
-        self.actors.moved(record)
+        self.actors.places.moved(record)
 
     # ---- a worker's own affairs
 
@@ -528,7 +529,7 @@ class Runtime:
         """True if a call waits for this very process."""
         if call.link is not None:
             return call.link.peer == self.process
-        return isinstance(call.target, ActorClient) and await self.actors.placed_at(call.target) == self.process
+        return isinstance(call.target, ActorClient) and await self.actors.places.placed_at(call.target) == self.process
 
     def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         """Block until `num_returns` of `refs` are done or the time is over: at most that many done ones, and the rest.
@@ -635,6 +636,8 @@ class Runtime:
             call.cancelled()
             if isinstance(call.target, TaskPool):
                 call.target.cancelled()
+            elif isinstance(call.target, ActorClient):
+                self.actors.withdrawn(call.target, call)
         elif call.link is not None and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
 

@@ -7,11 +7,12 @@ supervises the actors that it created, a node the detached ones.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from actorrt import exceptions
-from actorrt.core.lifecycle import Action, Event, Lifecycle, State
+from actorrt.core.lifecycle import Action, Event, Lifecycle, State, TransitionError
 from actorrt.wire.messages import (
     FAILED,
     NOW,
@@ -24,9 +25,12 @@ from actorrt.wire.messages import (
     StopActor,
 )
 
+from .calls import error_bytes
 from .link import Link
 from .peers import Peers
 from .shared import SharedPool
+
+logger = logging.getLogger("actorrt")
 
 
 class Host(Protocol):
@@ -105,6 +109,7 @@ class ActorRecord:
         "on_dead",
         "phase",
         "released",
+        "unwanted",
         "spec",
         "title",
         "waiters",
@@ -128,7 +133,10 @@ class ActorRecord:
         self.failure: bytes = b""
         # What its arguments refer to, as long as it may be started (again).
         self.pins: Any = None
+        # No handle is left in the owner's own process.
         self.released = False
+        # No handle is left at all: what it was called for before is finished, then it ends.
+        self.unwanted = False
         self.borrowers: dict[bytes, int] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
         self.on_dead: Callable[[], None] | None = None
@@ -137,11 +145,9 @@ class ActorRecord:
     def state(self) -> State:
         return self.life.state
 
-    def where(self) -> ActorAt:
-        if self.state is State.DEAD:
-            return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
-        assert self.link is not None
-        return ActorAt(self.link.peer, self.life.incarnation)
+    def death(self) -> ActorAt:
+        """What callers are told once it is dead."""
+        return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
 
 
 class Supervisor:
@@ -151,37 +157,58 @@ class Supervisor:
         self._host = host
         self.records: dict[bytes, ActorRecord] = {}
 
-    def create(self, record: ActorRecord) -> None:
-        """Place and start it."""
+    def adopt(self, record: ActorRecord) -> None:
+        """Own it from now on: it can be asked for and ended, though its arguments may not be there. From any thread."""
         self.records[record.actor] = record
-        self._place(record)
 
-    def fail(self, record: ActorRecord, cause: str) -> None:
+    def create(self, record: ActorRecord) -> None:
+        """Place and start it, unless it was ended before."""
+        if record.state is State.PLACING:
+            self.adopt(record)
+            self._place(record)
+
+    def fail(self, record: ActorRecord, error: BaseException | bytes) -> None:
         """It cannot even be placed."""
-        self.records[record.actor] = record
-        self.apply(record, Event.UNPLACEABLE, cause, "being created")
+        self._unplaceable(record, error, "being created")
+
+    def _unplaceable(self, record: ActorRecord, error: BaseException | bytes, phase: str = "being placed") -> None:
+        if record.state is State.PLACING:
+            record.failure = error_bytes(error)
+            self.apply(record, Event.UNPLACEABLE, "it could not be created", phase)
 
     def apply(self, record: ActorRecord, event: Event, cause: str = "", phase: str = "") -> None:
         """Let the table decide and do what it says."""
-        if cause and record.state is not State.DEAD:
+        link, dead = record.link, record.state is State.DEAD
+        try:
+            actions = record.life.on(event)
+        except TransitionError:
+            logger.exception("actor %s", record.title)
+            return
+        if cause and not dead:
             record.cause, record.phase = cause, phase
-        link = record.link
-        for action in record.life.on(event):
+        for action in actions:
             match action:
                 case Action.SEND_START:
                     self._send_start(record)
                 case Action.OPEN:
                     self._opened(record)
                 case Action.PLACE:
-                    record.link = None
-                    self._return(record)
+                    self._leave_place(record)
                     self._place(record)
                 case Action.STOP_WORKER:
                     self._stop(record, link, cause)
                 case Action.BURY:
                     self._bury(record)
+        self._tell(record)
 
     # ---- placing
+
+    def _leave_place(self, record: ActorRecord) -> None:
+        link, record.link = record.link, None
+        if link is not None and record.spec is not None and record.spec.shared:
+            self._host.shared_pool(record.spec.env, record.spec.job).done(link)
+        self._return(record)
+        self._host.actor_moved(record)
 
     def _place(self, record: ActorRecord) -> None:
         spec = record.spec
@@ -202,7 +229,7 @@ class Supervisor:
             try:
                 await pool.ready()
             except exceptions.ActorrtError as error:
-                self.apply(record, Event.UNPLACEABLE, str(error), "being placed")
+                self._unplaceable(record, error)
                 return
             if record.state is not State.PLACING:
                 return
@@ -218,8 +245,7 @@ class Supervisor:
             try:
                 lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, spec.job))
             except exceptions.ActorrtError as error:
-                if not host.closing:
-                    self.apply(record, Event.UNPLACEABLE, str(error), "being placed")
+                self._unplaceable(record, error)
                 return
             if record.state is not State.PLACING:
                 host.return_lease(lease.lease)
@@ -273,7 +299,6 @@ class Supervisor:
             # It will not be started again: its arguments can go.
             record.spec = record.spec.remainder()
             record.pins = None
-        self._tell(record)
         self._maybe_release(record)
 
     def _tell(self, record: ActorRecord) -> None:
@@ -288,12 +313,11 @@ class Supervisor:
         if link is None or link.closed:
             self._return(record)
             return
-        graceful = record.released and record.state is State.DEAD
-        if record.lease and not graceful:
+        if record.lease and not record.unwanted:
             self._host.kill_worker(link.peer, cause)
             self._return(record)
         else:
-            link.send(StopActor(record.actor, graceful, cause))
+            link.send(StopActor(record.actor, record.unwanted, cause))
 
     def _return(self, record: ActorRecord) -> None:
         lease, record.lease = record.lease, 0
@@ -306,7 +330,6 @@ class Supervisor:
             self._host.shared_pool(record.spec.env, record.spec.job).done(link)
         record.spec = None
         record.pins = None
-        self._tell(record)
         self._host.actor_moved(record)
         if record.on_dead is not None:
             record.on_dead()
@@ -378,18 +401,22 @@ class Supervisor:
             self.records.pop(record.actor, None)
         elif record.state is State.ALIVE or record.state is State.PLACING:
             # One that is starting is ended once it has started, so that its constructor's work is not cut short.
+            record.unwanted = True
             self.apply(record, Event.ENDED, "nobody held a handle to it any more", "idle")
 
-    async def where_is(self, actor: bytes, seen: int) -> ActorAt:
-        """Where it runs, at an incarnation later than `seen`; waits while it is on its way."""
+    async def where_is(self, actor: bytes, seen: int, fate: bool = False) -> ActorAt:
+        """Where it runs, at an incarnation later than `seen`, or that it is dead.
+
+        Waits while it is on its way there; with `fate` only until it is known whether it will be. NOW: does not wait.
+        """
         while True:
             record = self.records.get(actor)
             if record is None:
                 return ActorAt(b"", 0, "it has ended", "idle")
-            if seen == NOW and record.state is not State.DEAD:
+            if record.state is State.DEAD:
+                return record.death()
+            if seen == NOW or (record.life.incarnation > seen and (fate or record.state is State.ALIVE)):
                 return ActorAt(b"" if record.link is None else record.link.peer, record.life.incarnation)
-            if record.state is State.DEAD or (record.state is State.ALIVE and record.life.incarnation > seen):
-                return record.where()
             future: asyncio.Future[None] = self._host.loop.create_future()
             if record.waiters is None:
                 record.waiters = []

@@ -1,0 +1,100 @@
+"""One actor as a process that calls it sees it: what all its handles there share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from actorrt import exceptions
+from actorrt.wire import codec
+from actorrt.wire.messages import ActorAt
+
+from . import current
+from .calls import Call
+from .link import Link
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+    from .supervisor import ActorRecord
+
+# How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
+WINDOW: Final = 1024
+# What says by itself why an actor never came to be.
+_PLAIN_REASONS: Final = (exceptions.ActorUnschedulableError, exceptions.RuntimeEnvSetupError)
+
+
+class Traits:
+    """What callers have to know of an actor's class; shared by all its handles."""
+
+    __slots__ = ("max_pending", "max_task_retries", "ordered", "window")
+
+    def __init__(self, ordered: bool, concurrency: int, max_task_retries: int, max_pending: int) -> None:
+        # A sync actor with one thread starts calls in the order in which they were made, come what may.
+        self.ordered = ordered
+        self.window = concurrency + WINDOW
+        self.max_task_retries = max_task_retries
+        self.max_pending = max_pending
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Traits, (self.ordered, self.window - WINDOW, self.max_task_retries, self.max_pending)
+
+
+class ActorClient:
+    """One actor as this process sees it. `link` is set while calls can go straight to it."""
+
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "backlog",
+        "dead",
+        "incarnation",
+        "inflight",
+        "link",
+        "locating",
+        "record",
+        "runtime",
+        "title",
+        "traits",
+    )
+
+    def __init__(self, runtime: Runtime, actor: bytes, title: str, traits: Traits) -> None:
+        self.runtime = runtime
+        self.actor = actor
+        self.title = title
+        self.traits = traits
+        self.link: Link | None = None
+        # Which of its lives `link` leads to, or led to.
+        self.incarnation = -1
+        # Calls that were sent and have no outcome yet.
+        self.inflight = 0
+        # Calls that cannot leave yet, in order.
+        self.backlog: deque[Call] | None = None
+        self.locating = False
+        self.dead: ActorAt | None = None
+        # In the owner's process: the actor itself. A detached actor's handle has none.
+        self.record: ActorRecord | None = None
+
+    def death(self, may_have_run: bool) -> BaseException:
+        """What a call to it ends with, now that it is dead."""
+        dead = self.dead or ActorAt(b"", 0, "it has ended", "idle")
+        cause = dead.cause
+        if dead.failed:
+            with contextlib.suppress(Exception):
+                failure = codec.deserialize(dead.failed)
+                if isinstance(failure, _PLAIN_REASONS):
+                    return failure
+                cause = f"{cause}:\n{getattr(failure, 'traceback_text', '') or failure}"
+        return exceptions.ActorDiedError(self.title, dead.phase or "running", cause, may_have_run)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.runtime.actors.export(self, codec.note_ref(self))
+        return _rebuild, (self.actor, self.title, self.traits)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.runtime.actors.dropped(self)
+
+
+def _rebuild(actor: bytes, title: str, traits: Traits) -> ActorClient:
+    return current.runtime().actors.client(actor, title, traits)

@@ -1,0 +1,162 @@
+"""Where actors are, as their callers learn it, and what becomes of calls whose actor is gone.
+
+A call whose actor died under it is repeated if its `max_task_retries` allow, else it fails: with ActorDiedError or, if
+the actor comes back, ActorUnavailableError. A call that surely did not run is sent again without counting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from actorrt import exceptions
+from actorrt.core.lifecycle import Event, State
+from actorrt.wire.messages import NOW, ActorAt, WhereIs
+
+from .actor_client import ActorClient
+from .calls import Call
+from .link import Link
+from .supervisor import ActorRecord
+
+if TYPE_CHECKING:
+    from .actors import Actors
+    from .runtime import Runtime
+
+PLACED_TIMEOUT_S: Final = 1.0
+
+
+class ActorPlaces:
+    """Finds actors, and sorts out what their loss means. Runs on the runtime loop."""
+
+    def __init__(self, runtime: Runtime, actors: Actors) -> None:
+        self._runtime = runtime
+        self._actors = actors
+        # Calls that are to be sent again though they may have run.
+        self.repeated: weakref.WeakSet[Call] = weakref.WeakSet()
+
+    # ---- finding
+
+    def locate(self, client: ActorClient) -> None:
+        """Have it found out where the actor is. The owner's own client is told by the supervisor."""
+        if not client.locating and client.record is None:
+            client.locating = True
+            self._runtime.spawn_here(self._find(client))
+
+    async def _find(self, client: ActorClient) -> None:
+        runtime = self._runtime
+        try:
+            while client.dead is None:
+                at = await self._ask_owner(client, WhereIs(client.actor, client.incarnation))
+                if at.cause:
+                    client.dead = at
+                    break
+                client.incarnation = at.incarnation
+                try:
+                    client.link = await runtime.peers.link_to(at.worker)
+                    break
+                except exceptions.LinkError:
+                    # It is gone from there already: the owner will know where it is next.
+                    continue
+        finally:
+            client.locating = False
+        self._actors.advance(client)
+
+    async def _ask_owner(self, client: ActorClient, question: WhereIs) -> ActorAt:
+        owner = client.actor[:8]
+        if owner == self._runtime.process:
+            return await self._runtime.supervisor.where_is(question.actor, question.incarnation, question.fate)
+        try:
+            link = await self._runtime.peers.link_to(owner)
+            return await link.ask(question)
+        except exceptions.ActorrtError:
+            cause, _ = await self._runtime.exit_cause(owner)
+            return ActorAt(b"", 0, f"its owner ended: {cause}", "running")
+
+    async def placed_at(self, client: ActorClient) -> bytes:
+        """The worker that an actor was given, though it may still be starting; empty if that is not known."""
+        try:
+            async with asyncio.timeout(PLACED_TIMEOUT_S):
+                at = await self._ask_owner(client, WhereIs(client.actor, NOW))
+        except TimeoutError:
+            return b""
+        return at.worker
+
+    def moved(self, record: ActorRecord) -> None:
+        """An actor that this process owns was sent somewhere, has lost its place, or is dead."""
+        client = self._actors.find(record.actor)
+        if client is None:
+            return
+        if record.state is State.DEAD:
+            client.dead = record.death()
+        else:
+            link = record.link
+            client.link = None if link is None or link.closed else link
+            client.incarnation = record.life.incarnation
+        self._actors.advance(client)
+
+    # ---- losing
+
+    def link_lost(self, link: Link, calls: list[Call]) -> None:
+        """The worker behind `link` is gone with these calls under way."""
+        lost: dict[ActorClient, list[Call]] = {client: [] for client in self._actors.at(link)}
+        for call in calls:
+            lost.setdefault(call.target, []).append(call)
+        for client, under_way in lost.items():
+            again: list[Call] = []
+            failed: list[Call] = []
+            for call in under_way:
+                self._sort(call, True, again, failed)
+            if failed:
+                self._runtime.spawn_here(self._report(client, failed, link.peer))
+            self._actors.came_back(client, link, len(under_way), again)
+
+    def _sort(self, call: Call, started: bool, again: list[Call], failed: list[Call]) -> None:
+        """What is to be done with a call that ended without an outcome."""
+        if call.done:
+            return
+        if call.cancel_asked:
+            call.cancelled()
+        elif not started:
+            call.rewind()
+            again.append(call)
+        elif call.attempts_left:
+            call.attempts_left -= call.attempts_left > 0
+            call.rewind()
+            self.repeated.add(call)
+            again.append(call)
+        else:
+            failed.append(call)
+
+    def no_actor(self, client: ActorClient, call: Call, started: bool) -> None:
+        """The worker does not have the actor (any more); `started`: it ended while the call ran."""
+        again: list[Call] = []
+        failed: list[Call] = []
+        self._sort(call, started, again, failed)
+        stale: Link | None = None
+        if call.incarnation == client.incarnation:
+            record = client.record
+            if record is None:
+                stale = call.link
+            elif record.state is State.ALIVE and record.life.incarnation == call.incarnation:
+                # The owner would know by now if it had ended in any way that it was told of.
+                self._runtime.supervisor.apply(record, Event.LOST, "its worker has lost it", "running")
+        if failed:
+            self._runtime.spawn_here(self._report(client, failed, b""))
+        self._actors.came_back(client, stale, 1, again)
+
+    async def _report(self, client: ActorClient, calls: list[Call], worker: bytes) -> None:
+        """Fail calls with what has become of their actor."""
+        cause = (await self._runtime.exit_cause(worker))[0] if worker else "it ended under the call"
+        seen = max(call.incarnation for call in calls)
+        at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
+        if at.cause:
+            client.dead = at
+        for call in calls:
+            if call.cancel_asked:
+                call.cancelled()
+            elif at.cause:
+                call.fail(client.death(may_have_run=True))
+            else:
+                call.fail(exceptions.ActorUnavailableError(client.title, f"{cause}; it is being restarted", True))
+        self._actors.advance(client)
