@@ -119,8 +119,24 @@ class TaskPool:
     def _idle(self, held: HeldLease) -> None:
         if held.wanted is not False or held.full:
             self.give_back(held)
-        elif held.idle_timer is None:
-            held.idle_timer = self._runtime.loop.call_later(self._runtime.settings.idle_lease_s, self.give_back, held)
+        else:
+            held.mark = self._runtime.loop.time()
+            if held.idle_timer is None:
+                # It stays armed while the lease is used: a timer made and cancelled for each task would cost more.
+                held.idle_timer = self._runtime.loop.call_later(
+                    self._runtime.settings.idle_lease_s, self._idle_over, held
+                )
+
+    def _idle_over(self, held: HeldLease) -> None:
+        held.idle_timer = None
+        if held.calls or self.leases.get(held.lease) is not held:
+            return
+        loop = self._runtime.loop
+        left = held.mark + self._runtime.settings.idle_lease_s - loop.time()
+        if left > 0:
+            held.idle_timer = loop.call_later(left, self._idle_over, held)
+        else:
+            self.give_back(held)
 
     def _push(self, held: HeldLease, count: int, now: float) -> None:
         while count and self.backlog:
@@ -141,9 +157,6 @@ class TaskPool:
                 break
 
     def _send(self, held: HeldLease, call: Call, now: float) -> None:
-        if held.idle_timer is not None:
-            held.idle_timer.cancel()
-            held.idle_timer = None
         if held.wanted is None:
             held.wanted = True
         if not held.calls:

@@ -5,7 +5,7 @@ All of it runs on the runtime loop, unless it says otherwise. task_pool.py pushe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
 from actorrt.wire.messages import TaskCall
@@ -15,8 +15,13 @@ from .link import Link
 from .task_pool import HeldLease, PoolKey, TaskPool
 
 if TYPE_CHECKING:
+    from actorrt.core.options import TaskOptions
+
     from .definitions import RemoteFunctionDef
     from .runtime import Runtime
+
+# Options whose pools are found without looking at what they say.
+REMEMBERED_OPTIONS: Final = 1024
 
 
 class Tasks:
@@ -29,6 +34,7 @@ class Tasks:
         self.max_calls: dict[bytes, int] = {}
         self._pools: dict[PoolKey, TaskPool] = {}
         self._blobs: dict[bytes, bytes] = {}
+        self._by_options: dict[tuple[int, bool], tuple[TaskOptions, TaskPool]] = {}
 
     def blob(self, function: bytes) -> bytes:
         return self._blobs[function]
@@ -46,6 +52,18 @@ class Tasks:
         if pool is None:
             pool = self._pools.setdefault(key, TaskPool(self, key))
         return pool
+
+    def pool_for(self, options: TaskOptions, is_async: bool) -> TaskPool:
+        """The pool of tasks with these options; from any thread."""
+        key = (id(options), is_async)
+        found = self._by_options.get(key)
+        if found is None:
+            pool = self.pool(dict(options.shape), "loop" if is_async else "sync", dict(options.env_vars))
+            if len(self._by_options) >= REMEMBERED_OPTIONS:
+                self._by_options.clear()
+            # The options are kept, so that no others get their id.
+            found = self._by_options[key] = (options, pool)
+        return found[1]
 
     @property
     def busy(self) -> bool:
