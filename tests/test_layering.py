@@ -26,6 +26,7 @@ PURE_IN_SERVE: Final = frozenset(
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {
     ("actorrt.runtime.driver", "actorrt.runtime.join"),  # loads while the node starts, which is started first
+    ("actorrt.runtime.segments_client", "actorrt.runtime.segment_writer"),  # ctypes: milliseconds that few need
 }
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 

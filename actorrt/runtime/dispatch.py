@@ -27,6 +27,7 @@ from actorrt.wire.messages import (
     Define,
     DialMe,
     Done,
+    DropViews,
     Facts,
     GetObject,
     Item,
@@ -208,6 +209,9 @@ class Dispatch:
                 return await runtime.supervisor.where_is(question.actor, question.incarnation)
             case KillActor():
                 runtime.supervisor.kill(question.actor, question.no_restart)
+                return Done()
+            case DropViews():
+                runtime.segments.drop_views()
                 return Done()
             case Ping() | DialMe():
                 return Done()

@@ -167,9 +167,7 @@ class Executor:
         payload: bytes | memoryview = message.args
         for place, value in slots:
             if place == ALL_ARGUMENTS:
-                view = views[value.owner, value.seq].view
-                assert view is not None
-                payload = view
+                payload = views[value.owner, value.seq].mapped()
         args, kwargs = unpack_arguments(payload)
         for place, value in slots:
             if place == ALL_ARGUMENTS:

@@ -22,6 +22,7 @@ from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Re
 from actorrt.wire.messages import (
     CloseSegment,
     Done,
+    DropViews,
     FreeSegment,
     LetGo,
     OpenSegment,
@@ -45,6 +46,9 @@ IDLE_S: Final = 10.0
 LOOK_S: Final = 1.0
 # The part of the limit that segments which wait to be filled again may take.
 POOL_PART: Final = 2
+# A process that is stopped must not keep the others from their answer.
+DROP_TIMEOUT_S: Final = 1.0
+_READERS: Final = ("driver", "worker")
 
 SegmentMessage = Seal | OpenSegment | FreeSegment | CloseSegment | LetGo | Unreserve
 
@@ -110,6 +114,23 @@ class NodeSegments:
 
     async def reserve(self, link: Link, size: int) -> Done:
         """Answered when there is room. Raises ObjectStoreFullError if none can be made."""
+        try:
+            return await self._reserve(link, size)
+        except exceptions.ObjectStoreFullError:
+            if size > self._limit:
+                raise
+        # What only refs keep mapped may be spilled once it is not.
+        await asyncio.gather(*(self._drop_views(one) for one in tuple(self._node.peers.links.values())))
+        return await self._reserve(link, size)
+
+    @staticmethod
+    async def _drop_views(link: Link) -> None:
+        if link.role in _READERS:
+            with contextlib.suppress(exceptions.ActorrtError, TimeoutError):
+                async with asyncio.timeout(DROP_TIMEOUT_S):
+                    await link.ask(DropViews())
+
+    async def _reserve(self, link: Link, size: int) -> Done:
         number = next(self._numbers)
         wanted = self._wanted[number] = _Wanted(link, size, self._node.loop.create_future())
         self._act(self._ledger.reserve(link.peer, number, size))

@@ -100,10 +100,13 @@ class Entry:
         if self.state == INLINE:
             return codec.deserialize(self.data)
         if self.state == SEGMENT:
-            if self.view is None:
-                raise exceptions.ObjectLostError(f"object {self.hex()} is not mapped in this process")
-            return codec.deserialize(self.view)
+            return codec.deserialize(self.mapped())
         raise self.error()
+
+    def mapped(self) -> memoryview:
+        """The bytes of a value that lies in a segment. Maps it again if it was given back for want of memory."""
+        view = self.view
+        return current.runtime().segments.view_of(self) if view is None else view
 
     def error(self) -> BaseException:
         error = self.data

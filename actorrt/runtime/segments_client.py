@@ -10,6 +10,7 @@ import contextlib
 import errno
 import resource
 import threading
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,8 @@ class SegmentsClient:
         self._reader = SegmentReader()
         # What this process owns and wrote itself: serial and length by sequence number.
         self._own: dict[int, tuple[int, int]] = {}
+        # Entries that have a view, as far as they live.
+        self._viewed: weakref.WeakSet[Entry] = weakref.WeakSet()
 
     # ---- writing, from a user's thread
 
@@ -96,10 +99,11 @@ class SegmentsClient:
         if is_own:
             self._own[work.seq] = sealed.serial, sealed.length
         if is_own and not segment.is_new:
-            # The node has the segment, so that it cannot refuse; and what it is told later comes later.
+            # The node has the segment, so that it cannot refuse; and what it is told later comes later. To write to the
+            # socket from here would cost more than the copy: meanwhile the other thread takes over.
             work.done = True
             runtime.node.push(_seal_of(work, sealed))
-            runtime.node.flush()
+            runtime.node.post_flush()
             writer.adopted(sealed.serial)
         else:
             runtime.call_sync(self._seal(writer, work, sealed))
@@ -184,6 +188,21 @@ class SegmentsClient:
             except exceptions.LinkError:
                 raise self._runtime.node_died() from None
         entry.view = view
+        self._viewed.add(entry)
+
+    def view_of(self, entry: Entry) -> memoryview:
+        """The same from a user's thread, for a look. Blocks, unless somebody has it mapped."""
+        view = self._reader.find((entry.data.owner, entry.data.seq))
+        while view is None:
+            self._runtime.call_sync(self.map(entry))
+            view = entry.view
+        return view
+
+    def drop_views(self) -> None:
+        """Unmap what is mapped for refs alone; runtime loop."""
+        for entry in tuple(self._viewed):
+            entry.view = None
+        self._viewed.clear()
 
     def _open_own(self, seq: int) -> memoryview | None:
         """What this process wrote itself it finds without asking, if it still holds the segment."""

@@ -544,6 +544,10 @@ class Reserve(Message, tag=89):
     size: int
 
 
+class DropViews(Message, tag=94):
+    """Memory is short: unmap what is mapped for refs alone. Answered when the CloseSegments have been sent."""
+
+
 Question = (
     JoinDriver
     | LeaseRequest
@@ -564,6 +568,7 @@ Question = (
     | KillActor
     | Ping
     | FlushOutput
+    | DropViews
 )
 AnswerBody = Joined | Lease | WorkerList | Exit | NameHolder | Names | Segment | Facts | ActorAt | ObjectIs | Done
 
