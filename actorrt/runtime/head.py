@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+from typing import Final
 
 import uvloop
 
@@ -32,6 +34,9 @@ from .link import Link
 from .peers import Peers
 from .process_tree import HeadStart
 from .process_watch import watch_pidfd
+
+# What the head tells its node once it can be dialled.
+LISTENS: Final = b"+"
 
 logger = logging.getLogger("actorrt")
 
@@ -81,9 +86,12 @@ class Head:
         self.peers.forget(link)
 
 
-async def _serve(process: bytes, session: str, start: HeadStart, follow_node: bool) -> None:
+async def _serve(process: bytes, session: str, start: HeadStart) -> None:
     head = Head(process, session)
     await head.peers.listen()
+    # The node may be gone already: then nobody waits for this.
+    with contextlib.suppress(OSError):
+        start.node.send(LISTENS)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, head.stopped.set)
     waiting: list[asyncio.Future[object]] = [loop.create_task(head.stopped.wait())]
@@ -98,7 +106,4 @@ async def _serve(process: bytes, session: str, start: HeadStart, follow_node: bo
 def head_main(process: bytes, session: str, start: HeadStart) -> None:
     """Run the head until it is told to stop, or its driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    uvloop.run(_serve(process, session, start, False))
-
-
-__all__ = ["Head", "head_main"]
+    uvloop.run(_serve(process, session, start))

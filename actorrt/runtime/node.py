@@ -124,6 +124,11 @@ class Node:
         self._watched: dict[Link, asyncio.Future[None]] = {}
         self._joining_head: asyncio.Task[Link] | None = None
         self._head_pid = start.head_pid
+        # Done when the head listens, or has ended.
+        self._head_listens: asyncio.Task[bytes] | None = None
+        if start.head is not None:
+            start.head.setblocking(False)
+            self._head_listens = self.loop.create_task(self.loop.sock_recv(start.head, 1))
 
     @property
     def cpus(self) -> int:
@@ -298,6 +303,9 @@ class Node:
 
     async def _join_head(self) -> Link:
         try:
+            if self._head_listens is not None:
+                with contextlib.suppress(OSError):
+                    await asyncio.shield(self._head_listens)
             link = await self.peers.link_to(self.config.head)
             await link.ask(JoinNode(self.process, self._description()))
         except exceptions.LinkError as error:
@@ -356,6 +364,8 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         self.segments.close()
+        if self._head_listens is not None:
+            self._head_listens.cancel()
         if self._head_pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._head_pid, signal.SIGTERM)
