@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -94,7 +94,7 @@ async def _serve(process: bytes, session: str, start: HeadStart) -> None:
         start.node.send(LISTENS)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, head.stopped.set)
-    waiting: list[asyncio.Future[object]] = [loop.create_task(head.stopped.wait())]
+    waiting: list[asyncio.Future[Any]] = [loop.create_task(head.stopped.wait())]
     if start.driver_pidfd is not None:
         waiting.append(watch_pidfd(start.driver_pidfd))
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
