@@ -23,6 +23,11 @@ class Progress:
             self._status = Console(stderr=True, highlight=False).status("starting")
             self._status.start()
 
+    @property
+    def watched(self) -> bool:
+        """Whether a person sees the steps."""
+        return self._status is not None
+
     def step(self, text: str) -> None:
         """What it is doing now."""
         if self._status is not None:
@@ -31,7 +36,7 @@ class Progress:
     def line(self, text: str) -> None:
         """Something that is done and stays readable."""
         if self._status is not None:
-            self._status.console.print(text, markup=False)
+            self._status.console.print(text, markup=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 

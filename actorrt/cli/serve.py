@@ -23,6 +23,7 @@ import actorrt
 from actorrt.cli import target as targets
 from actorrt.cli.problems import WRONG_USE, CommandError
 from actorrt.cli.progress import Progress
+from actorrt.cli.watch import Watch
 
 # What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -82,7 +83,8 @@ def serve(
                     raise
                 url = started.result()
             progress.step(f"starting the deployments of {target}")
-            _run(app, name, route_prefix)
+            with Watch(progress, name):
+                _run(app, name, route_prefix)
             _wait_until_healthy(url)
             stop.now_serving()
             progress.line(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
