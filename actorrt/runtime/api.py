@@ -75,7 +75,7 @@ def wait(
     """
     if isinstance(refs, ObjectRef | ObjectRefGenerator):
         raise TypeError("wait() takes a list of refs")
-    given = refs if type(refs) is list else list(refs)
+    given = cast(list[Any], refs) if type(refs) is list else list(refs)
     if not given:
         return [], []
     if not 0 < num_returns <= len(given):

@@ -85,36 +85,35 @@ class Dispatch:
         answered: dict[int, int] = {}
         back: list[tuple[Call, int]] = []
         for message in messages:
-            kind = type(message)
-            if kind is Reply or kind is Outcome:
-                call = inflight.pop(message.seq, None)  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(message, Reply | Outcome):
+                call = inflight.pop(message.seq, None)
                 if call is None:
                     continue
                 if type(call) is ActorRecord:
                     outcome = message if isinstance(message, Outcome) else None
-                    runtime.supervisor.started(call, message.seq, outcome)  # pyright: ignore[reportAttributeAccessIssue]
+                    runtime.supervisor.started(call, message.seq, outcome)
                     continue
                 target = call.target
                 if type(target) is ActorClient:
-                    if kind is Reply:
-                        call.succeed(message.data)  # pyright: ignore[reportAttributeAccessIssue]
+                    if isinstance(message, Reply):
+                        call.succeed(message.data)
                         runtime.actors.answered(target)
                     else:
-                        self._actor_outcome(target, call, message)  # pyright: ignore[reportArgumentType]
+                        self._actor_outcome(target, call, message)
                 elif type(target) is TaskPool:
                     lease = runtime.tasks.answered(link, call)
-                    if kind is Outcome and message.kind == GIVEN_BACK:  # pyright: ignore[reportAttributeAccessIssue]
+                    if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
                         back.append((call, lease))
                         continue
                     answered[lease] = answered.get(lease, 0) + 1
-                    self._task_outcome(call, message)  # pyright: ignore[reportArgumentType]
+                    self._task_outcome(call, message)
                 else:
-                    self._shared_outcome(link, target, call, message)  # pyright: ignore[reportArgumentType]
-            elif kind is Item or kind is ItemValue:
-                call = inflight.get(message.seq)  # pyright: ignore[reportAttributeAccessIssue]
+                    self._shared_outcome(link, target, call, message)
+            elif isinstance(message, Item | ItemValue):
+                call = inflight.get(message.seq)
                 if call is not None:
                     call.take_item(message)
-            elif kind in _FOR_EXECUTOR:
+            elif isinstance(message, _FOR_EXECUTOR):
                 work.append(message)
             else:
                 if work:

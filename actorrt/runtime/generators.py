@@ -81,10 +81,10 @@ class Stream:
         """True if the next item can be taken without waiting; with the next two, what `wait` needs."""
         return self.ready
 
-    def add_waiter(self, waiter: Callable[[Any], None]) -> bool:
+    def add_waiter(self, waiter: Callable[[Stream], None]) -> bool:
         return self.on_ready(partial(waiter, self))
 
-    def remove_waiter(self, waiter: Callable[[Any], None]) -> None:
+    def remove_waiter(self, waiter: Callable[[Stream], None]) -> None:
         self._waiter = None
 
     def took(self, count: int) -> None:

@@ -83,7 +83,7 @@ class Entry:
                 self.waiters = [waiter]
             else:
                 self.waiters.append(waiter)
-            if self.state > PENDING and self.waiters is not None:
+            if self.state > PENDING:
                 # It was settled between the look and the append: whoever takes the list calls those in it.
                 self.waiters.remove(waiter)
                 return False

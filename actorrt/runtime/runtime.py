@@ -12,9 +12,8 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -66,9 +65,12 @@ logger = logging.getLogger("actorrt")
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
 SELF_WAIT_CHECK_S: Final = 0.1
 
+# Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
+_ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
+_generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
+
 # What `wait` looks at: a ref's entry, a generator's stream.
 Waited = Entry | Stream
-_entry: Callable[[Any], Entry] = attrgetter("_entry")
 
 
 class Runtime:
@@ -110,6 +112,8 @@ class Runtime:
         self.only_actor: Any = None
         self.on_leave: Callable[[], None] | None = None
         self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
+        # The list that `wait` gave last: what it holds has been looked through already.
+        self._last_rest: tuple[int, int] | None = None
         self._last_link: Link | None = None
         self._shared: dict[tuple[tuple[str, str], ...], SharedPool] = {}
         self._inbox: deque[Callable[[], None]] = deque()
@@ -239,22 +243,19 @@ class Runtime:
     ) -> Any:
         """Queue a task; see RemoteFunction.remote."""
         name = options.name or function.name
-        streaming = options.num_returns == "streaming" or (options.num_returns is None and function.is_generator)
-        returns = 1 if streaming or options.num_returns is None else int(options.num_returns)
+        streaming = options.num_returns == "streaming"
+        returns = options.num_returns if isinstance(options.num_returns, int) else 1
         message = TaskCall(0, function.function_id, b"", None, returns)
         if name:
             message.name = name
-        shape = options.shape
-        mode = "loop" if function.is_async else "sync"
-        env = dict(options.env_vars)
         self.tasks.learn(function, options.max_calls)
-        pool = self.tasks.pool(shape, mode, env)
+        pool = self.tasks.pool_for(options, function.is_async)
         call, result = self._new_call(message, pool, name, streaming, options.generator_backpressure)
         self._pack(call, name, args, kwargs)
         call.attempts_left = options.max_retries
         call.retry_on = options.retry_exceptions
         self._adopt(call)
-        shared = function.is_async and not shape
+        shared = function.is_async and not options.shape
         if call.waiting is not None:
             go = self._go_shared if shared else self._go
             self.run_soon(partial(self._resolve_then, call, go))
@@ -291,15 +292,15 @@ class Runtime:
                 credits = DEFAULT_WINDOW if window is None or window < 0 else window
                 message.credits = credits
                 call.stream = Stream(call, credits)
-                return call, ObjectRefGenerator[Any](call, call.stream)
-            return call, ObjectRef[Any](entry)
+                return call, _generator(call, call.stream)
+            return call, _ref(entry)
         entries = [objects.new_entry() for _ in range(max(1, returns))]
         message.seq = entries[0].seq
         call = Call(self, entries[0], message, target, name)
         call.entries = entries
         for entry in entries:
             entry.call = call
-        return call, None if returns == 0 else [ObjectRef[Any](entry) for entry in entries]
+        return call, None if returns == 0 else [_ref(entry) for entry in entries]
 
     def _pack(self, call: Call, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         payload = codec.dumps_call(args, kwargs)
@@ -323,14 +324,14 @@ class Runtime:
     ) -> Any:
         """Queue an actor call; see ActorMethod.remote."""
         returns = options.num_returns
-        if returns is None or returns == 1:
+        if returns == 1:
             payload = codec.dumps_call(args, kwargs)
             message = ActorCall(0, actor.actor, method, payload or b"")
             entry = self.objects.new_entry()
             message.seq = entry.seq
             call = Call(self, entry, message, actor, method)
             entry.call = call
-            result: Any = ObjectRef[Any](entry)
+            result: Any = _ref(entry)
             if payload is None:
                 self._pack(call, method, args, kwargs)
         else:
@@ -536,22 +537,21 @@ class Runtime:
 
         Refs and generators may be mixed. Raises ValueError if one comes twice.
         """
-        entries: list[Waited]
-        try:
-            entries = list(map(_entry, refs))
-        except AttributeError:
-            entries = [_waited(ref) for ref in refs]
-        if len(set(entries)) != len(entries):
-            raise ValueError("wait() takes each ref once")
-        done = _first_done(entries, num_returns)
+        known = self._last_rest
+        if known is None or known[0] != id(refs) or known[1] != len(refs):
+            _each_once(refs)
+        # In a loop over what is left the first few are often done: no need to look at the others.
+        done = _first_done(map(_waited, refs), num_returns)
         if len(done) < num_returns and timeout != 0:
+            entries = list(map(_waited, refs))
             self._wait_for(entries, num_returns, timeout)
             done = _first_done(entries, num_returns)
-        if len(done) == 1:
-            index = done[0]
-            return [refs[index]], refs[:index] + refs[index + 1 :]
-        chosen = set(done)
-        return [refs[index] for index in done], [ref for index, ref in enumerate(refs) if index not in chosen]
+        chosen = [refs[index] for index in done]
+        rest = refs.copy()
+        for index in reversed(done):
+            del rest[index]
+        self._last_rest = (id(rest), len(rest))
+        return chosen, rest
 
     def _wait_for(self, entries: list[Waited], num_returns: int, timeout: float | None) -> None:
         pending = [entry for entry in entries if not entry.done]
@@ -650,14 +650,20 @@ def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...
 
 
 def _waited(ref: Any) -> Waited:
-    if isinstance(ref, ObjectRef):
-        return entry_of(ref)  # pyright: ignore[reportUnknownArgumentType]
+    if type(ref) is ObjectRef:
+        return ref._entry  # pyright: ignore[reportPrivateUsage]
     if isinstance(ref, ObjectRefGenerator):
         return ref.stream
     raise TypeError(f"wait() takes refs and generators, not {type(ref).__name__}")
 
 
-def _first_done(entries: list[Waited], count: int) -> list[int]:
+def _each_once(refs: list[Any]) -> None:
+    entries = set(map(_waited, refs))
+    if len(entries) != len(refs):
+        raise ValueError("wait() takes each ref once")
+
+
+def _first_done(entries: Iterable[Waited], count: int) -> list[int]:
     """The places of the first `count` entries that are done."""
     done: list[int] = []
     for index, entry in enumerate(entries):

@@ -11,7 +11,7 @@ import asyncio
 import os
 import platform
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aiohttp
 
@@ -99,7 +99,7 @@ class Dialler:
         if connection is None or connection.transport is None or connection.protocol is None:
             raise LinkError("the peer closed the link while it opened")
         link = Link(
-            loop, self._receiver, theirs, cast(asyncio.Transport, connection.transport), (session, response, done)
+            loop, self._receiver, theirs, connection.transport, (session, response, done)
         )
         connection.protocol.set_parser(link, response.content)
         link.greet()
