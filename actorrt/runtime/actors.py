@@ -189,7 +189,7 @@ class Actors:
         link.flush()
 
     def _send_ready(self, client: ActorClient, link: Link) -> Call | None:
-        """Send calls until one needs its arguments first: that one, or None. In order, it stays in front of the others."""
+        """Send calls until one needs its arguments first: that one, or None. Where order counts it stays in front."""
         with self.lock:
             backlog = client.backlog
             while backlog:

@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
+from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     SEGMENT,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt")
 
+# What is handed over to the user's side, in order.
+Work = ActorCall | TaskCall | StartActor | StopActor | Cancel | Credit
+
 
 class ActorExit(BaseException):
     """Raised by exit_actor; no user's `except Exception` should stop it."""
@@ -60,6 +65,8 @@ class Executor:
         self._blobs: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Any] = {}
         self._name = ""
+        # While the process ends: told of each call that has ended; from any thread.
+        self.on_idle: Callable[[], None] | None = None
         # The lease of the actor that has this process for itself.
         self.lease = 0
 
@@ -67,7 +74,7 @@ class Executor:
 
     def take(self, link: Link, messages: list[AnyMessage]) -> None:
         """Handle what came over `link` in one frame, in order."""
-        work: list[ActorCall | TaskCall | StartActor | StopActor] = []
+        work: list[Work] = []
         for message in messages:
             if isinstance(message, ActorCall | TaskCall | StartActor | StopActor):
                 work.append(message)
@@ -79,16 +86,21 @@ class Executor:
                     work = []
                 self.cancel(link, message)
             elif isinstance(message, Credit):
-                run = link.serving.get(message.seq)
-                if run is not None and run.gate is not None:
-                    run.gate.add(message.n)
+                if work:
+                    self.enqueue(link, work)
+                    work = []
+                self.credit(link, message)
             elif isinstance(message, RefsTaken):
                 self.outcomes.taken(link.peer, message.seq, message.index)
         if work:
             self.enqueue(link, work)
 
-    def enqueue(self, link: Link, work: list[ActorCall | TaskCall | StartActor | StopActor]) -> None:
+    def enqueue(self, link: Link, work: list[Work]) -> None:
         """Hand work over to the user's side."""
+        raise NotImplementedError
+
+    def credit(self, link: Link, message: Credit) -> None:
+        """Let a stream go on, or be more ahead once it starts."""
         raise NotImplementedError
 
     def cancel(self, link: Link, message: Cancel) -> None:
@@ -145,7 +157,8 @@ class Executor:
             return None
         value = codec.deserialize(message.args)
         if type(value) is list:
-            return value[0], value[1]
+            both = cast("list[Any]", value)
+            return both[0], both[1]
         return value, None
 
     def segment_entries(self, message: ActorCall | TaskCall | StartActor) -> list[Entry]:
@@ -192,6 +205,13 @@ class Executor:
             yield
         finally:
             new_borrows.reset(token)
+
+    def failure(self, run: RunningCall, error: BaseException) -> AnyMessage:
+        """The outcome of a call that raised."""
+        if run.cancelled and isinstance(error, exceptions.TaskCancelledError):
+            # What it waited for was cancelled with it, and that was here first.
+            return self.outcomes.cancelled(run.seq)
+        return self.outcomes.failure(run, error)
 
     def foreign(self, link: Link, owners: list[bytes]) -> set[bytes]:
         """Owners that have to confirm a borrow before the reply to `link` may leave."""

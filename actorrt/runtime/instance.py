@@ -12,6 +12,8 @@ from .context import RunningCall
 from .link import Link
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .handles import ActorHandle
 
 
@@ -37,6 +39,7 @@ class Instance:
         "group_of",
         "groups",
         "incarnation",
+        "leaving",
         "limiter",
         "namespace",
         "owner",
@@ -62,6 +65,8 @@ class Instance:
         self.failed = False
         # Asked to end once what it has is done.
         self.stopping = False
+        # The call that ends it waits here for all others; further ones are refused.
+        self.leaving: asyncio.Future[None] | None = None
         self.limiter = Limiter(start.concurrency)
         self.groups = {name: Limiter(limit) for name, limit in start.groups.items()} if start.groups else None
         self.group_of = start.method_groups
@@ -82,10 +87,12 @@ class Instance:
             raise ValueError(f"{self.title} has no concurrency group {name!r}, only {', '.join(sorted(groups))}")
         return limiter
 
-    def idle(self) -> bool:
-        """No call runs or waits."""
-        limiters = [self.limiter, *(self.groups or {}).values()]
-        return all(not limiter.running and not limiter.waiting for limiter in limiters)
+    def limiters(self) -> list[Limiter]:
+        return [self.limiter, *(self.groups or {}).values()]
+
+    def under_way(self) -> int:
+        """How many calls run or wait."""
+        return sum(limiter.running + len(limiter.waiting or ()) for limiter in self.limiters())
 
     def own_handle(self) -> ActorHandle[Any]:
         return current.runtime().handle_of(self)

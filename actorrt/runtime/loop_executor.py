@@ -6,23 +6,25 @@ Calls come from the runtime loop in batches with one wake-up each; replies leave
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextlib
 import inspect
 import threading
 from collections import deque
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvloop
 
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     STREAM_END,
-    UNLIMITED,
     ActorCall,
     AnyMessage,
+    Cancel,
+    Credit,
     Outcome,
     Reply,
     StartActor,
@@ -30,51 +32,25 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
+from .actor_methods import find_method, is_threaded
 from .context import RunningCall, running_call
-from .definitions import CALL, READY, TERMINATE, method_specs
+from .definitions import TERMINATE
 from .eager import EagerRunner
-from .executor import ActorExit, Executor, unknown_method
+from .executor import ActorExit, Executor, Work
 from .instance import Instance, Limiter
 from .link import Link
+from .loop_actors import LoopActors
+from .loop_gate import LoopGate
+from .method_threads import MethodThreads
 from .outcomes import serialize_result
 
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-Work = ActorCall | TaskCall | StartActor | StopActor
-THREADS: Final = 32
+T = TypeVar("T")
 
-
-class Gate:
-    """A stream's credits on the user's loop; `add` may come from the runtime loop."""
-
-    __slots__ = ("_event", "_loop", "left")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, credits: int) -> None:
-        self._loop = loop
-        self.left = credits
-        self._event: asyncio.Event | None = None
-
-    def add(self, n: int) -> None:
-        self._loop.call_soon_threadsafe(self._add, n)
-
-    def _add(self, n: int) -> None:
-        if n == UNLIMITED or self.left == UNLIMITED:
-            self.left = UNLIMITED
-        else:
-            self.left += n
-        if self._event is not None:
-            self._event.set()
-
-    async def take(self) -> None:
-        """One credit; waits while there is none."""
-        while self.left == 0:
-            if self._event is None:
-                self._event = asyncio.Event()
-            self._event.clear()
-            await self._event.wait()
-        if self.left != UNLIMITED:
-            self.left -= 1
+# What writes large results into shared memory.
+WRITER_THREADS: Final = 4
 
 
 class LoopExecutor(Executor):
@@ -89,9 +65,12 @@ class LoopExecutor(Executor):
         self._dirty: set[Link] = set()
         self._flush_due = False
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
-        self._threads: ThreadPoolExecutor | None = None
-        self._constructing: RunningCall | None = None
+        self._actors = LoopActors(self, self._begin)
+        self._threads = MethodThreads(self)
+        self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="actorrt-writer")
         self.thread: threading.Thread = threading.main_thread()
+        # Told, on the runtime loop, of everything that is handed over.
+        self.on_work: Callable[[], None] | None = None
         runtime.on_blocked = self._blocked
         runtime.user_loop_is_here = self._is_here
 
@@ -106,13 +85,13 @@ class LoopExecutor(Executor):
     @property
     def busy(self) -> bool:
         """True while calls run here; from any thread."""
-        return self._constructing is not None or any(link.serving for link in self.runtime.peers.links.values())
+        return self._actors.constructing is not None or any(link.serving for link in self.runtime.peers.links.values())
 
     @property
     def running(self) -> RunningCall | None:
         """The call whose step runs right now, if it is one; from any thread."""
-        if self._constructing is not None:
-            return self._constructing
+        if self._actors.constructing is not None:
+            return self._actors.constructing
         if self._eager.now is not None:
             return self._eager.now
         task = asyncio.current_task(self.loop)
@@ -143,9 +122,11 @@ class LoopExecutor(Executor):
         if not self._woken:
             self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
+        if self.on_work is not None:
+            self.on_work()
 
     def _drain(self) -> None:
-        """Take one frame's work; the rest comes in turns of its own, so that what runs already has its turns between."""
+        """Take one frame's work; the rest comes in turns of its own: what runs already has its turns in between."""
         self._woken = False
         inbox = self._inbox
         if not inbox:
@@ -168,11 +149,16 @@ class LoopExecutor(Executor):
         elif isinstance(message, TaskCall):
             self._task(link, message)
         elif isinstance(message, StartActor):
-            self._start(link, message)
-        elif isinstance(message, StopActor):
+            self._actors.start(link, message)
+        else:
             # After what came before it.
             self._eager.run_queued()
-            self._stop(message)
+            if isinstance(message, StopActor):
+                self._actors.stop(message)
+            elif isinstance(message, Cancel):
+                self._cancel(link, message)
+            elif isinstance(message, Credit):
+                self._credit(link, message)
 
     def reply(self, link: Link, message: AnyMessage) -> None:
         """Queue an outcome; all of this turn leave together."""
@@ -189,126 +175,14 @@ class LoopExecutor(Executor):
         while dirty:
             dirty.pop().flush()
 
-    # ---- actors
-
-    def _start(self, link: Link, start: StartActor) -> None:
-        process = start.process
-        try:
-            cls = self.function(start.cls)
-        except BaseException as error:
-            instance = Instance(link, start, f"actor {start.actor.hex()}", process)
-            self._failed(link, start, instance, error)
-            return
-        title = actor_title(cls, start)
-        instance = Instance(link, start, title, process)
-        instance.cls = cls
-        self.instances[start.actor] = instance
-        if process:
-            self.runtime.only_actor = instance
-            self.describe(title)
-            self.lease = start.lease
-            self.runtime.lease_is(start.lease, start.resources)
-        if start.slots is None:
-            run = RunningCall(link, start.seq, f"{cls.__name__}.__init__", instance, start.lease)
-            self._construct(run, start, instance)
-        else:
-            self.loop.create_task(self._construct_later(link, start, instance))
-
-    async def _construct_later(self, link: Link, start: StartActor, instance: Instance) -> None:
-        run = RunningCall(link, start.seq, f"{instance.cls.__name__}.__init__", instance, start.lease)
-        try:
-            segments = self.segment_entries(start)
-            for entry in segments:
-                await self.runtime.map_segment(entry)
-            arguments = self.arguments(start, segments)
-        except BaseException as error:
-            self._failed(link, start, instance, error)
-            return
-        self._construct(run, start, instance, arguments)
-
-    def _construct(
-        self, run: RunningCall, start: StartActor, instance: Instance, arguments: tuple[Any, Any] | None = None
-    ) -> None:
-        token = running_call.set(run)
-        self._constructing = run
-        try:
-            args, kwargs = arguments or self.plain_arguments(start) or ((), None)
-            instance.target = instance.cls(*args, **kwargs) if kwargs else instance.cls(*args)
-        except BaseException as error:
-            self._failed(run.link, start, instance, error)
-            return
-        finally:
-            self._constructing = None
-            running_call.reset(token)
-        instance.ready = True
-        self.reply(run.link, Reply(start.seq, _NONE))
-        self._resume(instance)
-
-    def _failed(self, link: Link, start: StartActor, instance: Instance, error: BaseException) -> None:
-        run = RunningCall(link, start.seq, f"{instance.title}.__init__", instance)
-        instance.failed = True
-        self.instances.pop(start.actor, None)
-        self.reply(link, self.outcomes.failure(run, error))
-        for waiting in self._waiting(instance):
-            self.reply(waiting[0], self.outcomes.no_actor(waiting[1].seq))
-
-    @staticmethod
-    def _waiting(instance: Instance) -> list[tuple[Link, ActorCall]]:
-        found: list[tuple[Link, ActorCall]] = []
-        for limiter in (instance.limiter, *(instance.groups or {}).values()):
-            if limiter.waiting:
-                found += limiter.waiting
-                limiter.waiting = None
-        return found
-
-    def _resume(self, instance: Instance) -> None:
-        for limiter in (instance.limiter, *(instance.groups or {}).values()):
-            self._next(instance, limiter)
-
-    def _next(self, instance: Instance, limiter: Limiter) -> None:
-        while limiter.waiting and limiter.running < limiter.limit:
-            link, call = limiter.waiting.popleft()
-            if not link.closed:
-                self._begin(link, call, instance, limiter)
-        if instance.stopping and instance.idle():
-            self._drop(instance)
-
-    def _stop(self, message: StopActor) -> None:
-        instance = self.instances.get(message.actor)
-        if instance is None:
-            return
-        if message.graceful and (not instance.ready or not instance.idle()):
-            instance.stopping = True
-        elif message.graceful:
-            self._drop(instance)
-        else:
-            self._end(instance)
-
     def stop_instance(self, instance: Instance) -> None:
-        self.loop.call_soon_threadsafe(self._end, instance)
-
-    def _end(self, instance: Instance) -> None:
-        """End it now: running calls are cancelled, waiting ones refused."""
-        for waiting in self._waiting(instance):
-            self.reply(waiting[0], self.outcomes.no_actor(waiting[1].seq))
-        for run in list(instance.calls or ()):
-            run.cancelled = True
-            if run.task is not None:
-                run.task.cancel()
-        self._drop(instance)
-
-    def _drop(self, instance: Instance) -> None:
-        self.instances.pop(instance.actor, None)
-        instance.failed = True
-        instance.target = None
-        if instance.process:
-            self.runtime.leave()
+        self.loop.call_soon_threadsafe(self._actors.end, instance)
 
     # ---- calls
 
     def _call(self, link: Link, call: ActorCall) -> None:
         instance = self.instances.get(call.actor)
-        if instance is None:
+        if instance is None or instance.leaving is not None:
             self.reply(link, self.outcomes.no_actor(call.seq))
             return
         try:
@@ -317,10 +191,7 @@ class LoopExecutor(Executor):
             self.reply(link, self.outcomes.failure(RunningCall(link, call.seq, call.method, instance), error))
             return
         if not instance.ready or limiter.running >= limiter.limit:
-            if limiter.waiting is None:
-                limiter.waiting = deque()
-            limiter.waiting.append((link, call))
-            link.waiting[call.seq] = (limiter, call)
+            self._actors.wait(link, call, limiter)
             return
         self._begin(link, call, instance, limiter)
 
@@ -329,6 +200,8 @@ class LoopExecutor(Executor):
             link.waiting.pop(call.seq, None)
         limiter.running += 1
         run = RunningCall(link, call.seq, call.method, instance)
+        if call.credits:
+            run.gate = LoopGate(call.credits)
         start = self._eager.start if self._handing_over else self._eager.start_soon
         start(run, self._run_method(run, call, instance, limiter))
 
@@ -340,17 +213,25 @@ class LoopExecutor(Executor):
             if instance.calls is None:
                 instance.calls = set()
             instance.calls.add(run)
+        if run.link.closed:
+            # Its caller is gone; whoever cancelled that caller's calls may have been here before.
+            self._cancel_run(run)
 
     def _finished(self, run: RunningCall) -> None:
         if run.task is not None:
             run.link.serving.pop(run.seq, None)
             if run.actor is not None and run.actor.calls is not None:
                 run.actor.calls.discard(run)
+            if self.on_idle is not None:
+                self.on_idle()
 
     async def _run_method(self, run: RunningCall, call: ActorCall, instance: Instance, limiter: Limiter) -> None:
         running_call.set(run)
         link = run.link
         owners: list[bytes] = []
+        args: Any
+        kwargs: Any
+        result: Any
         outcome: AnyMessage
         try:
             if instance.failed:
@@ -369,70 +250,66 @@ class LoopExecutor(Executor):
                 with self.noting_borrows(owners):
                     args, kwargs = self.arguments(call, segments)
             method = self._method(instance, call.method)
-            if threaded(instance.cls, call.method):
-                context = contextvars.copy_context()
-                result = await self.loop.run_in_executor(self.threads, partial(context.run, method, *args, **kwargs))
+            if is_threaded(instance.cls, call.method):
+                outcome = await self._threads.run(run, call, method, args, kwargs)
             else:
                 result = method(*args, **kwargs)
                 if type(result) is CoroutineType or inspect.isawaitable(result):
                     result = await result
-            if call.credits:
-                outcome = await self._stream(run, result, call.credits)
-            elif call.returns == 1 and (data := codec.dumps_atom(result)) is not None:
-                outcome = Reply(call.seq, data)
-            elif call.returns == 1 and self.outcomes.is_small(serialized := serialize_result(result, run.name)):
-                outcome = Reply(call.seq, codec.pack(serialized))
-            else:
-                outcome = await self._large(run, result, call.returns)
+                if call.credits:
+                    outcome = await self._stream(run, result)
+                elif call.returns == 1 and (data := codec.dumps_atom(result)) is not None:
+                    outcome = Reply(call.seq, data)
+                else:
+                    outcome = await self._result(run, result, call.returns)
         except asyncio.CancelledError as error:
             if run.cancelled:
-                outcome = self.outcomes.cancelled(call.seq) if not instance.failed else self.outcomes.no_actor(call.seq)
+                gone = instance.failed
+                outcome = self.outcomes.no_actor(call.seq, True) if gone else self.outcomes.cancelled(call.seq)
             else:
                 outcome = self.outcomes.failure(run, error)
         except ActorGone:
             outcome = self.outcomes.no_actor(call.seq)
         except ActorExit:
             self.ended(instance, "it left by exit_actor")
-            outcome = self.outcomes.no_actor(call.seq)
-            self.loop.call_soon(self._end, instance)
+            outcome = self.outcomes.no_actor(call.seq, True)
+            self.loop.call_soon(self._actors.end, instance)
         except BaseException as error:
-            outcome = self.outcomes.failure(run, error)
+            outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
-            await self.runtime.call_async(self.runtime.objects.confirm(foreign))
+            await to_its_end(self.runtime.call_async(self.runtime.objects.confirm(foreign)))
         self._finished(run)
         if not link.closed:
             self.reply(link, outcome)
         limiter.running -= 1
         if limiter.waiting or instance.stopping:
-            self._next(instance, limiter)
-
-    @property
-    def threads(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="actorrt-method")
-        return self._threads
+            self._actors.next(instance, limiter)
 
     def _method(self, instance: Instance, name: str) -> Any:
-        if name.startswith("__") and name in BUILT_IN_METHODS:
-            return partial(BUILT_IN_METHODS[name], instance)
-        method = getattr(instance.target, name, None)
-        if method is None:
-            raise unknown_method(instance, name)
-        return method
+        if name == TERMINATE:
+            return partial(self._actors.leave, instance)
+        return find_method(instance, name)
 
-    async def _large(self, run: RunningCall, result: Any, returns: int) -> AnyMessage:
-        """An outcome that may have to write segments: in a thread, so that the loop goes on."""
-        return await self.loop.run_in_executor(self.threads, self.outcomes.success, run, result, returns)
+    async def _result(self, run: RunningCall, result: Any, returns: int) -> AnyMessage:
+        """The outcome of a call that returned. Large values are written in a thread, so that the loop goes on."""
+        if returns == 1:
+            serialized = serialize_result(result, run.name)
+            if self.outcomes.is_inline(serialized):
+                return self.outcomes.single(run, serialized)
+            return await self._written(self.outcomes.single, run, serialized)
+        return await self._written(self.outcomes.success, run, result, returns)
 
-    async def _stream(self, run: RunningCall, result: Any, credits: int) -> AnyMessage:
+    async def _written(self, make: Callable[..., AnyMessage], *args: Any) -> AnyMessage:
+        return await to_its_end(self.loop.run_in_executor(self._writers, make, *args))
+
+    async def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         """Send the items of a generator as they come, within the credits."""
-        gate = run.gate = Gate(self.loop, credits)
         index = 0
         if hasattr(result, "__aiter__"):
             try:
                 async for value in result:
-                    await gate.take()
-                    self.reply(run.link, self.outcomes.item(run, index, value))
+                    await run.gate.take()
+                    await self._send_item(run, index, value)
                     index += 1
             finally:
                 close = getattr(result, "aclose", None)
@@ -441,8 +318,8 @@ class LoopExecutor(Executor):
         elif hasattr(result, "__iter__"):
             try:
                 for value in result:
-                    await gate.take()
-                    self.reply(run.link, self.outcomes.item(run, index, value))
+                    await run.gate.take()
+                    await self._send_item(run, index, value)
                     index += 1
                     # Each item is a turn of its own: others run in between, and a cancellation arrives.
                     await asyncio.sleep(0)
@@ -454,10 +331,20 @@ class LoopExecutor(Executor):
             raise TypeError(f"{run.name} should stream and returned {type(result).__name__}, which is no generator")
         return Outcome(run.seq, STREAM_END, count=index)
 
+    async def _send_item(self, run: RunningCall, index: int, value: Any) -> None:
+        serialized = serialize_result(value, run.name)
+        if self.outcomes.is_inline(serialized):
+            item = self.outcomes.item_of(run, index, serialized)
+        else:
+            item = await self._written(self.outcomes.item_of, run, index, serialized)
+        self.reply(run.link, item)
+
     # ---- tasks
 
     def _task(self, link: Link, call: TaskCall) -> None:
         run = RunningCall(link, call.seq, call.name, None, call.lease)
+        if call.credits:
+            run.gate = LoopGate(call.credits)
         if call.lease:
             self.describe(call.name)
         self._eager.start(run, self._run_task(run, call))
@@ -476,44 +363,59 @@ class LoopExecutor(Executor):
             if inspect.isawaitable(result):
                 result = await result
             if call.credits:
-                outcome = await self._stream(run, result, call.credits)
-            elif call.returns == 1 and self.outcomes.is_small(serialized := serialize_result(result, run.name)):
-                outcome = Reply(call.seq, codec.pack(serialized))
+                outcome = await self._stream(run, result)
             else:
-                outcome = await self._large(run, result, call.returns)
+                outcome = await self._result(run, result, call.returns)
         except asyncio.CancelledError as error:
             outcome = self.outcomes.cancelled(call.seq) if run.cancelled else self.outcomes.failure(run, error)
         except BaseException as error:
-            outcome = self.outcomes.failure(run, error)
+            outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
-            await self.runtime.call_async(self.runtime.objects.confirm(foreign))
+            await to_its_end(self.runtime.call_async(self.runtime.objects.confirm(foreign)))
         self._finished(run)
         if not link.closed:
             self.reply(link, outcome)
 
-    # ---- cancelling
+    # ---- cancelling, and credits for streams
 
-    def cancel(self, link: Link, message: Any) -> None:
+    def cancel(self, link: Link, message: Cancel) -> None:
         # The call may lie in the inbox still: what was handed over before goes first.
-        self.loop.call_soon_threadsafe(self._cancel_here, link, message)
+        self.enqueue(link, [message])
 
-    def _cancel_here(self, link: Link, message: Any) -> None:
+    def _cancel(self, link: Link, message: Cancel) -> None:
         waiting = link.waiting.pop(message.seq, None)
-        if waiting is not None:
-            limiter, call = waiting
-            if limiter.waiting and (link, call) in limiter.waiting:
-                limiter.waiting.remove((link, call))
-            self.reply(link, self.outcomes.cancelled(message.seq))
+        if waiting is None:
+            self.runtime.run_soon(partial(Executor.cancel, self, link, message))
             return
-        self.runtime.run_soon(partial(Executor.cancel, self, link, message))
+        limiter, call = waiting
+        if limiter.waiting and (link, call) in limiter.waiting:
+            limiter.waiting.remove((link, call))
+        self.reply(link, self.outcomes.cancelled(message.seq))
 
     def interrupt(self, run: RunningCall) -> None:
+        self.loop.call_soon_threadsafe(self._cancel_run, run)
+
+    def _cancel_run(self, run: RunningCall) -> None:
+        run.cancelled = True
         if run.task is not None:
-            self.loop.call_soon_threadsafe(run.task.cancel)
+            # Not at once: a task that is cancelled before its first step would never run its coroutine.
+            self.loop.call_soon(run.task.cancel)
+
+    def credit(self, link: Link, message: Credit) -> None:
+        self.enqueue(link, [message])
+
+    def _credit(self, link: Link, message: Credit) -> None:
+        run = link.serving.get(message.seq)
+        if run is not None:
+            if run.gate is not None:
+                run.gate.add(message.n)
+        elif (waiting := link.waiting.get(message.seq)) is not None:
+            # Only a caller that wants all of it speaks up before the first item.
+            waiting[1].credits = message.n
 
 
 class RuntimeLoopExecutor(LoopExecutor):
-    """Runs an actor's coroutines on the runtime's own loop: no hop between threads, and nobody to rescue a blocked loop."""
+    """Runs an actor's coroutines on the runtime's own loop: no hop between threads, nobody to rescue a blocked loop."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime, runtime.loop)
@@ -547,35 +449,14 @@ class _Nothing:
 _NOTHING: Final = _Nothing()
 
 
-def _call_with(instance: Instance, function: Any, *args: Any, **kwargs: Any) -> Any:
-    return function(instance.target, *args, **kwargs)
-
-
-def _ready(_: Instance) -> bool:
-    return True
-
-
-def _terminate(_: Instance) -> None:
-    raise ActorExit
-
-
-BUILT_IN_METHODS: Final = {CALL: _call_with, READY: _ready, TERMINATE: _terminate}
+async def to_its_end(work: Awaitable[T]) -> T:
+    """Await it even if this call is cancelled meanwhile: what its user wrote has ended, the outcome is known."""
+    future = asyncio.ensure_future(work)
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    return future.result()
 
 
 class ActorGone(Exception):
     """The actor ended between the arrival of a call and its start."""
-
-
-@lru_cache(maxsize=1024)
-def _threaded_methods(cls: type) -> frozenset[str]:
-    return frozenset(name for name, spec in method_specs(cls).items() if spec.thread)
-
-
-def threaded(cls: type, method: str) -> bool:
-    """True for a method that is marked to run in a thread."""
-    return method in _threaded_methods(cls)
-
-
-def actor_title(cls: Any, start: StartActor) -> str:
-    name = getattr(cls, "__name__", "actor")
-    return f"{name}({start.name})" if start.name else name

@@ -38,8 +38,8 @@ from actorrt.wire.messages import (
 )
 
 from . import references
-from .actor_creation import create, handle_of_instance
 from .actor_client import ActorClient
+from .actor_creation import create, handle_of_instance
 from .actors import Actors
 from .calls import Call, pack_arguments, when_resolved
 from .context import running_call

@@ -264,7 +264,8 @@ class Supervisor:
 
     def _send_start(self, record: ActorRecord) -> None:
         link, spec = record.link, record.spec
-        assert link is not None and spec is not None
+        assert link is not None
+        assert spec is not None
         if link.closed:
             self._host.loop.call_soon(self.apply, record, Event.LOST, "its process ended", "starting")
             return

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor
 
+from .actor_methods import actor_title, find_method
 from .context import RunningCall, running_call
-from .executor import unknown_method
 from .instance import Instance
 from .link import Link
-from .loop_executor import BUILT_IN_METHODS, actor_title
 
 if TYPE_CHECKING:
     from .sync_executor import SyncExecutor
@@ -75,7 +74,7 @@ class SyncActor:
         """Run a call here, or hand it to a thread."""
         instance = self._instance
         assert instance is not None
-        find = partial(self._method, instance, call.method)
+        find = partial(find_method, instance, call.method)
         if not self._pools:
             self._executor.guarded(run, call, find)
             return
@@ -91,15 +90,6 @@ class SyncActor:
     def _in_thread(self, run: RunningCall, call: ActorCall, find: Any) -> None:
         if self._executor.claim(run):
             self._executor.guarded(run, call, find)
-
-    @staticmethod
-    def _method(instance: Instance, name: str) -> Any:
-        if name in BUILT_IN_METHODS:
-            return partial(BUILT_IN_METHODS[name], instance)
-        method = getattr(instance.target, name, None)
-        if method is None:
-            raise unknown_method(instance, name)
-        return method
 
     def stop(self) -> None:
         """End it after the calls that it has."""

@@ -21,17 +21,17 @@ from actorrt.wire.messages import (
     ActorCall,
     AnyMessage,
     Cancel,
+    Credit,
     Outcome,
     StartActor,
     TaskCall,
 )
 
 from .context import RunningCall, running_call
-from .executor import ActorExit, Executor
+from .executor import ActorExit, Executor, Work
 from .instance import Instance
 from .interrupts import Interrupts
 from .link import Link
-from .loop_executor import Work
 from .progress import Progress
 from .references import Gate
 from .sync_actor import SyncActor
@@ -145,6 +145,17 @@ class SyncExecutor(Executor):
         else:
             super().cancel(link, message)
 
+    def credit(self, link: Link, message: Credit) -> None:
+        with self._lock:
+            run = link.serving.get(message.seq)
+            if run is None:
+                for caller, work in self._work:
+                    if caller is link and isinstance(work, TaskCall | ActorCall) and work.seq == message.seq:
+                        # Only a caller that wants all of it speaks up before the first item.
+                        work.credits = message.n
+            elif run.gate is not None:
+                run.gate.add(message.n)
+
     def _remove(self, link: Link, seq: int) -> bool:
         for index, (caller, work) in enumerate(self._work):
             if caller is link and isinstance(work, TaskCall | ActorCall) and work.seq == seq:
@@ -182,6 +193,8 @@ class SyncExecutor(Executor):
                 elif isinstance(work, ActorCall) and self.actor is not None and self.actor.has(work):
                     run = self.actor.running(link, work)
                 if run is not None:
+                    if isinstance(work, TaskCall | ActorCall) and work.credits:
+                        run.gate = ThreadGate(work.credits, self._blocked)
                     link.serving[run.seq] = run
                 return link, work, run
         return None
@@ -271,17 +284,15 @@ class SyncExecutor(Executor):
             result.close()
             raise TypeError(f"{run.name} returned a coroutine where only `def` code runs: declare it `async def`")
         if call.credits:
-            return self._stream(run, result, call.credits)
+            return self._stream(run, result)
         return self.outcomes.success(run, result, call.returns)
 
-    def _stream(self, run: RunningCall, result: Any, credits: int) -> AnyMessage:
+    def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         if not hasattr(result, "__iter__"):
             raise TypeError(f"{run.name} should stream and returned {type(result).__name__}, which is no generator")
-        gate = run.gate = ThreadGate(credits, self._blocked)
+        gate: ThreadGate = run.gate
         index = 0
         try:
-            if run.cancelled:
-                gate.cancel()
             for value in result:
                 gate.take()
                 run.link.post(self.outcomes.item(run, index, value))

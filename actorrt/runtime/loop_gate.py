@@ -1,0 +1,35 @@
+"""A stream's credits where its generator runs on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actorrt.wire.messages import UNLIMITED
+
+
+class LoopGate:
+    """Holds the producer while it has no credits. Runs on the user's loop."""
+
+    __slots__ = ("_event", "left")
+
+    def __init__(self, credits: int) -> None:
+        self.left = credits
+        self._event: asyncio.Event | None = None
+
+    def add(self, n: int) -> None:
+        if n == UNLIMITED or self.left == UNLIMITED:
+            self.left = UNLIMITED
+        else:
+            self.left += n
+        if self._event is not None:
+            self._event.set()
+
+    async def take(self) -> None:
+        """One credit; waits while there is none."""
+        while self.left == 0:
+            if self._event is None:
+                self._event = asyncio.Event()
+            self._event.clear()
+            await self._event.wait()
+        if self.left != UNLIMITED:
+            self.left -= 1
