@@ -221,6 +221,8 @@ class SyncExecutor(Executor):
         """Send the outcome of a call; from any thread."""
         link = run.link
         link.serving.pop(run.seq, None)
+        if self.on_idle is not None:
+            self.on_idle()
         if link.closed:
             return
         link.push(outcome)

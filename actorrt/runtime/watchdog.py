@@ -1,15 +1,19 @@
 """Report a user loop that is blocked: which actor, which method, which line.
 
-A thread of the runtime looks at the user's loop now and then. While that loop is stuck in one step for longer than
-`block_report_s`, one line is logged with the stack; replies that are ready are sent in the meantime.
+The runtime's thread looks at the user's loop while it has work. Once the loop has been stuck in one step for
+`block_report_s`, that is told, once, with the stack; replies that are ready are sent in the meantime. C code that keeps
+the GIL stops this thread too: then it is told as soon as the GIL is free, or, if that takes for ever, by faulthandler's
+thread, which needs no GIL.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
+import faulthandler
 import sys
 import threading
 import traceback
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from .loop_executor import LoopExecutor
@@ -18,9 +22,12 @@ from .sync_executor import SyncExecutor
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-_OWN_CODE: Final = os.path.dirname(os.path.dirname(__file__))
 # How often a loop that runs nothing is looked at: its actors may have background tasks.
 IDLE_PERIOD_S: Final = 0.5
+# Looks within `block_report_s`. A step that began just after a look is found by the time it has lasted for as long.
+LOOKS: Final = 4
+# While this thread is stopped for so many times `block_report_s`, faulthandler speaks.
+GIL_FACTOR: Final = 20
 
 
 class Watchdog:
@@ -29,59 +36,138 @@ class Watchdog:
     def __init__(self, runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
         self._runtime = runtime
         self._executor = executor
-        self._period = runtime.settings.block_report_s
-        self._beat = 0
-        self._seen = 0
+        self._limit = runtime.settings.block_report_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._idle = True
+        self._new_work = False
+        # The number of the last question whether the loop still turns, and of the last answer.
+        self._asked = 0
+        self._answered = 0
         self._since = 0.0
         self._reported = False
+        self._waited_for_cpu = 0.0
+        self._gil_armed = 0.0
 
     def start(self) -> None:
+        # One whose loop is the runtime's own can't be watched from there.
         if (
             isinstance(self._executor, LoopExecutor)
             and self._executor.loop is not self._runtime.loop
-            and self._period > 0
+            and self._limit > 0
         ):
-            self._runtime.run_soon(self._tick)
+            self._executor.on_work = self._wake
+            self._runtime.run_soon(self._look)
 
-    def _answered(self, beat: int) -> None:
-        self._seen = beat
+    def _wake(self) -> None:
+        """Work is about to be handed to the loop: look soon; runtime loop."""
+        self._new_work = True
+        if self._idle and self._timer is not None:
+            self._timer.cancel()
+            self._next(busy=True)
+            self._arm(True, self._runtime.loop.time())
+            # Behind the work, so that it is answered when the first steps have been done.
+            self._runtime.loop.call_soon(self._ask)
 
-    def _tick(self) -> None:
+    def _ask(self) -> None:
+        executor = self._executor
+        assert isinstance(executor, LoopExecutor)
+        if self._answered == self._asked:
+            self._asked += 1
+            self._since = self._runtime.loop.time()
+            executor.loop.call_soon_threadsafe(self._answer, self._asked)
+
+    def _next(self, busy: bool) -> None:
+        delay = self._limit / LOOKS if busy else IDLE_PERIOD_S
         loop = self._runtime.loop
+        self._idle = not busy
+        self._due = loop.time() + delay
+        self._timer = loop.call_later(delay, self._look)
+
+    def _answer(self, asked: int) -> None:
+        self._answered = asked
+
+    def _look(self) -> None:
         executor = self._executor
         assert isinstance(executor, LoopExecutor)
         if self._runtime.closing:
+            faulthandler.cancel_dump_traceback_later()
             return
-        if self._seen == self._beat:
+        now = self._runtime.loop.time()
+        late = self._answered != self._asked
+        if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
+            # faulthandler has spoken.
+            self._reported = True
+        if late:
+            if now - self._since >= self._limit * (LOOKS - 1) / LOOKS:
+                executor.flush_from_outside()
+                self._tell_once(executor, now - self._since)
+        else:
+            if not self._idle and now - self._due > self._limit:
+                self._look_for_gil(executor, now - self._due)
             self._reported = False
-            self._beat += 1
-            self._since = loop.time()
-            executor.loop.call_soon_threadsafe(self._answered, self._beat)
-        elif loop.time() - self._since >= self._period * 0.9:
-            executor.flush_from_outside()
-            if not self._reported:
-                self._reported = True
-                self._report(executor)
-        late = self._seen != self._beat
-        loop.call_later(self._period / 2 if late or executor.busy else IDLE_PERIOD_S, self._tick)
+        # A loop that looks idle is asked once more: a call whose first step blocks is not among those that run.
+        busy = late or self._idle or self._new_work or executor.busy
+        self._new_work = False
+        if busy:
+            self._ask()
+        self._arm(busy, now)
+        self._next(busy)
 
-    def _report(self, executor: LoopExecutor) -> None:
+    def _look_for_gil(self, executor: LoopExecutor, delay: float) -> None:
+        """This look is late. If that was not for want of a CPU, somebody kept the GIL."""
+        waited = _waited_for_cpu()
+        if delay - (waited - self._waited_for_cpu) > self._limit:
+            self._tell_once(executor, delay)
+        self._waited_for_cpu = waited
+
+    def _arm(self, busy: bool, now: float) -> None:
+        """Push the moment back at which faulthandler speaks, if it comes near."""
+        span = self._limit * GIL_FACTOR
+        if now - self._gil_armed < span / 4:
+            return
+        if busy:
+            self._gil_armed = now
+            self._waited_for_cpu = _waited_for_cpu()
+            faulthandler.dump_traceback_later(span, file=sys.__stderr__ or sys.stderr)
+        elif self._gil_armed:
+            self._gil_armed = 0.0
+            faulthandler.cancel_dump_traceback_later()
+
+    def _tell_once(self, executor: LoopExecutor, blocked_s: float) -> None:
         main = threading.main_thread().ident
         frame = sys._current_frames().get(main) if main is not None else None  # pyright: ignore[reportPrivateUsage]
-        if frame is None:
+        if self._reported or frame is None:
             return
-        stack = traceback.extract_stack(frame)
-        mine = [line for line in stack if not line.filename.startswith((_OWN_CODE, "<frozen"))]
-        if not mine:
-            # Only the runtime itself is busy: nothing that a user could do better.
-            return
+        self._reported = True
+        stack = _users_stack(frame)
         run = executor.running
-        what = "a call"
         if run is not None:
             title = "" if run.actor is None else f"{run.actor.title}."
-            what = f"{title}{run.name}"
-        text = "".join(traceback.format_list(mine[-8:]))
+            what = run.name if run.name.startswith(title) else f"{title}{run.name}"
+        elif stack:
+            what = "the code below"
+        else:
+            what = "code that kept the GIL and has returned"
         sys.stderr.write(
-            f"actorrt: the event loop has been blocked for {self._period * 1000:.0f} ms by {what}; "
-            f"use await, or @method(thread=True) for code that blocks\n{text}"
+            f"actorrt: the event loop has been blocked for {max(blocked_s, self._limit) * 1000:.0f} ms by {what}; "
+            f"use await, or @method(thread=True) for code that blocks\n{stack}"
         )
+
+
+def _users_stack(frame: FrameType) -> str:
+    stack = traceback.extract_stack(frame)
+    return "".join(
+        traceback.format_list(
+            [line for line in stack if "/actorrt/runtime/" not in line.filename and line.filename[:1] != "<"][-8:]
+        )
+    )
+
+
+def _waited_for_cpu() -> float:
+    """For how many seconds this thread could have run and had no CPU; 0 where the kernel does not say."""
+    try:
+        with open("/proc/thread-self/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
