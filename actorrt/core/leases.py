@@ -12,7 +12,7 @@ UNIT: Final = 10_000
 
 
 class Resources:
-    """What a machine has and what of it is free. CPUs may be overdrawn: a worker that goes on after it was blocked takes
+    """What a machine has and what is free of it. CPUs may be overdrawn: a worker that goes on after a block takes
     its CPU back at once, whoever has it meanwhile."""
 
     def __init__(self, total: Mapping[str, int]) -> None:

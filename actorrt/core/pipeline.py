@@ -58,7 +58,7 @@ def after_crash(
     """Sort the unanswered `calls` of a lease, in the order in which its worker took them, after the worker has died.
 
     `started` is the task that it began last, as (lease, call): (those before it, which had ended while their answers
-    were on their way; the one that it died of; those that it never began). Where nobody knows (None), the first is taken
+    were on their way; the one that it died of; those that it never began). If nobody knows (None), the first is taken
     for the culprit.
     """
     if not calls:

@@ -1,4 +1,4 @@
-"""The functions of the public API beside `init` and `remote`: get, put, wait, cancel, kill and questions about the cluster."""
+"""The public functions beside `init` and `remote`: get, put, wait, cancel, kill and questions about the cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a driver or worker does with the messages of its links: outcomes to calls, calls to the executor, the rest to its owner."""
+"""What a driver or worker does with what its links bring: outcomes go to calls, calls to the executor."""
 
 from __future__ import annotations
 

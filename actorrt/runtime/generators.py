@@ -126,7 +126,7 @@ class Stream:
 class ObjectRefGenerator(Generic[T_co]):
     """The refs of a streaming call, in order: `for ref in gen`, `async for ref in gen`.
 
-    An error of the producer is raised by the last ref, after which the iteration ends. Dropping the generator before its
+    An error of the producer is raised by the last ref; then the iteration ends. Dropping the generator before its
     end closes the producer, as with a generator at home.
     """
 
@@ -221,7 +221,7 @@ class ObjectRefGenerator(Generic[T_co]):
         loop: asyncio.AbstractEventLoop | None = None,
         here: bool = False,
     ) -> None:
-        """Have `callback(generator)` called once the producer has ended; where, as for `ObjectRef.add_done_callback`."""
+        """Have `callback(generator)` called once the producer has ended; where: see `ObjectRef.add_done_callback`."""
         waiter = references.callback_waiter(partial(callback, self), loop, here)
         if not self._call.entry.add_waiter(waiter):
             waiter(self._call.entry)

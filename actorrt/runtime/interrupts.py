@@ -1,6 +1,6 @@
 """KeyboardInterrupt for exactly one call: raised in the main thread, in the code of its user, and nowhere else.
 
-A signal reaches the main thread wherever it is just then. In the runtime's own code an exception would leave things half
+A signal reaches the main thread wherever it is then. In the runtime's own code an exception would leave things half
 done (a wake-up noted and not sent), and between two calls it would hit the wrong one. So the handler looks where it is,
 and where it may not raise, the signal is sent again a moment later, until it has hit or the call is over.
 """
@@ -26,7 +26,7 @@ class Interrupts:
     """`current` is the call that the main thread runs, set and cleared there."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, safe: set[CodeType]) -> None:
-        """In the functions of `safe`, which are the runtime's own, it may be raised: they call the user's code or wait."""
+        """In the functions of `safe`, the runtime's own, it may be raised: they call the user's code or wait."""
         self.current: RunningCall | None = None
         self._loop = loop
         self._safe = safe

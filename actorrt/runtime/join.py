@@ -44,19 +44,29 @@ def leave(runtime: Runtime) -> None:
         runtime.on_log_lines.close()
 
 
+class _Place:
+    """Where this program runs, as its workers are to find it."""
+
+    def __init__(self) -> None:
+        self.folder = os.getcwd()
+        self.sys_path = [os.path.abspath(path) if path else self.folder for path in sys.path]
+        file = getattr(sys.modules.get("__main__"), "__file__", None)
+        self.main_file = os.path.abspath(file) if file else ""
+
+
 async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
     process = node_of(runtime.session)
+    place = _Place()
     node = await runtime.peers.dial(process, socket_path(runtime.session, process))
     runtime.node = runtime.peers.broker = node
-    main = sys.modules.get("__main__")
     log_to_driver = settings.log_to_driver if options.log_to_driver is None else options.log_to_driver
     joined: Joined = await node.ask(
         JoinDriver(
             os.getpid(),
             runtime.namespace,
-            [os.path.abspath(path) if path else os.getcwd() for path in sys.path],
-            os.getcwd(),
-            os.path.abspath(file) if (file := getattr(main, "__file__", None)) else "",
+            place.sys_path,
+            place.folder,
+            place.main_file,
             list(sys.argv),
             dict(options.env_vars),
             log_to_driver,

@@ -1,4 +1,4 @@
-"""`python -m actorrt.runtime.launcher CONFIG`: import once what node, head and workers need, then become all of them."""
+"""`python -m actorrt.runtime.launcher CONFIG`: import once what all processes need, then become them."""
 
 from __future__ import annotations
 

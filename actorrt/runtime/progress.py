@@ -1,6 +1,6 @@
 """The last task that a worker began, in a page of a file: readable when the worker has been killed.
 
-So a death is blamed on the task that was running, not on those that waited behind it, nor on one whose answer was on its
+So a death is blamed on the task that ran, not on those that waited behind it, nor on one whose answer was on its
 way. The worker writes, its node reads.
 """
 

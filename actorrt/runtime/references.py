@@ -1,6 +1,6 @@
 """ObjectRef, and the state of an object in this process.
 
-An `Entry` is what this process knows about one object: that it is pending, its value, where its value lies, or its error.
+An `Entry` is what this process knows about one object: that it is pending, its value, where that lies, or its error.
 Refs to the same object share it. Who computes the value, and how it is counted across processes, is not decided here.
 """
 

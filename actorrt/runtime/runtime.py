@@ -522,8 +522,8 @@ class Runtime:
                 call: Call | None = entry.call
                 if call is not None and self.call_sync(self._runs_here(call)):
                     raise RuntimeError(
-                        f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give one "
-                        "of the two actors isolated=True"
+                        f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give "
+                        "one of the two actors isolated=True"
                     )
 
     async def _runs_here(self, call: Call) -> bool:

@@ -63,7 +63,7 @@ class FrameParser:
         return self._have
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads of all frames that `data` completes. Raises FrameError at the first byte that cannot be right."""
+        """The payloads of all frames that `data` completes. Raises FrameError at a byte that cannot be right."""
         if self._have:
             self._parts.append(data)
             self._have += len(data)

@@ -3,8 +3,8 @@
 Every message is a msgpack array whose first element is its tag. A frame is an array of messages. User values are
 opaque bytes (see wire/codec.py): a node or the head never looks into them.
 
-Ids: a process is 8 random bytes. An object is (owner's process id, sequence number); a call's sequence number is that of
-its first return value. An actor is the owner's process id and a sequence number, 16 bytes.
+Ids: a process is 8 random bytes. An object is (owner's process id, sequence number); a call's sequence number is that
+of its first return value. An actor is the owner's process id and a sequence number, 16 bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 class Value(Message):
     """One value: `data` inline, or a segment of `size` bytes known as (owner, seq) on the node, or a pickled error.
 
-    `refs` are the refs and handles pickled inside it: (owner, seq), or (actor, ACTOR). The sender keeps them alive until
+    `refs` are the refs and handles pickled inside: (owner, seq), or (actor, ACTOR). The sender keeps them alive until
     the receiver has registered as borrower.
     """
 
@@ -344,7 +344,10 @@ class Joined(Message, tag=61):
 
 
 class LeaseRequest(Message, tag=62):
-    """A worker of its own for `shape` (units of 1/10000). `mode`: "sync" runs def code in its main thread, "loop" a loop."""
+    """A worker of its own for `shape` (units of 1/10000).
+
+    `mode`: "sync" runs def code in its main thread, "loop" a loop there, "runtime" coroutines on the runtime's loop.
+    """
 
     shape: dict[str, int]
     mode: str

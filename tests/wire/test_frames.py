@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ FRAMES = st.lists(st.binary(min_size=1, max_size=300), max_size=8)
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({c % (len(data) + 1) for c in cuts})
     edges = [0, *places, len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @given(frames=FRAMES, cuts=st.lists(st.integers(min_value=0), max_size=12), goodbye=st.booleans())
