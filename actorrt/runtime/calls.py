@@ -131,6 +131,10 @@ class Call:
             self.stream.end(error)
         for entry in self.all_entries():
             entry.settle(references.ERROR, error)
+        if self.link is not None and isinstance(error, exceptions.ActorrtError):
+            # It may have laid its values into shared memory before it came to its end.
+            for entry in self.all_entries():
+                self.runtime.segments.free(entry.owner, entry.seq)
 
     def cancelled(self) -> None:
         self.fail(exceptions.TaskCancelledError(self.name))

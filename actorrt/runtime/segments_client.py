@@ -154,10 +154,10 @@ class SegmentsClient:
 
     def _send(self, message: Unreserve | FreeSegment | CloseSegment | OpenSegment) -> None:
         if not self._runtime.node.closed:
-            self._runtime.node.send(message)
+            self._runtime.node.post(message)
 
     def free(self, owner: bytes, seq: int) -> None:
-        """Nobody wants the object any more."""
+        """Nobody wants the object any more; from any thread."""
         if owner == self._runtime.process:
             self._own.pop(seq, None)
         self._send(FreeSegment(owner, seq))
