@@ -51,7 +51,7 @@ class Connection:
 
     def _ask(self, topic: Topic, version: int) -> None:
         ref: ObjectRef[Any] = self.controller.listen.remote(self.name, topic, version)
-        ref.add_done_callback(partial(self._told, topic))
+        ref.add_done_callback(partial(self._told, topic), here=True)
 
     def _told(self, topic: Topic, ref: ObjectRef[Any]) -> None:
         if self.closed:

@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from actorrt import (
@@ -42,6 +43,8 @@ MANY_CALLS: Final = 100_000
 UNHEALTHY_CHECKS: Final = 3
 # What ends by itself after a drain, `__del__` and an application's shutdown, may take this long.
 STOP_TIMEOUT_S: Final = 5.0
+# A proxy that cannot be started again is tried so often, with so many seconds in between.
+PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 ROUTES: Final = ("routes",)
 _NO_SUCH_DEPLOYMENT: Final = ("there is no such deployment", 1, -1, ())
 
@@ -146,16 +149,19 @@ class Controller:
         """(its URL, "") or ("", why it cannot listen). There is one; other options than it has are refused."""
         async with self._proxy_lock:
             if self._proxy is None:
-                return await self._start_proxy(options)
+                return await self._start_proxy(options, options.port)
         if not only_if_none and options != self._proxy_options:
             return "", f"a proxy with other HTTP options listens on {self._proxy_url} already"
         return self._proxy_url, ""
 
-    async def _start_proxy(self, options: HTTPOptions) -> tuple[str, str]:
+    async def _start_proxy(self, options: HTTPOptions, port: int) -> tuple[str, str]:
         proxy: ActorHandle[Any] = _ProxyActor.options(
             on_runtime_loop=True, max_concurrency=MANY_CALLS, lifetime="detached", namespace=NAMESPACE, name="proxy"
-        ).remote(self._me, options)
-        url, trouble = await proxy.start.remote()
+        ).remote(self._me, replace(options, port=port))
+        try:
+            url, trouble = await proxy.start.remote()
+        except exceptions.ActorrtError as error:
+            url, trouble = "", f"the proxy did not start: {error}"
         if trouble:
             kill(proxy)
             return "", trouble
@@ -171,8 +177,16 @@ class Controller:
             if self._proxy is not proxy or self._proxy_status is ProxyStatus.DRAINING:
                 return
             logger.error("the proxy is gone, another is started: %s", error)
-            self._proxy, self._proxy_status = None, ProxyStatus.UNHEALTHY
-            await self.start_proxy(self._proxy_options, only_if_none=True)
+        self._proxy, self._proxy_status = None, ProxyStatus.UNHEALTHY
+        # On the port that clients know, also where any port would have done at first.
+        port = int(self._proxy_url.rpartition(":")[2])
+        async with self._proxy_lock:
+            for wait_s in PROXY_RESTARTS_S:
+                _, trouble = await self._start_proxy(self._proxy_options, port)
+                if not trouble:
+                    return
+                logger.error("%s", trouble)
+                await asyncio.sleep(wait_s)
 
     async def drain_proxy(self) -> None:
         """Have the proxy take no new connections and finish what it has; then it ends."""
@@ -344,6 +358,7 @@ class Controller:
         record.replicas[id] = ReplicaRecord(id, spec, handle, ReplicaState.PLACING, now, spec.config_version)
         self._spawn(self._watch(record, id, handle))
         self._spawn(self._place(record, id, handle))
+        self._decide()
 
     async def _watch(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
         try:

@@ -89,7 +89,7 @@ class Forwarded:
         else:
             ref = target.http.remote(head, request.body, request.framing)
         self._ref = ref
-        ref.add_done_callback(partial(self._answered, target, slots), loop=self._loop)
+        ref.add_done_callback(partial(self._answered, target, slots), here=True)
 
     def fail(self, error: Exception) -> None:
         full = isinstance(error, BackPressureError | DeploymentUnavailableError | ReplicaUnavailableError)

@@ -195,7 +195,7 @@ class DeploymentResponse(_Call, Generic[T_co]):
             self._finish(error)
             return
         self._ref = ref
-        ref.add_done_callback(partial(self._settled, target, slots))
+        ref.add_done_callback(partial(self._settled, target, slots), here=True)
         if self._cancelled:
             cancel(ref)
 
@@ -350,6 +350,11 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         elif self._generator is not None:
             cancel(self._generator)
             self._release()
+
+    async def aclose(self) -> None:
+        """The same, as of any asynchronous generator."""
+        if not self._done or self._slots is not None:
+            self.cancel()
 
     def __del__(self) -> None:
         if self._slots is not None:

@@ -79,7 +79,7 @@ class Router:
     def _watch(self, target: Target) -> None:
         # The call fails as soon as the replica's socket closes, whether or not this process has requests there.
         ref: ObjectRef[None] = target.handle.until_death.remote()
-        ref.add_done_callback(partial(self._died, target.id))
+        ref.add_done_callback(partial(self._died, target.id), here=True)
 
     def _died(self, id: str, _: object = None) -> None:
         with self._lock:
@@ -136,7 +136,7 @@ class Router:
                 self._routing.filled(target.id)
         if reason != DRAINING:
             ref: ObjectRef[None] = target.handle.until_free.remote()
-            ref.add_done_callback(partial(self._emptied, target.id))
+            ref.add_done_callback(partial(self._emptied, target.id), here=True)
         self._again(request, slots)
 
     def _emptied(self, id: str, _: object = None) -> None:

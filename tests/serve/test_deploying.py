@@ -136,7 +136,7 @@ def test_what_waits_for_a_place_is_named_with_what_is_missing(serving: Serving) 
     controller = actorrt.get_actor("controller", namespace="actorrt.serve")
     assert actorrt.get(controller.deploy.remote(spec)) == ""
     while "needs" not in (status := overview("waits")).message:
-        print(serve.status()); print(actorrt.available_resources()); time.sleep(0.5)
+        time.sleep(0.05)
     assert status.status == "DEPLOYING"
     assert status.message == ("deployment 'answers': 0 of 1 replicas are ready: needs 1 CPU, but only 0 of 2 are free")
     assert actorrt.get(controller.deploy.remote(spec)) == ""
