@@ -293,6 +293,9 @@ class Link:
                 # The answer came in this very turn; nobody will look at it.
                 self._receiver.unwanted(self, future.result())
             raise
+        finally:
+            # An error would keep itself alive through this frame, and with it all that the frames above hold.
+            del future
 
     # ---- the end
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import threading
 import weakref
 from collections import deque
@@ -112,6 +113,9 @@ class Entry:
         error = self.data
         if not isinstance(error, BaseException):
             error = cast(BaseException, codec.deserialize(error))
+        else:
+            # One of its own for each that it is raised in, else its traceback would keep all that they hold.
+            error = copy.copy(error)
         if isinstance(error, exceptions.TaskError):
             return error.as_instanceof_cause()
         return error

@@ -245,6 +245,7 @@ class SegmentsClient:
 
     def close(self) -> None:
         """Give back what this process holds to fill it again. What it has mapped stays while somebody looks at it."""
+        self.drop_views()
         if self._writer is not None:
             self._writer.close()
 

@@ -399,4 +399,3 @@ def test_a_value_that_a_process_keeps_is_read_after_it_was_freed(process: Any) -
         actorrt.put(array(number))
     assert actorrt.get(process.total_kept.remote()) == array(1).sum()
     actorrt.get(process.keep.remote(np.array([0])))
-
