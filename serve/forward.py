@@ -69,7 +69,7 @@ class Forwarded:
             return
         try:
             head = pack_head(
-                connection.lines,
+                connection.line,
                 self._root,
                 request.method,
                 request.version,

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from .http_options import HTTPOptions
 from .http_request import Backend, HttpRequest
-from .request_head import Framing, connection_lines
+from .request_head import CLOSE, connection_line
 from .responses import error_page
 
 logger = logging.getLogger("actorrt.serve.http")
@@ -92,7 +92,7 @@ class ServeProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._front = front
         self._options = front.options
-        self.lines = b""
+        self.line = b""
         # The request whose head or body is being read.
         self._reading: HttpRequest | None = None
         self._in_head = False
@@ -119,7 +119,7 @@ class ServeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._front.connections.add(self)
-        self.lines = connection_lines(self.scheme or "http", self.client, self.server)
+        self.line = connection_line(self.scheme or "http", self.client, self.server)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
@@ -306,7 +306,7 @@ class ServeProtocol(HttpToolsProtocol):
             self._front.backend.handle(request)
         except Exception:
             logger.exception("the backend failed on a request")
-            request.respond(error_page(500, "Internal Server Error", request.framing | Framing.CLOSE), close=True)
+            request.respond(error_page(500, "Internal Server Error", request.framing | CLOSE), close=True)
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -415,7 +415,7 @@ class ServeProtocol(HttpToolsProtocol):
         assert self._refusal is not None
         status, text = self._refusal
         logger.debug("refused a client: %s %s", status, text)
-        self.transport.write(error_page(status, text, int(Framing.CLOSE)))
+        self.transport.write(error_page(status, text, CLOSE))
         self._linger()
 
     def _linger(self) -> None:

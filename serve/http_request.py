@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from .request_head import Framing
+from .request_head import CLOSE, HEAD, HTTP_1_0
 
 
 class ClientDisconnected(OSError):
@@ -18,7 +18,7 @@ class ClientDisconnected(OSError):
 class Connection(Protocol):
     """What a request needs of the connection that it came on."""
 
-    lines: bytes
+    line: bytes
 
     def write(self, data: bytes) -> None: ...
     def finished(self, request: "HttpRequest", close: bool) -> None: ...
@@ -93,12 +93,12 @@ class HttpRequest:
 
     @property
     def framing(self) -> int:
-        made = 0 if self.keep_alive else int(Framing.CLOSE)
+        made = 0 if self.keep_alive else CLOSE
         if self.method == b"HEAD":
-            made |= Framing.HEAD
+            made |= HEAD
         if self.http10:
-            made |= Framing.HTTP_1_0
-        return int(made)
+            made |= HTTP_1_0
+        return made
 
     # What a backend does.
 

@@ -24,7 +24,7 @@ from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
 from .reply import Closing, Replier, Streamed, receive_parts, receive_whole
 from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
-from .request_head import request_id_of
+from .request_head import REQUEST_ID
 from .thread_iteration import iterate_in_thread
 from .user_code import Kind, UserCode
 
@@ -175,9 +175,6 @@ class Replica:
             return DRAINING
         return FULL if self._ongoing >= self._max_ongoing else 0
 
-    def _begin(self) -> None:
-        self._ongoing += 1
-
     def _end(self) -> None:
         self._ongoing -= 1
         self._note_change()
@@ -192,8 +189,9 @@ class Replica:
         """
         if refusal := self._refusal():
             return refusal
-        self._begin()
-        context = RequestContext(request_id_of(head))
+        self._ongoing += 1
+        lines = head.split(b"\n")
+        context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
         current_request.set(context)
         if body is not None:
             receive = receive_whole(body)
@@ -208,7 +206,7 @@ class Replica:
                 self._end()
 
         try:
-            answer = await self._replier.answer(head, receive, framing, ended)
+            answer = await self._replier.answer(lines, receive, framing, ended)
         except asyncio.CancelledError:
             context.cancel_children()
             raise
@@ -254,7 +252,7 @@ class Replica:
     async def call(self, method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any) -> Any:
         """A call by a handle. The first `nested` arguments are values that belong inside the others."""
         self._refuse_call()
-        self._begin()
+        self._ongoing += 1
         context = RequestContext(request_id)
         current_request.set(context)
         try:
@@ -278,7 +276,7 @@ class Replica:
     ) -> AsyncGenerator[Any]:
         """The same for a method that is a generator."""
         self._refuse_call()
-        self._begin()
+        self._ongoing += 1
         context = RequestContext(request_id)
         current_request.set(context)
         stream: Any = None

@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from email.utils import formatdate
 from functools import partial
 from typing import Any, Final, cast
@@ -21,14 +21,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 
 from .byte_channel import LARGEST_ITEM, ByteChannel
 from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
-from .request_head import method_and_path, request_id_of, unpack_head
-from .responses import Plain, ResponseBytes, ResponseError, coerce, error_page, whole
+from .request_head import REQUEST_ID, method_and_path, scope_of
+from .responses import Plain, ResponseBytes, ResponseError, error_page, ok, whole
 from .thread_iteration import iterate_in_thread
 from .user_code import UserCode
 
 logger = logging.getLogger("actorrt.serve.replica")
 
 RETRY_AFTER_S: Final = 1
+_BUILTIN: Final[frozenset[Any]] = frozenset({str, bytes, dict, list, int, float, bool, type(None)})
+_NO_KWARGS: Final[dict[str, Any]] = {}
 
 
 class EachHead:
@@ -77,21 +79,23 @@ class Replier:
         self._each = EachHead()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, head: bytes, receive: Receive, framing: int, ended: Callable[[], None]) -> Answer:
-        """`ended` is called once when the last byte of the response is known. Never raises but for cancellation."""
-        request_id = request_id_of(head)
-        each = self._each.lines(request_id.encode("latin-1"))
-        scope = unpack_head(head)
+    async def answer(self, head: Sequence[bytes], receive: Receive, framing: int, ended: Callable[[], None]) -> Answer:
+        """`head` is the packed head, split into its lines.
+
+        `ended` is called once when the last byte of the response is known. Never raises but for cancellation.
+        """
+        each = self._each.lines(head[REQUEST_ID])
+        scope = scope_of(head)
         if self._code.asgi is not None:
             scope["state"] = dict(self._code.state)
             return await self._run(self._code.asgi, scope, receive, framing, each, ended, head)
         try:
             method = self._code.method("__call__")
             arguments = (Request(scope, receive),) if method.takes_request else ()
-            result = await self._code.call(method, arguments, {})
-            app = self._streaming(result)
-            if app is None:
-                data = whole(_plain(result), framing, each)
+            result = await self._code.call(method, arguments, _NO_KWARGS)
+            if type(result) in _BUILTIN or (app := self._streaming(result)) is None:
+                response = isinstance(result, Response)
+                data = whole(_plain(result), framing, each) if response else ok(result, framing, each)
                 ended()
                 return data if len(data) <= LARGEST_ITEM else _in_parts(data)
         except Exception as error:
@@ -115,7 +119,7 @@ class Replier:
             return StreamingResponse(items, media_type="text/plain")
         return None
 
-    def _failed(self, error: Exception, framing: int, each: bytes, head: bytes) -> bytes:
+    def _failed(self, error: Exception, framing: int, each: bytes, head: Sequence[bytes]) -> bytes:
         """What the client is told of an error; the log has the rest."""
         if isinstance(error, HTTPException):
             headers = [
@@ -127,7 +131,8 @@ class Replier:
             return whole(page, framing, each)
         if isinstance(error, BackPressureError):
             return error_page(503, str(error), framing, each, RETRY_AFTER_S)
-        logger.error("%s failed, request %s", method_and_path(head), request_id_of(head), exc_info=error)
+        request_id = head[REQUEST_ID].decode("latin-1")
+        logger.error("%s failed, request %s", method_and_path(head), request_id, exc_info=error)
         if isinstance(error, DeploymentUnavailableError | ReplicaUnavailableError):
             return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         return error_page(500, "Internal Server Error", framing, each)
@@ -140,7 +145,7 @@ class Replier:
         framing: int,
         each: bytes,
         ended: Callable[[], None],
-        head: bytes,
+        head: Sequence[bytes],
     ) -> Answer:
         """Run an application in a task of its own until it has answered, or has begun to."""
         sender = _Sender(ResponseBytes(framing, each), ended)
@@ -179,10 +184,8 @@ class Replier:
             task.cancel()
 
 
-def _plain(result: Any) -> Plain:
-    if isinstance(result, Response):
-        return Plain(result.status_code, result.raw_headers, bytes(result.body))
-    return coerce(result)
+def _plain(response: Response) -> Plain:
+    return Plain(response.status_code, response.raw_headers, bytes(response.body))
 
 
 async def _close(iterator: Any) -> None:

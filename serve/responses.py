@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
-from .request_head import Framing
+from .request_head import CLOSE, HEAD, HTTP_1_0
 
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 STATUS_LINES: Final = {
@@ -25,6 +25,9 @@ BAD_NAME: Final = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\"/\[\]?={}]')
 BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
+_OK: Final = STATUS_LINES[200] + b"content-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
+
+
 class Plain(NamedTuple):
     """A response whose body is there."""
 
@@ -35,13 +38,26 @@ class Plain(NamedTuple):
 
 def coerce(value: object) -> Plain:
     """str is text/plain, bytes are octets, anything else is JSON. TypeError names a value that is none of these."""
+    kind, body = _typed_body(value)
+    return Plain(200, [kind], body)
+
+
+def _typed_body(value: object) -> tuple[tuple[bytes, bytes], bytes]:
     if isinstance(value, str):
-        return Plain(200, [TEXT], value.encode("utf-8"))
+        return TEXT, value.encode("utf-8")
     if isinstance(value, bytes):
-        return Plain(200, [OCTETS], value)
+        return OCTETS, value
     if isinstance(value, bytearray | memoryview):
-        return Plain(200, [OCTETS], bytes(cast(bytearray, value)))
-    return Plain(200, [JSON], to_json(value))
+        return OCTETS, bytes(cast(bytearray, value))
+    return JSON, to_json(value)
+
+
+def ok(value: object, framing: int, each: bytes = b"") -> bytes:
+    """The same as `whole(coerce(value), ...)`, by the short way that most requests take."""
+    kind, body = _typed_body(value)
+    if framing:
+        return whole(Plain(200, [kind], body), framing, each)
+    return _OK % (kind[1], len(body), each, body)
 
 
 def to_json(value: object) -> bytes:
@@ -83,7 +99,7 @@ class ResponseBytes:
         self._chunked = False
         # How much of the promised length is still to come; None: no length was promised.
         self._left: int | None = None
-        self.close = bool(framing & (Framing.CLOSE | Framing.HTTP_1_0))
+        self.close = bool(framing & (CLOSE | HTTP_1_0))
         self.started = False
         self.complete = False
 
@@ -113,7 +129,7 @@ class ResponseBytes:
         if is_bodiless(status):
             self._left = 0
         elif self._left is None:
-            if self._framing & Framing.HTTP_1_0:
+            if self._framing & HTTP_1_0:
                 self.close = True
             else:
                 self._chunked = True
@@ -123,7 +139,7 @@ class ResponseBytes:
         lines += (self._each, b"\r\n")
         self._head = b"".join(lines)
         self.started = True
-        if self._framing & Framing.HEAD:
+        if self._framing & HEAD:
             self._chunked, self._left = False, None
 
     def body(self, data: bytes, more: bool = False) -> bytes:
@@ -132,7 +148,7 @@ class ResponseBytes:
             raise ResponseError("a part of a body before the start of its response or after its end")
         self.complete = not more
         head, self._head = self._head, b""
-        if self._framing & Framing.HEAD:
+        if self._framing & HEAD:
             return head
         if self._chunked:
             end = b"" if more else b"0\r\n\r\n"

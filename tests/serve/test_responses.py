@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.serve.request_head import Framing, connection_lines, method_and_path, pack_head, request_id_of, unpack_head
-from actorrt.serve.responses import Plain, ResponseBytes, ResponseError, coerce, error_page, to_json, whole
+from actorrt.serve.request_head import (
+    CLOSE,
+    HEAD,
+    HTTP_1_0,
+    REQUEST_ID,
+    connection_line,
+    method_and_path,
+    pack_head,
+    scope_of,
+)
+from actorrt.serve.responses import Plain, ResponseBytes, ResponseError, coerce, error_page, ok, to_json, whole
 from actorrt.serve.routes import Route, RouteTable
 
 
@@ -51,6 +60,16 @@ def test_what_user_code_returns_becomes_a_response(value: object, kind: bytes, b
     assert coerce(value) == Plain(200, [(b"content-type", kind)], body)
 
 
+@given(
+    value=st.one_of(st.text(), st.binary(), st.none(), st.dictionaries(st.text(), st.integers(-(2**60), 2**60))),
+    framing=st.integers(0, 7),
+)
+def test_the_short_way_gives_the_same_bytes(value: object, framing: int) -> None:
+    each = b"x-request-id: r\r\n"
+    short, plain = ok(value, framing, each), whole(coerce(value), framing, each)
+    assert (sorted(short.split(b"\r\n")), short[-5:]) == (sorted(plain.split(b"\r\n")), plain[-5:])
+
+
 def test_a_value_without_a_json_form_is_named() -> None:
     with pytest.raises(TypeError, match="no response and cannot be JSON: a object has no JSON form"):
         to_json({"a": object()})
@@ -86,8 +105,8 @@ PARTS = st.lists(st.binary(max_size=50), max_size=5)
 def test_any_response_in_any_parts_is_read_back_by_a_strict_client(
     parts: list[bytes], length: bool, method: str, close: bool, http10: bool
 ) -> None:
-    framing = (Framing.HEAD if method == "HEAD" else 0) | (Framing.CLOSE if close else 0)
-    framing |= Framing.HTTP_1_0 if http10 else 0
+    framing = (HEAD if method == "HEAD" else 0) | (CLOSE if close else 0)
+    framing |= HTTP_1_0 if http10 else 0
     made = ResponseBytes(framing, b"x-request-id: r\r\n")
     whole_body = b"".join(parts)
     made.start(200, [(b"content-length", b"%d" % len(whole_body))] if length else [])
@@ -169,18 +188,19 @@ def test_a_head_is_the_same_after_the_trip(
     fields: list[tuple[bytes, bytes]], query: bytes, client: tuple[str, int] | None
 ) -> None:
     flat = [part for field in fields for part in field]
-    lines = connection_lines("http", client, ("127.0.0.1", 8000))
-    packed = pack_head(lines, b"/r", b"GET", b"1.1", b"/r/a%20%C3%A9", query, b"id", flat)
-    scope: dict[str, Any] = unpack_head(packed)
+    line = connection_line("http", client, ("127.0.0.1", 8000))
+    packed = pack_head(line, b"/r", b"GET", b"1.1", b"/r/a%20%C3%A9", query, b"id", flat)
+    split = packed.split(b"\n")
+    scope: dict[str, Any] = scope_of(split)
     assert scope["headers"] == fields
     assert (scope["query_string"], scope["client"], scope["server"]) == (query, client, ("127.0.0.1", 8000))
     assert (scope["path"], scope["raw_path"], scope["root_path"]) == ("/r/a é", b"/r/a%20%C3%A9", "/r")
-    assert (request_id_of(packed), method_and_path(packed)) == ("id", "GET /r/a%20%C3%A9")
+    assert (split[REQUEST_ID], method_and_path(split)) == (b"id", "GET /r/a%20%C3%A9")
 
 
 def test_a_line_break_never_gets_into_a_head() -> None:
     with pytest.raises(ValueError, match="line break"):
-        pack_head(connection_lines("http", None, None), b"", b"GET", b"1.1", b"/", b"", b"id", [b"a", b"b\nc: d"])
+        pack_head(connection_line("http", None, None), b"", b"GET", b"1.1", b"/", b"", b"id", [b"a", b"b\nc: d"])
 
 
 def test_the_longest_prefix_of_whole_segments_wins() -> None:
