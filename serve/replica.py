@@ -16,7 +16,7 @@ import traceback
 from collections.abc import AsyncGenerator
 from typing import Any, Final, NamedTuple
 
-from actorrt import ActorHandle, get_runtime_context
+from actorrt import ActorHandle, get_runtime_context, method
 
 from . import connection
 from .byte_channel import ByteChannel
@@ -107,6 +107,7 @@ class Replica:
         """Never returns: the call fails when the replica's process is gone, and that is how others learn of it."""
         await asyncio.get_running_loop().create_future()
 
+    @method(may_block=True)
     async def start(self, settings: ReplicaSettings) -> str:
         """Construct user code. "" if it is ready to serve, else why not."""
         self._max_ongoing = settings.max_ongoing

@@ -102,6 +102,8 @@ class MethodOptions:
     # None: as its actor's options say.
     generator_backpressure: int | None = None
     thread: bool = False
+    # It blocks its loop on purpose, as one that loads a model does: not worth a report.
+    may_block: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def parse_actor_options(
 def parse_method_options(
     given: Mapping[str, Any], base: MethodOptions | None = None, *, decorating: bool = False
 ) -> MethodOptions:
-    """`base` with what was given. `thread` belongs to the method itself and is taken only while `decorating`."""
+    """`base` with what was given. `thread` and `may_block` belong to the method itself and are taken only while `decorating`."""
     return replace(base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating))
 
 
@@ -203,6 +205,7 @@ _METHOD: Final[Mapping[str, Check]] = {
     "retry_exceptions": check.exception_classes,
     "generator_backpressure": check.whole(1, UNLIMITED),
     "thread": check.boolean,
+    "may_block": check.boolean,
     "enable_task_events": check.off_only("no events of tasks are recorded"),
     "tensor_transport": check.not_yet("tensors travel like other values"),
 }
@@ -227,7 +230,7 @@ _INIT: Final[Mapping[str, Check]] = {
 }
 _TASK_DECORATOR_ONLY: Final = frozenset({"max_calls"})
 _ACTOR_DECORATOR_ONLY: Final = frozenset({"concurrency_groups"})
-_METHOD_DECORATOR_ONLY: Final = frozenset({"thread"})
+_METHOD_DECORATOR_ONLY: Final = frozenset({"thread", "may_block"})
 _ALIASES: Final[Mapping[str, str]] = {
     "_generator_backpressure_num_objects": "generator_backpressure",
     "_actor_generator_backpressure_num_objects": "generator_backpressure",

@@ -47,6 +47,16 @@ def is_threaded(cls: type, method: str) -> bool:
     return method in _threaded_methods(cls)
 
 
+@lru_cache(maxsize=1024)
+def _blocking_methods(cls: type) -> frozenset[str]:
+    return frozenset(name for name, spec in method_specs(cls).items() if spec.options.may_block)
+
+
+def may_block(cls: type, method: str) -> bool:
+    """True for a method that is marked to block its loop on purpose."""
+    return method in _blocking_methods(cls)
+
+
 def actor_title(cls: Any, start: StartActor) -> str:
     """How people read which actor it is."""
     name = getattr(cls, "__name__", "actor")

@@ -48,8 +48,9 @@ class _FixedMethod(Protocol[Ref_co]):
 class _Method(Protocol):
     """Give a method of an actor class options, or only mark it: `@method`, `@method(num_returns=2)`.
 
-    `thread=True` runs a `def` method of an actor that has `async def` ones in a thread, so that it may block. In a
-    class that derives from `Actor` the handle offers exactly the marked methods, with their types.
+    `thread=True` runs a `def` method of an actor that has `async def` ones in a thread, so that it may block. A
+    method with `may_block=True` stays on the loop and is not reported when it blocks it. In a class that derives from
+    `Actor` the handle offers exactly the marked methods, with their types.
     """
 
     @overload

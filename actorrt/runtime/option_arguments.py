@@ -64,3 +64,4 @@ class MethodDecoratorArguments(MethodArguments, total=False):
     """What `@method(...)` takes."""
 
     thread: bool | None
+    may_block: bool | None

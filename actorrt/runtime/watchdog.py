@@ -16,6 +16,9 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from .actor_methods import may_block
+from .context import RunningCall
+from .instance import Instance
 from .loop_executor import LoopExecutor
 from .sync_executor import SyncExecutor
 
@@ -140,8 +143,10 @@ class Watchdog:
         if self._reported or frame is None:
             return
         self._reported = True
-        stack = _users_stack(frame)
         run = executor.running
+        if run is not None and _on_purpose(run):
+            return
+        stack = _users_stack(frame)
         if run is not None:
             title = "" if run.actor is None else f"{run.actor.title}."
             what = run.name if run.name.startswith(title) else f"{title}{run.name}"
@@ -153,6 +158,15 @@ class Watchdog:
             f"actorrt: the event loop has been blocked for {max(blocked_s, self._limit) * 1000:.0f} ms by {what}; "
             f"use await, or @method(thread=True) for code that blocks\n{stack}"
         )
+
+
+def _on_purpose(run: RunningCall) -> bool:
+    """True for what only its own actor waits for: the constructor of one that has a process to itself, or a method that
+    says so."""
+    actor: Instance | None = run.actor
+    if actor is None:
+        return False
+    return (actor.process and not actor.ready) or may_block(actor.cls, run.name)
 
 
 def _users_stack(frame: FrameType) -> str:
