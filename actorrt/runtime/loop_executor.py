@@ -62,6 +62,8 @@ class LoopExecutor(Executor):
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
         self._woken = False
         self._handing_over = False
+        # True while the class of an actor that has this process to itself is imported.
+        self.importing = False
         self._dirty: set[Link] = set()
         self._flush_due = False
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)

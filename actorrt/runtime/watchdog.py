@@ -144,7 +144,7 @@ class Watchdog:
             return
         self._reported = True
         run = executor.running
-        if run is not None and _on_purpose(run):
+        if executor.importing or (run is not None and _on_purpose(run)):
             return
         stack = _users_stack(frame)
         if run is not None:
