@@ -196,7 +196,10 @@ def pack_arguments(runtime: Runtime, what: str, args: tuple[Any, ...], kwargs: d
         entry = runtime.objects.put_segment(serialized)
         pins.append(entry)
         payload = b""
-        slots = [(ALL_ARGUMENTS, entry.data)]
+        if entry.done:
+            slots = [(ALL_ARGUMENTS, entry.data)]
+        else:
+            waiting.append((ALL_ARGUMENTS, entry))
     else:
         payload = codec.pack(serialized)
     packed = Arguments(payload)

@@ -30,7 +30,18 @@ DEFAULT_WINDOW: Final = 1000
 class Stream:
     """The items of one call that came and were not taken yet."""
 
-    __slots__ = ("__weakref__", "_call", "_error", "_taken", "_waiter", "came", "ended", "items", "window")
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_call",
+        "_error",
+        "_taken",
+        "_waiter",
+        "came",
+        "ended",
+        "items",
+        "window",
+    )
 
     def __init__(self, call: Call, window: int) -> None:
         self._call = call
@@ -39,6 +50,7 @@ class Stream:
         # How many items have come.
         self.came = 0
         self.ended = False
+        self._abandoned = False
         self._error: BaseException | bytes | None = None
         self._taken = 0
         self._waiter: Callable[[], None] | None = None
@@ -46,6 +58,8 @@ class Stream:
     def add(self, entry: Entry) -> None:
         self.came += 1
         self.items.append(entry)
+        if self._abandoned:
+            self.items.clear()
         self._wake()
 
     def end(self, error: BaseException | bytes | None) -> None:
@@ -121,6 +135,12 @@ class Stream:
             runtime = current.maybe_runtime()
             if runtime is not None and runtime is call.runtime:
                 runtime.release(partial(runtime.cancel_call, call, False, True))
+
+    def abandon(self) -> None:
+        """The same where nobody is left to take what came already: its memory is not to wait for a collection."""
+        self.drop()
+        self._abandoned = True
+        self.items.clear()
 
 
 class ObjectRefGenerator(Generic[T_co]):
@@ -245,4 +265,4 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):
-            self._stream.drop()
+            self._stream.abandon()

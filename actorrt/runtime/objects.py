@@ -93,13 +93,32 @@ class Objects:
         return entry
 
     def put_segment(self, serialized: Serialized) -> Entry:
-        """Lay a value into shared memory; from a user's thread."""
+        """Lay a value into shared memory; from any thread.
+
+        On the runtime's own thread, which must not wait, the entry is not done yet: the value must not be changed until
+        it is, and the entry is settled with what goes wrong.
+        """
         entry = self.new_entry()
-        size = self._runtime.segments.write(entry.owner, entry.seq, serialized)
-        value = Value(SEGMENT, b"", entry.owner, entry.seq, size)
+        value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
         entry.hold = [self._claim(value), *serialized.refs]
-        entry.settle(references.SEGMENT, value)
+        if threading.current_thread() is self._runtime.thread:
+            self._runtime.spawn_here(self._write_aside(entry, value, serialized))
+        else:
+            self._runtime.segments.write(entry.owner, entry.seq, serialized)
+            entry.settle(references.SEGMENT, value)
         return entry
+
+    async def _write_aside(self, entry: Entry, value: Value, serialized: Serialized) -> None:
+        write = self._runtime.segments.write
+        try:
+            await self._runtime.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
+        except asyncio.CancelledError:
+            entry.settle(references.ERROR, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
+            raise
+        except Exception as error:
+            entry.settle(references.ERROR, error)
+        else:
+            entry.settle(references.SEGMENT, value)
 
     def _claim(self, value: Value) -> Token:
         return Token(self._runtime, partial(self._runtime.segments.free, value.owner, value.seq))
