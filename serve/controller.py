@@ -43,6 +43,8 @@ MANY_CALLS: Final = 100_000
 UNHEALTHY_CHECKS: Final = 3
 # What ends by itself after a drain, `__del__` and an application's shutdown, may take this long.
 STOP_TIMEOUT_S: Final = 5.0
+# Who has not acted on news within this time is not waited for any longer.
+SLOWEST_LISTENER_S: Final = 2.0
 # A proxy that cannot be started again is tried so often, with so many seconds in between.
 PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 ROUTES: Final = ("routes",)
@@ -102,6 +104,8 @@ class Controller:
                 return "it was deleted"
             overview = record.overview(self._deployments)
             if overview.status is ApplicationStatus.RUNNING:
+                # Whoever asks next, by whatever router, gets what was deployed.
+                await self._known_to_all(app)
                 return ""
             if overview.status is ApplicationStatus.DEPLOY_FAILED:
                 return overview.message
@@ -118,6 +122,7 @@ class Controller:
                 deployment.spec = None
         self._publish_all()
         self._decide()
+        await self._known_to_all(app)
         while any(id.app == app and each.spec is None for id, each in self._deployments.items()):
             await self._settled.wait()
         if self._apps.get(app) is record:
@@ -142,6 +147,11 @@ class Controller:
     async def has_deployment(self, app: str, name: str) -> bool:
         record = self._deployments.get(DeploymentId(app, name))
         return record is not None and record.spec is not None
+
+    async def _known_to_all(self, app: str) -> None:
+        """Every router and proxy has acted on the last news of an application."""
+        topics = [self._topics[ROUTES], *(each.topic for id, each in self._deployments.items() if id.app == app)]
+        await asyncio.gather(*(topic.acted_on(topic.version, SLOWEST_LISTENER_S) for topic in topics))
 
     # Proxies.
 
@@ -364,13 +374,13 @@ class Controller:
         try:
             await handle.until_death.remote()
         except exceptions.ActorrtError as error:
-            self._happens(record, id, ReplicaEvent.DIED, str(getattr(error, "cause", error)))
+            self._happens(record, id, ReplicaEvent.DIED, _in_a_line(getattr(error, "cause", error)))
 
     async def _place(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
         try:
             await handle.where.remote()
         except exceptions.ActorrtError as error:
-            self._happens(record, id, ReplicaEvent.START_FAILED, str(error))
+            self._happens(record, id, ReplicaEvent.START_FAILED, _in_a_line(getattr(error, "cause", error)))
         else:
             self._happens(record, id, ReplicaEvent.PLACED)
 
@@ -382,7 +392,7 @@ class Controller:
         try:
             trouble: str = await replica.handle.start.remote(settings)
         except exceptions.ActorrtError as error:
-            trouble = f"its process ended while it was constructed: {getattr(error, 'cause', error)}"
+            trouble = f"its process ended while it was constructed: {_in_a_line(getattr(error, 'cause', error))}"
         event = ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY
         self._happens(record, replica.id, event, trouble)
 
@@ -447,6 +457,12 @@ class Controller:
         )
         replica.missing = missing_resources(asked, available, total) or "its process is being started"
         self._decide()
+
+
+def _in_a_line(error: object) -> str:
+    """What an error says, without the traceback that it may hold."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1].strip()}"
 
 
 def _resources(options: Mapping[str, Any]) -> dict[str, float]:
