@@ -387,7 +387,13 @@ class Controller:
     async def _construct(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
         spec = replica.spec
         settings = ReplicaSettings(
-            spec.id.app, spec.id.name, replica.id, spec.code, spec.config, spec.options.max_ongoing_requests
+            spec.id.app,
+            spec.id.name,
+            replica.id,
+            spec.code,
+            spec.config,
+            spec.options.max_ongoing_requests,
+            first_try=not record.history.failures,
         )
         try:
             trouble: str = await replica.handle.start.remote(settings)

@@ -73,7 +73,7 @@ class Proxy:
         except OSError as error:
             return "", f"cannot listen on {options.host} port {options.port}: {os.strerror(error.errno or 0) or error}"
         if options.access_log:
-            logging.getLogger("actorrt.serve.access").setLevel(logging.INFO)
+            _log_requests()
         config = uvicorn.Config(
             _websockets_only,
             http=functools.partial(ServeProtocol, front=self._front),  # type: ignore[arg-type]
@@ -147,6 +147,15 @@ class Proxy:
             text = f"no application has the path {path[:200]!r}; /-/routes lists their prefixes"
             plain = Plain(404, [TEXT], text.encode("utf-8", "replace"))
         request.respond(whole(plain, request.framing, b"x-request-id: %b\r\n" % request.request_id))
+
+
+def _log_requests() -> None:
+    """A line for each request on stderr, which reaches the driver as any output of a worker does."""
+    log = logging.getLogger("actorrt.serve.access")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import pickle
-import traceback
 from collections.abc import AsyncGenerator
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +26,7 @@ from .request_context import ReplicaContext, RequestContext, current_request, se
 from .request_head import REQUEST_ID
 from .thread_iteration import iterate_in_thread
 from .user_code import Kind, UserCode
+from .user_errors import in_a_line, with_frames
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -43,6 +43,7 @@ class ReplicaSettings(NamedTuple):
     code: bytes
     config: bytes
     max_ongoing: int
+    first_try: bool
 
 
 class _IncomingBody:
@@ -122,8 +123,11 @@ class Replica:
             await self._code.reconfigure(pickle.loads(settings.config))
             await self._code.check_health()
         except Exception as error:
-            logger.exception("replica %s of %s could not start", settings.replica, settings.deployment)
-            return _reason(error)
+            if settings.first_try:
+                # The next tries most likely end the same way.
+                told = with_frames(error).replace("Traceback (most recent call last):\n", "")
+                logger.error("%s of application %s could not start:\n%s", settings.deployment, settings.app, told)
+            return in_a_line(error)
         return ""
 
     async def reconfigure(self, config: bytes, max_ongoing: int) -> str:
@@ -131,8 +135,8 @@ class Replica:
         try:
             await self._code.reconfigure(pickle.loads(config))
         except Exception as error:
-            logger.exception("a new user_config was refused")
-            return _reason(error)
+            logger.error("a new user_config was refused:\n%s", with_frames(error))
+            return in_a_line(error)
         self._max_ongoing = max_ongoing
         self._note_change()
         return ""
@@ -142,7 +146,7 @@ class Replica:
         try:
             await self._code.check_health()
         except Exception as error:
-            return _reason(error)
+            return in_a_line(error)
         return ""
 
     async def drain(self) -> None:
@@ -306,11 +310,3 @@ class Replica:
     def _refuse_call(self) -> None:
         if refusal := self._refusal():
             raise ReplicaRefusedError(refusal)
-
-
-def _reason(error: BaseException) -> str:
-    """One line for the status; the traceback is in the log."""
-    last = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(last[-1].filename)}:{last[-1].lineno})" if last else ""
-    text = str(error).strip()
-    return f"{type(error).__name__}{': ' + text if text else ''}{where}"

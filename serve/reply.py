@@ -25,6 +25,7 @@ from .request_head import REQUEST_ID, method_and_path, scope_of
 from .responses import Plain, ResponseBytes, ResponseError, error_page, ok, whole
 from .thread_iteration import iterate_in_thread
 from .user_code import UserCode
+from .user_errors import with_frames
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -132,7 +133,7 @@ class Replier:
         if isinstance(error, BackPressureError):
             return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         request_id = head[REQUEST_ID].decode("latin-1")
-        logger.error("%s failed, request %s", method_and_path(head), request_id, exc_info=error)
+        logger.error("%s failed, request %s:\n%s", method_and_path(head), request_id, with_frames(error))
         if isinstance(error, DeploymentUnavailableError | ReplicaUnavailableError):
             return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         return error_page(500, "Internal Server Error", framing, each)
@@ -263,7 +264,7 @@ class _Sender:
     def error_page(self, error: Exception, page: Callable[[], bytes]) -> None:
         """It raised: that is an answer if none has begun, else the end of the stream."""
         if self._made.complete:
-            logger.error("failed after its response was complete", exc_info=error)
+            logger.error("failed after its response was complete:\n%s", with_frames(error))
         elif self.answer.done() or self.channel.abandoned:
             if not self.channel.abandoned:
                 page()

@@ -1,0 +1,37 @@
+"""Say what user code raised and where, without the frames of ours that lie above it."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from types import TracebackType
+from typing import Final
+
+# Both names under which the files of this package are found: the folder itself and the link to it.
+_OURS: Final = tuple({os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.path.realpath(__file__))})
+
+
+def in_a_line(error: BaseException) -> str:
+    """`ValueError: no such model (/app/models.py, line 12)`"""
+    frames = traceback.extract_tb(_from_user_code(error.__traceback__))
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    text = str(error).strip()
+    return f"{type(error).__name__}{': ' + text if text else ''}{where}"
+
+
+def with_frames(error: BaseException) -> str:
+    """The error with its causes, as Python prints it, from the first line of user code on."""
+    told = traceback.TracebackException(type(error), error, _from_user_code(error.__traceback__))
+    return "".join(told.format()).rstrip()
+
+
+def _from_user_code(trace: TracebackType | None) -> TracebackType | None:
+    found = trace
+    while found is not None and _is_ours(found.tb_frame.f_code.co_filename):
+        found = found.tb_next
+    return found if found is not None else trace
+
+
+def _is_ours(path: str) -> bool:
+    # What calls user code in a thread is the library's, and of no interest either.
+    return path.startswith(_OURS) or path.endswith(os.path.join("concurrent", "futures", "thread.py"))
