@@ -17,7 +17,7 @@ from actorrt.wire.messages import NOW, ActorAt, WhereIs
 from .actor_client import ActorClient
 from .calls import Call
 from .link import Link
-from .supervisor import ActorRecord
+from .supervisor import KILLED, ActorRecord
 
 if TYPE_CHECKING:
     from .actors import Actors
@@ -49,7 +49,7 @@ class ActorPlaces:
             while client.dead is None:
                 at = await self._ask_owner(client, WhereIs(client.actor, client.incarnation))
                 if at.cause:
-                    client.dead = at
+                    self._bury(client, at)
                     break
                 client.incarnation = at.incarnation
                 try:
@@ -88,11 +88,25 @@ class ActorPlaces:
         if client is None:
             return
         if record.state is State.DEAD:
-            client.dead = record.death()
+            self._bury(client, record.death())
         else:
             link = record.link
             client.link = None if link is None or link.closed else link
             client.incarnation = record.life.incarnation
+        self._actors.advance(client)
+
+    @staticmethod
+    def _bury(client: ActorClient, at: ActorAt) -> None:
+        client.dead = at
+        # Its worker may live on: no further call goes there.
+        client.link = None
+
+    def killed(self, client: ActorClient, no_restart: bool) -> None:
+        """Its owner has been told to kill it."""
+        if no_restart:
+            self._bury(client, ActorAt(b"", 0, KILLED, "running"))
+        else:
+            client.link = None
         self._actors.advance(client)
 
     # ---- losing
@@ -151,7 +165,7 @@ class ActorPlaces:
         seen = max(call.incarnation for call in calls)
         at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
         if at.cause:
-            client.dead = at
+            self._bury(client, at)
         for call in calls:
             if call.cancel_asked:
                 call.cancelled()

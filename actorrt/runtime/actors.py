@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,8 @@ class Actors:
         # One client for each actor, while a handle lives.
         self._known: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
         self._pinned: dict[bytes, ActorClient] = {}
-        # How many calls of a client wait for their arguments, outside of its backlog.
-        self._resolving: dict[ActorClient, int] = {}
+        # Calls that wait for their arguments outside of their client's backlog.
+        self._resolving: dict[ActorClient, set[Call]] = {}
         # The call in front of a backlog that keeps its order, while its arguments are waited for.
         self._held: dict[ActorClient, Call] = {}
 
@@ -142,7 +143,7 @@ class Actors:
             self._runtime.run_soon(partial(self.advance, client))
 
     def _check_pending(self, client: ActorClient) -> None:
-        pending = client.inflight + self._resolving.get(client, 0)
+        pending = client.inflight + len(self._resolving.get(client, ()))
         if client.backlog:
             pending += len(client.backlog)
         if pending >= client.traits.max_pending:
@@ -199,7 +200,7 @@ class Actors:
                 elif call.waiting is not None:
                     if not client.traits.ordered:
                         backlog.popleft()
-                        self._resolving[client] = self._resolving.get(client, 0) + 1
+                        self._resolving.setdefault(client, set()).add(call)
                     return call
                 elif client.inflight >= client.traits.window or link.closed:
                     return None
@@ -225,14 +226,17 @@ class Actors:
         self.advance(client)
 
     def _resolved(self, client: ActorClient, call: Call) -> None:
-        with self.lock:
-            left = self._resolving.get(client, 0) - 1
-            if left > 0:
-                self._resolving[client] = left
-            else:
-                self._resolving.pop(client, None)
+        self._resolves_no_more(client, call)
         if not call.done and fill_slots(call):
             self.again(client, call)
+
+    def _resolves_no_more(self, client: ActorClient, call: Call) -> None:
+        with self.lock:
+            calls = self._resolving.get(client)
+            if calls is not None:
+                calls.discard(call)
+                if not calls:
+                    del self._resolving[client]
 
     def _request_arguments(self, client: ActorClient) -> None:
         """Have fetched what the queued calls wait for, while it is found out where the actor is."""
@@ -253,6 +257,7 @@ class Actors:
         with self.lock:
             if client.backlog is not None and call in client.backlog:
                 client.backlog.remove(call)
+        self._resolves_no_more(client, call)
         if self._held.get(client) is call:
             del self._held[client]
         self.advance(client)
@@ -282,11 +287,24 @@ class Actors:
             backlog.insert(place, call)
 
     def _fail_backlog(self, client: ActorClient) -> None:
+        for call in self._take_backlog(client):
+            call.fail(client.death(may_have_run=call in self.places.repeated))
+
+    def _take_backlog(self, client: ActorClient) -> Iterable[Call]:
         with self.lock:
             backlog, client.backlog = client.backlog, None
         self._held.pop(client, None)
-        for call in backlog or ():
-            call.fail(client.death(may_have_run=call in self.places.repeated))
+        return backlog or ()
+
+    def close(self, error: exceptions.ActorrtError) -> None:
+        """The runtime ends: what has not come back by now fails with `error`."""
+        with self.lock:
+            clients = list(self._known.values())
+            left = [call for calls in self._resolving.values() for call in calls]
+        for client in clients:
+            left += self._take_backlog(client)
+        for call in left:
+            call.fail(error)
 
 
 __all__ = ["ActorClient", "Actors", "Traits"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     from .runtime import Runtime
+
+FORKED: Final = "this process was forked from one that uses actorrt: call actorrt.init() in it first"
 
 _runtime: Runtime | None = None
 _start: Callable[[], Runtime] | None = None
@@ -38,8 +40,15 @@ def on_first_use(start: Callable[[], Runtime] | None) -> None:
 
 
 def _forget() -> None:
-    # Refs that a fork inherits are inert: their links and thread exist in the parent only.
-    set_runtime(None)
+    # What a fork inherits is inert: its links and thread exist in the parent only.
+    if _runtime is not None:
+        _runtime.forked()
+        set_runtime(None)
+        on_first_use(_refuse)
+
+
+def _refuse() -> NoReturn:
+    raise RuntimeError(FORKED)
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -85,9 +85,12 @@ class EagerRunner:
 class _Parked:
     """A task that waits to be given a coroutine that has run its first step already."""
 
-    __slots__ = ("_adopted", "_wake", "task")
+    __slots__ = ("_adopted", "_begun", "_loop", "_rescuer", "_wake", "task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._begun = False
+        self._rescuer: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] = loop.create_future()
         self._adopted: tuple[Context, Work, Any] | None = None
         self.task = loop.create_task(self._run())
@@ -99,20 +102,30 @@ class _Parked:
 
     def adopt(self, context: Context, work: Work, waits_for: Any) -> None:
         self._adopted = (context, work, waits_for)
+        if not self._begun:
+            self.task.add_done_callback(self._rescue)
         if not self._wake.done():
             self._wake.set_result(None)
 
+    def _rescue(self, _: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its own first step never takes it: another call of the same batch may do that.
+        if not self._begun and self._adopted is not None:
+            self._rescuer = self._loop.create_task(self._finish(asyncio.CancelledError()))
+
+    async def _finish(self, error: BaseException | None) -> None:
+        assert self._adopted is not None
+        await _Rest(*self._adopted, error)
+
     async def _run(self) -> None:
-        # A task that is cancelled before its own first step never gets here: `start` sees to what it has adopted.
+        self._begun = True
         try:
             await self._wake
         except asyncio.CancelledError as error:
             if self._adopted is None:
                 raise
-            await _Rest(*self._adopted, error)
+            await self._finish(error)
             return
-        assert self._adopted is not None
-        await _Rest(*self._adopted, None)
+        await self._finish(None)
 
 
 class _Rest:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 from actorrt.wire.messages import UNLIMITED, Credit
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
+Waiter = Callable[["Stream"], object]
 # How far a producer may be ahead where the caller did not say.
 DEFAULT_WINDOW: Final = 1000
 
@@ -30,18 +32,7 @@ DEFAULT_WINDOW: Final = 1000
 class Stream:
     """The items of one call that came and were not taken yet."""
 
-    __slots__ = (
-        "__weakref__",
-        "_abandoned",
-        "_call",
-        "_error",
-        "_taken",
-        "_waiter",
-        "came",
-        "ended",
-        "items",
-        "window",
-    )
+    __slots__ = ("__weakref__", "_abandoned", "_call", "_taken", "_waiters", "came", "ended", "items", "window")
 
     def __init__(self, call: Call, window: int) -> None:
         self._call = call
@@ -51,9 +42,9 @@ class Stream:
         self.came = 0
         self.ended = False
         self._abandoned = False
-        self._error: BaseException | bytes | None = None
         self._taken = 0
-        self._waiter: Callable[[], None] | None = None
+        # A deque, since one thread adds to it while another takes from it.
+        self._waiters: deque[Waiter] = deque()
 
     def add(self, entry: Entry) -> None:
         self.came += 1
@@ -74,32 +65,33 @@ class Stream:
         self._wake()
 
     def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter()
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.items) or self.ended
-
-    def on_ready(self, waiter: Callable[[], None]) -> bool:
-        """Have `waiter` called once there is an item or the end; False if there is already."""
-        self._waiter = waiter
-        if self.ready and self._waiter is waiter:
-            self._waiter = None
-            return False
-        return True
+        waiters = self._waiters
+        while waiters:
+            try:
+                waiter = waiters.popleft()
+            except IndexError:
+                return
+            waiter(self)
 
     @property
     def done(self) -> bool:
-        """True if the next item can be taken without waiting; with the next two, what `wait` needs."""
-        return self.ready
+        """True if the next item, or the end, can be taken without waiting."""
+        return bool(self.items) or self.ended
 
-    def add_waiter(self, waiter: Callable[[Stream], None]) -> bool:
-        return self.on_ready(partial(waiter, self))
+    def add_waiter(self, waiter: Waiter) -> bool:
+        """Have `waiter(stream)` called once there is an item or the end; False if there is already.
 
-    def remove_waiter(self, waiter: Callable[[Stream], None]) -> None:
-        self._waiter = None
+        Several may wait: each looks again, since another may have taken what came.
+        """
+        self._waiters.append(waiter)
+        if self.done:
+            self.remove_waiter(waiter)
+            return False
+        return True
+
+    def remove_waiter(self, waiter: Waiter) -> None:
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
 
     def took(self, count: int) -> None:
         """Give credits back, in batches of half a window."""
@@ -121,6 +113,8 @@ class Stream:
         """The consumer waits for the end: the producer need not wait for the consumer any more."""
         if self.window != UNLIMITED and not self.ended:
             self.window = UNLIMITED
+            # It may not have been sent yet, or may be sent again.
+            self._call.message.credits = UNLIMITED  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
             self._grant(UNLIMITED)
 
     def _grant(self, count: int) -> None:
@@ -168,14 +162,21 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def _next_sync(self, timeout: float | None) -> ObjectRef[T_co]:
         stream = self._stream
-        if not stream.ready:
-            gate = Gate(1)
-            if stream.on_ready(lambda: gate.arrive(self._call.entry)):
-                current.runtime().wait_blocked(gate, timeout, "the next item")
-        ref = self._pop()
-        if ref is None:
-            raise StopIteration
-        return ref
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if not stream.done:
+                gate = Gate(1)
+                left = None if until is None else max(0.0, until - time.monotonic())
+                try:
+                    if stream.add_waiter(gate.arrive):
+                        current.runtime().wait_blocked(gate, left, "the next item")
+                finally:
+                    stream.remove_waiter(gate.arrive)
+            ref = self._pop()
+            if ref is not None:
+                return ref
+            if self.is_finished():
+                raise StopIteration
 
     def _pop(self) -> ObjectRef[T_co] | None:
         try:
@@ -189,26 +190,35 @@ class ObjectRefGenerator(Generic[T_co]):
         return self
 
     async def __anext__(self) -> ObjectRef[T_co]:
-        await self._ready()
-        ref = self._pop()
-        if ref is None:
-            raise StopAsyncIteration
-        return ref
+        while True:
+            if not self._stream.done:
+                await self._ready()
+            ref = self._pop()
+            if ref is not None:
+                return ref
+            if self.is_finished():
+                raise StopAsyncIteration
 
     async def _ready(self) -> None:
+        """Wait until there is an item, or the end."""
         stream = self._stream
-        if not stream.ready:
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[None] = loop.create_future()
-            bridge = bridge_to(loop)
-            if stream.on_ready(lambda: bridge.complete(future)):
-                current.runtime().flush()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiter: Waiter = partial(bridge_to(loop).complete, future)
+        if stream.add_waiter(waiter):
+            current.runtime().flush()
+            try:
                 await future
+            except asyncio.CancelledError:
+                stream.remove_waiter(waiter)
+                raise
 
     async def next_values(self) -> list[T_co]:
         """All values that are there, at least one; `[]` at the end. Raises the producer's error in its turn."""
-        await self._ready()
-        items = self._stream.items
+        stream = self._stream
+        while not stream.items and not stream.ended:
+            await self._ready()
+        items = stream.items
         values: list[T_co] = []
         while items:
             entry = items[0]
@@ -220,7 +230,7 @@ class ObjectRefGenerator(Generic[T_co]):
             else:
                 values.append(entry.load())
         if values:
-            self._stream.took(len(values))
+            stream.took(len(values))
         return values
 
     async def values(self) -> AsyncIterator[T_co]:
@@ -253,11 +263,14 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def next_ready(self) -> bool:
         """True if the next item, or the end, can be taken without waiting."""
-        return self._stream.ready
+        return self._stream.done
 
     def is_finished(self) -> bool:
         """True if the producer has ended and every item was taken."""
         return self._stream.ended and not self._stream.items
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a generator cannot be sent to another process: send the refs that it gives")
 
     def close(self) -> None:
         """End the producer; what it has already sent can still be taken."""

@@ -315,6 +315,12 @@ class Link:
         """End it without a word: the peer is known to be dead, though something else may hold its socket open."""
         self._lost()
 
+    def abandon(self) -> None:
+        """Close the sockets that a fork has inherited; the link itself is its parent's."""
+        self.closed = True
+        let_go(self._transport.get_extra_info("socket").fileno())
+        self._out.close()
+
     def _lost(self) -> None:
         if self.closed:
             return
@@ -334,6 +340,13 @@ class Link:
             task.cancel()
         self._receiver.link_lost(self)
         self.gone.set()
+
+
+def let_go(fd: int) -> None:
+    """Have a descriptor that a fork has inherited lead nowhere; whoever has its number may still close it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 def _rebuild_error(refusal: Refusal) -> Exception:

@@ -126,6 +126,12 @@ class Peers:
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
 
+    def abandon(self) -> None:
+        """Let go of all sockets in a fork of this process, so that its end can be seen by its peers."""
+        for link in self.links.values():
+            link.abandon()
+        self._acceptor.abandon()
+
     async def close(self) -> None:
         """Close every link with a goodbye, and stop listening."""
         for task in list(self._dialling.values()):

@@ -10,8 +10,8 @@ import asyncio
 import concurrent.futures
 import contextlib
 import copy
+import logging
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
@@ -26,6 +26,8 @@ from . import current
 
 if TYPE_CHECKING:
     from .runtime import Runtime
+
+logger = logging.getLogger("actorrt")
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -162,6 +164,9 @@ class LoopBridge:
             except RuntimeError:
                 # The loop is closed: what is due is done here.
                 self._run()
+        elif self._loop.is_closed():
+            # It was closed before it came to what was due.
+            self._run()
 
     def complete(self, future: asyncio.Future[None], _: object = None) -> None:
         self.call(partial(_complete, future))
@@ -170,7 +175,19 @@ class LoopBridge:
         self._woken = False
         due = self._due
         while due:
-            due.popleft()()
+            try:
+                callback = due.popleft()
+            except IndexError:
+                return
+            _call_safely(callback)
+
+
+def _call_safely(callback: Callable[[], object]) -> None:
+    """Call what a user wrote where an error of his must not keep others from being told."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("a callback of a ref raised an error")
 
 
 def _complete(future: asyncio.Future[None]) -> None:
@@ -179,12 +196,16 @@ def _complete(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopBridge] = weakref.WeakKeyDictionary()
+_bridges: dict[asyncio.AbstractEventLoop, LoopBridge] = {}
 
 
 def bridge_to(loop: asyncio.AbstractEventLoop) -> LoopBridge:
     bridge = _bridges.get(loop)
     if bridge is None:
+        # A program may use one loop after the other.
+        for other in list(_bridges):
+            if other.is_closed():
+                _bridges.pop(other, None)
         bridge = _bridges.setdefault(loop, LoopBridge(loop))
     return bridge
 
@@ -278,9 +299,13 @@ class ObjectRef(Generic[T_co]):
 
         async def fill() -> None:
             try:
-                result.set_result(await self)
+                value = await self
             except BaseException as error:
-                result.set_exception(error)
+                if result.set_running_or_notify_cancel():
+                    result.set_exception(error)
+            else:
+                if result.set_running_or_notify_cancel():
+                    result.set_result(value)
 
         runtime.spawn(fill())
         return result
@@ -330,7 +355,7 @@ def callback_waiter(run: Callable[[], object], loop: asyncio.AbstractEventLoop |
 
 def _ignoring(run: Callable[[], object]) -> Waiter:
     def waiter(_: Entry) -> None:
-        run()
+        _call_safely(run)
 
     return waiter
 
@@ -346,6 +371,7 @@ async def _until_local(entry: Entry) -> None:
     if entry.state == REMOTE:
         runtime.request(entry)
     if entry.state == PENDING:
+        runtime.check_mine(entry)
         future: asyncio.Future[None] = loop.create_future()
         waiter: Waiter = partial(bridge_to(loop).complete, future)
         if entry.add_waiter(waiter):

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import uvloop
 
@@ -37,7 +37,7 @@ from actorrt.wire.messages import (
     WorkerList,
 )
 
-from . import references
+from . import current, references
 from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
 from .actors import Actors
@@ -64,6 +64,7 @@ logger = logging.getLogger("actorrt")
 
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
 SELF_WAIT_CHECK_S: Final = 0.1
+CLOSING_TURNS: Final = 20
 
 # Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
 _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
@@ -209,7 +210,18 @@ class Runtime:
         self.segments.close()
 
     async def _close(self) -> None:
+        under_way = [call for link in self.peers.links.values() for call in link.inflight.values()]
         await self.peers.close()
+        # Whoever waits in another thread or on another loop is told. What waits for such a value fails in a later turn.
+        error = exceptions.ActorrtError("actorrt was shut down")
+        for call in under_way:
+            if isinstance(call, Call):
+                call.fail(error)
+        for _ in range(CLOSING_TURNS):
+            self.tasks.close(error)
+            self.shared_tasks.close(error)
+            self.actors.close(error)
+            await asyncio.sleep(0)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -218,6 +230,18 @@ class Runtime:
         # aiohttp closes its connections in the next turns.
         for _ in range(3):
             await asyncio.sleep(0)
+
+    def forked(self) -> None:
+        """This process is a fork of the one that the runtime lives in: what it has inherited does nothing here."""
+        self.closing = True
+        vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
+        self.peers.abandon()
+
+    def check_mine(self, entry: Entry) -> None:
+        """Raise RuntimeError if a value that is waited for can never come here."""
+        call: Call | None = entry.call
+        if call is not None and call.runtime is not self:
+            raise RuntimeError(f"{call.name} was called before actorrt was shut down, or this process forked")
 
     # ---- flushing
 
@@ -474,6 +498,7 @@ class Runtime:
             if entry.state <= references.PENDING:
                 if entry.state == references.REMOTE:
                     self.objects.request(entry)
+                self.check_mine(entry)
                 pending.append(entry)
         if not pending:
             return
@@ -600,6 +625,7 @@ class Runtime:
         with contextlib.suppress(exceptions.LinkError):
             owner = await self.peers.link_to(client.actor[:8])
             await owner.ask(KillActor(client.actor, no_restart))
+            self.actors.places.killed(client, no_restart)
 
     # ---- cancelling
 
@@ -644,6 +670,10 @@ class Runtime:
 
 def _no() -> bool:
     return False
+
+
+def _inert(*_: object) -> NoReturn:
+    raise RuntimeError(current.FORKED)
 
 
 def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...

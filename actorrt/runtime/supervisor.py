@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.lifecycle import Action, Event, Lifecycle, State, TransitionError
@@ -53,6 +53,7 @@ class Host(Protocol):
     def next_seq(self) -> int: ...
 
 
+KILLED: Final = "it was killed by actorrt.kill"
 _NOTHING = StartActor(0, b"", b"", b"")
 
 
@@ -367,12 +368,12 @@ class Supervisor:
             return
         link = record.link
         if no_restart:
-            self.apply(record, Event.ENDED, "it was killed by actorrt.kill", "running")
+            self.apply(record, Event.ENDED, KILLED, "running")
         else:
-            self.apply(record, Event.KILLED, "it was killed by actorrt.kill, with restart", "running")
+            self.apply(record, Event.KILLED, KILLED, "running")
             if record.spec is not None and record.spec.shared and link is not None:
                 # Its worker lives on, so that nobody else will say that it is lost.
-                self.apply(record, Event.LOST, "it was killed by actorrt.kill", "running")
+                self.apply(record, Event.LOST, KILLED, "running")
 
     # ---- who still wants it
 

@@ -41,7 +41,9 @@ class TaskGroup:
 
     def start(self, ref: ObjectRef[T]) -> ObjectRef[T]:
         """Add a call to the group, and give its ref back. Raises RuntimeError once the group is being left."""
-        if not self._open or self._changed is None:
+        if not isinstance(ref, ObjectRef):  # pyright: ignore[reportUnnecessaryIsInstance]  users may not check types
+            raise TypeError(f"start() takes the ref of a call, not {type(ref).__name__}")
+        if not self._open or self._failed:
             current.runtime().cancel(entry_of(ref), False, True)
             raise RuntimeError("the TaskGroup is not open: the call was cancelled")
         self._children.append(ref)
@@ -71,10 +73,10 @@ class TaskGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._open = False
-        task = self._task
-        assert task is not None
+        assert self._task is not None
         cancelled = isinstance(error, asyncio.CancelledError)
-        if self._aborted_body and cancelled and task.uncancel() == 0:
+        # The body was cancelled by the group itself, and by nobody else.
+        if self._aborted_body and self._task.uncancel() == 0 and cancelled:
             error, cancelled = None, False
         if error is not None:
             self._cancel_children()

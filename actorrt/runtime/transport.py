@@ -18,7 +18,7 @@ import aiohttp
 from actorrt.exceptions import LinkError
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
-from .link import Link, Receiver
+from .link import Link, Receiver, let_go
 
 HELLO_TIMEOUT_S: Final = 10.0
 _HELLO_LIMIT: Final = 4096
@@ -161,6 +161,13 @@ class Acceptor:
         self._opened(link)
         await link.gone.wait()
         return response
+
+    def abandon(self) -> None:
+        """Close the socket that a fork has inherited, and nothing that belongs to its parent."""
+        if self._runner is not None:
+            for site in self._runner.sites:
+                for listening in site._server.sockets:
+                    let_go(listening.fileno())
 
     async def close(self) -> None:
         if self._runner is not None:
