@@ -93,7 +93,7 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
     """
     if isinstance(ref, ObjectRefGenerator):
         entry = entry_of(ref.end)
-    elif isinstance(ref, ObjectRef):
+    elif type(ref) is ObjectRef:
         entry = entry_of(ref)
     else:
         raise TypeError(f"cancel() takes a ref or a generator, not {type(ref).__name__}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
 from actorrt.wire import codec
@@ -176,15 +176,15 @@ def pack_arguments(runtime: Runtime, what: str, args: tuple[Any, ...], kwargs: d
     pins: list[Any] = []
     plain: list[Any] = list(args)
     for index, value in enumerate(args):
-        if isinstance(value, ObjectRef):
-            waiting.append((index, _entry_of(value)))
+        if type(value) is ObjectRef:
+            waiting.append((index, _entry_of(cast(ObjectRef[Any], value))))
             plain[index] = None
     named = kwargs
     if kwargs:
         named = dict(kwargs)
         for key, value in kwargs.items():
-            if isinstance(value, ObjectRef):
-                waiting.append((key, _entry_of(value)))
+            if type(value) is ObjectRef:
+                waiting.append((key, _entry_of(cast(ObjectRef[Any], value))))
                 named[key] = None
     try:
         serialized = codec.serialize([tuple(plain), named] if named else tuple(plain))
@@ -216,10 +216,13 @@ def _entry_of(ref: ObjectRef[Any]) -> Entry:
 
 def unpack_arguments(payload: bytes | memoryview) -> tuple[list[Any], dict[str, Any]]:
     """The callee's side of `pack_arguments`, before the slots are filled in."""
-    value = codec.deserialize(payload)
-    if type(value) is list:
-        return list(value[0]), value[1]
-    return list(value), {}
+    args, kwargs = split_arguments(codec.deserialize(payload))
+    return list(args), kwargs or {}
+
+
+def split_arguments(value: Any) -> tuple[Sequence[Any], dict[str, Any] | None]:
+    """What was pickled for a call: a tuple of arguments, or a list of that tuple and the keyword arguments."""
+    return (value[0], value[1]) if type(value) is list else (value, None)  # pyright: ignore[reportUnknownVariableType]
 
 
 def value_of(entry: Entry) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any, Final, cast
 
 from actorrt.exceptions import NotSerializableError
@@ -57,9 +58,8 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for index, member in enumerate(cast(list[Any], value)):
             yield f"[{index}]", member
-    elif callable(value) and getattr(value, "__closure__", None):
-        names = value.__code__.co_freevars
-        for name, cell in zip(names, value.__closure__, strict=False):
+    elif isinstance(value, FunctionType) and value.__closure__:
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__, strict=False):
             yield f".<closure {name}>", cell.cell_contents
     else:
         for name, member in getattr(value, "__dict__", {}).items():

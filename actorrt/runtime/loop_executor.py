@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import uvloop
 
@@ -233,6 +233,8 @@ class LoopExecutor(Executor):
         owners: list[bytes] = []
         args: Any
         kwargs: Any
+        args: Any
+        kwargs: Any
         result: Any
         outcome: AnyMessage
         try:
@@ -240,11 +242,10 @@ class LoopExecutor(Executor):
                 raise ActorGone
             if call.slots is None:
                 with self.noting_borrows(owners) if len(call.args) > _MAYBE_REFS else _NOTHING:
-                    value = codec.deserialize(call.args)
-                if type(value) is list:
-                    args, kwargs = value
-                else:
-                    args, kwargs = value, _NO_KWARGS
+                    args = codec.deserialize(call.args)
+                kwargs = _NO_KWARGS
+                if type(args) is list:
+                    args, kwargs = cast(list[Any], args)
             else:
                 segments = self.segment_entries(call)
                 for entry in segments:
@@ -257,7 +258,7 @@ class LoopExecutor(Executor):
             else:
                 result = method(*args, **kwargs)
                 if type(result) is CoroutineType or inspect.isawaitable(result):
-                    result = await result
+                    result = await cast(Awaitable[Any], result)
                 if call.credits:
                     outcome = await self._stream(run, result)
                 elif call.returns == 1 and (data := codec.dumps_atom(result)) is not None:

@@ -98,9 +98,7 @@ class Dialler:
         connection = response.connection
         if connection is None or connection.transport is None or connection.protocol is None:
             raise LinkError("the peer closed the link while it opened")
-        link = Link(
-            loop, self._receiver, theirs, connection.transport, (session, response, done)
-        )
+        link = Link(loop, self._receiver, theirs, connection.transport, (session, response, done))
         connection.protocol.set_parser(link, response.content)
         link.greet()
         loop.create_task(_close_session_after(link, session, response, done))

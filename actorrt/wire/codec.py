@@ -17,6 +17,7 @@ from .container import CONTAINER_MAGIC, Plan, pack_into, parse, plan
 
 ATOMS: Final = frozenset({int, str, float, bytes, bool, type(None), complex})
 _PROTOCOL: Final = 5
+_CloudPickler: Final[Any] = cloudpickle.Pickler
 SURELY_SMALL: Final = 16 * 1024
 
 _noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
@@ -78,7 +79,7 @@ def serialize(value: Any) -> Serialized:
             refs.clear()
             buffers.clear()
             with io.BytesIO() as file:
-                cloudpickle.Pickler(file, _PROTOCOL, buffer_callback=buffers.append).dump(value)
+                _CloudPickler(file, _PROTOCOL, buffer_callback=buffers.append).dump(value)
                 data = file.getvalue()
         return Serialized(data, [b.raw() for b in buffers], refs)
     finally:
@@ -104,8 +105,7 @@ def deserialize(payload: bytes | memoryview) -> Any:
 
 def dumps_atom(value: Any) -> bytes | None:
     """A value of a plain type, pickled, where it is surely small; else None: the fast way for most results."""
-    kind = type(value)
-    if kind not in ATOMS or ((kind is str or kind is bytes) and len(value) > SURELY_SMALL):
+    if type(value) not in ATOMS or (isinstance(value, str | bytes) and len(value) > SURELY_SMALL):
         return None
     return pickle.dumps(value, _PROTOCOL)
 
