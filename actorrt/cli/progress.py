@@ -1,4 +1,4 @@
-"""Say on stderr what the command is doing: a spinner on a terminal, a line for each finished step elsewhere."""
+"""Show on a terminal what the command is doing, with a spinner; elsewhere nothing."""
 
 from __future__ import annotations
 
@@ -32,13 +32,6 @@ class Progress:
         """What it is doing now."""
         if self._status is not None:
             self._status.update(text)
-
-    def line(self, text: str) -> None:
-        """Something that is done and stays readable."""
-        if self._status is not None:
-            self._status.console.print(text, markup=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._status is not None:

@@ -87,14 +87,20 @@ def serve(
                 _run(app, name, route_prefix)
             _wait_until_healthy(url)
             stop.now_serving()
-            progress.line(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
+        _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
-        print("stopping: running requests may end, new ones are refused", file=sys.stderr, flush=True)
+        _say("stopping: running requests may end, new ones are refused")
         actorrt.serve.shutdown()
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    except actorrt.exceptions.ActorrtError as error:
+        raise CommandError(str(error)) from None
     finally:
         actorrt.shutdown()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _start(host: str, port: int, access_log: bool, pointless: threading.Event) -> str:
@@ -113,8 +119,6 @@ def _run(app: actorrt.serve.Application[Any], name: str, route_prefix: str) -> N
         actorrt.serve.run(app, name=name, route_prefix=route_prefix)
     except (TypeError, ValueError) as error:
         raise CommandError(str(error), WRONG_USE) from None
-    except actorrt.exceptions.ActorrtError as error:
-        raise CommandError(str(error)) from None
 
 
 def _wait_until_healthy(url: str) -> None:

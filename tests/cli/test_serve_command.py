@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from actorrt.runtime.process import children_of
+
 HELLO = """
 from actorrt import serve
 
@@ -184,6 +186,15 @@ def test_nothing_outlives_a_killed_command(start_server: Any) -> None:
     assert httpx.get(server.url).text == "hello"
     server.process.kill()
     assert server.wait() == -signal.SIGKILL
+
+
+def test_it_says_so_when_its_node_is_killed(start_server: Any) -> None:
+    server = start_server("hello:app")
+    (node,) = children_of(server.process.pid)
+    os.kill(node, signal.SIGKILL)
+    assert server.wait() == 1
+    assert "actorrt: the node has ended" in server.said[-1]
+    assert "Traceback" not in "".join(server.said)
 
 
 def test_a_terminal_is_shown_progress(tmp_path: Path) -> None:
