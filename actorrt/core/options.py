@@ -150,7 +150,7 @@ def parse_actor_options(
 def parse_method_options(
     given: Mapping[str, Any], base: MethodOptions | None = None, *, decorating: bool = False
 ) -> MethodOptions:
-    """`base` with what was given. `thread` and `may_block` belong to the method itself and are taken only while `decorating`."""
+    """`base` with what was given. `thread` and `may_block` belong to the method itself: only while `decorating`."""
     return replace(base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating))
 
 

@@ -284,7 +284,7 @@ def when_resolved(call: Call, go: Callable[[Call], None], later: Callable[[Calla
 
 
 def fill_slots(call: Call) -> bool:
-    """Put the values that were waited for into the message. False: one was an error, and the call has failed with it."""
+    """Put the values that were waited for into the message. False: one was an error, and the call failed with it."""
     waiting, call.waiting = call.waiting, None
     if waiting:
         slots: Slots = list(call.message.slots or ())
