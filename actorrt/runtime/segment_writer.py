@@ -245,6 +245,11 @@ class SegmentWriter:
         for segment in gone:
             _close(segment)
 
+    @property
+    def may_come_back(self) -> bool:
+        """True if it holds segments that are not in the pool."""
+        return len(self._held) > len(self._pool)
+
     def statistics(self) -> dict[str, int]:
         """Segments and bytes that are held, and how many of these are free to be filled."""
         with self._lock:

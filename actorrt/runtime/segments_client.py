@@ -12,7 +12,7 @@ import resource
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
 from actorrt.wire.codec import Serialized
@@ -21,6 +21,7 @@ from actorrt.wire.messages import (
     FreeSegment,
     LetGo,
     OpenSegment,
+    Ping,
     Reserve,
     Seal,
     Unreserve,
@@ -34,6 +35,10 @@ from .segments import Location, SegmentGoneError, SegmentReader
 if TYPE_CHECKING:
     from .runtime import Runtime
     from .segment_writer import Sealed, SegmentWriter
+
+
+# From here on it takes milliseconds to make a new segment.
+WORTH_A_QUESTION: Final = 8 << 20
 
 
 class _Write:
@@ -91,6 +96,10 @@ class SegmentsClient:
     def _write(self, writer: SegmentWriter, work: _Write, serialized: Serialized) -> None:
         runtime = self._runtime
         segment = writer.take(serialized.nbytes)
+        if segment is None and serialized.nbytes >= WORTH_A_QUESTION and writer.may_come_back:
+            # What was dropped a moment ago is on its way back, and comes before the answer.
+            runtime.call_sync(runtime.node.ask(Ping()))
+            segment = writer.take(serialized.nbytes)
         if segment is None:
             runtime.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
             segment = writer.create(serialized.nbytes)

@@ -199,6 +199,15 @@ def test_memory_that_was_given_back_is_filled_again() -> None:
     assert store()["segments"] <= segments + 1
 
 
+def test_a_put_goes_where_what_was_just_dropped_has_been() -> None:
+    large = np.zeros(2 << 20)
+    actorrt.put(large)
+    segments = wait_for(lambda facts: facts["bytes"] == 0)["segments"]
+    for _ in range(10):
+        actorrt.put(large)
+    assert store()["segments"] <= segments
+
+
 def test_many_threads_put_at_once() -> None:
     refs: list[Any] = []
 
