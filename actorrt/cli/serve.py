@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -67,25 +67,11 @@ def serve(
     if not route_prefix.startswith("/"):
         raise CommandError(f"--route-prefix {route_prefix}: it must start with a /", WRONG_USE)
     _check_port(host, port)
+    options = actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log)
     stop = _StopSignals()
     try:
         with Progress() as progress:
-            progress.step("starting the node and the proxy")
-            # Other processes load and fork, while this one imports the user's module.
-            with ThreadPoolExecutor(1) as beside:
-                pointless = threading.Event()
-                started = beside.submit(_start, host, port, access_log, pointless)
-                try:
-                    progress.step(f"importing {module}")
-                    app = targets.load(target)
-                except BaseException:
-                    pointless.set()
-                    raise
-                url = started.result()
-            progress.step(f"starting the deployments of {target}")
-            with Watch(progress, name):
-                _run(app, name, route_prefix)
-            _wait_until_healthy(url)
+            url = _bring_up(progress, target, module, options, name, route_prefix)
             stop.now_serving()
         _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
@@ -99,26 +85,46 @@ def serve(
         actorrt.shutdown()
 
 
+def _bring_up(
+    progress: Progress, target: str, module: str, options: actorrt.serve.HTTPOptions, name: str, route_prefix: str
+) -> str:
+    """The URL of the proxy, once it answers for the application."""
+    progress.step("starting the node and the proxy")
+    # Other processes load and fork, while this one imports the user's module.
+    with ThreadPoolExecutor(1) as beside:
+        pointless = threading.Event()
+        started = beside.submit(_start, options, pointless)
+        try:
+            progress.step(f"importing {module}")
+            app = targets.load(target)
+            deploy = actorrt.serve.run  # this loads it, while the node starts
+        except BaseException:
+            pointless.set()
+            raise
+        url = started.result()
+    progress.step(f"starting the deployments of {target}")
+    with Watch(progress, name):
+        try:
+            deploy(app, name=name, route_prefix=route_prefix)
+        except (TypeError, ValueError) as error:
+            raise CommandError(str(error), WRONG_USE) from None
+    _wait_until_healthy(url)
+    return url
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _start(host: str, port: int, access_log: bool, pointless: threading.Event) -> str:
+def _start(options: actorrt.serve.HTTPOptions, pointless: threading.Event) -> str:
     """Start a node, and a proxy on it unless there is nothing to serve. The URL that the proxy listens on."""
     try:
         actorrt.init()
         if pointless.is_set():
             return ""
-        return actorrt.serve.start(actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log))
+        return actorrt.serve.start(options)
     except (OSError, RuntimeError) as error:
         raise CommandError(str(error)) from None
-
-
-def _run(app: actorrt.serve.Application[Any], name: str, route_prefix: str) -> None:
-    try:
-        actorrt.serve.run(app, name=name, route_prefix=route_prefix)
-    except (TypeError, ValueError) as error:
-        raise CommandError(str(error), WRONG_USE) from None
 
 
 def _wait_until_healthy(url: str) -> None:
