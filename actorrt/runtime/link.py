@@ -243,10 +243,10 @@ class Link:
     def _dialogue(self, message: AnyMessage) -> None:
         if isinstance(message, Answer):
             future = self._asks.pop(message.rid, None)
-            if future is None:
+            if future is None or future.done():
                 # The asker was cancelled meanwhile; what it was granted has to be given back.
                 self._receiver.unwanted(self, message.body)
-            elif not future.done():
+            else:
                 future.set_result(message.body)
         elif isinstance(message, Refusal):
             future = self._asks.pop(message.rid, None)

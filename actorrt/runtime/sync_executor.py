@@ -245,7 +245,7 @@ class SyncExecutor(Executor):
         token = running_call.set(run)
         main = threading.current_thread() is threading.main_thread()
         if main:
-            self._interrupts.current = run
+            self._interrupts.begin(run)
         try:
             if run.cancelled:
                 raise KeyboardInterrupt
@@ -261,7 +261,7 @@ class SyncExecutor(Executor):
             outcome = self.outcomes.failure(run, error)
         finally:
             if main:
-                self._interrupts.current = None
+                self._interrupts.end()
             running_call.reset(token)
         if owners and (foreign := self.foreign(run.link, owners)):
             self.runtime.call_sync(self.runtime.objects.confirm(foreign))
