@@ -233,8 +233,6 @@ class LoopExecutor(Executor):
         owners: list[bytes] = []
         args: Any
         kwargs: Any
-        args: Any
-        kwargs: Any
         result: Any
         outcome: AnyMessage
         try:
