@@ -89,12 +89,13 @@ class Proxy:
             ssl_ca_certs=options.ssl_ca_certs,
         )
         self._server = _Server(config)
-        # In an empty context: connections belong to no call.
+        # In an empty context: news and connections belong to no call.
         context = contextvars.Context()
-        self._serving = self._loop.create_task(self._server.serve(sockets=[listener]), context=context)
         context.run(self._connection.listen, ROUTES_TOPIC, self._told_routes)
-        self._front.start(self._loop)
+        # Clients may connect already; they are accepted when it is known where their requests go.
         await self._ready.wait()
+        self._serving = self._loop.create_task(self._server.serve(sockets=[listener]), context=context)
+        self._front.start(self._loop)
         host, port = listener.getsockname()[:2]
         scheme = "https" if options.ssl_certfile else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", ""
