@@ -134,13 +134,18 @@ class Actors:
                 self._push(client, link, call)
             else:
                 link = None
-                if client.backlog is None:
-                    client.backlog = deque()
-                client.backlog.append(call)
+                self._enqueue(client, call)
         if link is not None:
             self._runtime.flush_soon(link)
-        else:
-            self._runtime.run_soon(partial(self.advance, client))
+
+    def _enqueue(self, client: ActorClient, call: Call) -> None:
+        backlog = client.backlog
+        if backlog is None or call.waiting is not None:
+            # Else it goes when those in front of it go.
+            self._runtime.run_soon(partial(self._queued, client, call))
+        if backlog is None:
+            backlog = client.backlog = deque()
+        backlog.append(call)
 
     def _check_pending(self, client: ActorClient) -> None:
         pending = client.inflight + len(self._resolving.get(client, ()))
@@ -168,6 +173,11 @@ class Actors:
             client.backlog.append(call)
         self.advance(client)
 
+    def _queued(self, client: ActorClient, call: Call) -> None:
+        for _, entry in call.waiting or ():
+            self._runtime.request(entry)
+        self.advance(client)
+
     def advance(self, client: ActorClient) -> None:
         """Send what can be sent of the backlog, in order; runtime loop."""
         if client.backlog is None:
@@ -178,8 +188,6 @@ class Actors:
         link = client.link
         if link is None or link.closed:
             self.places.locate(client)
-            if not client.traits.ordered:
-                self._request_arguments(client)
             return
         while (call := self._send_ready(client, link)) is not None:
             if client.traits.ordered:
@@ -237,13 +245,6 @@ class Actors:
                 calls.discard(call)
                 if not calls:
                     del self._resolving[client]
-
-    def _request_arguments(self, client: ActorClient) -> None:
-        """Have fetched what the queued calls wait for, while it is found out where the actor is."""
-        for call in client.backlog or ():
-            for _, entry in call.waiting or ():
-                if not entry.done:
-                    self._runtime.request(entry)
 
     def answered(self, client: ActorClient) -> None:
         """One call less is under way; runtime loop."""
