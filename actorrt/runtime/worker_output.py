@@ -104,7 +104,7 @@ class WorkerOutputs:
             output.name = name
 
     def flush(self, job: int) -> None:
-        """Read and send what the workers of a job have printed so far."""
+        """Read and send what the workers of a job have printed so far, whether their driver keeps up or not."""
         for output in list(self._outputs.values()):
             if output.worker.job == job:
                 self._drain(output)
@@ -121,7 +121,6 @@ class WorkerOutputs:
         self._drain(output)
         for stream in output.streams:
             stream.close()
-        self._forward(output)
         self._busy.discard(output)
 
     async def close(self) -> None:
@@ -158,16 +157,17 @@ class WorkerOutputs:
                 left -= count
                 self._forward(output)
             stream.show_rest()
-        self._forward(output)
+        # There may be no next time; and it is bounded, so that a link that is late may take it too.
+        self._forward(output, even_if_late=True)
 
-    def _forward(self, output: _Output) -> None:
+    def _forward(self, output: _Output, even_if_late: bool = False) -> None:
         """Send what is pending, if there is a driver and it keeps up."""
         listener = self._listener_of(output.worker.job)
         if listener is None:
             output.clear()
             return
         output.is_late = listener.congested
-        if output.is_late:
+        if output.is_late and not even_if_late:
             return
         name, pid = output.name, output.worker.pid
         lines: list[Line] = [(name, pid, is_error, printable(line)) for is_error, line in output.pending]
