@@ -10,7 +10,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, cast
+from importlib import import_module
+from typing import Any, Final, Literal, cast
 
 import httptools
 from uvicorn.config import Config
@@ -45,6 +46,16 @@ class _Refused(Exception):
     """Leaves the parser in the middle of its input."""
 
 
+def _websocket_protocol() -> type[asyncio.Protocol] | None:
+    for module, name in (("websockets_sansio_impl", "WebSocketsSansIOProtocol"), ("wsproto_impl", "WSProtocol")):
+        try:
+            found = import_module(f"uvicorn.protocols.websockets.{module}")
+        except ImportError:
+            continue
+        return cast("type[asyncio.Protocol]", getattr(found, name))
+    return None
+
+
 class Front:
     """What the connections of one server share, and the sweep that ends those that take too long."""
 
@@ -56,6 +67,13 @@ class Front:
         self.clock: Callable[[], float] = time.monotonic
         self.draining = False
         self._timer: asyncio.TimerHandle | None = None
+        self._websocket_protocol: type[asyncio.Protocol] | Literal[False] | None = False
+
+    def websocket_protocol(self) -> type[asyncio.Protocol] | None:
+        """uvicorn's protocol for websockets; None where no library for them is installed. Loaded on first use."""
+        if self._websocket_protocol is False:
+            self._websocket_protocol = _websocket_protocol()
+        return self._websocket_protocol
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         options = self.options
@@ -149,7 +167,7 @@ class ServeProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
+            if self._reading is not None and self._is_websocket(self._reading):
                 self._upgrade()
             return
         except httptools.HttpParserError:
@@ -457,7 +475,10 @@ class ServeProtocol(HttpToolsProtocol):
 
     def _is_websocket(self, request: HttpRequest) -> bool:
         self.headers = cast(Any, list(zip(request.fields[::2], request.fields[1::2], strict=True)))
-        return self._should_upgrade()
+        if self._get_upgrade() != b"websocket":
+            return False
+        self.ws_protocol_class = cast(Any, self._front.websocket_protocol())
+        return self.ws_protocol_class is not None
 
     def _upgrade(self) -> None:
         request, self._reading = self._reading, None

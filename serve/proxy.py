@@ -26,12 +26,13 @@ from actorrt import ActorHandle
 from . import connection
 from .forward import Forwarded
 from .http_options import HTTPOptions
-from .http_protocol import Front, ServeProtocol
+from .http_protocol import LONGEST_REQUEST_ID, Front, ServeProtocol
 from .http_request import HttpRequest
 from .responses import JSON, TEXT, Plain, to_json, whole
 from .router import Router, router_of
 from .routes import RouteTable
 from .spec import DeploymentId
+from .websockets import Tunnel
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
@@ -75,8 +76,10 @@ class Proxy:
         if options.access_log:
             _log_requests()
         config = uvicorn.Config(
-            _websockets_only,
+            self._websocket,
             http=functools.partial(ServeProtocol, front=self._front),  # type: ignore[arg-type]
+            interface="asgi3",
+            proxy_headers=False,
             loop="none",
             ws="none",
             lifespan="off",
@@ -139,6 +142,17 @@ class Proxy:
         router = self._routers[route.prefix]
         Forwarded(request, router, self._root_paths[route.prefix], self._loop, self._tasks, timeout_s).start()
 
+    async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application that uvicorn runs for a websocket."""
+        route = self._table.match(scope["path"])
+        if scope["type"] != "websocket" or route is None or self._draining:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000, "reason": "nothing is here"})
+            return
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        request_id = given[0] if given and len(given[0]) < LONGEST_REQUEST_ID else self._front.new_request_id()
+        await Tunnel(self._routers[route.prefix], self._root_paths[route.prefix], request_id).run(scope, receive, send)
+
     def _answer(self, request: HttpRequest, path: str) -> None:
         if path == "/-/healthz":
             plain = Plain(503, [TEXT], b"draining") if self._draining else Plain(200, [TEXT], b"success")
@@ -174,7 +188,3 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-async def _websockets_only(scope: Any, receive: Any, send: Any) -> None:
-    raise RuntimeError("only websockets come this way")

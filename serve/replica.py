@@ -23,10 +23,11 @@ from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
 from .reply import Closing, Replier, Streamed, receive_parts, receive_whole
 from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
-from .request_head import REQUEST_ID
+from .request_head import REQUEST_ID, scope_of
 from .thread_iteration import iterate_in_thread
 from .user_code import Kind, UserCode
 from .user_errors import in_a_line, with_frames
+from .websockets import INTERNAL_ERROR, WebsocketRun
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -97,6 +98,7 @@ class Replica:
         self._numbers = itertools.count(1)
         self._streams: dict[int, ByteChannel] = {}
         self._bodies: dict[str, _IncomingBody] = {}
+        self._websockets: dict[str, WebsocketRun] = {}
 
     # Its life.
 
@@ -253,6 +255,39 @@ class Replica:
         """The next part of a request's body. False if it is not wanted (any more)."""
         incoming = self._bodies.get(body_key)
         return incoming is not None and await incoming.put(data, more)
+
+    async def websocket(self, head: bytes, key: str) -> AsyncGenerator[Any]:
+        """What the application sends to a client, or why it was refused. Messages come by `websocket_message`."""
+        if refusal := self._refusal():
+            yield refusal
+            return
+        if self._code.asgi is None:
+            yield {"type": "websocket.close", "code": 1000, "reason": "this deployment takes no websockets"}
+            return
+        self._ongoing += 1
+        lines = head.split(b"\n")
+        context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
+        current_request.set(context)
+        run = self._websockets[key] = WebsocketRun(
+            self._code.asgi, {**scope_of(lines), "state": dict(self._code.state)}
+        )
+        events = run.events()
+        try:
+            async for event in events:
+                yield event
+        except Exception as error:
+            logger.error("a websocket failed, request %s:\n%s", context.request_id, with_frames(error))
+            yield {"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""}
+        finally:
+            del self._websockets[key]
+            context.cancel_children()
+            await events.aclose()
+            self._end()
+
+    async def websocket_message(self, key: str, message: dict[str, Any]) -> bool:
+        """A client's message, once the application has taken the one before. False if it has ended."""
+        run = self._websockets.get(key)
+        return run is not None and await run.put(message)
 
     async def call(self, method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any) -> Any:
         """A call by a handle. The first `nested` arguments are values that belong inside the others."""

@@ -26,7 +26,7 @@ STREAM_WINDOW: Final = 4
 class Target:
     """A replica with what is called on it."""
 
-    __slots__ = ("body", "call", "call_stream", "handle", "http", "id", "stream")
+    __slots__ = ("body", "call", "call_stream", "handle", "http", "id", "stream", "websocket", "websocket_message")
 
     def __init__(self, id: str, handle: ActorHandle[Any]) -> None:
         self.id = id
@@ -34,6 +34,8 @@ class Target:
         self.http = handle.http
         self.body = handle.http_body
         self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
+        self.websocket = handle.websocket.options(num_returns="streaming")
+        self.websocket_message = handle.websocket_message
         self.call = handle.call
         self.call_stream = handle.call_stream.options(num_returns="streaming")
 

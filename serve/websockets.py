@@ -1,0 +1,157 @@
+"""Websockets through the proxy: uvicorn speaks with the client, a replica's application with us.
+
+One streaming call a connection brings what the application sends; what the client sends goes to the replica message by
+message, each acknowledged before the next, so that either side can be slow. Messages are never merged or split.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from actorrt import ObjectRefGenerator, cancel, exceptions
+
+from .exceptions import BackPressureError, DeploymentUnavailableError
+from .request_head import connection_line, pack_head
+from .router import Router, Target
+from .routing import Slots
+
+logger = logging.getLogger("actorrt.serve.proxy")
+
+# Close codes of RFC 6455.
+INTERNAL_ERROR: Final = 1011
+TRY_AGAIN_LATER: Final = 1013
+
+_numbers = itertools.count(1)
+
+
+class Tunnel:
+    """One websocket of a client. `run` returns when it is over."""
+
+    def __init__(self, router: Router, root_path: bytes, request_id: bytes) -> None:
+        self._router = router
+        self._root_path = root_path
+        self._request_id = request_id
+        self._placed: asyncio.Future[tuple[Target, Slots]] = asyncio.get_running_loop().create_future()
+
+    # The router's side.
+
+    def send(self, target: Target, slots: Slots) -> None:
+        if self._placed.done():
+            self._router.released(slots)
+        else:
+            self._placed.set_result((target, slots))
+
+    def fail(self, error: Exception) -> None:
+        if not self._placed.done():
+            self._placed.set_exception(error)
+
+    # The client's side, as an ASGI application has it.
+
+    async def run(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()  # websocket.connect
+        try:
+            self._router.submit(self)
+            while not await self._try(scope, receive, send):
+                pass
+        except (BackPressureError, DeploymentUnavailableError) as error:
+            logger.info("a websocket was refused: %s", error)
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "try again later"})
+        except asyncio.CancelledError:
+            self._router.withdraw(self)
+            raise
+
+    async def _try(self, scope: Any, receive: Any, send: Any) -> bool:
+        """Run it on the replica that the router gave. False if that refused it and another is to be tried."""
+        target, slots = await self._placed
+        key = f"{next(_numbers)}-{self._request_id.decode('latin-1')}"
+        events: ObjectRefGenerator[Any] = target.websocket.remote(_head(scope, self._root_path, self._request_id), key)
+        incoming: asyncio.Task[None] | None = None
+        try:
+            while batch := await events.next_values():
+                for event in batch:
+                    if isinstance(event, int):
+                        self._placed = asyncio.get_running_loop().create_future()
+                        self._router.refused(self, target, slots, event)
+                        return False
+                    if incoming is None and event["type"] == "websocket.accept":
+                        incoming = asyncio.ensure_future(_forward(receive, target, key))
+                    await send(event)
+        except asyncio.CancelledError:
+            cancel(events)
+            raise
+        except exceptions.ActorrtError as error:
+            logger.info("a websocket broke off: %s", error)
+            await send({"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""})
+        finally:
+            if incoming is not None:
+                incoming.cancel()
+        self._router.released(slots)
+        return True
+
+
+async def _forward(receive: Any, target: Target, key: str) -> None:
+    """What the client sends, until it has gone or nobody wants it."""
+    while True:
+        message = await receive()
+        if not await target.websocket_message.remote(key, message) or message["type"] == "websocket.disconnect":
+            return
+
+
+def _head(scope: Any, root_path: bytes, request_id: bytes) -> bytes:
+    fields = [part for header in scope["headers"] for part in header]
+    line = connection_line(scope["scheme"], scope["client"], scope["server"])
+    path = scope.get("raw_path") or scope["path"].encode("latin-1", "replace")
+    return pack_head(line, root_path, b"GET", b"1.1", path, scope["query_string"], request_id, fields)
+
+
+class WebsocketRun:
+    """In the replica: one websocket's application with its two queues."""
+
+    def __init__(self, app: Any, scope: dict[str, Any]) -> None:
+        wanted = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
+        subprotocols = [each.strip() for each in b",".join(wanted).decode("latin-1").split(",") if each.strip()]
+        self._scope = {**scope, "type": "websocket", "subprotocols": subprotocols}
+        self._scope.pop("method")
+        self._app = app
+        self._incoming: asyncio.Queue[Any] = asyncio.Queue(1)
+        self._outgoing: asyncio.Queue[Any] = asyncio.Queue(64)
+        self._incoming.put_nowait({"type": "websocket.connect"})
+        self._closed = False
+
+    async def put(self, message: Any) -> bool:
+        """A message of the client. False if the application has ended."""
+        if self._closed:
+            return False
+        await self._incoming.put(message)
+        return True
+
+    async def events(self) -> AsyncGenerator[dict[str, Any]]:
+        """What the application sends, to its end."""
+        task = asyncio.get_running_loop().create_task(self._run())
+        try:
+            while (event := await self._outgoing.get()) is not None:
+                yield event
+        finally:
+            self._closed = True
+            # Whoever waits to put a message gets room, and learns at the next one that nobody wants it.
+            while not self._incoming.empty():
+                self._incoming.get_nowait()
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._incoming.get, self._send)
+        finally:
+            await self._outgoing.put(None)
+
+    async def _send(self, event: Any) -> None:
+        if self._closed:
+            raise OSError("the client has disconnected")
+        await self._outgoing.put(dict(event))
