@@ -58,7 +58,7 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.STARTING, E.FAILED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
     (S.STARTING, E.ENDED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
     (S.ALIVE, E.ENDED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
-    # A kill that allows a restart ends the process; that it is lost comes as an event of its own.
+    # A kill that allows a restart; that it is lost comes as an event of its own.
     (S.STARTING, E.KILLED): (S.STARTING, (A.STOP_WORKER,)),
     (S.ALIVE, E.KILLED): (S.ALIVE, (A.STOP_WORKER,)),
     # Dead is dead: whatever was under way when it died may still arrive.

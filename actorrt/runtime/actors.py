@@ -139,13 +139,13 @@ class Actors:
             self._runtime.flush_soon(link)
 
     def _enqueue(self, client: ActorClient, call: Call) -> None:
-        backlog = client.backlog
-        if backlog is None or call.waiting is not None:
+        first = client.backlog is None
+        if client.backlog is None:
+            client.backlog = deque()
+        client.backlog.append(call)
+        if first or call.waiting is not None:
             # Else it goes when those in front of it go.
             self._runtime.run_soon(partial(self._queued, client, call))
-        if backlog is None:
-            backlog = client.backlog = deque()
-        backlog.append(call)
 
     def _check_pending(self, client: ActorClient) -> None:
         pending = client.inflight + len(self._resolving.get(client, ()))

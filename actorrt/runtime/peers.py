@@ -32,6 +32,8 @@ class Peers:
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
         self._dialling: dict[bytes, asyncio.Task[Link]] = {}
+        # Those of them whose socket is being dialled; others are asked to dial.
+        self._ringing: set[bytes] = set()
         self._arrivals: dict[bytes, asyncio.Future[Link]] = {}
         self._hello = make_hello(process, role, version)
         self._dialler = Dialler(receiver, self._hello)
@@ -84,6 +86,7 @@ class Peers:
     async def dial(self, process: bytes, path: str) -> Link:
         """Open a link to the process that listens at `path`; if it dials too, whichever link is kept."""
         arrival = self._arrival(process)
+        self._ringing.add(process)
         try:
             try:
                 link = await self._dialler.dial(path)
@@ -97,6 +100,7 @@ class Peers:
         except TimeoutError:
             raise LinkError(f"process {process.hex()} did not answer") from None
         finally:
+            self._ringing.discard(process)
             self._drop_arrival(process, arrival)
 
     def _arrival(self, process: bytes) -> asyncio.Future[Link]:
@@ -112,7 +116,7 @@ class Peers:
     def _admit(self, hello: Hello) -> str:
         if self.get(hello.process) is not None:
             return _DUPLICATE
-        if hello.process in self._dialling and self.process < hello.process:
+        if hello.process in self._ringing and self.process < hello.process:
             return _DUPLICATE
         return ""
 

@@ -366,14 +366,12 @@ class Supervisor:
         record = self.records.get(actor)
         if record is None:
             return
-        link = record.link
         if no_restart:
             self.apply(record, Event.ENDED, KILLED, "running")
         else:
             self.apply(record, Event.KILLED, KILLED, "running")
-            if record.spec is not None and record.spec.shared and link is not None:
-                # Its worker lives on, so that nobody else will say that it is lost.
-                self.apply(record, Event.LOST, KILLED, "running")
+            # At once: no further call is to find it as it was.
+            self.apply(record, Event.LOST, KILLED, "running")
 
     # ---- who still wants it
 
