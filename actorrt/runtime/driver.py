@@ -96,7 +96,6 @@ def init(address: str | None = None, **options: Any) -> Context:
     Raises RuntimeError if there is a runtime already (unless `ignore_reinit_error`), ConnectionError if there is
     nothing to join, ValueError or TypeError for a wrong option.
     """
-    global _context, _session
     parsed = InitOptions.parse({"address": address, **options})
     with _lock:
         if current.maybe_runtime() is not None:
@@ -110,6 +109,10 @@ def init(address: str | None = None, **options: Any) -> Context:
         settings = Settings.from_environment()
         where = parsed.address or settings.address
         launched: Launched | None = None
+        if parsed.local_mode:
+            if where not in ("", "local"):
+                raise ValueError(f"local_mode runs in this process alone and cannot join {where!r}")
+            return _begin(importlib.import_module("actorrt.runtime.local_mode").LocalRuntime(settings, parsed), None)
         if where in ("", "local"):
             launched = launch(settings, parsed)
             session = launched.session
@@ -121,18 +124,23 @@ def init(address: str | None = None, **options: Any) -> Context:
             if launched is not None:
                 launched.kill()
             raise
-        _session = _Session(runtime, launched)
-        current.set_runtime(runtime)
-        _context = Context(
-            {
-                "address": session,
-                "session_dir": session,
-                "node_id": runtime.node_id.hex(),
-                "namespace": runtime.namespace,
-                "version": __version__,
-            }
-        )
-        return _context
+        return _begin(runtime, launched)
+
+
+def _begin(runtime: Runtime, launched: Launched | None) -> Context:
+    global _context, _session
+    _session = _Session(runtime, launched)
+    current.set_runtime(runtime)
+    _context = Context(
+        {
+            "address": runtime.session,
+            "session_dir": runtime.session,
+            "node_id": runtime.node_id.hex(),
+            "namespace": runtime.namespace,
+            "version": __version__,
+        }
+    )
+    return _context
 
 
 def _connect(settings: Settings, options: InitOptions, session: str, launched: Launched | None) -> Runtime:

@@ -158,7 +158,7 @@ class Outcomes:
         if isinstance(error, exceptions.TaskError):
             # It came from a call that this one made: its own origin is what matters.
             return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(error))])
-        text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+        text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
         title = None if run.actor is None else run.actor.title
         wrapped = exceptions.TaskError(run.name, os.getpid(), title, text, error)
         return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(wrapped))])
@@ -173,7 +173,7 @@ class Outcomes:
         return Outcome(seq, NO_ACTOR, count=int(started))
 
 
-def _users_part(trace: TracebackType | None) -> TracebackType | None:
+def users_part(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame on that is not the runtime's own."""
     found = trace
     while found is not None and found.tb_frame.f_code.co_filename.startswith(_OWN_CODE):

@@ -248,7 +248,7 @@ class ObjectRef(Generic[T_co]):
     def __await__(self) -> Generator[Any, None, T_co]:
         entry = self._entry
         if entry.state < INLINE or (entry.state == SEGMENT and entry.view is None):
-            yield from _until_local(entry).__await__()
+            yield from until_local(entry).__await__()
         return entry.load()
 
     def done(self) -> bool:
@@ -364,7 +364,7 @@ def _rebuild(owner: bytes, seq: int) -> ObjectRef[Any]:
     return current.runtime().borrow(owner, seq)
 
 
-async def _until_local(entry: Entry) -> None:
+async def until_local(entry: Entry) -> None:
     """Wait, on whatever loop runs here, until the value can be loaded."""
     runtime = current.runtime()
     loop = asyncio.get_running_loop()

@@ -1,0 +1,114 @@
+"""Actors of local mode: plain objects of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import TYPE_CHECKING, Any, cast
+
+from actorrt import exceptions
+from actorrt.core.leases import UNIT
+from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
+
+from .actor_client import ActorClient, Traits
+from .calls import Call
+from .definitions import ActorInterface
+from .handles import ActorHandle, make_handle
+from .process import cpu_count
+
+if TYPE_CHECKING:
+    from .local_mode import LocalRuntime
+
+
+class LocalInstance:
+    """One actor. It lives until it is killed, leaves, or the session ends."""
+
+    def __init__(self, client: ActorClient, interface: ActorInterface, name: str, namespace: str) -> None:
+        self.client = client
+        self.interface = interface
+        self.actor = client.actor
+        self.title = client.title
+        self.public_name = name
+        self.namespace = namespace
+        self.incarnation = 0
+        self.target: Any = None
+        # While its constructor waits for its arguments.
+        self.starting: asyncio.Task[None] | None = None
+        # The last call of an actor that keeps the order of calls.
+        self.last: asyncio.Task[None] | None = None
+        self.calls: dict[Call, asyncio.Task[None]] = {}
+        self.dead: ActorAt | None = None
+
+    def end(self, cause: str, phase: str = "running", failed: bytes = b"") -> None:
+        """It is dead from now on; what it runs is cancelled and fails."""
+        if self.dead is None:
+            self.dead = self.client.dead = ActorAt(b"", 0, cause, phase, failed)
+            for task in list(self.calls.values()):
+                task.cancel()
+
+    def own_handle(self) -> ActorHandle[Any]:
+        return make_handle(self.client, self.interface)
+
+
+class LocalActors:
+    """The actors of a session in local mode, where others have links to them."""
+
+    def __init__(self, runtime: LocalRuntime) -> None:
+        self._runtime = runtime
+        self.instances: dict[bytes, LocalInstance] = {}
+
+    def client(self, actor: bytes, title: str, traits: Traits) -> ActorClient:
+        instance = self.instances.get(actor)
+        if instance is not None:
+            return instance.client
+        return ActorClient(self._runtime, actor, title, traits)
+
+    def export(self, client: ActorClient, collected: bool) -> None: ...
+
+    def dropped(self, client: ActorClient) -> None: ...
+
+    def named(self, name: str, namespace: str) -> LocalInstance | None:
+        for instance in self.instances.values():
+            if instance.public_name == name and instance.namespace == namespace and instance.dead is None:
+                return instance
+        return None
+
+
+class LocalNode:
+    """Answers what a node would, about this one process."""
+
+    closed = False
+
+    def __init__(self, runtime: LocalRuntime, resources: dict[str, int]) -> None:
+        self._runtime = runtime
+        self.peer = runtime.process
+        self._resources = {"CPU": cpu_count() * UNIT, **resources}
+
+    async def ask(self, question: Question) -> AnswerBody:
+        actors = cast(LocalActors, self._runtime.actors)
+        match question:
+            case FindName():
+                found = actors.named(question.name, question.namespace)
+                if found is None:
+                    return NameHolder(b"")
+                return NameHolder(found.actor, pickle.dumps((found.title, found.client.traits, found.interface)))
+            case ListNames():
+                return Names(
+                    sorted(
+                        (one.namespace, one.public_name)
+                        for one in actors.instances.values()
+                        if one.public_name and one.dead is None and question.namespace in (None, one.namespace)
+                    )
+                )
+            case Query():
+                return Facts(self._facts(question.what))
+            case _:
+                raise exceptions.ActorrtError(f"local mode has no answer to {type(question).__name__}")
+
+    def _facts(self, what: str) -> Any:
+        resources = {name: amount / UNIT for name, amount in self._resources.items()}
+        if what == "nodes":
+            return [
+                {"NodeID": self.peer.hex(), "Alive": True, "NodeName": "local", "Resources": resources, "Labels": {}}
+            ]
+        return resources if what in ("resources", "available") else []

@@ -1,0 +1,409 @@
+"""`init(local_mode=True)`: everything in this process, on one loop. docs/local-mode.md lists what differs.
+
+So a breakpoint, a profiler and a plain traceback work. A `def` task or method runs where `.remote()` is called, if its
+arguments are there. Coroutines run on the caller's loop; where none runs, on one of the session's own, which turns while `get` or `wait` waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import os
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from actorrt import exceptions
+from actorrt.config import Settings
+from actorrt.version import __version__
+from actorrt.wire import codec
+from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCall
+
+from . import references
+from .actor_client import ActorClient, Traits
+from .actors import Actors
+from .calls import Call, error_bytes, fill_slots, unpack_arguments
+from .context import RunningCall, running_call
+from .definitions import CALL, READY, TERMINATE
+from .executor import ActorExit
+from .link import Link
+from .local_actors import LocalActors, LocalInstance, LocalNode
+from .node_launch import resources_of
+from .outcomes import users_part
+from .references import Entry, Gate
+from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
+
+    from .definitions import ActorClassDef, RemoteFunctionDef
+
+# Every value travels "inline": there is nobody to share memory with.
+_NO_LIMIT: Final = 2**62
+_STEP_S: Final = 0.001
+
+
+class _NoLink:
+    """Stands for the link that a call came over."""
+
+    closed = False
+
+    def __init__(self, peer: bytes) -> None:
+        self.peer = peer
+
+
+class LocalRuntime(Runtime):
+    """A runtime without processes, links or a thread."""
+
+    def __init__(self, settings: Settings, options: InitOptions) -> None:
+        super().__init__(os.urandom(8), "local", "", __version__, replace(settings, inline_limit=_NO_LIMIT))
+        self.namespace = options.namespace or settings.namespace or "local"
+        self.node_id = self.process
+        self.actors = cast(Actors, LocalActors(self))
+        self.node = cast(Link, LocalNode(self, resources_of(options)))
+        self._here = cast(Link, _NoLink(self.process))
+        self._running: dict[Call, asyncio.Task[None]] = {}
+
+    @property
+    def _instances(self) -> dict[bytes, LocalInstance]:
+        return cast(LocalActors, self.actors).instances
+
+    # ---- instead of a thread
+
+    def run_soon(self, work: Callable[[], None]) -> None:
+        work()
+
+    release = run_soon
+
+    def flush(self) -> None: ...
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._loop_here().create_task(work)
+
+    def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """Nothing in local mode has to wait for an answer: the coroutine ends in its first step."""
+        try:
+            work.send(None)
+        except StopIteration as done:
+            return done.value
+        work.close()
+        raise RuntimeError("local mode cannot wait here")
+
+    async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return await work
+
+    def stop(self, timeout: float = 10.0) -> None:
+        self.closing = True
+        for instance in self._instances.values():
+            instance.end("the session ended")
+        tasks = [task for task in self._running.values() if not task.done() and not task.get_loop().is_closed()]
+        for task in tasks:
+            task.cancel()
+        mine = [task for task in tasks if task.get_loop() is self.loop]
+        if mine and not self.loop.is_running() and not _on_a_loop():
+            self.loop.run_until_complete(asyncio.wait(mine))
+        for call in list(self._running):
+            call.cancelled()
+        if not self.loop.is_running():
+            self.loop.close()
+
+    def _loop_here(self) -> asyncio.AbstractEventLoop:
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            return self.loop
+
+    # ---- waiting
+
+    def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
+        """Turn the session's loop until the gate opens."""
+        if gate.wait(0.0):
+            return
+        if _on_a_loop():
+            raise RuntimeError(
+                f"in local mode there is one loop, and waiting for {what} here would stop it: use `await` instead"
+            )
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self.loop.run_until_complete(_opened(gate, until)):
+            raise exceptions.GetTimeoutError(what, timeout or 0.0)
+
+    # ---- tasks
+
+    def submit_task(
+        self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any:
+        name = options.name or function.name
+        streaming = options.num_returns == "streaming"
+        returns = options.num_returns if isinstance(options.num_returns, int) else 1
+        message = TaskCall(0, b"", b"", None, returns)
+        call, result = self._new_call(message, None, name, streaming, options.generator_backpressure)
+        self._pack(call, name, args, kwargs)
+        call.attempts_left = options.max_retries
+        call.retry_on = options.retry_exceptions
+        self._adopt(call)
+        self._begin(call, self._execute(call, None, lambda: function.code), function.is_async)
+        return result
+
+    def _begin(self, call: Call, work: Coroutine[Any, Any, None], is_async: bool) -> asyncio.Task[None] | None:
+        """Run a call here and now where it cannot wait, else as a task."""
+        pending = any(not entry.done for _, entry in call.waiting or ())
+        if not is_async and not pending and call.stream is None:
+            contextvars.copy_context().run(self.call_sync, work)
+            return None
+        task = self._loop_here().create_task(work)
+        self._running[call] = task
+        task.add_done_callback(lambda _: self._running.pop(call, None))
+        return task
+
+    async def _execute(self, call: Call, instance: LocalInstance | None, find: Callable[[], Any]) -> None:
+        run = RunningCall(self._here, call.message.seq, call.name, instance)
+        running_call.set(run)
+        try:
+            for _, entry in call.waiting or ():
+                if not entry.done:
+                    await references.until_local(entry)
+            if call.done or not fill_slots(call):
+                return
+            while not call.done:
+                await self._attempt(call, run, instance, find)
+        except asyncio.CancelledError:
+            if instance is not None and instance.dead is not None:
+                call.fail(instance.client.death(may_have_run=True))
+            else:
+                call.cancelled()
+
+    async def _attempt(
+        self, call: Call, run: RunningCall, instance: LocalInstance | None, find: Callable[[], Any]
+    ) -> None:
+        try:
+            if instance is not None and instance.dead is not None:
+                call.fail(instance.client.death(may_have_run=False))
+                return
+            args, kwargs = self._arguments(call)
+            result = find()(*args, **kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+            if call.stream is not None:
+                await self._stream(call, result)
+            else:
+                self._settle(call, result)
+        except asyncio.CancelledError:
+            raise
+        except ActorExit:
+            assert instance is not None
+            instance.end("it left by exit_actor")
+            call.fail(instance.client.death(may_have_run=True))
+        except BaseException as error:
+            if _to_be_repeated(call, error):
+                call.attempts_left -= call.attempts_left > 0
+                return
+            call.fail(self._error(run, error))
+
+    def _arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
+        args, kwargs = unpack_arguments(call.message.args)
+        for place, value in call.message.slots or ():
+            loaded = codec.deserialize(value.data)
+            if isinstance(place, int):
+                args[place] = loaded
+            else:
+                kwargs[place] = loaded
+        return args, kwargs
+
+    @staticmethod
+    def _error(run: RunningCall, error: BaseException) -> BaseException:
+        if isinstance(error, exceptions.TaskError):
+            return error
+        text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
+        title = None if run.actor is None else run.actor.title
+        return exceptions.TaskError(run.name, os.getpid(), title, text, error)
+
+    def _settle(self, call: Call, result: Any) -> None:
+        returns = getattr(call.message, "returns", 1)
+        if returns == 0:
+            call.succeed(codec.serialize(None).data)
+            return
+        values = [result] if returns == 1 else list(result)
+        if len(values) != returns:
+            raise ValueError(f"{call.name} has num_returns={returns} and returned {len(values)} values")
+        entries = call.all_entries()
+        packed = [codec.serialize(value) for value in values]
+        call.done = True
+        for entry, serialized in zip(entries, packed, strict=True):
+            entry.hold = serialized.refs or None
+            entry.settle(references.INLINE, codec.pack(serialized))
+
+    async def _stream(self, call: Call, result: Any) -> None:
+        stream = call.stream
+        assert stream is not None
+        items: Any
+        if hasattr(result, "__aiter__"):
+            items = result
+        elif hasattr(result, "__iter__"):
+            items = _as_async(result)
+        else:
+            raise TypeError(f"{call.name} should stream and returned {type(result).__name__}, which is no generator")
+        index = 0
+        try:
+            async for value in items:
+                # The consumer may be in code without a loop, so that nothing could wake this.
+                while stream.window != UNLIMITED and len(stream.items) >= stream.window:  # noqa: ASYNC110
+                    await asyncio.sleep(_STEP_S)
+                serialized = codec.serialize(value)
+                call.take_item(Item(call.message.seq, index, codec.pack(serialized)))
+                index += 1
+                await asyncio.sleep(0)
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+        call.succeed(codec.serialize(None).data)
+
+    # ---- actors
+
+    def create_actor(
+        self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
+    ) -> ActorClient:
+        namespace = options.namespace or self.namespace
+        if options.name:
+            taken = cast(LocalActors, self.actors).named(options.name, namespace)
+            if taken is not None and options.get_if_exists:
+                return taken.client
+            if taken is not None:
+                raise exceptions.ActorAlreadyExistsError(options.name, namespace)
+        seq = self.objects.next_seq()
+        actor = self.process + seq.to_bytes(8, "big")
+        concurrency = options.concurrency(cls.has_async)
+        ordered = not cls.has_async and concurrency == 1
+        traits = Traits(ordered, concurrency, options.max_task_retries, options.max_pending_calls)
+        title = f"{cls.name}({options.name})" if options.name else cls.name
+        client = ActorClient(self, actor, title, traits)
+        instance = LocalInstance(client, cls.interface, options.name or "", namespace)
+        start = StartActor(seq, actor, b"", b"")
+        call = Call(self, self.objects.new_entry(), start, None, f"{cls.name}.__init__")
+        self._pack(call, cls.name, args, kwargs)
+        self._instances[actor] = instance
+        instance.starting = self._begin(call, self._construct(call, instance, cls), False)
+        return client
+
+    async def _construct(self, call: Call, instance: LocalInstance, cls: ActorClassDef) -> None:
+        def construct(*args: Any, **kwargs: Any) -> None:
+            instance.target = cls.code(*args, **kwargs)
+
+        await self._execute(call, instance, lambda: construct)
+        instance.starting = None
+        if call.entry.state == references.ERROR:
+            instance.end("its constructor raised an error", "starting", error_bytes(call.entry.data))
+
+    def submit_method(
+        self, actor: ActorClient, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
+    ) -> Any:
+        streaming = options.num_returns == "streaming"
+        returns = options.num_returns if isinstance(options.num_returns, int) else 1
+        message = ActorCall(0, actor.actor, method, b"", None, returns)
+        call, result = self._new_call(message, actor, method, streaming, options.generator_backpressure)
+        self._pack(call, method, args, kwargs)
+        retries = options.max_task_retries
+        call.attempts_left = actor.traits.max_task_retries if retries is None else retries
+        call.retry_on = options.retry_exceptions
+        self._adopt(call)
+        instance = self._instances.get(actor.actor)
+        if instance is None or (instance.dead is not None and instance.starting is None):
+            call.fail(actor.death(may_have_run=False))
+            return result
+        spec = instance.interface.methods.get(method)
+        waits = instance.starting is not None or (actor.traits.ordered and instance.last is not None)
+        is_async = waits or spec is None or spec.is_async or spec.is_generator
+        before = instance.last if actor.traits.ordered else None
+        task = self._begin(call, self._method(call, instance, method, before), is_async)
+        if task is not None:
+            instance.calls[call] = task
+            task.add_done_callback(lambda _: instance.calls.pop(call, None))
+            if actor.traits.ordered:
+                instance.last = task
+                task.add_done_callback(lambda done: _no_longer_last(instance, done))
+        return result
+
+    async def _method(
+        self, call: Call, instance: LocalInstance, method: str, before: asyncio.Task[None] | None
+    ) -> None:
+        for task in (instance.starting, before):
+            if task is not None and not task.done():
+                await asyncio.wait([task])
+
+        def find() -> Any:
+            if method == READY:
+                return lambda: True
+            if method == CALL:
+                return _call_with(instance.target)
+            if method == TERMINATE:
+                raise ActorExit
+            return getattr(instance.target, method)
+
+        await self._execute(call, instance, find)
+
+    def kill_actor(self, client: ActorClient, no_restart: bool) -> None:
+        instance = self._instances.get(client.actor)
+        if instance is not None:
+            instance.end("it was killed by actorrt.kill")
+
+    # ---- cancelling
+
+    def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
+        call: Call | None = entry.call
+        if call is not None:
+            self.cancel_call(call, force, recursive)
+
+    def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
+        task = self._running.get(call)
+        if call.done or task is None:
+            return
+        call.cancel_asked = True
+        task.cancel()
+
+
+def _call_with(target: Any) -> Callable[..., Any]:
+    def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(target, *args, **kwargs)
+
+    return call
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _opened(gate: Gate, until: float | None) -> bool:
+    while not gate.wait(0.0):
+        if until is not None and time.monotonic() >= until:
+            return False
+        await asyncio.sleep(_STEP_S)
+    return True
+
+
+async def _as_async(items: Any) -> Any:
+    try:
+        for item in items:
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
+def _no_longer_last(instance: LocalInstance, task: asyncio.Task[None]) -> None:
+    if instance.last is task:
+        instance.last = None
+
+
+def _to_be_repeated(call: Call, error: BaseException) -> bool:
+    if not call.retry_on or call.attempts_left == 0 or call.stream is not None or not isinstance(error, Exception):
+        return False
+    cause = error.root_cause if isinstance(error, exceptions.TaskError) else error
+    return call.retry_on is True or isinstance(cause, tuple(call.retry_on))
