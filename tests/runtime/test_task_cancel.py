@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 import actorrt
 from actorrt import exceptions
+
+# By value, so that workers need not import this module, and pytest with it.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -29,13 +34,14 @@ class Trail:
         for name in names:
             os.mkfifo(os.path.join(self.folder, name))
 
-    def tell(self, name: str) -> None:
-        """In a task: waits until the test looks."""
-        Path(self.folder, name).write_text(name, encoding="utf-8")
-
     def wait_for(self, *names: str) -> None:
         for name in names:
             assert Path(self.folder, name).read_text(encoding="utf-8") == name
+
+
+def tell(folder: str, name: str) -> None:
+    """In a task: waits until the test looks."""
+    Path(folder, name).write_text(name, encoding="utf-8")
 
 
 @pytest.fixture
@@ -49,22 +55,22 @@ def quick(value: Any = None) -> Any:
 
 
 @actorrt.remote
-def run_long(trail: Trail, name: str) -> None:
+def run_long(folder: str, name: str) -> None:
     try:
-        trail.tell(f"{name} runs")
+        tell(folder, f"{name} runs")
         while True:
             time.sleep(0.001)
     finally:
-        trail.tell(f"{name} ends")
+        tell(folder, f"{name} ends")
 
 
 @actorrt.remote
-async def run_long_async(trail: Trail, name: str) -> None:
+async def run_long_async(folder: str, name: str) -> None:
     try:
-        await asyncio.to_thread(trail.tell, f"{name} runs")
+        await asyncio.to_thread(tell, folder, f"{name} runs")
         await asyncio.Event().wait()
     finally:
-        await asyncio.shield(asyncio.to_thread(trail.tell, f"{name} ends"))
+        await asyncio.shield(asyncio.to_thread(tell, folder, f"{name} ends"))
 
 
 def is_cancelled(ref: Any) -> bool:
@@ -78,7 +84,7 @@ def is_cancelled(ref: Any) -> bool:
 @pytest.mark.parametrize("kind", [run_long, run_long_async])
 def test_a_running_task_ends_and_its_finally_runs(trail: Trail, kind: Any) -> None:
     trail.expect("a runs", "a ends")
-    ref = kind.remote(trail, "a")
+    ref = kind.remote(trail.folder, "a")
     trail.wait_for("a runs")
     actorrt.cancel(ref)
     trail.wait_for("a ends")
@@ -88,9 +94,9 @@ def test_a_running_task_ends_and_its_finally_runs(trail: Trail, kind: Any) -> No
 
 def test_one_that_waits_for_a_cpu_never_runs_and_is_over_at_once(trail: Trail) -> None:
     trail.expect("a runs", "b runs", "a ends", "b ends")
-    held = [run_long.remote(trail, name) for name in "ab"]
+    held = [run_long.remote(trail.folder, name) for name in "ab"]
     trail.wait_for("a runs", "b runs")
-    queued = [run_long.remote(trail, "never") for _ in range(50)]
+    queued = [run_long.remote(trail.folder, "never") for _ in range(50)]
     for ref in queued:
         actorrt.cancel(ref)
     assert all(map(is_cancelled, queued))
@@ -103,7 +109,7 @@ def test_one_that_waits_for_a_cpu_never_runs_and_is_over_at_once(trail: Trail) -
 
 def test_one_whose_arguments_are_not_there_yet_never_runs(trail: Trail) -> None:
     trail.expect("a runs", "a ends")
-    pending = run_long.remote(trail, "a")
+    pending = run_long.remote(trail.folder, "a")
     ref = quick.remote(pending)
     trail.wait_for("a runs")
     actorrt.cancel(ref)
@@ -117,7 +123,7 @@ def test_one_that_lies_in_front_of_a_busy_worker_never_runs(trail: Trail) -> Non
     # Short tasks are sent many at once. Each takes all CPUs, so that there is one worker, and what follows is behind.
     actorrt.get([quick.options(num_cpus=2).remote() for _ in range(500)])
     long = run_long.options(num_cpus=2)
-    refs = [long.remote(trail, "a")] + [long.remote(trail, "never") for _ in range(20)]
+    refs = [long.remote(trail.folder, "a")] + [long.remote(trail.folder, "never") for _ in range(20)]
     trail.wait_for("a runs")
     for ref in refs[1:]:
         actorrt.cancel(ref)
@@ -140,28 +146,28 @@ def test_cancelling_what_is_done_changes_nothing() -> None:
 
 
 @actorrt.remote
-def parent(trail: Trail, name: str, kinds: list[Any]) -> Any:
+def parent(folder: str, name: str, kinds: list[Any]) -> Any:
     """Runs children, and waits for them in `get`."""
-    refs = [kind.remote(trail, f"{name}{index}") for index, kind in enumerate(kinds)]
+    refs = [kind.remote(folder, f"{name}{index}") for index, kind in enumerate(kinds)]
     try:
         return actorrt.get(refs)
     finally:
-        trail.tell(f"{name} ends")
+        tell(folder, f"{name} ends")
 
 
 @actorrt.remote
-async def parent_async(trail: Trail, name: str, kinds: list[Any]) -> Any:
-    refs = [kind.remote(trail, f"{name}{index}") for index, kind in enumerate(kinds)]
+async def parent_async(folder: str, name: str, kinds: list[Any]) -> Any:
+    refs = [kind.remote(folder, f"{name}{index}") for index, kind in enumerate(kinds)]
     try:
         return await asyncio.gather(*refs)
     finally:
-        await asyncio.shield(asyncio.to_thread(trail.tell, f"{name} ends"))
+        await asyncio.shield(asyncio.to_thread(tell, folder, f"{name} ends"))
 
 
 @pytest.mark.parametrize("kind", [parent, parent_async])
 def test_children_are_cancelled_too_wherever_they_run(trail: Trail, kind: Any) -> None:
     trail.expect("a ends", "a0 runs", "a0 ends", "a1 runs", "a1 ends")
-    ref = kind.remote(trail, "a", [run_long, run_long_async])
+    ref = kind.remote(trail.folder, "a", [run_long, run_long_async])
     trail.wait_for("a0 runs", "a1 runs")
     actorrt.cancel(ref)
     for name in ("a ends", "a0 ends", "a1 ends"):
@@ -173,15 +179,15 @@ def test_children_are_left_alone_where_that_was_asked_for(trail: Trail) -> None:
     trail.expect("kept", "a ends", "a0 runs", "a0 ends")
 
     @actorrt.remote
-    def passes_on(trail: Trail) -> None:
+    def passes_on(folder: str) -> None:
         # The ref travels to the test before the parent waits.
-        child = run_long_async.remote(trail, "a0")
+        child = run_long_async.remote(folder, "a0")
         actorrt.get(keeper.keep.remote([child]))
-        trail.tell("kept")
+        tell(folder, "kept")
         try:
             actorrt.get(child)
         finally:
-            trail.tell("a ends")
+            tell(folder, "a ends")
 
     @actorrt.remote
     class Keeper:
@@ -195,7 +201,7 @@ def test_children_are_left_alone_where_that_was_asked_for(trail: Trail) -> None:
             return self.kept
 
     keeper = Keeper.remote()
-    ref = passes_on.remote(trail)
+    ref = passes_on.remote(trail.folder)
     trail.wait_for("kept", "a0 runs")
     (child,) = actorrt.get(keeper.give.remote())
     actorrt.cancel(ref, recursive=False)
@@ -215,15 +221,15 @@ def test_force_ends_the_process_and_the_error_says_so(trail: Trail) -> None:
     trail.expect("pid")
 
     @actorrt.remote
-    def stubborn(trail: Trail) -> None:
-        trail.tell("pid")
+    def stubborn(folder: str) -> None:
+        tell(folder, "pid")
         while True:
             try:
                 time.sleep(1000)
             except KeyboardInterrupt:
                 continue
 
-    ref = stubborn.remote(trail)
+    ref = stubborn.remote(trail.folder)
     trail.wait_for("pid")
     actorrt.cancel(ref)
     actorrt.cancel(ref, force=True)

@@ -6,14 +6,19 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 import actorrt
 from actorrt import exceptions
+
+# By value, so that workers need not import this module, and pytest with it.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 pytestmark = pytest.mark.usefixtures("node")
 
