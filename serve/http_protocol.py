@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from .http_options import HTTPOptions
-from .http_request import Backend, HttpRequest
+from .http_request import LONGEST_REQUEST_ID, Backend, HttpRequest
 from .request_head import CLOSE, connection_line
 from .responses import error_page
 
@@ -39,7 +39,6 @@ SPECIAL: Final = {
 LINGER_S: Final = 2.0
 # And only so much of it. The same for the rest of a request that was answered before its end.
 MOST_DISCARDED: Final = 16 * 1024 * 1024
-LONGEST_REQUEST_ID: Final = 200
 
 
 class _Refused(Exception):

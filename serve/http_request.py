@@ -6,9 +6,11 @@ a request whose client has gone do nothing.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from .request_head import CLOSE, HEAD, HTTP_1_0
+
+LONGEST_REQUEST_ID: Final = 200
 
 
 class ClientDisconnected(OSError):

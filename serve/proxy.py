@@ -7,44 +7,32 @@ application's ingress. Routes and replicas are told by the controller.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-import functools
 import logging
 import os
-import random
 import socket
-from collections.abc import Generator
-from typing import Any
+import uuid
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
-
-import uvicorn
-from uvicorn.server import Server
 
 from actorrt import ActorHandle
 
 from . import connection
 from .forward import Forwarded
 from .http_options import HTTPOptions
-from .http_protocol import LONGEST_REQUEST_ID, Front, ServeProtocol
-from .http_request import HttpRequest
+from .http_request import LONGEST_REQUEST_ID, HttpRequest
 from .responses import JSON, TEXT, Plain, to_json, whole
 from .router import Router, router_of
 from .routes import RouteTable
 from .spec import DeploymentId
 from .websockets import Tunnel
 
+if TYPE_CHECKING:
+    from .http_server import HttpServer
+
 logger = logging.getLogger("actorrt.serve.proxy")
 
 ROUTES_TOPIC = ("routes",)
-
-
-class _Server(Server):
-    """Without uvicorn's signal handlers: the process belongs to a worker, which has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 class Proxy:
@@ -56,11 +44,7 @@ class Proxy:
         self._root_paths: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        # Seeded by the system, not before the process was forked.
-        ids = random.Random(os.urandom(16))
-        self._front = Front(self, options, lambda: b"%032x" % ids.getrandbits(128))
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._server: HttpServer | None = None
         self._ready = asyncio.Event()
         self._draining = False
 
@@ -75,30 +59,16 @@ class Proxy:
             return "", f"cannot listen on {options.host} port {options.port}: {os.strerror(error.errno or 0) or error}"
         if options.access_log:
             _log_requests()
-        config = uvicorn.Config(
-            self._websocket,
-            http=functools.partial(ServeProtocol, front=self._front),  # type: ignore[arg-type]
-            interface="asgi3",
-            proxy_headers=False,
-            loop="none",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            root_path=options.root_path,
-            ssl_keyfile=options.ssl_keyfile,
-            ssl_certfile=options.ssl_certfile,
-            ssl_keyfile_password=options.ssl_keyfile_password,
-            ssl_ca_certs=options.ssl_ca_certs,
-        )
-        self._server = _Server(config)
+        # uvicorn is loaded here and not with this module, which the controller loads too.
+        from .http_server import HttpServer
+
+        self._server = HttpServer(self, options, self._websocket)
         # In an empty context: news and connections belong to no call.
         context = contextvars.Context()
         context.run(self._connection.listen, ROUTES_TOPIC, self._told_routes)
         # Clients may connect already; they are accepted when it is known where their requests go.
         await self._ready.wait()
-        self._serving = self._loop.create_task(self._server.serve(sockets=[listener]), context=context)
-        self._front.start(self._loop)
+        self._server.start(listener, context)
         host, port = listener.getsockname()[:2]
         scheme = "https" if options.ssl_certfile else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", ""
@@ -108,11 +78,9 @@ class Proxy:
 
     async def drain(self) -> str:
         """No new connections; return when the requests that are here have been answered. Gives who it is to topics."""
-        self._draining = self._front.draining = True
-        if self._server is not None and self._serving is not None:
-            self._server.should_exit = True
-            await asyncio.wait([self._serving])
-        self._front.stop()
+        self._draining = True
+        if self._server is not None:
+            await self._server.drain()
         self._connection.closed = True
         return self._connection.name
 
@@ -150,7 +118,7 @@ class Proxy:
             await send({"type": "websocket.close", "code": 1000, "reason": "nothing is here"})
             return
         given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-        request_id = given[0] if given and len(given[0]) < LONGEST_REQUEST_ID else self._front.new_request_id()
+        request_id = given[0][:LONGEST_REQUEST_ID] if given else uuid.uuid4().hex.encode()
         await Tunnel(self._routers[route.prefix], self._root_paths[route.prefix], request_id).run(scope, receive, send)
 
     def _answer(self, request: HttpRequest, path: str) -> None:

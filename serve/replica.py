@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 from collections.abc import AsyncGenerator
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorrt import ActorHandle, get_runtime_context, method
 
@@ -21,13 +21,15 @@ from . import connection
 from .byte_channel import ByteChannel
 from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
-from .reply import Closing, Replier, Streamed, receive_parts, receive_whole
 from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
 from .request_head import REQUEST_ID, scope_of
 from .thread_iteration import iterate_in_thread
 from .user_code import Kind, UserCode
 from .user_errors import in_a_line, with_frames
 from .websockets import INTERNAL_ERROR, WebsocketRun
+
+if TYPE_CHECKING:
+    from .reply import Answer, Replier
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -113,6 +115,9 @@ class Replica:
     @method(may_block=True)
     async def start(self, settings: ReplicaSettings) -> str:
         """Construct user code. "" if it is ready to serve, else why not."""
+        # Starlette is loaded here and not with this module, which the controller loads too.
+        from .reply import Replier
+
         self._max_ongoing = settings.max_ongoing
         self._code = UserCode(settings.max_ongoing)
         self._replier = Replier(self._code)
@@ -200,32 +205,31 @@ class Replica:
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
         current_request.set(context)
-        if body is not None:
-            receive = receive_whole(body)
-            ended = self._end
-        else:
-            incoming = self._bodies[body_key] = _IncomingBody()
-            receive = receive_parts(incoming.next_part)
-
-            def ended() -> None:
-                self._bodies.pop(body_key, None)
-                incoming.close()
-                self._end()
-
         try:
-            answer = await self._replier.answer(lines, receive, framing, ended)
+            if body is not None:
+                answer = await self._replier.answer(lines, body, framing, self._end)
+            else:
+                answer = await self._answer_to_parts(lines, framing, body_key)
         except asyncio.CancelledError:
             context.cancel_children()
             raise
         if isinstance(answer, bytes):
             return answer
-        if isinstance(answer, Closing):
-            return answer.data, 0, True
-        return answer.first, self._offer(answer, context), answer.close
+        first, channel, close = answer
+        return first, 0 if channel is None else self._offer(channel, context), close
 
-    def _offer(self, answer: Streamed, context: RequestContext) -> int:
+    async def _answer_to_parts(self, lines: list[bytes], framing: int, body_key: str) -> Answer:
+        incoming = self._bodies[body_key] = _IncomingBody()
+
+        def ended() -> None:
+            self._bodies.pop(body_key, None)
+            incoming.close()
+            self._end()
+
+        return await self._replier.answer(lines, incoming.next_part, framing, ended)
+
+    def _offer(self, channel: ByteChannel, context: RequestContext) -> int:
         number = next(self._numbers)
-        channel = answer.channel
         self._streams[number] = channel
         tell_producer = channel.on_abandoned
 

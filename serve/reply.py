@@ -51,25 +51,9 @@ class EachHead:
         return self._date + request_id + b"\r\n"
 
 
-class Streamed:
-    """A response that goes on: its first bytes and the channel of the rest. `close`: the connection ends after it."""
-
-    __slots__ = ("channel", "close", "first")
-
-    def __init__(self, first: bytes, channel: ByteChannel, close: bool) -> None:
-        self.first, self.channel, self.close = first, channel, close
-
-
-class Closing:
-    """Finished bytes after which the connection has to end, which the client did not ask for."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-
-Answer = bytes | Closing | Streamed
+# Finished bytes; or the first bytes, the channel of the rest if there is one, and whether the connection ends then.
+Answer = bytes | tuple[bytes, ByteChannel | None, bool]
+ReceivePart = Callable[[], Awaitable[tuple[bytes, bool]]]
 
 
 class Replier:
@@ -80,13 +64,16 @@ class Replier:
         self._each = EachHead()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, head: Sequence[bytes], receive: Receive, framing: int, ended: Callable[[], None]) -> Answer:
-        """`head` is the packed head, split into its lines.
+    async def answer(
+        self, head: Sequence[bytes], body: bytes | ReceivePart, framing: int, ended: Callable[[], None]
+    ) -> Answer:
+        """`head` is the packed head, split into its lines; `body` is there, or comes in parts.
 
         `ended` is called once when the last byte of the response is known. Never raises but for cancellation.
         """
         each = self._each.lines(head[REQUEST_ID])
         scope = scope_of(head)
+        receive = receive_whole(body) if isinstance(body, bytes) else receive_parts(body)
         if self._code.asgi is not None:
             scope["state"] = dict(self._code.state)
             return await self._run(self._code.asgi, scope, receive, framing, each, ended, head)
@@ -195,11 +182,11 @@ async def _close(iterator: Any) -> None:
         await close()
 
 
-def _in_parts(data: bytes) -> Streamed:
+def _in_parts(data: bytes) -> Answer:
     channel = ByteChannel()
     channel.put(data[LARGEST_ITEM:])
     channel.end()
-    return Streamed(data[:LARGEST_ITEM], channel, close=False)
+    return data[:LARGEST_ITEM], channel, False
 
 
 class _Sender:
@@ -232,20 +219,20 @@ class _Sender:
                     await self.channel.room()
             elif more:
                 self.channel.put(data[LARGEST_ITEM:])
-                self.answer.set_result(Streamed(data[:LARGEST_ITEM], self.channel, made.close))
+                self.answer.set_result((data[:LARGEST_ITEM], self.channel, made.close))
             elif len(data) > LARGEST_ITEM:
-                self.answer.set_result(Streamed(data[:LARGEST_ITEM], self.channel, made.close))
+                self.answer.set_result((data[:LARGEST_ITEM], self.channel, made.close))
                 self.channel.put(data[LARGEST_ITEM:])
                 self._finish()
             else:
                 self._finish()
-                self.answer.set_result(Closing(data) if made.close else data)
+                self.answer.set_result((data, None, True) if made.close else data)
         else:
             raise ResponseError(f"unexpected ASGI message {kind!r}")
 
     def _head_alone(self) -> None:
         if not self.answer.done() and not self._made.complete:
-            self.answer.set_result(Streamed(self._made.body(b"", more=True), self.channel, self._made.close))
+            self.answer.set_result((self._made.body(b"", more=True), self.channel, self._made.close))
 
     def _finish(self, error: BaseException | None = None) -> None:
         self.channel.end(error)
@@ -298,9 +285,6 @@ def receive_whole(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-ReceivePart = Callable[[], Awaitable[tuple[bytes, bool]]]
 
 
 def receive_parts(next_part: ReceivePart) -> Receive:

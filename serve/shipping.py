@@ -11,10 +11,9 @@ import os
 import sys
 import threading
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cloudpickle
-from starlette.datastructures import State
 
 from actorrt import exceptions
 
@@ -45,9 +44,10 @@ class _Pickler(cloudpickle.Pickler):
         if type(obj) is _thread.LockType:
             # A lock guards what is in one process; applications hold some (FastAPI's routers do).
             return threading.Lock, ()
-        if type(obj) is State:
+        kind = cast("type[Any]", type(obj))
+        if kind.__name__ == "State" and kind.__module__ == "starlette.datastructures":
             # Its `__getattr__` never ends while it is being unpickled.
-            return State, (dict(obj._state),)
+            return kind, (dict(obj._state),)
         return super().reducer_override(obj)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 

@@ -1,0 +1,69 @@
+"""uvicorn's server with our protocol, on a socket that is bound already and a loop that runs already."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import os
+import random
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+from uvicorn.server import Server
+
+from .http_options import HTTPOptions
+from .http_protocol import Front, ServeProtocol
+from .http_request import Backend
+
+
+class _Server(Server):
+    """Without uvicorn's signal handlers: the process belongs to a worker, which has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class HttpServer:
+    """Hands requests to `backend`; a websocket is run by the ASGI application `websocket`."""
+
+    def __init__(self, backend: Backend, options: HTTPOptions, websocket: Any) -> None:
+        # Seeded by the system now, not before the process was forked.
+        ids = random.Random(os.urandom(16))
+        self._front = Front(backend, options, lambda: b"%032x" % ids.getrandbits(128))
+        self._server = _Server(
+            uvicorn.Config(
+                websocket,
+                http=functools.partial(ServeProtocol, front=self._front),  # type: ignore[arg-type]
+                interface="asgi3",
+                proxy_headers=False,
+                loop="none",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                root_path=options.root_path,
+                ssl_keyfile=options.ssl_keyfile,
+                ssl_certfile=options.ssl_certfile,
+                ssl_keyfile_password=options.ssl_keyfile_password,
+                ssl_ca_certs=options.ssl_ca_certs,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    def start(self, listener: socket.socket, context: contextvars.Context) -> None:
+        loop = asyncio.get_running_loop()
+        self._serving = loop.create_task(self._server.serve(sockets=[listener]), context=context)
+        self._front.start(loop)
+
+    async def drain(self) -> None:
+        """Take no new connections, close idle ones, and return when the others have ended."""
+        self._front.draining = True
+        if self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.wait([self._serving])
+        self._front.stop()
