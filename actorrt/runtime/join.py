@@ -18,7 +18,7 @@ from .runtime import Runtime
 from .transport import socket_path
 
 CONNECT_TIMEOUT_S = 15.0
-FLUSH_TIMEOUT_S = 2.0
+FLUSH_TIMEOUT_S = 5.0
 
 
 def join(settings: Settings, options: InitOptions, session: str, started_it: bool) -> Runtime:

@@ -7,6 +7,7 @@ and what does not fit is counted.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import threading
 import time
@@ -17,7 +18,9 @@ from actorrt.core.loglines import Deduplicator, Line, prefixed
 
 MAX_WAITING: Final = 10_000
 MAX_WAITING_CHARACTERS: Final = 8 * 1024 * 1024
-CLOSE_DEADLINE_S: Final = 2.0
+LINES_A_WRITE: Final = 256
+# A terminal that takes nothing for so long is given up when the program ends.
+STUCK_AFTER_S: Final = 2.0
 
 
 class LogPrinter:
@@ -30,6 +33,7 @@ class LogPrinter:
         self._characters = 0
         self._missed = 0
         self._closed = False
+        self._written = 0
         self._thread: threading.Thread | None = None
 
     def __call__(self, lines: Sequence[Line]) -> None:
@@ -52,8 +56,13 @@ class LogPrinter:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(CLOSE_DEADLINE_S)
+        thread = self._thread
+        if thread is None:
+            return
+        written = -1
+        while thread.is_alive() and written != self._written:
+            written = self._written
+            thread.join(STUCK_AFTER_S)
 
     def _run(self) -> None:
         while True:
@@ -84,16 +93,20 @@ class LogPrinter:
         return shown
 
     def _print(self, lines: list[Line]) -> None:
-        """All lines, in order; neighbours on the same stream in one write, so that nothing comes between them."""
-        # Looked up each time: notebooks and tests put others in their place.
-        text: list[str] = []
-        for index, line in enumerate(lines):
-            is_error = line[2]
+        """All lines, in order; neighbours on the same stream together."""
+        for is_error, neighbours in itertools.groupby(lines, key=_is_error):
+            together = list(neighbours)
+            # Looked up each time: notebooks and tests put others in their place.
             stream = sys.stderr if is_error else sys.stdout
-            text.append(prefixed(line, _is_terminal(stream)))
-            if index + 1 == len(lines) or lines[index + 1][2] != is_error:
-                _write(stream, "\n".join(text) + "\n")
-                text.clear()
+            colour = _is_terminal(stream)
+            for start in range(0, len(together), LINES_A_WRITE):
+                part = together[start : start + LINES_A_WRITE]
+                _write(stream, "".join(f"{prefixed(line, colour)}\n" for line in part))
+                self._written += 1
+
+
+def _is_error(line: Line) -> bool:
+    return line[2]
 
 
 def _is_terminal(stream: TextIO) -> bool:
