@@ -317,7 +317,7 @@ def test_terminate_ends_it_after_what_was_called_before(cls: Any) -> None:
 
 @KINDS
 def test_a_killed_actor_takes_no_further_call(cls: Any) -> None:
-    for _ in range(20):
+    for _ in range(5):
         actor = cls.remote()
         actorrt.get(actor.pid.remote())
         actorrt.kill(actor)
