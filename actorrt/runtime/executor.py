@@ -108,13 +108,15 @@ class Executor:
         run = link.serving.get(message.seq)
         if run is None:
             return
-        run.cancelled = True
+        before, run.cancelled = run.cancelled, True
         if message.recursive:
             for child in run.living_children():
                 self.runtime.cancel_call(child, message.force, True)
         if message.force and run.actor is None and run.lease:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.interrupt(run)
+        if not before:
+            # Once: its parent, its group and its user may all cancel it, and its `finally` blocks are left in peace.
+            self.interrupt(run)
 
     def interrupt(self, run: RunningCall) -> None:
         """Make a running call end, as far as its kind allows."""
@@ -123,10 +125,11 @@ class Executor:
     def link_lost(self, link: Link) -> None:
         """A caller is gone: what it called ends, and the actors that it owns."""
         for run in list(link.serving.values()):
-            run.cancelled = True
+            before, run.cancelled = run.cancelled, True
             for child in run.living_children():
                 self.runtime.cancel_call(child, False, True)
-            self.interrupt(run)
+            if not before:
+                self.interrupt(run)
         self.outcomes.peer_lost(link.peer)
         for instance in list(self.instances.values()):
             if instance.owner == link.peer:

@@ -39,10 +39,14 @@ class Peers:
         self._dialler = Dialler(receiver, self._hello)
         self._acceptor = Acceptor(receiver, self._hello, self._admit, self._arrived)
         self._listening = False
+        self._listen_lock = asyncio.Lock()
 
     async def listen(self) -> None:
-        await self._acceptor.listen(socket_path(self.session, self.process))
-        self._listening = True
+        """Have others able to dial; again: nothing."""
+        async with self._listen_lock:
+            if not self._listening:
+                await self._acceptor.listen(socket_path(self.session, self.process))
+                self._listening = True
 
     def get(self, process: bytes) -> Link | None:
         link = self.links.get(process)
@@ -71,10 +75,12 @@ class Peers:
         path = socket_path(self.session, process)
         if os.path.exists(path):  # noqa: ASYNC240  a look at a local socket takes a microsecond
             return await self.dial(process, path)
-        if self.broker is None or not self._listening:
+        if self.broker is None:
             raise LinkError(f"process {process.hex()} has no socket")
         arrival = self._arrival(process)
         try:
+            # A program listens only once it has to reach another one.
+            await self.listen()
             await self.broker.ask(DialMe(process))
             async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
                 return await asyncio.shield(arrival)

@@ -1,0 +1,336 @@
+"""Cancelling calls to actors: wherever the call is, and down the tree of what it has called."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from typing import Any
+
+import pytest
+
+import actorrt
+from actorrt import exceptions
+
+pytestmark = pytest.mark.usefixtures("node")
+
+
+@actorrt.remote
+class Note:
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.changed = asyncio.Event()
+
+    async def tell(self, what: Any) -> Any:
+        self.told.append(what)
+        self.changed.set()
+        return what
+
+    async def wait_for(self, what: Any) -> list[Any]:
+        while what not in self.told:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.told
+
+    async def all(self) -> list[Any]:
+        return self.told
+
+
+def until_cancelled(note: Any) -> str:
+    actorrt.get(note.tell.remote("started"))
+    while not actorrt.get_runtime_context().is_canceled():
+        threading.Event().wait(0.001)
+    return "saw the flag"
+
+
+@actorrt.remote
+class Async:
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+
+    async def wait(self, note: Any, name: str = "call") -> None:
+        await note.tell.remote(f"{name} started")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await note.tell.remote(f"{name} closed")
+
+    async def call(self, other: Any, note: Any) -> None:
+        await note.tell.remote("parent started")
+        await other.wait.remote(note, "child")
+
+    async def insists(self, note: Any) -> str:
+        await note.tell.remote("started")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done anyway"
+        return "never"
+
+    async def raises(self, note: Any) -> None:
+        await note.tell.remote("started")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("in the end")
+
+    async def cancels_itself(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async def run(self, value: Any) -> Any:
+        self.ran.append(value)
+        return value
+
+    async def yields(self, value: Any) -> Any:
+        self.ran.append(value)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return value
+
+    async def all(self) -> list[Any]:
+        return self.ran
+
+    @actorrt.method(thread=True)
+    def in_thread(self, note: Any) -> str:
+        return until_cancelled(note)
+
+
+@actorrt.remote
+class Sync:
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+
+    def until_cancelled(self, note: Any) -> str:
+        return until_cancelled(note)
+
+    def run(self, value: Any) -> Any:
+        self.ran.append(value)
+        return value
+
+    def all(self) -> list[Any]:
+        return self.ran
+
+
+def gone(ref: Any) -> bool:
+    with pytest.raises(exceptions.TaskCancelledError):
+        actorrt.get(ref)
+    return True
+
+
+def test_a_running_coroutine_ends_and_its_finally_runs() -> None:
+    actor, note = Async.remote(), Note.remote()
+    ref = actor.wait.remote(note)
+    actorrt.get(note.wait_for.remote("call started"))
+    actorrt.cancel(ref)
+    assert gone(ref)
+    assert "call closed" in actorrt.get(note.all.remote())
+    assert actorrt.get(actor.run.remote(1)) == 1
+
+
+def test_a_cancelled_parent_cancels_what_it_called_on_other_processes() -> None:
+    actor, other, note = Async.remote(), Async.options(isolated=True).remote(), Note.remote()
+    ref = actor.call.remote(other, note)
+    actorrt.get(note.wait_for.remote("child started"))
+    actorrt.cancel(ref)
+    assert gone(ref)
+    assert "child closed" in actorrt.get(note.wait_for.remote("child closed"))
+
+
+def test_children_are_left_alone_where_that_was_asked_for() -> None:
+    actor, other, note = Async.remote(), Async.options(isolated=True).remote(), Note.remote()
+    ref = actor.call.remote(other, note)
+    actorrt.get(note.wait_for.remote("child started"))
+    actorrt.cancel(ref, recursive=False)
+    assert gone(ref)
+    assert "child closed" not in actorrt.get(note.all.remote())
+
+
+def test_a_call_that_waits_for_its_turn_never_runs() -> None:
+    note = Note.remote()
+    actor = Async.options(max_concurrency=1).remote()
+    first = actor.wait.remote(note)
+    actorrt.get(note.wait_for.remote("call started"))
+    waiting = [actor.run.remote(i) for i in range(10)]
+    for ref in waiting[::2]:
+        actorrt.cancel(ref)
+    assert all(gone(ref) for ref in waiting[::2])
+    actorrt.cancel(first)
+    assert gone(first)
+    assert actorrt.get(waiting[1::2]) == [1, 3, 5, 7, 9]
+    assert actorrt.get(actor.all.remote()) == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize("cls", [Async, Sync])
+def test_a_call_whose_arguments_are_not_there_never_runs(cls: Any) -> None:
+    actor, note = cls.remote(), Note.remote()
+    never = Async.remote().wait.remote(note)
+    ref = actor.run.remote(never)
+    actorrt.cancel(ref)
+    assert gone(ref)
+    assert actorrt.get(actor.run.remote("next")) == "next"
+    assert actorrt.get(actor.all.remote()) == ["next"]
+    # What it waited for goes on.
+    assert not never.done()
+    actorrt.cancel(never)
+
+
+def test_calls_of_an_actor_that_is_not_made_yet_never_run() -> None:
+    note = Note.remote()
+    blocked = Async.remote().wait.remote(note)
+
+    @actorrt.remote
+    class Waits:
+        def __init__(self, value: Any) -> None: ...
+        async def run(self) -> None: ...
+
+    waits = Waits.remote(blocked)
+    refs = [waits.run.remote() for _ in range(3)]
+    for ref in refs:
+        actorrt.cancel(ref)
+    assert all(gone(ref) for ref in refs)
+    actorrt.cancel(blocked)
+
+
+def test_a_sync_call_gets_a_flag_and_what_waits_behind_it_never_runs() -> None:
+    actor, note = Sync.remote(), Note.remote()
+    running, waiting = actor.until_cancelled.remote(note), actor.run.remote("waiting")
+    actorrt.get(note.wait_for.remote("started"))
+    actorrt.cancel(waiting)
+    assert gone(waiting)
+    actorrt.cancel(running)
+    assert actorrt.get(running) == "saw the flag"
+    assert actorrt.get(actor.all.remote()) == []
+
+
+def test_a_method_in_a_thread_gets_a_flag_and_goes_on_to_its_end() -> None:
+    actor, note = Async.remote(), Note.remote()
+    ref = actor.in_thread.remote(note)
+    actorrt.get(note.wait_for.remote("started"))
+    actorrt.cancel(ref)
+    assert actorrt.get(ref) == "saw the flag"
+
+
+def test_what_the_coroutine_makes_of_its_cancellation_counts() -> None:
+    actor = Async.remote()
+    for method, outcome in (("insists", "done anyway"), ("raises", ValueError)):
+        note = Note.remote()
+        ref = getattr(actor, method).remote(note)
+        actorrt.get(note.wait_for.remote("started"))
+        actorrt.cancel(ref)
+        if isinstance(outcome, str):
+            assert actorrt.get(ref) == outcome
+        else:
+            with pytest.raises(outcome, match="in the end"):
+                actorrt.get(ref)
+
+
+def test_a_coroutine_that_cancels_itself_fails() -> None:
+    actor = Async.remote()
+    with pytest.raises(exceptions.TaskError, match="CancelledError"):
+        actorrt.get(actor.cancels_itself.remote())
+    assert actorrt.get(actor.run.remote(1)) == 1
+
+
+def test_a_call_may_cancel_one_that_came_with_it() -> None:
+    @actorrt.remote
+    class Latest:
+        """Each call replaces the one before."""
+
+        def __init__(self) -> None:
+            self.task: asyncio.Task[Any] | None = None
+
+        async def ask(self, value: int) -> int:
+            if self.task is not None:
+                self.task.cancel()
+            self.task = asyncio.current_task()
+            await asyncio.sleep(0.001)
+            return value
+
+    actor = Latest.remote()
+    replaced = 0
+    for _ in range(30):
+        refs = [actor.ask.remote(i) for i in range(10)]
+        assert actorrt.get(refs[-1]) == 9
+        for i, ref in enumerate(refs[:-1]):
+            try:
+                # It may have ended before the next one came.
+                assert actorrt.get(ref) == i
+            except exceptions.TaskError as error:
+                replaced += isinstance(error.cause, asyncio.CancelledError)
+    assert replaced
+
+
+def test_force_is_for_tasks() -> None:
+    ref = Async.remote().wait.remote(Note.remote())
+    with pytest.raises(ValueError, match=r"actorrt\.kill"):
+        actorrt.cancel(ref, force=True)
+    actorrt.cancel(ref)
+    with pytest.raises(TypeError, match="takes a ref or a generator, not int"):
+        actorrt.cancel(1)  # type: ignore[arg-type]
+
+
+def test_cancelling_what_is_done_changes_nothing() -> None:
+    ref = Async.remote().run.remote(1)
+    assert actorrt.get(ref) == 1
+    actorrt.cancel(ref)
+    assert actorrt.get(ref) == 1
+
+
+@pytest.mark.parametrize(("cls", "method"), [(Async, "run"), (Async, "yields"), (Sync, "run")])
+def test_each_call_has_one_outcome_whenever_its_cancellation_comes(cls: Any, method: str) -> None:
+    order = random.Random(7)
+    actor = cls.options(max_concurrency=2).remote() if cls is Async else cls.remote()
+    outcomes: list[Any] = []
+    for _ in range(20):
+        refs = [getattr(actor, method).remote(i) for i in range(50)]
+        for ref in order.sample(refs, 25):
+            actorrt.cancel(ref)
+        for i, ref in enumerate(refs):
+            try:
+                assert actorrt.get(ref) == i
+                outcomes.append("value")
+            except exceptions.TaskCancelledError:
+                outcomes.append("cancelled")
+    assert len(outcomes) == 1000
+    assert outcomes.count("value") >= 500
+    # All places are free again.
+    assert actorrt.get([actor.run.remote(i) for i in range(5)]) == list(range(5))
+
+
+def test_a_caller_that_goes_away_cancels_what_it_called(run_program: Any) -> None:
+    note = Note.options(name="note", namespace="callers").remote()
+    actor = Async.options(name="actor", namespace="callers").remote()
+    ran = run_program(
+        f"""
+import actorrt, os
+actorrt.init({actorrt.get_runtime_context().get_temp_dir()!r}, namespace="callers")
+note, actor = actorrt.get_actor("note"), actorrt.get_actor("actor")
+ref = actor.wait.remote(note, "orphan")
+actorrt.get(note.wait_for.remote("orphan started"))
+os._exit(0)
+"""
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "orphan closed" in actorrt.get(note.wait_for.remote("orphan closed"))
+    assert actorrt.get(actor.run.remote(1)) == 1
+
+
+def test_many_threads_cancel_at_once() -> None:
+    actor, note = Async.remote(), Note.remote()
+    refs = [actor.wait.remote(note, str(i)) for i in range(40)]
+    together = threading.Barrier(4)
+
+    def cancel(some: list[Any]) -> None:
+        together.wait()
+        for ref in some:
+            actorrt.cancel(ref)
+
+    threads = [threading.Thread(target=cancel, args=(refs[i::4],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(gone(ref) for ref in refs)
