@@ -90,15 +90,20 @@ class Dialler:
             await done
 
         response = await session.post("http://actorrt/link", data=body())
-        if response.status != 200:
-            raise LinkError(await response.text())
-        theirs = await _read_hello(response.content)
-        if theirs.refused:
-            raise LinkError(theirs.refused)
-        connection = response.connection
-        if connection is None or connection.transport is None or connection.protocol is None:
-            raise LinkError("the peer closed the link while it opened")
-        link = Link(loop, self._receiver, theirs, connection.transport, (session, response, done))
+        try:
+            if response.status != 200:
+                raise LinkError(await response.text())
+            theirs = await _read_hello(response.content)
+            if theirs.refused:
+                raise LinkError(theirs.refused)
+            connection = response.connection
+            if connection is None or connection.transport is None or connection.protocol is None:
+                raise LinkError("the peer closed the link while it opened")
+            link = Link(loop, self._receiver, theirs, connection.transport, (session, response, done))
+        except BaseException:
+            done.cancel()
+            response.close()
+            raise
         connection.protocol.set_parser(link, response.content)
         link.greet()
         loop.create_task(_close_session_after(link, session, response, done))
