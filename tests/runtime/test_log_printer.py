@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -11,6 +12,7 @@ import threading
 import pytest
 
 from actorrt.core.loglines import Line
+from actorrt.runtime import log_printer
 from actorrt.runtime.log_printer import MAX_WAITING, LogPrinter
 
 OUT: Line = ("Counter", 123, False, "hello")
@@ -103,3 +105,23 @@ def test_what_comes_after_the_end_is_ignored() -> None:
     printer.close()
     printer([OUT])
     assert printer._thread is None
+
+
+def test_the_end_gives_up_on_a_terminal_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_printer, "STUCK_AFTER_S", 0.05)
+    read, write = os.pipe()
+    with open(write, "w", encoding="utf-8") as stuck:
+        monkeypatch.setattr(sys, "stdout", stuck)
+        printer = LogPrinter(deduplicate=False)
+        printer([("w", 1, False, "x" * 1000)] * 1000)
+        printer.close()
+        assert printer._thread is not None
+        assert printer._thread.is_alive()
+        os.close(read)  # the write that hangs fails now
+        printer._thread.join()
+        # What is left in its buffer can go nowhere.
+        with contextlib.suppress(BrokenPipeError):
+            stuck.flush()
+        monkeypatch.undo()
+        with contextlib.suppress(BrokenPipeError):
+            stuck.close()
