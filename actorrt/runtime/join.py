@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 
 from actorrt.config import Settings
@@ -23,7 +22,7 @@ FLUSH_TIMEOUT_S = 5.0
 
 def join(settings: Settings, options: InitOptions, session: str, started_it: bool) -> Runtime:
     """The runtime of this driver, connected. Raises LinkError, or what the node refuses it for."""
-    runtime = Runtime(secrets.token_bytes(8), "driver", session, __version__, settings)
+    runtime = Runtime(os.urandom(8), "driver", session, __version__, settings)
     runtime.namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
     runtime.on_log_lines = LogPrinter(settings.log_deduplicate)
     runtime.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import select
 import signal
 import socket
@@ -102,9 +101,9 @@ class Launched:
 def launch(settings: Settings, options: InitOptions) -> Launched:
     """Spawn the node; it starts up while this process goes on."""
     folder = sessions_folder(settings)
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(3)}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{os.urandom(3).hex()}"
     session = os.path.join(folder, name)
-    node, head = secrets.token_bytes(8), secrets.token_bytes(8)
+    node, head = os.urandom(8), os.urandom(8)
     os.mkdir(session, 0o700)
     with open(os.path.join(session, INFO), "w", encoding="utf-8") as file:
         json.dump({"node": node.hex(), "head": head.hex(), "pid": os.getpid()}, file)
