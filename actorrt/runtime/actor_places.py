@@ -119,8 +119,11 @@ class ActorPlaces:
         for client, under_way in lost.items():
             again: list[Call] = []
             failed: list[Call] = []
+            record = client.record
+            # A worker says that the constructor has returned before it starts the first call.
+            started = record is None or record.link is not link or record.state is not State.STARTING
             for call in under_way:
-                self._sort(call, True, again, failed)
+                self._sort(call, started, again, failed)
             if failed:
                 self._runtime.spawn_here(self._report(client, failed, link.peer))
             self._actors.came_back(client, link, len(under_way), again)

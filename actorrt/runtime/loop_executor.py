@@ -138,6 +138,10 @@ class LoopExecutor(Executor):
         try:
             for message in work:
                 self._take_one(link, message)
+            if self._flush_due:
+                # That an actor was made is said before its calls run, so that nobody takes them for unrun if those
+                # end this process.
+                self.flush()
             self._eager.run_queued()
         finally:
             self._handing_over = False
