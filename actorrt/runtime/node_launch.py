@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -39,8 +40,9 @@ def sessions_folder(settings: Settings) -> str:
 class Launched:
     """A node that this process started. `ready` gets one byte when it listens, and ends when the node does."""
 
-    def __init__(self, pid: int, session: str, ready: int, errors: str) -> None:
+    def __init__(self, pid: int, head: bytes, session: str, ready: int, errors: str) -> None:
         self.pid = pid
+        self._head = head
         self.session = session
         self.ready = ready
         self._errors = errors
@@ -92,10 +94,20 @@ class Launched:
                 os.kill(self.pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 self._status = os.waitpid(self.pid, 0)[1]
+        # The node ends its head; but the head outlives a node that was killed.
+        _end_listener(os.path.join(self.session, f"{self._head.hex()}.sock"))
         if self.ready >= 0:
             os.close(self.ready)
             self.ready = -1
         retire(self.session)
+
+
+def _end_listener(path: str) -> None:
+    """Kill the process that listens at a Unix socket, if there is one."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(path)
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        os.kill(pid, signal.SIGKILL)
 
 
 def launch(settings: Settings, options: InitOptions) -> Launched:
@@ -136,7 +148,7 @@ def launch(settings: Settings, options: InitOptions) -> Launched:
     finally:
         os.close(write)
     sweep(folder, _alive)
-    return Launched(pid, session, read, errors)
+    return Launched(pid, head, session, read, errors)
 
 
 def resources_of(options: InitOptions) -> dict[str, int]:

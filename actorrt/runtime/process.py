@@ -136,6 +136,15 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def variable_of(pid: int, name: str) -> str | None:
+    """A variable of the environment that a process was started with; None: it has none, or is not ours to look into."""
+    try:
+        variables = _read(f"/proc/{pid}/environ").split("\0")
+    except OSError:
+        return None
+    return next((text[len(name) + 1 :] for text in variables if text.startswith(f"{name}=")), None)
+
+
 def process_state(pid: int) -> str | None:
     """R running, S sleeping, D in the kernel, T stopped, t traced, Z ended, I idle; None: there is no such process."""
     try:

@@ -23,7 +23,8 @@ from .stall_watch import watch_for_stalls
 from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
 from .worker_params import WorkerParams
-from .zygote_client import ForkError, ZygoteClient
+from .zygote import WORKER_ID
+from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
 
 if TYPE_CHECKING:
     from .node import Node
@@ -199,12 +200,14 @@ class Workers:
                 msgspec.msgpack.encode(params),
                 stdout_fd=stdout,
                 stderr_fd=stderr,
-                env={**self._base_environment(), **driver.env, **dict(env)},
+                env={**self._base_environment(), **driver.env, **dict(env), WORKER_ID: process.hex()},
                 cwd=driver.cwd if driver.cwd and os.path.isdir(driver.cwd) else None,  # noqa: ASYNC240  a local folder
             )
         except BaseException as error:
             del self._by_process[process]
             self._outputs.abandon(worker)
+            if isinstance(error, ZygoteLostError):
+                raise exceptions.NodeDiedError(node.process.hex(), error.reason) from error
             if isinstance(error, ForkError | OSError | ValueError):
                 raise exceptions.WorkerCrashedError(
                     "a new worker", f"it could not be forked: {error}", False

@@ -6,7 +6,8 @@ whatever reason, it kills everything below it and ends. It knows nothing of what
 a thread would make PDEATHSIG and fork itself unsafe.
 
 A worker is born as the leader of a process group of its own. Once it has ended, its whole group is killed, so what
-it started and left behind ends with it.
+it started and left behind ends with it. What has left the group for a session of its own and was orphaned is known by a
+variable of its environment, which names the worker.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from actorrt.runtime.process import (
     set_pdeathsig,
     set_process_name,
     thread_count,
+    variable_of,
 )
 
 MAX_PACKET: Final = 128 * 1024
+WORKER_ID: Final = "ACTORRT_WORKER_ID"  # the variable that tells whose descendant a process is
 WORKER_OOM_SCORE: Final = 500  # when memory runs out, the kernel takes a worker before the node or the driver
 
 
@@ -94,7 +97,7 @@ class _Zygote:
         self._pid = os.getpid()
         self._sock = sock
         self._worker_main = worker_main
-        self._workers: set[int] = set()
+        self._workers: dict[int, str] = {}  # by pid: its WORKER_ID
         self._encode: Callable[[Reply], bytes] = msgspec.msgpack.Encoder().encode
         self._decode: Callable[[bytes], Fork] = msgspec.msgpack.Decoder(Fork).decode
         _close_all_but(sock.fileno())
@@ -153,7 +156,7 @@ class _Zygote:
         # Parent and child both ask, so that whoever comes first, the group is there when the node hears of it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
-        self._workers.add(pid)
+        self._workers[pid] = request.env.get(WORKER_ID, "")
         return pid
 
     def _become_worker(self, request: Fork, stdout: int, stderr: int) -> None:
@@ -190,8 +193,17 @@ class _Zygote:
             _kill_worker(pid)
         _, status = os.waitpid(pid, 0)
         if pid in self._workers:
-            self._workers.remove(pid)
+            del self._workers[pid]
             self._tell(Exited(pid, status))
+        self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        """Kill the orphans of workers that have ended."""
+        living = set(self._workers.values())
+        for pid in children_of(self._pid):
+            if pid not in self._workers and (worker := variable_of(pid, WORKER_ID)) and worker not in living:
+                with contextlib.suppress(PermissionError):
+                    kill_process(pid, signal.SIGKILL)
 
     def _end_everything(self) -> None:
         while True:
