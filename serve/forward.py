@@ -30,12 +30,25 @@ LARGEST_PART: Final = 64 * 1024
 class Forwarded:
     """One request under way. What the router calls, and what the refs and the client bring."""
 
-    __slots__ = ("_body", "_loop", "_ref", "_relay", "_request", "_root", "_router", "_tasks", "_timer")
+    __slots__ = (
+        "_base",
+        "_body",
+        "_loop",
+        "_ref",
+        "_relay",
+        "_request",
+        "_root",
+        "_router",
+        "_sender",
+        "_tasks",
+        "_timer",
+    )
 
     def __init__(
         self,
         request: HttpRequest,
         router: Router,
+        base_path: bytes,
         root_path: bytes,
         loop: asyncio.AbstractEventLoop,
         tasks: set[asyncio.Task[None]],
@@ -43,11 +56,14 @@ class Forwarded:
     ) -> None:
         self._request = request
         self._router = router
+        # What a server in front of this one has taken from the path, and that with the application's prefix.
+        self._base = base_path
         self._root = root_path
         self._loop = loop
         self._tasks = tasks
         self._ref: ObjectRef[Any] | None = None
         self._relay: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
         # The part of the request's body that no replica has taken yet.
         self._body: bytes | None = None
         self._timer = None if timeout_s is None else loop.call_later(timeout_s, self._too_late)
@@ -73,7 +89,7 @@ class Forwarded:
                 self._root,
                 request.method,
                 request.version,
-                request.path,
+                self._base + request.path if self._base else request.path,
                 request.query,
                 request.request_id,
                 request.fields,
@@ -85,7 +101,10 @@ class Forwarded:
         if request.streams:
             key = f"{id(self):x}-{request.request_id.decode('latin-1')}"
             ref: ObjectRef[Any] = target.http.remote(head, None, request.framing, key)
-            self._spawn(self._send_body(target, key, ref))
+            if self._sender is not None:
+                # That replica refused the request; what it has not taken is sent to this one.
+                self._sender.cancel()
+            self._sender = self._spawn(self._send_body(target, key, ref))
         else:
             ref = target.http.remote(head, request.body, request.framing)
         self._ref = ref

@@ -41,6 +41,7 @@ class Proxy:
         self._options = options
         self._table = RouteTable({})
         self._routers: dict[str, Router] = {}
+        self._base_path = options.root_path.encode("ascii", "replace")
         self._root_paths: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -90,8 +91,7 @@ class Proxy:
         """prefix -> (application, its ingress)"""
         self._routers = {prefix: router_of(DeploymentId(app, ingress)) for prefix, (app, ingress) in routes.items()}
         self._root_paths = {
-            prefix: (self._options.root_path + ("" if prefix == "/" else prefix)).encode("ascii", "replace")
-            for prefix in routes
+            prefix: self._base_path + ("" if prefix == "/" else prefix).encode("ascii", "replace") for prefix in routes
         }
         self._table = RouteTable({prefix: app for prefix, (app, _) in routes.items()})
         self._ready.set()
@@ -108,7 +108,8 @@ class Proxy:
             return
         timeout_s = request.timeout_s if request.timeout_s is not None else self._options.request_timeout_s
         router = self._routers[route.prefix]
-        Forwarded(request, router, self._root_paths[route.prefix], self._loop, self._tasks, timeout_s).start()
+        root_path = self._root_paths[route.prefix]
+        Forwarded(request, router, self._base_path, root_path, self._loop, self._tasks, timeout_s).start()
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application that uvicorn runs for a websocket."""

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -193,6 +194,37 @@ def test_request_and_response_stream_at_the_same_time(serving: Serving) -> None:
         assert [answer.readline() for _ in range(2)] == [b"5\r\n", b"FIRST\r\n"]
         connection.sendall(b"6\r\nsecond\r\n0\r\n\r\n")
         assert [answer.readline() for _ in range(4)] == [b"6\r\n", b"SECOND\r\n", b"0\r\n", b"\r\n"]
+
+
+@serve.deployment(max_ongoing_requests=1)
+class OneAtATime:
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def __call__(self, request: Request) -> str:
+        return str(len(await request.body()))
+
+    async def hold(self) -> None:
+        await self.go.wait()
+
+
+def test_a_body_that_was_refused_by_a_full_replica_arrives_whole_at_last(serving: Serving) -> None:
+    handle: Any = serve.run(OneAtATime.bind(), name="one", route_prefix="/one")
+    assert serving.client.post(serving.url + "/one", content=b"x").text == "1"
+    # The proxy does not know of this one, so it sends its request to a replica that has no room.
+    holding = handle.hold.remote()
+    host, port = serving.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection, connection.makefile("rb") as answer:
+        connection.sendall(b"POST /one HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n")
+        time.sleep(0.1)
+        connection.sendall(bytes(100_000))
+        time.sleep(0.1)
+        holding.cancel()
+        connection.sendall(bytes(200_000))
+        assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        while answer.readline() != b"\r\n":
+            pass
+        assert answer.read(6) == b"300000"
 
 
 @serve.deployment
