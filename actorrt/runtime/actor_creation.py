@@ -87,15 +87,17 @@ def create(
     runtime.supervisor.adopt(record)
     if options.name:
         info = pickle.dumps((title, traits, cls.interface))
+        # Set first: if this is interrupted, the name may be its own already.
+        record.on_dead = partial(_drop_name, runtime, options.name, namespace, actor)
         holder: NameHolder = runtime.call_sync(runtime.node.ask(ClaimName(options.name, namespace, actor, info)))
         if not holder.yours:
+            record.on_dead = None
             runtime.supervisor.records.pop(actor, None)
             client.record = None
             client.dead = ActorAt(b"", 0, "its name was taken", "being created")
             if options.get_if_exists:
                 return _from_info(runtime, holder)[0]
             raise exceptions.ActorAlreadyExistsError(options.name, namespace)
-        record.on_dead = partial(_drop_name, runtime, options.name, namespace, actor)
     if call is not None and call.waiting:
         runtime.run_soon(partial(_create_when_resolved, runtime, record, call))
     else:

@@ -51,13 +51,15 @@ class ActorPlaces:
                 if at.cause:
                     self._bury(client, at)
                     break
-                client.incarnation = at.incarnation
                 try:
                     client.link = await runtime.peers.link_to(at.worker)
-                    break
                 except exceptions.LinkError:
                     # It is gone from there already: the owner will know where it is next.
-                    continue
+                    await runtime.exit_cause(at.worker)
+                    client.incarnation = at.incarnation
+                else:
+                    client.incarnation = at.incarnation
+                    break
         finally:
             client.locating = False
         self._actors.advance(client)
@@ -166,7 +168,15 @@ class ActorPlaces:
         """Fail calls with what has become of their actor."""
         cause = (await self._runtime.exit_cause(worker))[0] if worker else "it ended under the call"
         seen = max(call.incarnation for call in calls)
-        at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
+        try:
+            at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
+        except asyncio.CancelledError:
+            # The runtime ends: nobody else knows of these calls.
+            for call in calls:
+                call.fail(
+                    exceptions.ActorDiedError(client.title, "running", f"{cause}; the runtime was shut down", True)
+                )
+            raise
         if at.cause:
             self._bury(client, at)
         for call in calls:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actorrt import exceptions
-from actorrt.wire.messages import ActorAt, BorrowActor, UnborrowActor
+from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
 from . import current
 from .actor_client import ActorClient, Traits
@@ -38,6 +38,8 @@ class Actors:
         self.places = ActorPlaces(runtime, self)
         # One client for each actor, while a handle lives.
         self._known: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
+        # Clients with calls that wait to leave.
+        self._busy: set[ActorClient] = set()
         self._pinned: dict[bytes, ActorClient] = {}
         # Calls that wait for their arguments outside of their client's backlog.
         self._resolving: dict[ActorClient, set[Call]] = {}
@@ -121,6 +123,9 @@ class Actors:
         """Send a call, or queue it until it can be sent; from any thread. Raises PendingCallsLimitExceeded."""
         traits = client.traits
         with self.lock:
+            if call.done:
+                # Cancelled with its parent in this very moment.
+                return
             if traits.max_pending >= 0:
                 self._check_pending(client)
             link = client.link
@@ -136,12 +141,16 @@ class Actors:
                 link = None
                 self._enqueue(client, call)
         if link is not None:
+            if call.cancel_asked:
+                link.push(Cancel(call.message.seq))
             self._runtime.flush_soon(link)
 
     def _enqueue(self, client: ActorClient, call: Call) -> None:
         first = client.backlog is None
         if client.backlog is None:
             client.backlog = deque()
+            # Kept while calls wait, though nobody holds a handle or a ref any more: they are to run all the same.
+            self._busy.add(client)
         client.backlog.append(call)
         if first or call.waiting is not None:
             # Else it goes when those in front of it go.
@@ -216,6 +225,7 @@ class Actors:
                     backlog.popleft()
                     self._push(client, link, call)
             client.backlog = None
+            self._busy.discard(client)
             return None
 
     def _wait_in_front(self, client: ActorClient, call: Call) -> bool:

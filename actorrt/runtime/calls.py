@@ -108,8 +108,8 @@ class Call:
         """Any other outcome that ends the call."""
         if outcome.kind == VALUES:
             self.done = True
-            for entry, value in zip(self.all_entries(), outcome.values, strict=False):
-                self.runtime.objects.settle(entry, value, self)
+            for index, (entry, value) in enumerate(zip(self.all_entries(), outcome.values, strict=False)):
+                self.runtime.objects.settle(entry, value, self, index)
             self.pins = None
         elif outcome.kind == STREAM_END:
             self.done = True
@@ -236,23 +236,30 @@ def value_of(entry: Entry) -> Value:
 
 
 def error_bytes(error: BaseException | bytes) -> bytes:
-    """An error in its pickled form. What cannot be pickled keeps its class name, repr and traceback."""
+    """An error in its pickled form. What cannot travel keeps its class name, text and traceback."""
     if isinstance(error, bytes):
         return error
-    data: bytes | None = None
     with contextlib.suppress(Exception):
         data = codec.pack(codec.serialize(error))
+        # Many an exception pickles and cannot be made again from that.
         codec.deserialize(data)
-    if data is None:
-        if isinstance(error, exceptions.TaskError):
-            cause = exceptions.UnserializableException(
-                type(error.cause).__name__, str(error.cause), error.traceback_text
-            )
-            error = exceptions.TaskError(error.function, error.pid, error.actor, error.traceback_text, cause)
-        else:
-            error = exceptions.UnserializableException(type(error).__name__, str(error), "")
-        data = codec.pack(codec.serialize(error))
-    return data
+        return data
+    if isinstance(error, exceptions.TaskError):
+        cause = exceptions.UnserializableException(
+            type(error.cause).__name__, text_of(error.cause), error.traceback_text
+        )
+        error = exceptions.TaskError(error.function, error.pid, error.actor, error.traceback_text, cause)
+    else:
+        error = exceptions.UnserializableException(type(error).__name__, text_of(error), "")
+    return codec.pack(codec.serialize(error))
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says of itself, whatever its class does."""
+    try:
+        return str(error)
+    except Exception as raised:
+        return f"<its text cannot be had: {type(raised).__name__}>"
 
 
 def when_resolved(call: Call, go: Callable[[Call], None], later: Callable[[Callable[[], None]], None]) -> bool:

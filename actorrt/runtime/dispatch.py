@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.wire import codec
+from actorrt.wire.frames import MAX_FRAME_BYTES
 from actorrt.wire.messages import (
-    CANCELLED,
+    ERROR,
     FAILED,
     GIVEN_BACK,
     NO_ACTOR,
@@ -52,11 +53,12 @@ from actorrt.wire.messages import (
     TaskCall,
     Unborrow,
     UnborrowActor,
+    Value,
     WhereIs,
 )
 
 from .actor_client import ActorClient
-from .calls import Call
+from .calls import Call, error_bytes
 from .link import Link
 from .shared import SharedPool
 from .supervisor import ActorRecord
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt")
 
+_OUTCOMES: Final = (Reply, Outcome)
+_ITEMS: Final = (Item, ItemValue)
 _FOR_EXECUTOR = (ActorCall, TaskCall, StartActor, StopActor, Define, Cancel, Credit, RefsTaken)
 
 
@@ -85,45 +89,53 @@ class Dispatch:
         answered: dict[int, int] = {}
         back: list[tuple[Call, int]] = []
         for message in messages:
-            if isinstance(message, Reply | Outcome):
-                call = inflight.pop(message.seq, None)
-                if call is None:
-                    continue
-                if type(call) is ActorRecord:
-                    outcome = message if isinstance(message, Outcome) else None
-                    runtime.supervisor.started(call, message.seq, outcome)
-                    continue
-                target = call.target
-                if type(target) is ActorClient:
-                    if isinstance(message, Reply):
-                        call.succeed(message.data)
-                        runtime.actors.answered(target)
-                    else:
-                        self._actor_outcome(target, call, message)
-                elif type(target) is TaskPool:
-                    lease = runtime.tasks.answered(link, call)
-                    if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
-                        back.append((call, lease))
-                        continue
-                    answered[lease] = answered.get(lease, 0) + 1
-                    self._task_outcome(call, message)
+            try:
+                if isinstance(message, _OUTCOMES):
+                    call = inflight.pop(message.seq, None)
+                    if call is not None:
+                        self._outcome(link, call, message, answered, back)
+                elif isinstance(message, _ITEMS):
+                    call = inflight.get(message.seq)
+                    if call is not None:
+                        call.take_item(message)
+                elif isinstance(message, _FOR_EXECUTOR):
+                    work.append(message)
                 else:
-                    self._shared_outcome(link, target, call, message)
-            elif isinstance(message, Item | ItemValue):
-                call = inflight.get(message.seq)
-                if call is not None:
-                    call.take_item(message)
-            elif isinstance(message, _FOR_EXECUTOR):
-                work.append(message)
-            else:
-                if work:
-                    self._work(link, work)
-                    work = []
-                self._other(link, message)
+                    if work:
+                        self._work(link, work)
+                        work = []
+                    self._other(link, message)
+            except Exception:
+                # One message that goes wrong must not take those behind it along.
+                logger.exception("%r sent a %s that could not be handled", link, type(message).__name__)
         if work:
             self._work(link, work)
         if answered or back:
             runtime.tasks.after_batch(link, answered, back)
+
+    def _outcome(
+        self, link: Link, call: Any, message: Reply | Outcome, answered: dict[int, int], back: list[tuple[Call, int]]
+    ) -> None:
+        runtime = self._runtime
+        if type(call) is ActorRecord:
+            runtime.supervisor.started(call, message.seq, message if isinstance(message, Outcome) else None)
+            return
+        target = call.target
+        if type(target) is ActorClient:
+            if isinstance(message, Reply):
+                call.succeed(message.data)
+                runtime.actors.answered(target)
+            else:
+                self._actor_outcome(target, call, message)
+        elif type(target) is TaskPool:
+            lease = runtime.tasks.answered(link, call)
+            if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
+                back.append((call, lease))
+            else:
+                answered[lease] = answered.get(lease, 0) + 1
+                self._task_outcome(call, message)
+        else:
+            self._shared_outcome(link, target, call, message)
 
     def _work(self, link: Link, work: list[AnyMessage]) -> None:
         if self.executor is not None:
@@ -205,7 +217,7 @@ class Dispatch:
             case GetObject():
                 return await runtime.objects.give(question.seq)
             case WhereIs():
-                return await runtime.supervisor.where_is(question.actor, question.incarnation)
+                return await runtime.supervisor.where_is(question.actor, question.incarnation, question.fate)
             case KillActor():
                 runtime.supervisor.kill(question.actor, question.no_restart)
                 return Done()
@@ -224,6 +236,20 @@ class Dispatch:
             link.send(ReturnLease(body.lease))
         elif isinstance(body, Segment):
             link.send(CloseSegment(body.creator, body.serial))
+
+    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None:
+        """A message is larger than any frame: whoever waits for what it asks, or for what it answers, is told."""
+        what = f"{size:,} bytes, and a frame holds {MAX_FRAME_BYTES:,}: put large values and pass their refs in a list"
+        if isinstance(message, ActorCall | TaskCall | StartActor):
+            outcome = Outcome(
+                message.seq, FAILED, [Value(ERROR, error_bytes(exceptions.NotSentError("the call", what)))]
+            )
+            self.receive(link, [outcome])
+        elif isinstance(message, Outcome):
+            error = exceptions.NotSentError("the result", what)
+            link.send(Outcome(message.seq, FAILED, [Value(ERROR, error_bytes(error))]))
+        else:
+            logger.error("a %s of %d bytes for %r is too large to be sent", type(message).__name__, size, link)
 
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime
@@ -256,6 +282,3 @@ def _may_retry(call: Call, outcome: Outcome) -> bool:
         return False
     cause = error.root_cause if isinstance(error, exceptions.TaskError) else error
     return isinstance(cause, tuple(call.retry_on))
-
-
-__all__ = ["CANCELLED", "Dispatch"]

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
 from actorrt.wire import codec
@@ -45,6 +45,8 @@ from .references import Entry
 if TYPE_CHECKING:
     from .runtime import Runtime
 
+_WORK: Final = (ActorCall, TaskCall, StartActor, StopActor)
+
 logger = logging.getLogger("actorrt")
 
 # What is handed over to the user's side, in order.
@@ -76,7 +78,7 @@ class Executor:
         """Handle what came over `link` in one frame, in order."""
         work: list[Work] = []
         for message in messages:
-            if isinstance(message, ActorCall | TaskCall | StartActor | StopActor):
+            if isinstance(message, _WORK):
                 work.append(message)
             elif isinstance(message, Define):
                 self._blobs[message.function] = message.blob

@@ -82,6 +82,9 @@ class Head:
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 
+    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None:
+        logger.error("a %s of %d bytes for %r is too large to be sent", type(message).__name__, size, link)
+
     def link_lost(self, link: Link) -> None:
         self.peers.forget(link)
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.frames import GOODBYE, FrameError, FrameParser, encode_frame
+from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, FrameError, FrameParser, encode_frame
 from actorrt.wire.messages import (
     Answer,
     AnswerBody,
@@ -44,6 +44,8 @@ class Receiver(Protocol):
     async def answer(self, link: Link, question: Question) -> AnswerBody: ...
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
+
+    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None: ...
 
     def link_lost(self, link: Link) -> None: ...
 
@@ -164,7 +166,9 @@ class Link:
         except IndexError:
             if not batch:
                 return
-        data = encode_frame(encode_batch(batch))
+        data = self._encode(batch)
+        if not data:
+            return
         try:
             sent = self._out.send(data)
         except BlockingIOError:
@@ -176,6 +180,20 @@ class Link:
             self._rest = memoryview(data)[sent:]
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._wait_writable)
+
+    def _encode(self, batch: list[AnyMessage]) -> bytes:
+        """One frame; what does not fit goes back into the queue. Empty if a single message is too large to be sent."""
+        while True:
+            payload = encode_batch(batch)
+            if len(payload) <= MAX_FRAME_BYTES:
+                return encode_frame(payload)
+            if len(batch) == 1:
+                with contextlib.suppress(RuntimeError):
+                    self.loop.call_soon_threadsafe(self._receiver.unsendable, self, batch[0], len(payload))
+                return b""
+            half = len(batch) // 2
+            self._queue.extendleft(reversed(batch[half:]))
+            del batch[half:]
 
     def _wait_writable(self) -> None:
         if not self.closed:

@@ -1,8 +1,8 @@
 """`init(local_mode=True)`: everything in this process, on one loop. docs/local-mode.md lists what differs.
 
 So a breakpoint, a profiler and a plain traceback work. A `def` task or method runs where `.remote()` is called, if its
-arguments are there. Coroutines run on the caller's loop; where none runs, on one of the session's own, which turns while
-`get` or `wait` waits.
+arguments are there. Coroutines run on the caller's loop; where none runs, on one of the session's own, which turns
+while `get` or `wait` waits.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class Node:
             case Query():
                 return Facts(self._facts(question.what))
             case WhereIs():
-                return await self.supervisor.where_is(question.actor, question.incarnation)
+                return await self.supervisor.where_is(question.actor, question.incarnation, question.fate)
             case KillActor():
                 self.supervisor.kill(question.actor, question.no_restart)
                 return Done()
@@ -220,6 +220,9 @@ class Node:
                 raise exceptions.ActorrtError(f"a node does not answer {type(question).__name__}")
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
+
+    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None:
+        logger.error("a %s of %d bytes for %r is too large to be sent", type(message).__name__, size, link)
 
     def link_lost(self, link: Link) -> None:
         self.peers.forget(link)

@@ -53,7 +53,7 @@ class Outcomes:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         # What is named inside values that were sent, until their receiver has registered for it, by the receiver, the
-        # call, and the item if it streams.
+        # call, and which of its values it is.
         self._pins: dict[tuple[bytes, int, int], list[Any]] = {}
 
     # ---- refs and handles inside values
@@ -94,7 +94,7 @@ class Outcomes:
         refs = None
         if serialized.refs:
             refs = [key_of(ref) for ref in serialized.refs]
-            self._pin(run, 0, serialized.refs)
+            self._pin(run, seq - run.seq, serialized.refs)
         if self.is_inline(serialized):
             return Value(INLINE, codec.pack(serialized), refs=refs)
         owner = run.link.peer
@@ -154,7 +154,8 @@ class Outcomes:
         """The user's error with its traceback as the caller will see it."""
         if run.gate is None:
             # Values that were pickled before another one failed. Those of a stream were sent.
-            self._pins.pop((run.link.peer, run.seq, 0), None)
+            for key in [key for key in self._pins if key[:2] == (run.link.peer, run.seq)]:
+                self._pins.pop(key, None)
         if isinstance(error, exceptions.TaskError):
             # It came from a call that this one made: its own origin is what matters.
             return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(error))])

@@ -72,6 +72,10 @@ class Peers:
             task.exception()  # whoever waits has it; nobody may wait any more
 
     async def _open(self, process: bytes) -> Link:
+        link = self.get(process)
+        if link is not None:
+            # It dialled itself in the meantime.
+            return link
         path = socket_path(self.session, process)
         if os.path.exists(path):  # noqa: ASYNC240  a look at a local socket takes a microsecond
             return await self.dial(process, path)
@@ -99,6 +103,8 @@ class Peers:
             except LinkError as error:
                 if _DUPLICATE not in str(error):
                     raise
+                if (arrived := self.get(process)) is not None:
+                    return arrived
                 async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
                     return await asyncio.shield(arrival)
             self.links[link.peer] = link

@@ -114,7 +114,13 @@ class Entry:
     def error(self) -> BaseException:
         error = self.data
         if not isinstance(error, BaseException):
-            error = cast(BaseException, codec.deserialize(error))
+            try:
+                error = cast(BaseException, codec.deserialize(error))
+            except Exception as raised:
+                # Its class is not to be had here, or does not let itself be made again.
+                return exceptions.UnserializableException(
+                    "an error", f"it cannot be unpickled here: {type(raised).__name__}: {raised}", ""
+                )
         else:
             # One of its own for each that it is raised in, else its traceback would keep all that they hold.
             error = copy.copy(error)

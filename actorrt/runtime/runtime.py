@@ -260,6 +260,10 @@ class Runtime:
             self._last_link = None
             link.flush()
 
+    def on_own_thread(self) -> bool:
+        """True on the runtime's own thread."""
+        return threading.current_thread() is self.thread
+
     # ---- submitting
 
     def submit_task(
@@ -635,7 +639,7 @@ class Runtime:
             if not entry.done and entry.owner != self.process:
                 self.run_soon(partial(self.objects.tell, entry.owner, CancelObject(entry.seq, force, recursive)))
             return
-        if force and isinstance(call.target, ActorClient):
+        if force and isinstance(call.target, ActorClient) and not self.on_own_thread():
             raise ValueError("force=True ends the process of a task; for an actor's call there is actorrt.kill(actor)")
         link = call.link
         if call.started and link is not None and not link.closed:

@@ -51,8 +51,12 @@ class SyncActor:
             runtime.only_actor = instance
             runtime.lease_is(start.lease, start.resources)
             executor.describe(instance.title)
-            args, kwargs = executor.fetch(start, [])
+            owners: list[bytes] = []
+            args, kwargs = executor.fetch(start, owners)
             instance.target = cls(*args, **kwargs)
+            if foreign := executor.foreign(link, owners):
+                # Before the reply: it lets the caller drop what the constructor may have kept.
+                runtime.call_sync(runtime.objects.confirm(foreign))
         except BaseException as error:
             link.push(executor.outcomes.failure(run, error))
             link.flush()

@@ -98,9 +98,15 @@ class Queue(Generic[T]):
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take the oldest item; Empty if there is none within `timeout`, or at once if not `block`."""
-        if block:
-            return get(self.actor.get.remote(_checked(timeout)))
-        return get(self.actor.get_nowait.remote(1))[0]
+        if not block:
+            return get(self.actor.get_nowait.remote(1))[0]
+        ref = self.actor.get.remote(_checked(timeout))
+        try:
+            return get(ref)
+        except KeyboardInterrupt:
+            cancel(ref)
+            ref.add_done_callback(self._give_back, here=True)
+            raise
 
     async def put_async(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """`put` for coroutines."""
