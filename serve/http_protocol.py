@@ -39,6 +39,8 @@ SPECIAL: Final = {
 LINGER_S: Final = 2.0
 # And only so much of it. The same for the rest of a request that was answered before its end.
 MOST_DISCARDED: Final = 16 * 1024 * 1024
+# One read of the socket may bring many requests. More than these do not wait behind the one that is answered.
+MOST_BEHIND: Final = 1000
 
 
 class _Refused(Exception):
@@ -186,7 +188,7 @@ class ServeProtocol(HttpToolsProtocol):
         if self._quiet_bytes > self._options.max_header_bytes:
             self._refuse(400, "malformed request body")
             return
-        if reading.streams and self._current is None:
+        if reading.streams and self._may_enter():
             self._enter(reading)
         if in_head or reading.streams or not self._deadline:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
@@ -307,13 +309,25 @@ class ServeProtocol(HttpToolsProtocol):
                 self._current = None
                 self._advance()
         elif request not in self._behind:
-            if self._current is None and not self._behind:
+            if self._may_enter():
                 self._enter(request)
-            else:
-                self._behind.append(request)
-                self.flow.pause_reading()
+                return
+            self._behind.append(request)
+            self.flow.pause_reading()
+            if len(self._behind) > MOST_BEHIND:
+                self._refuse(429, "too many requests at once on one connection")
+                raise _Refused
 
     # Towards the backend.
+
+    def _may_enter(self) -> bool:
+        # A client that does not take its answers gets no more of them: they would be held here.
+        return self._current is None and not self._behind and not self.flow.write_paused
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._current is None and not self._lingering:
+            self._advance()
 
     def _enter(self, request: HttpRequest) -> None:
         self._current = request
@@ -354,12 +368,14 @@ class ServeProtocol(HttpToolsProtocol):
         self._advancing = True
         try:
             while self._current is None and not self.transport.is_closing():
+                if self._refusal is not None and not self._behind:
+                    self._refuse_now()
+                    return
+                if self.flow.write_paused:
+                    break
                 if self._behind:
                     self._enter(self._behind.popleft())
                     continue
-                if self._refusal is not None:
-                    self._refuse_now()
-                    return
                 reading = self._reading
                 if reading is not None and not self._in_head:
                     if reading.streams:
@@ -438,7 +454,12 @@ class ServeProtocol(HttpToolsProtocol):
     def _linger(self) -> None:
         self._lingering = True
         self._discarded = 0
+        dropped = dict.fromkeys((self._reading, self._current))
         self._reading = self._current = None
+        for request in dropped:
+            if request is not None:
+                # Whoever still reads its body would wait for ever.
+                request.gone()
         self._deadline = self._front.clock() + LINGER_S
         self.flow.resume_reading()
         if self.transport.can_write_eof():

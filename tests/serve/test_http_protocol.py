@@ -12,7 +12,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.http_protocol import Front, ServeProtocol
+from actorrt.serve.http_protocol import MOST_BEHIND, Front, ServeProtocol
 from actorrt.serve.http_request import ClientDisconnected, HttpRequest
 from actorrt.serve.responses import Plain, ResponseBytes, whole
 
@@ -526,6 +526,77 @@ async def test_a_client_that_reads_nothing_of_a_finished_response_is_cut_off_too
         client.send(GET)
         while not server.backend.seen or server.front.connections:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@on_uvloop
+async def test_a_client_that_asks_and_reads_nothing_gets_no_more_answers_than_fit_its_socket() -> None:
+    size, count = 256 * 1024, 150
+
+    async with serving() as server:
+
+        def large(request: HttpRequest) -> None:
+            server.backend.seen.append(request)
+            request.respond(whole(Plain(200, [], bytes(size)), request.framing))
+
+        server.backend.handle = large  # type: ignore[method-assign]
+        client = await server.connect()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(GET * count)
+        while not server.front.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        (connection,) = server.front.connections
+        while not connection.flow.read_paused:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert connection.transport.get_write_buffer_size() < 2 * size
+        assert len(server.backend.seen) < count
+        # Once it reads it gets the others, also the one whose body comes only then.
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n", bytes(100_000), GET)
+        assert {len((await client.answer())[2]) for _ in range(count + 2)} == {size}
+        assert len(server.backend.seen) == count + 2
+
+
+@on_uvloop
+async def test_of_the_requests_that_come_in_one_read_only_so_many_wait() -> None:
+    may_end = asyncio.Event()
+
+    async def handler(request: HttpRequest) -> None:
+        await may_end.wait()
+        echo(request)
+
+    async with serving(handler) as server:
+        client = await server.connect()
+        client.send(b"GET / HTTP/1.1\r\n\r\n" * (MOST_BEHIND + 100))
+        while not server.backend.seen:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        may_end.set()
+        statuses = [(await client.answer())[0] for _ in range(MOST_BEHIND + 3)]
+        # The one that was being answered, those behind it, and the one that was too much.
+        assert statuses == [200] * (MOST_BEHIND + 2) + [429]
+        assert await client.closed()
+
+
+@on_uvloop
+@pytest.mark.parametrize("how", ["the connection ends", "its body is not complete in time", "the client goes"])
+async def test_who_reads_the_body_of_a_request_that_was_answered_early_does_not_wait_for_ever(how: str) -> None:
+    ended = asyncio.Event()
+
+    async def handler(request: HttpRequest) -> None:
+        reading = asyncio.ensure_future(request.read())
+        await asyncio.sleep(0)
+        request.respond(whole(Plain(401, [], b"no"), request.framing))
+        with pytest.raises(ClientDisconnected):
+            await reading
+        ended.set()
+
+    async with serving(handler, request_read_timeout_s=0.1 if "time" in how else 10.0) as server:
+        client = await server.connect()
+        close = b"connection: close\r\n" if how == "the connection ends" else b""
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\n", close, b"transfer-encoding: chunked\r\n\r\n")
+        assert (await client.answer())[0] == 401
+        if how == "the client goes":
+            client.writer.close()
+        await ended.wait()
 
 
 @on_uvloop
