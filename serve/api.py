@@ -16,6 +16,7 @@ from actorrt import ActorHandle, ObjectRef, exceptions, get, init, is_initialize
 from . import connection
 from .controller import Controller
 from .declaration import Application
+from .deployments import MANY_CALLS
 from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeError
 from .graph import flatten
 from .handle import DeploymentHandle
@@ -56,7 +57,8 @@ def _controller() -> ActorHandle[Any]:
         lifetime="detached",
         get_if_exists=True,
         isolated=True,
-        max_concurrency=100_000,
+        max_restarts=-1,
+        max_concurrency=MANY_CALLS,
     ).remote()
     return connection.set_controller(controller).controller
 

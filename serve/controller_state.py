@@ -5,6 +5,7 @@ Values and their summaries; what happens to them is in controller.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,8 +91,8 @@ class ApplicationRecord:
     deployed_at: float
     deleting: bool = False
 
-    def overview(self, deployments: dict[DeploymentId, DeploymentRecord]) -> ApplicationStatusOverview:
-        own = {id.name: record for id, record in deployments.items() if id.app == self.spec.name}
+    def overview(self, deployments: Iterable[DeploymentRecord]) -> ApplicationStatusOverview:
+        own = {record.id.name: record for record in deployments}
         wanted = [record.status for record in own.values() if record.spec is not None]
         status = ApplicationStatus.DELETING if self.deleting else application_status(each.status for each in wanted)
         messages = [

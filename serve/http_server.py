@@ -15,8 +15,9 @@ from typing import Any
 import uvicorn
 from uvicorn.server import Server
 
+from .http_front import Front
 from .http_options import HTTPOptions
-from .http_protocol import Front, ServeProtocol
+from .http_protocol import ServeProtocol
 from .http_request import Backend
 
 

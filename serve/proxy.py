@@ -25,14 +25,13 @@ from .responses import JSON, TEXT, Plain, to_json, whole
 from .router import Router, router_of
 from .routes import RouteTable
 from .spec import DeploymentId
+from .topics import ROUTES
 from .websockets import Tunnel
 
 if TYPE_CHECKING:
     from .http_server import HttpServer
 
 logger = logging.getLogger("actorrt.serve.proxy")
-
-ROUTES_TOPIC = ("routes",)
 
 
 class Proxy:
@@ -46,6 +45,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._server: HttpServer | None = None
+        self._kept: dict[str, Any] = {}
         self._ready = asyncio.Event()
         self._draining = False
 
@@ -66,7 +66,7 @@ class Proxy:
         self._server = HttpServer(self, options, self._websocket)
         # In an empty context: news and connections belong to no call.
         context = contextvars.Context()
-        context.run(self._connection.listen, ROUTES_TOPIC, self._told_routes)
+        context.run(self._connection.listen, ROUTES, self._told_routes)
         # Clients may connect already; they are accepted when it is known where their requests go.
         await self._ready.wait()
         self._server.start(listener, context)
@@ -76,6 +76,13 @@ class Proxy:
 
     async def until_death(self) -> None:
         await self._loop.create_future()
+
+    async def keep(self, what: str, value: Any) -> None:
+        """Hold this for the controller, or for the one that comes after it."""
+        self._kept[what] = value
+
+    async def kept(self) -> dict[str, Any]:
+        return self._kept
 
     async def drain(self) -> str:
         """No new connections; return when the requests that are here have been answered. Gives who it is to topics."""

@@ -46,6 +46,7 @@ class ReplicaSettings(NamedTuple):
     code: bytes
     config: bytes
     max_ongoing: int
+    config_version: str
     first_try: bool
 
 
@@ -96,6 +97,8 @@ class Replica:
         self._max_ongoing = 1
         self._ongoing = 0
         self._draining = False
+        self._serves = False
+        self._config_version = ""
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
         self._streams: dict[int, ByteChannel] = {}
@@ -135,9 +138,11 @@ class Replica:
                 told = with_frames(error).replace("Traceback (most recent call last):\n", "")
                 logger.error("%s of application %s could not start:\n%s", settings.deployment, settings.app, told)
             return in_a_line(error)
+        self._serves = True
+        self._config_version = settings.config_version
         return ""
 
-    async def reconfigure(self, config: bytes, max_ongoing: int) -> str:
+    async def reconfigure(self, config: bytes, max_ongoing: int, config_version: str) -> str:
         """Take a new configuration while serving. "" if it was taken."""
         try:
             await self._code.reconfigure(pickle.loads(config))
@@ -145,6 +150,7 @@ class Replica:
             logger.error("a new user_config was refused:\n%s", with_frames(error))
             return in_a_line(error)
         self._max_ongoing = max_ongoing
+        self._config_version = config_version
         self._note_change()
         return ""
 
@@ -177,8 +183,9 @@ class Replica:
             self._changed.clear()
             await self._changed.wait()
 
-    async def ongoing(self) -> int:
-        return self._ongoing
+    async def state(self) -> tuple[bool, str]:
+        """Does it serve, and with which configuration: a new controller asks."""
+        return self._serves and not self._draining, self._config_version
 
     # Requests.
 

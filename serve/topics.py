@@ -7,7 +7,10 @@ acted on that version, which is how a replica that is taken out of the routing i
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
+
+ROUTES: Final = ("routes",)
+NO_SUCH_DEPLOYMENT: Final = ("there is no such deployment", 1, -1, ())
 
 
 class Topic:
@@ -58,3 +61,20 @@ class Topic:
                     await self._changed.wait()
         except TimeoutError:
             self._acted = {listener: acted for listener, acted in self._acted.items() if acted >= version}
+
+
+class Topics:
+    """All topics; one that is asked for before there is such a thing says so."""
+
+    def __init__(self) -> None:
+        self._topics: dict[tuple[str, ...], Topic] = {ROUTES: Topic({})}
+
+    def __getitem__(self, name: tuple[str, ...]) -> Topic:
+        found = self._topics.get(name)
+        if found is None:
+            found = self._topics[name] = Topic(NO_SUCH_DEPLOYMENT)
+        return found
+
+    def forget(self, listener: str) -> None:
+        for topic in self._topics.values():
+            topic.forget(listener)

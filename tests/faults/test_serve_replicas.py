@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+import actorrt
 from actorrt import serve
 from actorrt.serve.exceptions import ReplicaUnavailableError
 
@@ -243,6 +245,45 @@ async def test_a_proxy_that_is_killed_comes_back_on_its_port(url: str) -> None:
             except httpx.TransportError:
                 await asyncio.sleep(0.02)
     assert answer.json()[0] == "v1"
+
+
+def _pid_of_controller() -> int:
+    controller: Any = actorrt.get_actor("controller", namespace="actorrt.serve")
+    found: actorrt.ObjectRef[int] = controller.__ray_call__.remote(_pid)
+    return actorrt.get(found)
+
+
+def _pid(_: Any) -> int:
+    return os.getpid()
+
+
+async def test_a_killed_controller_comes_back_and_nobody_notices(url: str) -> None:
+    handle: Any = await asyncio.to_thread(serve.run, Works.bind("v1"), name="kept", route_prefix="/kept")
+    before = {await handle.pid.remote() for _ in range(20)}
+    async with Load(url + "/kept") as load:
+        await load.until(20)
+        os.kill(await asyncio.to_thread(_pid_of_controller), signal.SIGKILL)
+        await load.until(100)
+        # It knows what runs, and cares for it.
+        status = await asyncio.to_thread(serve.status)
+        assert status.applications["kept"].status == "RUNNING"
+        await asyncio.to_thread(_until_replicas, "kept", "works", 2)
+        assert {await handle.pid.remote() for _ in range(20)} == before
+        await load.until(50)
+    assert load.statuses() == {200: len(load.answers)}
+    os.kill(before.pop(), signal.SIGKILL)
+    (left,) = before
+    now = {left}
+    while len(now) < 2:
+        # One call may have been on its way to the victim.
+        with suppress(ReplicaUnavailableError):
+            now.add(await handle.pid.remote())
+    assert left in now
+    # And takes orders.
+    await asyncio.to_thread(serve.run, Works.bind("v2"), name="kept", route_prefix="/kept")
+    async with httpx.AsyncClient(timeout=20) as client:
+        assert (await client.get(url + "/kept")).json()[0] == "v2"
+    await asyncio.to_thread(serve.delete, "kept")
 
 
 def _listener(port: int) -> int:

@@ -1,0 +1,28 @@
+"""Work that goes on after the call that began it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+logger = logging.getLogger("actorrt.serve")
+
+# The loop itself keeps only weak references to tasks.
+_running: set[asyncio.Task[None]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run it on this loop in an empty context: it is no part of the call that began it, nor cancelled with it."""
+    task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+    _running.add(task)
+    task.add_done_callback(_over)
+    return task
+
+
+def _over(task: asyncio.Task[None]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a step in the background failed", exc_info=error)

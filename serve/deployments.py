@@ -1,0 +1,338 @@
+"""The deployments that are wanted and their replicas: decisions of reconcile.py, performed.
+
+Each thing that happens to a replica becomes an event for its state machine; after each event it is decided anew. User
+code is never loaded here: replicas do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from actorrt import ActorHandle, available_resources, cluster_resources, exceptions, kill, remote
+
+from .background import spawn
+from .connection import NAMESPACE
+from .controller_state import DeploymentRecord, ReplicaRecord
+from .lifecycle import ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
+from .reconcile import Drain, Explain, Kill, Start, Update, missing_resources, reconcile
+from .replica import Replica, ReplicaSettings
+from .spec import DeploymentId, DeploymentSpec
+from .statuses import DeploymentStatus
+from .topics import Topics
+
+logger = logging.getLogger("actorrt.serve")
+
+# Far above any limit of a deployment: a replica keeps to its own.
+MANY_CALLS: Final = 100_000
+UNHEALTHY_CHECKS: Final = 3
+# What ends by itself after a drain, `__del__` and an application's shutdown, may take this long.
+STOP_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 5.0
+
+_ReplicaActor = remote(Replica)
+
+
+class Deployments:
+    """`settled` is set, and replaced, after each decision; `save` is called when there may be something new to keep."""
+
+    def __init__(self, controller: ActorHandle[Any], topics: Topics, save: Callable[[], None]) -> None:
+        self._controller = controller
+        self._topics = topics
+        self._save = save
+        self._records: dict[DeploymentId, DeploymentRecord] = {}
+        self._changed = asyncio.Event()
+        self.settled = asyncio.Event()
+
+    def __iter__(self) -> Iterator[DeploymentRecord]:
+        return iter(self._records.values())
+
+    def get(self, id: DeploymentId) -> DeploymentRecord | None:
+        return self._records.get(id)
+
+    def of(self, app: str) -> list[DeploymentRecord]:
+        return [record for record in self if record.id.app == app]
+
+    def want(self, app: str, specs: tuple[DeploymentSpec, ...]) -> None:
+        """These are the deployments of an application from now on."""
+        wanted = {each.id for each in specs}
+        for record in self.of(app):
+            if record.id not in wanted:
+                record.spec = None
+        for each in specs:
+            self._record(each.id).want(each)
+        for record in self.of(app):
+            self.publish(record)
+        self.decide()
+
+    def _record(self, id: DeploymentId) -> DeploymentRecord:
+        record = self._records.get(id)
+        if record is None:
+            record = self._records[id] = DeploymentRecord(id, None, self._topics[("deployment", *id)])
+        return record
+
+    async def adopt(self, id: DeploymentId, spec: DeploymentSpec, replica: str, handle: ActorHandle[Any]) -> None:
+        """Take over a replica of the controller before this one, or end it if it does not serve."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                serves, config_version = await handle.state.remote()
+        except (TimeoutError, exceptions.ActorrtError):
+            serves, config_version = False, ""
+        if not serves:
+            kill(handle)
+            return
+        record = self._record(id)
+        now = time.monotonic()
+        adopted = ReplicaRecord(replica, spec, handle, ReplicaState.RUNNING, now, config_version, constructed=True)
+        record.replicas[replica] = adopted
+        if spec.version == record.history.version:
+            record.history = record.history.after_ready()
+        spawn(self._watch(record, replica, handle))
+        spawn(self._check_health(record, adopted))
+
+    def publish(self, record: DeploymentRecord) -> None:
+        """Tell routers, if there is something new for them."""
+        value = record.routing()
+        if value != record.topic.value:
+            record.topic.publish(value)
+
+    # Deciding.
+
+    def decide(self) -> None:
+        """Something has changed: decide anew, soon."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Decide and act for ever."""
+        while True:
+            self._changed.clear()
+            try:
+                wake_at = self._reconcile()
+            except Exception:
+                # An error of ours must not end the care for all deployments.
+                logger.exception("a decision about deployments failed")
+                wake_at = time.monotonic() + 1.0
+            try:
+                async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - time.monotonic())):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _reconcile(self) -> float | None:
+        wanted = {id: target for id, record in self._records.items() if (target := record.target()) is not None}
+        observed = {id: record.observed() for id, record in self._records.items()}
+        decision = reconcile(wanted, observed, time.monotonic())
+        for id, status in decision.statuses.items():
+            record = self._records[id]
+            record.status = status
+            if status.status is DeploymentStatus.HEALTHY and not record.history.settled:
+                record.history = record.history.after_settling()
+        for action in decision.actions:
+            record = self._records[action.deployment]
+            match action:
+                case Start():
+                    self._start_replica(record)
+                case Update(_, id):
+                    self._happens(record, id, ReplicaEvent.UPDATE)
+                case Drain(_, id):
+                    self._happens(record, id, ReplicaEvent.DRAIN)
+                case Kill(_, id):
+                    self._happens(record, id, ReplicaEvent.KILL)
+                case Explain(_, id):
+                    spawn(self._explain(record.replicas[id]))
+        for record in [each for each in self._records.values() if each.spec is None and not each.replicas]:
+            del self._records[record.id]
+        for record in self._records.values():
+            self.publish(record)
+        self._save()
+        settled, self.settled = self.settled, asyncio.Event()
+        settled.set()
+        return decision.wake_at
+
+    def _happens(self, record: DeploymentRecord, id: str, event: ReplicaEvent, reason: str = "") -> None:
+        """An event for a replica: the next state, and what the table says is to be done."""
+        replica = record.replicas.get(id)
+        if replica is None:
+            return
+        before, since = replica.state, replica.since
+        replica.state, actions = advance(before, event)
+        if replica.state is not before:
+            replica.since = time.monotonic()
+        for action in actions:
+            self._act(record, replica, action, reason, replica.since - since)
+        self.decide()
+
+    def _act(
+        self, record: DeploymentRecord, replica: ReplicaRecord, action: ReplicaAction, reason: str, lived_s: float
+    ) -> None:
+        now = time.monotonic()
+        current = record.history.version == replica.spec.version
+        match action:
+            case ReplicaAction.CONSTRUCT:
+                spawn(self._construct(record, replica))
+            case ReplicaAction.ROUTE:
+                replica.constructed = True
+                if current:
+                    record.history = record.history.after_ready()
+                self.publish(record)
+                spawn(self._check_health(record, replica))
+            case ReplicaAction.UNROUTE:
+                self.publish(record)
+            case ReplicaAction.RECONFIGURE:
+                spawn(self._reconfigure(record, replica))
+            case ReplicaAction.DRAIN:
+                spawn(self._drain(record, replica))
+            case ReplicaAction.KILL:
+                spawn(self._stop(replica))
+            case ReplicaAction.NOTE_START_FAILURE:
+                if current:
+                    record.history = record.history.after_start_failure(now, reason)
+            case ReplicaAction.NOTE_DEATH:
+                logger.warning("replica %s of %s is lost: %s", replica.id, record.id, reason)
+                if current:
+                    record.history = record.history.after_death(lived_s, now, reason)
+            case ReplicaAction.NOTE_UPDATE_FAILURE:
+                if record.spec is not None and current:
+                    record.history = record.history.after_refused_config(record.spec.config_version, reason)
+            case ReplicaAction.FORGET:
+                del record.replicas[replica.id]
+
+    # Doing.
+
+    def _start_replica(self, record: DeploymentRecord) -> None:
+        spec = record.spec
+        assert spec is not None
+        id = f"{spec.id.name}-{uuid.uuid4().hex[:8]}"
+        now = time.monotonic()
+        try:
+            handle: ActorHandle[Any] = _ReplicaActor.options(
+                **dict(spec.options.actor_options),
+                isolated=True,
+                max_concurrency=MANY_CALLS,
+                lifetime="detached",
+                namespace=NAMESPACE,
+                name=f"{spec.id.app}#{id}",
+            ).remote(self._controller)
+        except Exception as error:
+            record.history = record.history.after_start_failure(now, f"{type(error).__name__}: {error}")
+            self.decide()
+            return
+        record.replicas[id] = ReplicaRecord(id, spec, handle, ReplicaState.PLACING, now, spec.config_version)
+        spawn(self._watch(record, id, handle))
+        spawn(self._place(record, id, handle))
+        self.decide()
+
+    async def _watch(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
+        try:
+            await handle.until_death.remote()
+        except exceptions.ActorrtError as error:
+            self._happens(record, id, ReplicaEvent.DIED, _in_a_line(getattr(error, "cause", error)))
+
+    async def _place(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
+        try:
+            await handle.where.remote()
+        except exceptions.ActorrtError as error:
+            self._happens(record, id, ReplicaEvent.START_FAILED, _in_a_line(getattr(error, "cause", error)))
+        else:
+            self._happens(record, id, ReplicaEvent.PLACED)
+
+    async def _construct(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
+        spec = replica.spec
+        settings = ReplicaSettings(
+            spec.id.app,
+            spec.id.name,
+            replica.id,
+            spec.code,
+            spec.config,
+            spec.options.max_ongoing_requests,
+            replica.config_version,
+            first_try=not record.history.failures,
+        )
+        try:
+            trouble: str = await replica.handle.start.remote(settings)
+        except exceptions.ActorrtError as error:
+            trouble = f"its process ended while it was constructed: {_in_a_line(getattr(error, 'cause', error))}"
+        event = ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY
+        self._happens(record, replica.id, event, trouble)
+
+    async def _reconfigure(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
+        spec = record.spec
+        if spec is None:
+            self._happens(record, replica.id, ReplicaEvent.UPDATED)
+            return
+        try:
+            trouble: str = await replica.handle.reconfigure.remote(
+                spec.config, spec.options.max_ongoing_requests, spec.config_version
+            )
+        except exceptions.ActorrtError as error:
+            trouble = str(error)
+        if trouble:
+            self._happens(record, replica.id, ReplicaEvent.UPDATE_FAILED, trouble)
+        else:
+            replica.config_version = spec.config_version
+            self._happens(record, replica.id, ReplicaEvent.UPDATED)
+
+    async def _drain(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
+        options = replica.spec.options
+        # It refuses what still comes; once no router sends to it any more, it has only what it has.
+        draining = replica.handle.drain.remote()
+        await record.topic.acted_on(record.topic.version, options.graceful_shutdown_wait_loop_s)
+        try:
+            async with asyncio.timeout(options.graceful_shutdown_timeout_s):
+                await draining
+        except (TimeoutError, exceptions.ActorrtError) as error:
+            logger.debug("replica %s did not drain: %s", replica.id, error)
+        self._happens(record, replica.id, ReplicaEvent.DRAINED)
+
+    async def _stop(self, replica: ReplicaRecord) -> None:
+        if replica.constructed:
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await replica.handle.stop.remote()
+            except (TimeoutError, exceptions.ActorrtError):
+                logger.debug("replica %s did not stop by itself", replica.id)
+        kill(replica.handle)
+
+    async def _check_health(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
+        options = replica.spec.options
+        while True:
+            await asyncio.sleep(options.health_check_period_s)
+            if replica.state not in ROUTED:
+                return
+            try:
+                async with asyncio.timeout(options.health_check_timeout_s):
+                    trouble: str = await replica.handle.check_health.remote()
+            except TimeoutError:
+                trouble = f"no answer within {options.health_check_timeout_s:g} s"
+            except exceptions.ActorrtError:
+                return  # it is dead, which is told elsewhere
+            replica.unhealthy_checks = replica.unhealthy_checks + 1 if trouble else 0
+            if replica.unhealthy_checks >= UNHEALTHY_CHECKS:
+                self._happens(record, replica.id, ReplicaEvent.UNHEALTHY, f"health check failed: {trouble}")
+                return
+
+    async def _explain(self, replica: ReplicaRecord) -> None:
+        asked = _resources(replica.spec.options.actor_options)
+        available, total = await asyncio.gather(
+            asyncio.to_thread(available_resources), asyncio.to_thread(cluster_resources)
+        )
+        replica.missing = missing_resources(asked, available, total) or "its process is being started"
+        self.decide()
+
+
+def _in_a_line(error: object) -> str:
+    """What an error says, without the traceback that it may hold."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1].strip()}"
+
+
+def _resources(options: Mapping[str, Any]) -> dict[str, float]:
+    asked: dict[str, float] = dict(options.get("resources") or {})
+    for name, plain in (("num_cpus", "CPU"), ("num_gpus", "GPU"), ("memory", "memory")):
+        if options.get(name):
+            asked[plain] = options[name]
+    return asked
