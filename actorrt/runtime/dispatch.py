@@ -10,6 +10,7 @@ from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.frames import MAX_FRAME_BYTES
 from actorrt.wire.messages import (
+    CANCELLED,
     ERROR,
     FAILED,
     GIVEN_BACK,
@@ -119,6 +120,10 @@ class Dispatch:
         runtime = self._runtime
         if type(call) is ActorRecord:
             runtime.supervisor.started(call, message.seq, message if isinstance(message, Outcome) else None)
+            return
+        if isinstance(message, Outcome) and message.kind == CANCELLED and not call.cancel_asked:
+            # Nobody here wanted that: its process is being ended. The end of the link will say why.
+            link.inflight[message.seq] = call
             return
         target = call.target
         if type(target) is ActorClient:
