@@ -155,6 +155,8 @@ class TaskPool:
                 held.full = True
             if held.full:
                 break
+        # At once: a turn of the loop later is a good part of a short task's round trip.
+        held.link.flush()
 
     def _send(self, held: HeldLease, call: Call, now: float) -> None:
         if held.wanted is None:
@@ -167,7 +169,7 @@ class TaskPool:
         function = message.function
         if function not in link.defined:
             link.defined.add(function)
-            link.send(Define(function, self._tasks.blob(function)))
+            link.push(Define(function, self._tasks.blob(function)))
         if self._tasks.max_calls and (most := self._tasks.max_calls.get(function)):
             runs = held.runs = held.runs or {}
             runs[function] = runs.get(function, 0) + 1
@@ -177,7 +179,7 @@ class TaskPool:
         call.started = True
         held.calls[message.seq] = call
         link.inflight[message.seq] = call
-        link.send(message)
+        link.push(message)
 
     # ---- leases
 
