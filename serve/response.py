@@ -121,11 +121,16 @@ class _Call:
             self._error = error
             self._done = True
             waiters, self._waiters = self._waiters, None
-        self._args, self._kwargs, self._nested = (), {}, []
+        if not self._may_start_again():
+            self._args, self._kwargs, self._nested = (), {}, []
         if self._context is not None:
             self._context.children.discard(self)
         for waiter in waiters or ():
             waiter()
+
+    def _may_start_again(self) -> bool:
+        """Its arguments are still needed although it is done."""
+        return False
 
     def when_done(self, waiter: Callable[[], object]) -> None:
         """Call `waiter()` once it is done, on whatever thread that is; now if it is done already."""
@@ -247,6 +252,8 @@ class DeploymentResponse(_Call, Generic[T_co]):
 class DeploymentResponseGenerator(_Call, Generic[T_co]):
     """The values of a generator method, as they come: `async for` or `for`. It cannot be passed to another call."""
 
+    # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
+    # source by itself, and with the call its slot comes back.
     __slots__ = ("_batch", "_generator", "_slots", "_target")
 
     def __init__(self, *args: Any) -> None:
@@ -254,7 +261,8 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         # `_done` here means that it was sent, or will not be: values can be asked for.
         self._generator: ObjectRefGenerator[Any] | None = None
         self._target: Target | None = None
-        self._slots: Slots | None = None
+        # The slot at the replica, until somebody has given it back.
+        self._slots: list[Slots] = []
         self._batch: deque[Any] = deque()
 
     def send(self, target: Target, slots: Slots) -> None:
@@ -265,28 +273,31 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             self._router.released(slots)
             self._finish(error)
             return
-        self._generator, self._target, self._slots = generator, target, slots
+        self._generator, self._target, self._slots = generator, target, [slots]
+        generator.end.add_done_callback(partial(_give_back, self._router, self._slots), here=True)
         if self._cancelled:
             cancel(generator)
         self._finish(None)
 
+    def _may_start_again(self) -> bool:
+        # As long as no value has come, the replica may turn out to have refused it.
+        return self._generator is not None
+
+    def _started(self) -> None:
+        self._args, self._kwargs, self._nested = (), {}, []
+
     def _release(self) -> None:
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            self._router.released(slots)
-        if self._context is not None:
-            self._context.children.discard(self)
+        _give_back(self._router, self._slots)
 
     def _judge(self, error: BaseException) -> BaseException | None:
         """None: it did not start there, and was sent elsewhere or waits."""
-        target, slots = self._target, self._slots
-        if self._cancelled or target is None or slots is None or isinstance(error, exceptions.TaskCancelledError):
+        target = self._target
+        if self._cancelled or target is None or isinstance(error, exceptions.TaskCancelledError):
             self._release()
             return self._translated(error)
-        self._slots = None
-        self._generator = None
+        self._generator = self._target = None
         self._done = False
-        return self._router.failed(self, target, slots, error)
+        return self._router.failed(self, target, _taken(self._slots), error)
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         return self
@@ -311,6 +322,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             if not batch:
                 self._release()
                 raise StopAsyncIteration
+            self._started()
             self._batch.extend(batch)
         return self._batch.popleft()
 
@@ -333,7 +345,9 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             if self._generator is None:
                 raise StopIteration
             try:
-                return next(self._generator).peek()
+                value: T_co = next(self._generator).peek()
+                self._started()
+                return value
             except StopIteration:
                 self._release()
                 raise
@@ -353,13 +367,21 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     async def aclose(self) -> None:
         """The same, as of any asynchronous generator."""
-        if not self._done or self._slots is not None:
+        if not self._done or self._slots:
             self.cancel()
 
-    def __del__(self) -> None:
-        if self._slots is not None:
-            # Dropped before its end, like a generator at home: its source is closed.
-            self.cancel()
+
+def _taken(slots: list[Slots]) -> Slots | None:
+    """The slot, for the first of all threads that takes it."""
+    try:
+        return slots.pop()
+    except IndexError:
+        return None
+
+
+def _give_back(router: Router, slots: list[Slots], _: object = None) -> None:
+    if (found := _taken(slots)) is not None:
+        router.released(found)
 
 
 def _as_ref(value: Any) -> Any:

@@ -21,6 +21,8 @@ from .spec import DeploymentId
 
 # So many batches of a streamed response may be under way; those that are made meanwhile become one.
 STREAM_WINDOW: Final = 4
+# And so many messages of a websocket, or values of a generator: whoever is slow to take them holds no more.
+ITEM_WINDOW: Final = 32
 
 
 class Target:
@@ -34,10 +36,10 @@ class Target:
         self.http = handle.http
         self.body = handle.http_body
         self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
-        self.websocket = handle.websocket.options(num_returns="streaming")
+        self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
         self.call = handle.call
-        self.call_stream = handle.call_stream.options(num_returns="streaming")
+        self.call_stream = handle.call_stream.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
 
 
 class Pending(Protocol):
@@ -129,7 +131,7 @@ class Router:
                 target = self._targets[slots.id]
             request.send(target, slots)
 
-    def refused(self, request: Pending, target: Target, slots: Slots, reason: int) -> None:
+    def refused(self, request: Pending, target: Target, slots: Slots | None, reason: int) -> None:
         """The replica did not start it: it goes to another, before all that wait."""
         with self._lock:
             if reason == DRAINING:
@@ -146,9 +148,10 @@ class Router:
             self._routing.emptied(id)
         self._send_waiting()
 
-    def _again(self, request: Pending, slots: Slots) -> None:
+    def _again(self, request: Pending, slots: Slots | None) -> None:
         with self._lock:
-            self._routing.release(slots)
+            if slots is not None:
+                self._routing.release(slots)
             gone = self._gone
             found = None if gone else self._routing.again(request)
             target = self._targets[found.id] if found is not None else None
@@ -157,10 +160,12 @@ class Router:
         elif target is not None and found is not None:
             request.send(target, found)
 
-    def failed(self, request: Pending, target: Target, slots: Slots, error: BaseException) -> BaseException | None:
+    def failed(
+        self, request: Pending, target: Target, slots: Slots | None, error: BaseException
+    ) -> BaseException | None:
         """Judge an error of a call to a replica: None if the request goes to another one, else what its caller gets.
 
-        The slot is given back in either case.
+        The slot is given back in either case; None: it was already.
         """
         if isinstance(error, ReplicaRefusedError):
             self.refused(request, target, slots, error.reason)
@@ -173,10 +178,9 @@ class Router:
             if not may_have_run:
                 self._again(request, slots)
                 return None
-            cause = str(getattr(error, "cause", error))
+            error = ReplicaUnavailableError(str(self.deployment), target.id, str(getattr(error, "cause", error)))
+        if slots is not None:
             self.released(slots)
-            return ReplicaUnavailableError(str(self.deployment), target.id, cause)
-        self.released(slots)
         return error
 
     def statistics(self) -> dict[str, Any]:

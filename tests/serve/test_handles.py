@@ -259,6 +259,57 @@ async def test_a_stream_that_is_dropped_or_cancelled_ends_at_its_source(tools: A
                 log += await tools.take_log.remote()
 
 
+async def test_a_stream_may_be_dropped_in_the_midst_of_any_step_and_gives_its_slot_back(tools: Any) -> None:
+    items = tools.options(stream=True).count.remote(10**9)
+    assert await anext(items) == 0
+    router = items._router
+    # As the collection of garbage does, in a thread that has the router's lock.
+    with router._lock:
+        del items
+    while any(router.statistics()["ongoing"].values()):
+        await tools.remote(0)
+
+
+async def test_the_slot_of_a_stream_is_free_when_its_source_has_ended(tools: Any) -> None:
+    items = tools.options(stream=True).count.remote(3)
+    while any(items._router.statistics()["ongoing"].values()):
+        await tools.remote(0)
+    assert [item async for item in items] == [0, 1, 2]
+
+
+async def test_a_stream_that_was_refused_starts_again_with_its_arguments(serving: Serving) -> None:
+    @serve.deployment(max_ongoing_requests=1)
+    class Once:
+        async def count(self, end: int, *, start: int = 0) -> AsyncIterator[int]:
+            for number in range(start, end):
+                yield number
+
+        async def hang(self) -> AsyncIterator[str]:
+            yield "here"
+            await asyncio.Event().wait()
+
+    @serve.deployment
+    class Other:
+        def __init__(self, once: Any) -> None:
+            self.once = once
+
+        async def hang(self) -> AsyncIterator[str]:
+            async for text in self.once.options(stream=True).hang.remote():
+                yield text
+
+    other = await asyncio.to_thread(serve.run, Other.bind(Once.bind()), name="once", route_prefix=None)
+    once = await asyncio.to_thread(serve.get_deployment_handle, "Once", "once")
+    # The replica is taken by a request of another router, of which this process's router knows nothing.
+    taken = other.options(stream=True).hang.remote()
+    assert await anext(taken) == "here"
+    items = once.options(stream=True).count.remote(5, start=2)
+    first = asyncio.ensure_future(anext(items))
+    while not any(slots.full for slots in items._router._routing._live):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    taken.cancel()
+    assert [await first, *[item async for item in items]] == [2, 3, 4]
+
+
 def test_a_result_that_does_not_come_in_time_is_a_timeout(tools: Any) -> None:
     response = tools.hang.remote()
     with pytest.raises(GetTimeoutError):
