@@ -138,7 +138,9 @@ class Forwarded:
             if stream:
                 generator: ObjectRefGenerator[bytes] = target.stream.remote(stream)
                 self._request.write(first)
-                self._relay = self._spawn(self._pass_on(generator, slots, close))
+                self._relay = self._spawn(self._pass_on(generator, close))
+                # Not at the end of the task: of one that is cancelled before its first step, nothing runs.
+                self._relay.add_done_callback(lambda _: self._router.released(slots))
             else:
                 self._done()
                 self._request.respond(first, close)
@@ -158,7 +160,7 @@ class Forwarded:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
 
-    async def _pass_on(self, generator: ObjectRefGenerator[bytes], slots: Slots, close: bool) -> None:
+    async def _pass_on(self, generator: ObjectRefGenerator[bytes], close: bool) -> None:
         request = self._request
         try:
             while batch := await generator.next_values():
@@ -175,8 +177,6 @@ class Forwarded:
             logger.info("a stream broke off, request %s: %s", request.request_id.decode("latin-1"), error)
             self._done()
             request.abort()
-        finally:
-            self._router.released(slots)
 
     # The request's body.
 

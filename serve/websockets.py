@@ -66,30 +66,45 @@ class Tunnel:
 
     async def _try(self, scope: Any, receive: Any, send: Any) -> bool:
         """Run it on the replica that the router gave. False if that refused it and another is to be tried."""
-        target, slots = await self._placed
-        key = f"{next(_numbers)}-{self._request_id.decode('latin-1')}"
-        events: ObjectRefGenerator[Any] = target.websocket.remote(_head(scope, self._root_path, self._request_id), key)
-        incoming: asyncio.Task[None] | None = None
         try:
+            target, slots = await self._placed
+        except asyncio.CancelledError:
+            # It may have been placed in the turn in which it was cancelled.
+            placed = self._placed
+            if placed.done() and not placed.cancelled() and placed.exception() is None:
+                self._router.released(placed.result()[1])
+            raise
+        key = f"{next(_numbers)}-{self._request_id.decode('latin-1')}"
+        started: ObjectRefGenerator[Any] | None = None
+        incoming: asyncio.Task[None] | None = None
+        refused = False
+        try:
+            head = _head(scope, self._root_path, self._request_id)
+            events: ObjectRefGenerator[Any] = target.websocket.remote(head, key)
+            started = events
             while batch := await events.next_values():
                 for event in batch:
                     if isinstance(event, int):
+                        refused = True
                         self._placed = asyncio.get_running_loop().create_future()
                         self._router.refused(self, target, slots, event)
                         return False
                     if incoming is None and event["type"] == "websocket.accept":
                         incoming = asyncio.ensure_future(_forward(receive, target, key))
                     await send(event)
-        except asyncio.CancelledError:
-            cancel(events)
-            raise
         except exceptions.ActorrtError as error:
             logger.info("a websocket broke off: %s", error)
             await send({"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""})
+        except BaseException:
+            # This task is cancelled, the client has gone, or it was sent what no websocket takes.
+            if started is not None:
+                cancel(started)
+            raise
         finally:
             if incoming is not None:
                 incoming.cancel()
-        self._router.released(slots)
+            if not refused:
+                self._router.released(slots)
         return True
 
 
@@ -138,10 +153,12 @@ class WebsocketRun:
         finally:
             self._closed = True
             # Whoever waits to put a message gets room, and learns at the next one that nobody wants it.
-            while not self._incoming.empty():
-                self._incoming.get_nowait()
+            for queue in (self._incoming, self._outgoing):
+                while not queue.empty():
+                    queue.get_nowait()
             task.cancel()
-        await asyncio.wait([task])
+            # How the application cleans up is part of the call.
+            await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
@@ -149,7 +166,8 @@ class WebsocketRun:
         try:
             await self._app(self._scope, self._incoming.get, self._send)
         finally:
-            await self._outgoing.put(None)
+            if not self._closed:
+                await self._outgoing.put(None)
 
     async def _send(self, event: Any) -> None:
         if self._closed:

@@ -1,6 +1,8 @@
 """Websockets from a client through the proxy to a replica's application and back."""
 
 import asyncio
+from contextlib import suppress
+from socket import create_connection
 from typing import Any
 
 import fastapi
@@ -9,6 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from actorrt import serve
+from actorrt.serve.websockets import Tunnel, WebsocketRun
 
 from .conftest import Serving
 
@@ -119,3 +122,193 @@ def test_a_path_or_a_deployment_without_websockets_refuses_them(serving: Serving
         with pytest.raises(InvalidStatus, match="403"):
             connect(url)
     assert serving.client.get(serving.url + "/nosockets").text == "plain"
+
+
+SCOPE: dict[str, Any] = {
+    "type": "websocket",
+    "method": "GET",
+    "scheme": "ws",
+    "client": None,
+    "server": None,
+    "path": "/",
+    "query_string": b"",
+    "headers": [],
+}
+
+
+class Places:
+    """A router and a replica's handle at once, with one slot."""
+
+    def __init__(self, *events: Any) -> None:
+        self.free = 1
+        self.refusals: list[int] = []
+        self._events = list(events)
+        self.request: Any = None
+        self.cancelled: list[Any] = []
+        # What the tunnel finds in its target.
+        self.websocket = self.websocket_message = self
+
+    def submit(self, request: Any) -> None:
+        self.request = request
+
+    def place(self) -> None:
+        self.free -= 1
+        self.request.send(self, self)
+
+    def withdraw(self, request: Any) -> bool:
+        return False
+
+    def released(self, slots: Any) -> None:
+        assert slots is self
+        self.free += 1
+
+    def refused(self, request: Any, target: Any, slots: Any, reason: int) -> None:
+        self.refusals.append(reason)
+        request.send(target, slots)
+
+    def remote(self, *args: Any) -> Any:
+        return self
+
+    async def next_values(self) -> list[Any]:
+        if not self._events:
+            await asyncio.Event().wait()
+        event = self._events.pop(0)
+        return [] if event is None else [event]
+
+
+ACCEPT = {"type": "websocket.accept"}
+
+
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    found: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.websockets.cancel", found.append)
+    return found
+
+
+async def begin(places: Places, send: Any) -> asyncio.Task[None]:
+    async def receive() -> Any:
+        return {"type": "websocket.connect"} if places.request is None else await asyncio.Event().wait()
+
+    tunnel = Tunnel(places, b"", b"id")  # type: ignore[arg-type]
+    task = asyncio.ensure_future(tunnel.run(SCOPE, receive, send))
+    while places.request is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_a_client_that_goes_while_something_is_sent_to_it_gives_its_slot_back(cancelled: list[Any]) -> None:
+    async def send(event: Any) -> None:
+        raise OSError("the client has gone")
+
+    places = Places(ACCEPT)
+    task = await begin(places, send)
+    places.place()
+    with pytest.raises(OSError, match="gone"):
+        await task
+    assert places.free == 1
+    assert cancelled == [places]
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_websocket_that_is_cancelled_in_any_turn_gives_its_slot_back(turns: int, cancelled: list[Any]) -> None:
+    async def send(event: Any) -> None: ...
+
+    places = Places(ACCEPT)
+    task = await begin(places, send)
+    places.place()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert places.free == 1
+
+
+async def test_a_websocket_that_is_refused_keeps_one_slot_until_its_end(cancelled: list[Any]) -> None:
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+        assert places.free == 0
+
+    places = Places(1, ACCEPT, None)
+    task = await begin(places, send)
+    places.place()
+    await task
+    assert (places.free, places.refusals, sent, cancelled) == (1, [1], [ACCEPT], [])
+
+
+async def test_an_application_whose_client_has_gone_is_over_with_its_clean_up() -> None:
+    steps: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            while True:
+                await send({"type": "websocket.send", "text": "x"})
+                steps.append("sent")
+        finally:
+            await asyncio.sleep(0)
+            with suppress(OSError):
+                await send({"type": "websocket.close"})
+            steps.append("ended")
+
+    run = WebsocketRun(app, SCOPE)
+    events = run.events()
+    assert (await anext(events))["text"] == "x"
+    # The client takes no more: the application waits until there is room.
+    before = -1
+    while before != len(steps):
+        before = len(steps)
+        await asyncio.sleep(0)
+    assert 0 < before < 100
+    await events.aclose()
+    assert steps[-1] == "ended"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not await run.put({"type": "websocket.receive", "text": "y"})
+
+
+def test_an_application_is_not_far_ahead_of_a_client_that_reads_nothing(serving: Serving) -> None:
+    api = fastapi.FastAPI()
+
+    @serve.deployment(max_ongoing_requests=2)
+    @serve.ingress(api)
+    class Floods:
+        def __init__(self) -> None:
+            self.sent = 0
+            self.over = asyncio.Event()
+
+        @api.websocket("/flood")
+        async def flood(self, websocket: fastapi.WebSocket) -> None:
+            await websocket.accept()
+            try:
+                while True:
+                    await websocket.send_bytes(bytes(100_000))
+                    self.sent += 1
+            finally:
+                self.over.set()
+
+        @api.get("/sent")
+        async def count(self) -> int:
+            return self.sent
+
+        @api.get("/over")
+        async def until_over(self) -> None:
+            await self.over.wait()
+            self.over.clear()
+            self.sent = 0
+
+    address = serving.run(Floods.bind(), "floods")
+    host, port = serving.url.removeprefix("http://").split(":")
+    fields = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    fields |= {"host": host, "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    # Two may be here at once: each gives its slot back.
+    for _ in range(3):
+        with create_connection((host, int(port))) as client:
+            client.sendall(f"GET /floods/flood HTTP/1.1\r\n{head}\r\n".encode())
+            while not serving.client.get(address + "/sent").json():
+                pass
+            # What lies in the buffers of the sockets and in the queues before them; it would be more than a thousand.
+            assert max(serving.client.get(address + "/sent").json() for _ in range(50)) < 500
+        assert serving.client.get(address + "/over").status_code == 200
