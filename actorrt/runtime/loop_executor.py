@@ -343,6 +343,9 @@ class LoopExecutor(Executor):
         else:
             item = await self._written(self.outcomes.item_of, run, index, serialized)
         self.reply(run.link, item)
+        if run.cancelled:
+            # The cancellation may have come while the item was being written, which it does not interrupt.
+            raise asyncio.CancelledError
 
     # ---- tasks
 

@@ -244,8 +244,8 @@ async def test_actors_end_with_their_owner_and_callers_are_told() -> None:
             return os.getpid()
 
         async def wait(self, note: Any, name: str) -> None:
-            await note.tell.remote(f"{name} started")
             try:
+                await note.tell.remote(f"{name} started")
                 await asyncio.Event().wait()
             finally:
                 await note.tell.remote(f"{name} closed")

@@ -265,8 +265,8 @@ def test_who_exits_takes_its_running_calls_along() -> None:
             self.started = asyncio.Event()
 
         async def wait(self, witness: Any) -> None:
-            self.started.set()
             try:
+                self.started.set()
                 await asyncio.Event().wait()
             finally:
                 await witness.keep.remote("cleaned up")

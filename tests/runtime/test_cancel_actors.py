@@ -49,8 +49,8 @@ class Async:
         self.ran: list[Any] = []
 
     async def wait(self, note: Any, name: str = "call") -> None:
-        await note.tell.remote(f"{name} started")
         try:
+            await note.tell.remote(f"{name} started")
             await asyncio.Event().wait()
         finally:
             await note.tell.remote(f"{name} closed")
@@ -60,16 +60,16 @@ class Async:
         await other.wait.remote(note, "child")
 
     async def insists(self, note: Any) -> str:
-        await note.tell.remote("started")
         try:
+            await note.tell.remote("started")
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             return "done anyway"
         return "never"
 
     async def raises(self, note: Any) -> None:
-        await note.tell.remote("started")
         try:
+            await note.tell.remote("started")
             await asyncio.Event().wait()
         finally:
             raise ValueError("in the end")

@@ -67,8 +67,8 @@ class Async:
         return list(range(upto))
 
     async def endless(self, note: Any) -> AsyncIterator[Any]:
-        yield os.getpid()
         try:
+            yield os.getpid()
             await asyncio.Event().wait()
         finally:
             await note.tell.remote("closed")
@@ -76,6 +76,13 @@ class Async:
     async def large(self, count: int) -> AsyncIterator[Any]:
         for i in range(count):
             yield np.full(50_000, i)
+
+    async def large_forever(self, note: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield np.zeros(50_000)
+        finally:
+            await note.tell.remote("closed")
 
     async def exits(self) -> AsyncIterator[int]:
         yield 1
@@ -307,6 +314,16 @@ def test_closing_a_generator_closes_its_producer(cls: Any) -> None:
     assert "closed" in actorrt.get(note.wait_for.remote("closed"))
     with pytest.raises(exceptions.TaskCancelledError):
         actorrt.get(generator.completed())
+
+
+def test_a_stream_is_closed_while_a_large_value_is_being_written() -> None:
+    for _ in range(10):
+        note = Note.remote()
+        generator = Async.remote().large_forever.options(generator_backpressure=20).remote(note)
+        for _ in range(3):
+            actorrt.get(next(generator))
+        generator.close()
+        assert "closed" in actorrt.get(note.wait_for.remote("closed"))
 
 
 @KINDS

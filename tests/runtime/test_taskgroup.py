@@ -39,8 +39,8 @@ class Note:
 @actorrt.remote
 class Worker:
     async def wait(self, note: Any, name: str) -> None:
-        await note.tell.remote(f"{name} started")
         try:
+            await note.tell.remote(f"{name} started")
             await asyncio.Event().wait()
         finally:
             # Leaving the group waits for this too.
@@ -58,8 +58,8 @@ class Worker:
 
 @actorrt.remote
 async def async_task(note: Any, name: str) -> None:
-    await note.tell.remote(f"{name} started")
     try:
+        await note.tell.remote(f"{name} started")
         await asyncio.Event().wait()
     finally:
         await note.tell.remote(f"{name} closed")
@@ -67,8 +67,8 @@ async def async_task(note: Any, name: str) -> None:
 
 @actorrt.remote
 def sync_task(note: Any, name: str) -> None:
-    actorrt.get(note.tell.remote(f"{name} started"))
     try:
+        actorrt.get(note.tell.remote(f"{name} started"))
         while True:
             time.sleep(0.01)
     finally:
