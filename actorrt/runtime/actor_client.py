@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
 WINDOW: Final = 1024
+# An actor that died so in its first life has run no call.
+NEVER_RAN: Final = ("starting", "being placed", "being created")
 # What says by itself why an actor never came to be.
 _PLAIN_REASONS: Final = (exceptions.ActorUnschedulableError, exceptions.RuntimeEnvSetupError)
 
@@ -85,6 +87,8 @@ class ActorClient:
                 if isinstance(failure, _PLAIN_REASONS):
                     return failure
                 cause = f"{cause}:\n{getattr(failure, 'traceback_text', '') or failure}"
+        if dead.incarnation == 0 and dead.phase in NEVER_RAN:
+            may_have_run = False
         return exceptions.ActorDiedError(self.title, dead.phase or "running", cause, may_have_run)
 
     def __reduce__(self) -> tuple[Any, ...]:
