@@ -162,9 +162,14 @@ class Controller:
         return self._proxy_url, ""
 
     async def _start_proxy(self, options: HTTPOptions, port: int) -> tuple[str, str]:
-        proxy: ActorHandle[Any] = _ProxyActor.options(
+        factory = _ProxyActor.options(
             on_runtime_loop=True, max_concurrency=MANY_CALLS, lifetime="detached", namespace=NAMESPACE, name=PROXY
-        ).remote(self._me, replace(options, port=port))
+        )
+        try:
+            proxy: ActorHandle[Any] = factory.remote(self._me, replace(options, port=port))
+        except exceptions.ActorrtError as error:
+            # Its name is not to be had: the head is gone, or the one before is not dead yet.
+            return "", f"the proxy did not start: {error}"
         try:
             url, trouble = await proxy.start.remote()
         except exceptions.ActorrtError as error:

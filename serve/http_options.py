@@ -14,7 +14,8 @@ class HTTPOptions:
     The last five bound what a client can hold on to: a head longer than `max_header_bytes` is answered 431, a request
     that is not complete after `request_read_timeout_s` 408, and a client that reads nothing of its response for
     `stalled_client_timeout_s` is cut off. A body of up to `inline_body_bytes` is read before the request is routed, of
-    a longer one at most `body_window_bytes` are held.
+    a longer one at most `body_window_bytes` are held. A longer one has a replica while it comes, and
+    `request_read_timeout_s` then bounds the time without a byte of it; `request_timeout_s` alone bounds the whole.
     """
 
     host: str = "127.0.0.1"
