@@ -1,0 +1,254 @@
+"""The driver, the node, the zygote or the head is killed: who waits hears of it, and what has to go is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import actorrt
+from actorrt import exceptions
+from actorrt.runtime.api import list_named_actors
+from actorrt.runtime.process import children_of, process_state
+
+# By value, so that workers need not import this module, and pytest with it.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+DEADLINE_S = 40.0
+
+
+@actorrt.remote(max_retries=3)
+def hold(fifo: str) -> None:
+    """Tell this worker's process and two that it starts, one in a session of its own; then run until the end."""
+    child = subprocess.Popen(["sleep", "1000"])
+    daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    Path(fifo).write_text(f"{os.getpid()} {child.pid} {daemon.pid}", encoding="utf-8")
+    while True:
+        time.sleep(0.001)
+
+
+@actorrt.remote
+def quick(value: Any = None) -> Any:
+    return value
+
+
+@actorrt.remote
+class Steady:
+    async def value(self) -> int:
+        return 1
+
+
+class Process:
+    """A process, held by a descriptor, so that no later one of the same id is taken for it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+
+    def wait_for_end(self) -> None:
+        ended, _, _ = select.select([self._fd], [], [], DEADLINE_S)
+        assert ended, f"process {self.pid} lives on"
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Family:
+    """The processes of a session whose driver is `driver`."""
+
+    def __init__(self, driver: int) -> None:
+        self.node = self._named(driver, "actorrt-node")
+        self.zygote = self._named(self.node.pid, "actorrt-zygote")
+        self.head = self._named(self.node.pid, "actorrt-head")
+        self.workers: list[Process] = []
+
+    @staticmethod
+    def _named(parent: int, name: str) -> Process:
+        (found,) = [pid for pid in children_of(parent) if Path(f"/proc/{pid}/comm").read_text().strip() == name]
+        return Process(found)
+
+    def add_workers(self, *pids: str) -> None:
+        self.workers += [Process(int(pid)) for pid in pids]
+
+    @property
+    def everybody(self) -> list[Process]:
+        return [self.node, self.zygote, self.head, *self.workers]
+
+    def wait_for_the_end_of(self, *processes: Process) -> None:
+        for process in processes:
+            process.wait_for_end()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    with actorrt.init(num_cpus=2):
+        # Once zygote and head have answered, they have their names.
+        assert (actorrt.get(quick.remote(1)), list_named_actors()) == (1, [])
+        found = Family(os.getpid())
+        yield found
+    found.wait_for_the_end_of(*found.everybody)
+    for process in found.everybody:
+        process.close()
+
+
+def test_when_the_node_is_killed_who_waits_hears_of_it_and_its_workers_end(family: Family, fifo: Path) -> None:
+    actor = Steady.remote()
+    assert actorrt.get(actor.value.remote()) == 1
+    running, queued = hold.remote(str(fifo)), [hold.options(num_cpus=2).remote(str(fifo)) for _ in range(3)]
+    family.add_workers(*fifo.read_text(encoding="utf-8").split())
+    family.node.kill()
+    for ref in (running, *queued):
+        with pytest.raises(exceptions.NodeDiedError):
+            actorrt.get(ref)
+    with pytest.raises(exceptions.ActorDiedError):
+        while True:
+            actorrt.get(actor.value.remote())
+    for late in (quick.remote(), quick.options(num_cpus=1.5).remote()):
+        with pytest.raises(exceptions.NodeDiedError):
+            actorrt.get(late)
+    family.wait_for_the_end_of(family.zygote, *family.workers)
+
+
+def test_when_the_zygote_is_killed_the_session_ends_and_the_error_says_why(family: Family, fifo: Path) -> None:
+    ref = hold.remote(str(fifo))
+    family.add_workers(*fifo.read_text(encoding="utf-8").split())
+    family.zygote.kill()
+    with pytest.raises(exceptions.NodeDiedError, match=r"zygote .* has ended"):
+        actorrt.get(ref)
+    family.wait_for_the_end_of(*family.workers)
+
+
+def test_when_the_head_is_killed_everything_but_names_goes_on(family: Family, fifo: Path) -> None:
+    named = Steady.options(name="known").remote()
+    assert actorrt.get(named.value.remote()) == 1
+    held = hold.remote(str(fifo))
+    family.add_workers(*fifo.read_text(encoding="utf-8").split())
+    family.head.kill()
+    family.head.wait_for_end()
+    assert actorrt.get([named.value.remote(), quick.remote(2), Steady.remote().value.remote()]) == [1, 2, 1]
+    with pytest.raises(exceptions.ActorrtError, match="the head, which keeps names, cannot be reached"):
+        actorrt.get_actor("known")
+    with pytest.raises(exceptions.ActorrtError, match="the head, which keeps names, cannot be reached"):
+        Steady.options(name="new").remote()
+    assert not held.done()
+    assert process_state(family.node.pid) not in (None, "Z")
+
+
+PROGRAM = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+import actorrt
+from actorrt.runtime.api import list_named_actors
+
+@actorrt.remote
+def hold(fifo):
+    child = subprocess.Popen(["sleep", "1000"])
+    daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    Path(fifo).write_text(f"{os.getpid()} {child.pid} {daemon.pid}")
+    while True:
+        time.sleep(0.001)
+
+@actorrt.remote
+class Holds:
+    def __init__(self, data):
+        self.data = data
+    async def pid(self):
+        return os.getpid()
+
+context = actorrt.init(sys.argv[1], num_cpus=2) if sys.argv[1] == "local" else actorrt.init(sys.argv[1])
+ref = hold.remote(sys.argv[2])
+large = actorrt.put(bytes(1_000_000))
+actor = Holds.remote(large)
+forked = os.fork()
+if forked == 0:
+    # It holds copies of all sockets, for as long as it lives.
+    os.close(1)
+    time.sleep(1000)
+pid = actorrt.get(actor.pid.remote())
+list_named_actors()
+print(json.dumps({"session": context["session_dir"], "pid": pid, "forked": forked}), flush=True)
+sys.stdin.read()
+"""
+
+
+class Program:
+    """A driver in a process of its own."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        source, fifo = folder / "program.py", folder / "fifo"
+        source.write_text(PROGRAM, encoding="utf-8")
+        self.process = subprocess.Popen(
+            [sys.executable, str(source), address, str(fifo)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        held = fifo.read_text(encoding="utf-8").split()
+        assert self.process.stdout is not None
+        self.facts: dict[str, Any] = json.loads(self.process.stdout.readline())
+        self.workers = [Process(int(pid)) for pid in (*held, self.facts["pid"])]
+
+    def end(self, *, kill: bool) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if kill:
+            self.process.kill()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+    def wait_for_the_end_of_its_workers(self) -> None:
+        for worker in self.workers:
+            worker.wait_for_end()
+            worker.close()
+
+
+def test_nothing_is_left_of_a_program_that_is_killed(tmp_path: Path, fifo: Path) -> None:
+    program = Program(tmp_path, "local")
+    family = Family(program.process.pid)
+    forked = Process(program.facts["forked"])
+    program.end(kill=True)
+    family.wait_for_the_end_of(*family.everybody)
+    program.wait_for_the_end_of_its_workers()
+    forked.kill()
+    session = Path(program.facts["session"])
+    assert not session.exists() or os.listdir(session) == ["logs"]
+    for process in (*family.everybody, forked):
+        process.close()
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_second_program_has_workers_of_its_own_and_its_end_disturbs_nobody(
+    tmp_path: Path, fifo: Path, family: Family, kill: bool
+) -> None:
+    actor = Steady.remote()
+    ours = actorrt.get([quick.remote(1), actor.value.remote()])
+    program = Program(tmp_path, "auto")
+    forked = Process(program.facts["forked"])
+    assert program.facts["session"] == actorrt.init(ignore_reinit_error=True)["session_dir"]
+    assert ours == actorrt.get([quick.remote(1), actor.value.remote()])
+    program.end(kill=kill)
+    program.wait_for_the_end_of_its_workers()
+    assert actorrt.get([quick.remote(2), actor.value.remote()]) == [2, 1]
+    forked.kill()
+    forked.close()
