@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar, cast, overload
 
 from actorrt import exceptions
@@ -46,9 +46,9 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     """
     runtime = current.runtime()
     single = isinstance(refs, ObjectRef)
-    if not single and not isinstance(refs, Iterable):
+    if not hasattr(refs, "__iter__") and not single:
         raise TypeError(f"get() takes a ref or a list of refs, not {type(refs).__name__}")
-    wanted = [cast(ObjectRef[Any], refs)] if single else list(refs)
+    wanted: list[Any] = [refs] if single else list(refs)
     for ref in wanted:
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"get() takes refs, not {type(ref).__name__}")
