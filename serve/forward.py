@@ -112,6 +112,9 @@ class Forwarded:
 
     def fail(self, error: Exception) -> None:
         full = isinstance(error, BackPressureError | DeploymentUnavailableError | ReplicaUnavailableError)
+        if isinstance(error, exceptions.ActorrtError) and not isinstance(error, exceptions.TaskError):
+            # Not the application's own: a process, or all of the session, has come to its end under the request.
+            full = True
         self._refuse(
             503 if full else 500, str(error) if full else "Internal Server Error", RETRY_AFTER_S if full else None
         )

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
 from actorrt.exceptions import LinkError
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
@@ -145,7 +146,11 @@ class Acceptor:
     async def _handle(self, request: Any) -> Any:
         from aiohttp import web
 
-        theirs = await asyncio.wait_for(_read_hello(request.content), HELLO_TIMEOUT_S)
+        try:
+            theirs = await asyncio.wait_for(_read_hello(request.content), HELLO_TIMEOUT_S)
+        except (ConnectionError, TimeoutError, LinkError, aiohttp.ClientError, msgspec.DecodeError):
+            # Somebody only looked whether this process listens, or speaks something else.
+            return web.Response(status=400)
         refused = why_refused(self._hello, theirs) or self._admit(theirs)
         response = web.StreamResponse()
         response.enable_chunked_encoding()
