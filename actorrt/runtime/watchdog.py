@@ -101,14 +101,13 @@ class Watchdog:
         if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
             # faulthandler has spoken.
             self._reported = True
-        if late:
-            if now - self._since >= self._limit * (LOOKS - 1) / LOOKS:
-                executor.flush_from_outside()
-                self._tell_once(executor, now - self._since)
-        else:
-            if not self._idle and now - self._due > self._limit:
-                self._look_for_gil(executor, now - self._due)
+        if not self._idle and now - self._due > self._limit:
+            self._look_for_gil(executor, now - self._due)
+        elif not late:
             self._reported = False
+        elif now - self._since >= self._limit * (LOOKS - 1) / LOOKS:
+            executor.flush_from_outside()
+            self._tell_once(executor, now - self._since)
         # A loop that looks idle is asked once more: a call whose first step blocks is not among those that run.
         busy = late or self._idle or self._new_work or executor.busy
         self._new_work = False
@@ -121,7 +120,7 @@ class Watchdog:
         """This look is late. If that was not for want of a CPU, somebody kept the GIL."""
         waited = _waited_for_cpu()
         if delay - (waited - self._waited_for_cpu) > self._limit:
-            self._tell_once(executor, delay)
+            self._tell_once(executor, delay, by_whom="code that kept the GIL and has returned")
         self._waited_for_cpu = waited
 
     def _arm(self, busy: bool, now: float) -> None:
@@ -137,25 +136,27 @@ class Watchdog:
             self._gil_armed = 0.0
             faulthandler.cancel_dump_traceback_later()
 
-    def _tell_once(self, executor: LoopExecutor, blocked_s: float) -> None:
+    def _tell_once(self, executor: LoopExecutor, blocked_s: float, by_whom: str = "") -> None:
+        """Tell who blocks. If nobody seems to (it may just not have had a CPU), tell of `by_whom` if that is given."""
         main = threading.main_thread().ident
-        frame = sys._current_frames().get(main) if main is not None else None  # pyright: ignore[reportPrivateUsage]
+        frame = sys._current_frames().get(main) if main is not None else None
         if self._reported or frame is None:
             return
-        self._reported = True
+        stack = _users_stack(frame)
         run = executor.running
         if executor.importing or (run is not None and _on_purpose(run)):
+            self._reported = True
             return
-        stack = _users_stack(frame)
         if run is not None:
             title = "" if run.actor is None else f"{run.actor.title}."
-            what = run.name if run.name.startswith(title) else f"{title}{run.name}"
+            by_whom = run.name if run.name.startswith(title) else f"{title}{run.name}"
         elif stack:
-            what = "the code below"
-        else:
-            what = "code that kept the GIL and has returned"
+            by_whom = "the code below"
+        elif not by_whom:
+            return
+        self._reported = True
         sys.stderr.write(
-            f"actorrt: the event loop has been blocked for {max(blocked_s, self._limit) * 1000:.0f} ms by {what}; "
+            f"actorrt: the event loop has been blocked for {max(blocked_s, self._limit) * 1000:.0f} ms by {by_whom}; "
             f"use await, or @method(thread=True) for code that blocks\n{stack}"
         )
 

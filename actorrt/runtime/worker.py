@@ -56,9 +56,9 @@ def worker_main(start: WorkerStart) -> None:
     runtime.on_leave = partial(_leave, runtime, executor)
     current.set_runtime(runtime)
     runtime.start()
+    # Before anybody can send work.
+    Watchdog(runtime, executor).start()
     runtime.call_sync(_join(runtime, params))
-    watchdog = Watchdog(runtime, executor)
-    watchdog.start()
     executor.run()
     _end(runtime)
 

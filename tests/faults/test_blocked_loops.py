@@ -1,0 +1,127 @@
+"""A user loop that is blocked is reported: who blocks it, where, and once for each stretch."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import actorrt
+
+# By value, so that workers need not import this module, and pytest with it.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+pytestmark = pytest.mark.usefixtures("session")
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        # Else equal reports of several workers would be told once.
+        patch.setenv("ACTORRT_LOG_DEDUPLICATE", "false")
+        with actorrt.init(num_cpus=2):
+            yield
+
+
+@actorrt.remote
+class Blocks:
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251  this is what is to be found
+
+    async def keep_the_gil(self, seconds: float) -> None:
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+    async def behave(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def say(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+class Printed:
+    """What workers print, as it comes."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+        self.lines: list[str] = []
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        while self.count(text) < times:
+            self.lines += self._capfd.readouterr().err.splitlines()
+            threading.Event().wait(0.01)
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
+
+    def wait_for_the_rest(self, actor: Any) -> None:
+        """Everything that the actor's process had to say by now."""
+        actorrt.get(actor.behave.remote(0.1))
+        actorrt.get(actor.say.remote("that is all"))
+        self.wait_for("that is all")
+
+
+@pytest.fixture
+def printed(capfd: pytest.CaptureFixture[str]) -> Printed:
+    return Printed(capfd)
+
+
+def test_a_loop_that_is_blocked_is_reported_once_with_actor_method_and_line(printed: Printed) -> None:
+    actor = Blocks.options(isolated=True).remote()
+    actorrt.get([actor.behave.remote(0.2), actor.sleep.remote(0.4)])
+    printed.wait_for("time.sleep(seconds)")
+    printed.wait_for_the_rest(actor)
+    (told,) = [index for index, line in enumerate(printed.lines) if "blocked for" in line and "Blocks.sleep" in line]
+    assert "test_blocked_loops.py" in printed.lines[told + 1]
+    assert "time.sleep(seconds)" in printed.lines[told + 2]
+
+
+def test_each_stretch_is_reported(printed: Printed) -> None:
+    actor = Blocks.remote()
+    for _ in range(2):
+        actorrt.get(actor.sleep.remote(0.3))
+        actorrt.get(actor.behave.remote(0.06))
+    printed.wait_for("by Blocks.sleep", 2)
+    printed.wait_for_the_rest(actor)
+    assert printed.count("by Blocks.sleep") == 2
+
+
+def test_a_constructor_and_a_task_are_named_too(printed: Printed) -> None:
+    @actorrt.remote
+    class Slow:
+        def __init__(self) -> None:
+            time.sleep(0.3)
+
+        async def value(self) -> int:
+            return 1
+
+    @actorrt.remote
+    async def slow_task() -> None:
+        time.sleep(0.3)  # noqa: ASYNC251  this is what is to be found
+
+    actorrt.get(Slow.remote().value.remote())
+    actorrt.get(slow_task.remote())
+    printed.wait_for("by Slow.__init__")
+    printed.wait_for("by slow_task")
+
+
+def test_code_that_keeps_the_gil_is_reported_when_it_gives_it_back(printed: Printed) -> None:
+    actor = Blocks.options(isolated=True).remote()
+    actorrt.get(actor.keep_the_gil.remote(0.4))
+    printed.wait_for("has been blocked")
+    printed.wait_for_the_rest(actor)
+    assert printed.count("has been blocked") == 1
+
+
+def test_code_that_does_not_give_it_back_is_shown_by_its_stack(printed: Printed) -> None:
+    actor = Blocks.options(isolated=True).remote()
+    actor.keep_the_gil.remote(60)
+    printed.wait_for("in keep_the_gil")
+    actorrt.kill(actor)

@@ -1,0 +1,185 @@
+"""The life of a session: begun, joined, ended, begun again; used without a word; inherited by a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import actorrt
+from actorrt import exceptions
+
+# By value, so that workers need not import this module, and pytest with it.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+RunProgram = Callable[..., Any]
+
+
+@actorrt.remote
+def quick(value: Any = None) -> Any:
+    return value
+
+
+@actorrt.remote
+class Actor:
+    async def value(self) -> int:
+        return 1
+
+
+def test_init_and_shutdown_may_be_called_in_any_order() -> None:
+    actorrt.shutdown()
+    assert not actorrt.is_initialized()
+    with pytest.raises(ConnectionError, match="no cluster runs"):
+        actorrt.init("auto")
+    first = actorrt.init(num_cpus=1)
+    assert actorrt.is_initialized()
+    with pytest.raises(RuntimeError, match="initialized already"):
+        actorrt.init()
+    assert actorrt.init(ignore_reinit_error=True)["session_dir"] == first["session_dir"]
+    actorrt.shutdown()
+    actorrt.shutdown()
+    assert not actorrt.is_initialized()
+    with actorrt.init(num_cpus=1) as again:
+        assert again["session_dir"] != first["session_dir"]
+        assert actorrt.get(quick.remote(1)) == 1
+    assert not actorrt.is_initialized()
+
+
+async def test_a_session_is_an_async_context_too() -> None:
+    async with actorrt.init(num_cpus=1):
+        assert await quick.remote(1) == 1
+
+
+def test_sessions_in_a_row_leave_nothing_in_this_process() -> None:
+    def one() -> None:
+        with actorrt.init(num_cpus=1):
+            actor = Actor.remote()
+            assert actorrt.get([quick.remote(bytes(300_000)), actor.value.remote()])[1] == 1
+
+    def left() -> tuple[int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    one()
+    before = left()
+    for _ in range(4):
+        one()
+    assert left() == before
+
+
+def test_whoever_waits_at_a_shutdown_is_told(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    @actorrt.remote
+    def run_long(fifo: str) -> None:
+        Path(fifo).write_text("runs", encoding="utf-8")
+        threading.Event().wait()
+
+    @actorrt.remote
+    class Waits:
+        async def wait(self) -> None:
+            await asyncio.Event().wait()
+
+    actorrt.init(num_cpus=1)
+    refs = [run_long.remote(str(fifo)), run_long.remote(str(fifo)), Waits.remote().wait.remote()]
+    refs.append(quick.remote(refs[0]))
+    fifo.read_text(encoding="utf-8")
+    ends: list[BaseException] = []
+
+    def wait_for(ref: Any) -> None:
+        try:
+            actorrt.get(ref)
+        except exceptions.ActorrtError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=wait_for, args=(ref,)) for ref in refs]
+    for thread in threads:
+        thread.start()
+    actorrt.shutdown()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == len(refs)
+
+
+def test_the_first_use_begins_a_session_and_the_end_of_the_program_ends_it(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import actorrt
+
+@actorrt.remote(num_cpus=0)
+def add(a, b):
+    return a + b
+
+print(actorrt.is_initialized(), actorrt.get(add.remote(1, 2)), actorrt.is_initialized())
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False 3 True\n", "")
+
+
+def test_ten_tasks_deep_on_one_cpu(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import actorrt
+
+@actorrt.remote
+def deep(level):
+    return [] if level == 0 else [level, *actorrt.get(deep.remote(level - 1))]
+
+with actorrt.init(num_cpus=1):
+    print(actorrt.get([deep.remote(10), deep.remote(10)]))
+"""
+    )
+    assert ended.stdout == f"{[list(range(10, 0, -1))] * 2}\n", ended.stderr
+
+
+def test_a_fork_inherits_refs_that_do_nothing_and_may_begin_a_session_of_its_own(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import os, sys
+import actorrt
+
+@actorrt.remote
+def add(a, b):
+    return a + b
+
+@actorrt.remote
+class Counter:
+    def __init__(self):
+        self.count = 0
+    async def up(self):
+        self.count += 1
+        return self.count
+
+actorrt.init(num_cpus=1)
+counter = Counter.remote()
+done, pending, large = add.remote(1, 2), add.remote(3, 4), actorrt.put(bytes(500_000))
+actorrt.get([done, counter.up.remote()])
+if os.fork() == 0:
+    assert not actorrt.is_initialized()
+    for use in (lambda: actorrt.get(pending), lambda: counter.up.remote()):
+        try:
+            print("used", use())
+        except Exception as error:
+            print(type(error).__name__, str(error)[:40])
+    actorrt.shutdown()
+    del done, pending, large, counter
+    with actorrt.init(num_cpus=1):
+        print("own", actorrt.get(add.remote(5, 6)))
+    sys.exit(0)
+os.wait()
+print("parent", actorrt.get([done, pending, counter.up.remote()]), len(actorrt.get(large)))
+"""
+    )
+    lines = ended.stdout.splitlines()
+    assert lines[-2:] == ["own 11", "parent [3, 7, 2] 500000"], (lines, ended.stderr)
+    assert len(lines) == 4
+    assert not any(line.startswith("used") for line in lines)
