@@ -174,7 +174,11 @@ def _users_stack(frame: FrameType) -> str:
     stack = traceback.extract_stack(frame)
     return "".join(
         traceback.format_list(
-            [line for line in stack if "/actorrt/runtime/" not in line.filename and line.filename[:1] != "<"][-8:]
+            [
+                line
+                for line in stack
+                if "/actorrt/runtime/" not in line.filename and not line.filename.startswith("<frozen ")
+            ][-8:]
         )
     )
 
