@@ -289,7 +289,7 @@ class Runtime:
             self.run_soon(partial(self._resolve_then, call, go))
         elif shared:
             self.run_soon(partial(self._go_shared, call))
-        else:
+        elif self._submitted or not pool.send_at_once(call):
             self._submitted.append((call, pool))
             self._wake()
         return result

@@ -1,17 +1,20 @@
 """Tasks of one shape on their way to workers: the backlog, the leases, and the questions for more.
 
-All of it runs on the runtime loop. How many tasks a worker gets at once is decided in core/pipeline.py.
+All of it runs on the runtime loop, except for `send_at_once`, which runs in the caller's thread: what it looks at is
+changed under the lock. How many tasks a worker gets at once is decided in core/pipeline.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
-from actorrt.wire.messages import Assigned, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
+from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from .calls import Call
 from .link import Link
@@ -69,6 +72,8 @@ class TaskPool:
         self._asking: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
         self._pace = Pace()
+        # Held while a task is given to a lease, and while a lease is given up.
+        self._lock = threading.RLock()
 
     @property
     def _depth(self) -> int:
@@ -83,8 +88,36 @@ class TaskPool:
         call.target = self
         self.backlog.append(call)
 
+    def send_at_once(self, call: Call) -> bool:
+        """Push a call to a worker if none has anything to do; from any thread.
+
+        A task that somebody waits for is so spared the way over the runtime loop; many at a time are better sent in
+        batches, from there. The arguments must be there.
+        """
+        if self.backlog:
+            return False
+        with self._lock:
+            leases = list(self.leases.values())
+            if self.backlog or self._runtime.closing or any(held.calls for held in leases):
+                return False
+            held = next((held for held in leases if held.takes_more and not held.link.closed), None)
+            if held is None or call.done:
+                # Done: cancelled with its parent in this very moment.
+                return call.done
+            # Not the loop's own time: that stands still while the loop waits.
+            self._send(held, call, time.monotonic())
+            held.full = held.full or call.attempts_left == 0
+        if call.cancel_asked:
+            held.link.push(Cancel(call.message.seq, call.force_asked))
+        held.link.flush()
+        return True
+
     def pump(self) -> None:
         """Hand over what can be handed over, and ask for leases for the rest."""
+        with self._lock:
+            self._pump()
+
+    def _pump(self) -> None:
         backlog = self.backlog
         if backlog:
             self._hand_over()
@@ -235,9 +268,10 @@ class TaskPool:
 
     def give_back(self, held: HeldLease) -> None:
         """Return an idle lease to the node."""
-        if held.calls or self.leases.get(held.lease) is not held:
-            return
-        self._drop(held)
+        with self._lock:
+            if held.calls or self.leases.get(held.lease) is not held:
+                return
+            self._drop(held)
         self._tasks.forget(held)
         self._runtime.node.send(ReturnLease(held.lease, held.runs is not None))
         if self.backlog:
@@ -274,11 +308,12 @@ class TaskPool:
     def given_back(self, held: HeldLease, calls: list[Call]) -> None:
         """The worker could not start these: the task in front of them blocks or runs long."""
         self._pace.ran_long()
-        for call in calls:
-            held.calls.pop(call.message.seq, None)
-        # The one in front may have ended since.
-        held.running_long = bool(held.calls)
-        held.full = held.full and (bool(held.calls) or self._worn_out(held))
+        with self._lock:
+            for call in calls:
+                held.calls.pop(call.message.seq, None)
+            # The one in front may have ended since.
+            held.running_long = bool(held.calls)
+            held.full = held.full and (bool(held.calls) or self._worn_out(held))
         for call in reversed(calls):
             self._return(call)
         self.pump()
@@ -304,7 +339,8 @@ class TaskPool:
 
     async def lost(self, held: HeldLease) -> None:
         """The worker of this lease is gone."""
-        self._drop(held)
+        with self._lock:
+            self._drop(held)
         if held.calls:
             self._sort_out(held, await self._runtime.exit_of(held.link.peer))
         if not self._runtime.closing:
