@@ -22,8 +22,8 @@ help:  ## this list
 serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits example
 	$(BIN)/actorrt serve digits:app --app-dir examples $(ARGS)
 
-test: $(STAMPS)/test  ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMPS)/test  ## the whole test suite, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(STAMPS)/check  ## format, lint, types (strict) and the import rules
 	$(BIN)/ruff format --check .
