@@ -51,7 +51,9 @@ class Module:
 
     @property
     def layer(self) -> str:
-        """`actorrt.wire.codec` lies in `wire`, `actorrt.types` in itself."""
+        """`actorrt.wire.codec` lies in `wire`, `actorrt.types` in itself; `python -m actorrt` is the command line."""
+        if self.name == "actorrt.__main__":
+            return "cli"
         return self.name.split(".")[1] if "." in self.name else ""
 
 

@@ -15,8 +15,8 @@ from .calls import Call
 from .link import Link
 
 if TYPE_CHECKING:
+    from .actor_records import ActorRecord
     from .runtime import Runtime
-    from .supervisor import ActorRecord
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
 WINDOW: Final = 1024

@@ -20,10 +20,10 @@ from actorrt.wire.messages import (
 )
 
 from .actor_client import ActorClient, Traits
+from .actor_records import ActorRecord, ActorSpec
 from .calls import Call, fill_slots, pack_arguments, when_resolved
 from .definitions import ActorClassDef
 from .handles import make_handle
-from .supervisor import ActorRecord, ActorSpec
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions

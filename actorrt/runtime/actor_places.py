@@ -15,9 +15,10 @@ from actorrt.core.lifecycle import Event, State
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
 from .actor_client import ActorClient
+from .actor_records import ActorRecord
 from .calls import Call
 from .link import Link
-from .supervisor import KILLED, ActorRecord
+from .supervisor import KILLED
 
 if TYPE_CHECKING:
     from .actors import Actors

@@ -24,8 +24,8 @@ from .link import Link
 from .references import Token
 
 if TYPE_CHECKING:
+    from .actor_records import ActorRecord
     from .runtime import Runtime
-    from .supervisor import ActorRecord
 
 
 class Actors:

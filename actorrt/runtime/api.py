@@ -44,7 +44,6 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     Raises the error of the first that failed, as the user's own class; GetTimeoutError after `timeout` seconds (0 only
     looks). In a coroutine, `await ref` instead: `get` blocks the loop, and warns.
     """
-    runtime = current.runtime()
     single = isinstance(refs, ObjectRef)
     if not hasattr(refs, "__iter__") and not single:
         raise TypeError(f"get() takes a ref or a list of refs, not {type(refs).__name__}")
@@ -56,7 +55,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         raise ValueError(f"timeout must be None or at least 0, not {timeout}")
     if any(not ref.done() for ref in wanted):
         _warn_if_on_a_loop("get", "await ref")
-    values = runtime.get(wanted, timeout)
+    values = current.session().get(wanted, timeout) if wanted else []
     return values[0] if single else values
 
 
@@ -84,7 +83,7 @@ def wait(
         raise ValueError(f"num_returns must be between 1 and the {len(given)} refs given, not {num_returns}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be None or at least 0, not {timeout}")
-    return cast("tuple[list[Waitable], list[Waitable]]", current.runtime().wait(given, num_returns, timeout))
+    return cast("tuple[list[Waitable], list[Waitable]]", current.session().wait(given, num_returns, timeout))
 
 
 def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
@@ -99,14 +98,13 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
         entry = entry_of(ref)
     else:
         raise TypeError(f"cancel() takes a ref or a generator, not {type(ref).__name__}")
-    current.runtime().cancel(entry, force, recursive)
+    current.session().cancel(entry, force, recursive)
 
 
 def kill(actor: ActorHandle[Any] | Actor, *, no_restart: bool = True) -> None:
     """End an actor at once; what it was running fails with ActorDiedError. `no_restart=False` lets it come back."""
     client = client_of(actor)
-    runtime = current.runtime()
-    runtime.kill_actor(client, no_restart)
+    current.session().kill_actor(client, no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:

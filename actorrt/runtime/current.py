@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 FORKED: Final = "this process was forked from one that uses actorrt: call actorrt.init() in it first"
+ENDED: Final = "actorrt was shut down: refs and handles end with the session that they were made in"
 
 _runtime: Runtime | None = None
 _start: Callable[[], Runtime] | None = None
@@ -25,6 +26,15 @@ def runtime() -> Runtime:
         if _start is None:
             raise RuntimeError("actorrt is not initialized in this process: call actorrt.init() first")
         return _start()
+    return _runtime
+
+
+def session() -> Runtime:
+    """The runtime that the refs and handles of this process belong to. RuntimeError if that ended: none is begun."""
+    if _runtime is None:
+        if _start is _refuse:
+            _refuse()
+        raise RuntimeError(ENDED)
     return _runtime
 
 

@@ -59,10 +59,10 @@ from actorrt.wire.messages import (
 )
 
 from .actor_client import ActorClient
+from .actor_records import ActorRecord
 from .calls import Call, error_bytes
 from .link import Link
 from .shared import SharedPool
-from .supervisor import ActorRecord
 from .tasks import TaskPool
 
 if TYPE_CHECKING:
@@ -225,6 +225,9 @@ class Dispatch:
                 return await runtime.supervisor.where_is(question.actor, question.incarnation, question.fate)
             case KillActor():
                 runtime.supervisor.kill(question.actor, question.no_restart)
+                if not runtime.node.closed:
+                    # Behind what gives its name back: whoever killed it may take the name at once.
+                    await runtime.node.ask(Ping())
                 return Done()
             case DropViews():
                 runtime.segments.drop_views()

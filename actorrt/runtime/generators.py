@@ -169,7 +169,7 @@ class ObjectRefGenerator(Generic[T_co]):
                 left = None if until is None else max(0.0, until - time.monotonic())
                 try:
                     if stream.add_waiter(gate.arrive):
-                        current.runtime().wait_blocked(gate, left, "the next item")
+                        current.session().wait_blocked(gate, left, "the next item")
                 finally:
                     stream.remove_waiter(gate.arrive)
             ref = self._pop()
@@ -206,7 +206,7 @@ class ObjectRefGenerator(Generic[T_co]):
         future: asyncio.Future[None] = loop.create_future()
         waiter: Waiter = partial(bridge_to(loop).complete, future)
         if stream.add_waiter(waiter):
-            current.runtime().flush()
+            current.session().flush()
             try:
                 await future
             except asyncio.CancelledError:

@@ -69,6 +69,7 @@ from actorrt.wire.messages import (
     WorkerReady,
 )
 
+from .actor_records import ActorRecord, ActorSpec
 from .link import Link
 from .node_host import NodeHost
 from .node_leases import NodeLeases
@@ -77,7 +78,7 @@ from .peers import Peers
 from .process_tree import NodeStart
 from .process_watch import wait_child, watch_pid, watch_pidfd
 from .session_logs import retire
-from .supervisor import ActorRecord, ActorSpec, Supervisor
+from .supervisor import Supervisor
 from .workers import Workers
 
 logger = logging.getLogger("actorrt")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
+from .actor_records import ActorRecord
 from .peers import Peers
 from .shared import SharedPool
-from .supervisor import ActorRecord
 
 if TYPE_CHECKING:
     from .node import Node

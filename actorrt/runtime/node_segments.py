@@ -184,6 +184,7 @@ class NodeSegments:
     def process_died(self, process: bytes) -> None:
         """Its link is gone, and all that came over it has been handled."""
         self._act(self._ledger.process_died(process, self._node.loop.time()))
+        self._wanted = {number: one for number, one in self._wanted.items() if one.link.peer != process}
         self._act(self._ledger.owner_died(process))
 
     def facts(self) -> dict[str, int]:

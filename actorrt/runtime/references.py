@@ -109,7 +109,7 @@ class Entry:
     def mapped(self) -> memoryview:
         """The bytes of a value that lies in a segment. Maps it again if it was given back for want of memory."""
         view = self.view
-        return current.runtime().segments.view_of(self) if view is None else view
+        return current.session().segments.view_of(self) if view is None else view
 
     def error(self) -> BaseException:
         error = self.data
@@ -267,7 +267,7 @@ class ObjectRef(Generic[T_co]):
         if entry.state <= PENDING:
             raise exceptions.GetTimeoutError(f"object {entry.hex()}", 0.0)
         if entry.state == SEGMENT and entry.view is None:
-            current.runtime().get([self], None)
+            current.session().get([self], None)
         return entry.load()
 
     def exception(self) -> BaseException | None:
@@ -294,14 +294,14 @@ class ObjectRef(Generic[T_co]):
         waiter = callback_waiter(run, loop, here)
         entry = self._entry
         if entry.state == REMOTE:
-            current.runtime().request(entry)
+            current.session().request(entry)
         if not entry.add_waiter(waiter):
             waiter(entry)
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A concurrent future of the value."""
         result: concurrent.futures.Future[T_co] = concurrent.futures.Future()
-        runtime = current.runtime()
+        runtime = current.session()
 
         async def fill() -> None:
             try:
@@ -372,7 +372,7 @@ def _rebuild(owner: bytes, seq: int) -> ObjectRef[Any]:
 
 async def until_local(entry: Entry) -> None:
     """Wait, on whatever loop runs here, until the value can be loaded."""
-    runtime = current.runtime()
+    runtime = current.session()
     loop = asyncio.get_running_loop()
     if entry.state == REMOTE:
         runtime.request(entry)

@@ -7,6 +7,7 @@ what others need from this process.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -40,6 +41,7 @@ from actorrt.wire.messages import (
 from . import current, references
 from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
+from .actor_records import ActorRecord
 from .actors import Actors
 from .calls import Call, pack_arguments, when_resolved
 from .context import running_call
@@ -52,7 +54,7 @@ from .references import Entry, Gate, ObjectRef
 from .segments_client import SegmentsClient
 from .shared import SharedPool
 from .shared_tasks import SharedTasks
-from .supervisor import ActorRecord, Supervisor
+from .supervisor import Supervisor
 from .tasks import TaskPool, Tasks
 
 if TYPE_CHECKING:
@@ -132,6 +134,12 @@ class Runtime:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            # What other threads have handed over since the last step is told that nothing comes of it.
+            for _ in range(2):
+                self.loop.run_until_complete(asyncio.sleep(0))
+                for task in asyncio.all_tasks(self.loop):
+                    task.cancel()
+            self.loop.run_until_complete(asyncio.sleep(0))
         finally:
             self.loop.close()
 
@@ -188,7 +196,18 @@ class Runtime:
         if threading.current_thread() is self.thread:
             work.close()
             raise RuntimeError("the runtime's own thread cannot wait for itself")
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        except RuntimeError:
+            # The loop is closed.
+            work.close()
+            raise
+        try:
+            return future.result(timeout)
+        except concurrent.futures.CancelledError:
+            if self.closing:
+                raise exceptions.ActorrtError("actorrt was shut down") from None
+            raise
 
     async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the runtime loop and await its result on whatever loop runs here."""

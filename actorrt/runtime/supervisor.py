@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from actorrt import exceptions
-from actorrt.core.lifecycle import Action, Event, Lifecycle, State, TransitionError
+from actorrt.core.lifecycle import Action, Event, State, TransitionError
+from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import (
     FAILED,
     NOW,
@@ -25,6 +26,7 @@ from actorrt.wire.messages import (
     StopActor,
 )
 
+from .actor_records import ActorRecord, ActorSpec
 from .calls import error_bytes
 from .link import Link
 from .peers import Peers
@@ -54,101 +56,6 @@ class Host(Protocol):
 
 
 KILLED: Final = "it was killed by actorrt.kill"
-_NOTHING = StartActor(0, b"", b"", b"")
-
-
-class ActorSpec:
-    """What it takes to start an actor, also again."""
-
-    __slots__ = ("blob", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
-
-    def __init__(
-        self,
-        start: StartActor,
-        blob: bytes,
-        shape: dict[str, int],
-        mode: str,
-        shared: bool,
-        env: dict[str, str],
-        job: int,
-        named: bool = False,
-        detached: bool = False,
-    ) -> None:
-        self.start = start
-        self.blob = blob
-        self.shape = shape
-        self.mode = mode
-        self.shared = shared
-        self.env = env
-        # Whose workers it runs on.
-        self.job = job
-        self.named = named
-        self.detached = detached
-
-    def remainder(self) -> ActorSpec:
-        """What is left to know once the actor will not be started again; one for all that are alike."""
-        key = (self.mode, self.shared, self.job, tuple(self.env.items()))
-        found = _REMAINDERS.get(key)
-        if found is None:
-            found = _REMAINDERS[key] = ActorSpec(_NOTHING, b"", {}, self.mode, self.shared, self.env, self.job)
-        return found
-
-
-_REMAINDERS: dict[tuple[str, bool, int, tuple[tuple[str, str], ...]], ActorSpec] = {}
-
-
-class ActorRecord:
-    """One owned actor."""
-
-    __slots__ = (
-        "__weakref__",
-        "actor",
-        "borrowers",
-        "cause",
-        "life",
-        "link",
-        "on_dead",
-        "phase",
-        "released",
-        "unwanted",
-        "spec",
-        "title",
-        "waiters",
-        "lease",
-        "failure",
-        "starting",
-        "pins",
-    )
-
-    def __init__(self, actor: bytes, title: str, spec: ActorSpec, max_restarts: int) -> None:
-        self.actor = actor
-        self.title = title
-        self.spec: ActorSpec | None = spec
-        self.life = Lifecycle(max_restarts)
-        self.link: Link | None = None
-        self.lease = 0
-        self.starting = 0
-        self.cause = ""
-        self.phase = ""
-        # The constructor's error, pickled.
-        self.failure: bytes = b""
-        # What its arguments refer to, as long as it may be started (again).
-        self.pins: Any = None
-        # No handle is left in the owner's own process.
-        self.released = False
-        # No handle is left at all: what it was called for before is finished, then it ends.
-        self.unwanted = False
-        self.borrowers: dict[bytes, int] | None = None
-        self.waiters: list[asyncio.Future[None]] | None = None
-        self.on_dead: Callable[[], None] | None = None
-
-    @property
-    def state(self) -> State:
-        return self.life.state
-
-    def death(self) -> ActorAt:
-        """What callers are told once it is dead."""
-        return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
 
 
 class Supervisor:
@@ -157,6 +64,10 @@ class Supervisor:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.records: dict[bytes, ActorRecord] = {}
+        # Only of those that were lost already.
+        self._restarts: dict[bytes, Restarts] = {}
+        # Those that wait for a worker of their own.
+        self._placing: dict[bytes, asyncio.Task[Any]] = {}
 
     def adopt(self, record: ActorRecord) -> None:
         """Own it from now on: it can be asked for and ended, though its arguments may not be there. From any thread."""
@@ -195,7 +106,7 @@ class Supervisor:
                     self._opened(record)
                 case Action.PLACE:
                     self._leave_place(record)
-                    self._place(record)
+                    self._place_again(record, cause)
                 case Action.STOP_WORKER:
                     self._stop(record, link, cause)
                 case Action.BURY:
@@ -210,6 +121,23 @@ class Supervisor:
             self._host.shared_pool(record.spec.env, record.spec.job).done(link)
         self._return(record)
         self._host.actor_moved(record)
+
+    def _place_again(self, record: ActorRecord, cause: str) -> None:
+        if cause == KILLED:
+            # By its user, who wants it back: no sign that it cannot live.
+            self._place(record)
+            return
+        loop = self._host.loop
+        pause_s = self._restarts.setdefault(record.actor, Restarts()).pause(loop.time())
+        if pause_s:
+            logger.info("actor %s is lost again (%s): its restart waits for %.1f s", record.title, cause, pause_s)
+            loop.call_later(pause_s, self._place_if_wanted, record)
+        else:
+            self._place(record)
+
+    def _place_if_wanted(self, record: ActorRecord) -> None:
+        if record.state is State.PLACING and not self._host.closing:
+            self._place(record)
 
     def _place(self, record: ActorRecord) -> None:
         spec = record.spec
@@ -241,6 +169,16 @@ class Supervisor:
                 return
 
     async def _place_process(self, record: ActorRecord, spec: ActorSpec) -> None:
+        placing = asyncio.current_task()
+        if placing is None or record.state is not State.PLACING:
+            return
+        self._placing[record.actor] = placing
+        try:
+            await self._lease_worker(record, spec)
+        finally:
+            self._placing.pop(record.actor, None)
+
+    async def _lease_worker(self, record: ActorRecord, spec: ActorSpec) -> None:
         host = self._host
         while True:
             try:
@@ -256,6 +194,9 @@ class Supervisor:
             except exceptions.LinkError:
                 host.return_lease(lease.lease)
                 continue
+            except asyncio.CancelledError:
+                host.return_lease(lease.lease)
+                raise
             if record.state is not State.PLACING:
                 host.return_lease(lease.lease)
                 return
@@ -332,6 +273,11 @@ class Supervisor:
             self._host.shared_pool(record.spec.env, record.spec.job).done(link)
         record.spec = None
         record.pins = None
+        self._restarts.pop(record.actor, None)
+        placing = self._placing.get(record.actor)
+        if placing is not None and placing is not asyncio.current_task():
+            # It is not to keep a place in the queue for a worker.
+            placing.cancel()
         self._host.actor_moved(record)
         if record.on_dead is not None:
             record.on_dead()
@@ -383,7 +329,7 @@ class Supervisor:
         if borrowers is None:
             borrowers = record.borrowers = {}
         count = borrowers.get(borrower, 0) + delta
-        if count:
+        if count > 0:
             borrowers[borrower] = count
         else:
             borrowers.pop(borrower, None)

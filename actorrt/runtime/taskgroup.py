@@ -44,7 +44,7 @@ class TaskGroup:
         if not isinstance(ref, ObjectRef):  # pyright: ignore[reportUnnecessaryIsInstance]  users may not check types
             raise TypeError(f"start() takes the ref of a call, not {type(ref).__name__}")
         if not self._open or self._failed:
-            current.runtime().cancel(entry_of(ref), False, True)
+            current.session().cancel(entry_of(ref), False, True)
             raise RuntimeError("the TaskGroup is not open: the call was cancelled")
         self._children.append(ref)
         ref.add_done_callback(self._child_done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from functools import partial
@@ -28,6 +29,8 @@ from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
 
 if TYPE_CHECKING:
     from .node import Node
+
+logger = logging.getLogger("actorrt")
 
 Env = tuple[tuple[str, str], ...]
 Kind = tuple[int, str, Env]
@@ -301,12 +304,17 @@ class Workers:
     async def _let_go_if_unneeded(self, worker: Worker) -> None:
         """It may own what its tasks have left to others: objects, calls under way, actors."""
         assert worker.link is not None
-        with contextlib.suppress(exceptions.LinkError):
+        try:
             answer: Facts = await worker.link.ask(Query("needed"))
-            if answer.data:
-                self.idle(worker)
-            else:
-                self.let_go(worker, "nobody needed it")
+        except exceptions.LinkError:
+            return
+        except exceptions.ActorrtError:
+            logger.exception("worker %s could not say whether it is needed", worker.process.hex())
+            answer = Facts(True)
+        if answer.data:
+            self.idle(worker)
+        else:
+            self.let_go(worker, "nobody needed it")
 
     # ---- their ends
 

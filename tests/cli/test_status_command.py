@@ -19,6 +19,11 @@ def test_the_version_is_printed() -> None:
     assert actorrt.__version__ in _run("--version").stdout
 
 
+def test_python_runs_the_package_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "actorrt", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == _run("--version").stdout
+
+
 def test_the_status_without_a_node_is_an_error_that_says_so() -> None:
     done = _run("status")
     assert done.returncode == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -425,6 +427,61 @@ def test_a_name_is_one_actors_in_its_namespace_until_that_is_dead() -> None:
     with pytest.raises(ValueError, match="no actor named 'one'"):
         actorrt.get_actor("one")
     assert actorrt.get(other.pid.remote()) > 0
+
+
+@pytest.mark.parametrize("owned_by_a_worker", [False, True])
+def test_a_name_is_free_when_the_kill_of_a_borrower_returns(owned_by_a_worker: bool) -> None:
+    @actorrt.remote
+    class Owner:
+        def __init__(self) -> None:
+            self.actor: Any = None
+
+        def make(self) -> Any:
+            self.actor = Coroutine.options(name="borrowed").remote()
+            return self.actor
+
+        def end(self, actors: list[Any]) -> None:
+            actorrt.kill(actors[0])
+            # At once its own.
+            Coroutine.options(name="borrowed").remote()
+
+    owner = Owner.remote()
+    for _ in range(20):
+        if owned_by_a_worker:
+            actorrt.kill(actorrt.get(owner.make.remote()))
+            actor = Coroutine.options(name="borrowed").remote()
+            name = id_of(actor)
+            del actor
+            wait_for_death(name)
+        else:
+            actor = Coroutine.options(name="borrowed").remote()
+            actorrt.get(owner.end.remote([actor]))
+            with contextlib.suppress(ValueError):
+                actorrt.kill(actorrt.get_actor("borrowed"))
+
+
+def test_an_actor_that_is_killed_while_it_waits_for_a_worker_leaves_its_place_to_others() -> None:
+    @actorrt.remote(num_cpus=2)
+    class Whole:
+        def pid(self) -> int:
+            return os.getpid()
+
+    first = Whole.remote()
+    actorrt.get(first.pid.remote())
+    waiting = [Whole.remote() for _ in range(3)]
+    calls = [actor.pid.remote() for actor in waiting]
+    last = Whole.remote()
+    for actor in waiting:
+        actorrt.kill(actor)
+    for call in calls:
+        with pytest.raises(exceptions.ActorDiedError, match="killed"):
+            actorrt.get(call)
+    actorrt.kill(first)
+    assert actorrt.get(last.pid.remote()) > 0
+    actorrt.kill(last)
+    deadline = time.monotonic() + 10
+    while actorrt.available_resources()["CPU"] != 2:
+        assert time.monotonic() < deadline, actorrt.available_resources()
 
 
 def test_a_named_actor_is_found_before_it_runs_and_by_others() -> None:

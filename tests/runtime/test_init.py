@@ -125,6 +125,26 @@ print(actorrt.is_initialized(), actorrt.get(add.remote(1, 2)), actorrt.is_initia
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False 3 True\n", "")
 
 
+def test_what_is_left_of_a_session_begins_no_other() -> None:
+    with actorrt.init(num_cpus=1):
+        ref, stored, actor = quick.remote(1), actorrt.put(bytes(1_000_000)), Actor.remote()
+        assert actorrt.get([ref, actor.value.remote()]) == [1, 1]
+    for use in (
+        lambda: actorrt.get(ref),
+        lambda: actorrt.get([stored]),
+        lambda: actorrt.wait([ref]),
+        lambda: actorrt.cancel(ref),
+        lambda: actorrt.kill(actor),
+        lambda: actorrt.get(actor.value.remote()),
+        stored.future,
+    ):
+        with pytest.raises(RuntimeError, match="shut down"):
+            use()
+        assert not actorrt.is_initialized()
+    assert actorrt.get([]) == []
+    assert not actorrt.is_initialized()
+
+
 def test_ten_tasks_deep_on_one_cpu(run_program: RunProgram) -> None:
     ended = run_program(
         """

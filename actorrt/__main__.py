@@ -1,0 +1,5 @@
+"""`python -m actorrt` is the `actorrt` command."""
+
+from actorrt.cli import main
+
+main()

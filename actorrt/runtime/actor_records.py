@@ -1,0 +1,108 @@
+"""What the owner of an actor knows of it: what it takes to start it, and how it fares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from actorrt.core.lifecycle import Lifecycle, State
+from actorrt.wire.messages import ActorAt, StartActor
+
+from .link import Link
+
+_NOTHING: Final = StartActor(0, b"", b"", b"")
+
+
+class ActorSpec:
+    """What it takes to start an actor, also again."""
+
+    __slots__ = ("blob", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
+
+    def __init__(
+        self,
+        start: StartActor,
+        blob: bytes,
+        shape: dict[str, int],
+        mode: str,
+        shared: bool,
+        env: dict[str, str],
+        job: int,
+        named: bool = False,
+        detached: bool = False,
+    ) -> None:
+        self.start = start
+        self.blob = blob
+        self.shape = shape
+        self.mode = mode
+        self.shared = shared
+        self.env = env
+        # Whose workers it runs on.
+        self.job = job
+        self.named = named
+        self.detached = detached
+
+    def remainder(self) -> ActorSpec:
+        """What is left to know once the actor will not be started again; one for all that are alike."""
+        key = (self.mode, self.shared, self.job, tuple(self.env.items()))
+        found = _REMAINDERS.get(key)
+        if found is None:
+            found = _REMAINDERS[key] = ActorSpec(_NOTHING, b"", {}, self.mode, self.shared, self.env, self.job)
+        return found
+
+
+_REMAINDERS: dict[tuple[str, bool, int, tuple[tuple[str, str], ...]], ActorSpec] = {}
+
+
+class ActorRecord:
+    """One owned actor."""
+
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "borrowers",
+        "cause",
+        "life",
+        "link",
+        "on_dead",
+        "phase",
+        "released",
+        "unwanted",
+        "spec",
+        "title",
+        "waiters",
+        "lease",
+        "failure",
+        "starting",
+        "pins",
+    )
+
+    def __init__(self, actor: bytes, title: str, spec: ActorSpec, max_restarts: int) -> None:
+        self.actor = actor
+        self.title = title
+        self.spec: ActorSpec | None = spec
+        self.life = Lifecycle(max_restarts)
+        self.link: Link | None = None
+        self.lease = 0
+        self.starting = 0
+        self.cause = ""
+        self.phase = ""
+        # The constructor's error, pickled.
+        self.failure: bytes = b""
+        # What its arguments refer to, as long as it may be started (again).
+        self.pins: Any = None
+        # No handle is left in the owner's own process.
+        self.released = False
+        # No handle is left at all: what it was called for before is finished, then it ends.
+        self.unwanted = False
+        self.borrowers: dict[bytes, int] | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
+        self.on_dead: Callable[[], None] | None = None
+
+    @property
+    def state(self) -> State:
+        return self.life.state
+
+    def death(self) -> ActorAt:
+        """What callers are told once it is dead."""
+        return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
