@@ -256,10 +256,10 @@ class Actors:
                 if not calls:
                     del self._resolving[client]
 
-    def answered(self, client: ActorClient) -> None:
-        """One call less is under way; runtime loop."""
+    def answered(self, client: ActorClient, count: int) -> None:
+        """So many calls less are under way; runtime loop."""
         with self.lock:
-            client.inflight -= 1
+            client.inflight -= count
         if client.backlog is not None:
             self.advance(client)
 

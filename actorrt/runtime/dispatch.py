@@ -89,12 +89,16 @@ class Dispatch:
         work: list[AnyMessage] = []
         answered: dict[int, int] = {}
         back: list[tuple[Call, int]] = []
+        by_actors: dict[ActorClient, int] = {}
         for message in messages:
             try:
                 if isinstance(message, _OUTCOMES):
                     call = inflight.pop(message.seq, None)
                     if call is not None:
-                        self._outcome(link, call, message, answered, back)
+                        if type(call) is Call and type(call.target) is ActorClient:
+                            self._actor_outcome(link, call, message, by_actors)
+                        else:
+                            self._outcome(link, call, message, answered, back)
                 elif isinstance(message, _ITEMS):
                     call = inflight.get(message.seq)
                     if call is not None:
@@ -113,6 +117,8 @@ class Dispatch:
             self._work(link, work)
         if answered or back:
             runtime.tasks.after_batch(link, answered, back)
+        for client, count in by_actors.items():
+            runtime.actors.answered(client, count)
 
     def _outcome(
         self, link: Link, call: Any, message: Reply | Outcome, answered: dict[int, int], back: list[tuple[Call, int]]
@@ -121,18 +127,10 @@ class Dispatch:
         if type(call) is ActorRecord:
             runtime.supervisor.started(call, message.seq, message if isinstance(message, Outcome) else None)
             return
-        if isinstance(message, Outcome) and message.kind == CANCELLED and not call.cancel_asked:
-            # Nobody here wanted that: its process is being ended. The end of the link will say why.
-            link.inflight[message.seq] = call
+        if self._not_asked_for(link, call, message):
             return
         target = call.target
-        if type(target) is ActorClient:
-            if isinstance(message, Reply):
-                call.succeed(message.data)
-                runtime.actors.answered(target)
-            else:
-                self._actor_outcome(target, call, message)
-        elif type(target) is TaskPool:
+        if type(target) is TaskPool:
             lease = runtime.tasks.answered(link, call)
             if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
                 back.append((call, lease))
@@ -146,19 +144,40 @@ class Dispatch:
         if self.executor is not None:
             self.executor.take(link, work)
 
-    def _actor_outcome(self, client: ActorClient, call: Call, outcome: Outcome) -> None:
+    @staticmethod
+    def _not_asked_for(link: Link, call: Call, message: Reply | Outcome) -> bool:
+        if isinstance(message, Outcome) and message.kind == CANCELLED and not call.cancel_asked:
+            # Nobody here wanted that: its process is being ended. The end of the link will say why.
+            link.inflight[message.seq] = call
+            return True
+        return False
+
+    def _actor_outcome(
+        self, link: Link, call: Call, message: Reply | Outcome, by_actors: dict[ActorClient, int]
+    ) -> None:
+        """The outcome of a call to an actor. What only has to be counted is, in `by_actors`."""
         actors = self._runtime.actors
-        if outcome.kind == NO_ACTOR:
-            actors.places.no_actor(client, call, started=bool(outcome.count))
-            return
-        if outcome.kind == FAILED and _may_retry(call, outcome):
+        client: ActorClient = call.target
+        outcome = None if isinstance(message, Reply) else message
+        if outcome is not None:
+            if self._not_asked_for(link, call, outcome):
+                return
+            if outcome.kind == NO_ACTOR:
+                actors.places.no_actor(client, call, started=bool(outcome.count))
+                return
+        if client.traits.max_pending >= 0:
+            # First: whoever gets the value may call again at once.
+            actors.answered(client, 1)
+        else:
+            by_actors[client] = by_actors.get(client, 0) + 1
+        if isinstance(message, Reply):
+            call.succeed(message.data)
+        elif message.kind == FAILED and _may_retry(call, message):
             call.attempts_left -= call.attempts_left > 0
             call.started = False
-            actors.answered(client)
             actors.again(client, call)
-            return
-        call.finish(outcome)
-        actors.answered(client)
+        else:
+            call.finish(message)
 
     def _task_outcome(self, call: Call, message: Reply | Outcome) -> None:
         if isinstance(message, Reply):

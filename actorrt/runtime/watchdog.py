@@ -98,6 +98,9 @@ class Watchdog:
             return
         now = self._runtime.loop.time()
         late = self._answered != self._asked
+        if not executor.loop.is_running():
+            # It has not begun yet: until then nobody waits for it.
+            self._since = now
         if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
             # faulthandler has spoken.
             self._reported = True

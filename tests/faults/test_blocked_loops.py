@@ -87,7 +87,8 @@ def test_each_stretch_is_reported(printed: Printed) -> None:
     actor = Blocks.remote()
     for _ in range(2):
         actorrt.get(actor.sleep.remote(0.3))
-        actorrt.get(actor.behave.remote(0.06))
+        # Long enough that a machine with much to do looks at it in between.
+        actorrt.get(actor.behave.remote(0.5))
     printed.wait_for("by Blocks.sleep", 2)
     printed.wait_for_the_rest(actor)
     assert printed.count("by Blocks.sleep") == 2
