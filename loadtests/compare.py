@@ -1,7 +1,7 @@
 """Measure actorrt beside its peers and the machine's limits, all in one run, and judge it by what is wanted.
 
     python loadtests/compare.py [--rows ROW ...] [--peers PEER ...] [--quick] [--rounds N]
-                                [--json FILE] [--markdown FILE] [--from-json FILE]
+                                [--json FILE] [--markdown FILE] [--chart FILE] [--from-json FILE]
 
 Each peer is installed into a virtual environment of its own under .bench/. Each round runs every side of a workload
 once, each alone and in fresh processes, right after each other. `--peers` names sides; ours always runs. The record so
@@ -13,6 +13,7 @@ import json
 import secrets
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"{_ROUNDS} by default, 1 with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the record goes")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the page whose measured part is written anew")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="where a picture of the ratios goes (.svg, .png)")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="measure nothing, report that record")
     return parser.parse_args()
 
@@ -76,7 +78,7 @@ def main() -> int:
         record = measure(workloads, wanted, console, quick=quick, rounds=given.rounds or (1 if quick else _ROUNDS))
     show(record.lines(rows), console)
     write(record, rows, given.json, given.markdown)
-    return 0
+    return 0 if given.chart is None else chart(record, rows, given.chart, console)
 
 
 def measure(
@@ -208,6 +210,20 @@ def show(lines: Sequence[Line], console: Console) -> None:
             line.verdict.value,
         )
     console.print(table)
+
+
+def chart(record: Record, rows: Sequence[Row], target: Path, console: Console) -> int:
+    """Draw the ratios, in an environment that has what it takes."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as told:
+        json.dump(record.as_json(rows), told)
+        told.flush()
+        try:
+            python = venvs.install("matplotlib")
+            subprocess.run([str(python), str(Path(__file__).with_name("chart.py")), told.name, str(target)], check=True)
+        except (venvs.InstallError, subprocess.CalledProcessError) as error:
+            console.print(f"[red]no chart was drawn: {error}")
+            return 1
+    return 0
 
 
 def write(record: Record, rows: Sequence[Row], as_json: Path | None, page: Path | None) -> None:

@@ -33,6 +33,8 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "aiohttp": ("aiohttp", "uvloop", "msgspec"),
     "numpy": ("numpy",),
     "locust": ("locust",),
+    # No peer: it draws the chart.
+    "matplotlib": ("matplotlib",),
 }
 
 _RAY: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}

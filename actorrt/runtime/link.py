@@ -100,6 +100,11 @@ class Link:
         """The peer does not read as fast as this process writes."""
         return self._rest is not None
 
+    @property
+    def queued(self) -> int:
+        """How many messages wait to be written."""
+        return len(self._queue)
+
     # ---- sending
 
     def send(self, message: AnyMessage) -> None:

@@ -70,6 +70,7 @@ SELF_WAIT_CHECK_S: Final = 0.1
 CLOSING_TURNS: Final = 20
 # From so many on, `get` of a list waits for the last before it looks at the others.
 MANY: Final = 16
+FULL_FRAME: Final = 64
 
 # Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
 _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
@@ -269,7 +270,7 @@ class Runtime:
 
     def flush_soon(self, link: Link) -> None:
         """A call was queued on `link`: write it at once where nothing else is under way, else with its batch."""
-        if self.idle_link:
+        if self.idle_link or link.queued >= FULL_FRAME:
             link.flush()
         else:
             self._last_link = link
