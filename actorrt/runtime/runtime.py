@@ -163,13 +163,8 @@ class Runtime:
     def _drain(self) -> None:
         # Cleared first: what is added from here on wakes the loop again.
         self._woken = False
-        submitted = self._submitted
-        if submitted:
-            batch: list[tuple[Call, TaskPool]] = []
-            with contextlib.suppress(IndexError):
-                while True:
-                    batch.append(submitted.popleft())
-            self.tasks.submit(batch)
+        if self._submitted:
+            self.tasks.submit(self._take_submitted())
         inbox = self._inbox
         for _ in range(len(inbox)):
             work = inbox.popleft()
@@ -314,8 +309,28 @@ class Runtime:
             self.run_soon(partial(self._go_shared, call))
         elif self._submitted or not pool.send_at_once(call):
             self._submitted.append((call, pool))
-            self._wake()
+            if len(self._submitted) >= FULL_FRAME and pool.leases:
+                self._send_submitted()
+            else:
+                self._wake()
         return result
+
+    def _send_submitted(self) -> None:
+        calls: dict[TaskPool, list[Call]] = {}
+        for call, pool in self._take_submitted():
+            calls.setdefault(pool, []).append(call)
+        for pool, some in calls.items():
+            pool.send_some(some)
+        # What no worker takes at once may need more workers.
+        self.run_soon(partial(_pump, list(calls)))
+
+    def _take_submitted(self) -> list[tuple[Call, TaskPool]]:
+        submitted = self._submitted
+        batch: list[tuple[Call, TaskPool]] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                batch.append(submitted.popleft())
+        return batch
 
     def _resolve_then(self, call: Call, go: Callable[[Call], None]) -> None:
         if not when_resolved(call, go, self.run_soon):
@@ -713,6 +728,11 @@ class Runtime:
                 self.actors.withdrawn(call.target, call)
         elif call.link is not None and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
+
+
+def _pump(pools: list[TaskPool]) -> None:
+    for pool in pools:
+        pool.pump()
 
 
 def _no() -> bool:

@@ -1,7 +1,7 @@
 """Tasks of one shape on their way to workers: the backlog, the leases, and the questions for more.
 
-All of it runs on the runtime loop, except for `send_at_once`, which runs in the caller's thread: what it looks at is
-changed under the lock. How many tasks a worker gets at once is decided in core/pipeline.py.
+All of it runs on the runtime loop, except for `send_at_once` and `send_some`, which run in the caller's thread: what
+they look at is changed under the lock. How many tasks a worker gets at once is decided in core/pipeline.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
@@ -104,13 +105,24 @@ class TaskPool:
             if held is None or call.done:
                 # Done: cancelled with its parent in this very moment.
                 return call.done
-            # Not the loop's own time: that stands still while the loop waits.
             self._send(held, call, time.monotonic())
             held.full = held.full or call.attempts_left == 0
-        if call.cancel_asked:
-            held.link.push(Cancel(call.message.seq, call.force_asked))
         held.link.flush()
         return True
+
+    def send_some(self, calls: Iterable[Call]) -> None:
+        """Queue calls and push what workers take at once; from any thread, for one that makes many calls in a row.
+
+        So the workers begin while it goes on; the runtime's thread would come to it only once it pauses.
+        """
+        with self._lock:
+            if self._runtime.closing:
+                error = exceptions.ActorrtError("actorrt was shut down")
+                for call in calls:
+                    call.fail(error)
+                return
+            self.backlog.extend(call for call in calls if not call.done)
+            self._hand_over()
 
     def pump(self) -> None:
         """Hand over what can be handed over, and ask for leases for the rest."""
@@ -135,7 +147,8 @@ class TaskPool:
                 self._idle(held)
 
     def _hand_over(self) -> None:
-        now = self._runtime.loop.time()
+        # Not the loop's own time: that stands still while the loop waits.
+        now = time.monotonic()
         depth = self._depth
         free = [held for held in self.leases.values() if held.takes_more and len(held.calls) < depth]
         free.sort(key=lambda held: len(held.calls))
@@ -153,7 +166,7 @@ class TaskPool:
         if held.wanted is not False or held.full:
             self.give_back(held)
         else:
-            held.mark = self._runtime.loop.time()
+            held.mark = time.monotonic()
             if held.idle_timer is None:
                 # It stays armed while the lease is used: a timer made and cancelled for each task would cost more.
                 held.idle_timer = self._runtime.loop.call_later(
@@ -165,7 +178,7 @@ class TaskPool:
         if held.calls or self.leases.get(held.lease) is not held:
             return
         loop = self._runtime.loop
-        left = held.mark + self._runtime.settings.idle_lease_s - loop.time()
+        left = held.mark + self._runtime.settings.idle_lease_s - time.monotonic()
         if left > 0:
             held.idle_timer = loop.call_later(left, self._idle_over, held)
         else:
@@ -213,6 +226,9 @@ class TaskPool:
         held.calls[message.seq] = call
         link.inflight[message.seq] = call
         link.push(message)
+        if call.cancel_asked:
+            # In this very moment, by another thread, which saw that it had not left.
+            link.push(Cancel(message.seq, call.force_asked))
 
     # ---- leases
 
@@ -250,7 +266,8 @@ class TaskPool:
             if self._again is None:
                 self._again = self._runtime.loop.call_later(ASK_AGAIN_S, self._ask_again)
             return
-        calls, self.backlog, self._ended = self.backlog, deque(), 0
+        with self._lock:
+            calls, self.backlog, self._ended = self.backlog, deque(), 0
         for call in calls:
             call.fail(self._error_for(call, error))
         self._call_off()
@@ -301,7 +318,7 @@ class TaskPool:
         return any(count >= self._tasks.max_calls[function] for function, count in (held.runs or {}).items())
 
     def settle_pace(self, held: HeldLease, count: int) -> None:
-        now = self._runtime.loop.time()
+        now = time.monotonic()
         self._pace.measured(now - held.mark, count)
         held.mark = now
 
@@ -330,12 +347,14 @@ class TaskPool:
 
     def cancelled(self) -> None:
         """One of the backlog has been cancelled. It is taken out with others, later."""
-        self._ended += 1
-        if self._ended * 2 > len(self.backlog):
+        with self._lock:
+            self._ended += 1
+            if self._ended * 2 <= len(self.backlog):
+                return
             self.backlog = deque(call for call in self.backlog if not call.done)
             self._ended = 0
-            if not self.backlog:
-                self._call_off()
+        if not self.backlog:
+            self._call_off()
 
     async def lost(self, held: HeldLease) -> None:
         """The worker of this lease is gone."""
@@ -375,7 +394,8 @@ class TaskPool:
         """The runtime ends: nobody is to wait for what is left."""
         if self._again is not None:
             self._again.cancel()
-        calls, self.backlog = self.backlog, deque()
+        with self._lock:
+            calls, self.backlog = self.backlog, deque()
         for call in calls:
             call.fail(error)
 

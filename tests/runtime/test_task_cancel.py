@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,30 @@ def test_a_cancellation_is_never_lost_whenever_it_comes() -> None:
     chance = random.Random(3)
     for _ in range(150):
         attempt(lambda: threading.Event().wait(chance.random() * 0.002))
+
+
+def test_bursts_of_many_threads_have_one_outcome_each_though_some_are_cancelled() -> None:
+    def burst(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(6):
+            # Some bursts are handed over by their own thread, some by the runtime's; some tasks have a worker alone.
+            refs = [
+                (i, quick.options(max_retries=0).remote(i) if i % 50 == 49 else quick.remote(i))
+                for i in range(chance.choice((1, 3, 64, 65, 300)))
+            ]
+            chosen = {i for i, _ in refs if chance.random() < 0.2}
+            for i, ref in refs:
+                if i in chosen:
+                    actorrt.cancel(ref)
+            for i, ref in refs:
+                try:
+                    assert actorrt.get(ref) == i
+                except exceptions.TaskCancelledError:
+                    assert i in chosen
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(burst, range(8)))
+    deadline = time.monotonic() + 30
+    while actorrt.available_resources()["CPU"] != 2:
+        assert time.monotonic() < deadline, "a lease was not given back"
+        threading.Event().wait(0.01)
