@@ -13,18 +13,21 @@ LONG_LIFE_S: Final = 10.0
 class Restarts:
     """The losses of one actor."""
 
-    __slots__ = ("_again", "_lost_at")
+    __slots__ = ("_again", "_began")
 
     def __init__(self) -> None:
-        self._lost_at: float | None = None
-        # How often it was lost shortly after it had been lost.
+        # When its present life began.
+        self._began: float | None = None
+        # How often in a row its life was short.
         self._again = 0
 
     def pause(self, now: float) -> float:
         """It is lost, at `now` seconds: for how many seconds its restart waits."""
-        before, self._lost_at = self._lost_at, now
-        if before is None or now - before > LONG_LIFE_S + LONGEST_PAUSE_S:
+        pause = 0.0
+        if self._began is None or now - self._began > LONG_LIFE_S:
             self._again = 0
-            return 0.0
-        self._again += 1
-        return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._again - 1, 16))
+        else:
+            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._again)
+            self._again = min(self._again + 1, 16)
+        self._began = now + pause
+        return pause

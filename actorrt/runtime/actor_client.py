@@ -101,4 +101,4 @@ class ActorClient:
 
 
 def _rebuild(actor: bytes, title: str, traits: Traits) -> ActorClient:
-    return current.runtime().actors.client(actor, title, traits)
+    return current.session().actors.client(actor, title, traits)

@@ -122,28 +122,45 @@ class Actors:
     def call(self, client: ActorClient, call: Call) -> None:
         """Send a call, or queue it until it can be sent; from any thread. Raises PendingCallsLimitExceeded."""
         traits = client.traits
+        try:
+            with self.lock:
+                if call.done:
+                    # Cancelled with its parent in this very moment.
+                    return
+                if traits.max_pending >= 0:
+                    self._check_pending(client)
+                link = client.link
+                if (
+                    link is not None
+                    and call.waiting is None
+                    and client.backlog is None
+                    and client.inflight < traits.window
+                    and not link.closed
+                ):
+                    self._push(client, link, call)
+                else:
+                    link = None
+                    self._enqueue(client, call)
+            if link is not None:
+                if call.cancel_asked:
+                    link.push(Cancel(call.message.seq))
+                self._runtime.flush_soon(link)
+        except KeyboardInterrupt:
+            self._take_back(client, call)
+            raise
+
+    def _take_back(self, client: ActorClient, call: Call) -> None:
+        """A program was interrupted while it made a call, which nobody gets a ref to. It may have left, or not."""
+        link: Link | None = call.link
         with self.lock:
-            if call.done:
-                # Cancelled with its parent in this very moment.
-                return
-            if traits.max_pending >= 0:
-                self._check_pending(client)
-            link = client.link
-            if (
-                link is not None
-                and call.waiting is None
-                and client.backlog is None
-                and client.inflight < traits.window
-                and not link.closed
-            ):
-                self._push(client, link, call)
-            else:
-                link = None
-                self._enqueue(client, call)
-        if link is not None:
-            if call.cancel_asked:
-                link.push(Cancel(call.message.seq))
-            self._runtime.flush_soon(link)
+            if link is not None and link.inflight.pop(call.message.seq, None) is not None:
+                client.inflight -= 1
+                link.post(Cancel(call.message.seq))
+        if call.started:
+            self._runtime.run_soon(call.cancelled)
+        else:
+            self._runtime.run_soon(partial(self._runtime.cancel_call, call, False, True))
+        self._runtime.run_soon(partial(self.advance, client))
 
     def _enqueue(self, client: ActorClient, call: Call) -> None:
         first = client.backlog is None

@@ -104,7 +104,10 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
 def kill(actor: ActorHandle[Any] | Actor, *, no_restart: bool = True) -> None:
     """End an actor at once; what it was running fails with ActorDiedError. `no_restart=False` lets it come back."""
     client = client_of(actor)
-    current.session().kill_actor(client, no_restart)
+    runtime = current.session()
+    if client.runtime is not runtime:
+        raise RuntimeError(current.ENDED)
+    runtime.kill_actor(client, no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:

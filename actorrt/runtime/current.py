@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 FORKED: Final = "this process was forked from one that uses actorrt: call actorrt.init() in it first"
+NONE_YET: Final = "actorrt is not initialized in this process: call actorrt.init() first"
 ENDED: Final = "actorrt was shut down: refs and handles end with the session that they were made in"
 
 _runtime: Runtime | None = None
+_had_one = False
 _start: Callable[[], Runtime] | None = None
 
 
@@ -24,7 +26,7 @@ def runtime() -> Runtime:
     """The runtime of this process; a driver that has none starts one (auto-init)."""
     if _runtime is None:
         if _start is None:
-            raise RuntimeError("actorrt is not initialized in this process: call actorrt.init() first")
+            raise RuntimeError(NONE_YET)
         return _start()
     return _runtime
 
@@ -34,13 +36,14 @@ def session() -> Runtime:
     if _runtime is None:
         if _start is _refuse:
             _refuse()
-        raise RuntimeError(ENDED)
+        raise RuntimeError(ENDED if _had_one else NONE_YET)
     return _runtime
 
 
 def set_runtime(runtime: Runtime | None) -> None:
-    global _runtime
+    global _runtime, _had_one
     _runtime = runtime
+    _had_one = True
 
 
 def on_first_use(start: Callable[[], Runtime] | None) -> None:

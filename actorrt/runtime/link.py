@@ -3,6 +3,9 @@
 Messages may be queued from any thread; whoever finds the moment right calls `flush`, which writes everything that is
 ready in as few frames as possible, straight to the socket. Reading happens on the runtime loop alone. Dialling and
 accepting are in transport.py; what messages mean is up to the `Receiver`.
+
+In the main thread of a program a KeyboardInterrupt may come after any call that Python code makes. What it must not
+tear apart is one call of C functions here (`extend` of a `map`), whose list tells afterwards how far it came.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import socket
 import threading
 from collections import deque
+from itertools import repeat, starmap
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -34,6 +38,7 @@ from actorrt.wire.messages import (
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256
+_NOT_WAITING: Final = (False,)
 
 
 class Receiver(Protocol):
@@ -117,15 +122,18 @@ class Link:
     def post(self, message: AnyMessage) -> None:
         """Queue a message from any thread; the runtime loop is woken once for all that wait."""
         self._queue.append(message)
-        if not self._flush_due:
-            self._flush_due = True
-            self.wake()
+        self.post_flush()
 
     def post_flush(self) -> None:
         """Have the runtime loop flush what was pushed; from any thread, one wake-up for all that wait."""
         if not self._flush_due:
             self._flush_due = True
-            self.wake()
+            try:
+                self.wake()
+            except BaseException:
+                # Interrupted: whoever comes next wakes it.
+                self._flush_due = False
+                raise
 
     def push(self, message: AnyMessage) -> None:
         """Queue a message; the caller sees to the flush."""
@@ -154,35 +162,51 @@ class Link:
         """Write all that is queued, from any thread. Returns at once where another thread is writing: it goes on."""
         queue = self._queue
         while queue and self._rest is None and not self.closed and not self._held:
-            if not self._lock.acquire(blocking=False):
-                return
+            locked: list[bool] = []
             try:
+                locked.extend(map(self._lock.acquire, _NOT_WAITING))
+                if not locked[0]:
+                    return
                 if self._rest is None and not self.closed:
                     self._write_batch()
             finally:
-                self._lock.release()
+                if locked and locked[0]:
+                    self._lock.release()
 
     def _write_batch(self) -> None:
         queue = self._queue
         batch: list[AnyMessage] = []
+        sent: list[int] = []
+        data = b""
         try:
-            while len(batch) < BATCH:
-                batch.append(queue.popleft())
-        except IndexError:
-            if not batch:
+            try:
+                batch.extend(starmap(queue.popleft, repeat((), min(BATCH, len(queue)))))
+            except IndexError:
+                if not batch:
+                    return
+            data = self._encode(batch)
+            if not data:
                 return
-        data = self._encode(batch)
-        if not data:
-            return
-        try:
-            sent = self._out.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._schedule_loss()
-            return
-        if sent < len(data):
-            self._rest = memoryview(data)[sent:]
+            try:
+                sent.extend(map(self._out.send, (data,)))
+            except BlockingIOError:
+                sent.append(0)
+            except OSError:
+                self._schedule_loss()
+                return
+            self._sent(data, sent[0])
+        except BaseException:
+            # Interrupted: nothing is lost, and nothing is sent twice.
+            if sent:
+                self._sent(data, sent[0])
+            else:
+                queue.extendleft(reversed(batch))
+            self.wake()
+            raise
+
+    def _sent(self, data: bytes, count: int) -> None:
+        if count < len(data):
+            self._rest = memoryview(data)[count:]
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._wait_writable)
 
@@ -197,8 +221,9 @@ class Link:
                     self.loop.call_soon_threadsafe(self._receiver.unsendable, self, batch[0], len(payload))
                 return b""
             half = len(batch) // 2
-            self._queue.extendleft(reversed(batch[half:]))
+            rest = batch[: half - 1 : -1]
             del batch[half:]
+            self._queue.extendleft(rest)
 
     def _wait_writable(self) -> None:
         if not self.closed:

@@ -338,7 +338,7 @@ class Node:
             if not holder.yours:
                 return holder
         # It outlives its program: it runs on workers of a job of its own, which look like the program's.
-        job = -request.job
+        job = -abs(request.job)
         if request.job in self.jobs:
             self.programs[job] = self.jobs[request.job][0]
         env = dict(request.env or {})

@@ -367,7 +367,7 @@ def _ignoring(run: Callable[[], object]) -> Waiter:
 
 
 def _rebuild(owner: bytes, seq: int) -> ObjectRef[Any]:
-    return current.runtime().borrow(owner, seq)
+    return current.session().borrow(owner, seq)
 
 
 async def until_local(entry: Entry) -> None:

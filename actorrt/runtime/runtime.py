@@ -70,7 +70,10 @@ SELF_WAIT_CHECK_S: Final = 0.1
 CLOSING_TURNS: Final = 20
 # From so many on, `get` of a list waits for the last before it looks at the others.
 MANY: Final = 16
+# So many calls in a row are written before more are made, so that the callee begins.
 FULL_FRAME: Final = 64
+# A thread that makes many tasks waits no longer than this until they are taken.
+LET_TAKE_S: Final = 0.005
 
 # Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
 _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
@@ -139,11 +142,13 @@ class Runtime:
         try:
             self.loop.run_forever()
             # What other threads have handed over since the last step is told that nothing comes of it.
-            for _ in range(2):
-                self.loop.run_until_complete(asyncio.sleep(0))
-                for task in asyncio.all_tasks(self.loop):
-                    task.cancel()
             self.loop.run_until_complete(asyncio.sleep(0))
+            for _ in range(CLOSING_TURNS):
+                if not (left := asyncio.all_tasks(self.loop)):
+                    break
+                for task in left:
+                    task.cancel()
+                self.loop.run_until_complete(asyncio.wait(left, timeout=0.1))
         finally:
             self.loop.close()
 
@@ -157,8 +162,15 @@ class Runtime:
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):
+            try:
                 self.loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                # The loop is closed.
+                return
+            except BaseException:
+                # A KeyboardInterrupt: whoever comes next wakes it.
+                self._woken = False
+                raise
 
     def _drain(self) -> None:
         # Cleared first: what is added from here on wakes the loop again.
@@ -207,12 +219,23 @@ class Runtime:
             if self.closing:
                 raise exceptions.ActorrtError("actorrt was shut down") from None
             raise
+        except BaseException:
+            # Interrupted, or it took too long: nobody waits for it any more.
+            future.cancel()
+            raise
 
     async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the runtime loop and await its result on whatever loop runs here."""
         if asyncio.get_running_loop() is self.loop:
             return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.closing and (task is None or not task.cancelling()):
+                raise exceptions.ActorrtError("actorrt was shut down") from None
+            raise
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close all links and end the thread."""
@@ -228,7 +251,7 @@ class Runtime:
         self.segments.close()
 
     async def _close(self) -> None:
-        under_way = [call for link in self.peers.links.values() for call in link.inflight.values()]
+        under_way = [call for link in self.peers.links.values() for call in list(link.inflight.values())]
         await self.peers.close()
         # Whoever waits in another thread or on another loop is told. What waits for such a value fails in a later turn.
         error = exceptions.ActorrtError("actorrt was shut down")
@@ -309,20 +332,18 @@ class Runtime:
             self.run_soon(partial(self._go_shared, call))
         elif self._submitted or not pool.send_at_once(call):
             self._submitted.append((call, pool))
-            if len(self._submitted) >= FULL_FRAME and pool.leases:
-                self._send_submitted()
-            else:
-                self._wake()
+            self._wake()
+            if len(self._submitted) >= FULL_FRAME:
+                self._let_take()
         return result
 
-    def _send_submitted(self) -> None:
-        calls: dict[TaskPool, list[Call]] = {}
-        for call, pool in self._take_submitted():
-            calls.setdefault(pool, []).append(call)
-        for pool, some in calls.items():
-            pool.send_some(some)
-        # What no worker takes at once may need more workers.
-        self.run_soon(partial(_pump, list(calls)))
+    def _let_take(self) -> None:
+        """Let the runtime's thread take what was submitted, so that workers begin while this thread goes on."""
+        if not self.on_own_thread():
+            taken = threading.Lock()
+            taken.acquire()
+            self.run_soon(taken.release)
+            taken.acquire(timeout=LET_TAKE_S)
 
     def _take_submitted(self) -> list[tuple[Call, TaskPool]]:
         submitted = self._submitted
@@ -728,11 +749,6 @@ class Runtime:
                 self.actors.withdrawn(call.target, call)
         elif call.link is not None and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
-
-
-def _pump(pools: list[TaskPool]) -> None:
-    for pool in pools:
-        pool.pump()
 
 
 def _no() -> bool:

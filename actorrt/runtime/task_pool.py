@@ -1,7 +1,7 @@
 """Tasks of one shape on their way to workers: the backlog, the leases, and the questions for more.
 
-All of it runs on the runtime loop, except for `send_at_once` and `send_some`, which run in the caller's thread: what
-they look at is changed under the lock. How many tasks a worker gets at once is decided in core/pipeline.py.
+All of it runs on the runtime loop, except for `send_at_once`, which runs in the caller's thread: what it looks at is
+changed under the lock. How many tasks a worker gets at once is decided in core/pipeline.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
@@ -97,32 +96,34 @@ class TaskPool:
         """
         if self.backlog:
             return False
-        with self._lock:
-            leases = list(self.leases.values())
-            if self.backlog or self._runtime.closing or any(held.calls for held in leases):
-                return False
-            held = next((held for held in leases if held.takes_more and not held.link.closed), None)
-            if held is None or call.done:
-                # Done: cancelled with its parent in this very moment.
-                return call.done
-            self._send(held, call, time.monotonic())
-            held.full = held.full or call.attempts_left == 0
-        held.link.flush()
+        held: HeldLease | None = None
+        try:
+            with self._lock:
+                leases = list(self.leases.values())
+                if self.backlog or self._runtime.closing or any(held.calls for held in leases):
+                    return False
+                held = next((held for held in leases if held.takes_more and not held.link.closed), None)
+                if held is None or call.done:
+                    # Done: cancelled with its parent in this very moment.
+                    return call.done
+                self._send(held, call, time.monotonic())
+                held.full = held.full or call.attempts_left == 0
+            held.link.flush()
+        except BaseException:
+            # A KeyboardInterrupt: nobody gets a ref to this call. It may have been queued, or not.
+            if held is not None:
+                self._take_back(held, call)
+            raise
         return True
 
-    def send_some(self, calls: Iterable[Call]) -> None:
-        """Queue calls and push what workers take at once; from any thread, for one that makes many calls in a row.
-
-        So the workers begin while it goes on; the runtime's thread would come to it only once it pauses.
-        """
+    def _take_back(self, held: HeldLease, call: Call) -> None:
         with self._lock:
-            if self._runtime.closing:
-                error = exceptions.ActorrtError("actorrt was shut down")
-                for call in calls:
-                    call.fail(error)
-                return
-            self.backlog.extend(call for call in calls if not call.done)
-            self._hand_over()
+            if held.calls.pop(call.message.seq, None) is not None:
+                held.link.inflight.pop(call.message.seq, None)
+                held.full = self._worn_out(held)
+                held.link.post(Cancel(call.message.seq))
+        self._runtime.run_soon(call.cancelled)
+        self._runtime.run_soon(self.pump)
 
     def pump(self) -> None:
         """Hand over what can be handed over, and ask for leases for the rest."""
@@ -254,9 +255,10 @@ class TaskPool:
             runtime.node.send(ReturnLease(lease.lease))
         else:
             held = HeldLease(self, lease, link)
-            self.leases[held.lease] = held
-            self._tasks.by_link.setdefault(link.peer, {})[held.lease] = held
+            # First: once the lease is there, others may send tasks.
             link.send(Assigned(held.lease, self.shape))
+            self._tasks.by_link.setdefault(link.peer, {})[held.lease] = held
+            self.leases[held.lease] = held
         self.pump()
 
     def _refused(self, error: exceptions.ActorrtError) -> None:

@@ -64,9 +64,9 @@ class TaskGroup:
             self._task.cancel()
 
     def _cancel_children(self) -> None:
-        runtime = current.runtime()
+        runtime = current.maybe_runtime()
         for child in self._children:
-            if not child.done():
+            if runtime is not None and not child.done():
                 runtime.cancel(entry_of(child), False, True)
 
     async def __aexit__(

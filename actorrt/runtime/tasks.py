@@ -144,7 +144,7 @@ class Tasks:
         """The runtime ends: what has not come back by now fails with `error`."""
         for leases in self.by_link.values():
             for held in leases.values():
-                for call in held.calls.values():
+                for call in list(held.calls.values()):
                     call.fail(error)
         for pool in self._pools.values():
             pool.close(error)

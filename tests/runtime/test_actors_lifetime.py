@@ -564,7 +564,13 @@ class Counter:
 class Alone:
     def __init__(self): self.n = 0
     def add(self): self.n += 1; return self.n
+@actorrt.remote
+class Maker:
+    async def make(self):
+        inner = Alone.options(name="detached Inner", lifetime="detached").remote()
+        return await inner.add.remote()
 with actorrt.init(sys.argv[1], namespace="programs"):
+    actorrt.get(Maker.options(name="detached Maker", lifetime="detached").remote().make.remote())
     for cls in (Counter, Alone):
         detached = cls.options(name=f"detached {cls.__name__}", lifetime="detached").remote()
         attached = cls.options(name=f"attached {cls.__name__}").remote()
@@ -578,6 +584,11 @@ def test_a_detached_actor_survives_its_program_and_others_end_with_it(
     address = current.runtime().session
     ran = run_program(PROGRAM, address)
     assert ran.returncode == 0, ran.stderr
+    actorrt.kill(actorrt.get_actor("detached Maker", namespace="programs"))
+    # What a detached actor has made is as detached as itself.
+    inner = actorrt.get_actor("detached Inner", namespace="programs")
+    assert actorrt.get(inner.add.remote()) == 2
+    actorrt.kill(inner)
     for cls in ("Counter", "Alone"):
         detached = actorrt.get_actor(f"detached {cls}", namespace="programs")
         assert actorrt.get(detached.add.remote()) == 2

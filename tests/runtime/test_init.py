@@ -29,9 +29,17 @@ def quick(value: Any = None) -> Any:
 
 
 @actorrt.remote
+def nest() -> list[Any]:
+    return [quick.remote(1)]
+
+
+@actorrt.remote
 class Actor:
     async def value(self) -> int:
         return 1
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
 
 
 def test_init_and_shutdown_may_be_called_in_any_order() -> None:
@@ -143,6 +151,25 @@ def test_what_is_left_of_a_session_begins_no_other() -> None:
         assert not actorrt.is_initialized()
     assert actorrt.get([]) == []
     assert not actorrt.is_initialized()
+
+
+async def test_a_group_whose_session_ends_begins_no_other() -> None:
+    with actorrt.init(num_cpus=1):
+        actor = Actor.remote()
+        await actor.value.remote()
+        holds_a_ref = nest.remote()
+        await holds_a_ref
+        with pytest.raises(ExceptionGroup):
+            async with actorrt.TaskGroup() as group:
+                for _ in range(2):
+                    group.start(actor.wait.remote())
+                await asyncio.to_thread(actorrt.shutdown)
+    assert not actorrt.is_initialized()
+    with pytest.raises(RuntimeError, match="shut down"):
+        holds_a_ref.peek()
+    assert not actorrt.is_initialized()
+    with actorrt.init(num_cpus=1), pytest.raises(RuntimeError, match="shut down"):
+        actorrt.kill(actor)
 
 
 def test_ten_tasks_deep_on_one_cpu(run_program: RunProgram) -> None:
