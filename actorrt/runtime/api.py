@@ -55,7 +55,11 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         raise ValueError(f"timeout must be None or at least 0, not {timeout}")
     if any(not ref.done() for ref in wanted):
         _warn_if_on_a_loop("get", "await ref")
-    values = current.session().get(wanted, timeout) if wanted else []
+    if current.has_ended() and all(ref.done() for ref in wanted):
+        # What came before the session ended is still known.
+        values = [ref.peek() for ref in wanted]
+    else:
+        values = current.session().get(wanted, timeout)
     return values[0] if single else values
 
 

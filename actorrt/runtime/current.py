@@ -40,6 +40,11 @@ def session() -> Runtime:
     return _runtime
 
 
+def has_ended() -> bool:
+    """True if this process had a session that is over; False in a fork of it."""
+    return _runtime is None and _had_one and _start is not _refuse
+
+
 def set_runtime(runtime: Runtime | None) -> None:
     global _runtime, _had_one
     _runtime = runtime

@@ -223,6 +223,9 @@ class Runtime:
             # Interrupted, or it took too long: nobody waits for it any more.
             future.cancel()
             raise
+        finally:
+            # An error would keep itself alive through this frame, and with it all that the frames above hold.
+            del future
 
     async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the runtime loop and await its result on whatever loop runs here."""
@@ -236,6 +239,8 @@ class Runtime:
             if self.closing and (task is None or not task.cancelling()):
                 raise exceptions.ActorrtError("actorrt was shut down") from None
             raise
+        finally:
+            del future
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close all links and end the thread."""

@@ -106,7 +106,7 @@ class WorkerOutputs:
     def flush(self, job: int) -> None:
         """Read and send what the workers of a job have printed so far, whether their driver keeps up or not."""
         for output in list(self._outputs.values()):
-            if output.worker.job == job:
+            if abs(output.worker.job) == job:
                 self._drain(output)
 
     def ended(self, worker: Source) -> None:

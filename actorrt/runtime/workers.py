@@ -252,8 +252,8 @@ class Workers:
     # ---- what they print
 
     def _listener(self, job: int) -> Link | None:
-        """Who wants to see what the workers of a job print."""
-        driver, link = self._node.jobs.get(job, (None, None))
+        """Who wants to see what the workers of a job print; those of detached actors are seen by who made them."""
+        driver, link = self._node.jobs.get(abs(job), (None, None))
         return link if driver is not None and driver.log_to_driver else None
 
     def flush_output(self, link: Link) -> None:

@@ -136,10 +136,10 @@ print(actorrt.is_initialized(), actorrt.get(add.remote(1, 2)), actorrt.is_initia
 def test_what_is_left_of_a_session_begins_no_other() -> None:
     with actorrt.init(num_cpus=1):
         ref, stored, actor = quick.remote(1), actorrt.put(bytes(1_000_000)), Actor.remote()
+        never = actor.wait.remote()
         assert actorrt.get([ref, actor.value.remote()]) == [1, 1]
     for use in (
-        lambda: actorrt.get(ref),
-        lambda: actorrt.get([stored]),
+        lambda: actorrt.get([ref, stored]),
         lambda: actorrt.wait([ref]),
         lambda: actorrt.cancel(ref),
         lambda: actorrt.kill(actor),
@@ -150,6 +150,10 @@ def test_what_is_left_of_a_session_begins_no_other() -> None:
             use()
         assert not actorrt.is_initialized()
     assert actorrt.get([]) == []
+    # What came in time is known, also that nothing came.
+    with pytest.raises(exceptions.ActorrtError, match="shut down"):
+        actorrt.get(never)
+    assert actorrt.get([ref, ref]) == [1, 1]
     assert not actorrt.is_initialized()
 
 
