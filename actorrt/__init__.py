@@ -64,6 +64,8 @@ _MODULES = ("exceptions", "serve")
 
 def __getattr__(name: str) -> object:
     if name in _HOME_OF:
+        # Whatever is used first may begin a session: this registers how, and that it ends with the program.
+        import_module("actorrt.runtime.driver")
         value: object = getattr(import_module(_HOME_OF[name]), name)
     elif name in _MODULES:
         value = import_module(f"actorrt.{name}")

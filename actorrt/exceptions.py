@@ -80,7 +80,9 @@ class TaskError(ActorrtError):
             return self
         try:
             dual_class = _dual_class(type(root))
-            dual = dual_class.__new__(dual_class, *root.args)
+            # That of MemoryError takes only classes that have it as their first base.
+            make = BaseException.__new__ if dual_class.__new__ is MemoryError.__new__ else dual_class.__new__
+            dual = make(dual_class, *root.args)
         except Exception:  # the user's class decides whether it can be subclassed and made; it may refuse in any way
             return self
         notes = [*getattr(root, "__notes__", ()), *getattr(self, "__notes__", ())]

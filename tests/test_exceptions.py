@@ -61,6 +61,14 @@ class Plain(Exception):
     pass
 
 
+class NoRoom(MemoryError):
+    """As NumPy's: the error of an array that is too large."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self.shape = shape
+
+
 class WantsTwo(Exception):
     """The classic that does not unpickle: its args are not what its constructor takes."""
 
@@ -119,6 +127,8 @@ def slotted() -> Slotted:
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
         json.JSONDecodeError("odd", "{", 1),
         ExceptionGroup("several", [ValueError("one")]),
+        MemoryError("no room"),
+        NoRoom((3, 4)),
         Plain(),
         WantsTwo(1, 2),
         slotted(),

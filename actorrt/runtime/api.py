@@ -10,10 +10,7 @@ from typing import Any, NoReturn, TypeVar, cast, overload
 from actorrt import exceptions
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from . import (
-    current,
-    driver,  # noqa: F401  # pyright: ignore[reportUnusedImport]  it registers what starts a runtime on first use
-)
+from . import current
 from .actor_creation import find_named
 from .context import running_call
 from .definitions import Actor

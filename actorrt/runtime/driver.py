@@ -184,8 +184,11 @@ def shutdown(**_: Any) -> None:
 
 
 def _auto_init() -> Runtime:
-    init()
-    return current.runtime()
+    # Several threads may be the first: one begins, the others take what it began.
+    with _lock:
+        if current.maybe_runtime() is None:
+            init()
+        return current.runtime()
 
 
 current.on_first_use(_auto_init)

@@ -88,7 +88,7 @@ class ActorMethod(Generic[P, R_co, Ref_co]):
 
     else:
 
-        def remote(self, *args, **kwargs):
+        def remote(self, /, *args, **kwargs):
             access = self._access
             if kwargs or not access.least <= len(args) <= access.most:
                 access.spec.arity.check(f"{access.name}.remote()", args, kwargs)
@@ -104,7 +104,7 @@ class ActorMethod(Generic[P, R_co, Ref_co]):
                 raise ValueError(f"the actor has no concurrency group {group!r}{did_you_mean(group, access.groups)}")
             return ActorMethod(self._client, Access(access.spec, parsed, access.groups))
 
-        def __call__(self, *args, **kwargs):
+        def __call__(self, /, *args, **kwargs):
             name = self._access.name
             raise TypeError(f"{name} runs in the actor's process: call .{name}.remote(...), then await or get the ref")
 

@@ -304,8 +304,9 @@ class LocalRuntime(Runtime):
         streaming = options.num_returns == "streaming"
         returns = options.num_returns if isinstance(options.num_returns, int) else 1
         message = ActorCall(0, actor.actor, method, b"", None, returns)
-        call, result = self._new_call(message, actor, method, streaming, options.generator_backpressure)
-        self._pack(call, method, args, kwargs)
+        name = options.name or method
+        call, result = self._new_call(message, actor, name, streaming, options.generator_backpressure)
+        self._pack(call, name, args, kwargs)
         retries = options.max_task_retries
         call.attempts_left = actor.traits.max_task_retries if retries is None else retries
         call.retry_on = options.retry_exceptions

@@ -194,7 +194,9 @@ class LoopExecutor(Executor):
         try:
             limiter = instance.limiter_of(call.method, call.group)
         except ValueError as error:
-            self.reply(link, self.outcomes.failure(RunningCall(link, call.seq, call.method, instance), error))
+            self.reply(
+                link, self.outcomes.failure(RunningCall(link, call.seq, call.name or call.method, instance), error)
+            )
             return
         if not instance.ready or limiter.running >= limiter.limit:
             self._actors.wait(link, call, limiter)
@@ -205,7 +207,7 @@ class LoopExecutor(Executor):
         if link.waiting:
             link.waiting.pop(call.seq, None)
         limiter.running += 1
-        run = RunningCall(link, call.seq, call.method, instance)
+        run = RunningCall(link, call.seq, call.name or call.method, instance)
         if call.credits:
             run.gate = LoopGate(call.credits)
         start = self._eager.start if self._handing_over else self._eager.start_soon

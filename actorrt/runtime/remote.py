@@ -84,7 +84,7 @@ class RemoteFunction(Generic[P, R_co]):
 
     else:
 
-        def remote(self, *args, **kwargs):
+        def remote(self, /, *args, **kwargs):
             definition = self.definition
             if kwargs or not self._least <= len(args) <= self._most:
                 definition.arity.check(f"{definition.name}.remote()", args, kwargs)
@@ -94,7 +94,7 @@ class RemoteFunction(Generic[P, R_co]):
             """The function with other options: ValueError or TypeError names one that is wrong."""
             return RemoteFunction(self.definition, parse_task_options(options, self.task_options))
 
-    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+    def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
         name = self.definition.name
         raise TypeError(
             f"{name} is a remote function: call {name}.remote(...), then await or get the ref "
@@ -132,7 +132,7 @@ class ActorClass(Generic[P, T_co]):
 
     else:
 
-        def remote(self, *args, **kwargs):
+        def remote(self, /, *args, **kwargs):
             definition = self.definition
             definition.arity.check(f"{definition.name}.remote()", args, kwargs)
             client = current.runtime().create_actor(definition, args, kwargs, self.actor_options)
@@ -154,7 +154,7 @@ class ActorClass(Generic[P, T_co]):
                 text = f"actor class {definition.name} has no attribute {name!r}{hint}"
             raise AttributeError(text, name=name, obj=self)
 
-    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+    def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
         name = self.definition.name
         raise TypeError(
             f"{name} is an actor class: create an actor with {name}.remote(...) "

@@ -416,21 +416,24 @@ class Runtime:
     ) -> Any:
         """Queue an actor call; see ActorMethod.remote."""
         returns = options.num_returns
+        name = options.name or method
         if returns == 1:
             payload = codec.dumps_call(args, kwargs)
             message = ActorCall(0, actor.actor, method, payload or b"")
             entry = self.objects.new_entry()
             message.seq = entry.seq
-            call = Call(self, entry, message, actor, method)
+            call = Call(self, entry, message, actor, name)
             entry.call = call
             result: Any = _ref(entry)
             if payload is None:
-                self._pack(call, method, args, kwargs)
+                self._pack(call, name, args, kwargs)
         else:
             streaming = returns == "streaming"
             message = ActorCall(0, actor.actor, method, b"", None, 1 if streaming else int(returns))
-            call, result = self._new_call(message, actor, method, streaming, options.generator_backpressure)
-            self._pack(call, method, args, kwargs)
+            call, result = self._new_call(message, actor, name, streaming, options.generator_backpressure)
+            self._pack(call, name, args, kwargs)
+        if options.name:
+            message.name = options.name
         if options.concurrency_group:
             message.group = options.concurrency_group
         retries = options.max_task_retries

@@ -32,7 +32,7 @@ class SyncActor:
 
     def running(self, link: Link, call: ActorCall) -> RunningCall:
         """The record of a call that is taken up now. It has started, unless it has to wait for a thread."""
-        run = RunningCall(link, call.seq, call.method, self._instance, self._executor.lease)
+        run = RunningCall(link, call.seq, call.name or call.method, self._instance, self._executor.lease)
         run.started = not self._pools
         return run
 

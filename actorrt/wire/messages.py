@@ -84,6 +84,8 @@ class ActorCall(Message, tag=1):
     returns: int = 1
     credits: int = 0
     group: str = ""
+    # What people are told instead of the method's own name.
+    name: str = ""
 
 
 class TaskCall(Message, tag=2):

@@ -350,6 +350,41 @@ class Returns:
         return 1
 
 
+@actorrt.remote
+class AsyncNamed:
+    async def name(self) -> str | None:
+        return actorrt.get_runtime_context().get_task_name()
+
+    async def fail(self) -> None:
+        raise ValueError
+
+    async def stream(self) -> Any:
+        yield actorrt.get_runtime_context().get_task_name()
+
+
+@actorrt.remote
+class SyncNamed:
+    def name(self) -> str | None:
+        return actorrt.get_runtime_context().get_task_name()
+
+    def fail(self) -> None:
+        raise ValueError
+
+    def stream(self) -> Any:
+        yield actorrt.get_runtime_context().get_task_name()
+
+
+@pytest.mark.parametrize("cls", [AsyncNamed, SyncNamed])
+def test_a_call_goes_by_the_name_that_it_was_given(cls: Any) -> None:
+    actor = cls.remote()
+    names = [actor.name.remote(), actor.name.options(name="mine").remote()]
+    names += [next(actor.stream.options(name="its").remote()), actor.name.remote()]
+    assert actorrt.get(names) == ["name", "mine", "its", "name"]
+    with pytest.raises(exceptions.TaskError) as failed:
+        actorrt.get(actor.fail.options(name="doomed").remote())
+    assert failed.value.function == "doomed"
+
+
 def test_returns_come_apart_as_asked_for() -> None:
     actor = Returns.remote()
     assert actorrt.get(actor.many.options(num_returns=3).remote(3)) == [0, 1, 2]

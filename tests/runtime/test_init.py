@@ -133,6 +133,80 @@ print(actorrt.is_initialized(), actorrt.get(add.remote(1, 2)), actorrt.is_initia
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False 3 True\n", "")
 
 
+@pytest.mark.parametrize(
+    "first_use",
+    [
+        "ref = add.remote(1, 2); print(actorrt.get(ref))",
+        "actor = Adder.remote(); ref = actor.add.remote(1, 2); print(actorrt.get(ref))",
+        "context = actorrt.get_runtime_context(); print(len(context.get_job_id()) - 5)",
+        "ref = actorrt.put(3); print(actorrt.get(ref))",
+        "from actorrt.util import Queue; queue = Queue(); queue.put(3); print(queue.get())",
+    ],
+)
+def test_whatever_is_used_first_begins_a_session(run_program: RunProgram, first_use: str) -> None:
+    ended = run_program(
+        f"""
+import actorrt
+
+@actorrt.remote
+def add(a, b):
+    return a + b
+
+@actorrt.remote
+class Adder:
+    def add(self, a, b):
+        return a + b
+
+{first_use}
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3\n", "")
+
+
+def test_threads_that_are_the_first_to_use_it_share_one_session(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import threading
+import actorrt
+
+@actorrt.remote(num_cpus=0)
+def double(x):
+    return 2 * x
+
+def use(x):
+    start.wait()
+    results.append(actorrt.get(double.remote(x)))
+
+start, results = threading.Barrier(8), []
+threads = [threading.Thread(target=use, args=(x,)) for x in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(sorted(results))
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[0, 2, 4, 6, 8, 10, 12, 14]\n", "")
+
+
+def test_what_the_end_of_the_program_calls_may_still_use_the_session(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import atexit
+import actorrt
+
+@actorrt.remote
+class Log:
+    def flush(self):
+        return "flushed"
+
+atexit.register(lambda: print(actorrt.get(log.flush.remote())))
+log = Log.remote()
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "flushed\n", "")
+
+
 def test_what_is_left_of_a_session_begins_no_other() -> None:
     with actorrt.init(num_cpus=1):
         ref, stored, actor = quick.remote(1), actorrt.put(bytes(1_000_000)), Actor.remote()

@@ -104,6 +104,24 @@ def test_a_task_is_submitted_with_its_arguments_and_options(runtime: FakeRuntime
     assert work.task_options.shape == {"CPU": 20000}
 
 
+def test_no_name_of_an_argument_is_taken(runtime: FakeRuntime) -> None:
+    @remote
+    def function(self: int, args: int, kwargs: int, options: int) -> None: ...
+
+    @remote
+    class Holder:
+        @staticmethod
+        def method(self: int, name: int) -> None: ...  # noqa: PLW0211
+
+    cast(Any, function).remote(self=1, args=2, kwargs=3, options=4)
+    cast(Any, Holder).remote().method.remote(self=1, name=2)
+    assert [seen[-2] for seen in runtime.seen] == [
+        {"self": 1, "args": 2, "kwargs": 3, "options": 4},
+        {},
+        {"self": 1, "name": 2},
+    ]
+
+
 def test_actors_and_their_methods(runtime: FakeRuntime) -> None:
     counter = Counter.options(name="c").remote(5)
     counter.incr.remote()
