@@ -197,7 +197,7 @@ class _Yielded(StreamingResponse):
             if isinstance(item, str):
                 data = item.encode("utf-8")
             elif isinstance(item, bytes | bytearray | memoryview):
-                data = item
+                data = bytes(cast(bytes, item))
             else:
                 raise TypeError(
                     f"deployment {self._deployment!r} yielded {_shortened(item)} of type {type(item).__name__}: "
