@@ -6,6 +6,7 @@ coroutine use `asyncio.to_thread`.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .statuses import ServeStatus
 
 T = TypeVar("T")
+
+logger = logging.getLogger("actorrt.serve")
 
 DEFAULT_APP = "default"
 _ControllerActor = remote(Controller)
@@ -123,8 +126,12 @@ def _wait_for_interrupt() -> None:
 
 
 def delete(name: str) -> None:
-    """Take an application down, letting running requests finish; returns when it is gone. No error if there is none."""
-    get(connection.connect().controller.delete.remote(name))
+    """Take an application down, letting running requests finish; returns when it is gone.
+
+    If there is none of that name nothing happens, which is logged. ServeError if Serve does not run.
+    """
+    if not get(connection.connect().controller.delete.remote(name)):
+        logger.info("there is no application %r that could be deleted", name)
 
 
 def status() -> ServeStatus:
