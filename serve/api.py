@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
@@ -76,12 +77,13 @@ def run(
 ) -> DeploymentHandle[T]:
     """Deploy an application and return a handle of its ingress once it runs. What runs already is updated, rolling.
 
-    `route_prefix` None: it is reached by handles only. `blocking`: do not return before Ctrl-C, then shut Serve down.
+    `route_prefix` None: it is reached by handles only. `blocking`: say where it is, do not return before Ctrl-C or
+    SIGTERM, then shut Serve down, letting running requests end.
     Raises TypeError or ValueError if this is no graph or an option is wrong, OSError if the proxy cannot listen, and
     DeployFailedError if a deployment cannot be brought up; a version that served before goes on serving then.
     """
     spec = build(target, name, route_prefix)
-    start(http_options, proxy=route_prefix is not None)
+    url = start(http_options, proxy=route_prefix is not None)
     controller = _controller()
     if trouble := get(controller.deploy.remote(spec)):
         raise ValueError(trouble)
@@ -89,7 +91,8 @@ def run(
         raise DeployFailedError(name, trouble)
     handle: DeploymentHandle[T] = DeploymentHandle(DeploymentId(name, spec.ingress))
     if blocking:
-        _wait_for_interrupt()
+        where = f" on {url}{route_prefix}" if url else ""
+        _wait_for_interrupt(f"serving {name}{where}  (Ctrl-C drains and stops)")
         shutdown()
     return handle
 
@@ -115,14 +118,18 @@ def build(target: Application[Any], name: str, route_prefix: str | None) -> Appl
     return ApplicationSpec(name, prefix, flat[-1].name, tuple(specs))
 
 
-def _wait_for_interrupt() -> None:
-    if threading.current_thread() is threading.main_thread():
-        try:
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        except KeyboardInterrupt:
-            return
-    else:
+def _wait_for_interrupt(text: str) -> None:
+    if threading.current_thread() is not threading.main_thread():
         threading.Event().wait()
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(text, file=sys.stderr, flush=True)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def delete(name: str) -> None:
