@@ -119,17 +119,16 @@ def build(target: Application[Any], name: str, route_prefix: str | None) -> Appl
 
 
 def _wait_for_interrupt(text: str) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        threading.Event().wait()
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
         print(text, file=sys.stderr, flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         return
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def delete(name: str) -> None:
