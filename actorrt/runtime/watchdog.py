@@ -99,6 +99,9 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
             return
         now = self._runtime.loop.time()
+        if not executor.loop.is_running():
+            # The worker still joins its node; its loop answers once it runs.
+            self._since = now
         late = self._answered != self._asked
         if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
             # faulthandler has spoken.

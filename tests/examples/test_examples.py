@@ -90,6 +90,7 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
     ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
+        # Nothing comes before it, no report of slow imports either.
         found = re.fullmatch(r"serving default on (http://\S+)  \(Ctrl-C drains and stops\)\n", line)
         assert found, line
         assert httpx.get(found[1], timeout=30).status_code in (200, 400)
