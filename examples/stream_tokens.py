@@ -1,6 +1,6 @@
 """Tokens as server-sent events, each sent when it is made. A client that goes away stops the generator.
 
-actorrt serve stream_tokens:app --app-dir examples
+python examples/stream_tokens.py    or    actorrt serve stream_tokens:app --app-dir examples
 curl -N 'http://127.0.0.1:8000/?prompt=tell+me+about+rivers'
 """
 
@@ -41,3 +41,6 @@ class Chat:
 
 
 app = Chat.bind(Model.bind())
+
+if __name__ == "__main__":
+    serve.run(app, blocking=True)

@@ -6,7 +6,9 @@ coroutine use `asyncio.to_thread`.
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
@@ -26,6 +28,8 @@ from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .statuses import ServeStatus
 
 T = TypeVar("T")
+
+logger = logging.getLogger("actorrt.serve")
 
 DEFAULT_APP = "default"
 _ControllerActor = remote(Controller)
@@ -73,12 +77,13 @@ def run(
 ) -> DeploymentHandle[T]:
     """Deploy an application and return a handle of its ingress once it runs. What runs already is updated, rolling.
 
-    `route_prefix` None: it is reached by handles only. `blocking`: do not return before Ctrl-C, then shut Serve down.
+    `route_prefix` None: it is reached by handles only. `blocking`: say where it is, do not return before Ctrl-C or
+    SIGTERM, then shut Serve down, letting running requests end.
     Raises TypeError or ValueError if this is no graph or an option is wrong, OSError if the proxy cannot listen, and
     DeployFailedError if a deployment cannot be brought up; a version that served before goes on serving then.
     """
     spec = build(target, name, route_prefix)
-    start(http_options, proxy=route_prefix is not None)
+    url = start(http_options, proxy=route_prefix is not None)
     controller = _controller()
     if trouble := get(controller.deploy.remote(spec)):
         raise ValueError(trouble)
@@ -86,7 +91,8 @@ def run(
         raise DeployFailedError(name, trouble)
     handle: DeploymentHandle[T] = DeploymentHandle(DeploymentId(name, spec.ingress))
     if blocking:
-        _wait_for_interrupt()
+        where = f" on {url}{route_prefix}" if url else ""
+        _wait_for_interrupt(f"serving {name}{where}  (Ctrl-C drains and stops)")
         shutdown()
     return handle
 
@@ -112,19 +118,26 @@ def build(target: Application[Any], name: str, route_prefix: str | None) -> Appl
     return ApplicationSpec(name, prefix, flat[-1].name, tuple(specs))
 
 
-def _wait_for_interrupt() -> None:
-    if threading.current_thread() is threading.main_thread():
-        try:
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        except KeyboardInterrupt:
-            return
-    else:
+def _wait_for_interrupt(text: str) -> None:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
+    try:
+        print(text, file=sys.stderr, flush=True)
         threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def delete(name: str) -> None:
-    """Take an application down, letting running requests finish; returns when it is gone. No error if there is none."""
-    get(connection.connect().controller.delete.remote(name))
+    """Take an application down, letting running requests finish; returns when it is gone.
+
+    If there is none of that name nothing happens, which is logged. ServeError if Serve does not run.
+    """
+    if not get(connection.connect().controller.delete.remote(name)):
+        logger.info("there is no application %r that could be deleted", name)
 
 
 def status() -> ServeStatus:

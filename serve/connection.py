@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from actorrt import ActorHandle, ObjectRef, exceptions, get_actor, get_runtime_context
+from actorrt import ActorHandle, ObjectRef, exceptions, get_actor, get_runtime_context, is_initialized, shutdown
 
 from .exceptions import ServeError
 
@@ -104,11 +104,17 @@ def connected() -> Connection | None:
 
 
 def connect() -> Connection:
-    """The connection to the Serve instance that runs. ServeError if there is none."""
+    """The connection to the Serve instance that runs. ServeError if there is none.
+
+    In a program that has not called `init` this does so, to look; if there is nothing, the program is as it was before.
+    """
+    only_to_look = not is_initialized()
     if (found := connected()) is not None:
         return found
     try:
         controller = get_actor(CONTROLLER, namespace=NAMESPACE)
     except ValueError:
+        if only_to_look:
+            shutdown()
         raise ServeError("Serve is not running here: call serve.run() or serve.start() first") from None
     return set_controller(controller)

@@ -22,7 +22,7 @@ from .http_options import HTTPOptions
 from .proxy import Proxy
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
 from .statuses import ApplicationStatus, ProxyStatus, ServeStatus
-from .topics import ROUTES, Topics
+from .topics import NOTHING_YET, ROUTES, Topics
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -41,12 +41,14 @@ class Controller:
         self._me: ActorHandle[Any] = context.current_actor
         self._apps: dict[str, ApplicationRecord] = {}
         self._topics = Topics()
-        self._deployments = Deployments(self._me, self._topics, self._save)
+        self._deployments = Deployments(self._me, self._topics, self._decided)
         self._proxy: ActorHandle[Any] | None = None
         self._proxy_url = ""
         self._proxy_status = ProxyStatus.STARTING
         self._proxy_options = HTTPOptions()
         self._proxy_lock = asyncio.Lock()
+        # Some application that the proxy serves has been up: it is ready, whatever comes after.
+        self._has_served = False
         # Until then nobody is told anything: routers would take it for the news that nothing runs.
         self._ready = asyncio.Event()
         self._saved: tuple[Any, ...] = ()
@@ -141,13 +143,30 @@ class Controller:
         return await self._topics[topic].next_for(listener, version)
 
     def _publish_routes(self) -> None:
-        routes = {
-            record.spec.route_prefix: (name, record.spec.ingress)
-            for name, record in self._apps.items()
+        routed = {
+            record.spec.route_prefix: record
+            for record in self._apps.values()
             if record.spec.route_prefix is not None and not record.deleting
         }
-        if routes != self._topics[ROUTES].value:
-            self._topics[ROUTES].publish(routes)
+        routes = {prefix: (record.spec.name, record.spec.ingress) for prefix, record in routed.items()}
+        value = (routes, self._what_is_awaited([record.spec.name for record in routed.values()]))
+        if value != self._topics[ROUTES].value:
+            self._topics[ROUTES].publish(value)
+
+    def _what_is_awaited(self, routed: list[str]) -> str:
+        """Why the proxy serves nothing yet. "" from the first of these applications on that has come up."""
+        if not self._has_served:
+            statuses = [self._apps[name].overview(self._deployments.of(name)).status for name in routed]
+            self._has_served = ApplicationStatus.RUNNING in statuses
+        if self._has_served:
+            return ""
+        return f"not up yet: application {', '.join(map(repr, routed))}" if routed else NOTHING_YET
+
+    def _decided(self) -> None:
+        """Something may have changed."""
+        if not self._has_served:
+            self._publish_routes()
+        self._save()
 
     # Proxies.
 
@@ -237,9 +256,10 @@ class Controller:
         code = (apps, tuple(specs))
         if not self._saved or self._saved[0] != code:
             self._proxy.keep.remote("code", (apps, specs))
-        if not self._saved or self._saved[1] != replicas:
-            self._proxy.keep.remote("replicas", (replicas, self._proxy_options, self._proxy_url))
-        self._saved = (code, replicas)
+        state = (replicas, self._has_served)
+        if not self._saved or self._saved[1] != state:
+            self._proxy.keep.remote("replicas", (*state, self._proxy_options, self._proxy_url))
+        self._saved = (code, state)
 
     async def _recover(self) -> None:
         """Take up what the controller before this one had."""
@@ -248,7 +268,7 @@ class Controller:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 kept: dict[str, Any] = await proxy.kept.remote()
             apps, specs = kept["code"]
-            replicas, options, url = kept["replicas"]
+            replicas, self._has_served, options, url = kept["replicas"]
         except (TimeoutError, ValueError, KeyError, exceptions.ActorrtError) as error:
             logger.error("the controller was restarted and cannot know what was deployed: %s", error)
             self._begin()

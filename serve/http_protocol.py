@@ -7,6 +7,7 @@ write. A websocket takes uvicorn's ordinary way through the ASGI application. Wh
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from typing import Any, Final, cast
@@ -24,14 +25,17 @@ from .responses import error_page
 logger = logging.getLogger("actorrt.serve.http")
 access = logging.getLogger("actorrt.serve.access")
 
-CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(5)
+HOST, CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(6)
 SPECIAL: Final = {
+    b"host": HOST,
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
     b"expect": EXPECT,
     b"x-request-id": REQUEST_ID,
     b"x-request-timeout-seconds": TIMEOUT,
 }
+# RFC 9110, 7.2: a name or an address, and perhaps a port. Empty where a target has no authority.
+HOST_FORM: Final = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.:~!$&'()*+,;=-]+\])(?::[0-9]*)?")
 # After a refusal what the client still sends is thrown away for this long, so that it can read why: a connection closed
 # with unread bytes is reset, and the answer with it.
 LINGER_S: Final = 2.0
@@ -78,6 +82,9 @@ class ServeProtocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         self._discarded = 0
         self._target = b""
+        self._hosts = 0
+        # The last one that has the form of one: most connections say the same each time.
+        self._host: bytes = b""
         # Times of the loop's clock; 0: not running.
         self._deadline = 0.0
         self._idle_since = front.clock()
@@ -160,6 +167,7 @@ class ServeProtocol(HttpToolsProtocol):
         self._in_head = True
         self._fed_in_head = self._head_bytes = self._quiet_bytes = 0
         self._target = b""
+        self._hosts = 0
         self.expect_100_continue = False
         self._deadline = 0.0
 
@@ -178,7 +186,14 @@ class ServeProtocol(HttpToolsProtocol):
         request.fields += (name, value)
 
     def _note(self, request: HttpRequest, special: int, value: bytes) -> None:
-        if special == CONTENT_LENGTH:
+        if special == HOST:
+            self._hosts += 1
+            if value != self._host:
+                if HOST_FORM.fullmatch(value.strip()) is None:
+                    self._hosts += 1  # as wrong as two of them
+                else:
+                    self._host = value
+        elif special == CONTENT_LENGTH:
             request.streams = len(value) > 9 or int(value or b"0") > self._options.inline_body_bytes
         elif special == TRANSFER_ENCODING:
             request.streams = True
@@ -209,6 +224,12 @@ class ServeProtocol(HttpToolsProtocol):
         if version != "1.1":
             request.version = version.encode("ascii")
             request.http10 = True
+            if version != "1.0":
+                self._refuse(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+                raise _Refused
+        if self._hosts != 1 and (self._hosts or not request.http10):
+            self._refuse(400, "a request has one Host field, with a name or an address")
+            raise _Refused
         upgrades = parser.should_upgrade()
         if upgrades and self._is_websocket(request):
             return

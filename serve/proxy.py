@@ -18,14 +18,14 @@ from urllib.parse import unquote
 from actorrt import ActorHandle
 
 from . import connection
-from .forward import Forwarded
+from .forward import RETRY_AFTER_S, Forwarded
 from .http_options import HTTPOptions
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
-from .responses import JSON, TEXT, Plain, to_json, whole
+from .responses import JSON, TEXT, Plain, error_page, to_json, whole
 from .router import Router, router_of
 from .routes import RouteTable
 from .spec import DeploymentId
-from .topics import ROUTES
+from .topics import NOTHING_YET, ROUTES
 from .websockets import Tunnel
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Proxy:
         self._kept: dict[str, Any] = {}
         self._ready = asyncio.Event()
         self._draining = False
+        # Why nothing is served yet; "" once something was.
+        self._awaited = NOTHING_YET
 
     # What the controller calls.
 
@@ -94,8 +96,8 @@ class Proxy:
 
     # News.
 
-    def _told_routes(self, routes: dict[str, tuple[str, str]]) -> None:
-        """prefix -> (application, its ingress)"""
+    def _told_routes(self, value: tuple[dict[str, tuple[str, str]], str]) -> None:
+        routes, self._awaited = value
         self._routers = {prefix: router_of(DeploymentId(app, ingress)) for prefix, (app, ingress) in routes.items()}
         self._root_paths = {
             prefix: self._base_path + ("" if prefix == "/" else prefix).encode("ascii", "replace") for prefix in routes
@@ -130,14 +132,21 @@ class Proxy:
         await Tunnel(self._routers[route.prefix], self._root_paths[route.prefix], request_id).run(scope, receive, send)
 
     def _answer(self, request: HttpRequest, path: str) -> None:
+        each = b"x-request-id: %b\r\n" % request.request_id
+        if path == "/-/healthz" and self._draining:
+            request.respond(error_page(503, "draining", request.framing, each))
+            return
+        if self._awaited and (path == "/-/healthz" or not path.startswith("/-/")):
+            request.respond(error_page(503, f"starting: {self._awaited}", request.framing, each, RETRY_AFTER_S))
+            return
         if path == "/-/healthz":
-            plain = Plain(503, [TEXT], b"draining") if self._draining else Plain(200, [TEXT], b"success")
+            plain = Plain(200, [TEXT], b"success")
         elif path == "/-/routes":
             plain = Plain(200, [JSON], to_json(self._table.as_dict()))
         else:
             text = f"no application has the path {path[:200]!r}; /-/routes lists their prefixes"
             plain = Plain(404, [TEXT], text.encode("utf-8", "replace"))
-        request.respond(whole(plain, request.framing, b"x-request-id: %b\r\n" % request.request_id))
+        request.respond(whole(plain, request.framing, each))
 
 
 def _log_requests() -> None:

@@ -123,7 +123,7 @@ class Replica:
 
         self._max_ongoing = settings.max_ongoing
         self._code = UserCode(settings.max_ongoing)
-        self._replier = Replier(self._code)
+        self._replier = Replier(self._code, settings.deployment)
         context = ReplicaContext(settings.app, settings.deployment, settings.replica)
         try:
             await self._code.construct(settings.code, lambda: set_replica_context(context))

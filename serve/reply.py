@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import reprlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from email.utils import formatdate
@@ -17,7 +18,7 @@ from typing import Any, Final, cast
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .byte_channel import LARGEST_ITEM, ByteChannel
 from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
@@ -59,8 +60,9 @@ ReceivePart = Callable[[], Awaitable[tuple[bytes, bool]]]
 class Replier:
     """Answers the requests of one replica. Its tasks end by themselves or when the request is cancelled."""
 
-    def __init__(self, code: UserCode) -> None:
+    def __init__(self, code: UserCode, deployment: str) -> None:
         self._code = code
+        self._deployment = deployment
         self._each = EachHead()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -101,10 +103,10 @@ class Replier:
             plain = type(result).__call__ is Response.__call__ and result.background is None and hasattr(result, "body")
             return None if plain else result
         if isinstance(result, AsyncIterator):
-            return StreamingResponse(cast("AsyncIterator[Any]", result), media_type="text/plain")
+            return _Yielded(cast("AsyncIterator[Any]", result), self._deployment)
         if isinstance(result, Iterator):
             items = iterate_in_thread(cast("Iterator[Any]", result), self._code.threads)
-            return StreamingResponse(items, media_type="text/plain")
+            return _Yielded(items, self._deployment)
         return None
 
     def _failed(self, error: Exception, framing: int, each: bytes, head: Sequence[bytes]) -> bytes:
@@ -120,7 +122,13 @@ class Replier:
         if isinstance(error, BackPressureError):
             return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         request_id = head[REQUEST_ID].decode("latin-1")
-        logger.error("%s failed, request %s:\n%s", method_and_path(head), request_id, with_frames(error))
+        logger.error(
+            "%s of deployment %r failed, request %s:\n%s",
+            method_and_path(head),
+            self._deployment,
+            request_id,
+            with_frames(error),
+        )
         if isinstance(error, DeploymentUnavailableError | ReplicaUnavailableError):
             return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         return error_page(500, "Internal Server Error", framing, each)
@@ -170,6 +178,40 @@ class Replier:
     def cancel_all(self) -> None:
         for task in list(self._tasks):
             task.cancel()
+
+
+class _Yielded(StreamingResponse):
+    """What a generator yields, sent as it comes. TypeError if that is no text and no bytes."""
+
+    def __init__(self, items: AsyncIterator[Any], deployment: str) -> None:
+        super().__init__(items, media_type="text/plain")
+        self._deployment = deployment
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Without what Starlette makes of an OSError: it may be the generator's own.
+        await self.stream_response(send)
+
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for item in cast("AsyncIterator[Any]", self.body_iterator):
+            if isinstance(item, str):
+                data = item.encode("utf-8")
+            elif isinstance(item, bytes | bytearray | memoryview):
+                data = bytes(cast(bytes, item))
+            else:
+                raise TypeError(
+                    f"deployment {self._deployment!r} yielded {_shortened(item)} of type {type(item).__name__}: "
+                    "what is sent as a stream must be str or bytes"
+                )
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _shortened(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:
+        return "something"
 
 
 def _plain(response: Response) -> Plain:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from http import HTTPStatus
+from math import isfinite
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -37,7 +38,7 @@ class Plain(NamedTuple):
 
 
 def coerce(value: object) -> Plain:
-    """str is text/plain, bytes are octets, anything else is JSON. TypeError names a value that is none of these."""
+    """str is text/plain, bytes are octets, anything else is JSON. TypeError or ValueError for what is none of these."""
     kind, body = _typed_body(value)
     return Plain(200, [kind], body)
 
@@ -61,11 +62,45 @@ def ok(value: object, framing: int, each: bytes = b"") -> bytes:
 
 
 def to_json(value: object) -> bytes:
-    """JSON of builtin types, dataclasses, enums, dates, UUIDs, sets, pydantic models, NumPy arrays and scalars."""
+    """JSON of builtin types, dataclasses, enums, dates, UUIDs, sets, pydantic models, NumPy arrays and scalars.
+
+    TypeError names what has no JSON form, ValueError says where a nan or an infinity is: JSON has no such numbers.
+    """
     try:
-        return msgspec.json.encode(value, enc_hook=_to_builtin)
+        made = msgspec.json.encode(value, enc_hook=_to_builtin)
     except TypeError as error:
         raise TypeError(f"what was returned is no response and cannot be JSON: {error}") from None
+    # The encoder writes those numbers as null. Most values hold neither them nor None.
+    if b"null" in made and value is not None and _may_hold_a_number_that_is_none(value):
+        found = _not_a_number(msgspec.to_builtins(value, enc_hook=_to_builtin, str_keys=True), "")
+        if found:
+            raise ValueError(f"what was returned cannot be JSON, which has no nan and no infinity: {found}")
+    return made
+
+
+def _may_hold_a_number_that_is_none(value: object) -> bool:
+    """False if it surely holds no nan or infinity. As quick as the encoding; a walk in Python would not be."""
+    try:
+        packed = msgspec.msgpack.encode(value, enc_hook=_to_builtin)
+    except Exception:  # an int of more than 64 bits, which JSON can have
+        return True
+    # A double whose exponent has its highest bits set: one of those, a very large number, or other data by chance.
+    return b"\xcb\x7f" in packed or b"\xcb\xff" in packed
+
+
+def _not_a_number(value: object, where: str) -> str:
+    """The first nan or infinity in builtin types, and where it is; "" if there is none."""
+    if isinstance(value, float):
+        return "" if isfinite(value) else f"{value} at {where}" if where else str(value)
+    if isinstance(value, dict):
+        parts: Iterable[tuple[str, object]] = (
+            (f"{where}[{key!r}]", each) for key, each in cast("dict[str, object]", value).items()
+        )
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = ((f"{where}[{index}]", each) for index, each in enumerate(cast("Iterable[object]", value)))
+    else:
+        return ""
+    return next(filter(None, (_not_a_number(each, inner) for inner, each in parts)), "")
 
 
 def _to_builtin(value: Any) -> object:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+# Its value: prefix -> (application, its ingress), and why nothing is served yet, "" once something was.
 ROUTES: Final = ("routes",)
+NOTHING_YET: Final = "no application has been deployed yet"
 NO_SUCH_DEPLOYMENT: Final = ("there is no such deployment", 1, -1, ())
 
 
@@ -67,7 +69,7 @@ class Topics:
     """All topics; one that is asked for before there is such a thing says so."""
 
     def __init__(self) -> None:
-        self._topics: dict[tuple[str, ...], Topic] = {ROUTES: Topic({})}
+        self._topics: dict[tuple[str, ...], Topic] = {ROUTES: Topic(({}, NOTHING_YET))}
 
     def __getitem__(self, name: tuple[str, ...]) -> Topic:
         found = self._topics.get(name)

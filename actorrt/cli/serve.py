@@ -25,8 +25,6 @@ from actorrt.cli.problems import WRONG_USE, CommandError
 from actorrt.cli.progress import Progress
 from actorrt.cli.watch import Watch
 
-# What a shell reports for a program that Ctrl-C ended.
-INTERRUPTED: Final = 128 + signal.SIGINT
 HEALTHY_WITHIN_S: Final = 10.0
 # How often it looks whether its node is still there.
 LOOK_S: Final = 2.0
@@ -70,15 +68,19 @@ def serve(
     options = actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log)
     stop = _StopSignals()
     try:
-        with Progress() as progress:
-            url = _bring_up(progress, target, module, options, name, route_prefix)
-            stop.now_serving()
+        try:
+            with Progress() as progress:
+                url = _bring_up(progress, target, module, options, name, route_prefix)
+                stop.now_serving()
+        except BaseException:
+            _take_down(name)
+            raise
         _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
         _say("stopping: running requests may end, new ones are refused")
         actorrt.serve.shutdown()
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(128 + stop.number) from None
     except actorrt.exceptions.ActorrtError as error:
         raise CommandError(str(error)) from None
     finally:
@@ -110,6 +112,17 @@ def _bring_up(
             raise CommandError(str(error), WRONG_USE) from None
     _wait_until_healthy(url)
     return url
+
+
+def _take_down(name: str) -> None:
+    """End what did not come up; the application before the proxy, so that those who wait for it are answered."""
+    if not actorrt.is_initialized():
+        return
+    try:
+        actorrt.serve.delete(name)
+        actorrt.serve.shutdown()
+    except actorrt.exceptions.ActorrtError:
+        return  # there is no proxy yet, or nothing is left that could answer
 
 
 def _say(text: str) -> None:
@@ -179,7 +192,8 @@ class _StopSignals:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        # The first that came. What a shell reports for a program that one ended is 128 more.
+        self.number = 0
         self._serving = False
         # A lock is no good in a signal handler: the code it interrupts may hold it.
         self._read, self._write = os.pipe()
@@ -187,9 +201,9 @@ class _StopSignals:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _: object) -> None:
-        if self._asked:
+        if self.number:
             os._exit(128 + number)
-        self._asked = True
+        self.number = number
         if not self._serving:
             raise KeyboardInterrupt
         os.write(self._write, b"x")

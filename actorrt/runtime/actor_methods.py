@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -37,24 +39,23 @@ def _terminate(_: Instance) -> None:
 BUILT_IN_METHODS: Final = {CALL: _call_with, READY: _ready, TERMINATE: _terminate}
 
 
-@lru_cache(maxsize=1024)
-def _threaded_methods(cls: type) -> frozenset[str]:
-    return frozenset(name for name, spec in method_specs(cls).items() if spec.thread)
+class Mark(Enum):
+    """What the author of a method has said of it."""
 
-
-def is_threaded(cls: type, method: str) -> bool:
-    """True for a method that is marked to run in a thread."""
-    return method in _threaded_methods(cls)
+    THREADED = "it runs in a thread"
+    MAY_BLOCK = "it blocks its loop on purpose"
 
 
 @lru_cache(maxsize=1024)
-def _blocking_methods(cls: type) -> frozenset[str]:
-    return frozenset(name for name, spec in method_specs(cls).items() if spec.options.may_block)
+def _marks(cls: type) -> Mapping[str, Mark]:
+    specs = method_specs(cls).items()
+    blocking = {name: Mark.MAY_BLOCK for name, spec in specs if spec.options.may_block}
+    return blocking | {name: Mark.THREADED for name, spec in specs if spec.thread}
 
 
-def may_block(cls: type, method: str) -> bool:
-    """True for a method that is marked to block its loop on purpose."""
-    return method in _blocking_methods(cls)
+def mark_of(cls: type, method: str) -> Mark | None:
+    """How a method is marked, if it is."""
+    return _marks(cls).get(method)
 
 
 def actor_title(cls: Any, start: StartActor) -> str:

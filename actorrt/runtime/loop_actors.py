@@ -50,6 +50,8 @@ class LoopActors:
             self._failed(link, start, Instance(link, start, f"actor {start.actor.hex()}", start.process), error)
             return
         finally:
+            if start.process:
+                executor.excuse()
             executor.importing = False
         title = actor_title(cls, start)
         instance = Instance(link, start, title, start.process)
@@ -102,6 +104,8 @@ class LoopActors:
             self._failed(run.link, start, instance, error)
             return
         finally:
+            if start.process:
+                executor.excuse()
             self.constructing = None
             running_call.reset(token)
         instance.ready = True

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import inspect
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
-from .actor_methods import find_method, is_threaded
+from .actor_methods import Mark, find_method, mark_of
 from .context import RunningCall, running_call
 from .definitions import TERMINATE
 from .eager import EagerRunner
@@ -64,6 +65,8 @@ class LoopExecutor(Executor):
         self._handing_over = False
         # True while the class of an actor that has this process to itself is imported.
         self.importing = False
+        # What blocked the loop until this moment of time.monotonic() may have done so on purpose.
+        self.excused_until = 0.0
         self._dirty: set[Link] = set()
         self._flush_due = False
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
@@ -103,6 +106,10 @@ class LoopExecutor(Executor):
                     if run.task is task:
                         return run
         return None
+
+    def excuse(self) -> None:
+        """What may block the loop on purpose has ended."""
+        self.excused_until = time.monotonic()
 
     def flush_from_outside(self) -> None:
         """Send the replies that are ready while the user's loop is stuck; from the runtime loop."""
@@ -241,9 +248,11 @@ class LoopExecutor(Executor):
         kwargs: Any
         result: Any
         outcome: AnyMessage
+        mark: Mark | None = None
         try:
             if instance.failed:
                 raise ActorGone
+            mark = mark_of(instance.cls, call.method)
             if call.slots is None:
                 with self.noting_borrows(owners) if len(call.args) > _MAYBE_REFS else _NOTHING:
                     args = codec.deserialize(call.args)
@@ -257,7 +266,7 @@ class LoopExecutor(Executor):
                 with self.noting_borrows(owners):
                     args, kwargs = self.arguments(call, segments)
             method = self._method(instance, call.method)
-            if is_threaded(instance.cls, call.method):
+            if mark is Mark.THREADED:
                 outcome = await self._threads.run(run, call, method, args, kwargs)
             else:
                 result = method(*args, **kwargs)
@@ -285,6 +294,8 @@ class LoopExecutor(Executor):
             outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
             await to_its_end(self.runtime.call_async(self.runtime.objects.confirm(foreign)))
+        if mark is Mark.MAY_BLOCK:
+            self.excuse()
         self._finished(run)
         if not link.closed:
             self.reply(link, outcome)

@@ -16,7 +16,7 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from .actor_methods import may_block
+from .actor_methods import Mark, mark_of
 from .context import RunningCall
 from .instance import Instance
 from .loop_executor import LoopExecutor
@@ -48,7 +48,9 @@ class Watchdog:
         self._asked = 0
         self._answered = 0
         self._since = 0.0
-        self._reported = False
+        # The question during which it was told that the loop is blocked: that is told once.
+        self._told = -1
+        self._looked = 0.0
         self._waited_for_cpu = 0.0
         self._gil_armed = 0.0
 
@@ -97,34 +99,49 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
             return
         now = self._runtime.loop.time()
+        if not executor.loop.is_running():
+            # The worker still joins its node; its loop answers once it runs.
+            self._since = now
         late = self._answered != self._asked
         if not executor.loop.is_running():
             # It has not begun yet: until then nobody waits for it.
             self._since = now
         if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
             # faulthandler has spoken.
-            self._reported = True
-        if not self._idle and now - self._due > self._limit:
-            self._look_for_gil(executor, now - self._due)
-        elif not late:
-            self._reported = False
-        elif now - self._since >= self._limit * (LOOKS - 1) / LOOKS:
-            executor.flush_from_outside()
-            self._tell_once(executor, now - self._since)
+            self._told = self._asked
+        delay = 0.0 if self._idle else now - self._due
+        if delay > self._limit or (late and now - self._since >= self._limit * (LOOKS - 1) / LOOKS):
+            self._look_closer(executor, now, delay)
         # A loop that looks idle is asked once more: a call whose first step blocks is not among those that run.
         busy = late or self._idle or self._new_work or executor.busy
         self._new_work = False
         if busy:
             self._ask()
         self._arm(busy, now)
+        self._looked = now
         self._next(busy)
 
-    def _look_for_gil(self, executor: LoopExecutor, delay: float) -> None:
-        """This look is late. If that was not for want of a CPU, somebody kept the GIL."""
-        waited = _waited_for_cpu()
-        if delay - (waited - self._waited_for_cpu) > self._limit:
-            self._tell_once(executor, delay, by_whom="code that kept the GIL and has returned")
-        self._waited_for_cpu = waited
+    def _look_closer(self, executor: LoopExecutor, now: float, delay: float) -> None:
+        """The loop does not answer, or this look is `delay` seconds late, for want of a CPU or of the GIL."""
+        # In this order: the loop goes on meanwhile, and what may block it is excused when it ends.
+        run = executor.running
+        on_purpose = executor.importing or (run is not None and _on_purpose(run))
+        excused = executor.excused_until
+        executor.flush_from_outside()
+        if on_purpose:
+            self._told = self._asked
+            return
+        if excused > self._looked:
+            # What blocks from then on is another thing than what blocked until then.
+            self._told = -1
+        if delay > self._limit:
+            waited = _waited_for_cpu()
+            delay = min(delay, now - excused)
+            if delay - (waited - self._waited_for_cpu) > self._limit:
+                self._tell_once(run, delay, by_whom="code that kept the GIL and has returned")
+            self._waited_for_cpu = waited
+        elif now - max(self._since, excused) >= self._limit * (LOOKS - 1) / LOOKS:
+            self._tell_once(run, now - max(self._since, excused))
 
     def _arm(self, busy: bool, now: float) -> None:
         """Push the moment back at which faulthandler speaks, if it comes near."""
@@ -139,17 +156,13 @@ class Watchdog:
             self._gil_armed = 0.0
             faulthandler.cancel_dump_traceback_later()
 
-    def _tell_once(self, executor: LoopExecutor, blocked_s: float, by_whom: str = "") -> None:
+    def _tell_once(self, run: RunningCall | None, blocked_s: float, by_whom: str = "") -> None:
         """Tell who blocks. If nobody seems to (it may just not have had a CPU), tell of `by_whom` if that is given."""
         main = threading.main_thread().ident
         frame = sys._current_frames().get(main) if main is not None else None
-        if self._reported or frame is None:
+        if self._told == self._asked or frame is None:
             return
         stack = _users_stack(frame)
-        run = executor.running
-        if executor.importing or (run is not None and _on_purpose(run)):
-            self._reported = True
-            return
         if run is not None:
             title = "" if run.actor is None else f"{run.actor.title}."
             by_whom = run.name if run.name.startswith(title) else f"{title}{run.name}"
@@ -157,7 +170,7 @@ class Watchdog:
             by_whom = "the code below"
         elif not by_whom:
             return
-        self._reported = True
+        self._told = self._asked
         sys.stderr.write(
             f"actorrt: the event loop has been blocked for {max(blocked_s, self._limit) * 1000:.0f} ms by {by_whom}; "
             f"use await, or @method(thread=True) for code that blocks\n{stack}"
@@ -170,7 +183,7 @@ def _on_purpose(run: RunningCall) -> bool:
     actor: Instance | None = run.actor
     if actor is None:
         return False
-    return (actor.process and not actor.ready) or may_block(actor.cls, run.name)
+    return (actor.process and not actor.ready) or mark_of(actor.cls, run.name) is Mark.MAY_BLOCK
 
 
 def _users_stack(frame: FrameType) -> str:

@@ -3,6 +3,7 @@
 That nothing is left is looked at by the leak check after each of these tests.
 """
 
+import contextlib
 import os
 import pty
 import re
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,27 @@ class Stuck:
 app = Stuck.bind()
 """
 
+# The same; says where the proxy listens.
+LATE = """
+import asyncio
+from pathlib import Path
+from actorrt import serve
+
+HERE = Path(__file__).parent
+
+@serve.deployment
+class Late:
+    async def __init__(self):
+        (url,) = (await asyncio.to_thread(serve.status)).proxies
+        await asyncio.to_thread((HERE / "arrived").write_text, url)
+        await asyncio.to_thread((HERE / "answer").read_text)
+
+    def __call__(self, request):
+        return "up at last"
+
+app = Late.bind()
+"""
+
 FAILING = """
 from actorrt import serve
 
@@ -83,7 +105,7 @@ app = Failing.bind()
 
 @pytest.fixture(autouse=True)
 def _programs(tmp_path: Path) -> None:
-    for name, source in {"hello": HELLO, "slow": SLOW, "stuck": STUCK, "failing": FAILING}.items():
+    for name, source in {"hello": HELLO, "slow": SLOW, "stuck": STUCK, "late": LATE, "failing": FAILING}.items():
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     for name in ("arrived", "answer"):
         os.mkfifo(tmp_path / name)
@@ -179,6 +201,41 @@ def test_ctrl_c_during_the_start_stops_it(tmp_path: Path) -> None:
         assert process.wait() == 128 + signal.SIGINT
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+@contextlib.contextmanager
+def _starting(folder: Path) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """The command whose application is not up yet, and where its proxy listens."""
+    command = [str(Path(sys.executable).with_name("actorrt")), "serve", "late:app", "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        yield process, (folder / "arrived").read_text()
+
+
+def test_it_is_not_healthy_before_its_application_is_up(tmp_path: Path) -> None:
+    with _starting(tmp_path) as (process, url):
+        early = httpx.get(url + "/-/healthz")
+        assert (early.status_code, early.text) == (503, "starting: not up yet: application 'default'")
+        (tmp_path / "answer").write_text("go on")
+        assert process.stderr is not None
+        assert url in process.stderr.readline()
+        assert (httpx.get(url + "/-/healthz").status_code, httpx.get(url).text) == (200, "up at last")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_waits_for_an_application_is_answered_when_its_start_is_interrupted(number: int, tmp_path: Path) -> None:
+    with _starting(tmp_path) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=50) as waiting:
+            waiting.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            # The proxy has read what came before this.
+            assert httpx.get(url + "/-/healthz").status_code == 503
+            process.send_signal(number)
+            assert waiting.makefile("rb").readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+        assert process.wait() == 128 + number
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 def test_nothing_outlives_a_killed_command(start_server: Any) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -72,6 +73,30 @@ def test_tokens_arrive_as_server_sent_events(start_server: Any) -> None:
         events = [line.removeprefix("data: ") for line in response.iter_lines() if line]
     assert events.pop() == "[DONE]"
     assert [json.loads(event)["token"] for event in events] == ["three", "two", "one"]
+
+
+@pytest.mark.parametrize("name", ["stream_tokens", "digits"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_graph_that_is_run_as_a_program_serves_until_it_is_asked_to_end(name: str, number: int) -> None:
+    # As a reader would run it, but for the port, which may be taken here.
+    program = f"""
+import runpy
+from actorrt import serve
+serve.start({{"port": 0}})
+runpy.run_path("examples/{name}.py", run_name="__main__")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=EXAMPLES.parent, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        # Nothing comes before it, no report of slow imports either.
+        found = re.fullmatch(r"serving default on (http://\S+)  \(Ctrl-C drains and stops\)\n", line)
+        assert found, line
+        assert httpx.get(found[1], timeout=30).status_code in (200, 400)
+        process.send_signal(number)
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
 
 
 def test_the_picture_was_not_trained_on() -> None:

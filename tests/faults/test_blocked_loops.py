@@ -126,3 +126,40 @@ def test_code_that_does_not_give_it_back_is_shown_by_its_stack(printed: Printed)
     actor.keep_the_gil.remote(60)
     printed.wait_for("in keep_the_gil")
     actorrt.kill(actor)
+
+
+def _keep_the_gil(seconds: float) -> None:
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+
+class _KeepsTheGilWhenUnpickled:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _keep_the_gil, (0.2,)
+
+
+@actorrt.remote
+class TakesLongToStart:
+    while_it_is_loaded = _KeepsTheGilWhenUnpickled()
+
+    def __init__(self, how: str) -> None:
+        if how == "in the constructor":
+            _keep_the_gil(0.2)
+
+    @actorrt.method(may_block=True)
+    async def start(self) -> None:
+        _keep_the_gil(0.2)
+
+    async def behave(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def say(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+@pytest.mark.parametrize("how", ["while it is loaded", "in the constructor", "in a method that may"])
+def test_what_an_actor_does_before_it_can_be_of_use_to_anybody_is_not_reported(how: str, printed: Printed) -> None:
+    actor = TakesLongToStart.options(isolated=True).remote(how)
+    if how == "in a method that may":
+        actorrt.get(actor.start.remote())
+    printed.wait_for_the_rest(actor)
+    assert [line for line in printed.lines if "blocked" in line] == []

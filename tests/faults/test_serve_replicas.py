@@ -244,6 +244,7 @@ async def test_a_proxy_that_is_killed_comes_back_on_its_port(url: str) -> None:
                 break
             except httpx.TransportError:
                 await asyncio.sleep(0.02)
+        assert (await client.get(url + "/-/healthz")).status_code == 200
     assert answer.json()[0] == "v1"
 
 
@@ -280,8 +281,9 @@ async def test_a_killed_controller_comes_back_and_nobody_notices(url: str) -> No
             now.add(await handle.pid.remote())
     assert left in now
     # And takes orders.
-    await asyncio.to_thread(serve.run, Works.bind("v2"), name="kept", route_prefix="/kept")
     async with httpx.AsyncClient(timeout=20) as client:
+        assert (await client.get(url + "/-/healthz")).status_code == 200
+        await asyncio.to_thread(serve.run, Works.bind("v2"), name="kept", route_prefix="/kept")
         assert (await client.get(url + "/kept")).json()[0] == "v2"
     await asyncio.to_thread(serve.delete, "kept")
 

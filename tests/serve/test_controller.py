@@ -53,6 +53,7 @@ class FakeActor:
 async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     controller: Any = Controller.__new__(Controller)
     controller._me, controller._apps, controller._deployments, controller._saved = None, {}, [], ()
+    controller._has_served = False
     controller._proxy_lock = asyncio.Lock()
     first, second = FakeProxy("http://x:1"), FakeProxy("http://x:1")
     actor = FakeActor(iter([LinkError("the head is gone"), ActorAlreadyExistsError("proxy", "ns"), second]))

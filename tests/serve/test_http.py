@@ -57,6 +57,18 @@ class Kinds:
                 return self.count(3)
             case "sync generator":
                 return (f"{n};" for n in range(3))
+            case "numbers":
+                return self.numbers()
+            case "generator of numbers":
+                return (n for n in range(3))
+            case "text and then a number":
+                return (part for part in ("text", 1))
+            case "generator that cannot read":
+                return (open("/no/such/file").read() for _ in range(1))
+            case "nan":
+                return {"a": [1.0, None, {"b": float("nan")}]}
+            case "infinity":
+                return float("inf")
             case "not found":
                 raise HTTPException(404, "nothing here", headers={"x-why": "no"})
             case "raises":
@@ -86,6 +98,9 @@ class Kinds:
             yield f"{number};"
             await asyncio.sleep(0)
 
+    async def numbers(self) -> AsyncIterator[int]:
+        yield 7
+
     async def breaks(self) -> AsyncIterator[str]:
         yield "part"
         raise ValueError("in the middle")
@@ -112,6 +127,9 @@ def kinds(serving: Serving) -> str:
         ("not found", 404, "text/plain; charset=utf-8", b"nothing here"),
         ("raises", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
         ("unserializable", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
+        ("numbers", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
+        ("nan", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
+        ("infinity", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
         ("bad header", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
     ],
 )
@@ -161,6 +179,36 @@ def test_the_request_id_is_echoed(serving: Serving, kinds: str) -> None:
 def test_a_stream_that_fails_is_cut_off_and_not_ended(serving: Serving, kinds: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         serving.client.get(kinds, params={"kind": "breaks"})
+
+
+@pytest.mark.parametrize("kind", ["generator of numbers", "text and then a number"])
+def test_a_generator_of_what_cannot_be_sent_is_cut_off(serving: Serving, kinds: str, kind: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        serving.client.get(kinds, params={"kind": kind})
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            "numbers",
+            "TypeError: deployment 'Kinds' yielded 7 of type int: what is sent as a stream must be str or bytes",
+        ),
+        ("text and then a number", "TypeError: deployment 'Kinds' yielded 1 of type int"),
+        ("nan", "ValueError: what was returned cannot be JSON, which has no nan and no infinity: nan at ['a'][2]['b']"),
+        ("generator that cannot read", "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"),
+    ],
+)
+def test_the_log_says_what_was_wrong_with_a_value(
+    serving: Serving, kinds: str, kind: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(httpx.RemoteProtocolError):
+        serving.client.get(kinds, params={"kind": kind})
+    text = ""
+    while said not in text:
+        text += capfd.readouterr().err
+        threading.Event().wait(0.01)
+    assert "GET /kinds of deployment 'Kinds' failed" in text
 
 
 def test_the_proxy_answers_for_itself(serving: Serving, kinds: str) -> None:

@@ -370,6 +370,18 @@ async def test_an_answer_before_the_end_of_an_endless_request_ends_the_connectio
         b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nhost: x\r\na: b\nc\r\n d\r\n\r\n\x00",
         b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        # RFC 9112, 3.2: exactly one Host field, and one that has the form of one.
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n",
+        b"GET / HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x, y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x/y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x:port\r\n\r\n",
+        b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/0.9\r\n\r\n",
+        b"GET / HTTP/2.0\r\nhost: x\r\n\r\n",
     ],
 )
 async def test_a_malformed_request_is_told_so_and_the_next_client_is_served(request_bytes: bytes) -> None:
@@ -381,6 +393,27 @@ async def test_a_malformed_request_is_told_so_and_the_next_client_is_served(requ
         assert await client.closed()
         client = await server.connect()
         client.send(GET)
+        assert (await client.answer())[0] == 200
+
+
+@on_uvloop
+async def test_any_host_that_has_the_form_of_one_is_taken() -> None:
+    async with serving() as server:
+        client = await server.connect()
+        hosts = (
+            b"x",
+            b"",
+            b"a_b.example:8000",
+            b"127.0.0.1:80",
+            b"[::1]:8000",
+            b"[fe80::1]",
+            b"xn--bcher-kva.example",
+            b"x \t",
+        )
+        for host in (*hosts, *hosts):
+            client.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+            assert (await client.answer())[0] == 200
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
         assert (await client.answer())[0] == 200
 
 
@@ -425,7 +458,7 @@ async def test_a_head_that_is_too_large_is_refused(shape: str) -> None:
 async def test_a_head_of_almost_the_limit_is_fine_also_behind_a_body_in_the_same_read() -> None:
     async with serving() as server:
         client = await server.connect()
-        large = b"GET / HTTP/1.1\r\nh: " + b"x" * 60_000 + b"\r\n\r\n"
+        large = b"GET / HTTP/1.1\r\nhost: x\r\nh: " + b"x" * 60_000 + b"\r\n\r\n"
         body = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n" + bytes(60_000)
         client.send(body, large[:50_000])
         await client.writer.drain()
@@ -566,7 +599,7 @@ async def test_of_the_requests_that_come_in_one_read_only_so_many_wait() -> None
 
     async with serving(handler) as server:
         client = await server.connect()
-        client.send(b"GET / HTTP/1.1\r\n\r\n" * (MOST_BEHIND + 100))
+        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * (MOST_BEHIND + 100))
         while not server.backend.seen:  # noqa: ASYNC110
             await asyncio.sleep(0)
         may_end.set()

@@ -1,4 +1,5 @@
 import datetime as dt
+import json
 import uuid
 from dataclasses import dataclass
 from enum import Enum
@@ -73,6 +74,38 @@ def test_the_short_way_gives_the_same_bytes(value: object, framing: int) -> None
 def test_a_value_without_a_json_form_is_named() -> None:
     with pytest.raises(TypeError, match="no response and cannot be JSON: a object has no JSON form"):
         to_json({"a": object()})
+
+
+class Nothing(pydantic.BaseModel):
+    at: float
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_none_is_an_error_that_says_where_it_is(number: float) -> None:
+    for value, where in [
+        (number, ""),
+        ([None, {"a": (1.0, number)}], r" at \[1\]\['a'\]\[1\]"),
+        ({1: Nothing(at=number)}, r" at \['1'\]\['at'\]"),
+        ([2**70, np.float32(number)], r" at \[1\]"),
+    ]:
+        with pytest.raises(ValueError, match=rf"has no nan and no infinity: {number}{where}$"):
+            to_json(value)
+
+
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers(-(2**70), 2**70) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_is_refused_if_and_only_if_a_number_in_it_is_none(value: object) -> None:
+    try:
+        wanted = json.loads(json.dumps(value, allow_nan=False))
+    except ValueError:
+        with pytest.raises(ValueError, match="no nan and no infinity"):
+            to_json(value)
+    else:
+        assert json.loads(to_json(value)) == wanted
 
 
 def read(data: bytes, method: str = "GET", closed: bool = False) -> tuple[h11.Response, bytes, bool]:

@@ -1,0 +1,48 @@
+"""What programs call, where it is wrong or there is nothing to do."""
+
+import logging
+from typing import Any
+
+import pytest
+
+import actorrt
+from actorrt import serve
+
+
+@serve.deployment
+class Hello:
+    def __call__(self) -> str:
+        return "hello"
+
+
+@pytest.mark.parametrize("wrong", [Hello, int, 3, None])
+def test_what_is_no_application_is_refused_before_a_node_is_started(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="bind"):
+        serve.run(wrong)
+    assert not actorrt.is_initialized()
+
+
+def test_a_wrong_option_is_refused_before_a_node_is_started() -> None:
+    with pytest.raises(ValueError, match="did you mean 'port'"):
+        serve.run(Hello.bind(), http_options={"prot": 1})
+    with pytest.raises(ValueError, match="route_prefix"):
+        serve.run(Hello.bind(), route_prefix="hello")
+    assert not actorrt.is_initialized()
+
+
+def test_looking_for_serve_where_nothing_runs_leaves_nothing_running() -> None:
+    with pytest.raises(serve.exceptions.ServeError, match="not running"):
+        serve.delete("default")
+    assert not actorrt.is_initialized()
+    assert serve.status().applications == {}
+    serve.shutdown()
+    assert not actorrt.is_initialized()
+
+
+def test_deleting_what_is_not_there_does_nothing_and_is_logged(node: None, caplog: pytest.LogCaptureFixture) -> None:
+    serve.run(Hello.bind(), name="there", route_prefix=None)
+    with caplog.at_level(logging.INFO, "actorrt.serve"):
+        serve.delete("elsewhere")
+    assert "no application 'elsewhere'" in caplog.text
+    assert set(serve.status().applications) == {"there"}
+    serve.shutdown()
