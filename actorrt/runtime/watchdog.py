@@ -103,9 +103,6 @@ class Watchdog:
             # The worker still joins its node; its loop answers once it runs.
             self._since = now
         late = self._answered != self._asked
-        if not executor.loop.is_running():
-            # It has not begun yet: until then nobody waits for it.
-            self._since = now
         if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
             # faulthandler has spoken.
             self._told = self._asked
