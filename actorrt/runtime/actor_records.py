@@ -67,6 +67,7 @@ class ActorRecord:
         "on_dead",
         "phase",
         "released",
+        "left",
         "unwanted",
         "spec",
         "title",
@@ -95,6 +96,8 @@ class ActorRecord:
         self.released = False
         # No handle is left at all: what it was called for before is finished, then it ends.
         self.unwanted = False
+        # It ends by itself: its process is not to be killed.
+        self.left = False
         self.borrowers: dict[bytes, int] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
         self.on_dead: Callable[[], None] | None = None

@@ -93,7 +93,8 @@ class _Parked:
         self._rescuer: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] = loop.create_future()
         self._adopted: tuple[Context, Work, Any] | None = None
-        self.task = loop.create_task(self._run())
+        # In a context of its own: the call that is running just now has nothing to do with it.
+        self.task = loop.create_task(self._run(), context=Context())
 
     @property
     def spoilt(self) -> bool:
@@ -110,7 +111,7 @@ class _Parked:
     def _rescue(self, _: asyncio.Task[None]) -> None:
         # A task that is cancelled before its own first step never takes it: another call of the same batch may do that.
         if not self._begun and self._adopted is not None:
-            self._rescuer = self._loop.create_task(self._finish(asyncio.CancelledError()))
+            self._rescuer = self._loop.create_task(self._finish(asyncio.CancelledError()), context=Context())
 
     async def _finish(self, error: BaseException | None) -> None:
         assert self._adopted is not None

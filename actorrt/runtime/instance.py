@@ -48,6 +48,7 @@ class Instance:
         "ready",
         "stopping",
         "target",
+        "tasks",
         "title",
     )
 
@@ -71,6 +72,8 @@ class Instance:
         self.groups = {name: Limiter(limit) for name, limit in start.groups.items()} if start.groups else None
         self.group_of = start.method_groups
         self.calls: set[RunningCall] | None = None
+        # Tasks of asyncio that its code has made on the loop that it shares; they end with it.
+        self.tasks: set[asyncio.Task[Any]] | None = None
 
     def limiter_of(self, method: str, group: str) -> Limiter:
         """The limiter of a call; raises ValueError for a group that the actor does not have."""

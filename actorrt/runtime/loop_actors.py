@@ -200,6 +200,8 @@ class LoopActors:
         executor = self._executor
         instance.failed = True
         instance.target = None
+        for task in instance.tasks or ():
+            executor.loop.call_soon(task.cancel)
         # Another life of the same actor may have begun here.
         if executor.instances.get(instance.actor) is instance:
             del executor.instances[instance.actor]

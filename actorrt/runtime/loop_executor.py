@@ -11,8 +11,9 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -54,12 +55,29 @@ T = TypeVar("T")
 WRITER_THREADS: Final = 4
 
 
+def _task_of_its_actor(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], *, context: Context | None = None, **options: Any
+) -> asyncio.Task[Any]:
+    """A task that ends with the actor whose code makes it."""
+    task = asyncio.Task(work, loop=loop, context=context, **options)
+    run = running_call.get() if context is None else context.get(running_call)
+    if run is not None and run.actor is not None:
+        actor: Instance = run.actor
+        if actor.tasks is None:
+            actor.tasks = set()
+        actor.tasks.add(task)
+        task.add_done_callback(actor.tasks.discard)
+    return task
+
+
 class LoopExecutor(Executor):
     """User code as coroutines. `run` is the worker's main thread."""
 
     def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(runtime)
         self.loop: asyncio.AbstractEventLoop = loop or uvloop.new_event_loop()
+        if loop is None:
+            self.loop.set_task_factory(_task_of_its_actor)  # pyright: ignore[reportArgumentType]  it is for coroutines
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
         self._woken = False
         self._handing_over = False

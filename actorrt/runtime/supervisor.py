@@ -256,11 +256,11 @@ class Supervisor:
         if link is None or link.closed:
             self._return(record)
             return
-        if record.lease and not record.unwanted:
+        if record.lease and not record.unwanted and not record.left:
             self._host.kill_worker(link.peer, cause)
             self._return(record)
         else:
-            link.send(StopActor(record.actor, record.unwanted, cause))
+            link.send(StopActor(record.actor, record.unwanted or record.left, cause))
 
     def _return(self, record: ActorRecord) -> None:
         lease, record.lease = record.lease, 0
@@ -306,6 +306,7 @@ class Supervisor:
         """It left by itself (exit_actor)."""
         record = self.records.get(actor)
         if record is not None:
+            record.left = True
             self.apply(record, Event.ENDED, cause, "running")
 
     def kill(self, actor: bytes, no_restart: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -119,6 +121,12 @@ def _force(after: float) -> None:
 
 
 def _end(runtime: Runtime) -> None:
+    if runtime.only_actor is not None:
+        # What it holds is closed as when any program ends: files are written to their end.
+        runtime.only_actor.target = runtime.only_actor = None
+        gc.collect()
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  what `os._exit` leaves out
     # Before the links: the node reads what was printed until it hears that this process has ended.
     flush_output()
     runtime.stop(timeout=2.0)

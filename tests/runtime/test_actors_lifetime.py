@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import threading
@@ -402,6 +403,65 @@ def test_who_borrowed_a_handle_finds_the_actor_after_its_restart(cls: Any) -> No
     for call in (borrower.ask.remote(), actor.incarnation.remote()):
         with pytest.raises(exceptions.ActorDiedError):
             actorrt.get(call)
+
+
+@pytest.mark.parametrize("how", ["kill", "drop", "exit", "terminate"])
+@pytest.mark.parametrize("isolated", [False, True])
+def test_what_an_actor_has_begun_in_the_background_ends_with_it(how: str, isolated: bool, tmp_path: Path) -> None:
+    @actorrt.remote
+    class Background:
+        async def begin(self, path: str) -> None:
+            self.task = asyncio.create_task(self.work(path))
+            await asyncio.sleep(0)
+
+        async def work(self, path: str) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                Path(path).write_text("ended", encoding="utf-8")
+
+        async def exit(self) -> None:
+            actorrt.exit_actor()
+
+    if isolated and how == "kill":
+        pytest.skip("a process that is killed runs nothing any more")
+    ended = tmp_path / "ended"
+    other = Background.remote()
+    actorrt.get(other.begin.remote(str(tmp_path / "other")))
+    actor = Background.options(isolated=isolated).remote()
+    actorrt.get(actor.begin.remote(str(ended)))
+    if how == "kill":
+        actorrt.kill(actor)
+    elif how != "drop":
+        with contextlib.suppress(exceptions.ActorDiedError):
+            actorrt.get(actor.exit.remote() if how == "exit" else actor.__ray_terminate__.remote())
+    del actor
+    while not ended.exists():
+        threading.Event().wait(0.01)
+    # Its neighbour's goes on.
+    assert not (tmp_path / "other").exists()
+
+
+@KINDS
+@pytest.mark.parametrize("how", ["drop", "exit", "terminate"])
+def test_a_process_that_its_actor_leaves_in_order_ends_as_a_program_does(cls: Any, how: str, tmp_path: Path) -> None:
+    @actorrt.remote
+    class Writes(cls.__wrapped__):  # type: ignore[misc,name-defined]
+        def open(self, path: str, said: str) -> int:
+            atexit.register(Path(said).write_text, "said at the end", encoding="utf-8")
+            self.kept = open(path, "w", encoding="utf-8")  # noqa: SIM115  it is never closed
+            self.kept.write("buffered")
+            return os.getpid()
+
+    actor = Writes.options(isolated=True).remote()
+    pid = actorrt.get(actor.open.remote(str(tmp_path / "file"), str(tmp_path / "said")))
+    if how != "drop":
+        with contextlib.suppress(exceptions.ActorDiedError):
+            actorrt.get(actor.exit.remote() if how == "exit" else actor.__ray_terminate__.remote())
+    del actor
+    wait_for_end(pid)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "buffered"
+    assert (tmp_path / "said").read_text(encoding="utf-8") == "said at the end"
 
 
 # ---- names
