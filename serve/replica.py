@@ -96,6 +96,8 @@ class Replica:
         self._replier: Replier
         self._max_ongoing = 1
         self._ongoing = 0
+        # Responses that were begun and whose rest no proxy has taken yet; the requests may have ended.
+        self._carrying = 0
         self._draining = False
         self._serves = False
         self._config_version = ""
@@ -163,10 +165,10 @@ class Replica:
         return ""
 
     async def drain(self) -> None:
-        """Refuse new requests and return when those that are here have ended."""
+        """Refuse new requests and return when those that are here have ended and their responses been taken away."""
         self._draining = True
         self._note_change()
-        while self._ongoing:
+        while self._ongoing or self._carrying:
             self._changed.clear()
             await self._changed.wait()
 
@@ -238,6 +240,7 @@ class Replica:
     def _offer(self, channel: ByteChannel, context: RequestContext) -> int:
         number = next(self._numbers)
         self._streams[number] = channel
+        self._carrying += 1
         tell_producer = channel.on_abandoned
 
         def abandoned() -> None:
@@ -251,7 +254,13 @@ class Replica:
 
     def _unclaimed(self, number: int) -> None:
         if (channel := self._streams.pop(number, None)) is not None:
-            channel.abandon()
+            self._carried(channel)
+
+    def _carried(self, channel: ByteChannel) -> None:
+        """Nobody takes any more from this response."""
+        channel.abandon()
+        self._carrying -= 1
+        self._note_change()
 
     async def http_stream(self, number: int) -> AsyncGenerator[bytes]:
         """The rest of a response, in pieces as large as what is there."""
@@ -260,7 +269,7 @@ class Replica:
             while data := await channel.take():
                 yield data
         finally:
-            channel.abandon()
+            self._carried(channel)
 
     async def http_body(self, body_key: str, data: bytes, more: bool) -> bool:
         """The next part of a request's body. False if it is not wanted (any more)."""

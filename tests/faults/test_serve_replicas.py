@@ -126,6 +126,38 @@ async def test_updates_under_load_drop_nothing(url: str) -> None:
     assert versions[-1] == "v3"
 
 
+@serve.deployment(name="large")
+class Large:
+    """Answers with far more than fits between it and a client that does not read."""
+
+    async def __call__(self, request: Request) -> Any:
+        if request.url.path.endswith("/stream"):
+            return self.parts()
+        return b"x" * 20_000_000
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 1_000_000
+
+
+@pytest.mark.parametrize("path", ["", "/stream"])
+async def test_a_response_that_is_being_read_arrives_whole_though_its_deployment_goes(url: str, path: str) -> None:
+    await asyncio.to_thread(serve.run, Large.bind(), name="large", route_prefix="/large")
+    async with httpx.AsyncClient(timeout=20) as client, client.stream("GET", f"{url}/large{path}") as answer:
+        parts = answer.aiter_bytes(65536)
+        size = len(await anext(parts))
+        deleting = asyncio.ensure_future(asyncio.to_thread(serve.delete, "large"))
+        async with httpx.AsyncClient(timeout=20) as other:
+            while (await other.get(url + "/-/routes")).json().get("/large"):
+                pass
+        async for part in parts:
+            size += len(part)
+            # Those who would take the replica away come first.
+            await asyncio.sleep(0.001)
+    assert size == 20_000_000
+    await deleting
+
+
 async def test_a_call_by_a_handle_says_that_its_replica_died(url: str) -> None:
     handle: Any = await asyncio.to_thread(
         serve.run, Works.options(num_replicas=1).bind("v1"), name="dies", route_prefix=None
