@@ -138,12 +138,16 @@ class Forwarded:
             self._router.refused(self, target, slots, answer)
         else:
             first, stream, close = answer
-            if stream:
+            if stream and (self._request.connection is None or self._request.answered):
+                # The client went, or its time was up, while this was on its way.
+                target.drop_stream.remote(stream)
+                self._router.released(slots)
+            elif stream:
                 generator: ObjectRefGenerator[bytes] = target.stream.remote(stream)
                 self._request.write(first)
                 self._relay = self._spawn(self._pass_on(generator, close))
                 # Not at the end of the task: of one that is cancelled before its first step, nothing runs.
-                self._relay.add_done_callback(lambda _: self._router.released(slots))
+                self._relay.add_done_callback(partial(self._relayed, generator, slots))
             else:
                 self._done()
                 self._request.respond(first, close)
@@ -163,6 +167,11 @@ class Forwarded:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
 
+    def _relayed(self, generator: ObjectRefGenerator[bytes], slots: Slots, relay: asyncio.Task[None]) -> None:
+        if relay.cancelled():
+            cancel(generator)
+        self._router.released(slots)
+
     async def _pass_on(self, generator: ObjectRefGenerator[bytes], close: bool) -> None:
         request = self._request
         try:
@@ -173,9 +182,6 @@ class Forwarded:
             request.respond(b"", close)
         except ClientDisconnected:
             cancel(generator)
-        except asyncio.CancelledError:
-            cancel(generator)
-            raise
         except Exception as error:
             logger.info("a stream broke off, request %s: %s", request.request_id.decode("latin-1"), error)
             self._done()

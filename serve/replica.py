@@ -271,6 +271,10 @@ class Replica:
         finally:
             self._carried(channel)
 
+    async def http_drop(self, number: int) -> None:
+        """Nobody will come for the rest of a response."""
+        self._unclaimed(number)
+
     async def http_body(self, body_key: str, data: bytes, more: bool) -> bool:
         """The next part of a request's body. False if it is not wanted (any more)."""
         incoming = self._bodies.get(body_key)

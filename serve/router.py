@@ -28,7 +28,18 @@ ITEM_WINDOW: Final = 32
 class Target:
     """A replica with what is called on it."""
 
-    __slots__ = ("body", "call", "call_stream", "handle", "http", "id", "stream", "websocket", "websocket_message")
+    __slots__ = (
+        "body",
+        "call",
+        "call_stream",
+        "drop_stream",
+        "handle",
+        "http",
+        "id",
+        "stream",
+        "websocket",
+        "websocket_message",
+    )
 
     def __init__(self, id: str, handle: ActorHandle[Any]) -> None:
         self.id = id
@@ -36,6 +47,7 @@ class Target:
         self.http = handle.http
         self.body = handle.http_body
         self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
+        self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
         self.call = handle.call

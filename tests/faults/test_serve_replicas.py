@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -263,6 +264,43 @@ async def test_a_client_that_goes_cancels_the_whole_tree_and_leaves_nothing(url:
     while tasks[-1] != tasks[1]:
         await asyncio.sleep(0.01)
         tasks.append([await handle.tasks.remote() for handle in (front, middle)])
+
+
+@serve.deployment(max_ongoing_requests=1000)
+class Endless:
+    def __init__(self) -> None:
+        self.running = 0
+
+    async def __call__(self) -> Any:
+        return self.parts()
+
+    async def parts(self) -> AsyncIterator[str]:
+        self.running += 1
+        try:
+            yield "begun"
+            await asyncio.Event().wait()
+        finally:
+            self.running -= 1
+
+    async def count(self) -> int:
+        return self.running
+
+
+async def test_clients_that_go_just_as_their_stream_begins_leave_nothing(url: str) -> None:
+    handle: Any = await asyncio.to_thread(serve.run, Endless.bind(), name="endless", route_prefix="/endless")
+    host, port = url.removeprefix("http://").split(":")
+    draw = random.Random(5)
+    for _ in range(30):
+        clients = [await asyncio.open_connection(host, int(port)) for _ in range(10)]
+        for _, writer in clients:
+            writer.write(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+        for _, writer in clients:
+            # No matter how long: somewhere in it the reply is under way.
+            await asyncio.sleep(draw.uniform(0, 0.001))
+            writer.close()
+    while await handle.count.remote():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(serve.delete, "endless")
 
 
 async def test_a_proxy_that_is_killed_comes_back_on_its_port(url: str) -> None:

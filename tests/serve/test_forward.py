@@ -1,6 +1,7 @@
 """One request's way through the proxy, against a replica and a router that are made up."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ class Wire:
         self._batches = list(batches)
         self._callback: Any = None
         self.http = self.stream = self
+        self.dropped: list[int] = []
 
     # The connection.
 
@@ -50,6 +52,10 @@ class Wire:
 
     def remote(self, *args: Any) -> Any:
         return self
+
+    @property
+    def drop_stream(self) -> Any:
+        return SimpleNamespace(remote=self.dropped.append)
 
     def add_done_callback(self, callback: Any, here: bool) -> None:
         self._callback = callback
@@ -89,7 +95,8 @@ async def test_a_stream_holds_its_slot_until_its_end() -> None:
 async def test_a_client_that_goes_in_any_turn_gives_the_slot_of_its_stream_back(
     turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actorrt.serve.forward.cancel", lambda generator: None)  # pyright: ignore[reportUnknownLambdaType]
+    cancelled: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.forward.cancel", cancelled.append)
     wire = Wire((b"head", 1, False), [b"a"], [b"b"], [])
     request, tasks = forward(wire)
     wire.answer()
@@ -98,3 +105,21 @@ async def test_a_client_that_goes_in_any_turn_gives_the_slot_of_its_stream_back(
     request.gone()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert wire.free == 1
+    assert cancelled == [wire]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_stream_that_nobody_waits_for_any_more_is_not_begun(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actorrt.serve.forward.cancel", lambda generator: None)  # pyright: ignore[reportUnknownLambdaType]
+    wire = Wire((b"head", 7, False), [b"a"], [])
+    request, tasks = forward(wire)
+    if late:
+        request.respond(b"HTTP/1.1 408")
+    else:
+        request.gone()
+    before = list(wire.written)
+    # The replica had answered already.
+    wire.answer()
+    assert (wire.free, wire.dropped, tasks, wire.written) == (1, [7], set(), before)
