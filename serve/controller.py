@@ -7,19 +7,22 @@ restarted it takes up what the one before it had saved with the proxy; requests 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from dataclasses import replace
 from typing import Any, Final
 
 from actorrt import ActorHandle, exceptions, get_actor, get_runtime_context, kill, remote
+from actorrt.util import list_named_actors
 
 from .background import spawn
-from .connection import NAMESPACE
+from .connection import CONTROLLER, NAMESPACE
 from .controller_state import ApplicationRecord
-from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, Deployments
+from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, STOP_TIMEOUT_S, Deployments, end_replica
+from .exceptions import ServeError
 from .http_options import HTTPOptions
-from .proxy import Proxy
+from .proxy import Kept, Proxy
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
 from .statuses import ApplicationStatus, ProxyStatus, ServeStatus
 from .topics import NOTHING_YET, ROUTES, Topics
@@ -29,6 +32,8 @@ logger = logging.getLogger("actorrt.serve")
 PROXY: Final = "proxy"
 # A proxy that cannot be started again is tried so often, with so many seconds in between.
 PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+# A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
+RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Who has not acted on news within this time is not waited for any longer.
 SLOWEST_LISTENER_S: Final = 2.0
 
@@ -52,14 +57,19 @@ class Controller:
         # Until then nobody is told anything: routers would take it for the news that nothing runs.
         self._ready = asyncio.Event()
         self._saved: tuple[Any, ...] = ()
+        # After a restart: the proxy that hands itself over, and why it is not known yet what runs.
+        self._handed_over: asyncio.Future[ActorHandle[Any]] = asyncio.get_running_loop().create_future()
+        self._unknown = ""
+        self._clearing: asyncio.Task[None] | None = None
         if context.was_current_actor_reconstructed:
             spawn(self._recover())
         else:
             self._begin()
 
     def _begin(self) -> None:
-        self._ready.set()
+        # It decides before anybody is answered.
         spawn(self._deployments.run())
+        self._ready.set()
 
     # What users ask for.
 
@@ -110,7 +120,14 @@ class Controller:
 
     async def shutdown(self) -> None:
         """Drain the proxy, then take every application down."""
-        await self._ready.wait()
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            why = self._unknown or "replicas do not answer"
+            raise ServeError(f"the controller was restarted and cannot learn what runs: {why}") from None
+        if self._clearing is not None:
+            await asyncio.wait([self._clearing], timeout=2 * STOP_TIMEOUT_S)
         await self._drain_proxy()
         await asyncio.gather(*(self.delete(name) for name in list(self._apps)))
 
@@ -243,11 +260,7 @@ class Controller:
         """Have the proxy keep what a successor needs, if it differs from what it keeps."""
         if self._proxy is None or self._proxy_status is not ProxyStatus.HEALTHY:
             return
-        replicas = tuple(
-            (record.id, replica.spec.version, replica.id, replica.state, replica.handle)
-            for record in self._deployments
-            for replica in record.replicas.values()
-        )
+        replicas = self._deployments.kept()
         specs: dict[tuple[DeploymentId, str], DeploymentSpec] = {}
         for record in self._deployments:
             specs |= {(record.id, each.spec.version): each.spec for each in record.replicas.values()}
@@ -258,34 +271,85 @@ class Controller:
             self._proxy.keep.remote("code", (apps, specs))
         state = (replicas, self._has_served)
         if not self._saved or self._saved[1] != state:
-            self._proxy.keep.remote("replicas", (*state, self._proxy_options, self._proxy_url))
+            self._proxy.keep.remote("replicas", (*state, self._proxy_options))
         self._saved = (code, state)
+
+    async def proxy_is_here(self, proxy: ActorHandle[Any]) -> None:
+        """A proxy hands itself over, to each controller anew: it is found without the head. Lasts until the end."""
+        if not self._handed_over.done():
+            self._handed_over.set_result(proxy)
+        await asyncio.get_running_loop().create_future()
 
     async def _recover(self) -> None:
         """Take up what the controller before this one had."""
-        try:
-            proxy = await asyncio.to_thread(get_actor, PROXY, NAMESPACE)
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                kept: dict[str, Any] = await proxy.kept.remote()
-            apps, specs = kept["code"]
-            replicas, self._has_served, options, url = kept["replicas"]
-        except (TimeoutError, ValueError, KeyError, exceptions.ActorrtError) as error:
-            logger.error("the controller was restarted and cannot know what was deployed: %s", error)
-            self._begin()
-            return
+        found = await self._what_was_kept()
+        if found is None:
+            logger.error("the controller was restarted and what it had is lost with its proxy: all replicas are ended")
+        else:
+            await self._take_up(*found)
+            logger.warning("the controller was restarted and has %d applications back", len(self._apps))
+        self._begin()
+        self._clearing = spawn(self._end_unknown())
+
+    async def _what_was_kept(self) -> tuple[ActorHandle[Any], Kept] | None:
+        """The proxy and what it keeps. None only if it is certain that there is no such proxy any more."""
+        for wait_s in itertools.chain(RECOVERY_RETRIES_S, itertools.repeat(RECOVERY_RETRIES_S[-1])):
+            try:
+                proxy = await self._find_proxy()
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    kept: Kept = await proxy.kept.remote()
+            except (ValueError, exceptions.ActorDiedError):
+                return None
+            except (TimeoutError, exceptions.ActorrtError) as error:
+                self._unknown = str(error) or "the proxy does not answer"
+                logger.warning("the controller was restarted and cannot learn yet what runs: %s", self._unknown)
+                await asyncio.wait([self._handed_over], timeout=wait_s)
+                continue
+            if not kept.url:
+                # It was being started, and that ended with the controller which had asked for it.
+                kill(proxy)
+                return None
+            return proxy, kept
+        raise AssertionError
+
+    async def _find_proxy(self) -> ActorHandle[Any]:
+        asked = asyncio.ensure_future(asyncio.to_thread(get_actor, PROXY, NAMESPACE))
+        await asyncio.wait([asked, self._handed_over], return_when=asyncio.FIRST_COMPLETED)
+        if not self._handed_over.done():
+            return asked.result()
+        asked.add_done_callback(lambda late: late.cancelled() or late.exception())  # it is not needed
+        return self._handed_over.result()
+
+    async def _take_up(self, proxy: ActorHandle[Any], kept: Kept) -> None:
+        apps, specs = kept.values.get("code", ((), {}))
+        replicas, self._has_served, options = kept.values.get("replicas", ((), False, kept.options))
         for spec, deployed_at in apps:
             self._apps[spec.name] = ApplicationRecord(spec, deployed_at)
             self._deployments.want(spec.name, spec.deployments)
         await asyncio.gather(
             *(
-                self._deployments.adopt(id, specs[id, version], replica, handle)
-                for id, version, replica, _, handle in replicas
-                if (id, version) in specs
+                self._deployments.adopt(each.deployment, specs[each.deployment, each.version], each)
+                for each in replicas
+                if (each.deployment, each.version) in specs
             )
         )
         for record in self._deployments:
             self._deployments.publish(record)
         self._publish_routes()
-        self._have_proxy(proxy, options, url)
-        logger.warning("the controller was restarted and has %d applications back", len(self._apps))
-        self._begin()
+        self._have_proxy(proxy, options, kept.url)
+
+    async def _end_unknown(self) -> None:
+        """End replicas that a controller had started and could not tell of any more: nobody else ever would."""
+        for wait_s in RECOVERY_RETRIES_S:
+            try:
+                listed: list[dict[str, str]] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+                names = {each["name"] for each in listed if each["namespace"] == NAMESPACE}
+                unknown = names - self._deployments.names() - {CONTROLLER, PROXY}
+                found = [await asyncio.to_thread(get_actor, name, NAMESPACE) for name in unknown]
+                await asyncio.gather(*map(end_replica, found))
+                return
+            except ValueError:
+                continue  # one of them has gone just now
+            except exceptions.ActorrtError as error:
+                logger.warning("replicas of which nothing is known cannot be looked for yet: %s", error)
+                await asyncio.sleep(wait_s)

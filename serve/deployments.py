@@ -11,14 +11,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from actorrt import ActorHandle, available_resources, cluster_resources, exceptions, kill, remote
 
 from .background import spawn
 from .connection import NAMESPACE
 from .controller_state import DeploymentRecord, ReplicaRecord
-from .lifecycle import ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
+from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
 from .reconcile import Drain, Explain, Kill, Start, Update, missing_resources, reconcile
 from .replica import Replica, ReplicaSettings
 from .spec import DeploymentId, DeploymentSpec
@@ -35,6 +35,17 @@ STOP_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 5.0
 
 _ReplicaActor = remote(Replica)
+
+
+class KeptReplica(NamedTuple):
+    """A replica as one controller leaves it to the next."""
+
+    deployment: DeploymentId
+    version: str
+    id: str
+    state: ReplicaState
+    config_version: str
+    handle: ActorHandle[Any]
 
 
 class Deployments:
@@ -75,24 +86,48 @@ class Deployments:
             record = self._records[id] = DeploymentRecord(id, None, self._topics[("deployment", *id)])
         return record
 
-    async def adopt(self, id: DeploymentId, spec: DeploymentSpec, replica: str, handle: ActorHandle[Any]) -> None:
-        """Take over a replica of the controller before this one, or end it if it does not serve."""
+    async def adopt(self, id: DeploymentId, spec: DeploymentSpec, kept: KeptReplica) -> None:
+        """Take over a replica of the controller before this one: it goes on with what it does, or is ended."""
+        handle, state, config_version = kept.handle, kept.state, kept.config_version
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                serves, config_version = await handle.state.remote()
-        except (TimeoutError, exceptions.ActorrtError):
-            serves, config_version = False, ""
-        if not serves:
-            kill(handle)
+                state, config_version = await handle.state.remote()
+        except exceptions.ActorDiedError:
             return
+        except (TimeoutError, exceptions.ActorrtError) as error:
+            # It may only be busy: it is what it was, and health checks find out whether it still is.
+            logger.warning("replica %s of %s does not say how it is: %s", kept.id, id, str(error) or "no answer")
+        constructed = state not in COMING
+        if state in ROUTED:
+            state = ReplicaState.RUNNING
+        elif state is not ReplicaState.DRAINING:
+            # The call that constructed it ended with its caller, or it was being ended already.
+            state = ReplicaState.STOPPING
         record = self._record(id)
         now = time.monotonic()
-        adopted = ReplicaRecord(replica, spec, handle, ReplicaState.RUNNING, now, config_version, constructed=True)
-        record.replicas[replica] = adopted
-        if spec.version == record.history.version:
-            record.history = record.history.after_ready()
-        spawn(self._watch(record, replica, handle))
-        spawn(self._check_health(record, adopted))
+        replica = ReplicaRecord(kept.id, spec, handle, state, now, config_version, constructed=constructed)
+        record.replicas[kept.id] = replica
+        spawn(self._watch(record, kept.id, handle))
+        if state is ReplicaState.RUNNING:
+            if spec.version == record.history.version:
+                record.history = record.history.after_ready()
+            spawn(self._check_health(record, replica))
+        elif state is ReplicaState.DRAINING:
+            spawn(self._drain(record, replica))
+        else:
+            spawn(self._stop(replica))
+
+    def kept(self) -> tuple[KeptReplica, ...]:
+        """What a later controller needs to adopt each replica."""
+        return tuple(
+            KeptReplica(record.id, each.spec.version, each.id, each.state, each.config_version, each.handle)
+            for record in self
+            for each in record.replicas.values()
+        )
+
+    def names(self) -> set[str]:
+        """Of the actors of all replicas."""
+        return {_name(record.id.app, each) for record in self for each in record.replicas}
 
     def publish(self, record: DeploymentRecord) -> None:
         """Tell routers, if there is something new for them."""
@@ -215,7 +250,7 @@ class Deployments:
                 max_concurrency=MANY_CALLS,
                 lifetime="detached",
                 namespace=NAMESPACE,
-                name=f"{spec.id.app}#{id}",
+                name=_name(spec.id.app, id),
             ).remote(self._controller)
         except Exception as error:
             record.history = record.history.after_start_failure(now, f"{type(error).__name__}: {error}")
@@ -290,12 +325,9 @@ class Deployments:
 
     async def _stop(self, replica: ReplicaRecord) -> None:
         if replica.constructed:
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await replica.handle.stop.remote()
-            except (TimeoutError, exceptions.ActorrtError):
-                logger.debug("replica %s did not stop by itself", replica.id)
-        kill(replica.handle)
+            await end_replica(replica.handle)
+        else:
+            kill(replica.handle)
 
     async def _check_health(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
         options = replica.spec.options
@@ -322,6 +354,20 @@ class Deployments:
         )
         replica.missing = missing_resources(asked, available, total) or "its process is being started"
         self.decide()
+
+
+async def end_replica(handle: ActorHandle[Any]) -> None:
+    """Let user code clean up, if that does not take too long."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await handle.stop.remote()
+    except (TimeoutError, exceptions.ActorrtError):
+        logger.debug("replica %s did not stop by itself", handle)
+    kill(handle)
+
+
+def _name(app: str, replica: str) -> str:
+    return f"{app}#{replica}"
 
 
 def _in_a_line(error: object) -> str:

@@ -12,12 +12,13 @@ import logging
 import os
 import socket
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-from actorrt import ActorHandle
+from actorrt import ActorHandle, exceptions, get_runtime_context
 
 from . import connection
+from .background import spawn
 from .forward import RETRY_AFTER_S, Forwarded
 from .http_options import HTTPOptions
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
@@ -34,8 +35,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("actorrt.serve.proxy")
 
 
+class Kept(NamedTuple):
+    """What a proxy tells a controller that was restarted; `url` is "" before it listens."""
+
+    url: str
+    options: HTTPOptions
+    values: dict[str, Any]
+
+
 class Proxy:
     def __init__(self, controller: ActorHandle[Any], options: HTTPOptions) -> None:
+        self._controller = controller
+        self._me: ActorHandle[Any] = get_runtime_context().current_actor
         self._connection = connection.set_controller(controller)
         self._options = options
         self._table = RouteTable({})
@@ -46,6 +57,7 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self._server: HttpServer | None = None
         self._kept: dict[str, Any] = {}
+        self._url = ""
         self._ready = asyncio.Event()
         self._draining = False
         # Why nothing is served yet; "" once something was.
@@ -74,7 +86,19 @@ class Proxy:
         self._server.start(listener, context)
         host, port = listener.getsockname()[:2]
         scheme = "https" if options.ssl_certfile else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", ""
+        self._url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        spawn(self._stand_by())
+        return self._url, ""
+
+    async def _stand_by(self) -> None:
+        """Be known to each controller that comes back."""
+        while not self._draining:
+            try:
+                await self._controller.proxy_is_here.remote(self._me)
+            except exceptions.ActorUnavailableError:
+                continue  # it is being restarted; the next call waits until it is there again
+            except exceptions.ActorrtError:
+                return
 
     async def until_death(self) -> None:
         await self._loop.create_future()
@@ -83,8 +107,8 @@ class Proxy:
         """Hold this for the controller, or for the one that comes after it."""
         self._kept[what] = value
 
-    async def kept(self) -> dict[str, Any]:
-        return self._kept
+    async def kept(self) -> Kept:
+        return Kept(self._url, self._options, self._kept)
 
     async def drain(self) -> str:
         """No new connections; return when the requests that are here have been answered. Gives who it is to topics."""

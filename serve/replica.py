@@ -19,6 +19,7 @@ from actorrt import ActorHandle, get_runtime_context, method
 
 from . import connection
 from .byte_channel import ByteChannel
+from .lifecycle import ReplicaState
 from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
 from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
@@ -99,6 +100,7 @@ class Replica:
         # Responses that were begun and whose rest no proxy has taken yet; the requests may have ended.
         self._carrying = 0
         self._draining = False
+        self._stopping = False
         self._serves = False
         self._config_version = ""
         self._changed = asyncio.Event()
@@ -174,7 +176,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Cancel what still runs and let user code clean up."""
-        self._draining = True
+        self._draining = self._stopping = True
         self._replier.cancel_all()
         set_replica_context(None)
         await self._code.close()
@@ -185,9 +187,11 @@ class Replica:
             self._changed.clear()
             await self._changed.wait()
 
-    async def state(self) -> tuple[bool, str]:
-        """Does it serve, and with which configuration: a new controller asks."""
-        return self._serves and not self._draining, self._config_version
+    async def state(self) -> tuple[ReplicaState, str]:
+        """What it does, and with which configuration: a new controller asks."""
+        if self._stopping or not self._serves:
+            return ReplicaState.STOPPING if self._stopping else ReplicaState.STARTING, ""
+        return ReplicaState.DRAINING if self._draining else ReplicaState.RUNNING, self._config_version
 
     # Requests.
 

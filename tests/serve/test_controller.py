@@ -1,16 +1,23 @@
-"""What the controller does when the proxy cannot be started, with a proxy that is made up."""
+"""What the controller does when the proxy cannot be started, and after a restart, with actors that are made up."""
 
 import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actorrt.exceptions import ActorAlreadyExistsError, LinkError
+from actorrt.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorNotFoundError, LinkError
 from actorrt.serve import controller as module
 from actorrt.serve.controller import Controller
+from actorrt.serve.deployments import Deployments, KeptReplica
 from actorrt.serve.http_options import HTTPOptions
+from actorrt.serve.lifecycle import ReplicaState as S
+from actorrt.serve.options import DeploymentOptions
+from actorrt.serve.proxy import Kept
+from actorrt.serve.spec import DeploymentId, make_spec
 from actorrt.serve.statuses import ProxyStatus
+from actorrt.serve.topics import Topics
 
 
 class FakeMethod:
@@ -38,6 +45,9 @@ class FakeActor:
     def __init__(self, outcomes: Iterator[Any]) -> None:
         self._outcomes = outcomes
         self.ports: list[int] = []
+
+    def raises(self, *_: Any) -> Any:
+        raise LinkError("the head is gone")
 
     def options(self, **_: Any) -> "FakeActor":
         return self
@@ -69,3 +79,120 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(monkeypatch: p
     controller._proxy_status = ProxyStatus.DRAINING
     second.death.set_exception(LinkError("it was drained"))
     await asyncio.sleep(0)
+
+
+def fresh() -> Any:
+    """A controller of which nothing runs yet."""
+    controller: Any = Controller.__new__(Controller)
+    controller._me, controller._apps, controller._saved, controller._has_served = None, {}, (), False
+    controller._topics, controller._unknown, controller._proxy = Topics(), "", None
+    controller._deployments = Deployments(None, controller._topics, lambda: None)  # type: ignore[arg-type]
+    controller._handed_over = asyncio.get_running_loop().create_future()
+    return controller
+
+
+def done(value: Any) -> "asyncio.Future[Any]":
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+    return future
+
+
+async def test_what_was_kept_is_asked_for_until_the_answer_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = fresh()
+    outcomes: list[Exception] = [LinkError("the head is gone"), TimeoutError(), LinkError("the head is gone")]
+
+    def get_actor(name: str, namespace: str) -> Any:
+        assert (name, namespace) == ("proxy", "actorrt.serve")
+        raise outcomes.pop(0) if outcomes else ActorNotFoundError(name, namespace)
+
+    monkeypatch.setattr(module, "get_actor", get_actor)
+    monkeypatch.setattr(module, "RECOVERY_RETRIES_S", (0.0, 0.0))
+    assert await controller._what_was_kept() is None
+    assert not outcomes
+
+
+async def test_a_proxy_hands_itself_over_where_no_name_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = fresh()
+    proxy = FakeProxy("http://x:1")
+    # It listens, and nothing was kept with it yet.
+    kept = Kept("http://x:1", HTTPOptions(port=0), {})
+    proxy.kept = FakeMethod(done(kept))  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "get_actor", FakeActor(iter([])).raises)
+    monkeypatch.setattr(module, "RECOVERY_RETRIES_S", (1000.0,))
+    asking = asyncio.ensure_future(controller._what_was_kept())
+    while not controller._unknown:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    handing = asyncio.ensure_future(controller.proxy_is_here(proxy))
+    assert await asking == (proxy, kept)
+    await controller._take_up(proxy, kept)
+    assert (controller._proxy, controller._proxy_url, controller._apps) == (proxy, "http://x:1", {})
+    await end_tasks()
+    assert handing.cancelled()
+
+
+async def end_tasks() -> None:
+    """Who watches actors goes on for as long as they do."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class FakeReplica:
+    def __init__(self, state: Any) -> None:
+        never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.state = FakeMethod(never if state is None else done(state))
+        self.until_death = self.drain = FakeMethod(never)
+        self.stopped: list[str] = []
+        self.stop = SimpleNamespace(remote=self._stop)
+
+    def _stop(self) -> Any:
+        self.stopped.append("asked")
+        return done(None)
+
+
+@pytest.mark.parametrize(
+    ("said", "was", "now"),
+    [
+        ((S.RUNNING, "2"), S.RUNNING, S.RUNNING),
+        ((S.RUNNING, "2"), S.UPDATING, S.RUNNING),
+        ((S.DRAINING, "2"), S.RUNNING, S.DRAINING),
+        ((S.STARTING, ""), S.STARTING, S.STOPPING),
+        ((S.STOPPING, ""), S.DRAINING, S.STOPPING),
+        # One that is only slow is what it was.
+        (None, S.RUNNING, S.RUNNING),
+        (None, S.DRAINING, S.DRAINING),
+        (None, S.PLACING, S.STOPPING),
+        (ActorDiedError("d", "while it ran", "it was killed"), S.RUNNING, None),
+    ],
+)
+async def test_a_replica_goes_on_under_the_next_controller_with_what_it_does(
+    said: Any, was: S, now: S | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.deployments.kill", killed.append)
+    monkeypatch.setattr("actorrt.serve.deployments.ANSWER_TIMEOUT_S", 0.0 if said is None else 60.0)
+    deployments = fresh()._deployments
+    id = DeploymentId("a", "d")
+    spec = make_spec("a", "d", DeploymentOptions("d"), b"code", b"config")
+    deployments.want("a", (spec,))
+    replica: Any = FakeReplica(said)
+    await deployments.adopt(id, spec, KeptReplica(id, spec.version, "d-1", was, "1", replica))
+    adopted = deployments.get(id).replicas.get("d-1")
+    if now is None or adopted is None:
+        assert adopted is now
+        return
+    assert adopted.state is now
+    if now is S.RUNNING:
+        assert adopted.config_version == ("1" if said is None else "2")
+    if now is S.STOPPING:
+        while not killed:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        # User code that is there may clean up.
+        assert replica.stopped == (["asked"] if said == (S.STOPPING, "") else [])
+    else:
+        assert not killed
+    await end_tasks()

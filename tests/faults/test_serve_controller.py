@@ -1,0 +1,147 @@
+"""What becomes of applications when the controller dies and what it relies on is gone too, with real processes."""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+
+import actorrt
+from actorrt import serve
+from actorrt.exceptions import ActorUnavailableError
+from actorrt.runtime.session_logs import INFO
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A node of its own: what dies here would be missed by the tests after this one."""
+    with actorrt.init(num_cpus=2):
+        yield serve.start({"port": 0})
+        serve.shutdown()
+
+
+def pid_of(name: str) -> int:
+    actor: Any = actorrt.get_actor(name, namespace="actorrt.serve")
+    found: actorrt.ObjectRef[int] = actor.__ray_call__.remote(lambda _: os.getpid())  # pyright: ignore[reportUnknownLambdaType]
+    return actorrt.get(found)
+
+
+def pid_of_head() -> int:
+    (info,) = Path(os.environ["ACTORRT_TEMP_DIR"]).glob(f"*/{INFO}")
+    head = json.loads(info.read_text())["head"]
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(info.with_name(f"{head}.sock")))
+        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[:4], "little")
+
+
+def end(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        until_gone(pid)
+
+
+def until_gone(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        select.select([fd], [], [])
+        os.close(fd)
+
+
+def status() -> serve.ServeStatus:
+    """From the controller that there is after one was killed; the question may have gone to that one."""
+    while True:
+        with suppress(ActorUnavailableError):
+            return serve.status()
+
+
+@serve.deployment(name="works", ray_actor_options={"num_cpus": 2})
+class Works:
+    def __init__(self, version: str = "v1") -> None:
+        self.version = version
+
+    async def __call__(self, request: Request) -> Any:
+        return [self.version, os.getpid()]
+
+
+def test_requests_go_on_when_the_head_and_then_the_controller_die(url: str) -> None:
+    serve.run(Works.bind(), name="kept", route_prefix="/kept")
+    before = httpx.get(url + "/kept", timeout=20).json()
+    controller = pid_of("controller")
+    end(pid_of_head())
+    assert httpx.get(url + "/kept", timeout=20).json() == before
+    end(controller)
+    # The new one answers when it knows what runs.
+    assert status().applications["kept"].status == "RUNNING"
+    assert httpx.get(url + "/kept", timeout=20).json() == before
+    assert list(status().proxies.values()) == ["HEALTHY"]
+
+
+def test_what_is_lost_with_controller_and_proxy_is_ended_and_can_be_deployed_again(url: str) -> None:
+    serve.run(Works.bind(), name="lost", route_prefix="/lost")
+    _, replica = httpx.get(url + "/lost", timeout=20).json()
+    end(pid_of("proxy"), pid_of("controller"))
+    assert status().applications == {}
+    until_gone(replica)
+    # The CPUs and names are free again.
+    serve.run(Works.bind("v2"), name="lost", route_prefix="/lost")
+    (url,) = status().proxies
+    assert httpx.get(url + "/lost", timeout=20).json()[0] == "v2"
+
+
+class Asked:
+    """A request in a thread of its own."""
+
+    def __init__(self, ask: Callable[[], httpx.Response]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(ask,))
+        self._thread.start()
+
+    def _run(self, ask: Callable[[], httpx.Response]) -> None:
+        self._answer = ask()
+
+    def answer(self) -> httpx.Response:
+        self._thread.join()
+        return self._answer
+
+
+@serve.deployment(name="slow", graceful_shutdown_timeout_s=60)
+class Slow:
+    """Says through one named pipe that a request is here, and answers when something comes through the other."""
+
+    def __init__(self, version: str, folder: str) -> None:
+        self.version = version
+        self.folder = Path(folder)
+
+    async def __call__(self, request: Request) -> str:
+        if request.url.path.endswith("/slow"):
+            await asyncio.to_thread((self.folder / "begun").write_text, "x")
+            await asyncio.to_thread((self.folder / "go on").read_text)
+        return self.version
+
+
+def test_a_replica_that_drains_goes_on_doing_so_when_the_controller_dies(url: str, tmp_path: Path) -> None:
+    for name in ("begun", "go on"):
+        os.mkfifo(tmp_path / name)
+    serve.run(Slow.bind("v1", str(tmp_path)), name="slow", route_prefix="/drains")
+    slow = Asked(lambda: httpx.get(url + "/drains/slow", timeout=60))
+    (tmp_path / "begun").read_text()
+    serve.run(Slow.bind("v2", str(tmp_path)), name="slow", route_prefix="/drains")
+    end(pid_of("controller"))
+    assert status().applications["slow"].deployments["slow"].replica_states == {"RUNNING": 1, "DRAINING": 1}
+    assert httpx.get(url + "/drains", timeout=20).text == "v2"
+    (tmp_path / "go on").write_text("x")
+    answer = slow.answer()
+    assert (answer.status_code, answer.text) == (200, "v1")
+    while status().applications["slow"].deployments["slow"].replica_states != {"RUNNING": 1}:
+        pass
