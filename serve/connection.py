@@ -22,6 +22,9 @@ logger = logging.getLogger("actorrt.serve")
 NAMESPACE: Final = "actorrt.serve"
 CONTROLLER: Final = "controller"
 
+# News that cannot be read here are asked for again after so long.
+UNREADABLE_S: Final = 1.0
+
 Topic = tuple[str, ...]
 Listener = Callable[[Any], None]
 
@@ -65,12 +68,29 @@ class Connection:
         except exceptions.ActorrtError as error:
             logger.debug("no more news of %s: %s", topic, error)
             return
+        except Exception:
+            # Another version may be one that can be read here.
+            logger.exception("news of %s cannot be read", topic)
+            self._ask_later(topic)
+            return
         with self._lock:
             self._values[topic] = value
             listeners = list(self._listeners[topic])
         for listener in listeners:
-            listener(value)
+            try:
+                listener(value)
+            except Exception:
+                logger.exception("news of %s could not be acted on", topic)
         self._ask(topic, version)
+
+    def _ask_later(self, topic: Topic) -> None:
+        timer = threading.Timer(UNREADABLE_S, self._ask_again, (topic,))
+        timer.daemon = True
+        timer.start()
+
+    def _ask_again(self, topic: Topic) -> None:
+        if not self.closed and is_initialized():
+            self._ask(topic, 0)
 
 
 _lock = threading.Lock()

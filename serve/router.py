@@ -182,9 +182,8 @@ class Router:
         if isinstance(error, ReplicaRefusedError):
             self.refused(request, target, slots, error.reason)
             return None
-        if isinstance(error, exceptions.ActorError | exceptions.NotSentError) and not isinstance(
-            error, exceptions.TaskError
-        ):
+        # One that could not be sent says nothing about the replica: the next one could not be sent it either.
+        if isinstance(error, exceptions.ActorError) and not isinstance(error, exceptions.TaskError):
             self._died(target.id)
             may_have_run = getattr(error, "may_have_run", False)
             if not may_have_run:

@@ -7,6 +7,7 @@ acted on that version, which is how a replica that is taken out of the routing i
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
 # Its value: prefix -> (application, its ingress), and why nothing is served yet, "" once something was.
@@ -19,7 +20,8 @@ class Topic:
     __slots__ = ("_acted", "_changed", "value", "version")
 
     def __init__(self, value: Any) -> None:
-        self.version = 1
+        # Above all that a controller before this one gave: a listener may still ask with one of those.
+        self.version = time.time_ns()
         self.value = value
         self._changed: asyncio.Event = asyncio.Event()
         # Who listens, and the version that it has acted on.
@@ -37,11 +39,11 @@ class Topic:
         changed.set()
 
     async def next_for(self, listener: str, version: int) -> tuple[int, Any]:
-        """Wait for a version after `version`. A listener that is cancelled here has gone."""
+        """Wait for another version than `version`. A listener that is cancelled here has gone."""
         self._acted[listener] = version
         self._wake()
         try:
-            while self.version <= version:
+            while self.version == version:
                 await self._changed.wait()
         except asyncio.CancelledError:
             if self._acted.get(listener) == version:

@@ -1,0 +1,133 @@
+"""How news reach those who listen, with a controller that is made up."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actorrt.exceptions import NotSentError
+from actorrt.serve import connection as module
+from actorrt.serve.connection import Connection
+from actorrt.serve.router import Router, Target
+from actorrt.serve.routing import Slots
+from actorrt.serve.spec import DeploymentId
+from actorrt.serve.topics import Topics
+
+
+async def test_who_asks_with_a_version_of_an_earlier_controller_is_answered_at_once() -> None:
+    earlier, later = Topics(), Topics()
+    for number in range(10):
+        earlier["deployment", "a", "d"].publish(number)
+    with_old = earlier["deployment", "a", "d"].version
+    topic = later["deployment", "a", "d"]
+    assert await topic.next_for("one", with_old) == (topic.version, topic.value)
+    # And one whose clock was ahead.
+    assert await topic.next_for("one", with_old + 10**18) == (topic.version, topic.value)
+    waiting = asyncio.ensure_future(topic.next_for("one", topic.version))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    version = topic.publish("new")
+    assert await waiting == (version, "new")
+
+
+class Answer:
+    """What a controller answers to `listen`, as the ref of it."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.callback: Callable[[Any], None] | None = None
+
+    def add_done_callback(self, callback: Callable[[Any], None], here: bool) -> None:
+        self.callback = callback
+
+    def peek(self) -> Any:
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+
+class Answers:
+    """A controller whose answers come when the test says so. It notes with which versions it was asked."""
+
+    def __init__(self, *values: Any) -> None:
+        self.listen = self
+        self._answers = [Answer(value) for value in values]
+        self.asked: list[int] = []
+        self.asked_again = threading.Event()
+        self._open: list[Answer] = []
+
+    def remote(self, name: str, topic: tuple[str, ...], version: int) -> Answer:
+        self.asked.append(version)
+        self.asked_again.set()
+        self._open.append(self._answers.pop(0))
+        return self._open[-1]
+
+    def answer(self) -> None:
+        answer = self._open.pop()
+        assert answer.callback is not None
+        self.asked_again.clear()
+        answer.callback(answer)
+
+
+def test_news_go_on_when_a_listener_fails() -> None:
+    controller = Answers((1, "a"), (2, "b"), (3, "c"))
+    connection = Connection(controller, "")  # type: ignore[arg-type]
+    heard: list[str] = []
+
+    def fails(value: str) -> None:
+        raise ValueError("told to")
+
+    connection.listen(("t",), fails)
+    connection.listen(("t",), heard.append)
+    controller.answer()
+    controller.answer()
+    assert (heard, controller.asked) == (["a", "b"], [0, 1, 2])
+
+
+def test_news_that_cannot_be_read_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNREADABLE_S", 0.0)
+    monkeypatch.setattr(module, "is_initialized", lambda: True)
+    controller = Answers(AttributeError("no such class here"), (2, "b"), (3, "c"))
+    connection = Connection(controller, "")  # type: ignore[arg-type]
+    heard: list[str] = []
+    connection.listen(("t",), heard.append)
+    controller.answer()
+    controller.asked_again.wait()
+    controller.answer()
+    assert (heard, controller.asked) == (["b"], [0, 0, 2])
+
+
+class FakeHandle:
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self
+
+
+class Request:
+    def __init__(self) -> None:
+        self.sent: list[tuple[Target, Slots]] = []
+        self.failed: list[Exception] = []
+
+    def send(self, target: Target, slots: Slots) -> None:
+        self.sent.append((target, slots))
+
+    def fail(self, error: Exception) -> None:
+        self.failed.append(error)
+
+
+def test_what_cannot_be_sent_costs_no_replica() -> None:
+    replicas = tuple((str(number), FakeHandle()) for number in range(3))
+    controller = Answers((1, ("", 5, -1, replicas)), (2, None))
+    connection = Connection(controller, "")  # type: ignore[arg-type]
+    router = Router(connection, DeploymentId("a", "d"))
+    controller.answer()
+    request = Request()
+    router.submit(request)
+    error = NotSentError("the call", "too large")
+    assert router.failed(request, *request.sent[0], error) is error
+    assert router.statistics() == {"queued": 0, "ongoing": {"0": 0, "1": 0, "2": 0}}
+    assert (len(request.sent), request.failed) == (1, [])
