@@ -352,4 +352,6 @@ class Controller:
                 continue  # one of them has gone just now
             except exceptions.ActorrtError as error:
                 logger.warning("replicas of which nothing is known cannot be looked for yet: %s", error)
+                # A shutdown does not wait for what may never be.
+                self._clearing = None
                 await asyncio.sleep(wait_s)
