@@ -36,6 +36,8 @@ class Tunnel:
         self._root_path = root_path
         self._request_id = request_id
         self._placed: asyncio.Future[tuple[Target, Slots]] = asyncio.get_running_loop().create_future()
+        # The client's next message, asked for while the request waited.
+        self._received: asyncio.Future[Any] | None = None
 
     # The router's side.
 
@@ -63,16 +65,39 @@ class Tunnel:
         except asyncio.CancelledError:
             self._router.withdraw(self)
             raise
+        except _ClientGoneError:
+            self._router.withdraw(self)
+        finally:
+            if self._received is not None:
+                self._received.cancel()
+                await asyncio.wait([self._received])
+
+    async def _place(self, receive: Any) -> tuple[Target, Slots]:
+        """Wait for a replica as long as the client does."""
+        if not self._placed.done():
+            if self._received is None:
+                self._received = asyncio.ensure_future(receive())
+            received = self._received
+            while not self._placed.done():
+                waits_for = {self._placed} if received.done() else {self._placed, received}
+                await asyncio.wait(waits_for, return_when=asyncio.FIRST_COMPLETED)
+                if received.done() and received.result()["type"] == "websocket.disconnect":
+                    raise _ClientGoneError
+        return await self._placed
+
+    def _give_back(self) -> None:
+        """It may have been placed in the turn in which it was given up."""
+        placed = self._placed
+        if placed.done() and not placed.cancelled() and placed.exception() is None:
+            self._router.released(placed.result()[1])
+        placed.cancel()
 
     async def _try(self, scope: Any, receive: Any, send: Any) -> bool:
         """Run it on the replica that the router gave. False if that refused it and another is to be tried."""
         try:
-            target, slots = await self._placed
-        except asyncio.CancelledError:
-            # It may have been placed in the turn in which it was cancelled.
-            placed = self._placed
-            if placed.done() and not placed.cancelled() and placed.exception() is None:
-                self._router.released(placed.result()[1])
+            target, slots = await self._place(receive)
+        except BaseException:
+            self._give_back()
             raise
         key = f"{next(_numbers)}-{self._request_id.decode('latin-1')}"
         started: ObjectRefGenerator[Any] | None = None
@@ -90,7 +115,7 @@ class Tunnel:
                         self._router.refused(self, target, slots, event)
                         return False
                     if incoming is None and event["type"] == "websocket.accept":
-                        incoming = asyncio.ensure_future(_forward(receive, target, key))
+                        incoming = asyncio.ensure_future(self._forward(receive, target, key))
                     await send(event)
         except exceptions.ActorrtError as error:
             logger.info("a websocket broke off: %s", error)
@@ -107,13 +132,18 @@ class Tunnel:
                 self._router.released(slots)
         return True
 
+    async def _forward(self, receive: Any, target: Target, key: str) -> None:
+        """What the client sends, until it has gone or nobody wants it."""
+        received, self._received = self._received, None
+        while True:
+            message = await (receive() if received is None else received)
+            received = None
+            if not await target.websocket_message.remote(key, message) or message["type"] == "websocket.disconnect":
+                return
 
-async def _forward(receive: Any, target: Target, key: str) -> None:
-    """What the client sends, until it has gone or nobody wants it."""
-    while True:
-        message = await receive()
-        if not await target.websocket_message.remote(key, message) or message["type"] == "websocket.disconnect":
-            return
+
+class _ClientGoneError(Exception):
+    """The client left before there was a replica for it."""
 
 
 def _head(scope: Any, root_path: bytes, request_id: bytes) -> bytes:

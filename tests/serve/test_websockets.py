@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from socket import create_connection
+from types import SimpleNamespace
 from typing import Any
 
 import fastapi
@@ -145,8 +146,15 @@ class Places:
         self._events = list(events)
         self.request: Any = None
         self.cancelled: list[Any] = []
+        self.withdrawn: list[Any] = []
+        self.messages: list[Any] = []
         # What the tunnel finds in its target.
-        self.websocket = self.websocket_message = self
+        self.websocket = self
+        self.websocket_message = SimpleNamespace(remote=self._take)
+
+    async def _take(self, key: str, message: Any) -> bool:
+        self.messages.append(message)
+        return True
 
     def submit(self, request: Any) -> None:
         self.request = request
@@ -156,6 +164,7 @@ class Places:
         self.request.send(self, self)
 
     def withdraw(self, request: Any) -> bool:
+        self.withdrawn.append(request)
         return False
 
     def released(self, slots: Any) -> None:
@@ -186,9 +195,11 @@ def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-async def begin(places: Places, send: Any) -> asyncio.Task[None]:
+async def begin(places: Places, send: Any, said: asyncio.Queue[Any] | None = None) -> asyncio.Task[None]:
+    said = asyncio.Queue() if said is None else said
+
     async def receive() -> Any:
-        return {"type": "websocket.connect"} if places.request is None else await asyncio.Event().wait()
+        return {"type": "websocket.connect"} if places.request is None else await said.get()
 
     tunnel = Tunnel(places, b"", b"id")  # type: ignore[arg-type]
     task = asyncio.ensure_future(tunnel.run(SCOPE, receive, send))
@@ -223,6 +234,46 @@ async def test_a_websocket_that_is_cancelled_in_any_turn_gives_its_slot_back(tur
     with pytest.raises(asyncio.CancelledError):
         await task
     assert places.free == 1
+
+
+@pytest.mark.parametrize("placed_at_once", [False, True])
+async def test_a_client_that_goes_while_it_waits_for_a_replica_waits_no_more(placed_at_once: bool) -> None:
+    async def send(event: Any) -> None: ...
+
+    places = Places(ACCEPT)
+    said: asyncio.Queue[Any] = asyncio.Queue()
+    task = await begin(places, send, said)
+    await asyncio.sleep(0)
+    said.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    if placed_at_once:
+        await asyncio.sleep(0)
+        places.place()
+    await task
+    assert places.withdrawn == [places.request]
+    if not placed_at_once:
+        # The router may have been about to give it a replica.
+        places.place()
+    assert places.free == 1
+
+
+async def test_what_a_client_says_while_it_waits_for_a_replica_is_not_lost() -> None:
+    accepted: asyncio.Queue[Any] = asyncio.Queue()
+    places = Places(1, ACCEPT)
+    said: asyncio.Queue[Any] = asyncio.Queue()
+    task = await begin(places, accepted.put, said)
+    await asyncio.sleep(0)
+    said.put_nowait({"type": "first"})
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    places.place()
+    said.put_nowait({"type": "second"})
+    assert await accepted.get() == ACCEPT
+    while len(places.messages) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert [message["type"] for message in places.messages] == ["first", "second"]
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_websocket_that_is_refused_keeps_one_slot_until_its_end(cancelled: list[Any]) -> None:
