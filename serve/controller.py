@@ -30,7 +30,8 @@ from .topics import NOTHING_YET, ROUTES, Topics
 logger = logging.getLogger("actorrt.serve")
 
 PROXY: Final = "proxy"
-# A proxy that cannot be started again is tried so often, with so many seconds in between.
+# A proxy that cannot be started again is tried with so many seconds in between; the last for as long as there are
+# applications.
 PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 # A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
 RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -233,13 +234,18 @@ class Controller:
         self._proxy, self._proxy_status = None, ProxyStatus.UNHEALTHY
         # On the port that clients know, also where any port would have done at first.
         port = int(self._proxy_url.rpartition(":")[2])
-        async with self._proxy_lock:
-            for wait_s in PROXY_RESTARTS_S:
-                _, trouble = await self._start_proxy(self._proxy_options, port)
-                if not trouble:
+        waits_s = itertools.chain(PROXY_RESTARTS_S, itertools.repeat(PROXY_RESTARTS_S[-1]))
+        for count, wait_s in enumerate(waits_s):
+            async with self._proxy_lock:
+                if self._proxy is not None:
+                    return  # a program has started one meanwhile
+                if count >= len(PROXY_RESTARTS_S) and not self._apps:
                     return
-                logger.error("%s", trouble)
-                await asyncio.sleep(wait_s)
+                _, trouble = await self._start_proxy(self._proxy_options, port)
+            if not trouble:
+                return
+            logger.error("%s", trouble)
+            await asyncio.sleep(wait_s)
 
     async def _drain_proxy(self) -> None:
         """Have the proxy take no new connections and finish what it has; then it ends."""

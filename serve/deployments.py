@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from actorrt import ActorHandle, available_resources, cluster_resources, exceptions, kill, remote
+from actorrt import ActorHandle, ObjectRef, available_resources, cancel, cluster_resources, exceptions, kill, remote
 
 from .background import spawn
 from .connection import NAMESPACE
@@ -299,10 +299,16 @@ class Deployments:
         if spec is None:
             self._happens(record, replica.id, ReplicaEvent.UPDATED)
             return
+        timeout_s = spec.options.reconfigure_timeout_s
+        ref: ObjectRef[str] = replica.handle.reconfigure.remote(
+            spec.config, spec.options.max_ongoing_requests, spec.config_version
+        )
         try:
-            trouble: str = await replica.handle.reconfigure.remote(
-                spec.config, spec.options.max_ongoing_requests, spec.config_version
-            )
+            async with asyncio.timeout(timeout_s):
+                trouble = await ref
+        except TimeoutError:
+            cancel(ref)
+            trouble = f"reconfigure() did not end within {timeout_s:g} s (reconfigure_timeout_s)"
         except exceptions.ActorrtError as error:
             trouble = str(error)
         if trouble:

@@ -39,6 +39,8 @@ class DeploymentOptions:
     actor_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     health_check_period_s: float = 10.0
     health_check_timeout_s: float = 30.0
+    # A replica that has not taken a new user_config by then keeps the one before, and the update has failed.
+    reconfigure_timeout_s: float = 60.0
     # A replica that drains takes no notice of late requests before this long, unless every router has been told.
     graceful_shutdown_wait_loop_s: float = 2.0
     # Then it has this long for the requests it has.
@@ -134,6 +136,7 @@ CHECKS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "actor_options": _actor_options,
     "health_check_period_s": _seconds(zero=False),
     "health_check_timeout_s": _seconds(zero=False),
+    "reconfigure_timeout_s": _seconds(zero=False),
     "graceful_shutdown_wait_loop_s": _seconds(zero=True),
     "graceful_shutdown_timeout_s": _seconds(zero=True),
     "max_constructor_retry_count": _whole(1),

@@ -60,20 +60,26 @@ class FakeActor:
         return outcome
 
 
-async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    controller: Any = Controller.__new__(Controller)
-    controller._me, controller._apps, controller._deployments, controller._saved = None, {}, [], ()
-    controller._has_served = False
+@pytest.mark.parametrize("has_apps", [False, True])
+async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
+    has_apps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = fresh()
     controller._proxy_lock = asyncio.Lock()
     first, second = FakeProxy("http://x:1"), FakeProxy("http://x:1")
-    actor = FakeActor(iter([LinkError("the head is gone"), ActorAlreadyExistsError("proxy", "ns"), second]))
+    failures = [LinkError("the head is gone")] * 5 if has_apps else [LinkError("the head is gone")]
+    actor = FakeActor(iter([*failures, ActorAlreadyExistsError("proxy", "ns"), second]))
     monkeypatch.setattr(module, "_ProxyActor", actor)
     monkeypatch.setattr(module, "PROXY_RESTARTS_S", (0.0, 0.0, 0.0))
+    if has_apps:
+        # For these it is tried for ever.
+        controller._apps = {"a": SimpleNamespace(spec=None, deployed_at=0.0, deleting=True)}
+        controller._has_served = True
     controller._have_proxy(first, HTTPOptions(port=0), "http://x:1")
     first.death.set_exception(LinkError("it was killed"))
     while controller._proxy is not second:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    assert actor.ports == [1, 1, 1]
+    assert actor.ports == [1] * (len(failures) + 2)
     assert controller._proxy_status is ProxyStatus.HEALTHY
     # It is watched in its turn; this one's end is wanted.
     controller._proxy_status = ProxyStatus.DRAINING

@@ -22,7 +22,9 @@ class Answers:
         self.version = version
         self.config: Any = None
 
-    def reconfigure(self, config: Any) -> None:
+    async def reconfigure(self, config: Any) -> None:
+        if config == "hang":
+            await asyncio.Event().wait()
         if config == "refused":
             raise ValueError("not this one")
         self.config = config
@@ -72,6 +74,18 @@ def test_a_new_user_config_reaches_the_replicas_that_run(serving: Serving) -> No
     assert serving.client.get(url).json() == ["v1", {"a": 2}, replica]
     serving.run(answers("v1", user_config=3), "config")
     assert serving.client.get(url).json() == ["v1", 3, replica]
+
+
+def test_a_user_config_that_is_never_taken_fails_the_update_and_what_served_goes_on(serving: Serving) -> None:
+    def run(config: Any, timeout_s: float) -> str:
+        return serving.run(answers("v1", user_config=config, reconfigure_timeout_s=timeout_s), "hangs")
+
+    url = run("good", 60)
+    with pytest.raises(DeployFailedError, match=r"reconfigure\(\) did not end within 0.05 s \(reconfigure_timeout_s\)"):
+        run("hang", 0.05)
+    assert serving.client.get(url).json()[:2] == ["v1", "good"]
+    assert run("better", 60) == url
+    assert serving.client.get(url).json()[:2] == ["v1", "better"]
 
 
 def test_the_number_of_replicas_can_be_changed(serving: Serving) -> None:
