@@ -75,9 +75,8 @@ class Tunnel:
     async def _place(self, receive: Any) -> tuple[Target, Slots]:
         """Wait for a replica as long as the client does."""
         if not self._placed.done():
-            if self._received is None:
-                self._received = asyncio.ensure_future(receive())
-            received = self._received
+            received: asyncio.Future[Any] = self._received or asyncio.ensure_future(receive())
+            self._received = received
             while not self._placed.done():
                 waits_for = {self._placed} if received.done() else {self._placed, received}
                 await asyncio.wait(waits_for, return_when=asyncio.FIRST_COMPLETED)

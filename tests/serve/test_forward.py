@@ -112,7 +112,8 @@ async def test_a_client_that_goes_in_any_turn_gives_the_slot_of_its_stream_back(
 async def test_a_stream_that_nobody_waits_for_any_more_is_not_begun(
     late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actorrt.serve.forward.cancel", lambda generator: None)  # pyright: ignore[reportUnknownLambdaType]
+    cancelled: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.forward.cancel", cancelled.append)
     wire = Wire((b"head", 7, False), [b"a"], [])
     request, tasks = forward(wire)
     if late:

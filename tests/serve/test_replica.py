@@ -42,7 +42,8 @@ async def serving(streams: bool) -> Any:
 
 @pytest.fixture(autouse=True)
 def _without_a_controller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.serve.connection.set_controller", lambda controller: None)  # pyright: ignore[reportUnknownLambdaType]
+    controllers: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.connection.set_controller", controllers.append)
 
 
 async def turns(count: int = 20) -> None:
