@@ -309,7 +309,10 @@ class Controller:
             except (TimeoutError, exceptions.ActorrtError) as error:
                 self._unknown = str(error) or "the proxy does not answer"
                 logger.warning("the controller was restarted and cannot learn yet what runs: %s", self._unknown)
-                await asyncio.wait([self._handed_over], timeout=wait_s)
+                if self._handed_over.done():
+                    await asyncio.sleep(wait_s)
+                else:
+                    await asyncio.wait([self._handed_over], timeout=wait_s)
                 continue
             if not kept.url:
                 # It was being started, and that ended with the controller which had asked for it.
@@ -319,6 +322,8 @@ class Controller:
         raise AssertionError
 
     async def _find_proxy(self) -> ActorHandle[Any]:
+        if self._handed_over.done():
+            return self._handed_over.result()
         asked = asyncio.ensure_future(asyncio.to_thread(get_actor, PROXY, NAMESPACE))
         await asyncio.wait([asked, self._handed_over], return_when=asyncio.FIRST_COMPLETED)
         if not self._handed_over.done():
