@@ -18,7 +18,7 @@ from .executor import ActorExit
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, client_of, make_handle
 from .references import ObjectRef
-from .runtime import entry_of
+from .waiting import entry_of
 
 T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])

@@ -12,9 +12,8 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -39,7 +38,7 @@ from actorrt.wire.messages import (
     WorkerList,
 )
 
-from . import current, references
+from . import current
 from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
 from .actor_records import ActorRecord
@@ -57,6 +56,7 @@ from .shared import SharedPool
 from .shared_tasks import SharedTasks
 from .supervisor import Supervisor
 from .tasks import TaskPool, Tasks
+from .waiting import Waits
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
@@ -66,10 +66,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("actorrt")
 
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
-SELF_WAIT_CHECK_S: Final = 0.1
 CLOSING_TURNS: Final = 20
-# From so many on, `get` of a list waits for the last before it looks at the others.
-MANY: Final = 16
 # So many calls in a row are written before more are made, so that the callee begins.
 FULL_FRAME: Final = 64
 # A thread that makes many tasks waits no longer than this until they are taken.
@@ -80,7 +77,6 @@ _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
 _generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
 
 # What `wait` looks at: a ref's entry, a generator's stream.
-Waited = Entry | Stream
 
 
 class Runtime:
@@ -108,6 +104,7 @@ class Runtime:
         self.tasks = Tasks(self)
         self.shared_tasks = SharedTasks(self)
         self.segments = SegmentsClient(self)
+        self.waits = Waits(self)
         self.supervisor = Supervisor(self)
         self.dispatch = Dispatch(self)
         self.peers = Peers(self.dispatch, process, role, session, version)
@@ -122,8 +119,6 @@ class Runtime:
         self.only_actor: Any = None
         self.on_leave: Callable[[], None] | None = None
         self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
-        # The list that `wait` gave last: what it holds has been looked through already.
-        self._last_rest: tuple[int, int] | None = None
         self._last_link: Link | None = None
         self._shared: dict[tuple[tuple[str, str], ...], SharedPool] = {}
         self._inbox: deque[Callable[[], None]] = deque()
@@ -548,149 +543,19 @@ class Runtime:
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """The values in order. Raises the first error among them, or GetTimeoutError."""
-        entries = [entry_of(ref) for ref in refs]
-        self.wait_done(entries, timeout)
-        segments = [e for e in entries if e.state == references.SEGMENT and e.view is None]
-        if segments:
-            self.call_sync(self._map_all(segments))
-        return [entry.load() for entry in entries]
+        return self.waits.get(refs, timeout)
 
-    async def _map_all(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            await self.segments.map(entry)
+    def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
+        """Block until so many of `refs` are done or the time is over: at most that many done ones, and the rest."""
+        return self.waits.wait(refs, num_returns, timeout)
+
+    def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
+        """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
+        self.waits.blocked(gate, timeout, what, entries)
 
     async def map_segment(self, entry: Entry) -> None:
         """Map an entry's segment into this process, from whatever loop."""
         await self.call_async(self.segments.map(entry))
-
-    def wait_done(self, entries: Sequence[Entry], timeout: float | None) -> None:
-        pending: list[Entry] = []
-        for entry in entries:
-            if entry.state <= references.PENDING:
-                if entry.state == references.REMOTE:
-                    self.objects.request(entry)
-                self.check_mine(entry)
-                pending.append(entry)
-        if not pending:
-            return
-        what = f"{len(entries)} objects" if len(entries) > 1 else "an object"
-        if len(pending) >= MANY:
-            # Most often the last one comes last. Then no other has to wake anybody.
-            start = time.monotonic()
-            self._wait_for_all(pending[-1:], pending, timeout, what)
-            pending = [entry for entry in pending if not entry.done]
-            if not pending:
-                return
-            if timeout is not None:
-                left = max(0.0, start + timeout - time.monotonic())
-                try:
-                    self._wait_for_all(pending, pending, left, what)
-                except exceptions.GetTimeoutError:
-                    raise exceptions.GetTimeoutError(what, timeout) from None
-                return
-        self._wait_for_all(pending, pending, timeout, what)
-
-    def _wait_for_all(
-        self, awaited: Sequence[Entry], pending: Sequence[Entry], timeout: float | None, what: str
-    ) -> None:
-        gate = Gate(len(awaited))
-        for entry in awaited:
-            if not entry.add_waiter(gate.arrive):
-                gate.arrive(entry)
-        try:
-            self.wait_blocked(gate, timeout, what, pending)
-        except BaseException:
-            for entry in awaited:
-                entry.remove_waiter(gate.arrive)
-            raise
-
-    def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
-        """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
-        if threading.current_thread() is self.thread:
-            raise RuntimeError("the runtime's own thread cannot wait")
-        self.flush()
-        if gate.wait(0.0):
-            return
-        blocked = self.on_blocked
-        if blocked is not None:
-            blocked(True)
-        try:
-            if not self._wait_watching(gate, timeout, entries):
-                raise exceptions.GetTimeoutError(what, timeout or 0.0)
-        finally:
-            if blocked is not None:
-                blocked(False)
-
-    def _wait_watching(self, gate: Gate, timeout: float | None, entries: Sequence[Entry]) -> bool:
-        """Wait at a gate; on a worker's own loop look now and then whether it waits for itself."""
-        if not self.user_loop_is_here():
-            return gate.wait(timeout)
-        left = timeout
-        while True:
-            step = SELF_WAIT_CHECK_S if left is None else min(left, SELF_WAIT_CHECK_S)
-            if gate.wait(step):
-                return True
-            if left is not None:
-                left -= step
-                if left <= 0:
-                    return False
-            for entry in entries:
-                call: Call | None = entry.call
-                if call is not None and self.call_sync(self._runs_here(call)):
-                    raise RuntimeError(
-                        f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give "
-                        "one of the two actors isolated=True"
-                    )
-
-    async def _runs_here(self, call: Call) -> bool:
-        """True if a call waits for this very process."""
-        if call.link is not None:
-            return call.link.peer == self.process
-        return isinstance(call.target, ActorClient) and await self.actors.places.placed_at(call.target) == self.process
-
-    def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
-        """Block until `num_returns` of `refs` are done or the time is over: at most that many done ones, and the rest.
-
-        Refs and generators may be mixed. Raises ValueError if one comes twice.
-        """
-        known = self._last_rest
-        if known is None or known[0] != id(refs) or known[1] != len(refs):
-            _each_once(refs)
-        # In a loop over what is left the first few are often done: no need to look at the others.
-        done = _first_done(map(_waited, refs), num_returns)
-        if len(done) < num_returns and timeout != 0:
-            entries = list(map(_waited, refs))
-            self._wait_for(entries, num_returns, timeout)
-            done = _first_done(entries, num_returns)
-        chosen = [refs[index] for index in done]
-        rest = refs.copy()
-        for index in reversed(done):
-            del rest[index]
-        self._last_rest = (id(rest), len(rest))
-        return chosen, rest
-
-    def _wait_for(self, entries: list[Waited], num_returns: int, timeout: float | None) -> None:
-        pending = [entry for entry in entries if not entry.done]
-        for entry in pending:
-            if isinstance(entry, Entry) and entry.state == references.REMOTE:
-                self.objects.request(entry)
-        missing = num_returns - (len(entries) - len(pending))
-        if missing <= 0:
-            return
-        gate = Gate(missing)
-        waiting: list[Waited] = []
-        try:
-            for entry in pending:
-                if entry.add_waiter(gate.arrive):
-                    waiting.append(entry)
-                else:
-                    gate.arrive(entry)
-            with contextlib.suppress(exceptions.GetTimeoutError):
-                self.wait_blocked(gate, timeout, "wait", [entry for entry in pending if isinstance(entry, Entry)])
-        finally:
-            for entry in waiting:
-                if not entry.done:
-                    entry.remove_waiter(gate.arrive)
 
     # ---- refs that travel
 
@@ -768,32 +633,3 @@ def _inert(*_: object) -> NoReturn:
 
 
 def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...
-
-
-def _waited(ref: Any) -> Waited:
-    if type(ref) is ObjectRef:
-        return ref._entry  # pyright: ignore[reportPrivateUsage]
-    if isinstance(ref, ObjectRefGenerator):
-        return ref.stream
-    raise TypeError(f"wait() takes refs and generators, not {type(ref).__name__}")
-
-
-def _each_once(refs: list[Any]) -> None:
-    entries = set(map(_waited, refs))
-    if len(entries) != len(refs):
-        raise ValueError("wait() takes each ref once")
-
-
-def _first_done(entries: Iterable[Waited], count: int) -> list[int]:
-    """The places of the first `count` entries that are done."""
-    done: list[int] = []
-    for index, entry in enumerate(entries):
-        if entry.done:
-            done.append(index)
-            if len(done) == count:
-                break
-    return done
-
-
-def entry_of(ref: ObjectRef[Any]) -> Entry:
-    return ref._entry

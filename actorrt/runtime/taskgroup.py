@@ -10,7 +10,7 @@ from actorrt import exceptions
 
 from . import current
 from .references import ObjectRef
-from .runtime import entry_of
+from .waiting import entry_of
 
 T = TypeVar("T")
 
