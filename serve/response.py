@@ -7,6 +7,7 @@ replica has started it.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
@@ -25,6 +26,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 # One lock for all: it is held for a few instructions, and a lock each would be the largest part of a response.
 _lock: Final = threading.Lock()
+# So many arguments stand in front of the caller's own (see `_message`).
+HEAD: Final = 3
 
 
 class _Call:
@@ -107,6 +110,15 @@ class _Call:
         head = [self._method, self.request_id, len(self._nested), *(each.ref() for each in self._nested)]
         args = [_as_ref(each) for each in self._args]
         return head + args, {key: _as_ref(each) for key, each in self._kwargs.items()}
+
+    def _in_words_of_the_caller(self, error: Exception) -> Exception:
+        """Count the arguments as the caller does, without those that `_message` has put in front."""
+        if isinstance(error, exceptions.NotSerializableError):
+            counted = re.fullmatch(r"argument (\d+) of (.*)", error.what)
+            if counted is not None:
+                number = int(counted[1]) - HEAD - len(self._nested)
+                return exceptions.NotSerializableError(f"argument {number} of {counted[2]}", error.member, error.cause)
+        return error
 
     def send(self, target: Target, slots: Slots) -> None:
         raise NotImplementedError
@@ -194,10 +206,10 @@ class DeploymentResponse(_Call, Generic[T_co]):
     def send(self, target: Target, slots: Slots) -> None:
         args, kwargs = self._message()
         try:
-            ref: ObjectRef[Any] = target.call.remote(*args, **kwargs)
+            ref: ObjectRef[Any] = target.call(self._method).remote(*args, **kwargs)
         except Exception as error:  # an argument that cannot be pickled
             self._router.released(slots)
-            self._finish(error)
+            self._finish(self._in_words_of_the_caller(error))
             return
         self._ref = ref
         ref.add_done_callback(partial(self._settled, target, slots), here=True)
@@ -268,10 +280,10 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
     def send(self, target: Target, slots: Slots) -> None:
         args, kwargs = self._message()
         try:
-            generator: ObjectRefGenerator[Any] = target.call_stream.remote(*args, **kwargs)
+            generator: ObjectRefGenerator[Any] = target.call_stream(self._method).remote(*args, **kwargs)
         except Exception as error:
             self._router.released(slots)
-            self._finish(error)
+            self._finish(self._in_words_of_the_caller(error))
             return
         self._generator, self._target, self._slots = generator, target, [slots]
         generator.end.add_done_callback(partial(_give_back, self._router, self._slots), here=True)

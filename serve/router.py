@@ -23,6 +23,8 @@ from .spec import DeploymentId
 STREAM_WINDOW: Final = 4
 # And so many messages of a websocket, or values of a generator: whoever is slow to take them holds no more.
 ITEM_WINDOW: Final = 32
+# Names that were asked for and that may not be methods at all.
+MANY_NAMES: Final = 256
 
 
 class Target:
@@ -30,8 +32,8 @@ class Target:
 
     __slots__ = (
         "body",
-        "call",
-        "call_stream",
+        "_calls",
+        "_streams",
         "drop_stream",
         "handle",
         "http",
@@ -50,8 +52,27 @@ class Target:
         self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
-        self.call = handle.call
-        self.call_stream = handle.call_stream.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
+        self._calls: dict[str, Any] = {}
+        self._streams: dict[str, Any] = {}
+
+    def call(self, method: str) -> Any:
+        """What calls a method of the deployment; errors know it by its name there."""
+        found = self._calls.get(method)
+        if found is None:
+            if len(self._calls) >= MANY_NAMES:
+                self._calls.clear()
+            found = self._calls[method] = self.handle.call.options(name=method)
+        return found
+
+    def call_stream(self, method: str) -> Any:
+        found = self._streams.get(method)
+        if found is None:
+            if len(self._streams) >= MANY_NAMES:
+                self._streams.clear()
+            found = self._streams[method] = self.handle.call_stream.options(
+                name=method, num_returns="streaming", generator_backpressure=ITEM_WINDOW
+            )
+        return found
 
 
 class Pending(Protocol):

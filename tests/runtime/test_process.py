@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -77,7 +78,9 @@ def test_children_are_those_of_all_threads_and_the_dead() -> None:
 def test_memory_is_that_of_the_process() -> None:
     own = private_bytes(os.getpid())
     assert 1 << 20 < own <= pss_bytes(os.getpid())
-    block = bytearray(os.urandom(16) * (1 << 20))
+    # Not from the heap: that may have had as much to spare.
+    block = mmap.mmap(-1, 16 << 20)
+    block.write(os.urandom(16) * (1 << 20))
     assert private_bytes(os.getpid()) >= own + len(block) // 2
 
 

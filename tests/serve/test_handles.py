@@ -388,3 +388,27 @@ def test_a_handle_to_what_was_deleted_says_so(serving: Serving) -> None:
 def test_a_handle_is_of_no_use_without_serve() -> None:
     with pytest.raises(ServeError, match="this is no replica"):
         serve.get_replica_context()
+
+
+def test_what_cannot_be_sent_is_named_as_the_caller_knows_it(serving: Serving) -> None:
+    @serve.deployment
+    class Kinds:
+        def take(self, first: Any, *, second: Any = None) -> Any:
+            return first
+
+        def give(self) -> Any:
+            return [threading.Lock()]
+
+        def each(self, first: Any) -> Any:
+            yield first
+
+    handle = serve.run(Kinds.bind(), name="kinds", route_prefix=None)
+    with pytest.raises(NotSerializableError, match=r"argument 1 of take .*lock"):
+        handle.take.remote(threading.Lock()).result()
+    with pytest.raises(NotSerializableError, match=r"argument 'second' of take .*\[0\]"):
+        handle.take.remote(1, second=[threading.Lock()]).result()
+    with pytest.raises(NotSerializableError, match=r"argument 1 of each"):
+        list(handle.options(stream=True).each.remote(threading.Lock()))
+    with pytest.raises(NotSerializableError, match=r"the result of give"):
+        handle.give.remote().result()
+    serve.delete("kinds")
