@@ -27,6 +27,10 @@ from hypothesis import settings
 TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
 os.environ["ACTORRT_TEMP_DIR"] = str(TEMP_DIR)
 
+# Whoever runs the tests in the background may have them ignore Ctrl-C; what they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # What a test ended may take this long to be gone; only a test that leaks waits for it.
 SETTLE_S: Final = 10.0
 

@@ -88,15 +88,18 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=EXAMPLES.parent, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        # Nothing comes before it, no report of slow imports either.
-        found = re.fullmatch(r"serving default on (http://\S+)  \(Ctrl-C drains and stops\)\n", line)
-        assert found, line
-        assert httpx.get(found[1], timeout=30).status_code in (200, 400)
-        process.send_signal(number)
-        assert process.stderr.read() == ""
-        assert process.wait() == 0
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            # Nothing comes before it, no report of slow imports either.
+            found = re.fullmatch(r"serving default on (http://\S+)  \(Ctrl-C drains and stops\)\n", line)
+            assert found, line
+            assert httpx.get(found[1], timeout=30).status_code in (200, 400)
+            process.send_signal(number)
+            assert process.stderr.read() == ""
+            assert process.wait() == 0
+        finally:
+            process.kill()
 
 
 def test_the_picture_was_not_trained_on() -> None:
