@@ -5,6 +5,7 @@ Reads no pipe and prints nothing; the time is an argument.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,9 +72,18 @@ def printable(line: bytes) -> str:
     return line.decode("utf-8", "backslashreplace")
 
 
+_DROPPED: Final = re.compile(r"\[(\d+) lines dropped: they came faster than they could be shown\]")
+
+
 def dropped(name: str, pid: int, count: int) -> Line:
     """Stands where lines are missing."""
     return name, pid, True, f"[{count} lines dropped: they came faster than they could be shown]"
+
+
+def stands_for(line: Line) -> int:
+    """How many lines are missing where this one is: those that `dropped` tells of, else itself."""
+    told = _DROPPED.fullmatch(line[3]) if line[2] else None
+    return 1 if told is None else int(told[1])
 
 
 def prefixed(line: Line, colour: bool = False) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, TextIO, cast
 
-from actorrt.core.loglines import Deduplicator, Line, prefixed
+from actorrt.core.loglines import Deduplicator, Line, prefixed, stands_for
 
 MAX_WAITING: Final = 10_000
 MAX_WAITING_CHARACTERS: Final = 8 * 1024 * 1024
@@ -45,7 +45,7 @@ class LogPrinter:
                     self._waiting.append(line)
                     self._characters += len(line[3])
                 else:
-                    self._missed += 1
+                    self._missed += stands_for(line)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="actorrt-output", daemon=True)
                 self._thread.start()

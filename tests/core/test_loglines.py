@@ -18,6 +18,7 @@ from actorrt.core.loglines import (
     dropped,
     prefixed,
     printable,
+    stands_for,
 )
 
 # Few different bytes, so that newlines, long lines and characters of several bytes meet often.
@@ -170,3 +171,11 @@ def test_every_line_is_accounted_for(events: list[tuple[int, str, float]]) -> No
         base, _, repeated = text.partition(" [repeated ")
         counted[base] += int(repeated.removesuffix("x]")) if repeated else 1
     assert counted == Counter(text for _, text, _ in events)
+
+
+@given(st.integers(0, 10**9))
+def test_a_line_that_tells_of_missing_ones_stands_for_them(count: int) -> None:
+    assert stands_for(dropped("w", 1, count)) == count
+    # What a worker prints itself is one line, whatever it says.
+    assert stands_for(("w", 1, False, dropped("w", 1, count)[3])) == 1
+    assert stands_for(("w", 1, True, f"{count} lines dropped")) == 1

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from actorrt.core.loglines import Line
+from actorrt.core.loglines import Line, dropped
 from actorrt.runtime import log_printer
 from actorrt.runtime.log_printer import MAX_WAITING, LogPrinter
 
@@ -88,6 +88,8 @@ def test_a_terminal_that_stands_still_holds_up_nobody_and_misses_lines(
         printer = LogPrinter(deduplicate=False)
         for _ in range(5):
             printer([("w", 1, False, "x" * 10)] * MAX_WAITING)
+            # What its node had to leave out already is counted too, though there is no room for that line either.
+            printer([dropped("w", 1, 1000)])
         assert len(printer._waiting) <= MAX_WAITING
         # Somebody reads again: what was kept comes out, and the rest is counted.
         thread = threading.Thread(target=reader)
@@ -97,7 +99,7 @@ def test_a_terminal_that_stands_still_holds_up_nobody_and_misses_lines(
     os.close(read)
     missed = sum(map(int, re.findall(r"\[(\d+) lines dropped", capsys.readouterr().err)))
     assert missed > 0
-    assert missed + b"".join(text).count(b"\n") == 5 * MAX_WAITING
+    assert missed + b"".join(text).count(b"\n") == 5 * (MAX_WAITING + 1000)
 
 
 def test_what_comes_after_the_end_is_ignored() -> None:
