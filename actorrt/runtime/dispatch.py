@@ -243,7 +243,7 @@ class Dispatch:
             case WhereIs():
                 return await runtime.supervisor.where_is(question.actor, question.incarnation, question.fate)
             case KillActor():
-                runtime.supervisor.kill(question.actor, question.no_restart)
+                await runtime.supervisor.kill(question.actor, question.no_restart)
                 if not runtime.node.closed:
                     # Behind what gives its name back: whoever killed it may take the name at once.
                     await runtime.node.ask(Ping())

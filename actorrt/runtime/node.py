@@ -208,7 +208,7 @@ class Node:
             case WhereIs():
                 return await self.supervisor.where_is(question.actor, question.incarnation, question.fate)
             case KillActor():
-                self.supervisor.kill(question.actor, question.no_restart)
+                await self.supervisor.kill(question.actor, question.no_restart)
                 return Done()
             case CreateDetached():
                 return await self._create_detached(question)

@@ -576,7 +576,7 @@ class Runtime:
 
     async def _kill_actor(self, client: ActorClient, no_restart: bool) -> None:
         if client.record is not None:
-            self.supervisor.kill(client.actor, no_restart)
+            await self.supervisor.kill(client.actor, no_restart)
             return
         with contextlib.suppress(exceptions.LinkError):
             owner = await self.peers.link_to(client.actor[:8])

@@ -7,6 +7,7 @@ supervises the actors that it created, a node the detached ones.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
@@ -22,6 +23,7 @@ from actorrt.wire.messages import (
     Lease,
     LeaseRequest,
     Outcome,
+    Ping,
     StartActor,
     StopActor,
 )
@@ -56,6 +58,8 @@ class Host(Protocol):
 
 
 KILLED: Final = "it was killed by actorrt.kill"
+# A worker whose code keeps the GIL does not hold up whoever kills one of its actors for longer.
+TOLD_WITHIN_S: Final = 1.0
 
 
 class Supervisor:
@@ -309,16 +313,23 @@ class Supervisor:
             record.left = True
             self.apply(record, Event.ENDED, cause, "running")
 
-    def kill(self, actor: bytes, no_restart: bool) -> None:
+    async def kill(self, actor: bytes, no_restart: bool) -> None:
+        """End it. When this returns, no call that anybody makes from then on finds it as it was."""
         record = self.records.get(actor)
         if record is None:
             return
+        link = record.link
         if no_restart:
             self.apply(record, Event.ENDED, KILLED, "running")
         else:
             self.apply(record, Event.KILLED, KILLED, "running")
             # At once: no further call is to find it as it was.
             self.apply(record, Event.LOST, KILLED, "running")
+        if link is not None and not link.closed:
+            # Others have links of their own to its worker: it has to know before they call.
+            with contextlib.suppress(exceptions.ActorrtError, TimeoutError):
+                async with asyncio.timeout(TOLD_WITHIN_S):
+                    await link.ask(Ping())
 
     # ---- who still wants it
 
