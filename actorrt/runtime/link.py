@@ -195,8 +195,8 @@ class Link:
                 self._schedule_loss()
                 return
             self._sent(data, sent[0])
-        except BaseException:
-            # Interrupted: nothing is lost, and nothing is sent twice.
+        except KeyboardInterrupt:
+            # Nothing is lost, and nothing is sent twice.
             if sent:
                 self._sent(data, sent[0])
             else:
