@@ -1,7 +1,8 @@
 """How a caller spreads its tasks over the workers that it has leased. Pure: times are arguments.
 
 A worker runs one `def` task at a time. Short tasks are handed over many at once, so that the round trip is paid once a
-batch; long ones one by one, so that none waits behind another while a worker is idle.
+batch; long ones one by one, so that none waits behind another while a worker is idle. And when the calls that a loop
+makes are written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ AHEAD_S: Final = 0.005
 MAX_DEPTH: Final = 1024
 # How fast the estimate of a task's duration follows what is measured.
 _WEIGHT: Final = 0.3
+# No fewer calls than these are worth a write before all of a turn are there.
+LEAST_FRAME: Final = 4
 # What is believed of tasks that had to be taken back because one of them ran long.
 LONG_S: Final = 0.05
 
@@ -70,3 +73,12 @@ def after_crash(
         return (), (), calls
     at = calls.index(started[1])
     return calls[:at], calls[at : at + 1], calls[at + 1 :]
+
+
+def frame_is_due(queued: int, inflight: int) -> bool:
+    """Whether a loop that makes many calls in a turn writes the `queued` ones now, and not at the end of the turn.
+
+    `inflight` are all that have no answer, the queued ones included. A quarter of them is written at a time, so that
+    caller and callee work at once: if all went back and forth together, one of the two would always wait.
+    """
+    return queued >= LEAST_FRAME and 4 * queued >= inflight

@@ -115,6 +115,10 @@ class Link:
     def send(self, message: AnyMessage) -> None:
         """Queue a message from the runtime loop; it leaves at the end of this turn."""
         self._queue.append(message)
+        self.flush_at_end_of_turn()
+
+    def flush_at_end_of_turn(self) -> None:
+        """Have what was pushed written with all else of this turn; on the runtime loop."""
         if not self._flush_due:
             self._flush_due = True
             self.loop.call_soon(self._flush_now)

@@ -44,6 +44,7 @@ from .link import Link
 from .loop_actors import LoopActors
 from .loop_gate import LoopGate
 from .method_threads import MethodThreads
+from .objects import new_borrows
 from .outcomes import serialize_result
 
 if TYPE_CHECKING:
@@ -272,8 +273,10 @@ class LoopExecutor(Executor):
                 raise ActorGone
             mark = mark_of(instance.cls, call.method)
             if call.slots is None:
-                with self.noting_borrows(owners) if len(call.args) > _MAYBE_REFS else _NOTHING:
-                    args = codec.deserialize(call.args)
+                # As `noting_borrows` does it; nothing is put back after an error, for this call has a context of its own.
+                token = new_borrows.set(owners)
+                args = codec.deserialize(call.args)
+                new_borrows.reset(token)
                 kwargs = _NO_KWARGS
                 if type(args) is list:
                     args, kwargs = cast(list[Any], args)
@@ -476,16 +479,6 @@ class RuntimeLoopExecutor(LoopExecutor):
 
 _NO_KWARGS: Final[dict[str, Any]] = {}
 _NONE: Final = codec.serialize(None).data
-# Pickled arguments shorter than this cannot hold a ref.
-_MAYBE_REFS: Final = 40
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
-
-
-_NOTHING: Final = _Nothing()
 
 
 async def to_its_end(work: Awaitable[T]) -> T:

@@ -21,6 +21,7 @@ import uvloop
 
 from actorrt import exceptions
 from actorrt.config import Settings
+from actorrt.core.pipeline import frame_is_due
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorCall,
@@ -126,6 +127,7 @@ class Runtime:
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.thread = threading.Thread(target=self._run, name=f"actorrt-{role}", daemon=True)
+        self._ident = 0
 
     # ---- the thread
 
@@ -133,6 +135,7 @@ class Runtime:
         self.thread.start()
 
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
@@ -288,7 +291,12 @@ class Runtime:
 
     def flush_soon(self, link: Link) -> None:
         """A call was queued on `link`: write it at once where nothing else is under way, else with its batch."""
-        if self.idle_link or link.queued >= FULL_FRAME:
+        if threading.get_ident() == self._ident:
+            if frame_is_due(link.queued, len(link.inflight)):
+                link.flush()
+            else:
+                link.flush_at_end_of_turn()
+        elif self.idle_link or link.queued >= FULL_FRAME:
             link.flush()
         else:
             self._last_link = link

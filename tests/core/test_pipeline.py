@@ -5,7 +5,17 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from actorrt.core.pipeline import AHEAD_S, LONG_S, MAX_DEPTH, Pace, after_crash, leases_to_ask, share
+from actorrt.core.pipeline import (
+    AHEAD_S,
+    LEAST_FRAME,
+    LONG_S,
+    MAX_DEPTH,
+    Pace,
+    after_crash,
+    frame_is_due,
+    leases_to_ask,
+    share,
+)
 
 COUNTS = st.integers(0, 5000)
 
@@ -92,3 +102,18 @@ def test_a_crash_after_the_last_answer_is_blamed_on_nobody() -> None:
 def test_where_nobody_knows_the_first_is_blamed() -> None:
     assert after_crash([4, 5], 7, None) == ((), [4], [5])
     assert after_crash([], 7, None) == ((), (), ())
+
+
+@given(inflight=st.integers(1, 5000))
+def test_what_is_under_way_is_cut_into_some_four_frames(inflight: int) -> None:
+    frames: list[int] = []
+    queued = 0
+    for _ in range(inflight):
+        queued += 1
+        if frame_is_due(queued, inflight):
+            frames.append(queued)
+            queued = 0
+    assert sum(frames) + queued == inflight
+    assert len(frames) <= 4
+    assert all(size >= LEAST_FRAME for size in frames)
+    assert inflight < 16 or len(frames) >= 3
