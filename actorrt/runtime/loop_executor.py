@@ -273,7 +273,7 @@ class LoopExecutor(Executor):
                 raise ActorGone
             mark = mark_of(instance.cls, call.method)
             if call.slots is None:
-                # As `noting_borrows` does it; nothing is put back after an error, for this call has a context of its own.
+                # As `noting_borrows` does it. Nothing is put back after an error: this call has a context of its own.
                 token = new_borrows.set(owners)
                 args = codec.deserialize(call.args)
                 new_borrows.reset(token)
