@@ -38,8 +38,8 @@ def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """Wait for one ref, or a list of them, and give the values, in order.
 
-    Raises the error of the first that failed, as the user's own class; GetTimeoutError after `timeout` seconds (0 only
-    looks). In a coroutine, `await ref` instead: `get` blocks the loop, and warns.
+    Raises the error of the first that failed, as the user's own class, as soon as one has; GetTimeoutError after
+    `timeout` seconds (0 only looks). In a coroutine, `await ref` instead: `get` blocks the loop, and warns.
     """
     single = isinstance(refs, ObjectRef)
     if not hasattr(refs, "__iter__") and not single:

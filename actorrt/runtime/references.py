@@ -41,6 +41,21 @@ ERROR: Final = 4
 
 Waiter = Callable[["Entry"], None]
 _waiters_lock = threading.Lock()
+# Told of each entry that becomes an error: those who wait for many at once do not wait for the others then. Sets are
+# replaced and not changed, so that they can be read without a lock.
+_error_watchers: frozenset[Waiter] = frozenset()
+
+
+def watch_errors(watcher: Waiter) -> None:
+    global _error_watchers
+    with _waiters_lock:
+        _error_watchers |= {watcher}
+
+
+def unwatch_errors(watcher: Waiter) -> None:
+    global _error_watchers
+    with _waiters_lock:
+        _error_watchers -= {watcher}
 
 
 class Entry:
@@ -76,6 +91,9 @@ class Entry:
                 waiters, self.waiters = self.waiters, None
             for waiter in waiters or ():
                 waiter(self)
+        if state == ERROR:
+            for watcher in _error_watchers:
+                watcher(self)
 
     def add_waiter(self, waiter: Waiter) -> bool:
         """Have `waiter(entry)` called when the value is known; False if it is known already."""
@@ -230,9 +248,12 @@ class Gate:
     def arrive(self, entry: object) -> None:
         self._arrived.append(entry)
         if len(self._arrived) >= self._count:
-            # Two threads may both see the last arrival.
-            with contextlib.suppress(RuntimeError):
-                self._lock.release()
+            self.open()
+
+    def open(self) -> None:
+        # Two threads may both see the last arrival.
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
 
     def wait(self, timeout: float | None) -> bool:
         return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))

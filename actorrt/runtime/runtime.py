@@ -550,7 +550,7 @@ class Runtime:
         return self.objects.put(value)
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
-        """The values in order. Raises the first error among them, or GetTimeoutError."""
+        """The values in order. Raises the first error among them as soon as there is one, or GetTimeoutError."""
         return self.waits.get(refs, timeout)
 
     def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:

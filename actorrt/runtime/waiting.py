@@ -36,9 +36,10 @@ class Waits:
         self._last_rest: tuple[int, int] | None = None
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
-        """The values in order. Raises the first error among them, or GetTimeoutError."""
+        """The values in order. Raises the first error among them as soon as there is one, or GetTimeoutError."""
         entries = [entry_of(ref) for ref in refs]
-        self._until_done(entries, timeout)
+        if not self._until_done(entries, timeout):
+            raise next(entry.error() for entry in entries if entry.state == references.ERROR)
         segments = [e for e in entries if e.state == references.SEGMENT and e.view is None]
         if segments:
             self._runtime.call_sync(self._map_all(segments))
@@ -48,7 +49,8 @@ class Waits:
         for entry in entries:
             await self._runtime.segments.map(entry)
 
-    def _until_done(self, entries: Sequence[Entry], timeout: float | None) -> None:
+    def _until_done(self, entries: Sequence[Entry], timeout: float | None) -> bool:
+        """Wait until all are done. False: one is an error, and others are not done yet."""
         pending: list[Entry] = []
         for entry in entries:
             if entry.state <= references.PENDING:
@@ -57,37 +59,56 @@ class Waits:
                 self._runtime.check_mine(entry)
                 pending.append(entry)
         if not pending:
-            return
-        what = f"{len(entries)} objects" if len(entries) > 1 else "an object"
+            return True
+        if len(entries) == 1:
+            self._wait_for_all(pending, pending, timeout, "an object")
+            return True
+        watch = _FirstError(entries)
+        try:
+            references.watch_errors(watch)
+            self._wait_for_many(watch, pending, timeout, f"{len(entries)} objects")
+        finally:
+            references.unwatch_errors(watch)
+        return all(entry.done for entry in pending)
+
+    def _wait_for_many(self, watch: _FirstError, pending: list[Entry], timeout: float | None, what: str) -> None:
         if len(pending) >= MANY:
             # Most often the last one comes last. Then no other has to wake anybody.
             start = time.monotonic()
-            self._wait_for_all(pending[-1:], pending, timeout, what)
+            self._wait_for_all(pending[-1:], pending, timeout, what, watch)
             pending = [entry for entry in pending if not entry.done]
             if not pending:
                 return
             if timeout is not None:
                 left = max(0.0, start + timeout - time.monotonic())
                 try:
-                    self._wait_for_all(pending, pending, left, what)
+                    self._wait_for_all(pending, pending, left, what, watch)
                 except exceptions.GetTimeoutError:
                     raise exceptions.GetTimeoutError(what, timeout) from None
                 return
-        self._wait_for_all(pending, pending, timeout, what)
+        self._wait_for_all(pending, pending, timeout, what, watch)
 
     def _wait_for_all(
-        self, awaited: Sequence[Entry], pending: Sequence[Entry], timeout: float | None, what: str
+        self,
+        awaited: Sequence[Entry],
+        pending: Sequence[Entry],
+        timeout: float | None,
+        what: str,
+        watch: _FirstError | None = None,
     ) -> None:
+        """Return when all of `awaited` are done, or an error among those that are watched."""
         gate = Gate(len(awaited))
+        if watch is not None and watch.opens(gate):
+            return
         for entry in awaited:
             if not entry.add_waiter(gate.arrive):
                 gate.arrive(entry)
         try:
             self._runtime.wait_blocked(gate, timeout, what, pending)
-        except BaseException:
+        finally:
             for entry in awaited:
-                entry.remove_waiter(gate.arrive)
-            raise
+                if not entry.done:
+                    entry.remove_waiter(gate.arrive)
 
     def blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
@@ -181,6 +202,23 @@ class Waits:
             for entry in waiting:
                 if not entry.done:
                     entry.remove_waiter(gate.arrive)
+
+
+class _FirstError:
+    """Opens a gate when one of some entries becomes an error, or is one already."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = set(entries)
+        self._gate: Gate | None = None
+
+    def opens(self, gate: Gate) -> bool:
+        """Open this gate from now on. True: there is an error, nobody has to wait."""
+        self._gate = gate
+        return any(entry.state == references.ERROR for entry in self._entries)
+
+    def __call__(self, entry: Entry) -> None:
+        if entry in self._entries and self._gate is not None:
+            self._gate.open()
 
 
 def _waited(ref: Any) -> Waited:

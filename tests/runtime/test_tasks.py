@@ -194,6 +194,19 @@ def test_a_timeout_is_an_error_and_the_value_can_be_had_later(tmp_path: Path) ->
     assert actorrt.get(ref) == "late"
 
 
+@pytest.mark.parametrize("count", [2, 40])
+def test_get_of_many_raises_as_soon_as_one_has_failed(tmp_path: Path, count: int) -> None:
+    fifo = Fifo(tmp_path / "gate")
+    held = wait_at.remote(fifo.path)
+    missing = [wait_at.remote(str(tmp_path / "missing")) for _ in range(count - 1)]
+    for refs in ([held, *missing], [*missing, held], [held, *missing, held]):
+        with pytest.raises(FileNotFoundError):
+            actorrt.get(refs)
+    assert not held.done()
+    fifo.open_for_reader("all")
+    assert actorrt.get([held, add.remote(1, 2), held]) == ["all", 3, "all"]
+
+
 async def test_refs_are_awaited_on_any_loop_and_in_any_thread(tmp_path: Path) -> None:
     fifo = Fifo(tmp_path / "gate")
     ref = wait_at.remote(fifo.path)
