@@ -293,7 +293,7 @@ class _Sender:
     def error_page(self, error: Exception, page: Callable[[], bytes]) -> None:
         """It raised: that is an answer if none has begun, else the end of the stream."""
         if self._made.complete:
-            logger.error("failed after its response was complete:\n%s", with_frames(error))
+            page()  # for the log: a framework has answered by itself, or the code went on after its answer
         elif self.answer.done() or self.channel.abandoned:
             if not self.channel.abandoned:
                 page()

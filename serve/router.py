@@ -90,6 +90,8 @@ class Router:
         self._targets: dict[str, Target] = {}
         self._watched: set[str] = set()
         self._gone = ""
+        # Whether the limits are known.
+        self._is_told = False
         connection.listen(("deployment", *deployment), self._told)
 
     # News from the controller.
@@ -112,6 +114,16 @@ class Router:
         for target in new:
             self._watch(target)
         self._send_waiting()
+        self._refuse_excess()
+
+    def _refuse_excess(self) -> None:
+        """Requests were taken before it was known how many may wait: those that are too many learn it now."""
+        with self._lock:
+            first, self._is_told = not self._is_told, True
+            excess = self._routing.drop_excess() if first else []
+            limit = self._routing.max_queued
+        for request in excess:
+            request.fail(BackPressureError(str(self.deployment), limit, limit))
 
     def _watch(self, target: Target) -> None:
         # The call fails as soon as the replica's socket closes, whether or not this process has requests there.

@@ -117,6 +117,14 @@ class Routing(Generic[T]):
         request, _ = self._waiting.popitem(last=False)
         return request, slots
 
+    def drop_excess(self) -> list[T]:
+        """Those that came last, as far as more wait than may."""
+        dropped: list[T] = []
+        while 0 <= self.max_queued < len(self._waiting):
+            request, _ = self._waiting.popitem()
+            dropped.append(request)
+        return dropped
+
     def drop_waiting(self) -> list[T]:
         """All that wait, which do so no more: the deployment is gone."""
         waiting = list(self._waiting)

@@ -196,6 +196,7 @@ class Actors:
         with self.lock:
             if client.backlog is None:
                 client.backlog = deque()
+                self._busy.add(client)
             client.backlog.append(call)
         self.advance(client)
 
@@ -301,6 +302,7 @@ class Actors:
                 backlog = client.backlog
                 if backlog is None:
                     backlog = client.backlog = deque()
+                    self._busy.add(client)
                 for call in again:
                     self._insert(backlog, call)
         self.advance(client)
@@ -321,6 +323,7 @@ class Actors:
     def _take_backlog(self, client: ActorClient) -> Iterable[Call]:
         with self.lock:
             backlog, client.backlog = client.backlog, None
+            self._busy.discard(client)
         self._held.pop(client, None)
         return backlog or ()
 

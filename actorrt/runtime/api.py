@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar, cast, overload
+from typing import Any, Final, NoReturn, TypeVar, cast, overload
 
 from actorrt import exceptions
 from actorrt.wire.messages import Facts, ListNames, Names, Query
@@ -22,6 +24,9 @@ from .waiting import entry_of
 
 T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
+
+# All files of actorrt, Serve's too.
+_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def put(value: T) -> ObjectRef[T]:
@@ -65,7 +70,14 @@ def _warn_if_on_a_loop(name: str, better: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    warnings.warn(f"{name}() blocks the event loop that it is called on; use `{better}`", RuntimeWarning, stacklevel=3)
+    # Whoever called into this package: for what waits inside of it there is no ref that could be awaited.
+    level, frame = 2, sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        name, better = frame.f_code.co_name, f"await asyncio.to_thread({frame.f_code.co_name}, ...)"
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"{name}() blocks the event loop that it is called on; use `{better}`", RuntimeWarning, stacklevel=level + 1
+    )
 
 
 def wait(

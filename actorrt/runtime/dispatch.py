@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.wire import codec
-from actorrt.wire.frames import MAX_FRAME_BYTES
 from actorrt.wire.messages import (
     CANCELLED,
     ERROR,
@@ -264,19 +263,18 @@ class Dispatch:
         elif isinstance(body, Segment):
             link.send(CloseSegment(body.creator, body.serial))
 
-    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None:
-        """A message is larger than any frame: whoever waits for what it asks, or for what it answers, is told."""
-        what = f"{size:,} bytes, and a frame holds {MAX_FRAME_BYTES:,}: put large values and pass their refs in a list"
+    def unsendable(self, link: Link, message: AnyMessage, why: str) -> None:
+        """A message cannot be written: whoever waits for what it asks, or for what it answers, is told."""
         if isinstance(message, ActorCall | TaskCall | StartActor):
             outcome = Outcome(
-                message.seq, FAILED, [Value(ERROR, error_bytes(exceptions.NotSentError("the call", what)))]
+                message.seq, FAILED, [Value(ERROR, error_bytes(exceptions.NotSentError("the call", why)))]
             )
             self.receive(link, [outcome])
         elif isinstance(message, Outcome):
-            error = exceptions.NotSentError("the result", what)
+            error = exceptions.NotSentError("the result", why)
             link.send(Outcome(message.seq, FAILED, [Value(ERROR, error_bytes(error))]))
         else:
-            logger.error("a %s of %d bytes for %r is too large to be sent", type(message).__name__, size, link)
+            logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
 
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime

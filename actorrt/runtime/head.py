@@ -82,8 +82,8 @@ class Head:
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 
-    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None:
-        logger.error("a %s of %d bytes for %r is too large to be sent", type(message).__name__, size, link)
+    def unsendable(self, link: Link, message: AnyMessage, why: str) -> None:
+        logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
 
     def link_lost(self, link: Link) -> None:
         self.peers.forget(link)

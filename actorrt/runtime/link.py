@@ -50,7 +50,7 @@ class Receiver(Protocol):
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 
-    def unsendable(self, link: Link, message: AnyMessage, size: int) -> None: ...
+    def unsendable(self, link: Link, message: AnyMessage, why: str) -> None: ...
 
     def link_lost(self, link: Link) -> None: ...
 
@@ -215,14 +215,22 @@ class Link:
                 self.loop.call_soon_threadsafe(self._wait_writable)
 
     def _encode(self, batch: list[AnyMessage]) -> bytes:
-        """One frame; what does not fit goes back into the queue. Empty if a single message is too large to be sent."""
+        """One frame; what does not fit goes back into the queue. Empty if a single message cannot be sent."""
         while True:
-            payload = encode_batch(batch)
-            if len(payload) <= MAX_FRAME_BYTES:
-                return encode_frame(payload)
+            try:
+                payload = encode_batch(batch)
+            except Exception as error:  # a name that has no UTF-8, say
+                why = f"{type(error).__name__}: {error}"
+            else:
+                if len(payload) <= MAX_FRAME_BYTES:
+                    return encode_frame(payload)
+                why = (
+                    f"{len(payload):,} bytes, and a frame holds {MAX_FRAME_BYTES:,}: put large values and pass their "
+                    "refs in a list"
+                )
             if len(batch) == 1:
                 with contextlib.suppress(RuntimeError):
-                    self.loop.call_soon_threadsafe(self._receiver.unsendable, self, batch[0], len(payload))
+                    self.loop.call_soon_threadsafe(self._receiver.unsendable, self, batch[0], why)
                 return b""
             half = len(batch) // 2
             rest = batch[: half - 1 : -1]

@@ -260,11 +260,16 @@ class Supervisor:
         if link is None or link.closed:
             self._return(record)
             return
-        if record.lease and not record.unwanted and not record.left:
+        if self._is_alone(record):
             self._host.kill_worker(link.peer, cause)
             self._return(record)
         else:
             link.send(StopActor(record.actor, record.unwanted or record.left, cause))
+
+    @staticmethod
+    def _is_alone(record: ActorRecord) -> bool:
+        """It has a process to itself, which is not ending already."""
+        return bool(record.lease) and not record.unwanted and not record.left
 
     def _return(self, record: ActorRecord) -> None:
         lease, record.lease = record.lease, 0
@@ -319,6 +324,7 @@ class Supervisor:
         if record is None:
             return
         link = record.link
+        process_ends = self._is_alone(record)
         if no_restart:
             self.apply(record, Event.ENDED, KILLED, "running")
         else:
@@ -326,10 +332,10 @@ class Supervisor:
             # At once: no further call is to find it as it was.
             self.apply(record, Event.LOST, KILLED, "running")
         if link is not None and not link.closed:
-            # Others have links of their own to its worker: it has to know before they call.
+            # Others have links of their own to its worker: it has to know, or to be gone, before they call.
             with contextlib.suppress(exceptions.ActorrtError, TimeoutError):
                 async with asyncio.timeout(TOLD_WITHIN_S):
-                    await link.ask(Ping())
+                    await (link.gone.wait() if process_ends else link.ask(Ping()))
 
     # ---- who still wants it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime import link
+from actorrt.runtime import current, link
 from actorrt.wire import frames
 
 pytestmark = pytest.mark.usefixtures("node")
@@ -33,6 +34,15 @@ class Mute(Exception):
 
     def __str__(self) -> str:
         raise ValueError("no text")
+
+
+@actorrt.remote
+class Echo:
+    async def say(self, value: int) -> int:
+        return value
+
+    async def never(self) -> None:
+        await asyncio.Event().wait()
 
 
 @actorrt.remote
@@ -108,3 +118,44 @@ def test_a_call_runs_though_nobody_holds_its_ref_or_its_actor(tmp_path: Path) ->
     while not path.exists():
         assert time.monotonic() < until, "the call was lost"
         actorrt.get(Raiser.remote().add.remote(b""), timeout=DEADLINE_S)
+
+
+def test_a_message_that_cannot_be_written_takes_no_other_along() -> None:
+    actor = Echo.remote()
+    before, bad, behind = [
+        actor.say.options(name=name).remote(number) for number, name in enumerate(("first", "\ud800", "plain"))
+    ]
+    assert actorrt.get([before, behind], timeout=DEADLINE_S) == [0, 2]
+    with pytest.raises(exceptions.NotSentError, match="surrogates"):
+        actorrt.get(bad, timeout=DEADLINE_S)
+
+
+async def test_a_wait_on_a_loop_warns_where_the_program_called() -> None:
+    ref = Echo.remote().never.remote()
+    blocks = pytest.warns(RuntimeWarning, match=r"^get\(\) blocks .* `await ref`$")
+    with blocks as caught, pytest.raises(exceptions.GetTimeoutError):
+        actorrt.get(ref, timeout=0)
+    assert caught[0].filename == __file__
+
+
+def test_an_actor_that_could_not_start_leaves_nothing_behind_its_handle() -> None:
+    @actorrt.remote
+    class Broken:
+        def __init__(self) -> None:
+            raise ValueError("broken")
+
+        def method(self) -> None: ...
+
+    actor = Broken.remote()
+    name = actor._actorrt_client.actor
+    with pytest.raises(exceptions.ActorDiedError):
+        actorrt.get(actor.method.remote())
+    with pytest.raises(exceptions.ActorDiedError):
+        actorrt.get(actor.method.remote())
+    del actor
+    gc.collect()
+    runtime = current.session()
+    deadline = time.monotonic() + DEADLINE_S
+    while name in runtime.supervisor.records and time.monotonic() < deadline:
+        runtime.call_sync(asyncio.sleep(0))
+    assert name not in runtime.supervisor.records

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -357,6 +358,46 @@ def test_a_full_queue_refuses_at_once_and_the_limit_holds(serving: Serving) -> N
     handle.remote(None).cancel()
     waiting[0].cancel()
     waiting[1].cancel()
+
+
+def test_the_limit_holds_for_the_first_calls_of_a_process_too(serving: Serving) -> None:
+    @serve.deployment(max_ongoing_requests=2, max_queued_requests=2)
+    class Narrow:
+        async def __call__(self) -> int:
+            await asyncio.sleep(0.02)
+            return 1
+
+    @serve.deployment
+    class Burst:
+        def __init__(self, narrow: Any) -> None:
+            self.narrow = narrow
+
+        async def __call__(self, count: int) -> tuple[int, int]:
+            calls: list[Any] = []
+            refused = 0
+            for _ in range(count):
+                try:
+                    calls.append(self.narrow.remote())
+                except BackPressureError:
+                    refused += 1
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            refused += sum(isinstance(each, BackPressureError) for each in results)
+            return results.count(1), refused
+
+    handle = serve.run(Burst.bind(Narrow.bind()), name="burst", route_prefix=None)
+    for _ in range(2):
+        assert handle.remote(30).result() == (4, 26)
+
+
+async def test_a_function_of_serve_that_blocks_a_loop_says_which_and_where(serving: Serving) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        while not caught:
+            # It does not warn where the answer is there before it waits.
+            serve.status()
+    assert str(caught[0].message).startswith("status() blocks the event loop")
+    assert str(caught[0].message).endswith("use `await asyncio.to_thread(status, ...)`")
+    assert caught[0].filename == __file__
 
 
 def test_requests_are_spread_over_the_replicas(serving: Serving) -> None:

@@ -112,6 +112,17 @@ def test_a_withdrawn_request_waits_no_more() -> None:
     assert router.queued == 0
 
 
+def test_those_that_came_last_are_dropped_where_too_many_wait() -> None:
+    router: Routing[str] = Routing(lambda: 0.0, max_ongoing=1)
+    for name in "abcd":
+        assert router.submit(name) is None
+    assert router.drop_excess() == []
+    router.max_queued = 1
+    assert router.drop_excess() == ["d", "c", "b"]
+    assert router.queued == 1
+    assert router.drop_excess() == []
+
+
 class Model(RuleBasedStateMachine):
     """Whatever happens in whatever order, no limit is passed and no request is lost or given out twice."""
 
