@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -31,10 +32,26 @@ def session() -> Iterator[None]:
             yield
 
 
+def block_until_released(pipe: str) -> str:
+    with open(pipe, encoding="ascii") as file:
+        return file.read()
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> str:
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    return path
+
+
+def release(pipe: str) -> None:
+    Path(pipe).write_text("go", encoding="ascii")
+
+
 @actorrt.remote
 class Blocks:
-    async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251  this is what is to be found
+    async def read(self, pipe: str) -> str:
+        return block_until_released(pipe)
 
     async def keep_the_gil(self, seconds: float) -> None:
         ctypes.PyDLL(None).usleep(int(seconds * 1e6))
@@ -73,44 +90,54 @@ def printed(capfd: pytest.CaptureFixture[str]) -> Printed:
     return Printed(capfd)
 
 
-def test_a_loop_that_is_blocked_is_reported_once_with_actor_method_and_line(printed: Printed) -> None:
+def test_a_loop_that_is_blocked_is_reported_once_with_actor_method_and_line(printed: Printed, pipe: str) -> None:
     actor = Blocks.options(isolated=True).remote()
-    actorrt.get([actor.behave.remote(0.2), actor.sleep.remote(0.4)])
-    printed.wait_for("time.sleep(seconds)")
+    refs = [actor.behave.remote(0.2), actor.read.remote(pipe)]
+    printed.wait_for("open(pipe")
+    # Long enough to be told again.
+    threading.Event().wait(0.3)
+    release(pipe)
+    actorrt.get(refs)
     printed.wait_for_the_rest(actor)
-    (told,) = [index for index, line in enumerate(printed.lines) if "blocked for" in line and "Blocks.sleep" in line]
+    (told,) = [index for index, line in enumerate(printed.lines) if "blocked for" in line and "Blocks.read" in line]
     assert "test_blocked_loops.py" in printed.lines[told + 1]
-    assert "time.sleep(seconds)" in printed.lines[told + 2]
+    assert "block_until_released(pipe)" in printed.lines[told + 2]
 
 
-def test_each_stretch_is_reported(printed: Printed) -> None:
+def test_each_stretch_is_reported(printed: Printed, pipe: str) -> None:
     actor = Blocks.remote()
-    for _ in range(2):
-        actorrt.get(actor.sleep.remote(0.3))
+    for times in (1, 2):
+        ref = actor.read.remote(pipe)
+        printed.wait_for("by Blocks.read", times)
+        release(pipe)
+        actorrt.get(ref)
         # Long enough that a machine with much to do looks at it in between.
         actorrt.get(actor.behave.remote(0.5))
-    printed.wait_for("by Blocks.sleep", 2)
     printed.wait_for_the_rest(actor)
-    assert printed.count("by Blocks.sleep") == 2
+    assert printed.count("by Blocks.read") == 2
 
 
-def test_a_constructor_and_a_task_are_named_too(printed: Printed) -> None:
+def test_a_constructor_and_a_task_are_named_too(printed: Printed, pipe: str) -> None:
     @actorrt.remote
     class Slow:
-        def __init__(self) -> None:
-            time.sleep(0.3)
+        def __init__(self, pipe: str) -> None:
+            block_until_released(pipe)
 
         async def value(self) -> int:
             return 1
 
     @actorrt.remote
-    async def slow_task() -> None:
-        time.sleep(0.3)  # noqa: ASYNC251  this is what is to be found
+    async def slow_task(pipe: str) -> None:
+        block_until_released(pipe)
 
-    actorrt.get(Slow.remote().value.remote())
-    actorrt.get(slow_task.remote())
+    ref = Slow.remote(pipe).value.remote()
     printed.wait_for("by Slow.__init__")
+    release(pipe)
+    actorrt.get(ref)
+    task = slow_task.remote(pipe)
     printed.wait_for("by slow_task")
+    release(pipe)
+    actorrt.get(task)
 
 
 def test_code_that_keeps_the_gil_is_reported_when_it_gives_it_back(printed: Printed) -> None:
