@@ -68,8 +68,8 @@ class Controller:
             self._begin()
 
     def _begin(self) -> None:
-        # It decides before anybody is answered.
-        spawn(self._deployments.run())
+        # It decides before anybody is answered: a call that comes in this very turn, too.
+        self._deployments.start()
         self._ready.set()
 
     # What users ask for.

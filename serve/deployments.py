@@ -7,6 +7,7 @@ code is never loaded here: replicas do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -141,21 +142,26 @@ class Deployments:
         """Something has changed: decide anew, soon."""
         self._changed.set()
 
-    async def run(self) -> None:
-        """Decide and act for ever."""
+    def start(self) -> None:
+        """Decide now, and go on doing so."""
+        spawn(self._run(self._decide_now()))
+
+    async def _run(self, wake_at: float | None) -> None:
         while True:
-            self._changed.clear()
-            try:
-                wake_at = self._reconcile()
-            except Exception:
-                # An error of ours must not end the care for all deployments.
-                logger.exception("a decision about deployments failed")
-                wake_at = time.monotonic() + 1.0
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - time.monotonic())):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
+            wake_at = self._decide_now()
+
+    def _decide_now(self) -> float | None:
+        """Decide and act. When to do so again though nothing has changed."""
+        self._changed.clear()
+        try:
+            return self._reconcile()
+        except Exception:
+            # An error of ours must not end the care for all deployments.
+            logger.exception("a decision about deployments failed")
+            return time.monotonic() + 1.0
 
     def _reconcile(self) -> float | None:
         wanted = {id: target for id, record in self._records.items() if (target := record.target()) is not None}

@@ -46,8 +46,10 @@ def pid_of_head() -> int:
 
 
 def end(*pids: int) -> None:
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    # Stopped first, so that none of them learns that another has died.
+    for sent in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, sent)
     for pid in pids:
         until_gone(pid)
 

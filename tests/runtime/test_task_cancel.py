@@ -149,9 +149,9 @@ def test_cancelling_what_is_done_changes_nothing() -> None:
 @actorrt.remote
 def parent(folder: str, name: str, kinds: list[Any]) -> Any:
     """Runs children, and waits for them in `get`."""
-    refs = [kind.remote(folder, f"{name}{index}") for index, kind in enumerate(kinds)]
+    # All of it: an interrupt may come as soon as the children run.
     try:
-        return actorrt.get(refs)
+        return actorrt.get([kind.remote(folder, f"{name}{index}") for index, kind in enumerate(kinds)])
     finally:
         tell(folder, f"{name} ends")
 
@@ -184,8 +184,8 @@ def test_children_are_left_alone_where_that_was_asked_for(trail: Trail) -> None:
         # The ref travels to the test before the parent waits.
         child = run_long_async.remote(folder, "a0")
         actorrt.get(keeper.keep.remote([child]))
-        tell(folder, "kept")
         try:
+            tell(folder, "kept")
             actorrt.get(child)
         finally:
             tell(folder, "a ends")
@@ -223,9 +223,10 @@ def test_force_ends_the_process_and_the_error_says_so(trail: Trail) -> None:
 
     @actorrt.remote
     def stubborn(folder: str) -> None:
-        tell(folder, "pid")
         while True:
             try:
+                # Twice only if the interrupt comes before this returns: then it waits here for a second reader.
+                tell(folder, "pid")
                 time.sleep(1000)
             except KeyboardInterrupt:
                 continue
