@@ -101,7 +101,7 @@ class Objects:
         entry = self.new_entry()
         value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
         entry.hold = [self._claim(value), *serialized.refs]
-        if threading.current_thread() is self._runtime.thread:
+        if self._runtime.on_own_thread():
             self._runtime.spawn_here(self._write_aside(entry, value, serialized))
         else:
             self._runtime.segments.write(entry.owner, entry.seq, serialized)

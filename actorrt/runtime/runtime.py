@@ -77,8 +77,6 @@ LET_TAKE_S: Final = 0.005
 _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
 _generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
 
-# What `wait` looks at: a ref's entry, a generator's stream.
-
 
 class Runtime:
     """One process's part of the cluster. Public methods may be called from any thread unless they say otherwise."""
@@ -149,6 +147,8 @@ class Runtime:
                 self.loop.run_until_complete(asyncio.wait(left, timeout=0.1))
         finally:
             self.loop.close()
+            # The system may give it to another thread.
+            self._ident = 0
 
     def run_soon(self, work: Callable[[], None]) -> None:
         """Run `work` on the runtime loop, after what was handed over before; one wake-up for all that wait."""
@@ -202,7 +202,7 @@ class Runtime:
 
     def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """Run a coroutine on the runtime loop and wait for its result in this thread."""
-        if threading.current_thread() is self.thread:
+        if self.on_own_thread():
             work.close()
             raise RuntimeError("the runtime's own thread cannot wait for itself")
         try:
@@ -249,7 +249,7 @@ class Runtime:
             self.call_sync(self._close(), timeout)
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
-        if threading.current_thread() is not self.thread:
+        if not self.on_own_thread():
             self.thread.join(timeout)
         self.segments.close()
 
@@ -291,7 +291,7 @@ class Runtime:
 
     def flush_soon(self, link: Link) -> None:
         """A call was queued on `link`: write it at once where nothing else is under way, else with its batch."""
-        if threading.get_ident() == self._ident:
+        if self.on_own_thread():
             if frame_is_due(link.queued, len(link.inflight)):
                 link.flush()
             else:
@@ -311,7 +311,7 @@ class Runtime:
 
     def on_own_thread(self) -> bool:
         """True on the runtime's own thread."""
-        return threading.current_thread() is self.thread
+        return threading.get_ident() == self._ident
 
     # ---- submitting
 

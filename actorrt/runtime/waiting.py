@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -112,7 +111,7 @@ class Waits:
 
     def blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
-        if threading.current_thread() is self._runtime.thread:
+        if self._runtime.on_own_thread():
             raise RuntimeError("the runtime's own thread cannot wait")
         self._runtime.flush()
         if gate.wait(0.0):

@@ -401,13 +401,25 @@ async def test_a_function_of_serve_that_blocks_a_loop_says_which_and_where(servi
 
 
 def test_requests_are_spread_over_the_replicas(serving: Serving) -> None:
+    @actorrt.remote
+    class Meeting:
+        def __init__(self) -> None:
+            self.barrier = asyncio.Barrier(6)
+
+        async def join(self) -> None:
+            await self.barrier.wait()
+
     @serve.deployment(num_replicas=3, max_ongoing_requests=2)
     class Spread:
+        def __init__(self, meeting: Any) -> None:
+            self.meeting = meeting
+
         async def __call__(self, _: Any) -> str:
-            await asyncio.sleep(0.05)
+            await self.meeting.join.remote()
             return serve.get_replica_context().replica_id
 
-    handle = serve.run(Spread.bind(), name="spread", route_prefix=None)
+    meeting = Meeting.remote()
+    handle = serve.run(Spread.bind(meeting), name="spread", route_prefix=None)
     found = [response.result() for response in [handle.remote(None) for _ in range(6)]]
     assert sorted(found.count(replica) for replica in set(found)) == [2, 2, 2]
 
