@@ -138,11 +138,11 @@ class ActorPlaces:
         if call.cancel_asked:
             call.cancelled()
         elif not started:
-            call.rewind()
+            call.started = False
             again.append(call)
         elif call.attempts_left:
             call.attempts_left -= call.attempts_left > 0
-            call.rewind()
+            call.started = False
             self.repeated.add(call)
             again.append(call)
         else:

@@ -188,7 +188,10 @@ class Actors:
         call.incarnation = client.incarnation
         idle = not link.inflight
         link.inflight[message.seq] = call
-        link.push(message)
+        if call.stream is None:
+            link.push(message)
+        else:
+            call.stream.push(link)
         self._runtime.idle_link = idle
 
     def again(self, client: ActorClient, call: Call) -> None:

@@ -139,12 +139,6 @@ class Call:
     def cancelled(self) -> None:
         self.fail(exceptions.TaskCancelledError(self.name))
 
-    def rewind(self) -> None:
-        """Its process died: it will run again. A stream goes on behind the items that came already."""
-        self.started = False
-        if self.stream is not None:
-            self.message.credits = self.stream.rewind()  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
-
     def take_item(self, item: Item | ItemValue) -> None:
         stream = self.stream
         if stream is not None and not self.done:

@@ -19,7 +19,19 @@ _COMPACT_AT: Final = 64
 class RunningCall:
     """A call that this process executes for another. `cancelled` is set once somebody asked to cancel it."""
 
-    __slots__ = ("actor", "cancelled", "children", "gate", "lease", "link", "name", "seq", "started", "task")
+    __slots__ = (
+        "actor",
+        "cancelled",
+        "children",
+        "forcing",
+        "gate",
+        "lease",
+        "link",
+        "name",
+        "seq",
+        "started",
+        "task",
+    )
 
     def __init__(self, link: Link, seq: int, name: str, actor: Any = None, lease: int = 0) -> None:
         self.link = link
@@ -34,6 +46,8 @@ class RunningCall:
         self.cancelled = False
         self.started = False
         self.children: list[weakref.ref[Call]] | None = None
+        # Whether its cancellation reaches its children (else None), and with force.
+        self.forcing: bool | None = None
 
     def add_child(self, call: Call) -> None:
         children = self.children

@@ -34,7 +34,7 @@ from actorrt.wire.messages import (
 )
 
 from . import references, shipping
-from .calls import ALL_ARGUMENTS, unpack_arguments
+from .calls import ALL_ARGUMENTS, Call, unpack_arguments
 from .context import RunningCall
 from .instance import Instance
 from .link import Link
@@ -112,13 +112,18 @@ class Executor:
             return
         before, run.cancelled = run.cancelled, True
         if message.recursive:
-            for child in run.living_children():
-                self.runtime.cancel_call(child, message.force, True)
+            run.forcing = message.force
+            self.cancel_calls(run.living_children(), message.force)
         if message.force and run.actor is None and run.lease:
             os.kill(os.getpid(), signal.SIGKILL)
         if not before:
             # Once: its parent, its group and its user may all cancel it, and its `finally` blocks are left in peace.
             self.interrupt(run)
+
+    def cancel_calls(self, calls: list[Call], force: bool) -> None:
+        """Cancel what a cancelled call has called in turn; on the runtime loop."""
+        for call in calls:
+            self.runtime.cancel_call(call, force, True)
 
     def interrupt(self, run: RunningCall) -> None:
         """Make a running call end, as far as its kind allows."""
@@ -128,8 +133,8 @@ class Executor:
         """A caller is gone: what it called ends, and the actors that it owns."""
         for run in list(link.serving.values()):
             before, run.cancelled = run.cancelled, True
-            for child in run.living_children():
-                self.runtime.cancel_call(child, False, True)
+            run.forcing = bool(run.forcing)
+            self.cancel_calls(run.living_children(), run.forcing)
             if not before:
                 self.interrupt(run)
         self.outcomes.peer_lost(link.peer)
@@ -213,7 +218,7 @@ class Executor:
 
     def failure(self, run: RunningCall, error: BaseException) -> AnyMessage:
         """The outcome of a call that raised."""
-        if run.cancelled and isinstance(error, exceptions.TaskCancelledError):
+        if run.cancelled and issubclass(type(error), exceptions.TaskCancelledError):
             # What it waited for was cancelled with it, and that was here first.
             return self.outcomes.cancelled(run.seq)
         return self.outcomes.failure(run, error)

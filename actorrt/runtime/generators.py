@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +22,7 @@ from .references import Entry, Gate, ObjectRef, bridge_to
 
 if TYPE_CHECKING:
     from .calls import Call
+    from .link import Link
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -32,7 +34,18 @@ DEFAULT_WINDOW: Final = 1000
 class Stream:
     """The items of one call that came and were not taken yet."""
 
-    __slots__ = ("__weakref__", "_abandoned", "_call", "_taken", "_waiters", "came", "ended", "items", "window")
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_call",
+        "_lock",
+        "_taken",
+        "_waiters",
+        "came",
+        "ended",
+        "items",
+        "window",
+    )
 
     def __init__(self, call: Call, window: int) -> None:
         self._call = call
@@ -43,6 +56,8 @@ class Stream:
         self.ended = False
         self._abandoned = False
         self._taken = 0
+        # Held where credits change hands: a thread takes items while the runtime loop sends the call again.
+        self._lock = threading.Lock()
         # A deque, since one thread adds to it while another takes from it.
         self._waiters: deque[Waiter] = deque()
 
@@ -99,27 +114,30 @@ class Stream:
             return
         self._taken += count
         if self._taken * 2 >= self.window:
-            taken, self._taken = self._taken, 0
-            self._grant(taken)
+            with self._lock:
+                taken, self._taken = self._taken, 0
+                self._grant(taken)
 
-    def rewind(self) -> int:
-        """The producer begins anew: the credits that it starts with, which reach to where it may be now."""
-        if self.window == UNLIMITED:
-            return UNLIMITED
-        self._taken = 0
-        return self.came - len(self.items) + self.window
+    def push(self, link: Link) -> None:
+        """Queue the call, for the first time or again: it starts with credits that reach to where it may be now."""
+        message = self._call.message
+        with self._lock:
+            self._taken = 0
+            ahead = UNLIMITED if self.window == UNLIMITED else self.came - len(self.items) + self.window
+            message.credits = ahead  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
+            link.push(message)
 
     def open_window(self) -> None:
         """The consumer waits for the end: the producer need not wait for the consumer any more."""
-        if self.window != UNLIMITED and not self.ended:
-            self.window = UNLIMITED
-            # It may not have been sent yet, or may be sent again.
-            self._call.message.credits = UNLIMITED  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
-            self._grant(UNLIMITED)
+        with self._lock:
+            if self.window != UNLIMITED and not self.ended:
+                self.window = UNLIMITED
+                self._grant(UNLIMITED)
 
     def _grant(self, count: int) -> None:
+        # A call that is not under way starts with it.
         link = self._call.link
-        if link is not None and not link.closed:
+        if count and self._call.started and link is not None and not link.closed:
             link.post(Credit(self._call.message.seq, count))
 
     def drop(self) -> None:

@@ -398,8 +398,10 @@ class Link:
                 future.set_exception(error)
         for task in list(self._answering.values()):
             task.cancel()
-        self._receiver.link_lost(self)
-        self.gone.set()
+        try:
+            self._receiver.link_lost(self)
+        finally:
+            self.gone.set()
 
 
 def let_go(fd: int) -> None:

@@ -36,6 +36,7 @@ from actorrt.wire.messages import (
 
 from .actor_methods import Mark, find_method, mark_of
 from .context import RunningCall, running_call
+from .credits import more_credits
 from .definitions import TERMINATE
 from .eager import EagerRunner
 from .executor import ActorExit, Executor, Work
@@ -249,6 +250,7 @@ class LoopExecutor(Executor):
             instance.calls.add(run)
         if run.link.closed:
             # Its caller is gone; whoever cancelled that caller's calls may have been here before.
+            run.forcing = False
             self._cancel_run(run)
 
     def _finished(self, run: RunningCall) -> None:
@@ -377,7 +379,7 @@ class LoopExecutor(Executor):
         else:
             item = await self._written(self.outcomes.item_of, run, index, serialized)
         self.reply(run.link, item)
-        if run.cancelled:
+        if run.task is not None and run.task.cancelling():
             # The cancellation may have come while the item was being written, which it does not interrupt.
             raise asyncio.CancelledError
 
@@ -441,7 +443,13 @@ class LoopExecutor(Executor):
         run.cancelled = True
         if run.task is not None:
             # Not at once: a task that is cancelled before its first step would never run its coroutine.
-            self.loop.call_soon(run.task.cancel)
+            self.loop.call_soon(self._cancel_task, run)
+
+    def _cancel_task(self, run: RunningCall) -> None:
+        run.task.cancel()
+        if run.forcing is not None and (children := run.living_children()):
+            # It has gone on calling since its children were cancelled. What its `finally` blocks call is left alone.
+            self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
 
     def credit(self, link: Link, message: Credit) -> None:
         self.enqueue(link, [message])
@@ -452,8 +460,7 @@ class LoopExecutor(Executor):
             if run.gate is not None:
                 run.gate.add(message.n)
         elif (waiting := link.waiting.get(message.seq)) is not None:
-            # Only a caller that wants all of it speaks up before the first item.
-            waiting[1].credits = message.n
+            waiting[1].credits = more_credits(waiting[1].credits, message.n)
 
 
 class RuntimeLoopExecutor(LoopExecutor):

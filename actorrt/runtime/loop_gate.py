@@ -6,6 +6,8 @@ import asyncio
 
 from actorrt.wire.messages import UNLIMITED
 
+from .credits import more_credits
+
 
 class LoopGate:
     """Holds the producer while it has no credits. Runs on the user's loop."""
@@ -17,10 +19,7 @@ class LoopGate:
         self._event: asyncio.Event | None = None
 
     def add(self, n: int) -> None:
-        if n == UNLIMITED or self.left == UNLIMITED:
-            self.left = UNLIMITED
-        else:
-            self.left += n
+        self.left = more_credits(self.left, n)
         if self._event is not None:
             self._event.set()
 

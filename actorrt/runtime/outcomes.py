@@ -91,15 +91,16 @@ class Outcomes:
 
     def _value(self, run: RunningCall, seq: int, serialized: Serialized) -> Value:
         """One value as it travels. Blocks while a segment is written."""
-        refs = None
-        if serialized.refs:
-            refs = [key_of(ref) for ref in serialized.refs]
-            self._pin(run, seq - run.seq, serialized.refs)
+        refs = [key_of(ref) for ref in serialized.refs] or None
         if self.is_inline(serialized):
-            return Value(INLINE, codec.pack(serialized), refs=refs)
-        owner = run.link.peer
-        size = self._runtime.segments.write(owner, seq, serialized)
-        return Value(SEGMENT, b"", owner, seq, size, refs)
+            value = Value(INLINE, codec.pack(serialized), refs=refs)
+        else:
+            owner = run.link.peer
+            size = self._runtime.segments.write(owner, seq, serialized)
+            value = Value(SEGMENT, b"", owner, seq, size, refs)
+        if refs:
+            self._pin(run, seq - run.seq, serialized.refs)
+        return value
 
     def success(self, run: RunningCall, result: Any, returns: int) -> AnyMessage:
         """The outcome of a call that returned. Blocks while segments are written."""
@@ -121,7 +122,8 @@ class Outcomes:
             for index, serialized in enumerate(pickled):
                 values.append(self._value(run, run.seq + index, serialized))
         except BaseException:
-            for value in values:
+            for index, value in enumerate(values):
+                self.taken(run.link.peer, run.seq, index)
                 if value.kind == SEGMENT:
                     self._runtime.run_soon(partial(self._runtime.segments.free, value.owner, value.seq))
             raise
@@ -152,17 +154,16 @@ class Outcomes:
 
     def failure(self, run: RunningCall, error: BaseException) -> AnyMessage:
         """The user's error with its traceback as the caller will see it."""
-        if run.gate is None:
-            # Values that were pickled before another one failed. Those of a stream were sent.
-            for key in [key for key in self._pins if key[:2] == (run.link.peer, run.seq)]:
-                self._pins.pop(key, None)
-        if isinstance(error, exceptions.TaskError):
-            # It came from a call that this one made: its own origin is what matters.
-            return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(error))])
-        text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
         title = None if run.actor is None else run.actor.title
-        wrapped = exceptions.TaskError(run.name, os.getpid(), title, text, error)
-        return Outcome(run.seq, FAILED, [Value(ERROR, error_bytes(wrapped))])
+        try:
+            data = _failure_bytes(run.name, title, error)
+        except BaseException as unreadable:
+            # The error's own code raises as one looks at it. The call is answered all the same.
+            kind = type(error).__name__
+            text = f"{kind}, which cannot be shown: {type(unreadable).__name__} was raised as it was looked at"
+            stand_in = exceptions.UnserializableException(kind, text, "")
+            data = error_bytes(exceptions.TaskError(run.name, os.getpid(), title, text, stand_in))
+        return Outcome(run.seq, FAILED, [Value(ERROR, data)])
 
     @staticmethod
     def cancelled(seq: int) -> AnyMessage:
@@ -172,6 +173,14 @@ class Outcomes:
     def no_actor(seq: int, started: bool = False) -> AnyMessage:
         """The actor is not here (any more). `started`: the call had begun when it went."""
         return Outcome(seq, NO_ACTOR, count=int(started))
+
+
+def _failure_bytes(name: str, title: str | None, error: BaseException) -> bytes:
+    if issubclass(type(error), exceptions.TaskError):
+        # It came from a call that this one made: its own origin is what matters.
+        return error_bytes(error)
+    text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
+    return error_bytes(exceptions.TaskError(name, os.getpid(), title, text, error))
 
 
 def users_part(trace: TracebackType | None) -> TracebackType | None:

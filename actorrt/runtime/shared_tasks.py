@@ -46,7 +46,11 @@ class SharedTasks:
         call.link = link
         call.started = True
         link.inflight[message.seq] = call
-        link.send(message)
+        if call.stream is None:
+            link.push(message)
+        else:
+            call.stream.push(link)
+        link.flush_at_end_of_turn()
 
     async def _when_ready(self, pool: SharedPool) -> None:
         error: exceptions.ActorrtError | None = None
@@ -84,7 +88,7 @@ class SharedTasks:
                 # Whose fault it was among those that ran at once, nobody can say.
                 if call.attempts_left > 0:
                     call.attempts_left -= 1
-                call.rewind()
+                call.started = False
                 self.push(call.target, call)
 
     def close(self, error: exceptions.ActorrtError) -> None:

@@ -295,7 +295,7 @@ class Supervisor:
 
     def link_lost(self, link: Link) -> None:
         """A worker is gone: every actor there is lost. Also a borrower may be gone."""
-        lost = [record for record in self.records.values() if record.link is link]
+        lost = [record for record in list(self.records.values()) if record.link is link]
         if lost:
             self._host.spawn_here(self._lost(link, lost))
         for record in list(self.records.values()):

@@ -28,6 +28,7 @@ from actorrt.wire.messages import (
 )
 
 from .context import RunningCall, running_call
+from .credits import more_credits
 from .executor import ActorExit, Executor, Work
 from .instance import Instance
 from .interrupts import Interrupts
@@ -151,8 +152,7 @@ class SyncExecutor(Executor):
             if run is None:
                 for caller, work in self._work:
                     if caller is link and isinstance(work, TaskCall | ActorCall) and work.seq == message.seq:
-                        # Only a caller that wants all of it speaks up before the first item.
-                        work.credits = message.n
+                        work.credits = more_credits(work.credits, message.n)
             elif run.gate is not None:
                 run.gate.add(message.n)
 

@@ -226,7 +226,10 @@ class TaskPool:
         call.started = True
         held.calls[message.seq] = call
         link.inflight[message.seq] = call
-        link.push(message)
+        if call.stream is None:
+            link.push(message)
+        else:
+            call.stream.push(link)
         if call.cancel_asked:
             # In this very moment, by another thread, which saw that it had not left.
             link.push(Cancel(message.seq, call.force_asked))
@@ -383,7 +386,7 @@ class TaskPool:
             else:
                 if seq in charged and call.attempts_left > 0:
                     call.attempts_left -= 1
-                call.rewind()
+                call.started = False
                 self.backlog.appendleft(call)
 
     @staticmethod

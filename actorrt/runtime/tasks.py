@@ -68,7 +68,7 @@ class Tasks:
     @property
     def busy(self) -> bool:
         """True while tasks have no outcome yet."""
-        return any(pool.busy for pool in self._pools.values())
+        return any(pool.busy for pool in list(self._pools.values()))
 
     def forget(self, held: HeldLease) -> None:
         leases = self.by_link.get(held.link.peer)
@@ -146,5 +146,5 @@ class Tasks:
             for held in leases.values():
                 for call in list(held.calls.values()):
                     call.fail(error)
-        for pool in self._pools.values():
+        for pool in list(self._pools.values()):
             pool.close(error)

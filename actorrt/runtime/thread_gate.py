@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from actorrt.wire.messages import UNLIMITED
 
+from .credits import more_credits
+
 
 class ThreadGate:
     """Holds the producer while it has no credits. `add` and `cancel` come from the runtime loop."""
@@ -19,7 +21,7 @@ class ThreadGate:
 
     def add(self, n: int) -> None:
         with self._changed:
-            self._left = UNLIMITED if UNLIMITED in (n, self._left) else self._left + n
+            self._left = more_credits(self._left, n)
             self._changed.notify()
 
     def cancel(self) -> None:

@@ -334,3 +334,49 @@ def test_many_threads_cancel_at_once() -> None:
     for thread in threads:
         thread.join()
     assert all(gone(ref) for ref in refs)
+
+
+@actorrt.remote
+class Spawner:
+    async def spawn(self, crowd: Any) -> None:
+        while True:
+            crowd.stay.remote()
+            await asyncio.sleep(0)
+
+
+@actorrt.remote(max_concurrency=1_000_000)
+class Crowd:
+    def __init__(self) -> None:
+        self.here = 0
+        self.changed = asyncio.Event()
+
+    async def stay(self) -> None:
+        self.here += 1
+        self.changed.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.here -= 1
+            self.changed.set()
+
+    async def grows_to(self, count: int) -> None:
+        while self.here < count:
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def is_gone(self) -> None:
+        while self.here:
+            self.changed.clear()
+            await self.changed.wait()
+
+
+def test_what_a_call_has_called_until_it_was_interrupted_is_cancelled_too() -> None:
+    spawner = Spawner.remote()
+    for _ in range(10):
+        crowd = Crowd.remote()
+        call = spawner.spawn.remote(crowd)
+        actorrt.get(crowd.grows_to.remote(20))
+        actorrt.cancel(call)
+        with pytest.raises(exceptions.TaskCancelledError):
+            actorrt.get(call)
+        actorrt.get(crowd.is_gone.remote(), timeout=20)

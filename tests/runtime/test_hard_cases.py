@@ -6,7 +6,10 @@ import asyncio
 import gc
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,13 @@ class Mute(Exception):
         raise ValueError("no text")
 
 
+class Unreadable(Exception):
+    """Raises as one looks at it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError(f"not even {name}")
+
+
 @actorrt.remote
 class Echo:
     async def say(self, value: int) -> int:
@@ -56,6 +66,43 @@ def raises_mute() -> None:
 
 
 @actorrt.remote
+def raises_unreadable() -> None:
+    raise Unreadable
+
+
+@actorrt.remote
+async def raises_unreadable_later() -> None:
+    await asyncio.sleep(0)
+    raise Unreadable
+
+
+@actorrt.remote
+class Unreadables:
+    async def soon(self) -> None:
+        raise Unreadable
+
+    async def later(self) -> None:
+        await asyncio.sleep(0)
+        raise Unreadable
+
+    @actorrt.method(thread=True)
+    def aside(self) -> None:
+        raise Unreadable
+
+    async def well(self) -> bool:
+        return True
+
+
+@actorrt.remote
+class SyncUnreadables:
+    def soon(self) -> None:
+        raise Unreadable
+
+    def well(self) -> bool:
+        return True
+
+
+@actorrt.remote
 class Raiser:
     async def inner(self) -> None:
         raise RuntimeError(Inner("this", "that"))
@@ -65,6 +112,20 @@ class Raiser:
 
     async def add(self, *values: bytes) -> int:
         return sum(map(len, values))
+
+
+@actorrt.remote
+class Sender:
+    def refs(self) -> list[Any]:
+        return [actorrt.put(1)]
+
+    def fail(self) -> float:
+        return 1 / 0
+
+    @actorrt.method(num_returns="streaming", generator_backpressure=1000)
+    def many(self, count: int) -> Iterator[list[Any]]:
+        for index in range(count):
+            yield [actorrt.put(index)]
 
 
 @actorrt.remote
@@ -88,6 +149,34 @@ def test_an_error_without_a_text_ends_its_call_all_the_same() -> None:
         with pytest.raises(exceptions.TaskError, match="its text cannot be had"):
             actorrt.get(ref, timeout=DEADLINE_S)
     assert actorrt.get(raiser.add.remote(b"x"), timeout=DEADLINE_S) == 1
+
+
+def test_an_error_that_raises_as_one_looks_at_it_ends_its_call_and_nothing_else() -> None:
+    threaded = SyncUnreadables.options(max_concurrency=2).remote()
+    actors = [Unreadables.remote(), SyncUnreadables.remote(), threaded]
+    calls = [raises_unreadable.remote(), raises_unreadable_later.remote()]
+    calls += [actors[0].soon.remote(), actors[0].later.remote(), actors[0].aside.remote()]
+    calls += [actors[1].soon.remote(), threaded.soon.remote()]
+    for call in calls:
+        with pytest.raises(exceptions.TaskError, match="Unreadable"):
+            actorrt.get(call, timeout=DEADLINE_S)
+    assert all(actorrt.get([actor.well.remote() for actor in actors]))
+
+
+def test_calls_that_fail_while_others_send_refs_all_have_their_outcome() -> None:
+    sender = Sender.options(max_concurrency=4).remote()
+    for _ in range(4):
+        streams = [sender.many.remote(500) for _ in range(2)]
+        calls = [sender.fail.remote() if index % 3 else sender.refs.remote() for index in range(150)]
+        outcomes = Counter[str]()
+        for call in calls:
+            try:
+                actorrt.get(call, timeout=DEADLINE_S)
+                outcomes["value"] += 1
+            except ZeroDivisionError:
+                outcomes["error"] += 1
+        assert outcomes == {"value": 50, "error": 100}
+        assert [sum(1 for _ in stream) for stream in streams] == [500, 500]
 
 
 def test_messages_that_do_not_fit_one_frame_leave_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
