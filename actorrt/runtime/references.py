@@ -15,7 +15,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from actorrt import exceptions
@@ -40,6 +39,7 @@ SEGMENT: Final = 3
 ERROR: Final = 4
 
 Waiter = Callable[["Entry"], None]
+_running_loop: Final = asyncio._get_running_loop
 _waiters_lock = threading.Lock()
 # Told of each entry that becomes an error: those who wait for many at once do not wait for the others then. Sets are
 # replaced and not changed, so that they can be read without a lock.
@@ -167,21 +167,20 @@ class Token:
 class LoopBridge:
     """Completes futures of a loop from other threads, with one wake-up for all that are due."""
 
-    __slots__ = ("_due", "_loop", "_thread", "_woken")
+    __slots__ = ("_due", "_loop", "_woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due: deque[Callable[[], object]] = deque()
         self._woken = False
-        # The loop's own thread, where that is known: nothing has to be woken there.
-        self._thread = get_ident() if asyncio._get_running_loop() is loop else 0
 
     def call(self, callback: Callable[[], object], _: object = None) -> None:
         self._due.append(callback)
         if not self._woken:
             self._woken = True
             try:
-                if get_ident() == self._thread:
+                # Asked each time, since a loop may be run by one thread after the other.
+                if _running_loop() is self._loop:
                     self._loop.call_soon(self._run)
                 else:
                     self._loop.call_soon_threadsafe(self._run)

@@ -291,6 +291,32 @@ def test_a_callback_and_a_dropped_ref_disturb_nobody() -> None:
     assert called.wait(30)
 
 
+def test_a_callback_runs_on_its_loop_whatever_thread_that_is_in_by_now() -> None:
+    async def awaited(ref: Any) -> Any:
+        return await ref
+
+    loop = asyncio.new_event_loop()
+    ref = add.remote(1, 2)
+    assert loop.run_until_complete(awaited(ref)) == 3
+    # From here on it refuses what other threads give to it without waking it.
+    loop.set_debug(True)
+    ran_in: list[int] = []
+    called = threading.Event()
+
+    def note(_: Any) -> None:
+        ran_in.append(threading.get_ident())
+        called.set()
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    ref.add_done_callback(note, loop=loop)
+    assert called.wait(30)
+    assert ran_in == [thread.ident]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
 def test_the_context_names_the_task_and_what_it_has() -> None:
     @actorrt.remote(num_cpus=2, name="two cpus")
     def look() -> Any:
