@@ -34,7 +34,11 @@ class ActorPool(Generic[H]):
         self._taken: set[int] = set()
 
     def submit(self, fn: Work[H, V], value: V) -> None:
-        """Start `fn` on a free actor, or when one becomes free."""
+        """Start `fn` on a free actor, or when one becomes free.
+
+        What `fn` raises is raised where it is called: here, or in the method that finds the actor free. That work is
+        given up, and the pool goes on.
+        """
         self._waiting.append((self._submitted, fn, value))
         self._submitted += 1
         self._start()
@@ -112,7 +116,13 @@ class ActorPool(Generic[H]):
         while self._waiting and self._idle:
             number, fn, value = self._waiting.popleft()
             actor = self._idle.popleft()
-            self._running[fn(actor, value)] = (number, actor)
+            try:
+                self._running[fn(actor, value)] = (number, actor)
+            except BaseException:
+                # Nothing was started: there will be no result to take, and the actor is free.
+                self._idle.appendleft(actor)
+                self._mark_taken(number)
+                raise
 
     def _collect(self) -> None:
         """Take note of what is done; its actor goes on with what waits."""

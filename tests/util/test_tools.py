@@ -130,6 +130,27 @@ def test_an_error_of_the_work_is_raised_in_its_turn() -> None:
     assert pool.get_next() == 4
 
 
+def invert(actor: Any, x: int) -> ObjectRef[int]:
+    return actor.double.remote(1 // x)
+
+
+def test_work_that_cannot_be_started_is_given_up_and_its_actor_stays_in_the_pool() -> None:
+    pool: ActorPool[Any] = ActorPool([Doubler.remote()])
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(invert, 0)
+    assert not pool.has_next()
+    assert pool.has_free()
+    pool.submit(invert, 1)
+    # These wait for the actor.
+    pool.submit(invert, 0)
+    pool.submit(double, 2)
+    with pytest.raises(ZeroDivisionError):
+        pool.get_next()
+    assert [pool.get_next(timeout=30), pool.get_next(timeout=30)] == [2, 4]
+    assert not pool.has_next()
+    assert list(pool.map(double, range(5))) == [0, 2, 4, 6, 8]
+
+
 def test_a_queue_is_first_in_first_out_and_bounded() -> None:
     queue: Queue[int] = Queue(maxsize=3)
     queue.put(1)
