@@ -232,24 +232,48 @@ class ObjectRefGenerator(Generic[T_co]):
                 raise
 
     async def next_values(self) -> list[T_co]:
-        """All values that are there, at least one; `[]` at the end. Raises the producer's error in its turn."""
-        stream = self._stream
-        while not stream.items and not stream.ended:
-            await self._ready()
-        items = stream.items
+        """All values that are there, at least one; `[]` at the end. Raises the producer's error in its turn.
+
+        Whoever is cancelled while he waits here loses nothing: the values can still be taken.
+        """
+        items = self._stream.items
+        mapped: Entry | None = None
+        while not (values := self._take(mapped)):
+            if items:
+                mapped = items[0]
+                await self._map(mapped)
+            elif self._stream.ended:
+                break
+            else:
+                await self._ready()
+        return values
+
+    def _take(self, mapped: Entry | None) -> list[T_co]:
+        """The values at the front that can be had without waiting; that of `mapped` is one."""
+        items = self._stream.items
         values: list[T_co] = []
         while items:
             entry = items[0]
-            if entry.state == references.ERROR and values:
+            if entry.state == references.SEGMENT:
+                if entry.view is None and entry is not mapped:
+                    break
+            elif entry.state == references.ERROR and values:
                 break
             items.popleft()
-            if entry.state == references.SEGMENT:
-                values.append(await ObjectRef[T_co](entry))
-            else:
-                values.append(entry.load())
+            values.append(entry.load())
         if values:
-            stream.took(len(values))
+            self._stream.took(len(values))
         return values
+
+    async def _map(self, entry: Entry) -> None:
+        """Map the first item, which stays in its place. One that cannot be had is taken: its error is raised."""
+        try:
+            await references.until_local(entry)
+        except Exception:
+            items = self._stream.items
+            if items and items[0] is entry:
+                self._pop()
+            raise
 
     async def values(self) -> AsyncIterator[T_co]:
         """The values themselves, without a ref each."""

@@ -77,6 +77,11 @@ class Async:
         for i in range(count):
             yield np.full(50_000, i)
 
+    async def small_and_large(self, count: int, note: Any) -> AsyncIterator[Any]:
+        for i in range(count):
+            await note.tell.remote(i)
+            yield np.full(50_000, i) if i % 2 else i
+
     async def large_forever(self, note: Any) -> AsyncIterator[Any]:
         try:
             while True:
@@ -161,6 +166,32 @@ def test_they_are_taken_on_a_loop_one_by_one_or_all_that_are_there() -> None:
         assert await generator.next_values() == []
         with pytest.raises(StopAsyncIteration):
             await generator.__anext__()
+
+    asyncio.run(main())
+
+
+def test_who_is_cancelled_while_taking_values_loses_none_and_the_producer_gets_its_credits() -> None:
+    async def main() -> None:
+        note = Note.remote()
+        options = {"num_returns": "streaming", "generator_backpressure": 4}
+        generator = Async.remote().small_and_large.options(**options).remote(12, note)
+        # As far as the producer may go without being read.
+        await note.wait_for.remote(3)
+        taken: list[int] = []
+        cancelled = 0
+        while not generator.is_finished():
+            task = asyncio.create_task(generator.next_values())
+            # It begins, and is stopped where it has to wait for something, if it has to.
+            await asyncio.sleep(0)
+            task.cancel()
+            try:
+                batch = await task
+            except asyncio.CancelledError:
+                cancelled += 1
+                batch = await generator.next_values()
+            taken += [int(np.max(value)) for value in batch]
+        assert taken == list(range(12))
+        assert cancelled
 
     asyncio.run(main())
 
