@@ -54,6 +54,7 @@ def create(
     seq = runtime.objects.next_seq()
     actor = runtime.process + seq.to_bytes(8, "big")
     start = StartActor(seq, actor, cls.function_id, b"", None, concurrency)
+    start.max_task_retries, start.max_pending = traits.max_task_retries, traits.max_pending
     if options.concurrency_groups:
         start.groups = dict(options.concurrency_groups)
         start.method_groups = {
@@ -206,5 +207,6 @@ def handle_of_instance(runtime: Runtime, instance: Instance) -> Any:
     """A handle to an actor that runs in this very process, for its own use."""
     definition = ActorClassDef.of(instance.cls, tuple(instance.groups or ()))
     concurrency = instance.limiter.limit
-    traits = Traits(not definition.has_async and concurrency == 1, concurrency, 0, -1)
+    ordered = not definition.has_async and concurrency == 1 and not instance.groups
+    traits = Traits(ordered, concurrency, instance.max_task_retries, instance.max_pending)
     return make_handle(runtime.actors.client(instance.actor, instance.title, traits), definition.interface)

@@ -41,6 +41,8 @@ class Instance:
         "incarnation",
         "leaving",
         "limiter",
+        "max_pending",
+        "max_task_retries",
         "namespace",
         "owner",
         "process",
@@ -60,6 +62,9 @@ class Instance:
         self.namespace = start.namespace
         self.incarnation = start.incarnation
         self.process = process
+        # For whoever gets a handle from the actor itself.
+        self.max_task_retries = start.max_task_retries
+        self.max_pending = start.max_pending
         self.target: Any = None
         self.cls: Any = None
         self.ready = False

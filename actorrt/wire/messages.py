@@ -150,7 +150,10 @@ class Define(Message, tag=9):
 
 
 class StartActor(Message, tag=10):
-    """Make the actor; the outcome comes as a Reply like a call's. Calls may follow at once."""
+    """Make the actor; the outcome comes as a Reply like a call's. Calls may follow at once.
+
+    `max_task_retries` and `max_pending` are for callers: the actor hands them on with handles to itself.
+    """
 
     seq: int
     actor: bytes
@@ -166,6 +169,8 @@ class StartActor(Message, tag=10):
     process: bool = False
     method_groups: dict[str, str] | None = None
     resources: dict[str, int] | None = None
+    max_task_retries: int = 0
+    max_pending: int = -1
 
 
 class StopActor(Message, tag=11):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,44 @@ async def test_repeated_calls_of_a_sync_actor_keep_their_order() -> None:
     # Its second life has seen a run of them without a gap, to the last.
     seen = await actor.all.remote()
     assert seen == list(range(seen[0], 3000))
+
+
+async def test_calls_through_a_handle_that_the_actor_gave_of_itself_are_repeated_too() -> None:
+    @actorrt.remote
+    class User:
+        def __init__(self) -> None:
+            self.began = asyncio.Event()
+
+        async def take(self, handles: list[Any]) -> None:
+            self.handle = handles[0]
+
+        async def call(self, users: list[Any]) -> str:
+            return await self.handle.stay.remote(users)
+
+        async def begin(self) -> None:
+            self.began.set()
+
+        async def begun(self) -> None:
+            await self.began.wait()
+
+    @actorrt.remote(max_restarts=1, max_task_retries=1)
+    class Giving:
+        def give_to(self, users: list[Any]) -> int:
+            actorrt.get(users[0].take.remote([actorrt.get_runtime_context().current_actor]))
+            return os.getpid()
+
+        def stay(self, users: list[Any]) -> str:
+            if not actorrt.get_runtime_context().was_current_actor_reconstructed:
+                actorrt.get(users[0].begin.remote())
+                threading.Event().wait()
+            return "in its second life"
+
+    giving, user = Giving.remote(), User.remote()
+    pid = await giving.give_to.remote([user])
+    answer = user.call.remote([user])
+    await user.begun.remote()
+    await killed(pid)
+    assert await answer == "in its second life"
 
 
 async def test_what_was_not_sent_when_the_actor_died_did_not_run() -> None:

@@ -242,6 +242,51 @@ def test_groups_of_a_threaded_actor_have_threads_of_their_own() -> None:
     assert sorted(actorrt.get(calls)) == [0, 1, 2]
 
 
+def test_a_handle_that_an_actor_gives_of_itself_has_its_limits_and_groups() -> None:
+    @actorrt.remote(max_pending_calls=2)
+    class Limited:
+        def __init__(self) -> None:
+            self.event = asyncio.Event()
+
+        async def wait(self) -> None:
+            await self.event.wait()
+
+        async def crowd(self) -> None:
+            me = actorrt.get_runtime_context().current_actor
+            waiting = [me.wait.remote() for _ in range(2)]
+            try:
+                me.wait.remote()
+            finally:
+                self.event.set()
+                await asyncio.gather(*waiting)
+
+    @actorrt.remote(concurrency_groups={"io": 1})
+    class Grouped:
+        def give_to(self, users: list[Any]) -> None:
+            actorrt.get(users[0].take.remote([actorrt.get_runtime_context().current_actor]))
+
+        def echo(self, value: Any) -> Any:
+            return value
+
+    @actorrt.remote
+    class User:
+        async def take(self, handles: list[Any]) -> None:
+            self.handle = handles[0]
+
+        async def overtake(self, signals: list[Any]) -> list[Any]:
+            first = self.handle.echo.remote(signals[0].wait.remote("first"))
+            # An actor with groups does not wait for the arguments of the first.
+            second = await self.handle.echo.remote("second")
+            await signals[0].send.remote()
+            return [await first, second]
+
+    with pytest.raises(exceptions.PendingCallsLimitExceeded, match="2 pending calls"):
+        actorrt.get(Limited.remote().crowd.remote())
+    grouped, user = Grouped.remote(), User.remote()
+    actorrt.get(grouped.give_to.remote([user]))
+    assert actorrt.get(user.overtake.remote([Signal.remote()])) == ["first", "second"]
+
+
 # ---- where they run
 
 
