@@ -165,7 +165,10 @@ class Arguments:
 
 
 def pack_arguments(runtime: Runtime, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """Pickle the arguments of a call to `what`. Raises NotSerializableError that names the argument."""
+    """Pickle the arguments of a call to `what`.
+
+    Raises NotSerializableError that names the argument, and RuntimeError if the value of a ref can never come here.
+    """
     waiting: list[tuple[int | str, Entry]] = []
     pins: list[Any] = []
     plain: list[Any] = list(args)
@@ -180,6 +183,9 @@ def pack_arguments(runtime: Runtime, what: str, args: tuple[Any, ...], kwargs: d
             if type(value) is ObjectRef:
                 waiting.append((key, _entry_of(cast(ObjectRef[Any], value))))
                 named[key] = None
+    for _, entry in waiting:
+        if not entry.done:
+            runtime.check_mine(entry)
     try:
         serialized = codec.serialize([tuple(plain), named] if named else tuple(plain))
     except Exception as error:

@@ -37,10 +37,10 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_abandoned",
-        "_call",
         "_lock",
         "_taken",
         "_waiters",
+        "call",
         "came",
         "ended",
         "items",
@@ -48,7 +48,7 @@ class Stream:
     )
 
     def __init__(self, call: Call, window: int) -> None:
-        self._call = call
+        self.call = call
         self.window = window
         self.items: deque[Entry] = deque()
         # How many items have come.
@@ -120,7 +120,7 @@ class Stream:
 
     def push(self, link: Link) -> None:
         """Queue the call, for the first time or again: it starts with credits that reach to where it may be now."""
-        message = self._call.message
+        message = self.call.message
         with self._lock:
             self._taken = 0
             ahead = UNLIMITED if self.window == UNLIMITED else self.came - len(self.items) + self.window
@@ -136,14 +136,14 @@ class Stream:
 
     def _grant(self, count: int) -> None:
         # A call that is not under way starts with it.
-        link = self._call.link
-        if count and self._call.started and link is not None and not link.closed:
-            link.post(Credit(self._call.message.seq, count))
+        link = self.call.link
+        if count and self.call.started and link is not None and not link.closed:
+            link.post(Credit(self.call.message.seq, count))
 
     def drop(self) -> None:
         """Nobody takes the rest: the producer is closed, as a local generator would be."""
         if not self.ended:
-            call = self._call
+            call = self.call
             runtime = current.maybe_runtime()
             if runtime is not None and runtime is call.runtime:
                 runtime.release(partial(runtime.cancel_call, call, False, True))
@@ -187,7 +187,9 @@ class ObjectRefGenerator(Generic[T_co]):
                 left = None if until is None else max(0.0, until - time.monotonic())
                 try:
                     if stream.add_waiter(gate.arrive):
-                        current.session().wait_blocked(gate, left, "the next item")
+                        runtime = current.session()
+                        runtime.check_mine(stream)
+                        runtime.wait_blocked(gate, left, "the next item")
                 finally:
                     stream.remove_waiter(gate.arrive)
             ref = self._pop()
@@ -224,10 +226,12 @@ class ObjectRefGenerator(Generic[T_co]):
         future: asyncio.Future[None] = loop.create_future()
         waiter: Waiter = partial(bridge_to(loop).complete, future)
         if stream.add_waiter(waiter):
-            current.session().flush()
             try:
+                runtime = current.session()
+                runtime.check_mine(stream)
+                runtime.flush()
                 await future
-            except asyncio.CancelledError:
+            except BaseException:
                 stream.remove_waiter(waiter)
                 raise
 
@@ -295,8 +299,11 @@ class ObjectRefGenerator(Generic[T_co]):
     ) -> None:
         """Have `callback(generator)` called once the producer has ended; where: see `ObjectRef.add_done_callback`."""
         waiter = references.callback_waiter(partial(callback, self), loop, here)
-        if not self._call.entry.add_waiter(waiter):
-            waiter(self._call.entry)
+        entry = self._call.entry
+        if not entry.done:
+            current.session().check_mine(entry)
+        if not entry.add_waiter(waiter):
+            waiter(entry)
 
     def completed(self) -> ObjectRef[None]:
         """A ref of the end: done when the producer has ended. Waiting for it lifts the limit on items ahead."""

@@ -356,6 +356,7 @@ class LocalRuntime(Runtime):
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
         call: Call | None = entry.call
         if call is not None:
+            self.check_mine(entry)
             self.cancel_call(call, force, recursive)
 
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:

@@ -313,8 +313,11 @@ class ObjectRef(Generic[T_co]):
         run = partial(callback, self)
         waiter = callback_waiter(run, loop, here)
         entry = self._entry
-        if entry.state == REMOTE:
-            current.session().request(entry)
+        if entry.state <= PENDING:
+            runtime = current.session()
+            if entry.state == REMOTE:
+                runtime.request(entry)
+            runtime.check_mine(entry)
         if not entry.add_waiter(waiter):
             waiter(entry)
 

@@ -281,9 +281,9 @@ class Runtime:
         vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
         self.peers.abandon()
 
-    def check_mine(self, entry: Entry) -> None:
-        """Raise RuntimeError if a value that is waited for can never come here."""
-        call: Call | None = entry.call
+    def check_mine(self, awaited: Entry | Stream) -> None:
+        """Raise RuntimeError if a value, or an item, that is waited for can never come here."""
+        call: Call | None = awaited.call
         if call is not None and call.runtime is not self:
             raise RuntimeError(f"{call.name} was called before actorrt was shut down, or this process forked")
 
@@ -599,6 +599,7 @@ class Runtime:
             if not entry.done and entry.owner != self.process:
                 self.run_soon(partial(self.objects.tell, entry.owner, CancelObject(entry.seq, force, recursive)))
             return
+        self.check_mine(entry)
         if force and isinstance(call.target, ActorClient) and not self.on_own_thread():
             raise ValueError("force=True ends the process of a task; for an actor's call there is actorrt.kill(actor)")
         link = call.link

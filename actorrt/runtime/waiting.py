@@ -180,6 +180,7 @@ class Waits:
     def _wait_for(self, entries: list[Waited], num_returns: int, timeout: float | None) -> None:
         pending = [entry for entry in entries if not entry.done]
         for entry in pending:
+            self._runtime.check_mine(entry)
             if isinstance(entry, Entry) and entry.state == references.REMOTE:
                 self._runtime.objects.request(entry)
         missing = num_returns - (len(entries) - len(pending))

@@ -308,3 +308,64 @@ print("parent", actorrt.get([done, pending, counter.up.remote()]), len(actorrt.g
     assert lines[-2:] == ["own 11", "parent [3, 7, 2] 500000"], (lines, ended.stderr)
     assert len(lines) == 4
     assert not any(line.startswith("used") for line in lines)
+
+
+def test_in_a_forks_own_session_what_it_inherited_is_an_error_and_not_a_hang(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import asyncio, os, signal
+import actorrt
+
+@actorrt.remote
+class Slow:
+    async def wait(self):
+        await asyncio.Event().wait()
+    async def items(self):
+        await asyncio.Event().wait()
+        yield 1
+    async def same(self, value):
+        return value
+
+async def awaited(what):
+    return await what
+
+async def next_of(items):
+    return await anext(items)
+
+actorrt.init(num_cpus=1)
+slow = Slow.remote()
+ref, items = slow.wait.remote(), slow.items.remote()
+actorrt.get(slow.same.remote(1))
+if os.fork() == 0:
+    # Where it hangs it ends.
+    signal.alarm(20)
+    actorrt.init(num_cpus=1)
+    mine = Slow.remote()
+    uses = {
+        "get": lambda: actorrt.get(ref),
+        "await": lambda: asyncio.run(awaited(ref)),
+        "wait": lambda: actorrt.wait([ref]),
+        "argument": lambda: mine.same.remote(ref),
+        "callback": lambda: ref.add_done_callback(print),
+        "cancel": lambda: actorrt.cancel(ref),
+        "next": lambda: next(items),
+        "anext": lambda: asyncio.run(next_of(items)),
+        "wait for an item": lambda: actorrt.wait([items]),
+        "callback of the end": lambda: items.add_done_callback(print),
+    }
+    for name, use in uses.items():
+        try:
+            print("used", name, use(), flush=True)
+        except RuntimeError as error:
+            print(name, "forked" in str(error), flush=True)
+    print("own", actorrt.get(mine.same.remote(2)), flush=True)
+    actorrt.shutdown()
+    os._exit(0)
+os.wait()
+print("parent", ref.done(), actorrt.get(slow.same.remote(3)))
+"""
+    )
+    lines = ended.stdout.splitlines()
+    assert lines[-2:] == ["own 2", "parent False 3"], (lines, ended.stderr)
+    names = "get, await, wait, argument, callback, cancel, next, anext, wait for an item, callback of the end"
+    assert lines[:-2] == [f"{name} True" for name in names.split(", ")]
