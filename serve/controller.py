@@ -271,10 +271,11 @@ class Controller:
         for record in self._deployments:
             specs |= {(record.id, each.spec.version): each.spec for each in record.replicas.values()}
         apps = tuple((record.spec, record.deployed_at) for record in self._apps.values() if not record.deleting)
+        retiring = tuple(each.spec for each in self._deployments if each.retiring and each.spec is not None)
         # Specs hold code and may be large; they go again only when there are others.
-        code = (apps, tuple(specs))
+        code = (apps, tuple(specs), retiring)
         if not self._saved or self._saved[0] != code:
-            self._proxy.keep.remote("code", (apps, specs))
+            self._proxy.keep.remote("code", (apps, specs, retiring))
         state = (replicas, self._has_served)
         if not self._saved or self._saved[1] != state:
             self._proxy.keep.remote("replicas", (*state, self._proxy_options))
@@ -332,11 +333,13 @@ class Controller:
         return self._handed_over.result()
 
     async def _take_up(self, proxy: ActorHandle[Any], kept: Kept) -> None:
-        apps, specs = kept.values.get("code", ((), {}))
+        apps, specs, retiring = kept.values.get("code", ((), {}, ()))
         replicas, self._has_served, options = kept.values.get("replicas", ((), False, kept.options))
         for spec, deployed_at in apps:
             self._apps[spec.name] = ApplicationRecord(spec, deployed_at)
             self._deployments.want(spec.name, spec.deployments)
+        for spec in retiring:
+            self._deployments.retire(spec)
         await asyncio.gather(
             *(
                 self._deployments.adopt(each.deployment, specs[each.deployment, each.version], each)

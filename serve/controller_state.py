@@ -43,11 +43,15 @@ class ReplicaRecord:
 
 @dataclass
 class DeploymentRecord:
-    """`spec` None: it is not wanted any more and goes when its last replica has gone."""
+    """`spec` None: it is not wanted any more and goes when its last replica has gone.
+
+    `retiring`: an update of its application dropped it. It stays for what served before the update, which may call it.
+    """
 
     id: DeploymentId
     spec: DeploymentSpec | None
     topic: Topic
+    retiring: bool = False
     history: History = field(default_factory=lambda: History(""))
     replicas: dict[str, ReplicaRecord] = field(default_factory=dict[str, ReplicaRecord])
     status: DeploymentStatusOverview = field(
@@ -61,7 +65,17 @@ class DeploymentRecord:
             # Whoever deploys again wants it tried again.
             self.history = History(spec.version, proven=self.history.proven)
         self.spec = spec
+        self.retiring = False
         self.status = DeploymentStatusOverview(DeploymentStatus.UPDATING)
+
+    def drop(self, *, with_application: bool) -> None:
+        """It is not wanted any more: from now on, or from the end of the update that drops it on."""
+        if with_application:
+            self.spec = None
+        elif self.retiring or any(each.state in ROUTED for each in self.replicas.values()):
+            self.retiring = True
+        else:
+            self.spec = None
 
     def target(self) -> Target | None:
         if self.spec is None:
@@ -85,6 +99,19 @@ class DeploymentRecord:
         return reason, options.max_ongoing_requests, options.max_queued_requests, routed
 
 
+def end_of_update(records: Iterable[DeploymentRecord]) -> bool:
+    """Do the deployments of an application serve as they are wanted, and has what served before them gone?
+
+    Until then a replica of an earlier version may call those that are retiring.
+    """
+    return all(
+        record.status.status is DeploymentStatus.HEALTHY
+        and all(each.state is not ReplicaState.DRAINING for each in record.replicas.values())
+        for record in records
+        if record.spec is not None and not record.retiring
+    )
+
+
 @dataclass
 class ApplicationRecord:
     spec: ApplicationSpec
@@ -92,7 +119,7 @@ class ApplicationRecord:
     deleting: bool = False
 
     def overview(self, deployments: Iterable[DeploymentRecord]) -> ApplicationStatusOverview:
-        own = {record.id.name: record for record in deployments}
+        own = {record.id.name: record for record in deployments if not record.retiring}
         wanted = [record.status for record in own.values() if record.spec is not None]
         status = ApplicationStatus.DELETING if self.deleting else application_status(each.status for each in wanted)
         messages = [

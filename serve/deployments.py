@@ -18,7 +18,7 @@ from actorrt import ActorHandle, ObjectRef, available_resources, cancel, cluster
 
 from .background import spawn
 from .connection import NAMESPACE
-from .controller_state import DeploymentRecord, ReplicaRecord
+from .controller_state import DeploymentRecord, ReplicaRecord, end_of_update
 from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
 from .reconcile import Drain, Explain, Kill, Start, Update, missing_resources, reconcile
 from .replica import Replica, ReplicaSettings
@@ -74,7 +74,7 @@ class Deployments:
         wanted = {each.id for each in specs}
         for record in self.of(app):
             if record.id not in wanted:
-                record.spec = None
+                record.drop(with_application=not specs)
         for each in specs:
             self._record(each.id).want(each)
         for record in self.of(app):
@@ -117,6 +117,12 @@ class Deployments:
             spawn(self._drain(record, replica))
         else:
             spawn(self._stop(replica))
+
+    def retire(self, spec: DeploymentSpec) -> None:
+        """The controller before this one had not ended the update yet that dropped this deployment."""
+        record = self._record(spec.id)
+        record.want(spec)
+        record.retiring = True
 
     def kept(self) -> tuple[KeptReplica, ...]:
         """What a later controller needs to adopt each replica."""
@@ -185,6 +191,10 @@ class Deployments:
                     self._happens(record, id, ReplicaEvent.KILL)
                 case Explain(_, id):
                     spawn(self._explain(record.replicas[id]))
+        for record in self:
+            if record.retiring and record.spec is not None and end_of_update(self.of(record.id.app)):
+                record.spec = None
+                self.decide()
         for record in [each for each in self._records.values() if each.spec is None and not each.replicas]:
             del self._records[record.id]
         for record in self._records.values():

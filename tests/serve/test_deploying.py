@@ -258,6 +258,56 @@ def test_an_update_waits_until_the_new_replica_is_ready(serving: Serving, tmp_pa
     assert until("rolls", "RUNNING").deployments["answers"].replica_states["RUNNING"] == 1
 
 
+@serve.deployment(name="front")
+class Front:
+    """Asks the deployment behind it, and starts only when it is told to: by a file, or by an error."""
+
+    def __init__(self, behind: serve.DeploymentHandle, go: str = "") -> None:
+        if go == "fails":
+            raise OSError("not this time")
+        if go:
+            _wait_for_file(go)
+        self.behind = behind
+
+    async def __call__(self, request: Any) -> str:
+        return await self.behind.remote()
+
+
+@serve.deployment
+class Behind:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def __call__(self) -> str:
+        return self.name
+
+
+def behind(name: str) -> Any:
+    return Behind.options(name=name).bind(name)
+
+
+def test_what_an_update_drops_stays_for_what_served_before_until_that_has_gone(serving: Serving, tmp_path: Any) -> None:
+    url = serving.run(Front.bind(behind("a")), "drops")
+    with pytest.raises(DeployFailedError, match="the version before it still serves"):
+        serving.run(Front.bind(behind("b"), "fails"), "drops")
+    assert {serving.client.get(url).text for _ in range(20)} == {"a"}
+    assert sorted(overview("drops").deployments) == ["b", "front"]
+
+    go = tmp_path / "go"
+    controller = actorrt.get_actor("controller", namespace="actorrt.serve")
+    assert actorrt.get(controller.deploy.remote(serve.build(Front.bind(behind("c"), str(go)), "drops", "/drops"))) == ""
+    while "STARTING" not in overview("drops").deployments["front"].replica_states:
+        assert serving.client.get(url).text == "a"
+    go.touch()
+    while (answer := serving.client.get(url)).text != "c":
+        assert (answer.status_code, answer.text) == (200, "a")
+    until("drops", "RUNNING")
+    for name in ("a", "b"):
+        while actorrt.get(controller.has_deployment.remote("drops", name)):
+            time.sleep(0.01)
+    assert serving.client.get(url).text == "c"
+
+
 @pytest.mark.parametrize(
     ("target", "arguments", "kind", "said"),
     [
