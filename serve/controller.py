@@ -19,10 +19,11 @@ from actorrt.util import list_named_actors
 from .background import spawn
 from .connection import CONTROLLER, NAMESPACE
 from .controller_state import ApplicationRecord
-from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, STOP_TIMEOUT_S, Deployments, end_replica
+from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, Deployments
 from .exceptions import ServeError
 from .http_options import HTTPOptions
 from .proxy import Kept, Proxy
+from .replica_calls import STOP_TIMEOUT_S, end_replica
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
 from .statuses import ApplicationStatus, ProxyStatus, ServeStatus
 from .topics import NOTHING_YET, ROUTES, Topics

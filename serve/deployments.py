@@ -11,17 +11,18 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from actorrt import ActorHandle, ObjectRef, available_resources, cancel, cluster_resources, exceptions, kill, remote
+from actorrt import ActorHandle, exceptions, remote
 
+from . import replica_calls
 from .background import spawn
 from .connection import NAMESPACE
 from .controller_state import DeploymentRecord, ReplicaRecord, end_of_update
 from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
-from .reconcile import Drain, Explain, Kill, Start, Update, missing_resources, reconcile
-from .replica import Replica, ReplicaSettings
+from .reconcile import Drain, Explain, Kill, Start, Update, reconcile
+from .replica import Replica
 from .spec import DeploymentId, DeploymentSpec
 from .statuses import DeploymentStatus
 from .topics import Topics
@@ -30,9 +31,6 @@ logger = logging.getLogger("actorrt.serve")
 
 # Far above any limit of a deployment: a replica keeps to its own.
 MANY_CALLS: Final = 100_000
-UNHEALTHY_CHECKS: Final = 3
-# What ends by itself after a drain, `__del__` and an application's shutdown, may take this long.
-STOP_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 5.0
 
 _ReplicaActor = remote(Replica)
@@ -116,7 +114,7 @@ class Deployments:
         elif state is ReplicaState.DRAINING:
             spawn(self._drain(record, replica))
         else:
-            spawn(self._stop(replica))
+            spawn(replica_calls.stop(replica))
 
     def retire(self, spec: DeploymentSpec) -> None:
         """The controller before this one had not ended the update yet that dropped this deployment."""
@@ -238,7 +236,7 @@ class Deployments:
             case ReplicaAction.DRAIN:
                 spawn(self._drain(record, replica))
             case ReplicaAction.KILL:
-                spawn(self._stop(replica))
+                spawn(replica_calls.stop(replica))
             case ReplicaAction.NOTE_START_FAILURE:
                 if current:
                     record.history = record.history.after_start_failure(now, reason)
@@ -278,55 +276,22 @@ class Deployments:
         self.decide()
 
     async def _watch(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
-        try:
-            await handle.until_death.remote()
-        except exceptions.ActorrtError as error:
-            self._happens(record, id, ReplicaEvent.DIED, _in_a_line(getattr(error, "cause", error)))
+        self._happens(record, id, ReplicaEvent.DIED, await replica_calls.death(handle))
 
     async def _place(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
-        try:
-            await handle.where.remote()
-        except exceptions.ActorrtError as error:
-            self._happens(record, id, ReplicaEvent.START_FAILED, _in_a_line(getattr(error, "cause", error)))
-        else:
-            self._happens(record, id, ReplicaEvent.PLACED)
+        trouble = await replica_calls.place(handle)
+        self._happens(record, id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.PLACED, trouble)
 
     async def _construct(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        spec = replica.spec
-        settings = ReplicaSettings(
-            spec.id.app,
-            spec.id.name,
-            replica.id,
-            spec.code,
-            spec.config,
-            spec.options.max_ongoing_requests,
-            replica.config_version,
-            first_try=not record.history.failures,
-        )
-        try:
-            trouble: str = await replica.handle.start.remote(settings)
-        except exceptions.ActorrtError as error:
-            trouble = f"its process ended while it was constructed: {_in_a_line(getattr(error, 'cause', error))}"
-        event = ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY
-        self._happens(record, replica.id, event, trouble)
+        trouble = await replica_calls.construct(replica, first_try=not record.history.failures)
+        self._happens(record, replica.id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY, trouble)
 
     async def _reconfigure(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
         spec = record.spec
         if spec is None:
             self._happens(record, replica.id, ReplicaEvent.UPDATED)
             return
-        timeout_s = spec.options.reconfigure_timeout_s
-        ref: ObjectRef[str] = replica.handle.reconfigure.remote(
-            spec.config, spec.options.max_ongoing_requests, spec.config_version
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                trouble = await ref
-        except TimeoutError:
-            cancel(ref)
-            trouble = f"reconfigure() did not end within {timeout_s:g} s (reconfigure_timeout_s)"
-        except exceptions.ActorrtError as error:
-            trouble = str(error)
+        trouble = await replica_calls.reconfigure(replica, spec)
         if trouble:
             self._happens(record, replica.id, ReplicaEvent.UPDATE_FAILED, trouble)
         else:
@@ -334,73 +299,17 @@ class Deployments:
             self._happens(record, replica.id, ReplicaEvent.UPDATED)
 
     async def _drain(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        options = replica.spec.options
-        # It refuses what still comes; once no router sends to it any more, it has only what it has.
-        draining = replica.handle.drain.remote()
-        await record.topic.acted_on(record.topic.version, options.graceful_shutdown_wait_loop_s)
-        try:
-            async with asyncio.timeout(options.graceful_shutdown_timeout_s):
-                await draining
-        except (TimeoutError, exceptions.ActorrtError) as error:
-            logger.debug("replica %s did not drain: %s", replica.id, error)
+        await replica_calls.drain(replica, record.topic)
         self._happens(record, replica.id, ReplicaEvent.DRAINED)
 
-    async def _stop(self, replica: ReplicaRecord) -> None:
-        if replica.constructed:
-            await end_replica(replica.handle)
-        else:
-            kill(replica.handle)
-
     async def _check_health(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        options = replica.spec.options
-        while True:
-            await asyncio.sleep(options.health_check_period_s)
-            if replica.state not in ROUTED:
-                return
-            try:
-                async with asyncio.timeout(options.health_check_timeout_s):
-                    trouble: str = await replica.handle.check_health.remote()
-            except TimeoutError:
-                trouble = f"no answer within {options.health_check_timeout_s:g} s"
-            except exceptions.ActorrtError:
-                return  # it is dead, which is told elsewhere
-            replica.unhealthy_checks = replica.unhealthy_checks + 1 if trouble else 0
-            if replica.unhealthy_checks >= UNHEALTHY_CHECKS:
-                self._happens(record, replica.id, ReplicaEvent.UNHEALTHY, f"health check failed: {trouble}")
-                return
+        if illness := await replica_calls.illness(replica):
+            self._happens(record, replica.id, ReplicaEvent.UNHEALTHY, illness)
 
     async def _explain(self, replica: ReplicaRecord) -> None:
-        asked = _resources(replica.spec.options.actor_options)
-        available, total = await asyncio.gather(
-            asyncio.to_thread(available_resources), asyncio.to_thread(cluster_resources)
-        )
-        replica.missing = missing_resources(asked, available, total) or "its process is being started"
+        replica.missing = await replica_calls.explain(replica)
         self.decide()
-
-
-async def end_replica(handle: ActorHandle[Any]) -> None:
-    """Let user code clean up, if that does not take too long."""
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await handle.stop.remote()
-    except (TimeoutError, exceptions.ActorrtError):
-        logger.debug("replica %s did not stop by itself", handle)
-    kill(handle)
 
 
 def _name(app: str, replica: str) -> str:
     return f"{app}#{replica}"
-
-
-def _in_a_line(error: object) -> str:
-    """What an error says, without the traceback that it may hold."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1].strip()}"
-
-
-def _resources(options: Mapping[str, Any]) -> dict[str, float]:
-    asked: dict[str, float] = dict(options.get("resources") or {})
-    for name, plain in (("num_cpus", "CPU"), ("num_gpus", "GPU"), ("memory", "memory")):
-        if options.get(name):
-            asked[plain] = options[name]
-    return asked

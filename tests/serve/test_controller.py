@@ -179,7 +179,7 @@ async def test_a_replica_goes_on_under_the_next_controller_with_what_it_does(
     said: Any, was: S, now: S | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.deployments.kill", killed.append)
+    monkeypatch.setattr("actorrt.serve.replica_calls.kill", killed.append)
     monkeypatch.setattr("actorrt.serve.deployments.ANSWER_TIMEOUT_S", 0.0 if said is None else 60.0)
     deployments = fresh()._deployments
     id = DeploymentId("a", "d")

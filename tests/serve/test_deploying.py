@@ -121,6 +121,21 @@ def test_a_constructor_that_raises_is_reported_and_what_served_before_goes_on(se
     assert serving.client.get(url).json()[0] == "v3"
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, ValueError])
+def test_a_constructor_that_raises_an_error_without_text_is_reported_by_its_type(serving: Serving, error: Any) -> None:
+    @serve.deployment(max_constructor_retry_count=1)
+    class Silent:
+        async def __init__(self) -> None:
+            raise error
+
+        async def __call__(self, request: Any) -> str:
+            return "never"
+
+    with pytest.raises(DeployFailedError, match=error.__name__):
+        serving.run(Silent.bind(), "silent")
+    serve.delete("silent")
+
+
 def test_an_application_that_never_came_up_answers_503(serving: Serving) -> None:
     @serve.deployment(max_constructor_retry_count=1)
     class Never:
