@@ -273,11 +273,12 @@ class Controller:
             specs |= {(record.id, each.spec.version): each.spec for each in record.replicas.values()}
         apps = tuple((record.spec, record.deployed_at) for record in self._apps.values() if not record.deleting)
         retiring = tuple(each.spec for each in self._deployments if each.retiring and each.spec is not None)
+        accepted = tuple(each.accepted for each in self._deployments if each.accepted is not None)
         # Specs hold code and may be large; they go again only when there are others.
-        code = (apps, tuple(specs), retiring)
+        code = (apps, tuple(specs), retiring, accepted)
         if not self._saved or self._saved[0] != code:
-            self._proxy.keep.remote("code", (apps, specs, retiring))
-        state = (replicas, self._has_served)
+            self._proxy.keep.remote("code", (apps, specs, retiring, accepted))
+        state = (replicas, tuple(each.kept() for each in self._deployments), self._has_served)
         if not self._saved or self._saved[1] != state:
             self._proxy.keep.remote("replicas", (*state, self._proxy_options))
         self._saved = (code, state)
@@ -334,13 +335,12 @@ class Controller:
         return self._handed_over.result()
 
     async def _take_up(self, proxy: ActorHandle[Any], kept: Kept) -> None:
-        apps, specs, retiring = kept.values.get("code", ((), {}, ()))
-        replicas, self._has_served, options = kept.values.get("replicas", ((), False, kept.options))
+        apps, specs, retiring, accepted = kept.values.get("code", ((), {}, (), ()))
+        replicas, records, self._has_served, options = kept.values.get("replicas", ((), (), False, kept.options))
         for spec, deployed_at in apps:
             self._apps[spec.name] = ApplicationRecord(spec, deployed_at)
             self._deployments.want(spec.name, spec.deployments)
-        for spec in retiring:
-            self._deployments.retire(spec)
+        self._deployments.restore(retiring, accepted, records)
         await asyncio.gather(
             *(
                 self._deployments.adopt(each.deployment, specs[each.deployment, each.version], each)

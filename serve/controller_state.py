@@ -5,14 +5,14 @@ Values and their summaries; what happens to them is in controller.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from actorrt import ActorHandle
 
 from .lifecycle import ROUTED, ReplicaState
-from .reconcile import History, Observed, ReplicaView, Target
+from .reconcile import History, Observed, ReplicaView, Target, given_up, refuses
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
 from .statuses import (
     ApplicationStatus,
@@ -33,18 +33,28 @@ class ReplicaRecord:
     since: float
     config_version: str
     missing: str = ""
+    refused: str = ""
     unhealthy_checks: int = 0
     # User code is there and has a right to clean up.
     constructed: bool = False
 
     def view(self) -> ReplicaView:
-        return ReplicaView(self.id, self.spec.version, self.config_version, self.state, self.since, self.missing)
+        return ReplicaView(
+            self.id, self.spec.version, self.config_version, self.state, self.since, self.missing, self.refused
+        )
+
+
+class KeptRecord(NamedTuple):
+    deployment: DeploymentId
+    history: History
+    before: History
 
 
 @dataclass
 class DeploymentRecord:
     """`spec` None: it is not wanted any more and goes when its last replica has gone.
 
+    `accepted` was taken by all replicas of its version that served then, and `before` is how that version has done.
     `retiring`: an update of its application dropped it. It stays for what served before the update, which may call it.
     """
 
@@ -52,18 +62,22 @@ class DeploymentRecord:
     spec: DeploymentSpec | None
     topic: Topic
     retiring: bool = False
+    accepted: DeploymentSpec | None = None
     history: History = field(default_factory=lambda: History(""))
+    before: History = field(default_factory=lambda: History(""))
     replicas: dict[str, ReplicaRecord] = field(default_factory=dict[str, ReplicaRecord])
     status: DeploymentStatusOverview = field(
         default_factory=lambda: DeploymentStatusOverview(DeploymentStatus.UPDATING)
     )
 
     def want(self, spec: DeploymentSpec) -> None:
-        if spec.version != self.history.version:
-            self.history = History(spec.version)
-        else:
-            # Whoever deploys again wants it tried again.
-            self.history = History(spec.version, proven=self.history.proven)
+        self.note_accepted()
+        if self.accepted is not None and self.history.version == self.accepted.version:
+            self.before = self.history
+        # Whoever deploys again wants it tried again.
+        constructed = any(each.constructed and each.spec.version == spec.version for each in self.replicas.values())
+        known = any(each.version == spec.version and each.proven for each in (self.history, self.before))
+        self.history = History(spec.version, proven=constructed or known)
         self.spec = spec
         self.retiring = False
         self.status = DeploymentStatusOverview(DeploymentStatus.UPDATING)
@@ -77,26 +91,68 @@ class DeploymentRecord:
         else:
             self.spec = None
 
+    def note_accepted(self) -> None:
+        """Is what is wanted taken by now, by all that serve and are of its version?"""
+        spec = self.spec
+        if spec is None or refuses(_target_of(spec), self.history):
+            return
+        serving = [
+            each for each in self.replicas.values() if each.state in ROUTED and each.spec.version == spec.version
+        ]
+        if serving and all(each.config_version == spec.config_version for each in serving):
+            self.accepted = spec
+
     def target(self) -> Target | None:
         if self.spec is None:
             return None
-        options = self.spec.options
-        return Target(
-            options.num_replicas, self.spec.version, self.spec.config_version, options.max_constructor_retry_count
-        )
+        return replace(_target_of(self.spec), before=None if self.accepted is None else _target_of(self.accepted))
+
+    def aim(self) -> DeploymentSpec | None:
+        """What new replicas are to be, and those that serve are to be told: not what was given up or refused."""
+        if self.spec is not None and self.accepted is not None:
+            target = _target_of(self.spec)
+            refused = self.accepted.version == self.spec.version and refuses(target, self.history)
+            if refused or given_up(target, self.history):
+                return self.accepted
+        return self.spec
+
+    def note(self, version: str, change: Callable[[History], History]) -> None:
+        """Something has happened to a replica of this version."""
+        if version == self.history.version:
+            self.history = change(self.history)
+        elif version == self.before.version:
+            self.before = change(self.before)
+
+    def kept(self) -> KeptRecord:
+        """How far it has come, for a later controller."""
+        # Times are of this process only.
+        return KeptRecord(self.id, replace(self.history, failed_at=0.0), replace(self.before, failed_at=0.0))
+
+    def restore(self, kept: KeptRecord) -> None:
+        # A controller that ends may have left what is of two moments.
+        if kept.history.version == self.history.version:
+            self.history = kept.history
+        if self.accepted is not None and kept.before.version == self.accepted.version:
+            self.before = kept.before
 
     def observed(self) -> Observed:
-        return Observed([each.view() for each in self.replicas.values()], self.history)
+        return Observed([each.view() for each in self.replicas.values()], self.history, self.before)
 
     def routing(self) -> tuple[str, int, int, tuple[tuple[str, ActorHandle[Any]], ...]]:
         """What routers have to know."""
         if self.spec is None:
             return "it was deleted", 1, -1, ()
-        options = self.spec.options
+        options = (self.aim() or self.spec).options
         failed = self.status.status is DeploymentStatus.DEPLOY_FAILED
         routed = tuple((each.id, each.handle) for each in self.replicas.values() if each.state in ROUTED)
-        reason = self.status.message if failed and not routed else ""
+        # What was taken before is started again if it has gone.
+        reason = self.status.message if failed and not routed and self.accepted is None else ""
         return reason, options.max_ongoing_requests, options.max_queued_requests, routed
+
+
+def _target_of(spec: DeploymentSpec) -> Target:
+    options = spec.options
+    return Target(options.num_replicas, spec.version, spec.config_version, options.max_constructor_retry_count)
 
 
 def end_of_update(records: Iterable[DeploymentRecord]) -> bool:

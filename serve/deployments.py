@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from actorrt import ActorHandle, exceptions, remote
@@ -19,9 +19,9 @@ from actorrt import ActorHandle, exceptions, remote
 from . import replica_calls
 from .background import spawn
 from .connection import NAMESPACE
-from .controller_state import DeploymentRecord, ReplicaRecord, end_of_update
+from .controller_state import DeploymentRecord, KeptRecord, ReplicaRecord, end_of_update
 from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
-from .reconcile import Drain, Explain, Kill, Start, Update, reconcile
+from .reconcile import Drain, Explain, History, Kill, Start, Update, reconcile
 from .replica import Replica
 from .spec import DeploymentId, DeploymentSpec
 from .statuses import DeploymentStatus
@@ -108,19 +108,25 @@ class Deployments:
         record.replicas[kept.id] = replica
         spawn(self._watch(record, kept.id, handle))
         if state is ReplicaState.RUNNING:
-            if spec.version == record.history.version:
-                record.history = record.history.after_ready()
+            record.note(spec.version, History.after_ready)
             spawn(self._check_health(record, replica))
         elif state is ReplicaState.DRAINING:
             spawn(self._drain(record, replica))
         else:
             spawn(replica_calls.stop(replica))
 
-    def retire(self, spec: DeploymentSpec) -> None:
-        """The controller before this one had not ended the update yet that dropped this deployment."""
-        record = self._record(spec.id)
-        record.want(spec)
-        record.retiring = True
+    def restore(
+        self, retiring: Iterable[DeploymentSpec], accepted: Iterable[DeploymentSpec], records: Iterable[KeptRecord]
+    ) -> None:
+        """Go on with the updates of the controller before this one, which had these, besides what is wanted."""
+        for spec in retiring:
+            record = self._record(spec.id)
+            record.want(spec)
+            record.retiring = True
+        for spec in accepted:
+            self._record(spec.id).accepted = spec
+        for kept in records:
+            self._record(kept.deployment).restore(kept)
 
     def kept(self) -> tuple[KeptReplica, ...]:
         """What a later controller needs to adopt each replica."""
@@ -168,6 +174,8 @@ class Deployments:
             return time.monotonic() + 1.0
 
     def _reconcile(self) -> float | None:
+        for record in self:
+            record.note_accepted()
         wanted = {id: target for id, record in self._records.items() if (target := record.target()) is not None}
         observed = {id: record.observed() for id, record in self._records.items()}
         decision = reconcile(wanted, observed, time.monotonic())
@@ -219,14 +227,13 @@ class Deployments:
         self, record: DeploymentRecord, replica: ReplicaRecord, action: ReplicaAction, reason: str, lived_s: float
     ) -> None:
         now = time.monotonic()
-        current = record.history.version == replica.spec.version
+        version = replica.spec.version
         match action:
             case ReplicaAction.CONSTRUCT:
                 spawn(self._construct(record, replica))
             case ReplicaAction.ROUTE:
                 replica.constructed = True
-                if current:
-                    record.history = record.history.after_ready()
+                record.note(version, History.after_ready)
                 self.publish(record)
                 spawn(self._check_health(record, replica))
             case ReplicaAction.UNROUTE:
@@ -238,22 +245,20 @@ class Deployments:
             case ReplicaAction.KILL:
                 spawn(replica_calls.stop(replica))
             case ReplicaAction.NOTE_START_FAILURE:
-                if current:
-                    record.history = record.history.after_start_failure(now, reason)
+                record.note(version, lambda history: history.after_start_failure(now, reason))
             case ReplicaAction.NOTE_DEATH:
                 logger.warning("replica %s of %s is lost: %s", replica.id, record.id, reason)
-                if current:
-                    record.history = record.history.after_death(lived_s, now, reason)
+                record.note(version, lambda history: history.after_death(lived_s, now, reason))
             case ReplicaAction.NOTE_UPDATE_FAILURE:
-                if record.spec is not None and current:
-                    record.history = record.history.after_refused_config(record.spec.config_version, reason)
+                refused = replica.refused
+                record.note(version, lambda history: history.after_refused_config(refused, reason))
             case ReplicaAction.FORGET:
                 del record.replicas[replica.id]
 
     # Doing.
 
     def _start_replica(self, record: DeploymentRecord) -> None:
-        spec = record.spec
+        spec = record.aim()
         assert spec is not None
         id = f"{spec.id.name}-{uuid.uuid4().hex[:8]}"
         now = time.monotonic()
@@ -267,7 +272,8 @@ class Deployments:
                 name=_name(spec.id.app, id),
             ).remote(self._controller)
         except Exception as error:
-            record.history = record.history.after_start_failure(now, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            record.note(spec.version, lambda history: history.after_start_failure(now, reason))
             self.decide()
             return
         record.replicas[id] = ReplicaRecord(id, spec, handle, ReplicaState.PLACING, now, spec.config_version)
@@ -287,16 +293,18 @@ class Deployments:
         self._happens(record, replica.id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY, trouble)
 
     async def _reconfigure(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        spec = record.spec
+        spec = record.aim()
         if spec is None:
             self._happens(record, replica.id, ReplicaEvent.UPDATED)
             return
         trouble = await replica_calls.reconfigure(replica, spec)
-        if trouble:
-            self._happens(record, replica.id, ReplicaEvent.UPDATE_FAILED, trouble)
-        else:
+        replica.refused = spec.config_version if trouble else ""
+        if not trouble:
             replica.config_version = spec.config_version
-            self._happens(record, replica.id, ReplicaEvent.UPDATED)
+        # Another may be wanted by now, of which this says nothing.
+        still_wanted = record.spec is not None and record.spec.config_version == spec.config_version
+        failed = trouble and still_wanted
+        self._happens(record, replica.id, ReplicaEvent.UPDATE_FAILED if failed else ReplicaEvent.UPDATED, trouble)
 
     async def _drain(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
         await replica_calls.drain(replica, record.topic)

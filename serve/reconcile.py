@@ -26,17 +26,23 @@ SURGE: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is wanted of one deployment."""
+    """What is wanted of one deployment.
+
+    `before` is what was taken last: it stands in for a version that is given up, and for a refused configuration.
+    """
 
     num_replicas: int
     version: str
     config_version: str
     max_constructor_retry_count: int = 20
+    before: "Target | None" = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """A replica as the controller knows it. `since`: when it came into its state; `missing`: why it has no place."""
+    """A replica as the controller knows it. `since`: when it came into its state; `missing`: why it has no place;
+    `refused`: the configuration that it refused last, if it has taken none since.
+    """
 
     id: str
     version: str
@@ -44,6 +50,7 @@ class ReplicaView:
     state: ReplicaState
     since: float
     missing: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +94,11 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
+    """`history` is that of the version that is wanted, `before` of the one that stands in for it."""
+
     replicas: Sequence[ReplicaView] = ()
     history: History = field(default_factory=lambda: History(""))
+    before: History = field(default_factory=lambda: History(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +165,18 @@ def _remove(deployment: DeploymentId, seen: Observed) -> list[Action]:
 
 
 def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: float, wake: list[float]) -> list[Action]:
+    actions: list[Action] = []
+    if given_up(target, seen.history):
+        if target.before is None:
+            return [Kill(deployment, each.id) for each in seen.replicas if each.state in COMING]
+        target = target.before
     old = [each for each in seen.replicas if each.version != target.version]
     new = [each for each in seen.replicas if each.version == target.version]
     old_running = [each for each in old if each.state in ROUTED]
     running = [each for each in new if each.state in ROUTED]
     coming = [each for each in new if each.state in COMING]
 
-    actions: list[Action] = [Kill(deployment, each.id) for each in old if each.state in COMING]
-    if given_up(target, seen.history):
-        return actions + [Kill(deployment, each.id) for each in coming]
+    actions += [Kill(deployment, each.id) for each in old if each.state in COMING]
 
     surge = max(1, math.ceil(SURGE * target.num_replicas)) if old_running else 0
     here = len(running) + len(coming)
@@ -182,10 +195,7 @@ def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: flo
     leaving = by_age[:excess]
     actions += [Drain(deployment, each.id) for each in leaving]
 
-    for each in running:
-        stale = each.config_version != target.config_version and each.state is ReplicaState.RUNNING
-        if stale and each not in leaving and seen.history.refused_config != target.config_version:
-            actions.append(Update(deployment, each.id))
+    actions += _tell(deployment, target, seen, [each for each in running if each not in leaving])
     for each in coming:
         if each.state is ReplicaState.PLACING and not each.missing:
             if now >= each.since + EXPLAIN_AFTER_S:
@@ -195,12 +205,32 @@ def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: flo
     return actions
 
 
+def _tell(deployment: DeploymentId, target: Target, seen: Observed, serving: Sequence[ReplicaView]) -> list[Action]:
+    """Tell those that serve of the configuration that they should have."""
+    refused = refuses(target, _history_of(target, seen))
+    if refused and target.before is None:
+        return []
+    config_version = target.before.config_version if refused and target.before else target.config_version
+    stale = [each for each in serving if each.config_version != config_version and each.state is ReplicaState.RUNNING]
+    # One that took what others refused, and does not take back what they have, is replaced.
+    return [
+        Drain(deployment, each.id) if refused and each.refused == config_version else Update(deployment, each.id)
+        for each in stale
+    ]
+
+
 def _since(replica: ReplicaView) -> float:
     return replica.since
 
 
 def _history_of(target: Target, seen: Observed) -> History:
-    return seen.history if seen.history.version == target.version else History(target.version)
+    known = [each for each in (seen.history, seen.before) if each.version == target.version]
+    return known[0] if known else History(target.version)
+
+
+def refuses(target: Target, history: History) -> bool:
+    """Has a replica of this version refused the configuration that is wanted?"""
+    return history.version == target.version and history.refused_config == target.config_version
 
 
 def given_up(target: Target, history: History) -> bool:
@@ -224,7 +254,7 @@ def _status(target: Target, seen: Observed) -> DeploymentStatusOverview:
     if given_up(target, history):
         still = "; the version before it still serves" if old_serve else ""
         return told(DeploymentStatus.DEPLOY_FAILED, f"{history.reason} (tried {history.failures} times{still})")
-    if history.refused_config == target.config_version:
+    if refuses(target, history):
         reason = f"the new user_config was refused, the one before it still serves: {history.refused_reason}"
         return told(DeploymentStatus.DEPLOY_FAILED, reason)
     if len(current) == target.num_replicas and not old_serve:

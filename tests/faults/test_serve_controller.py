@@ -20,6 +20,7 @@ import actorrt
 from actorrt import serve
 from actorrt.exceptions import ActorUnavailableError
 from actorrt.runtime.session_logs import INFO
+from actorrt.serve.exceptions import DeployFailedError
 
 
 @pytest.fixture
@@ -100,6 +101,26 @@ def test_what_is_lost_with_controller_and_proxy_is_ended_and_can_be_deployed_aga
     serve.run(Works.bind("v2"), name="lost", route_prefix="/lost")
     (url,) = status().proxies
     assert httpx.get(url + "/lost", timeout=20).json()[0] == "v2"
+
+
+@serve.deployment(name="works", ray_actor_options={"num_cpus": 0})
+class Broken:
+    def __init__(self) -> None:
+        raise OSError("never")
+
+    async def __call__(self, request: Request) -> str:
+        return "never"
+
+
+def test_what_stands_in_after_a_failed_update_does_so_under_the_next_controller(url: str) -> None:
+    serve.run(Works.bind(), name="failed", route_prefix="/failed")
+    with pytest.raises(DeployFailedError):
+        serve.run(Broken.bind(), name="failed", route_prefix="/failed")
+    _, replica = httpx.get(url + "/failed", timeout=20).json()
+    end(pid_of("controller"))
+    assert status().applications["failed"].status == "DEPLOY_FAILED"
+    end(replica)
+    assert httpx.get(url + "/failed", timeout=20).json()[0] == "v1"
 
 
 class Asked:

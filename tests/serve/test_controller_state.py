@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from actorrt.serve.controller_state import ApplicationRecord, DeploymentRecord, ReplicaRecord, end_of_update
+from actorrt.serve.deployments import Deployments
 from actorrt.serve.lifecycle import ReplicaState as S
 from actorrt.serve.options import DeploymentOptions
 from actorrt.serve.spec import ApplicationSpec, DeploymentSpec, make_spec
 from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
-from actorrt.serve.topics import Topic
+from actorrt.serve.topics import Topic, Topics
 
 HEALTHY = DeploymentStatusOverview(DeploymentStatus.HEALTHY)
 
@@ -64,3 +65,86 @@ def test_an_update_has_ended_when_all_are_healthy_and_nothing_drains() -> None:
     assert not end_of_update([front, behind])
     front.replicas["front-1"].state = S.STOPPING
     assert end_of_update([front, behind])
+
+
+def refuse(record: DeploymentRecord) -> None:
+    assert record.spec is not None
+    refused = record.spec.config_version
+    record.note(record.spec.version, lambda history: history.after_refused_config(refused, "no"))
+
+
+def test_a_configuration_is_accepted_when_all_that_serve_have_it() -> None:
+    first, second = spec_of("d"), spec_of("d", config="c2")
+    record = record_of(first, S.STARTING)
+    record.note_accepted()
+    assert record.accepted is None
+    record.replicas["d-0"].state = S.RUNNING
+    other = have(record, first, S.RUNNING)
+    record.want(second)
+    assert (record.accepted, record.aim()) == (first, second)
+    other.config_version = second.config_version
+    record.note_accepted()
+    assert record.accepted == first
+    refuse(record)
+    # Not even when the last one that refused it has gone.
+    del record.replicas["d-0"]
+    record.note_accepted()
+    assert record.accepted == record.aim() == first
+    assert record.routing()[0] == ""
+    record.want(second)
+    assert record.aim() == second
+    record.note_accepted()
+    assert record.accepted == second
+    # Another number is no other configuration.
+    more = spec_of("d", config="c2", num_replicas=3)
+    record.want(more)
+    record.note_accepted()
+    assert record.accepted == more
+
+
+def fail(record: DeploymentRecord, spec: DeploymentSpec) -> None:
+    for _ in range(20):
+        record.note(spec.version, lambda history: history.after_start_failure(0.0, "no"))
+
+
+def test_a_version_that_serves_is_proven_for_whoever_goes_back_to_it() -> None:
+    good, bad = spec_of("d"), spec_of("d", code="v2")
+    record = record_of(good, S.RUNNING)
+    record.note(good.version, lambda history: history.after_ready())
+    record.want(bad)
+    fail(record, bad)
+    assert record.aim() == good
+    target = record.target()
+    assert target is not None
+    assert target.before is not None
+    assert (target.version, target.before.version) == (bad.version, good.version)
+    # Even if none of its replicas is left.
+    record.replicas.clear()
+    record.want(bad)
+    fail(record, bad)
+    record.want(good)
+    fail(record, good)
+    assert record.aim() == good
+    assert record.history.proven
+    # A replica of it that runs is a proof too.
+    record = record_of(bad)
+    have(record, good, S.RUNNING)
+    record.want(good)
+    assert record.history.proven
+
+
+def test_what_was_accepted_and_given_up_is_known_to_the_next_controller() -> None:
+    good, bad, gone = spec_of("d"), spec_of("d", code="v2"), spec_of("gone")
+    record = record_of(good, S.RUNNING)
+    record.want(bad)
+    fail(record, bad)
+    nothing: Any = None
+    later = Deployments(nothing, Topics(), lambda: None)
+    later.want("app", (bad,))
+    later.restore((gone,), (good,), (record.kept(),))
+    found = later.get(bad.id)
+    assert found is not None
+    assert found.aim() == good
+    retiring = later.get(gone.id)
+    assert retiring is not None
+    assert (retiring.retiring, retiring.aim()) == (True, gone)

@@ -88,6 +88,91 @@ def test_a_user_config_that_is_never_taken_fails_the_update_and_what_served_goes
     assert serving.client.get(url).json()[:2] == ["v1", "better"]
 
 
+@serve.deployment(name="choosy")
+class Choosy:
+    """Refuses a configuration that names a file: once the file is there, and only if it can make another one."""
+
+    def reconfigure(self, config: Any) -> None:
+        if isinstance(config, list):
+            wait_for, make = config
+            _wait_for_file(wait_for)
+            try:
+                open(make, "x").close()
+            except FileExistsError:
+                raise ValueError("not me too") from None
+        self.config = config
+
+    async def __call__(self, request: Any) -> Any:
+        if request.url.path.endswith("/die"):
+            os._exit(1)
+        return [self.config, serve.get_replica_context().replica_id]
+
+
+def choosy(config: Any, replicas: int = 1) -> serve.Application[Any]:
+    return Choosy.options(user_config=config, num_replicas=replicas).bind()
+
+
+def test_after_a_refused_user_config_replicas_are_replaced_with_the_one_before(serving: Serving, tmp_path: Any) -> None:
+    (here := tmp_path / "here").touch()
+    url = serving.run(choosy("good"), "refused")
+    with pytest.raises(DeployFailedError, match="not me too"):
+        serving.run(choosy([str(here), str(here)]), "refused")
+    config, first = serving.client.get(url).json()
+    assert config == "good"
+    assert serving.client.get(url + "/die").status_code >= 500
+    config, second = serving.client.get(url).json()
+    assert (config, second != first) == ("good", True)
+    assert overview("refused").status == "DEPLOY_FAILED"
+
+
+def test_a_refusal_is_not_charged_to_the_user_config_that_came_after(serving: Serving, tmp_path: Any) -> None:
+    (here := tmp_path / "here").touch()
+    url = serving.run(choosy("good"), "late")
+    controller = actorrt.get_actor("controller", namespace="actorrt.serve")
+    late = serve.build(choosy([str(tmp_path / "go"), str(here)]), "late", "/late")
+    assert actorrt.get(controller.deploy.remote(late)) == ""
+    while "UPDATING" not in overview("late").deployments["choosy"].replica_states:
+        time.sleep(0.01)
+    better = serve.build(choosy("better"), "late", "/late")
+    assert actorrt.get(controller.deploy.remote(better)) == ""
+    (tmp_path / "go").touch()
+    assert actorrt.get(controller.wait_until_up.remote("late")) == ""
+    assert serving.client.get(url).json()[0] == "better"
+
+
+def test_what_only_some_replicas_refuse_none_of_them_has_in_the_end(serving: Serving, tmp_path: Any) -> None:
+    (here := tmp_path / "here").touch()
+    url = serving.run(choosy("good", 2), "some")
+    with pytest.raises(DeployFailedError, match="not me too"):
+        serving.run(choosy([str(here), str(tmp_path / "mine")], 2), "some")
+    seen: dict[str, Any] = {}
+    while len(seen) < 2 or set(map(str, seen.values())) != {"good"}:
+        config, replica = serving.client.get(url).json()
+        seen[replica] = config
+
+
+def test_the_version_that_goes_on_after_a_failed_update_keeps_its_replicas(serving: Serving, tmp_path: Any) -> None:
+    url = serving.run(choosy("good"), "keeps")
+
+    @serve.deployment(name="choosy")
+    class Raises:
+        def __init__(self) -> None:
+            raise OSError("never")
+
+        async def __call__(self, request: Any) -> str:
+            return "never"
+
+    with pytest.raises(DeployFailedError, match="the version before it still serves"):
+        serving.run(Raises.bind(), "keeps")
+    first = serving.client.get(url).json()[1]
+    assert serving.client.get(url + "/die").status_code >= 500
+    assert serving.client.get(url).json()[1] != first
+    assert overview("keeps").status == "DEPLOY_FAILED"
+    # And it is restarted for as long as it takes if it is wanted again.
+    serving.run(choosy("good"), "keeps")
+    assert overview("keeps").status == "RUNNING"
+
+
 def test_the_number_of_replicas_can_be_changed(serving: Serving) -> None:
     url = serving.run(answers("v1", num_replicas=3), "scale")
     one = set[str]()

@@ -22,6 +22,7 @@ from actorrt.serve.reconcile import (
     given_up,
     missing_resources,
     reconcile,
+    refuses,
 )
 from actorrt.serve.spec import DeploymentId
 from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
@@ -37,6 +38,7 @@ class World:
     now: float = 100.0
     replicas: dict[str, ReplicaView] = field(default_factory=dict[str, ReplicaView])
     history: History = field(default_factory=lambda: History(""))
+    before: History = field(default_factory=lambda: History(""))
     comes_up: Callable[[str], bool] = lambda version: True
     accepts: Callable[[str], bool] = lambda config: True
     places: Callable[[], bool] = lambda: True
@@ -47,6 +49,8 @@ class World:
 
     def deploy(self, target: Target | None) -> None:
         if target is not None and target.version != self.history.version:
+            if target.before is not None and target.before.version == self.history.version:
+                self.before = self.history
             self.history = History(target.version)
         self.history = replace(self.history, settled=False)
         self.target = target
@@ -66,6 +70,8 @@ class World:
         current = before.version == self.history.version
         if event is ReplicaEvent.START_FAILED and before.state in COMING and current:
             self.history = self.history.after_start_failure(self.now, "it raised")
+        elif event is ReplicaEvent.START_FAILED and before.state in COMING:
+            self.before = self.before.after_start_failure(self.now, "it raised")
         if event is ReplicaEvent.DIED and before.state in ROUTED and current:
             self.history = self.history.after_death(self.now - before.since, self.now, "it died")
         if event is ReplicaEvent.READY and current:
@@ -74,19 +80,27 @@ class World:
             del self.replicas[id]
         self.routed.append(self.serving())
 
+    def observed(self) -> Observed:
+        return Observed(tuple(self.replicas.values()), self.history, self.before)
+
+    def aim(self) -> Target:
+        """As the record of a deployment has it."""
+        assert self.target
+        if self.target.before and (given_up(self.target, self.history) or refuses(self.target, self.history)):
+            return self.target.before
+        return self.target
+
     def decide(self) -> Decision:
         wanted = {D: self.target} if self.target else {}
-        self.decision = reconcile(wanted, {D: Observed(tuple(self.replicas.values()), self.history)}, self.now)
+        self.decision = reconcile(wanted, {D: self.observed()}, self.now)
         for action in self.decision.actions:
             match action:
                 case Start():
-                    assert self.target
+                    aim = self.aim()
                     self.count += 1
                     self.started.append(self.now)
                     id = f"r{self.count}"
-                    view = ReplicaView(
-                        id, self.target.version, self.target.config_version, ReplicaState.PLACING, self.now
-                    )
+                    view = ReplicaView(id, aim.version, aim.config_version, ReplicaState.PLACING, self.now)
                     self.replicas[id] = view
                 case Update(_, id):
                     self.happens(id, ReplicaEvent.UPDATE)
@@ -110,12 +124,15 @@ class World:
                 up = self.comes_up(replica.version)
                 self.happens(id, ReplicaEvent.READY if up else ReplicaEvent.START_FAILED)
             case ReplicaState.UPDATING:
-                assert self.target
-                if self.accepts(self.target.config_version):
-                    self.replicas[id] = replace(replica, config_version=self.target.config_version)
+                sent = self.aim().config_version
+                if self.accepts(sent):
+                    self.replicas[id] = replace(replica, config_version=sent, refused="")
                     self.happens(id, ReplicaEvent.UPDATED)
                 else:
-                    self.history = self.history.after_refused_config(self.target.config_version, "it said no")
+                    assert self.target
+                    self.replicas[id] = replace(replica, refused=sent)
+                    if sent == self.target.config_version:
+                        self.history = self.history.after_refused_config(sent, "it said no")
                     self.happens(id, ReplicaEvent.UPDATE_FAILED)
             case ReplicaState.DRAINING:
                 self.happens(id, ReplicaEvent.DRAINED)
@@ -268,6 +285,51 @@ def test_a_configuration_that_is_refused_leaves_the_one_before_it() -> None:
     world.deploy(Target(2, "v1", "c3"))
     world.settle()
     assert world.status.status is DeploymentStatus.HEALTHY
+
+
+@pytest.mark.parametrize("takes_back", [True, False])
+def test_a_configuration_that_some_refuse_is_taken_back_from_the_others(takes_back: bool) -> None:
+    before = Target(2, "v1", "c1")
+    world = up(before)
+    world.deploy(Target(2, "v1", "c2", before=before))
+    world.decide()
+    world.advance_one("r1")
+    world.accepts = lambda config: False
+    world.advance_one("r2")
+    world.accepts = lambda config: takes_back
+    assert world.decide().actions == (Update(D, "r1"),)
+    world.settle()
+    assert {each.config_version for each in world.replicas.values()} == {"c1"}
+    # One that does not take it back is replaced.
+    assert sorted(world.replicas) == (["r1", "r2"] if takes_back else ["r2", "r3"])
+    assert world.status.status is DeploymentStatus.DEPLOY_FAILED
+    world.deploy(Target(2, "v1", "c3", before=before))
+    world.accepts = lambda config: True
+    world.settle()
+    assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def test_what_is_given_up_leaves_the_version_before_it_with_its_number_and_its_backoff() -> None:
+    before = Target(2, "v1", "c1")
+    world = up(before)
+    world.comes_up = lambda version: version == "v1"
+    world.deploy(Target(1, "v2", "c1", before=before))
+    world.settle()
+    assert world.serving("v1") == 2
+    world.happens(next(iter(world.replicas)), ReplicaEvent.DIED)
+    world.comes_up = lambda version: False
+    world.started.clear()
+    for _ in range(20):
+        world.decide()
+        for id in list(world.replicas):
+            world.advance_one(id)
+        world.now = max(world.now, world.decision.wake_at or 0)
+    gaps = [after - before for before, after in zip(world.started, world.started[1:], strict=False)]
+    assert gaps[:5] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6])
+    world.comes_up = lambda version: version == "v1"
+    world.settle()
+    assert (world.serving("v1"), len(world.replicas)) == (2, 2)
+    assert world.status.status is DeploymentStatus.DEPLOY_FAILED
 
 
 def test_of_too_many_replicas_those_go_first_that_do_not_serve_yet_and_then_the_youngest() -> None:
