@@ -86,6 +86,7 @@ class Router:
     def __init__(self, connection: Connection, deployment: DeploymentId) -> None:
         self.deployment = deployment
         self._lock = threading.Lock()
+        self._sending = threading.local()
         self._routing: Routing[Pending] = Routing(random.Random().random)
         self._targets: dict[str, Target] = {}
         self._watched: set[str] = set()
@@ -159,22 +160,27 @@ class Router:
         """A request has ended; the next one may go."""
         with self._lock:
             self._routing.release(slots)
-            found = self._routing.next_waiting()
-            if found is None:
+            if not self._routing.queued:
                 return
-            request, slots = found
-            target = self._targets[slots.id]
-        request.send(target, slots)
+        self._send_waiting()
 
     def _send_waiting(self) -> None:
-        while True:
-            with self._lock:
-                found = self._routing.next_waiting()
-                if found is None:
-                    return
-                request, slots = found
-                target = self._targets[slots.id]
-            request.send(target, slots)
+        # One that cannot be sent gives its slot back within `send`: whoever sends already sees to the next one too.
+        # Were it sent from there, as many of them as wait would be as many calls deep.
+        if getattr(self._sending, "now", False):
+            return
+        self._sending.now = True
+        try:
+            while True:
+                with self._lock:
+                    found = self._routing.next_waiting()
+                    if found is None:
+                        return
+                    request, slots = found
+                    target = self._targets[slots.id]
+                request.send(target, slots)
+        finally:
+            self._sending.now = False
 
     def refused(self, request: Pending, target: Target, slots: Slots | None, reason: int) -> None:
         """The replica did not start it: it goes to another, before all that wait."""

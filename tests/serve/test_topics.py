@@ -1,6 +1,7 @@
 """How news reach those who listen, with a controller that is made up."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -131,3 +132,30 @@ def test_what_cannot_be_sent_costs_no_replica() -> None:
     assert router.failed(request, *request.sent[0], error) is error
     assert router.statistics() == {"queued": 0, "ongoing": {"0": 0, "1": 0, "2": 0}}
     assert (len(request.sent), request.failed) == (1, [])
+
+
+class Unsendable(Request):
+    """Learns within `send` that it cannot be sent, as a request whose argument cannot be pickled does."""
+
+    def __init__(self, router: Router) -> None:
+        super().__init__()
+        self._router = router
+
+    def send(self, target: Target, slots: Slots) -> None:
+        super().send(target, slots)
+        self._router.failed(self, target, slots, NotSentError("the call", "too large"))
+
+
+def test_any_number_of_requests_that_cannot_be_sent_may_wait() -> None:
+    controller = Answers((1, ("", 1, -1, (("0", FakeHandle()),))), (2, None))
+    connection = Connection(controller, "")  # type: ignore[arg-type]
+    router = Router(connection, DeploymentId("a", "d"))
+    controller.answer()
+    first, last = Request(), Request()
+    router.submit(first)
+    unsendable = [Unsendable(router) for _ in range(2 * sys.getrecursionlimit())]
+    for request in (*unsendable, last):
+        router.submit(request)
+    router.released(first.sent[0][1])
+    assert {len(each.sent) for each in (*unsendable, last)} == {1}
+    assert router.statistics() == {"queued": 0, "ongoing": {"0": 1}}
