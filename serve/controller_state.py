@@ -13,7 +13,7 @@ from actorrt import ActorHandle
 
 from .lifecycle import ROUTED, ReplicaState
 from .reconcile import History, Observed, ReplicaView, Target, given_up, refuses
-from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
+from .spec import ApplicationSpec, DeploymentId, DeploymentSpec, resources_of
 from .statuses import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -34,13 +34,24 @@ class ReplicaRecord:
     config_version: str
     missing: str = ""
     refused: str = ""
+    explained_at: float = 0.0
+    lacks: dict[str, float] = field(default_factory=dict[str, float])
     unhealthy_checks: int = 0
     # User code is there and has a right to clean up.
     constructed: bool = False
 
     def view(self) -> ReplicaView:
         return ReplicaView(
-            self.id, self.spec.version, self.config_version, self.state, self.since, self.missing, self.refused
+            self.id,
+            self.spec.version,
+            self.config_version,
+            self.state,
+            self.since,
+            self.missing,
+            self.refused,
+            self.explained_at,
+            resources_of(self.spec),
+            self.lacks,
         )
 
 
@@ -115,6 +126,12 @@ class DeploymentRecord:
             if refused or given_up(target, self.history):
                 return self.accepted
         return self.spec
+
+    def forget(self, id: str, now: float) -> None:
+        """It has gone, and what it used is free now."""
+        del self.replicas[id]
+        for each in self.replicas.values():
+            each.lacks, each.explained_at = {}, now
 
     def note(self, version: str, change: Callable[[History], History]) -> None:
         """Something has happened to a replica of this version."""

@@ -196,7 +196,9 @@ class Deployments:
                 case Kill(_, id):
                     self._happens(record, id, ReplicaEvent.KILL)
                 case Explain(_, id):
-                    spawn(self._explain(record.replicas[id]))
+                    replica = record.replicas[id]
+                    replica.explained_at = time.monotonic()
+                    spawn(self._explain(replica))
         for record in self:
             if record.retiring and record.spec is not None and end_of_update(self.of(record.id.app)):
                 record.spec = None
@@ -253,7 +255,7 @@ class Deployments:
                 refused = replica.refused
                 record.note(version, lambda history: history.after_refused_config(refused, reason))
             case ReplicaAction.FORGET:
-                del record.replicas[replica.id]
+                record.forget(replica.id, now)
 
     # Doing.
 
@@ -315,8 +317,12 @@ class Deployments:
             self._happens(record, replica.id, ReplicaEvent.UNHEALTHY, illness)
 
     async def _explain(self, replica: ReplicaRecord) -> None:
-        replica.missing = await replica_calls.explain(replica)
-        self.decide()
+        asked_at = replica.explained_at
+        missing, lacks = await replica_calls.explain(replica)
+        # Something may have been given back meanwhile.
+        if replica.explained_at == asked_at:
+            replica.missing, replica.lacks = missing, lacks
+            self.decide()
 
 
 def _name(app: str, replica: str) -> str:

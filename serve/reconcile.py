@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from .lifecycle import COMING, ROUTED, ReplicaState
+from .lifecycle import COMING, LEAVING, ROUTED, ReplicaState
 from .spec import DeploymentId
 from .statuses import DeploymentStatus, DeploymentStatusOverview
 
@@ -41,7 +41,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
     """A replica as the controller knows it. `since`: when it came into its state; `missing`: why it has no place;
-    `refused`: the configuration that it refused last, if it has taken none since.
+    `refused`: the configuration that it refused last, if it has taken none since; `uses`: its resources; `lacks`: how
+    much is taken by others of what it waits for, as it was found at `explained_at`.
     """
 
     id: str
@@ -51,6 +52,9 @@ class ReplicaView:
     since: float
     missing: str = ""
     refused: str = ""
+    explained_at: float = 0.0
+    uses: Mapping[str, float] = field(default_factory=dict[str, float])
+    lacks: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +196,38 @@ def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: flo
         actions.append(Kill(deployment, each.id))
     excess = max(0, len(running) + len(old_running) - target.num_replicas)
     by_age = sorted(old_running, key=_since) + sorted(running, key=_since, reverse=True)
-    leaving = by_age[:excess]
+    leaving = by_age[:excess] or _makes_way(target, seen, old_running, running, coming)
     actions += [Drain(deployment, each.id) for each in leaving]
 
     actions += _tell(deployment, target, seen, [each for each in running if each not in leaving])
     for each in coming:
-        if each.state is ReplicaState.PLACING and not each.missing:
-            if now >= each.since + EXPLAIN_AFTER_S:
+        if each.state is ReplicaState.PLACING:
+            explain_at = max(each.since, each.explained_at) + EXPLAIN_AFTER_S
+            if now >= explain_at:
                 actions.append(Explain(deployment, each.id))
             else:
-                wake.append(each.since + EXPLAIN_AFTER_S)
+                wake.append(explain_at)
     return actions
+
+
+def _makes_way(
+    target: Target,
+    seen: Observed,
+    old_running: Sequence[ReplicaView],
+    running: Sequence[ReplicaView],
+    coming: Sequence[ReplicaView],
+) -> list[ReplicaView]:
+    """Where the machine is full: one old replica whose resources its successor waits for.
+
+    One after the other, and the last one that serves only if no more than one is wanted.
+    """
+    waits = bool(coming) and all(each.state is ReplicaState.PLACING and each.lacks for each in coming)
+    if not waits or any(each.state in LEAVING for each in seen.replicas):
+        return []
+    oldest_first = sorted(old_running, key=_since)
+    may_go = oldest_first if running or target.num_replicas == 1 else oldest_first[:-1]
+    enough = all(sum(each.uses.get(name, 0.0) for each in may_go) >= amount for name, amount in coming[0].lacks.items())
+    return may_go[:1] if enough else []
 
 
 def _tell(deployment: DeploymentId, target: Target, seen: Observed, serving: Sequence[ReplicaView]) -> list[Action]:
@@ -278,3 +303,13 @@ def missing_resources(asked: Mapping[str, float], available: Mapping[str, float]
                 f"needs {amount:g} {name}, but only {available.get(name, 0.0):g} of {total.get(name, 0.0):g} are free"
             )
     return ""
+
+
+def lacking_resources(
+    asked: Mapping[str, float], available: Mapping[str, float], total: Mapping[str, float]
+) -> dict[str, float]:
+    """How much has to be given back before this fits. Nothing if it never can."""
+    if any(amount > total.get(name, 0.0) for name, amount in asked.items()):
+        return {}
+    free = {name: available.get(name, 0.0) for name in asked}
+    return {name: amount - free[name] for name, amount in asked.items() if amount > free[name]}

@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Any, Final
 
 from actorrt import ActorHandle, ObjectRef, available_resources, cancel, cluster_resources, exceptions, kill
 
 from .controller_state import ReplicaRecord
 from .lifecycle import ROUTED
-from .reconcile import missing_resources
+from .reconcile import lacking_resources, missing_resources
 from .replica import ReplicaSettings
-from .spec import DeploymentSpec
+from .spec import DeploymentSpec, resources_of
 from .topics import Topic
 
 logger = logging.getLogger("actorrt.serve")
@@ -133,23 +132,14 @@ async def illness(replica: ReplicaRecord) -> str:
             return f"health check failed: {trouble}"
 
 
-async def explain(replica: ReplicaRecord) -> str:
-    """What it waits for."""
-    asked = resources(replica.spec)
+async def explain(replica: ReplicaRecord) -> tuple[str, dict[str, float]]:
+    """What it waits for, and how much of it others have."""
+    asked = resources_of(replica.spec)
     available, total = await asyncio.gather(
         asyncio.to_thread(available_resources), asyncio.to_thread(cluster_resources)
     )
-    return missing_resources(asked, available, total) or "its process is being started"
-
-
-def resources(spec: DeploymentSpec) -> dict[str, float]:
-    """Which resources a replica of it takes."""
-    options: Mapping[str, Any] = spec.options.actor_options
-    asked: dict[str, float] = dict(options.get("resources") or {})
-    for name, plain in (("num_cpus", "CPU"), ("num_gpus", "GPU"), ("memory", "memory")):
-        if options.get(name):
-            asked[plain] = options[name]
-    return asked
+    missing = missing_resources(asked, available, total) or "its process is being started"
+    return missing, lacking_resources(asked, available, total)
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -57,6 +57,16 @@ def make_spec(app: str, name: str, options: DeploymentOptions, code: bytes, conf
     return DeploymentSpec(DeploymentId(app, name), options, code, config, restart.hexdigest(), light.hexdigest())
 
 
+def resources_of(spec: DeploymentSpec) -> dict[str, float]:
+    """What each of its replicas takes."""
+    options: Mapping[str, Any] = spec.options.actor_options
+    taken: dict[str, float] = dict(options.get("resources") or {})
+    for name, plain in (("num_cpus", "CPU"), ("num_gpus", "GPU"), ("memory", "memory")):
+        if options.get(name):
+            taken[plain] = options[name]
+    return taken
+
+
 def _sorted(value: object) -> object:
     if isinstance(value, Mapping):
         items = cast(Mapping[Any, Any], value)

@@ -260,6 +260,15 @@ def test_what_waits_for_a_place_is_named_with_what_is_missing(serving: Serving) 
     assert "waits" not in serve.status().applications
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_update_comes_to_its_end_where_all_cpus_are_taken(serving: Serving, replicas: int) -> None:
+    options = {"num_replicas": replicas, "actor_options": {"num_cpus": 2 / replicas}}
+    url = serving.run(answers("v1", **options), "full")
+    serving.run(answers("v2", **options), "full")
+    assert {serving.client.get(url).json()[0] for _ in range(20)} == {"v2"}
+    serve.delete("full")
+
+
 def test_a_deleted_application_is_not_found_and_its_running_request_is_answered(serving: Serving) -> None:
     @serve.deployment
     class Slow:

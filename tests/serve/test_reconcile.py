@@ -20,6 +20,7 @@ from actorrt.serve.reconcile import (
     Target,
     Update,
     given_up,
+    lacking_resources,
     missing_resources,
     reconcile,
     refuses,
@@ -42,6 +43,8 @@ class World:
     comes_up: Callable[[str], bool] = lambda version: True
     accepts: Callable[[str], bool] = lambda config: True
     places: Callable[[], bool] = lambda: True
+    # Each replica takes one of them.
+    cpus: int = 1000
     started: list[float] = field(default_factory=list[float])
     routed: list[int] = field(default_factory=list[int])
     decision: Decision = field(default_factory=lambda: Decision((), {}, None))
@@ -78,6 +81,7 @@ class World:
             self.history = self.history.after_ready()
         if state is ReplicaState.STOPPED:
             del self.replicas[id]
+            self.replicas = {id: replace(each, lacks={}, explained_at=self.now) for id, each in self.replicas.items()}
         self.routed.append(self.serving())
 
     def observed(self) -> Observed:
@@ -101,7 +105,7 @@ class World:
                     self.started.append(self.now)
                     id = f"r{self.count}"
                     view = ReplicaView(id, aim.version, aim.config_version, ReplicaState.PLACING, self.now)
-                    self.replicas[id] = view
+                    self.replicas[id] = replace(view, uses={"CPU": 1.0})
                 case Update(_, id):
                     self.happens(id, ReplicaEvent.UPDATE)
                 case Drain(_, id):
@@ -109,16 +113,21 @@ class World:
                 case Kill(_, id):
                     self.happens(id, ReplicaEvent.KILL)
                 case Explain(_, id):
-                    self.replicas[id] = replace(self.replicas[id], missing="needs 4 GPU, but the cluster has 0")
+                    missing = "needs 4 GPU, but the cluster has 0"
+                    lacks = {} if self.has_cpu() else {"CPU": 1.0}
+                    self.replicas[id] = replace(self.replicas[id], missing=missing, lacks=lacks, explained_at=self.now)
         if self.target and self.status.status is DeploymentStatus.HEALTHY:
             self.history = replace(self.history, settled=True)
         return self.decision
+
+    def has_cpu(self) -> bool:
+        return sum(each.state is not ReplicaState.PLACING for each in self.replicas.values()) < self.cpus
 
     def advance_one(self, id: str) -> bool:
         """What would happen next to this replica, if anything."""
         replica = self.replicas[id]
         match replica.state:
-            case ReplicaState.PLACING if self.places():
+            case ReplicaState.PLACING if self.places() and self.has_cpu():
                 self.happens(id, ReplicaEvent.PLACED)
             case ReplicaState.STARTING:
                 up = self.comes_up(replica.version)
@@ -361,6 +370,35 @@ def test_what_cannot_be_placed_is_named_after_a_second() -> None:
     world.decide()
     assert world.status.message == "0 of 1 replicas are ready: needs 4 GPU, but the cluster has 0"
     assert world.status.status is DeploymentStatus.UPDATING
+
+
+@pytest.mark.parametrize(("number", "fewest"), [(1, 0), (2, 1), (5, 4)])
+def test_where_the_machine_is_full_one_old_replica_after_the_other_makes_way(number: int, fewest: int) -> None:
+    world = up(Target(number, "v1", "c1"))
+    world.cpus = number
+    world.deploy(Target(number, "v2", "c1"))
+    world.settle()
+    assert world.serving("v2") == number
+    assert min(world.routed) == fewest
+
+
+@pytest.mark.parametrize(("number", "uses"), [(2, {"CPU": 0.5}), (1, {"GPU": 1.0}), (1, {})])
+def test_no_replica_makes_way_for_one_that_would_not_fit_all_the_same(number: int, uses: dict[str, float]) -> None:
+    world = up(Target(number, "v1", "c1"))
+    world.replicas = {id: replace(each, uses=uses) for id, each in world.replicas.items()}
+    world.cpus = number
+    world.deploy(Target(number, "v2", "c1"))
+    for _ in range(10):
+        assert all(isinstance(each, Start | Explain) for each in world.decide().actions)
+        world.now += 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "lacks"),
+    [({"CPU": 1}, {}), ({"CPU": 3}, {"CPU": 2}), ({"CPU": 3, "GPU": 1}, {}), ({"CPU": 8}, {}), ({}, {})],
+)
+def test_what_is_lacking_is_what_others_have(asked: dict[str, float], lacks: dict[str, float]) -> None:
+    assert lacking_resources(asked, {"CPU": 1}, {"CPU": 4}) == lacks
 
 
 @pytest.mark.parametrize(
