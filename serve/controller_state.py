@@ -5,13 +5,14 @@ Values and their summaries; what happens to them is in controller.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from actorrt import ActorHandle
 
-from .lifecycle import ROUTED, ReplicaState
+from .lifecycle import LEAVING, ROUTED, ReplicaState
 from .reconcile import History, Observed, ReplicaView, Target, given_up, refuses
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec, resources_of
 from .statuses import (
@@ -182,6 +183,28 @@ def end_of_update(records: Iterable[DeploymentRecord]) -> bool:
         and all(each.state is not ReplicaState.DRAINING for each in record.replicas.values())
         for record in records
         if record.spec is not None and not record.retiring
+    )
+
+
+def crowd_out(records: Sequence[DeploymentRecord]) -> bool:
+    """Does a deployment of an application that has nothing to run on wait for what those that are retiring have?
+
+    The update would never end.
+    """
+    replicas = [each for record in records for each in record.replicas.values()]
+    if any(each.state in LEAVING for each in replicas):
+        return False
+    held: Counter[str] = Counter()
+    for record in records:
+        for each in record.replicas.values() if record.retiring else ():
+            held.update(resources_of(each.spec))
+    return any(
+        each.lacks and each.state is ReplicaState.PLACING and all(held[name] >= each.lacks[name] for name in each.lacks)
+        for record in records
+        if record.spec is not None
+        and not record.retiring
+        and not any(each.state in ROUTED for each in record.replicas.values())
+        for each in record.replicas.values()
     )
 
 

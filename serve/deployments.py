@@ -19,7 +19,7 @@ from actorrt import ActorHandle, exceptions, remote
 from . import replica_calls
 from .background import spawn
 from .connection import NAMESPACE
-from .controller_state import DeploymentRecord, KeptRecord, ReplicaRecord, end_of_update
+from .controller_state import DeploymentRecord, KeptRecord, ReplicaRecord, crowd_out, end_of_update
 from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
 from .reconcile import Drain, Explain, History, Kill, Start, Update, reconcile
 from .replica import Replica
@@ -199,9 +199,12 @@ class Deployments:
                     replica = record.replicas[id]
                     replica.explained_at = time.monotonic()
                     spawn(self._explain(replica))
-        for record in self:
-            if record.retiring and record.spec is not None and end_of_update(self.of(record.id.app)):
-                record.spec = None
+        retiring = [each for each in self if each.retiring and each.spec is not None]
+        for app in {each.id.app for each in retiring}:
+            if end_of_update(self.of(app)) or crowd_out(self.of(app)):
+                for record in retiring:
+                    if record.id.app == app:
+                        record.spec = None
                 self.decide()
         for record in [each for each in self._records.values() if each.spec is None and not each.replicas]:
             del self._records[record.id]

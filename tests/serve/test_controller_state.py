@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actorrt.serve.controller_state import ApplicationRecord, DeploymentRecord, ReplicaRecord, end_of_update
+from actorrt.serve.controller_state import ApplicationRecord, DeploymentRecord, ReplicaRecord, crowd_out, end_of_update
 from actorrt.serve.deployments import Deployments
 from actorrt.serve.lifecycle import ReplicaState as S
 from actorrt.serve.options import DeploymentOptions
@@ -65,6 +65,21 @@ def test_an_update_has_ended_when_all_are_healthy_and_nothing_drains() -> None:
     assert not end_of_update([front, behind])
     front.replicas["front-1"].state = S.STOPPING
     assert end_of_update([front, behind])
+
+
+@pytest.mark.parametrize(("lacks", "crowds"), [({"CPU": 1.0}, True), ({"CPU": 3.0}, False), ({}, False)])
+def test_what_retires_makes_way_for_a_deployment_that_has_nothing_to_run_on(
+    lacks: dict[str, float], crowds: bool
+) -> None:
+    old, new = spec_of("old", actor_options={"num_cpus": 1}), spec_of("new", actor_options={"num_cpus": 1})
+    front, dropped, added = record_of(spec_of("front"), S.RUNNING), record_of(old, S.RUNNING, S.RUNNING), record_of(new)
+    dropped.drop(with_application=False)
+    assert not crowd_out([front, dropped, added])
+    have(added, new, S.PLACING).lacks = lacks
+    assert crowd_out([front, dropped, added]) is crowds
+    # What is free in a moment may be enough.
+    have(front, spec_of("front"), S.DRAINING)
+    assert not crowd_out([front, dropped, added])
 
 
 def refuse(record: DeploymentRecord) -> None:

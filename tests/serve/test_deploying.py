@@ -417,6 +417,16 @@ def test_what_an_update_drops_stays_for_what_served_before_until_that_has_gone(s
     assert serving.client.get(url).text == "c"
 
 
+def test_what_an_update_drops_makes_way_where_all_cpus_are_taken(serving: Serving) -> None:
+    def wide(name: str) -> Any:
+        return Behind.options(name=name, actor_options={"num_cpus": 2}).bind(name)
+
+    free = Front.options(name="front", actor_options={"num_cpus": 0})
+    serving.run(free.bind(wide("a")), "narrow")
+    assert serving.client.get(serving.run(free.bind(wide("b")), "narrow")).text == "b"
+    serve.delete("narrow")
+
+
 @pytest.mark.parametrize(
     ("target", "arguments", "kind", "said"),
     [
