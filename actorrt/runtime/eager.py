@@ -10,9 +10,9 @@ import asyncio
 from asyncio.tasks import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 from asyncio.tasks import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from .context import RunningCall
 
@@ -55,18 +55,26 @@ class EagerRunner:
     def run_queued(self) -> None:
         """Run the first step of everything that is queued. Called by the loop, outside of any task."""
         queue = self._queue
+        loop = self._loop
         count = 0
         while queue:
             run, work = queue.popleft()
             parked = self._parked
             if parked is None or parked.spoilt:
-                parked = self._parked = _Parked(self._loop)
+                parked = self._parked = _Parked(loop)
             context = copy_context()
             self.now = run
-            enter_task(self._loop, parked.task)
+            ended = False
+            waits_for = None
+            enter_task(loop, parked.task)
             try:
                 waits_for = context.run(work.send, None)
             except StopIteration:
+                ended = True
+            finally:
+                leave_task(loop, parked.task)
+                self.now = None
+            if ended:
                 count += 1
                 if count == FLUSH_EVERY:
                     count = 0
@@ -76,98 +84,138 @@ class EagerRunner:
                 run.task = parked.task
                 self._on_suspend(run)
                 parked.adopt(context, work, waits_for)
-            finally:
-                leave_task(self._loop, parked.task)
-                self.now = None
         self._flush()
 
 
-class _Parked:
-    """A task that waits to be given a coroutine that has run its first step already."""
+class _Parked(Coroutine[Any, Any, None]):
+    """The coroutine of a task that waits to be given one that has run its first step already, and goes on with that.
 
-    __slots__ = ("_adopted", "_begun", "_loop", "_rescuer", "_wake", "task")
+    No `async def`: a task that is cancelled before its own first step throws into its coroutine, which must hear of it.
+    It is also the future that its task waits for meanwhile, so that the task can be woken at once, within this turn.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_blocks",
+        "_context",
+        "_has_work_only",
+        "_loop",
+        "_over",
+        "_waits_for",
+        "_wake",
+        "_work",
+        "task",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._begun = False
-        self._rescuer: asyncio.Task[None] | None = None
-        self._wake: asyncio.Future[None] = loop.create_future()
-        self._adopted: tuple[Context, Work, Any] | None = None
+        self._work: Work | None = None
+        self._context: Context = Context()
+        # What the adopted coroutine waits for, as long as its task does not know of it.
+        self._waits_for: Any = None
+        self._blocks = False
+        # True once the task steps the adopted coroutine and nothing else is left to do.
+        self._has_work_only = False
+        self._over = False
+        # Steps the task. None before the task's own first step.
+        self._wake: Callable[[Any], None] | None = None
+        self._asyncio_future_blocking = False
         # In a context of its own: the call that is running just now has nothing to do with it.
-        self.task = loop.create_task(self._run(), context=Context())
+        self.task: Any = loop.create_task(self, context=self._context)
 
     @property
     def spoilt(self) -> bool:
         """True if a call has cancelled its own task and ended: that is not for the next one."""
-        return self.task.done() or bool(self.task.cancelling())
+        return self._over or self.task.done() or self.task._must_cancel
 
     def adopt(self, context: Context, work: Work, waits_for: Any) -> None:
-        self._adopted = (context, work, waits_for)
-        if not self._begun:
-            self.task.add_done_callback(self._rescue)
-        if not self._wake.done():
-            self._wake.set_result(None)
-
-    def _rescue(self, _: asyncio.Task[None]) -> None:
-        # A task that is cancelled before its own first step never takes it: another call of the same batch may do that.
-        if not self._begun and self._adopted is not None:
-            self._rescuer = self._loop.create_task(self._finish(asyncio.CancelledError()), context=Context())
-
-    async def _finish(self, error: BaseException | None) -> None:
-        assert self._adopted is not None
-        await _Rest(*self._adopted, error)
-
-    async def _run(self) -> None:
-        self._begun = True
-        try:
-            await self._wake
-        except asyncio.CancelledError as error:
-            if self._adopted is None:
-                raise
-            await self._finish(error)
-            return
-        await self._finish(None)
-
-
-class _Rest:
-    """Drives a coroutine that has suspended to its end, as a task would, in its own context."""
-
-    __slots__ = ("_context", "_error", "_waits_for", "_work")
-
-    def __init__(self, context: Context, work: Work, waits_for: Any, error: BaseException | None) -> None:
         self._context = context
         self._work = work
         self._waits_for = waits_for
-        self._error = error
+        if self._wake is not None:
+            self._wake(self)
+        elif getattr(waits_for, "_asyncio_future_blocking", False):
+            # The mark of an await. Left on until the task begins, it would break the next await of the same future.
+            self._blocks = True
+            waits_for._asyncio_future_blocking = False
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        run, work, waits_for = self._context.run, self._work, self._waits_for
-        error = self._error
+    # ---- the coroutine
+
+    def __next__(self) -> Any:
+        if self._has_work_only:
+            assert self._work is not None
+            return self._context.run(self._work.send, None)
+        if self._work is not None:
+            return self._hand_over(None)
+        if self._over:
+            raise StopIteration
+        self._asyncio_future_blocking = True
+        return self
+
+    def send(self, value: Any, /) -> Any:
+        return self.__next__()
+
+    def throw(self, error: Any, value: Any = None, traceback: Any = None, /) -> Any:
+        if self._has_work_only:
+            assert self._work is not None
+            return self._context.run(self._work.throw, error)
+        if self._work is not None:
+            return self._hand_over(error)
+        raise error
+
+    def _hand_over(self, error: BaseException | None) -> Any:
+        """Have the task take over what the coroutine waits for. `error`: the task was cancelled meanwhile."""
+        work, waits_for, task = self._work, self._waits_for, self.task
+        assert work is not None
+        begun = self._wake is not None
+        self._has_work_only = True
+        self._waits_for = self._wake = self.task = None
+        if waits_for is None and not begun:
+            # The turn that it gave up has passed.
+            return self._context.run(work.send, None) if error is None else self._context.run(work.throw, error)
         if error is not None:
-            # Cancelled before this task came to wait for it.
-            _disown(waits_for)
-        try:
-            while True:
-                if error is None:
-                    try:
-                        sent = yield waits_for
-                    except GeneratorExit:
-                        run(work.close)
-                        raise
-                    except BaseException as raised:
-                        error = raised
-                        continue
-                    waits_for = run(work.send, sent)
-                else:
-                    raised, error = error, None
-                    waits_for = run(work.throw, raised)
-        except StopIteration:
-            return
+            # Not for the coroutine yet: what it waits for is to be cancelled first. The task does that.
+            task.cancel(*error.args)
+            task.uncancel()
+        if self._blocks and waits_for is not None:
+            waits_for._asyncio_future_blocking = True
+        return waits_for
 
+    def close(self) -> None:
+        if self._work is not None:
+            self._context.run(self._work.close)
 
-def _disown(waits_for: Any) -> None:
-    """Nobody will wait for this future: cancel it, as a cancelled task would have."""
-    cancel = getattr(waits_for, "cancel", None)
-    if cancel is not None:
-        waits_for._asyncio_future_blocking = False
-        cancel()
+    def __await__(self) -> Self:
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        # What debuggers and libraries ask of a task's coroutine: `cr_frame`, `__qualname__` and so on.
+        if self._work is not None:
+            return getattr(self._work, name)
+        if name == "cr_running":
+            return not self._over
+        if name.startswith("cr_"):
+            return None
+        raise AttributeError(name)
+
+    # ---- the future
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[Any], None], /, *, context: Context) -> None:
+        self._wake = wake
+
+    def result(self) -> None:
+        pass
+
+    def cancel(self, msg: Any = None) -> bool:
+        # During a call's first step its task only notes it, as any task does that runs.
+        if not self._over and asyncio.current_task(self._loop) is not self.task:
+            assert self._wake is not None
+            self._over = True
+            self._loop.call_soon(self._wake, self)
+        return False
