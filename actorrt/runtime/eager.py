@@ -1,7 +1,8 @@
 """Run coroutines without a task each: most calls end in their first step.
 
 The first step of each call is run at once, one after the other, each in a context of its own, under the identity of a
-task that is parked for this. A call that suspends takes that task over and goes on in it, and a new one is parked.
+task that is parked for this. A call that suspends takes that task over and goes on in it, and a new one is parked. So
+it is if a call ends but somebody has got hold of the task: that one ends too and is not for the next call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from asyncio.tasks import _leave_task as leave_task  # pyright: ignore[reportPri
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from sys import getrefcount
 from typing import Any, Final, Self
+from weakref import getweakrefcount
 
 from .context import RunningCall
 
@@ -57,10 +60,20 @@ class EagerRunner:
         queue = self._queue
         loop = self._loop
         count = 0
-        while queue:
-            run, work = queue.popleft()
+        while True:
             parked = self._parked
-            if parked is None or parked.spoilt:
+            # Has the last call, or who looked at all tasks of the loop, left traces on it?
+            if parked is not None and (
+                parked.task.touched
+                or getrefcount(parked.task) != parked.references
+                or getweakrefcount(parked.task) != parked.weak_references
+            ):
+                parked.end()
+                parked = self._parked = None
+            if not queue:
+                break
+            run, work = queue.popleft()
+            if parked is None:
                 parked = self._parked = _Parked(loop)
             context = copy_context()
             self.now = run
@@ -87,6 +100,37 @@ class EagerRunner:
         self._flush()
 
 
+class _CallTask(asyncio.Task[None]):
+    """A task that knows whether it was used in a way that a later call with the same task could tell."""
+
+    __slots__ = ("over", "touched")
+
+    # False until the call has ended in its first step; the task itself may end in the next turn only.
+    over: bool
+    touched: bool
+
+    def __init__(self, work: Work, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        super().__init__(work, loop=loop, context=context)
+        super().__setattr__("over", False)
+        super().__setattr__("touched", False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__("touched", True)
+        super().__setattr__(name, value)
+
+    def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
+        self.touched = True
+        super().add_done_callback(*args, **kwargs)
+
+    def set_name(self, value: object, /) -> None:
+        self.touched = True
+        super().set_name(value)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self.touched = True
+        return not self.over and super().cancel(msg)
+
+
 class _Parked(Coroutine[Any, Any, None]):
     """The coroutine of a task that waits to be given one that has run its first step already, and goes on with that.
 
@@ -104,7 +148,9 @@ class _Parked(Coroutine[Any, Any, None]):
         "_waits_for",
         "_wake",
         "_work",
+        "references",
         "task",
+        "weak_references",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -121,12 +167,19 @@ class _Parked(Coroutine[Any, Any, None]):
         self._wake: Callable[[Any], None] | None = None
         self._asyncio_future_blocking = False
         # In a context of its own: the call that is running just now has nothing to do with it.
-        self.task: Any = loop.create_task(self, context=self._context)
+        self.task = _CallTask(self, loop, self._context)
+        # While nobody else has any. As the runner counts them: not by a variable.
+        self.references = getrefcount(self.task)
+        self.weak_references = getweakrefcount(self.task)
 
-    @property
-    def spoilt(self) -> bool:
-        """True if a call has cancelled its own task and ended: that is not for the next one."""
-        return self._over or self.task.done() or self.task._must_cancel
+    def end(self) -> None:
+        """End the task as that of a call that has ended."""
+        if not self._over:
+            self._over = self.task.over = True
+            if self._wake is not None:
+                self._wake(self)
+        self._wake = None
+        del self.task
 
     def adopt(self, context: Context, work: Work, waits_for: Any) -> None:
         self._context = context
@@ -169,7 +222,8 @@ class _Parked(Coroutine[Any, Any, None]):
         assert work is not None
         begun = self._wake is not None
         self._has_work_only = True
-        self._waits_for = self._wake = self.task = None
+        self._waits_for = self._wake = None
+        del self.task
         if waits_for is None and not begun:
             # The turn that it gave up has passed.
             return self._context.run(work.send, None) if error is None else self._context.run(work.throw, error)
@@ -191,15 +245,31 @@ class _Parked(Coroutine[Any, Any, None]):
     def __iter__(self) -> Self:
         return self
 
-    def __getattr__(self, name: str) -> Any:
-        # What debuggers and libraries ask of a task's coroutine: `cr_frame`, `__qualname__` and so on.
-        if self._work is not None:
-            return getattr(self._work, name)
-        if name == "cr_running":
-            return not self._over
-        if name.startswith("cr_"):
-            return None
-        raise AttributeError(name)
+    # What debuggers and libraries ask of a task's coroutine. No `__getattr__`: it makes every other attribute slow.
+
+    @property
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return getattr(self._work, "__qualname__", "a call")
+
+    @property
+    def cr_running(self) -> bool:
+        return not self._over if self._work is None else getattr(self._work, "cr_running", False)
+
+    @property
+    def cr_suspended(self) -> bool:
+        return getattr(self._work, "cr_suspended", False)
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._work, "cr_frame", None)
+
+    @property
+    def cr_code(self) -> Any:
+        return getattr(self._work, "cr_code", None)
+
+    @property
+    def cr_await(self) -> Any:
+        return getattr(self._work, "cr_await", None)
 
     # ---- the future
 

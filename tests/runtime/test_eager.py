@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final
 
@@ -199,9 +200,11 @@ async def awaits_junk(trace: Trace) -> None:
 
 
 PROGRAMS: Final = [
+    ends_at_once,
     gives_way,
     waits,
     waits_shielded,
+    waits_for_what_is_done,
     goes_on_when_cancelled,
     goes_on_when_its_turn_is_cancelled,
     times_out,
@@ -211,6 +214,7 @@ PROGRAMS: Final = [
     waits_for_a_child_that_cleans_up,
     waits_for_a_child_that_declines,
     gathers,
+    cancels_itself_and_ends,
     cancels_itself_and_waits,
     cancels_itself_and_gives_way,
     thinks_better_of_it,
@@ -219,7 +223,7 @@ PROGRAMS: Final = [
 
 
 def cancel(trace: Trace) -> None:
-    if trace.task is not None and not trace.task.done():
+    if trace.task is not None:
         trace.note(("cancel", trace.task.cancel(MESSAGE), trace.task.cancelling()))
 
 
@@ -414,3 +418,130 @@ def test_a_task_that_waits_for_a_call_can_be_cancelled(loop_runner: asyncio.Runn
         return [trace.log for trace in traces]
 
     assert loop_runner.run(main()) == [[("result", "finished"), ("still its task", True, 0, False)]] * 2
+
+
+async def in_turn(*programs: Program, together: bool) -> list[Trace]:
+    """Run them by one runner: in one batch, or in batches of their own whose tasks have begun."""
+    loop = asyncio.get_running_loop()
+    runner = EagerRunner(loop, lambda run: None, lambda: None)
+    traces = [Trace() for _ in programs]
+    for trace, program in zip(traces, programs, strict=True):
+        runner.start(running(), trace.run(program))
+        if not together:
+            loop.call_soon(runner.run_queued)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    loop.call_soon(runner.run_queued)
+    await asyncio.sleep(0)
+    return traces
+
+
+def keeps_it(kept: list[Any]) -> Program:
+    async def keeps(trace: Trace) -> None:
+        kept.append(asyncio.current_task())
+
+    return keeps
+
+
+def hangs_on(how: Callable[[asyncio.Task[Any], Trace], Any]) -> Program:
+    async def hangs(trace: Trace) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        how(task, trace)
+
+    return hangs
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_task_that_was_kept_is_nobody_elses(loop_runner: asyncio.Runner, together: bool) -> None:
+    async def main() -> None:
+        kept: list[asyncio.Task[Any]] = []
+        program = keeps_it(kept)
+        _, _, waiting = await in_turn(program, program, waits, together=together)
+        assert len({*kept, waiting.task}) == 3
+        # They have ended; if another call of their batch suspended meanwhile, they are done in the next turn.
+        assert [task.cancel() for task in kept] == [False, False]
+        assert await asyncio.gather(*kept) == [None, None]
+        finish(waiting)
+        assert waiting.task is not None
+        await waiting.task
+        assert waiting.log[0] == ("result", "finished")
+
+    loop_runner.run(main())
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda task, trace: task.set_name("its own"),
+        lambda task, trace: setattr(task, "its_own", 1),
+        lambda task, trace: trace.note(weakref.ref(task)),
+        lambda task, trace: task.cancel(),
+        lambda task, trace: asyncio.ensure_future(_outcome(task)),
+    ],
+    ids=["name", "attribute", "weak reference", "cancel", "awaited"],
+)
+def test_what_a_call_does_to_its_task_is_not_seen_by_the_next(
+    loop_runner: asyncio.Runner, how: Callable[[asyncio.Task[Any], Trace], Any], together: bool
+) -> None:
+    async def looks(trace: Trace) -> tuple[Any, ...]:
+        task = asyncio.current_task()
+        assert task is not None
+        references = weakref.getweakrefcount(task)
+        await asyncio.sleep(0)
+        return task.get_name() == "its own", hasattr(task, "its_own"), references
+
+    async def main() -> Any:
+        _, seen = await in_turn(hangs_on(how), looks, together=together)
+        assert seen.task is not None
+        await seen.task
+        own = asyncio.current_task()
+        assert own is not None
+        assert seen.log[0] == ("result", (False, False, weakref.getweakrefcount(own)))
+
+    loop_runner.run(main())
+
+
+async def _outcome(task: asyncio.Task[Any]) -> None:
+    await task
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_done_callbacks_of_a_call_that_ended_at_once_run(loop_runner: asyncio.Runner, together: bool) -> None:
+    async def main() -> None:
+        done = asyncio.Queue[int]()
+        programs = [
+            hangs_on(lambda task, trace, index=index: task.add_done_callback(lambda _: done.put_nowait(index)))
+            for index in range(3)
+        ]
+        await in_turn(*programs, together=together)
+        assert [await done.get() for _ in programs] == [0, 1, 2]
+        assert done.empty()
+
+    loop_runner.run(main())
+
+
+def test_calls_that_left_no_trace_share_a_task(loop_runner: asyncio.Runner) -> None:
+    async def looks(trace: Trace) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_name()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        runner = EagerRunner(loop, lambda run: None, lambda: None)
+        names: list[str] = []
+
+        async def call() -> None:
+            names.append(await looks(Trace()))
+
+        for _ in range(4):
+            for _ in range(3):
+                runner.start(running(), call())
+            loop.call_soon(runner.run_queued)
+            await asyncio.sleep(0)
+        assert len(names) == 12
+        assert len(set(names)) == 1
+
+    loop_runner.run(main())
