@@ -23,8 +23,6 @@ from .routing import Slots
 logger = logging.getLogger("actorrt.serve.proxy")
 
 RETRY_AFTER_S: Final = 1
-# A part of a body travels inside a message.
-LARGEST_PART: Final = 64 * 1024
 
 
 class Forwarded:
@@ -196,9 +194,6 @@ class Forwarded:
             while self._ref is ref or self._relay is not None:
                 if self._body is None:
                     self._body = await request.read()
-                    if len(self._body) > LARGEST_PART:
-                        request.unread(self._body[LARGEST_PART:])
-                        self._body = self._body[:LARGEST_PART]
                 part = self._body
                 more = not (request.complete and not request.held) if part else False
                 if not await target.body.remote(key, part, more):

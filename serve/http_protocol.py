@@ -372,6 +372,8 @@ class ServeProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def body_taken(self, request: HttpRequest) -> None:
+        if request.held > self._options.body_window_bytes:
+            return
         if request is self._reading:
             if self.flow.read_paused:
                 self._deadline = self._front.clock() + self._options.request_read_timeout_s

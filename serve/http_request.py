@@ -11,6 +11,8 @@ from typing import Final, Protocol
 from .request_head import CLOSE, HEAD, HTTP_1_0
 
 LONGEST_REQUEST_ID: Final = 200
+# A part of a body travels inside a message.
+LARGEST_PART: Final = 64 * 1024
 
 
 class ClientDisconnected(OSError):
@@ -143,7 +145,7 @@ class HttpRequest:
             connection.abort()
 
     async def read(self) -> bytes:
-        """The part of the body that is there, at least a byte; b"" at the end. ClientDisconnected if it never comes."""
+        """The next part of the body, what is there of it; b"" at the end. ClientDisconnected if it never comes."""
         while not self._chunks:
             if self.complete:
                 return b""
@@ -155,17 +157,15 @@ class HttpRequest:
                 await self._waiter
             finally:
                 self._waiter = None
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self.held = 0
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        # What is left counts as held, and its connection reads no more while that is too much.
+        chunks[:] = (data[LARGEST_PART:],) if len(data) > LARGEST_PART else ()
+        data = data[:LARGEST_PART]
+        self.held -= len(data)
         if self.connection is not None:
             self.connection.body_taken(self)
         return data
-
-    def unread(self, data: bytes) -> None:
-        """Put back what was read too much."""
-        self._chunks.insert(0, data)
-        self.held += len(data)
 
     # What its connection does.
 

@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
+from actorrt.serve.forward import Forwarded
 from actorrt.serve.http_options import HTTPOptions
 from actorrt.serve.http_protocol import MOST_BEHIND, Front, ServeProtocol
 from actorrt.serve.http_request import ClientDisconnected, HttpRequest
@@ -294,6 +296,65 @@ async def test_a_large_body_streams_and_never_more_than_the_window_is_held() -> 
         assert 0 < most <= 100_000 + 256 * 1024
         client.send(GET)
         assert (await client.answer())[2] == b"0"
+
+
+class SlowReplica:
+    """A router with one replica, which takes a body part by part and answers with its size."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+        self.size = self.most_held = 0
+        self.http, self.body = self, SimpleNamespace(remote=self.take)
+        self._callback: Any = None
+
+    def submit(self, forwarded: Any) -> None:
+        forwarded.send(self, self)
+
+    def released(self, slots: Any) -> None:
+        pass
+
+    def withdraw(self, request: Any) -> bool:
+        return False
+
+    def remote(self, *args: Any) -> Any:
+        return self
+
+    def add_done_callback(self, callback: Any, here: bool) -> None:
+        self._callback = callback
+
+    def exception(self) -> None:
+        return None
+
+    def peek(self) -> bytes:
+        return whole(Plain(200, [], b"%d" % self.size), self.request.framing)
+
+    async def take(self, key: str, part: bytes, more: bool) -> bool:
+        self.size += len(part)
+        for _ in range(5):
+            await asyncio.sleep(0)
+            self.most_held = max(self.most_held, self.request.held)
+        if not more:
+            self._callback(self)
+        return True
+
+
+@on_uvloop
+async def test_a_body_that_is_forwarded_slower_than_it_comes_is_not_held_beyond_the_window() -> None:
+    replicas: list[SlowReplica] = []
+
+    async def handler(request: HttpRequest) -> None:
+        loop = asyncio.get_running_loop()
+        replica: Any = SlowReplica(request)
+        replicas.append(replica)
+        Forwarded(request, replica, b"", b"", loop, server.backend.tasks, None).start()
+
+    async with serving(handler, body_window_bytes=300_000) as server:
+        client = await server.connect()
+        total = 30_000_000
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % total, bytes(total))
+        assert (await client.answer())[2] == b"%d" % total
+        # One read of the socket beyond the window.
+        assert 0 < replicas[0].most_held <= 300_000 + 256 * 1024
 
 
 @on_uvloop
