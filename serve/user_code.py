@@ -140,7 +140,9 @@ class UserCode:
         if method.kind is Kind.PLAIN:
             context = contextvars.copy_context()
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self.threads, lambda: context.run(method.function, *args, **kwargs))
+            result = await loop.run_in_executor(
+                self.threads, lambda: context.run(_in_thread, method.function, args, kwargs)
+            )
         else:
             result = method.function(*args, **kwargs)
         if inspect.isawaitable(result):
@@ -157,6 +159,14 @@ class UserCode:
         self._is_instance = False
         del target
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        # No future takes this one: whoever awaits it would wait for ever.
+        raise RuntimeError(f"{_name_of(function)} raised StopIteration") from error
 
 
 def _name_of(target: Any) -> str:
