@@ -25,6 +25,10 @@ logger = logging.getLogger("actorrt.serve.proxy")
 INTERNAL_ERROR: Final = 1011
 TRY_AGAIN_LATER: Final = 1013
 
+DISCONNECT: Final = "websocket.disconnect"
+# An application that has been told that its client has gone, and has not ended by then, is cancelled.
+DISCONNECT_GRACE_S: Final = 2.0
+
 _numbers = itertools.count(1)
 
 
@@ -36,7 +40,7 @@ class Tunnel:
         self._root_path = root_path
         self._request_id = request_id
         self._placed: asyncio.Future[tuple[Target, Slots]] = asyncio.get_running_loop().create_future()
-        # The client's next message, asked for while the request waited.
+        # The client's next message, which no replica has been given yet.
         self._received: asyncio.Future[Any] | None = None
 
     # The router's side.
@@ -75,14 +79,18 @@ class Tunnel:
     async def _place(self, receive: Any) -> tuple[Target, Slots]:
         """Wait for a replica as long as the client does."""
         if not self._placed.done():
-            received: asyncio.Future[Any] = self._received or asyncio.ensure_future(receive())
-            self._received = received
+            received = self._next_message(receive)
             while not self._placed.done():
                 waits_for = {self._placed} if received.done() else {self._placed, received}
                 await asyncio.wait(waits_for, return_when=asyncio.FIRST_COMPLETED)
-                if received.done() and received.result()["type"] == "websocket.disconnect":
+                if received.done() and received.result()["type"] == DISCONNECT:
                     raise _ClientGoneError
         return await self._placed
+
+    def _next_message(self, receive: Any) -> asyncio.Future[Any]:
+        received: asyncio.Future[Any] = self._received or asyncio.ensure_future(receive())
+        self._received = received
+        return received
 
     def _give_back(self) -> None:
         """It may have been placed in the turn in which it was given up."""
@@ -101,11 +109,14 @@ class Tunnel:
         key = f"{next(_numbers)}-{self._request_id.decode('latin-1')}"
         started: ObjectRefGenerator[Any] | None = None
         incoming: asyncio.Task[None] | None = None
+        accepted = asyncio.Event()
         refused = False
         try:
             head = _head(scope, self._root_path, self._request_id)
             events: ObjectRefGenerator[Any] = target.websocket.remote(head, key)
             started = events
+            # From now on: a client may go before it is accepted.
+            incoming = asyncio.ensure_future(self._forward(receive, target, key, accepted))
             while batch := await events.next_values():
                 for event in batch:
                     if isinstance(event, int):
@@ -113,8 +124,8 @@ class Tunnel:
                         self._placed = asyncio.get_running_loop().create_future()
                         self._router.refused(self, target, slots, event)
                         return False
-                    if incoming is None and event["type"] == "websocket.accept":
-                        incoming = asyncio.ensure_future(self._forward(receive, target, key))
+                    if event["type"] == "websocket.accept":
+                        accepted.set()
                     await send(event)
         except exceptions.ActorrtError as error:
             logger.info("a websocket broke off: %s", error)
@@ -131,14 +142,35 @@ class Tunnel:
                 self._router.released(slots)
         return True
 
-    async def _forward(self, receive: Any, target: Target, key: str) -> None:
-        """What the client sends, until it has gone or nobody wants it."""
-        received, self._received = self._received, None
-        while True:
-            message = await (receive() if received is None else received)
-            received = None
-            if not await target.websocket_message.remote(key, message) or message["type"] == "websocket.disconnect":
-                return
+    async def _forward(self, receive: Any, target: Target, key: str, accepted: asyncio.Event) -> None:
+        """What the client sends, until it has gone or nobody wants it. That it has gone waits for nothing before it."""
+        gone = False
+        try:
+            while not gone:
+                received = self._next_message(receive)
+                await asyncio.wait([received])
+                message = received.result()
+                gone = message["type"] == DISCONNECT
+                if not gone:
+                    await accepted.wait()
+                    # The end of a client is kept, for the next replica if this one refuses.
+                    self._received = None
+                taken: asyncio.Future[bool] = asyncio.ensure_future(target.websocket_message.remote(key, message))
+                if not gone:
+                    following = self._next_message(receive)
+                    await asyncio.wait([taken, following], return_when=asyncio.FIRST_COMPLETED)
+                    if following.done() and following.result()["type"] == DISCONNECT:
+                        taken.add_done_callback(_ignore_failure)
+                        continue
+                if not await taken:
+                    return
+        except exceptions.ActorrtError:
+            return  # the events break off, too
+
+
+def _ignore_failure(future: asyncio.Future[bool]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 class _ClientGoneError(Exception):
@@ -161,30 +193,51 @@ class WebsocketRun:
         self._scope = {**scope, "type": "websocket", "subprotocols": subprotocols}
         self._scope.pop("method")
         self._app = app
-        self._incoming: asyncio.Queue[Any] = asyncio.Queue(1)
+        self._incoming: asyncio.Queue[Any] = asyncio.Queue()
         self._outgoing: asyncio.Queue[Any] = asyncio.Queue(64)
         self._incoming.put_nowait({"type": "websocket.connect"})
+        self._read = asyncio.Event()
         self._closed = False
+        self._task: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
 
     async def put(self, message: Any) -> bool:
-        """A message of the client. False if the application has ended."""
+        """A message of the client; returns when the one before has been read. False if the application has ended."""
         if self._closed:
             return False
-        await self._incoming.put(message)
+        self._incoming.put_nowait(message)
+        if message["type"] == DISCONNECT:
+            self._grace = asyncio.get_running_loop().call_later(DISCONNECT_GRACE_S, self._cancel)
+            return True
+        while self._incoming.qsize() > 1:
+            self._read.clear()
+            await self._read.wait()
         return True
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _receive(self) -> Any:
+        message = await self._incoming.get()
+        self._read.set()
+        return message
 
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
         """What the application sends, to its end."""
-        task = asyncio.get_running_loop().create_task(self._run())
+        self._task = task = asyncio.get_running_loop().create_task(self._run())
         try:
             while (event := await self._outgoing.get()) is not None:
                 yield event
         finally:
             self._closed = True
+            if self._grace is not None:
+                self._grace.cancel()
             # Whoever waits to put a message gets room, and learns at the next one that nobody wants it.
             for queue in (self._incoming, self._outgoing):
                 while not queue.empty():
                     queue.get_nowait()
+            self._read.set()
             task.cancel()
             # How the application cleans up is part of the call.
             await asyncio.wait([task])
@@ -193,7 +246,7 @@ class WebsocketRun:
 
     async def _run(self) -> None:
         try:
-            await self._app(self._scope, self._incoming.get, self._send)
+            await self._app(self._scope, self._receive, self._send)
         finally:
             if not self._closed:
                 await self._outgoing.put(None)

@@ -1,8 +1,9 @@
 """Websockets from a client through the proxy to a replica's application and back."""
 
 import asyncio
+from collections import defaultdict
 from contextlib import suppress
-from socket import create_connection
+from socket import create_connection, socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,8 @@ def application() -> serve.Application[Any]:
     @serve.ingress(api)
     class Talks:
         def __init__(self) -> None:
-            self.gone = asyncio.Event()
+            self.begun = defaultdict[str, asyncio.Event](asyncio.Event)
+            self.gone = defaultdict[str, asyncio.Event](asyncio.Event)
 
         @api.websocket("/echo/{name}")
         async def echo(self, socket: fastapi.WebSocket, name: str) -> None:
@@ -45,16 +47,30 @@ def application() -> serve.Application[Any]:
                     else:
                         await socket.send_bytes(message["bytes"])
             finally:
-                self.gone.set()
+                self.gone[name].set()
+
+        @api.websocket("/works/{name}")
+        async def work(self, socket: fastapi.WebSocket, name: str) -> None:
+            self.begun[name].set()
+            if "unaccepted" not in socket.query_params:
+                await socket.accept()
+                await socket.send_text("works")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.gone[name].set()
 
         @api.websocket("/refuse")
         async def refuse(self, socket: fastapi.WebSocket) -> None:
             await socket.close()
 
-        @api.get("/gone")
-        async def wait_until_gone(self) -> str:
-            await self.gone.wait()
-            self.gone.clear()
+        @api.get("/begun/{name}")
+        async def wait_until_begun(self, name: str) -> None:
+            await self.begun[name].wait()
+
+        @api.get("/gone/{name}")
+        async def wait_until_gone(self, name: str) -> str:
+            await self.gone[name].wait()
             return "gone"
 
     return Talks.bind()
@@ -63,6 +79,17 @@ def application() -> serve.Application[Any]:
 @pytest.fixture(scope="module")
 def url(serving: Serving) -> str:
     return serving.run(application(), "talks").replace("http:", "ws:")
+
+
+def opening(serving: Serving, path: str) -> socket:
+    """A client that has asked for a websocket and reads nothing."""
+    host, port = serving.url.removeprefix("http://").split(":")
+    fields = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    fields |= {"host": host, "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    client = create_connection((host, int(port)))
+    client.sendall(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+    return client
 
 
 def test_messages_go_both_ways_each_for_itself(serving: Serving, url: str) -> None:
@@ -96,14 +123,30 @@ def test_an_application_that_raises_closes_the_websocket(url: str) -> None:
 
 
 def test_a_client_that_goes_ends_the_application(serving: Serving, url: str) -> None:
-    serving.client.get(serving.url + "/talks/gone")
-    with connect(url + "/echo/me") as socket:
+    with connect(url + "/echo/goes") as socket:
         socket.recv()
-    assert serving.client.get(serving.url + "/talks/gone").text == '"gone"'
+    assert serving.client.get(serving.url + "/talks/gone/goes").text == '"gone"'
     # Its slot is free again: there are two.
     for _ in range(5):
         with connect(url + "/echo/me") as socket:
             socket.recv()
+
+
+@pytest.mark.parametrize("unread", range(3))
+def test_an_application_that_neither_reads_nor_sends_ends_soon_after_its_client(
+    serving: Serving, url: str, unread: int
+) -> None:
+    with connect(f"{url}/works/{unread}") as socket:
+        socket.recv()
+        for _ in range(unread):
+            socket.send("x")
+    assert serving.client.get(f"{serving.url}/talks/gone/{unread}").text == '"gone"'
+
+
+def test_an_application_whose_client_goes_before_it_is_accepted_ends_soon_after_it(serving: Serving, url: str) -> None:
+    with opening(serving, "/talks/works/early?unaccepted"):
+        assert serving.client.get(serving.url + "/talks/begun/early").status_code == 200
+    assert serving.client.get(serving.url + "/talks/gone/early").text == '"gone"'
 
 
 @pytest.mark.parametrize("path", ["/refuse", "/missing"])
@@ -319,6 +362,55 @@ async def test_an_application_whose_client_has_gone_is_over_with_its_clean_up() 
     assert not await run.put({"type": "websocket.receive", "text": "y"})
 
 
+async def test_what_a_client_said_before_it_went_is_read_before_that() -> None:
+    begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await begun.wait()
+        while (message := await receive())["type"] != "websocket.disconnect":
+            await send(message)
+
+    run = WebsocketRun(app, SCOPE)
+    events = run.events()
+    first = asyncio.ensure_future(anext(events))
+    waiting = [asyncio.ensure_future(run.put({"type": text})) for text in ("first", "second")]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting[1].done()
+    assert await run.put({"type": "websocket.disconnect", "code": 1006})
+    begun.set()
+    assert [await first, *[event async for event in events]] == [
+        {"type": "websocket.connect"},
+        {"type": "first"},
+        {"type": "second"},
+    ]
+    assert await asyncio.gather(*waiting) == [True, True]
+
+
+async def test_that_a_client_has_gone_is_told_to_the_replica_that_takes_the_websocket(cancelled: list[Any]) -> None:
+    places = Places(1, ACCEPT)
+    said: asyncio.Queue[Any] = asyncio.Queue()
+    unread: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def send(event: Any) -> None: ...
+
+    def take(key: str, message: Any) -> asyncio.Future[bool]:
+        places.messages.append(message["type"])
+        return unread
+
+    places.websocket_message = SimpleNamespace(remote=take)
+    task = await begin(places, send, said)
+    places.place()
+    said.put_nowait({"type": "first"})
+    said.put_nowait({"type": "websocket.disconnect"})
+    # The first message is not acknowledged.
+    while len(places.messages) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert places.messages == ["first", "websocket.disconnect"]
+    task.cancel()
+    await asyncio.wait([task])
+
+
 def test_an_application_is_not_far_ahead_of_a_client_that_reads_nothing(serving: Serving) -> None:
     api = fastapi.FastAPI()
 
@@ -350,14 +442,9 @@ def test_an_application_is_not_far_ahead_of_a_client_that_reads_nothing(serving:
             self.sent = 0
 
     address = serving.run(Floods.bind(), "floods")
-    host, port = serving.url.removeprefix("http://").split(":")
-    fields = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-    fields |= {"host": host, "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     # Two may be here at once: each gives its slot back.
     for _ in range(3):
-        with create_connection((host, int(port))) as client:
-            client.sendall(f"GET /floods/flood HTTP/1.1\r\n{head}\r\n".encode())
+        with opening(serving, "/floods/flood"):
             while not serving.client.get(address + "/sent").json():
                 pass
             # What lies in the buffers of the sockets and in the queues before them; it would be more than a thousand.
