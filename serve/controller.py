@@ -34,6 +34,8 @@ PROXY: Final = "proxy"
 # A proxy that cannot be started again is tried with so many seconds in between; the last for as long as there are
 # applications.
 PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+# How long a proxy drains where there is no deployment to say it.
+DRAIN_S: Final = 20.0
 # A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
 RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Who has not acted on news within this time is not waited for any longer.
@@ -249,12 +251,17 @@ class Controller:
             await asyncio.sleep(wait_s)
 
     async def _drain_proxy(self) -> None:
-        """Have the proxy take no new connections and finish what it has; then it ends."""
+        """Have the proxy take no new connections and finish what it has while there is time; then it ends."""
         proxy = self._proxy
         if proxy is not None:
             self._proxy_status = ProxyStatus.DRAINING
+            specs = [each.spec for each in self._deployments if each.spec is not None]
+            limit_s = max((each.options.graceful_shutdown_timeout_s for each in specs), default=DRAIN_S)
             try:
-                self._topics.forget(await proxy.drain.remote())
+                async with asyncio.timeout(limit_s + ANSWER_TIMEOUT_S):
+                    self._topics.forget(await proxy.drain.remote(limit_s))
+            except TimeoutError:
+                logger.warning("the proxy did not drain in time and is killed")
             except exceptions.ActorrtError:
                 logger.info("the proxy had gone before it was drained")
             self._proxy = None

@@ -61,10 +61,21 @@ class HttpServer:
         self._serving = loop.create_task(self._server.serve(sockets=[listener]), context=context)
         self._front.start(loop)
 
-    async def drain(self) -> None:
-        """Take no new connections, close idle ones, and return when the others have ended."""
+    async def drain(self, limit_s: float) -> None:
+        """Take no new connections, close idle ones, and return when the others have ended or were cut off."""
         self._front.draining = True
         if self._serving is not None:
             self._server.should_exit = True
-            await asyncio.wait([self._serving])
+            _, still = await asyncio.wait([self._serving], timeout=limit_s)
+            while still:
+                self._server.force_exit = True
+                # Again and again: some may have come just before no more were taken.
+                self._cut_off()
+                _, still = await asyncio.wait([self._serving], timeout=0.1)
         self._front.stop()
+
+    def _cut_off(self) -> None:
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        for websocket in list(self._server.server_state.tasks):
+            websocket.cancel()

@@ -110,11 +110,14 @@ class Proxy:
     async def kept(self) -> Kept:
         return Kept(self._url, self._options, self._kept)
 
-    async def drain(self) -> str:
-        """No new connections; return when the requests that are here have been answered. Gives who it is to topics."""
+    async def drain(self, limit_s: float) -> str:
+        """No new connections; return when the requests that are here have been answered, or cut off at the limit.
+
+        Gives who it is to topics.
+        """
         self._draining = True
         if self._server is not None:
-            await self._server.drain()
+            await self._server.drain(limit_s)
         self._connection.closed = True
         return self._connection.name
 

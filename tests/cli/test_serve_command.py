@@ -49,6 +49,20 @@ class Slow:
 app = Slow.bind()
 """
 
+ENDLESS = """
+import asyncio
+from actorrt import serve
+
+@serve.deployment(graceful_shutdown_timeout_s=0.5)
+class Endless:
+    async def __call__(self, request):
+        while True:
+            yield "x"
+            await asyncio.sleep(0.01)
+
+app = Endless.bind()
+"""
+
 STUCK = """
 from pathlib import Path
 from actorrt import serve
@@ -105,7 +119,8 @@ app = Failing.bind()
 
 @pytest.fixture(autouse=True)
 def _programs(tmp_path: Path) -> None:
-    for name, source in {"hello": HELLO, "slow": SLOW, "stuck": STUCK, "late": LATE, "failing": FAILING}.items():
+    sources = {"hello": HELLO, "slow": SLOW, "endless": ENDLESS, "stuck": STUCK, "late": LATE, "failing": FAILING}
+    for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     for name in ("arrived", "answer"):
         os.mkfifo(tmp_path / name)
@@ -177,6 +192,18 @@ def test_the_first_signal_lets_a_running_request_end(number: int, start_server: 
     asking.join()
     assert asking.answer is not None
     assert asking.answer.text == "late but whole"
+    assert server.wait() == 0
+
+
+def test_a_response_without_an_end_is_cut_off_when_the_time_to_end_in_is_over(start_server: Any) -> None:
+    server = start_server("endless:app")
+    with httpx.stream("GET", server.url) as response:
+        parts = response.iter_raw()
+        assert next(parts)
+        server.process.send_signal(signal.SIGINT)
+        with pytest.raises(httpx.HTTPError):
+            for _ in parts:
+                pass
     assert server.wait() == 0
 
 
