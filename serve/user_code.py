@@ -67,6 +67,7 @@ class UserCode:
 
     def __init__(self, threads: int) -> None:
         self.threads = ThreadPoolExecutor(max(1, min(threads, MOST_THREADS)), thread_name_prefix="actorrt-replica")
+        self._own_threads: ThreadPoolExecutor | None = None
         self.asgi: ASGIApp | None = None
         self._lifespan: Lifespan | None = None
         self._target: Any = None
@@ -103,13 +104,19 @@ class UserCode:
     async def reconfigure(self, config: Any) -> None:
         """ValueError if there is a configuration and nobody to take it."""
         if hasattr(self._target, "reconfigure"):
-            await self.call(self.method("reconfigure"), (config,), {})
+            await self._call_apart("reconfigure", config)
         elif config is not None:
             raise ValueError("user_config was given, but there is no method reconfigure(config) that could take it")
 
     async def check_health(self) -> None:
         if self._is_instance and hasattr(self._target, "check_health"):
-            await self.call(self.method("check_health"), (), {})
+            await self._call_apart("check_health")
+
+    async def _call_apart(self, name: str, *args: Any) -> None:
+        """With threads of its own: those for requests may all be busy, and that is no illness."""
+        if self._own_threads is None:
+            self._own_threads = ThreadPoolExecutor(2, thread_name_prefix="actorrt-replica-own")
+        await self.call(self.method(name), args, {}, self._own_threads)
 
     def method(self, name: str) -> UserMethod:
         """AttributeError names the nearest method there is."""
@@ -135,13 +142,19 @@ class UserCode:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise AttributeError(f"{_name_of(type(self._target))} has no method {name!r}{hint}")
 
-    async def call(self, method: UserMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def call(
+        self,
+        method: UserMethod,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        threads: ThreadPoolExecutor | None = None,
+    ) -> Any:
         """What the method gives; of a generator method the generator itself."""
         if method.kind is Kind.PLAIN:
             context = contextvars.copy_context()
             loop = asyncio.get_running_loop()
             result = await loop.run_in_executor(
-                self.threads, lambda: context.run(_in_thread, method.function, args, kwargs)
+                threads or self.threads, lambda: context.run(_in_thread, method.function, args, kwargs)
             )
         else:
             result = method.function(*args, **kwargs)
@@ -158,7 +171,9 @@ class UserCode:
         target, self._target = self._target, None
         self._is_instance = False
         del target
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self.threads, self._own_threads):
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
