@@ -154,6 +154,7 @@ class Replica:
             logger.error("a new user_config was refused:\n%s", with_frames(error))
             return in_a_line(error)
         self._max_ongoing = max_ongoing
+        self._code.have_threads(max_ongoing)
         self._config_version = config_version
         self._note_change()
         return ""

@@ -66,13 +66,25 @@ class UserCode:
     """One function, or one instance of a class. `close` ends what it started."""
 
     def __init__(self, threads: int) -> None:
-        self.threads = ThreadPoolExecutor(max(1, min(threads, MOST_THREADS)), thread_name_prefix="actorrt-replica")
+        self._count = 0
+        self.have_threads(threads)
         self._own_threads: ThreadPoolExecutor | None = None
         self.asgi: ASGIApp | None = None
         self._lifespan: Lifespan | None = None
         self._target: Any = None
         self._is_instance = False
         self._methods: dict[str, UserMethod] = {}
+
+    def have_threads(self, threads: int) -> None:
+        """So many requests of plain code may run at once from now on."""
+        count = max(1, min(threads, MOST_THREADS))
+        if count == self._count:
+            return
+        if self._count:
+            # What it has been given still runs there.
+            self.threads.shutdown(wait=False)
+        self._count = count
+        self.threads = ThreadPoolExecutor(count, thread_name_prefix="actorrt-replica")
 
     @property
     def instance(self) -> Any:

@@ -2,11 +2,13 @@
 
 import asyncio
 import pickle
+import threading
 from typing import Any
 
 import pytest
 
 from actorrt.serve.byte_channel import LARGEST_ITEM
+from actorrt.serve.refusals import FULL
 from actorrt.serve.replica import Replica
 from actorrt.serve.reply import Replier
 from actorrt.serve.request_head import connection_line, pack_head
@@ -31,11 +33,15 @@ class Body:
 
 
 async def serving(streams: bool) -> Any:
+    return await serving_one(Body, streams)
+
+
+async def serving_one(target: Any, *args: Any, max_ongoing: int = 10) -> Any:
     replica: Any = Replica.__new__(Replica)
     Replica.__init__(replica, None)  # type: ignore[arg-type]
-    replica._max_ongoing = 10
-    replica._code = UserCode(10)
-    await replica._code.construct(pickle.dumps((Body, (streams,), {})), lambda: None)
+    replica._max_ongoing = max_ongoing
+    replica._code = UserCode(max_ongoing)
+    await replica._code.construct(pickle.dumps((target, args, {})), lambda: None)
     replica._replier = Replier(replica._code, "d")
     return replica
 
@@ -70,4 +76,27 @@ async def test_it_has_drained_when_nobody_comes_for_its_last_response(monkeypatc
     replica = await serving(streams=False)
     await replica.http(HEAD, b"", 0)
     await replica.drain()
+    await replica._code.close()
+
+
+class Blocks:
+    """Plain code of which each request waits for the others."""
+
+    together = threading.Barrier(3)
+
+    def __call__(self) -> str:
+        self.together.wait(20)
+        return "together"
+
+
+async def test_plain_code_runs_as_often_at_once_as_a_running_replica_is_told() -> None:
+    replica = await serving_one(Blocks, max_ongoing=1)
+    first: asyncio.Future[bytes] = asyncio.ensure_future(replica.http(HEAD, b"", 0))
+    await turns()
+    assert await replica.http(HEAD, b"", 0) == FULL
+    assert await replica.reconfigure(pickle.dumps(None), 3, "v") == ""
+    # The first one has a thread that was there before.
+    others: list[asyncio.Future[bytes]] = [asyncio.ensure_future(replica.http(HEAD, b"", 0)) for _ in range(2)]
+    for request in (first, *others):
+        assert (await request).endswith(b"together")
     await replica._code.close()
