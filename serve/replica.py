@@ -36,6 +36,8 @@ logger = logging.getLogger("actorrt.serve.replica")
 
 # A proxy that began a stream and does not come for it has gone.
 UNCLAIMED_STREAM_S: Final = 30.0
+# Requests that are cancelled when their replica stops may clean up for so long: a part of STOP_TIMEOUT_S.
+CLEAN_UP_S: Final = 3.0
 
 
 class ReplicaSettings(NamedTuple):
@@ -108,6 +110,7 @@ class Replica:
         self._streams: dict[int, ByteChannel] = {}
         self._bodies: dict[str, _IncomingBody] = {}
         self._websockets: dict[str, WebsocketRun] = {}
+        self._call_streams: set[asyncio.Task[Any]] = set()
 
     # Its life.
 
@@ -178,7 +181,15 @@ class Replica:
     async def stop(self) -> None:
         """Cancel what still runs and let user code clean up."""
         self._draining = self._stopping = True
-        self._replier.cancel_all()
+        cancelled: list[asyncio.Task[Any]] = [*self._replier.cancel_all(), *self._code.cancel_all()]
+        for run in self._websockets.values():
+            cancelled += run.cancel()
+        for task in self._call_streams:
+            task.cancel()
+            cancelled.append(task)
+        if cancelled:
+            # How they clean up needs what `close` takes away.
+            await asyncio.wait(cancelled, timeout=CLEAN_UP_S)
         set_replica_context(None)
         await self._code.close()
 
@@ -349,6 +360,7 @@ class Replica:
         context = RequestContext(request_id)
         current_request.set(context)
         stream: Any = None
+        task = asyncio.current_task()
         try:
             if nested:
                 args, kwargs = put_back(args[:nested], args[nested:], kwargs)
@@ -361,6 +373,8 @@ class Replica:
                 raise TypeError(
                     f"{method} returned {type(result).__name__}, which is no generator: call it without stream=True"
                 )
+            if task is not None:
+                self._call_streams.add(task)
             async for item in stream:
                 yield item
         except (asyncio.CancelledError, GeneratorExit):
@@ -368,6 +382,8 @@ class Replica:
             raise
         finally:
             self._end()
+            if task is not None:
+                self._call_streams.discard(task)
             if stream is not None and hasattr(stream, "aclose"):
                 await stream.aclose()
 

@@ -175,9 +175,12 @@ class Replier:
             task.cancel()
             raise
 
-    def cancel_all(self) -> None:
-        for task in list(self._tasks):
+    def cancel_all(self) -> list[asyncio.Task[None]]:
+        """Cancel the applications and streams that run; gives what ends when those have."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        return tasks
 
 
 class _Yielded(StreamingResponse):

@@ -66,25 +66,24 @@ class UserCode:
     """One function, or one instance of a class. `close` ends what it started."""
 
     def __init__(self, threads: int) -> None:
-        self._count = 0
-        self.have_threads(threads)
+        self.threads = _pool(threads)
+        self._thread_count = threads
         self._own_threads: ThreadPoolExecutor | None = None
         self.asgi: ASGIApp | None = None
         self._lifespan: Lifespan | None = None
         self._target: Any = None
         self._is_instance = False
         self._methods: dict[str, UserMethod] = {}
+        # Tasks that wait for coroutines of the user's.
+        self._waiting: set[asyncio.Task[Any] | None] = set()
 
     def have_threads(self, threads: int) -> None:
         """So many requests of plain code may run at once from now on."""
-        count = max(1, min(threads, MOST_THREADS))
-        if count == self._count:
-            return
-        if self._count:
-            # What it has been given still runs there.
+        if threads != self._thread_count:
+            # What the old ones have been given still runs there.
             self.threads.shutdown(wait=False)
-        self._count = count
-        self.threads = ThreadPoolExecutor(count, thread_name_prefix="actorrt-replica")
+            self.threads = _pool(threads)
+            self._thread_count = threads
 
     @property
     def instance(self) -> Any:
@@ -171,8 +170,20 @@ class UserCode:
         else:
             result = method.function(*args, **kwargs)
         if inspect.isawaitable(result):
-            result = await result
+            task = asyncio.current_task()
+            self._waiting.add(task)
+            try:
+                result = await result
+            finally:
+                self._waiting.discard(task)
         return result
+
+    def cancel_all(self) -> list[asyncio.Task[Any]]:
+        """Cancel the calls whose coroutines run; gives what ends when those have."""
+        waiting = [task for task in self._waiting if task is not None]
+        for task in waiting:
+            task.cancel()
+        return waiting
 
     async def close(self) -> None:
         """The constructor's opposite: the application's shutdown, then `__del__` in its turn."""
@@ -186,6 +197,10 @@ class UserCode:
         for threads in (self.threads, self._own_threads):
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, min(threads, MOST_THREADS)), thread_name_prefix="actorrt-replica")
 
 
 def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -207,16 +207,19 @@ class WebsocketRun:
             return False
         self._incoming.put_nowait(message)
         if message["type"] == DISCONNECT:
-            self._grace = asyncio.get_running_loop().call_later(DISCONNECT_GRACE_S, self._cancel)
+            self._grace = asyncio.get_running_loop().call_later(DISCONNECT_GRACE_S, self.cancel)
             return True
         while self._incoming.qsize() > 1:
             self._read.clear()
             await self._read.wait()
         return True
 
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Cancel the application; gives its task."""
+        if self._task is None:
+            return []
+        self._task.cancel()
+        return [self._task]
 
     async def _receive(self) -> Any:
         message = await self._incoming.get()

@@ -3,7 +3,8 @@
 import asyncio
 import pickle
 import threading
-from typing import Any
+from contextlib import suppress
+from typing import Any, ClassVar
 
 import pytest
 
@@ -100,3 +101,68 @@ async def test_plain_code_runs_as_often_at_once_as_a_running_replica_is_told() -
     for request in (first, *others):
         assert (await request).endswith(b"together")
     await replica._code.close()
+
+
+class CleansUp:
+    """Its requests never end by themselves; how they were cleaned up is noted."""
+
+    notes: ClassVar[list[str]] = []
+
+    async def __call__(self) -> None:
+        await self.until_cancelled("http")
+
+    async def method(self) -> None:
+        await self.until_cancelled("call")
+
+    async def stream(self) -> Any:
+        yield 1
+        await self.until_cancelled("stream")
+
+    async def until_cancelled(self, note: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            # The instance is there to the end.
+            self.notes.append(note)
+
+
+async def test_requests_that_are_cut_off_by_a_stop_clean_up_before_their_instance_goes() -> None:
+    CleansUp.notes.clear()
+    replica = await serving_one(CleansUp)
+    running = [
+        asyncio.ensure_future(replica.http(HEAD, b"", 0)),
+        asyncio.ensure_future(replica.call("method", "id", 0)),
+        asyncio.ensure_future(all_of(replica.call_stream("stream", "id", 0))),
+    ]
+    await turns()
+    await replica.stop()
+    assert sorted(CleansUp.notes) == ["call", "http", "stream"]
+    assert all(task.done() for task in running)
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def all_of(items: Any) -> list[Any]:
+    return [item async for item in items]
+
+
+async def test_a_request_that_does_not_clean_up_in_time_does_not_keep_a_replica_from_its_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actorrt.serve.replica.CLEAN_UP_S", 0.01)
+    replica = await serving_one(Stays)
+    request = asyncio.ensure_future(replica.call("stay", "id", 0))
+    await turns()
+    await replica.stop()
+    assert not request.done()
+    Stays.may_go.set()
+    await request
+
+
+class Stays:
+    may_go = asyncio.Event()
+
+    async def stay(self) -> None:
+        while not self.may_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.may_go.wait()
