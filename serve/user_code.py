@@ -73,6 +73,7 @@ class UserCode:
         self._lifespan: Lifespan | None = None
         self._target: Any = None
         self._is_instance = False
+        self._configured = False
         self._methods: dict[str, UserMethod] = {}
         # Tasks that wait for coroutines of the user's.
         self._waiting: set[asyncio.Task[Any] | None] = set()
@@ -113,10 +114,14 @@ class UserCode:
             await self._lifespan.start()
 
     async def reconfigure(self, config: Any) -> None:
-        """ValueError if there is a configuration and nobody to take it."""
+        """ValueError if there is a configuration and nobody to take it. None is for who had one before."""
+        if config is None and not self._configured:
+            return
         if hasattr(self._target, "reconfigure"):
+            self._configured = True
             await self._call_apart("reconfigure", config)
-        elif config is not None:
+            self._configured = config is not None
+        else:
             raise ValueError("user_config was given, but there is no method reconfigure(config) that could take it")
 
     async def check_health(self) -> None:

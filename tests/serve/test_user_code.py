@@ -83,3 +83,10 @@ async def test_health_is_checked_and_a_configuration_taken_while_every_thread_is
         assert not request.done()
         Blocks.may_end.set()
         await request
+
+
+async def test_reconfigure_is_not_called_without_a_configuration_before_there_was_one() -> None:
+    async with made(Blocks) as code:
+        for config in (None, None, 1, None, None, 2):
+            await code.reconfigure(config)
+        assert code.instance.configs == [1, None, 2]
