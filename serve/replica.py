@@ -99,6 +99,8 @@ class Replica:
         self._replier: Replier
         self._max_ongoing = 1
         self._ongoing = 0
+        # Requests that nobody waits for any more and whose threads go on: there is no room for others in their place.
+        self._left = 0
         # Responses that were begun and whose rest no proxy has taken yet; the requests may have ended.
         self._carrying = 0
         self._draining = False
@@ -129,7 +131,7 @@ class Replica:
         from .reply import Replier
 
         self._max_ongoing = settings.max_ongoing
-        self._code = UserCode(settings.max_ongoing)
+        self._code = UserCode(settings.max_ongoing, self._on_left)
         self._replier = Replier(self._code, settings.deployment)
         context = ReplicaContext(settings.app, settings.deployment, settings.replica)
         try:
@@ -195,7 +197,7 @@ class Replica:
 
     async def until_free(self) -> None:
         """Return when there is room for a request: a router that was refused waits for this."""
-        while self._ongoing >= self._max_ongoing and not self._draining:
+        while self._ongoing + self._left >= self._max_ongoing and not self._draining:
             self._changed.clear()
             await self._changed.wait()
 
@@ -210,10 +212,14 @@ class Replica:
     def _refusal(self) -> int:
         if self._draining:
             return DRAINING
-        return FULL if self._ongoing >= self._max_ongoing else 0
+        return FULL if self._ongoing + self._left >= self._max_ongoing else 0
 
     def _end(self) -> None:
         self._ongoing -= 1
+        self._note_change()
+
+    def _on_left(self, change: int) -> None:
+        self._left += change
         self._note_change()
 
     def _note_change(self) -> None:
@@ -368,7 +374,7 @@ class Replica:
             if hasattr(result, "__aiter__"):
                 stream = result
             elif hasattr(result, "__next__"):
-                stream = iterate_in_thread(result, self._code.threads)
+                stream = iterate_in_thread(result, self._code.threads, on_left=self._code.left)
             else:
                 raise TypeError(
                     f"{method} returned {type(result).__name__}, which is no generator: call it without stream=True"

@@ -105,7 +105,7 @@ class Replier:
         if isinstance(result, AsyncIterator):
             return _Yielded(cast("AsyncIterator[Any]", result), self._deployment)
         if isinstance(result, Iterator):
-            items = iterate_in_thread(cast("Iterator[Any]", result), self._code.threads)
+            items = iterate_in_thread(cast("Iterator[Any]", result), self._code.threads, on_left=self._code.left)
             return _Yielded(items, self._deployment)
         return None
 

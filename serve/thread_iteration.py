@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -65,15 +65,22 @@ class _Belt(Generic[T]):
         self._room.release()
 
 
-async def iterate_in_thread(iterable: Iterable[T], executor: Executor, window: int = WINDOW) -> AsyncGenerator[T]:
+async def iterate_in_thread(
+    iterable: Iterable[T],
+    executor: Executor,
+    window: int = WINDOW,
+    on_left: Callable[[Future[None]], None] | None = None,
+) -> AsyncGenerator[T]:
     """The items of `iterable`, which is iterated in one thread of `executor`, at most `window` items ahead.
 
-    Closing the generator stops the thread after the item that it is at, and closes the iterator there.
+    Closing the generator stops the thread after the item that it is at, and closes the iterator there; `on_left`
+    is told what the thread still does then.
     """
     loop = asyncio.get_running_loop()
     belt = _Belt[T](loop, window)
     context = contextvars.copy_context()
-    running = loop.run_in_executor(executor, lambda: context.run(belt.run, iterable))
+    future = executor.submit(context.run, belt.run, iterable)
+    running = asyncio.wrap_future(future)
     try:
         while True:
             belt.arrived.clear()
@@ -88,3 +95,5 @@ async def iterate_in_thread(iterable: Iterable[T], executor: Executor, window: i
             raise belt.error
     finally:
         belt.stop()
+        if on_left is not None and not future.done():
+            on_left(future)

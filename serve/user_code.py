@@ -11,7 +11,8 @@ import difflib
 import inspect
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
 
@@ -65,9 +66,11 @@ def _takes_an_argument(function: Callable[..., Any]) -> bool:
 class UserCode:
     """One function, or one instance of a class. `close` ends what it started."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, on_left: Callable[[int], None] = lambda _: None) -> None:
+        """`on_left` is told 1 when a request was cancelled whose thread goes on, and -1 when that has ended."""
+        self._on_left = on_left
         self.threads = _pool(threads)
-        self._thread_count = threads
+        self._thread_count: int = threads
         self._own_threads: ThreadPoolExecutor | None = None
         self.asgi: ASGIApp | None = None
         self._lifespan: Lifespan | None = None
@@ -168,10 +171,13 @@ class UserCode:
         """What the method gives; of a generator method the generator itself."""
         if method.kind is Kind.PLAIN:
             context = contextvars.copy_context()
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(
-                threads or self.threads, lambda: context.run(_in_thread, method.function, args, kwargs)
-            )
+            future = (threads or self.threads).submit(context.run, _in_thread, method.function, args, kwargs)
+            try:
+                result = await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                if threads is None and not future.cancel():
+                    self.left(future)
+                raise
         else:
             result = method.function(*args, **kwargs)
         if inspect.isawaitable(result):
@@ -182,6 +188,17 @@ class UserCode:
             finally:
                 self._waiting.discard(task)
         return result
+
+    def left(self, future: Future[Any]) -> None:
+        """Nobody waits any more for what a thread for requests does."""
+        loop = asyncio.get_running_loop()
+
+        def ended(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop may be closed
+                loop.call_soon_threadsafe(self._on_left, -1)
+
+        self._on_left(1)
+        future.add_done_callback(ended)
 
     def cancel_all(self) -> list[asyncio.Task[Any]]:
         """Cancel the calls whose coroutines run; gives what ends when those have."""

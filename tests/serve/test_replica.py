@@ -41,7 +41,7 @@ async def serving_one(target: Any, *args: Any, max_ongoing: int = 10) -> Any:
     replica: Any = Replica.__new__(Replica)
     Replica.__init__(replica, None)  # type: ignore[arg-type]
     replica._max_ongoing = max_ongoing
-    replica._code = UserCode(max_ongoing)
+    replica._code = UserCode(max_ongoing, replica._on_left)
     await replica._code.construct(pickle.dumps((target, args, {})), lambda: None)
     replica._replier = Replier(replica._code, "d")
     return replica
@@ -166,3 +166,40 @@ class Stays:
         while not self.may_go.is_set():
             with suppress(asyncio.CancelledError):
                 await self.may_go.wait()
+
+
+class Holds:
+    """Plain code that goes on until it may end."""
+
+    may_end = threading.Event()
+    running = threading.Event()
+
+    def __call__(self) -> str:
+        self.running.set()
+        assert self.may_end.wait(20)
+        return "ended"
+
+    def stream(self) -> Any:
+        yield 1
+        self()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_request_that_was_cancelled_holds_its_place_as_long_as_its_thread(streams: bool) -> None:
+    Holds.may_end.clear()
+    Holds.running.clear()
+    replica = await serving_one(Holds, max_ongoing=1)
+    called = all_of(replica.call_stream("stream", "id", 0)) if streams else replica.http(HEAD, b"", 0)
+    request = asyncio.ensure_future(called)
+    assert await asyncio.to_thread(Holds.running.wait, 20)
+    request.cancel()
+    await asyncio.wait([request])
+    assert request.cancelled()
+    assert await replica.http(HEAD, b"", 0) == FULL
+    free = asyncio.ensure_future(replica.until_free())
+    await turns()
+    assert not free.done()
+    Holds.may_end.set()
+    await free
+    assert (await replica.http(HEAD, b"", 0)).endswith(b"ended")
+    await replica.stop()
