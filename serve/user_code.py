@@ -84,8 +84,8 @@ class UserCode:
     def have_threads(self, threads: int) -> None:
         """So many requests of plain code may run at once from now on."""
         if threads != self._thread_count:
-            # What the old ones have been given still runs there.
-            self.threads.shutdown(wait=False)
+            # Not shut down: a generator that was made before may come to its first item only now. The old threads end
+            # when nobody has their pool any more, after what it was given.
             self.threads = _pool(threads)
             self._thread_count = threads
 
