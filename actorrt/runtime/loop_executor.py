@@ -147,12 +147,13 @@ class LoopExecutor(Executor):
     # ---- handing over
 
     def enqueue(self, link: Link, work: list[Work]) -> None:
+        if self.on_work is not None:
+            # First: once it is handed over it may keep the GIL, and nothing here goes on.
+            self.on_work()
         self._inbox.append((link, work))
         if not self._woken:
             self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
-        if self.on_work is not None:
-            self.on_work()
 
     def _drain(self) -> None:
         """Take one frame's work; the rest comes in turns of its own: what runs already has its turns in between."""

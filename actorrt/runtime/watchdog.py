@@ -51,6 +51,7 @@ class Watchdog:
         # The question during which it was told that the loop is blocked: that is told once.
         self._told = -1
         self._looked = 0.0
+        # As it was at the last look.
         self._waited_for_cpu = 0.0
         self._gil_armed = 0.0
 
@@ -86,6 +87,8 @@ class Watchdog:
         delay = self._limit / LOOKS if busy else IDLE_PERIOD_S
         loop = self._runtime.loop
         self._idle = not busy
+        if busy:
+            self._waited_for_cpu = _waited_for_cpu()
         self._due = loop.time() + delay
         self._timer = loop.call_later(delay, self._look)
 
@@ -132,11 +135,9 @@ class Watchdog:
             # What blocks from then on is another thing than what blocked until then.
             self._told = -1
         if delay > self._limit:
-            waited = _waited_for_cpu()
             delay = min(delay, now - excused)
-            if delay - (waited - self._waited_for_cpu) > self._limit:
+            if delay - (_waited_for_cpu() - self._waited_for_cpu) > self._limit:
                 self._tell_once(run, delay, by_whom="code that kept the GIL and has returned")
-            self._waited_for_cpu = waited
         elif now - max(self._since, excused) >= self._limit * (LOOKS - 1) / LOOKS:
             self._tell_once(run, now - max(self._since, excused))
 
@@ -147,7 +148,6 @@ class Watchdog:
             return
         if busy:
             self._gil_armed = now
-            self._waited_for_cpu = _waited_for_cpu()
             faulthandler.dump_traceback_later(span, file=sys.__stderr__ or sys.stderr)
         elif self._gil_armed:
             self._gil_armed = 0.0
