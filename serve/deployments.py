@@ -267,6 +267,7 @@ class Deployments:
         assert spec is not None
         id = f"{spec.id.name}-{uuid.uuid4().hex[:8]}"
         now = time.monotonic()
+        record.note(spec.version, lambda history: history.after_start(now))
         try:
             handle: ActorHandle[Any] = _ReplicaActor.options(
                 **dict(spec.options.actor_options),

@@ -16,12 +16,14 @@ from .statuses import DeploymentStatus, DeploymentStatusOverview
 
 FIRST_BACKOFF_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = 10.0
-# Who lived this long was no failed start: its successor is started at once.
-SETTLED_S: Final = 10.0
+# A replica that served for this long did not fail as it started: its successor is started at once.
+SETTLED_S: Final = 1.0
 # A replica without a process for this long is explained: which resource is missing.
 EXPLAIN_AFTER_S: Final = 1.0
 STARTS_PER_REPLICA: Final = 3
 SURGE: Final = 0.2
+# Of so many replicas that serve, one at a time takes a new configuration: taking it may keep a replica from serving.
+REPLICAS_PER_UPDATE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,23 @@ class History:
     settled: bool = False
     failures: int = 0
     failed_at: float = 0.0
+    # So many replicas failed as they started, and their successors wait for `retry_at`; no other start does.
+    held_back: int = 0
     reason: str = ""
     refused_config: str = ""
     refused_reason: str = ""
 
+    def after_start(self, now: float) -> "History":
+        return replace(self, held_back=max(0, self.held_back - 1)) if now >= self.retry_at else self
+
     def after_start_failure(self, now: float, reason: str) -> "History":
-        return replace(self, failures=self.failures + 1, failed_at=now, reason=reason)
+        held_back = 1 if now >= self.retry_at else self.held_back + 1
+        return replace(self, failures=self.failures + 1, failed_at=now, held_back=held_back, reason=reason)
 
     def after_death(self, lived_s: float, now: float, reason: str) -> "History":
-        failures = self.failures + 1 if lived_s < SETTLED_S else 0
-        return replace(self, failures=failures, failed_at=now, reason=reason)
+        if lived_s < SETTLED_S:
+            return self.after_start_failure(now, reason)
+        return replace(self, failures=self.failures if self.held_back else 0, reason=reason)
 
     def after_ready(self) -> "History":
         # A version whose replicas come up and fall over at once keeps its count, so that it is not restarted in a rush.
@@ -186,10 +195,11 @@ def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: flo
     here = len(running) + len(coming)
     room = target.num_replicas + surge - here - len(old_running)
     if (starts := min(target.num_replicas - here, room)) > 0:
-        if now >= (retry_at := _history_of(target, seen).retry_at):
-            actions += [Start(deployment)] * starts
-        else:
-            wake.append(retry_at)
+        history = _history_of(target, seen)
+        if history.held_back and now < history.retry_at:
+            starts -= history.held_back
+            wake.append(history.retry_at)
+        actions += [Start(deployment)] * starts
 
     # Of those that are too many: first who does not serve yet, then the old version, then the youngest.
     for each in coming[::-1][: max(0, here - target.num_replicas)]:
@@ -231,17 +241,18 @@ def _makes_way(
 
 
 def _tell(deployment: DeploymentId, target: Target, seen: Observed, serving: Sequence[ReplicaView]) -> list[Action]:
-    """Tell those that serve of the configuration that they should have."""
+    """Tell those that serve of the configuration that they should have, one after the other."""
     refused = refuses(target, _history_of(target, seen))
     if refused and target.before is None:
         return []
     config_version = target.before.config_version if refused and target.before else target.config_version
     stale = [each for each in serving if each.config_version != config_version and each.state is ReplicaState.RUNNING]
     # One that took what others refused, and does not take back what they have, is replaced.
-    return [
-        Drain(deployment, each.id) if refused and each.refused == config_version else Update(deployment, each.id)
-        for each in stale
-    ]
+    unwilling = [each for each in stale if refused and each.refused == config_version]
+    taking = sum(each.state is ReplicaState.UPDATING for each in serving)
+    room = max(0, max(1, len(serving) // REPLICAS_PER_UPDATE) - taking)
+    next_ones = [each for each in stale if each not in unwilling][:room]
+    return [Drain(deployment, each.id) for each in unwilling] + [Update(deployment, each.id) for each in next_ones]
 
 
 def _since(replica: ReplicaView) -> float:

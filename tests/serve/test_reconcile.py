@@ -103,6 +103,10 @@ class World:
                     aim = self.aim()
                     self.count += 1
                     self.started.append(self.now)
+                    if aim.version == self.history.version:
+                        self.history = self.history.after_start(self.now)
+                    else:
+                        self.before = self.before.after_start(self.now)
                     id = f"r{self.count}"
                     view = ReplicaView(id, aim.version, aim.config_version, ReplicaState.PLACING, self.now)
                     self.replicas[id] = replace(view, uses={"CPU": 1.0})
@@ -205,6 +209,40 @@ def test_a_replica_that_falls_over_again_and_again_is_restarted_ever_more_slowly
     assert gaps == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10, 10])
 
 
+def test_replicas_that_served_are_replaced_at_once_however_often_they_are_killed() -> None:
+    world = up(Target(2, "v1", "c1"))
+    for _ in range(20):
+        world.now += 2
+        for id in [each.id for each in world.replicas.values() if each.state is ReplicaState.RUNNING]:
+            world.happens(id, ReplicaEvent.DIED)
+        killed_at = world.now
+        world.settle()
+        assert (world.now, world.serving()) == (killed_at, 2)
+
+
+def test_the_pause_of_a_replica_that_fails_as_it_starts_holds_no_other_back() -> None:
+    world = up(Target(3, "v1", "c1"))
+    world.now += 60
+    world.happens("r1", ReplicaEvent.DIED)
+    world.comes_up = lambda version: False
+    while world.history.failures < 8:
+        world.decide()
+        for id in [each.id for each in world.replicas.values() if each.state not in ROUTED]:
+            world.advance_one(id)
+        world.now = world.decide().wake_at or world.now
+    world.now -= 5  # its next start is due in 5 s
+    world.comes_up = lambda version: True
+    killed_at = world.now
+    world.happens("r2", ReplicaEvent.DIED)
+    assert world.decide().actions == (Start(D),)
+    while world.serving() < 2:
+        for id in list(world.replicas):
+            world.advance_one(id)
+    assert world.now == killed_at
+    world.settle()
+    assert (world.serving(), world.now) == (3, killed_at + 5)
+
+
 def test_an_update_never_has_fewer_replicas_than_wanted_and_never_many_more() -> None:
     world = up(Target(5, "v1", "c1"))
     world.deploy(Target(5, "v2", "c1"))
@@ -276,11 +314,40 @@ def test_a_version_that_was_up_once_is_never_given_up() -> None:
 def test_a_new_configuration_is_told_and_restarts_nothing() -> None:
     world = up(Target(2, "v1", "c1"))
     world.deploy(Target(2, "v1", "c2"))
-    assert world.decide().actions == (Update(D, "r1"), Update(D, "r2"))
+    assert world.decide().actions == (Update(D, "r1"),)
     world.settle()
     assert sorted(world.replicas) == ["r1", "r2"]
     assert {each.config_version for each in world.replicas.values()} == {"c2"}
     assert set(world.routed) == {2}
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(2, 1), (5, 1), (19, 1), (20, 2), (50, 5)])
+def test_a_new_configuration_is_taken_by_one_replica_after_the_other(count: int, at_once: int) -> None:
+    world = up(Target(count, "v1", "c1"))
+    world.deploy(Target(count, "v1", "c2"))
+    most = 0
+    while any(each.config_version == "c1" for each in world.replicas.values()):
+        world.decide()
+        updating = [each.id for each in world.replicas.values() if each.state is ReplicaState.UPDATING]
+        most = max(most, len(updating))
+        world.advance_one(updating[-1])
+    assert most == at_once
+    world.settle()
+    assert {each.config_version for each in world.replicas.values()} == {"c2"}
+    assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def test_a_configuration_that_the_first_replica_refuses_reaches_no_other() -> None:
+    before = Target(3, "v1", "c1")
+    world = up(before)
+    world.accepts = lambda config: config != "c2"
+    told: list[str] = []
+    world.deploy(Target(3, "v1", "c2", before=before))
+    for _ in range(5):
+        told += [action.replica for action in world.decide().actions if isinstance(action, Update)]
+        world.settle()
+    assert told == ["r1"]
+    assert world.status.status is DeploymentStatus.DEPLOY_FAILED
 
 
 def test_a_configuration_that_is_refused_leaves_the_one_before_it() -> None:
@@ -303,6 +370,7 @@ def test_a_configuration_that_some_refuse_is_taken_back_from_the_others(takes_ba
     world.deploy(Target(2, "v1", "c2", before=before))
     world.decide()
     world.advance_one("r1")
+    world.decide()
     world.accepts = lambda config: False
     world.advance_one("r2")
     world.accepts = lambda config: takes_back
