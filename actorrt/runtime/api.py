@@ -103,7 +103,10 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
     """Cancel a call and, if `recursive`, what it has called: its `finally` blocks run, its ref gets TaskCancelledError.
 
     A coroutine is cancelled at its await, a `def` task gets KeyboardInterrupt, a `def` method a flag
-    (`get_runtime_context().is_canceled()`). `force` ends a task's process; for an actor's call it is a ValueError.
+    (`get_runtime_context().is_canceled()`). What code returns that has been told so, nobody gets; an error that it
+    raises is the call's. What it had returned before stays its value.
+
+    `force` ends a task's process; for an actor's call it is a ValueError.
     """
     if isinstance(ref, ObjectRefGenerator):
         entry = entry_of(ref.end)

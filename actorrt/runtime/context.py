@@ -17,14 +17,16 @@ _COMPACT_AT: Final = 64
 
 
 class RunningCall:
-    """A call that this process executes for another. `cancelled` is set once somebody asked to cancel it."""
+    """A call that this process executes for another. `cancelled` is set once it is to end, whoever wants that."""
 
     __slots__ = (
         "actor",
+        "asked",
         "cancelled",
         "children",
         "forcing",
         "gate",
+        "interrupted",
         "lease",
         "link",
         "name",
@@ -44,6 +46,10 @@ class RunningCall:
         # Credits of a stream, while it runs.
         self.gate: Any = None
         self.cancelled = False
+        # Its caller has cancelled it; and, for a coroutine, its code has been told so at its await. What such code
+        # returns all the same, nobody gets.
+        self.asked = False
+        self.interrupted = False
         self.started = False
         self.children: list[weakref.ref[Call]] | None = None
         # Whether its cancellation reaches its children (else None), and with force.
@@ -130,7 +136,7 @@ class RuntimeContext:
     def is_canceled(self) -> bool:
         """True once somebody asked to cancel the call that this code belongs to."""
         run = running_call.get()
-        return run is not None and run.cancelled
+        return run is not None and (run.cancelled or run.asked)
 
 
 def _instance() -> Any:

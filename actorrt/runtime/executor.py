@@ -111,14 +111,20 @@ class Executor:
         if run is None:
             return
         before, run.cancelled = run.cancelled, True
+        run.asked = True
         if message.recursive:
             run.forcing = message.force
             self.cancel_calls(run.living_children(), message.force)
-        if message.force and run.actor is None and run.lease:
-            os.kill(os.getpid(), signal.SIGKILL)
+        self.end_by_force(run, message)
         if not before:
             # Once: its parent, its group and its user may all cancel it, and its `finally` blocks are left in peace.
             self.interrupt(run)
+
+    @staticmethod
+    def end_by_force(run: RunningCall, message: Cancel) -> None:
+        """End this process if that is asked for, and the call is a task that has it to itself."""
+        if message.force and run.actor is None and run.lease:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def cancel_calls(self, calls: list[Call], force: bool) -> None:
         """Cancel what a cancelled call has called in turn; on the runtime loop."""

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -27,12 +28,18 @@ _OURS: Final = tuple(os.path.dirname(path) + os.sep for path in (__file__, core.
 class Interrupts:
     """Interrupts the calls of one main thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, safe: set[CodeType]) -> None:
-        """In `safe` functions of the runtime it may be raised: they call the user's code, or wait."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, safe: set[CodeType], on_hit: Callable[[RunningCall], None]
+    ) -> None:
+        """In `safe` functions of the runtime it may be raised: they call the user's code, or wait.
+
+        `on_hit` is told of the call just before it is raised there.
+        """
         # The call that the main thread runs.
         self.current: RunningCall | None = None
         self._loop = loop
         self._safe = safe
+        self._on_hit = on_hit
         self._wanted: RunningCall | None = None
         # The call that was hit last: its `finally` blocks are left in peace.
         self._hit: RunningCall | None = None
@@ -83,7 +90,10 @@ class Interrupts:
         return self._wanted is not None and self._wanted is self.current
 
     def _raise(self) -> None:
-        self._hit, self._wanted = self._wanted, None
+        run = self._hit = self._wanted
+        self._wanted = None
+        assert run is not None
+        self._on_hit(run)
         if self._tracing:
             self._trace(None)
         raise KeyboardInterrupt

@@ -67,6 +67,8 @@ class LocalRuntime(Runtime):
         self.node = cast(Link, LocalNode(self, resources_of(options)))
         self._here = cast(Link, _NoLink(self.process))
         self._running: dict[Call, asyncio.Task[None]] = {}
+        # The calls that run, so that a cancellation reaches their children.
+        self._runs: dict[Call, RunningCall] = {}
 
     @property
     def _instances(self) -> dict[bytes, LocalInstance]:
@@ -162,6 +164,7 @@ class LocalRuntime(Runtime):
     async def _execute(self, call: Call, instance: LocalInstance | None, find: Callable[[], Any]) -> None:
         run = RunningCall(self._here, call.message.seq, call.name, instance)
         running_call.set(run)
+        self._runs[call] = run
         try:
             for _, entry in call.waiting or ():
                 if not entry.done:
@@ -175,6 +178,8 @@ class LocalRuntime(Runtime):
                 call.fail(instance.client.death(may_have_run=True))
             else:
                 call.cancelled()
+        finally:
+            del self._runs[call]
 
     async def _attempt(
         self, call: Call, run: RunningCall, instance: LocalInstance | None, find: Callable[[], Any]
@@ -187,6 +192,9 @@ class LocalRuntime(Runtime):
             result = find()(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
+            if call.cancel_asked:
+                # Its code has caught the cancellation. What it returns all the same, nobody gets.
+                raise asyncio.CancelledError
             if call.stream is not None:
                 await self._stream(call, result)
             else:
@@ -260,6 +268,8 @@ class LocalRuntime(Runtime):
             close = getattr(items, "aclose", None)
             if close is not None:
                 await close()
+        if call.cancel_asked:
+            raise asyncio.CancelledError
         call.succeed(codec.serialize(None).data)
 
     # ---- actors
@@ -364,6 +374,11 @@ class LocalRuntime(Runtime):
         if call.done or task is None:
             return
         call.cancel_asked = True
+        run = self._runs.get(call)
+        if run is not None:
+            run.asked = True
+            for child in run.living_children() if recursive else ():
+                self.cancel_call(child, force, True)
         task.cancel()
 
 

@@ -296,6 +296,13 @@ class LoopExecutor(Executor):
                 result = method(*args, **kwargs)
                 if type(result) is CoroutineType or inspect.isawaitable(result):
                     result = await cast(Awaitable[Any], result)
+                    swallowed = run.interrupted
+                else:
+                    # Plain code is told by a flag alone.
+                    swallowed = run.asked
+                if swallowed:
+                    run.cancelled = True
+                    raise asyncio.CancelledError
                 if call.credits:
                     outcome = await self._stream(run, result)
                 elif call.returns == 1 and (data := codec.dumps_atom(result)) is not None:
@@ -371,6 +378,8 @@ class LoopExecutor(Executor):
                     close()
         else:
             raise TypeError(f"{run.name} should stream and returned {type(result).__name__}, which is no generator")
+        if run.interrupted:
+            raise asyncio.CancelledError
         return Outcome(run.seq, STREAM_END, count=index)
 
     async def _send_item(self, run: RunningCall, index: int, value: Any) -> None:
@@ -407,6 +416,8 @@ class LoopExecutor(Executor):
             result = self.function(call.function)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
+            if run.interrupted:
+                raise asyncio.CancelledError
             if call.credits:
                 outcome = await self._stream(run, result)
             else:
@@ -424,6 +435,15 @@ class LoopExecutor(Executor):
     # ---- cancelling, and credits for streams
 
     def cancel(self, link: Link, message: Cancel) -> None:
+        now = self._eager.now
+        if now is not None and now.seq == message.seq and now.link is link:
+            # Code that has not come to an await holds up the loop, and may end before the loop gets to this message.
+            now.asked = True
+            if message.recursive:
+                self.cancel_calls(now.living_children(), message.force)
+            self.end_by_force(now, message)
+        elif (run := link.serving.get(message.seq)) is not None:
+            self.end_by_force(run, message)
         # The call may lie in the inbox still: what was handed over before goes first.
         self.enqueue(link, [message])
 
@@ -447,7 +467,9 @@ class LoopExecutor(Executor):
             self.loop.call_soon(self._cancel_task, run)
 
     def _cancel_task(self, run: RunningCall) -> None:
-        run.task.cancel()
+        if run.task.cancel():
+            # If its user's code has ended already, it is its outcome that is on its way, and that counts.
+            run.interrupted = run.asked
         if run.forcing is not None and (children := run.living_children()):
             # It has gone on calling since its children were cancelled. What its `finally` blocks call is left alone.
             self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))

@@ -53,6 +53,8 @@ class MethodThreads:
         outcomes = self._executor.outcomes
         try:
             result = method(*args, **kwargs)
+            if run.asked:
+                return outcomes.cancelled(run.seq)
             if call.credits:
                 return self._stream(run, result)
             return outcomes.success(run, result, call.returns)
@@ -77,6 +79,8 @@ class MethodThreads:
             close = getattr(items, "close", None)
             if close is not None:
                 close()
+        if run.asked:
+            return self._executor.outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 
 

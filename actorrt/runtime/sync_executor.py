@@ -59,7 +59,7 @@ class SyncExecutor(Executor):
         self._wake.acquire()
         self._ended = False
         safe = {SyncExecutor._outcome, SyncExecutor._stream, ThreadGate.take, Gate.wait}
-        self._interrupts = Interrupts(runtime.loop, {function.__code__ for function in safe})
+        self._interrupts = Interrupts(runtime.loop, {function.__code__ for function in safe}, self._interrupted)
         self._progress = Progress(runtime.session, runtime.process)
         self._looking = False
         self._seen: RunningCall | None = None
@@ -169,6 +169,11 @@ class SyncExecutor(Executor):
         # A method of a sync actor is not interrupted: it can look at is_canceled().
         if run.actor is None:
             self._interrupts.interrupt(run)
+
+    def _interrupted(self, run: RunningCall) -> None:
+        """The main thread is about to be interrupted in a call, which has gone on calling since that was asked for."""
+        if run.forcing is not None and (children := run.living_children()):
+            self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
 
     def link_lost(self, link: Link) -> None:
         with self._lock:
@@ -285,6 +290,8 @@ class SyncExecutor(Executor):
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(f"{run.name} returned a coroutine where only `def` code runs: declare it `async def`")
+        if run.asked:
+            return self.outcomes.cancelled(run.seq)
         if call.credits:
             return self._stream(run, result)
         return self.outcomes.success(run, result, call.returns)
@@ -303,6 +310,8 @@ class SyncExecutor(Executor):
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+        if run.asked:
+            return self.outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 
     def _exit(self, run: RunningCall) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -69,12 +70,17 @@ class Counter:
 class Sleeper:
     def __init__(self) -> None:
         self.cleaned = 0
+        self.asleep = False
 
     async def sleep(self) -> None:
         try:
+            self.asleep = True
             await asyncio.sleep(1000)
         finally:
             self.cleaned += 1
+
+    async def sleeping(self) -> bool:
+        return self.asleep
 
     async def tidy(self) -> int:
         return self.cleaned
@@ -152,6 +158,34 @@ def test_a_cancelled_call_cleans_up() -> None:
         with pytest.raises(exceptions.TaskCancelledError):
             await ref
         assert await sleeper.tidy.remote() == 1
+
+    asyncio.run(main())
+
+
+def test_a_cancellation_reaches_the_children_and_is_not_answered_with_a_value() -> None:
+    class Swallows:
+        async def call(self, sleeper: Any) -> str:
+            try:
+                await sleeper.sleep.remote()
+            except (asyncio.CancelledError, exceptions.TaskCancelledError):
+                return "value"
+            return "never"
+
+        async def stream(self, sleeper: Any) -> AsyncIterator[str]:
+            yield await self.call(sleeper)
+
+    async def main() -> None:
+        swallows = actorrt.remote(Swallows).remote()
+        streaming = swallows.stream.options(num_returns="streaming")
+        for call in (swallows.call, streaming):
+            sleeper = Sleeper.remote()
+            ref = call.remote(sleeper)
+            while not await sleeper.sleeping.remote():  # noqa: ASYNC110  each look is a turn of the loop
+                await asyncio.sleep(0)
+            actorrt.cancel(ref)
+            with pytest.raises(exceptions.TaskCancelledError):
+                await (ref.completed() if call is streaming else ref)
+            assert await sleeper.tidy.remote() == 1
 
     asyncio.run(main())
 
