@@ -46,12 +46,19 @@ def map_unordered(
 ) -> Iterator[Any]:
     """Call `fn.remote` on each item and give what comes back, as it comes.
 
-    At most `backpressure_size` calls are under way; the items are taken as there is room.
+    The first calls are made at once. At most `backpressure_size` calls are under way; the items are taken as there is
+    room.
     """
     if backpressure_size < 1:
         raise ValueError(f"backpressure_size must be at least 1, not {backpressure_size}")
     source = iter(items)
     pending = [fn.remote(item) for item in islice(source, backpressure_size)]
+    return _as_they_come(fn, source, pending, yield_obj_refs)
+
+
+def _as_they_come(
+    fn: Submits[Any, Any], source: Iterator[Any], pending: list[ObjectRef[Any]], yield_obj_refs: bool
+) -> Iterator[Any]:
     while pending:
         done, pending = _split(pending)
         pending.extend(fn.remote(item) for item in islice(source, len(done)))
