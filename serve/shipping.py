@@ -5,7 +5,6 @@ By reference where the module can be imported there too, else by value: the code
 
 from __future__ import annotations
 
-import _thread
 import io
 import os
 import sys
@@ -13,9 +12,8 @@ import threading
 from importlib import import_module
 from typing import Any, Final, cast
 
-import cloudpickle
-
 from actorrt import exceptions
+from actorrt.util import ByValuePickler
 
 from .declaration import Deployment
 
@@ -30,6 +28,7 @@ def pickle_code(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name
 def pickle_value(value: Any, what: str) -> bytes:
     buffer = io.BytesIO()
     pickler: Any = _Pickler(buffer)
+    pickler.with_state = True
     try:
         pickler.dump(value)
     except Exception as error:
@@ -37,13 +36,16 @@ def pickle_value(value: Any, what: str) -> bytes:
     return buffer.getvalue()
 
 
-class _Pickler(cloudpickle.Pickler):
+_LOCKS: Final[dict[type, Any]] = {type(make()): make for make in (threading.Lock, threading.RLock)}
+
+
+class _Pickler(ByValuePickler):
     def reducer_override(self, obj: Any) -> Any:
         if (found := _place_of(obj)) is not None:
             return _load_target, found
-        if type(obj) is _thread.LockType:
+        if (made := _LOCKS.get(cast("type[Any]", type(obj)))) is not None:
             # A lock guards what is in one process; applications hold some (FastAPI's routers do).
-            return threading.Lock, ()
+            return made, ()
         kind = cast("type[Any]", type(obj))
         if kind.__name__ == "State" and kind.__module__ == "starlette.datastructures":
             # Its `__getattr__` never ends while it is being unpickled.

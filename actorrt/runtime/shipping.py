@@ -15,6 +15,8 @@ from typing import Any, Final, cast
 
 import cloudpickle as _untyped
 
+from actorrt.wire import by_value as _by_value
+
 cloudpickle = cast(Any, _untyped)
 
 _DEFINITION: Final = "definition"
@@ -36,7 +38,7 @@ def ship(code: Callable[..., Any]) -> bytes:
 
 def by_value(value: object) -> bytes:
     """Bytes for `load`; what the main program defines goes with them."""
-    return cloudpickle.dumps(value)
+    return _by_value.dumps(value, code=True)
 
 
 def load(blob: bytes) -> Any:

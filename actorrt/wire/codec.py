@@ -11,13 +11,14 @@ import pickle
 from contextvars import ContextVar
 from typing import Any, Final
 
-import cloudpickle
-
+from . import by_value
 from .container import CONTAINER_MAGIC, Plan, pack_into, parse, plan
+from .named import Reducers
 
 ATOMS: Final = frozenset({int, str, float, bytes, bool, type(None), complex})
 _PROTOCOL: Final = 5
-_CloudPickler: Final[Any] = cloudpickle.Pickler
+_Pickler: Final = pickle.Pickler
+_reducers: Final = Reducers()
 SURELY_SMALL: Final = 16 * 1024
 
 _noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
@@ -67,9 +68,13 @@ def serialize(value: Any) -> Serialized:
     try:
         buffers: list[pickle.PickleBuffer] = []
         try:
-            if cloudpickle.list_registry_pickle_by_value():
+            if by_value.is_asked_for():
                 raise pickle.PicklingError
-            data = pickle.dumps(value, _PROTOCOL, buffer_callback=buffers.append)
+            file = io.BytesIO()
+            pickler = _Pickler(file, _PROTOCOL, buffer_callback=buffers.append)
+            pickler.dispatch_table = _reducers
+            pickler.dump(value)
+            data = file.getvalue()
             plain = b"__main__" not in data
         except Exception:  # whatever user code raises in __reduce__: cloudpickle gets its turn, and its error counts
             plain = False
@@ -78,9 +83,7 @@ def serialize(value: Any) -> Serialized:
             # Classes and functions of the program's own __main__ go by value: the worker's __main__ is another.
             refs.clear()
             buffers.clear()
-            with io.BytesIO() as file:
-                _CloudPickler(file, _PROTOCOL, buffer_callback=buffers.append).dump(value)
-                data = file.getvalue()
+            data = by_value.dumps(value, buffers.append)
         return Serialized(data, [b.raw() for b in buffers], refs)
     finally:
         _noted.reset(token)

@@ -1,0 +1,133 @@
+"""The pickler for what no other process can import: code of the main program, and values that are made of it.
+
+cloudpickle takes functions apart. Beside that, classes are rebuilt once (rebuilding.py), what a module has a name for
+travels by that name (named.py), and wrappers of the standard library are made anew (wrappers.py).
+"""
+
+# Everything here is of any type.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import io
+import sys
+import types
+from collections import ChainMap
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+import cloudpickle
+import cloudpickle.cloudpickle as _untyped
+
+from . import named, rebuilding, wrappers
+
+PROTOCOL: Final = 5
+_cloudpickle: Final[Any] = _untyped
+_CloudPickler: Final[Any] = cloudpickle.Pickler
+# What versions of cloudpickle write in place of a file's name; tracebacks without it show no lines.
+_NO_FILE: Final = "<dynamic-code>"
+
+
+def dumps(value: Any, buffer_callback: Callable[[Any], Any] | None = None, *, code: bool = False) -> bytes:
+    """Pickle `value`. `code`: it is code, and what its module names it refers to, as imported code does."""
+    with io.BytesIO() as file:
+        pickler: Any = ByValuePickler(file, PROTOCOL, buffer_callback=buffer_callback)
+        pickler.with_state = code
+        pickler.dump(value)
+        return file.getvalue()
+
+
+def is_asked_for() -> bool:
+    """Whether there are modules that go by value though they can be imported here."""
+    return bool(_cloudpickle._PICKLE_BY_VALUE_MODULES)
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    made, facts = _CloudPickler._dispatch_table[types.CodeType](code)
+    if code.co_filename not in facts:
+        facts = tuple(code.co_filename if fact == _NO_FILE else fact for fact in facts)
+    return made, facts
+
+
+class ByValuePickler(_CloudPickler):
+    """What cannot be imported goes by value."""
+
+    with_state: bool = False
+    dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _reduce_code}, _CloudPickler.dispatch_table)
+
+    def reducer_override(self, obj: Any) -> Any:
+        cls: Any = type(obj)
+        if issubclass(cls, type):
+            found = super().reducer_override(obj)
+            if type(found) is tuple and found[-1] is _cloudpickle._class_setstate:
+                return rebuilding.reduce_class(obj)
+            return found
+        if cls is types.FunctionType:
+            if wrappers.is_single_dispatch(obj) and not _cloudpickle._should_pickle_by_reference(obj):
+                return wrappers.reduce_single_dispatch(obj)
+            found = super().reducer_override(obj)
+            if found is not NotImplemented and (place := _below_wrappers(obj)) is not None:
+                return _unwrapped, place
+            if found is not NotImplemented:
+                # What follows is code, whatever it was that it began with.
+                self.with_state = True
+            return found
+        reduced = wrappers.reduce_wrapper(obj)
+        if reduced is not None:
+            return reduced
+        place = named.place_of(obj, with_state=self.with_state)
+        if place is not None:
+            state = getattr(obj, "__dict__", None)
+            return named.by_name, ((*place, state, cls) if state else place)
+        if cls.__module__ == named.MAIN or cls is object:
+            return self._of_main(obj, cls)
+        return NotImplemented
+
+    @staticmethod
+    def _of_main(obj: Any, cls: Any) -> Any:
+        """The main program's own objects that stand for themselves: plain ones, and those that pickle as a name."""
+        if cls is not object:
+            if "__reduce__" not in dir(cls) or cls.__reduce__ is object.__reduce__:
+                return NotImplemented
+            reduced: Any = obj.__reduce_ex__(PROTOCOL)
+            if not isinstance(reduced, str):
+                return NotImplemented
+        name = named.in_main(obj)
+        if name is None:
+            return NotImplemented
+        return named.of_main, (name, cls, dict(vars(obj)) if hasattr(obj, "__dict__") else None)
+
+
+def _below_wrappers(function: Any) -> tuple[str, str, int] | None:
+    """Where a function lies that a decorator of its module has wrapped: module, name, and how far below."""
+    module_name: str = function.__module__ or named.MAIN
+    name: str = function.__qualname__
+    module = sys.modules.get(module_name)
+    if (
+        module_name == named.MAIN
+        or module is None
+        or "<locals>" in name
+        or _cloudpickle._is_registered_pickle_by_value(module)
+    ):
+        return None
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    depth = 0
+    while found is not function:
+        found = getattr(found, "__wrapped__", None)
+        if found is None:
+            return None
+        depth += 1
+    return module_name, name, depth
+
+
+def _unwrapped(module: str, name: str, depth: int) -> Any:
+    __import__(module)
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part)
+    for _ in range(depth):
+        found = found.__wrapped__
+    return found
