@@ -252,7 +252,8 @@ def _tell(deployment: DeploymentId, target: Target, seen: Observed, serving: Seq
     taking = sum(each.state is ReplicaState.UPDATING for each in serving)
     room = max(0, max(1, len(serving) // REPLICAS_PER_UPDATE) - taking)
     next_ones = [each for each in stale if each not in unwilling][:room]
-    return [Drain(deployment, each.id) for each in unwilling] + [Update(deployment, each.id) for each in next_ones]
+    drains = (Drain(deployment, each.id) for each in unwilling)
+    return [*drains, *(Update(deployment, each.id) for each in next_ones)]
 
 
 def _since(replica: ReplicaView) -> float:
