@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from actorrt import ActorHandle, ObjectRef, exceptions, get, init, is_initialized, kill, remote
+from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
 
 from . import connection
 from .controller import Controller
@@ -41,20 +41,20 @@ def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy:
     OSError if the address cannot be listened on, ValueError or TypeError for wrong options.
     """
     options = HTTPOptions.parse(http_options)
-    found = _controller()
     if not proxy:
+        _controller()
         return ""
-    url, trouble = get(found.start_proxy.remote(options, http_options is None))
+    url, trouble = connection.ask(lambda it: it.start_proxy.remote(options, http_options is None), _controller)
     if trouble:
         raise OSError(trouble)
     return url
 
 
-def _controller() -> ActorHandle[Any]:
+def _controller() -> connection.Connection:
     if not is_initialized():
         init()
     if (found := connection.connected()) is not None:
-        return found.controller
+        return found
     controller: ActorHandle[Any] = _ControllerActor.options(
         name=connection.CONTROLLER,
         namespace=connection.NAMESPACE,
@@ -64,7 +64,7 @@ def _controller() -> ActorHandle[Any]:
         max_restarts=-1,
         max_concurrency=MANY_CALLS,
     ).remote()
-    return connection.set_controller(controller).controller
+    return connection.set_controller(controller)
 
 
 def run(
@@ -84,10 +84,9 @@ def run(
     """
     spec = build(target, name, route_prefix)
     url = start(http_options, proxy=route_prefix is not None)
-    controller = _controller()
-    if trouble := get(controller.deploy.remote(spec)):
+    if trouble := connection.ask(lambda it: it.deploy.remote(spec), _controller):
         raise ValueError(trouble)
-    if trouble := get(controller.wait_until_up.remote(name)):
+    if trouble := connection.ask(lambda it: it.wait_until_up.remote(name)):
         raise DeployFailedError(name, trouble)
     handle: DeploymentHandle[T] = DeploymentHandle(DeploymentId(name, spec.ingress))
     if blocking:
@@ -136,7 +135,7 @@ def delete(name: str) -> None:
 
     If there is none of that name nothing happens, which is logged. ServeError if Serve does not run.
     """
-    if not get(connection.connect().controller.delete.remote(name)):
+    if not connection.ask(lambda it: it.delete.remote(name)):
         logger.info("there is no application %r that could be deleted", name)
 
 
@@ -145,11 +144,14 @@ def status() -> ServeStatus:
     if not is_initialized():
         return ServeStatus()
     try:
-        found = connection.connect()
+        connection.connect()
     except ServeError:
         return ServeStatus()
-    ref: ObjectRef[ServeStatus] = found.controller.status.remote()
-    return get(ref)
+    return connection.ask(_status_of)
+
+
+def _status_of(controller: ActorHandle[Any]) -> ObjectRef[ServeStatus]:
+    return controller.status.remote()
 
 
 def shutdown() -> None:
@@ -161,7 +163,7 @@ def shutdown() -> None:
     except ServeError:
         return
     try:
-        get(found.controller.shutdown.remote())
+        connection.ask(lambda it: it.shutdown.remote())
     except exceptions.ActorrtError as error:
         raise ServeError(f"Serve did not shut down by itself: {error}") from error
     finally:
@@ -171,7 +173,7 @@ def shutdown() -> None:
 
 def get_app_handle(name: str = DEFAULT_APP) -> DeploymentHandle[Any]:
     """A handle of an application's ingress. DeploymentUnavailableError if there is no such application."""
-    ingress = get(connection.connect().controller.ingress_of.remote(name))
+    ingress = connection.ask(lambda it: it.ingress_of.remote(name))
     if not ingress:
         raise DeploymentUnavailableError(name, "there is no such application")
     return DeploymentHandle(DeploymentId(name, ingress))
@@ -180,6 +182,6 @@ def get_app_handle(name: str = DEFAULT_APP) -> DeploymentHandle[Any]:
 def get_deployment_handle(deployment_name: str, app_name: str = DEFAULT_APP) -> DeploymentHandle[Any]:
     """A handle of one deployment. DeploymentUnavailableError if there is none of that name."""
     id = DeploymentId(app_name, deployment_name)
-    if not get(connection.connect().controller.has_deployment.remote(app_name, deployment_name)):
+    if not connection.ask(lambda it: it.has_deployment.remote(app_name, deployment_name)):
         raise DeploymentUnavailableError(str(id), "there is no such deployment")
     return DeploymentHandle(id)

@@ -11,9 +11,9 @@ import threading
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from actorrt import ActorHandle, ObjectRef, exceptions, get_actor, get_runtime_context, is_initialized, shutdown
+from actorrt import ActorHandle, ObjectRef, exceptions, get, get_actor, get_runtime_context, is_initialized, shutdown
 
 from .exceptions import ServeError
 
@@ -22,8 +22,12 @@ logger = logging.getLogger("actorrt.serve")
 NAMESPACE: Final = "actorrt.serve"
 CONTROLLER: Final = "controller"
 
+# A call to the controller is repeated so often; one that it dies of each time is an error.
+MOST_REPEATS: Final = 10
 # News that cannot be read here are asked for again after so long.
 UNREADABLE_S: Final = 1.0
+
+T = TypeVar("T")
 
 Topic = tuple[str, ...]
 Listener = Callable[[Any], None]
@@ -40,17 +44,36 @@ class Connection:
         self._lock = threading.Lock()
         self._listeners: dict[Topic, list[Listener]] = {}
         self._values: dict[Topic, Any] = {}
+        # What listeners are told when the controller has ended for good.
+        self._last: dict[Topic, Any] = {}
 
-    def listen(self, topic: Topic, listener: Listener) -> None:
-        """Have `listener(value)` called with the present value and each later one."""
+    def listen(self, topic: Topic, listener: Listener, last: Any = None) -> None:
+        """Have `listener(value)` called with the present value and each later one, and with `last`, unless that is
+        None, when Serve has ended.
+        """
         with self._lock:
             first = topic not in self._listeners
             self._listeners.setdefault(topic, []).append(listener)
-            known = topic in self._values
+            self._last[topic] = last
+            known, value = topic in self._values, self._values.get(topic)
         if first:
             self._ask(topic, 0)
         elif known:
-            listener(self._values[topic])
+            listener(value)
+
+    def leave(self, topic: Topic, listener: Listener) -> None:
+        """Called by a listener that is being told: this was the last value for it."""
+        with self._lock:
+            self._listeners[topic].remove(listener)
+
+    def _has_listeners(self, topic: Topic) -> bool:
+        """Whether to ask for the next value; if not, the topic is forgotten here."""
+        with self._lock:
+            if self._listeners[topic]:
+                return True
+            del self._listeners[topic], self._last[topic]
+            self._values.pop(topic, None)
+            return False
 
     def _ask(self, topic: Topic, version: int) -> None:
         ref: ObjectRef[Any] = self.controller.listen.remote(self.name, topic, version)
@@ -67,12 +90,21 @@ class Connection:
             return
         except exceptions.ActorrtError as error:
             logger.debug("no more news of %s: %s", topic, error)
+            if isinstance(error, exceptions.ActorDiedError) and (last := self._last.get(topic)) is not None:
+                self._tell(topic, last)
             return
         except Exception:
             # Another version may be one that can be read here.
             logger.exception("news of %s cannot be read", topic)
             self._ask_later(topic)
             return
+        self._tell(topic, value)
+        if self._has_listeners(topic):
+            self._ask(topic, version)
+        else:
+            self.controller.leave.remote(self.name, topic)
+
+    def _tell(self, topic: Topic, value: Any) -> None:
         with self._lock:
             self._values[topic] = value
             listeners = list(self._listeners[topic])
@@ -81,7 +113,6 @@ class Connection:
                 listener(value)
             except Exception:
                 logger.exception("news of %s could not be acted on", topic)
-        self._ask(topic, version)
 
     def _ask_later(self, topic: Topic) -> None:
         timer = threading.Timer(UNREADABLE_S, self._ask_again, (topic,))
@@ -138,3 +169,24 @@ def connect() -> Connection:
             shutdown()
         raise ServeError("Serve is not running here: call serve.run() or serve.start() first") from None
     return set_controller(controller)
+
+
+def ask(call: Callable[[ActorHandle[Any]], ObjectRef[T]], find: Callable[[], Connection] = connect) -> T:
+    """The controller's answer to `call(controller)`, which may be made twice: it is repeated if the controller is
+    restarted meanwhile, and with the one that `find` gives if this process knew only one that has ended.
+
+    ServeError if the controller ends again and again under the call.
+    """
+    known = connected()
+    for _ in range(MOST_REPEATS):
+        found = find()
+        try:
+            return get(call(found.controller))
+        except exceptions.ActorUnavailableError as error:
+            logger.debug("the controller is restarted and is asked again: %s", error)
+        except exceptions.ActorDiedError:
+            if found is not known:
+                raise
+            known = None
+            disconnect()
+    raise ServeError(f"the controller of Serve was restarted {MOST_REPEATS} times under one call")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import socket
 import time
 from dataclasses import replace
 from typing import Any, Final
@@ -22,6 +23,7 @@ from .controller_state import ApplicationRecord
 from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, Deployments
 from .exceptions import ServeError
 from .http_options import HTTPOptions
+from .listener import bind, fetch, lend
 from .proxy import Kept, Proxy
 from .replica_calls import STOP_TIMEOUT_S, end_replica
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
@@ -56,6 +58,8 @@ class Controller:
         self._proxy_status = ProxyStatus.STARTING
         self._proxy_options = HTTPOptions()
         self._proxy_lock = asyncio.Lock()
+        # Open from the first proxy to the drain: a client that comes while a proxy is replaced waits for the next.
+        self._listener: socket.socket | None = None
         # Some application that the proxy serves has been up: it is ready, whatever comes after.
         self._has_served = False
         # Until then nobody is told anything: routers would take it for the news that nothing runs.
@@ -110,6 +114,8 @@ class Controller:
         await self._ready.wait()
         record = self._apps.get(app)
         if record is None:
+            # A controller before this one may have died as it deleted the application.
+            await self._until_cleared()
             return False
         record.deleting = True
         self._publish_routes()
@@ -130,10 +136,14 @@ class Controller:
         except TimeoutError:
             why = self._unknown or "replicas do not answer"
             raise ServeError(f"the controller was restarted and cannot learn what runs: {why}") from None
-        if self._clearing is not None:
-            await asyncio.wait([self._clearing], timeout=2 * STOP_TIMEOUT_S)
+        await self._until_cleared()
         await self._drain_proxy()
         await asyncio.gather(*(self.delete(name) for name in list(self._apps)))
+
+    async def _until_cleared(self) -> None:
+        """What a controller before this one left has gone, or does not go soon."""
+        if self._clearing is not None:
+            await asyncio.wait([self._clearing], timeout=2 * STOP_TIMEOUT_S)
 
     async def status(self) -> ServeStatus:
         await self._ready.wait()
@@ -161,7 +171,14 @@ class Controller:
     async def listen(self, listener: str, topic: tuple[str, ...], version: int) -> tuple[int, Any]:
         """The value of a topic after `version`; see topics.py."""
         await self._ready.wait()
-        return await self._topics[topic].next_for(listener, version)
+        try:
+            return await self._topics[topic].next_for(listener, version)
+        finally:
+            self._topics.drop_unused(topic)
+
+    async def leave(self, listener: str, topic: tuple[str, ...]) -> None:
+        """This listener has acted on what it was told last, and asks no more."""
+        self._topics.leave(listener, topic)
 
     def _publish_routes(self) -> None:
         routed = {
@@ -196,23 +213,36 @@ class Controller:
         await self._ready.wait()
         async with self._proxy_lock:
             if self._proxy is None:
-                return await self._start_proxy(options, options.port)
+                return await self._start_proxy(options)
         if not only_if_none and options != self._proxy_options:
             return "", f"a proxy with other HTTP options listens on {self._proxy_url} already"
         return self._proxy_url, ""
 
-    async def _start_proxy(self, options: HTTPOptions, port: int) -> tuple[str, str]:
+    async def _start_proxy(self, options: HTTPOptions) -> tuple[str, str]:
+        try:
+            listener = self._listener or await asyncio.to_thread(bind, options.host, options.port)
+        except OSError as error:
+            return "", error.strerror or str(error)
+        url, trouble = await self._start_proxy_on(listener, options)
+        if trouble and listener is not self._listener:
+            listener.close()
+        elif not trouble:
+            self._listener = listener
+        return url, trouble
+
+    async def _start_proxy_on(self, listener: socket.socket, options: HTTPOptions) -> tuple[str, str]:
         factory = _ProxyActor.options(
             on_runtime_loop=True, max_concurrency=MANY_CALLS, lifetime="detached", namespace=NAMESPACE, name=PROXY
         )
         try:
-            proxy: ActorHandle[Any] = factory.remote(self._me, replace(options, port=port))
+            proxy: ActorHandle[Any] = factory.remote(self._me, options)
         except exceptions.ActorrtError as error:
             # Its name is not to be had: the head is gone, or the one before is not dead yet.
             return "", f"the proxy did not start: {error}"
         try:
-            url, trouble = await proxy.start.remote()
-        except exceptions.ActorrtError as error:
+            await proxy.__ray_ready__.remote()
+            url, trouble = await proxy.start.remote(lend(listener))
+        except (exceptions.ActorrtError, OSError) as error:
             url, trouble = "", f"the proxy did not start: {error}"
         if trouble:
             kill(proxy)
@@ -235,24 +265,34 @@ class Controller:
                 return
             logger.error("the proxy is gone, another is started: %s", error)
         self._proxy, self._proxy_status = None, ProxyStatus.UNHEALTHY
-        # On the port that clients know, also where any port would have done at first.
-        port = int(self._proxy_url.rpartition(":")[2])
+        options = self._proxy_options
+        if self._listener is None:
+            # On the port that clients know, also where any port would have done at first.
+            options = replace(options, port=int(self._proxy_url.rpartition(":")[2]))
         waits_s = itertools.chain(PROXY_RESTARTS_S, itertools.repeat(PROXY_RESTARTS_S[-1]))
         for count, wait_s in enumerate(waits_s):
             async with self._proxy_lock:
                 if self._proxy is not None:
                     return  # a program has started one meanwhile
                 if count >= len(PROXY_RESTARTS_S) and not self._apps:
+                    self._stop_listening()
                     return
-                _, trouble = await self._start_proxy(self._proxy_options, port)
+                _, trouble = await self._start_proxy(options)
             if not trouble:
                 return
             logger.error("%s", trouble)
             await asyncio.sleep(wait_s)
 
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+
     async def _drain_proxy(self) -> None:
         """Have the proxy take no new connections and finish what it has while there is time; then it ends."""
         proxy = self._proxy
+        # Before the proxy does the same: a client that comes now is refused and does not wait for nothing.
+        self._stop_listening()
         if proxy is not None:
             self._proxy_status = ProxyStatus.DRAINING
             specs = [each.spec for each in self._deployments if each.spec is not None]
@@ -359,6 +399,21 @@ class Controller:
             self._deployments.publish(record)
         self._publish_routes()
         self._have_proxy(proxy, options, kept.url)
+        spawn(self._fetch_listener(proxy))
+
+    async def _fetch_listener(self, proxy: ActorHandle[Any]) -> None:
+        """Share the socket of a proxy that is there already, so that the next one has it too."""
+        try:
+            listener = await asyncio.to_thread(fetch, await proxy.lend_listener.remote())
+        except (exceptions.ActorrtError, OSError) as error:
+            logger.warning(
+                "clients will be refused while the proxy is replaced: its socket is not to be had: %s", error
+            )
+            return
+        if self._listener is None and self._proxy is proxy and self._proxy_status is ProxyStatus.HEALTHY:
+            self._listener = listener
+        else:
+            listener.close()
 
     async def _end_unknown(self) -> None:
         """End replicas that a controller had started and could not tell of any more: nobody else ever would."""

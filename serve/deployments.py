@@ -82,7 +82,7 @@ class Deployments:
     def _record(self, id: DeploymentId) -> DeploymentRecord:
         record = self._records.get(id)
         if record is None:
-            record = self._records[id] = DeploymentRecord(id, None, self._topics[("deployment", *id)])
+            record = self._records[id] = DeploymentRecord(id, None, self._topics.hold(("deployment", *id)))
         return record
 
     async def adopt(self, id: DeploymentId, spec: DeploymentSpec, kept: KeptReplica) -> None:
@@ -208,6 +208,7 @@ class Deployments:
                 self.decide()
         for record in [each for each in self._records.values() if each.spec is None and not each.replicas]:
             del self._records[record.id]
+            self._topics.release(("deployment", *record.id))
         for record in self._records.values():
             self.publish(record)
         self._save()

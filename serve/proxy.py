@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import socket
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +21,7 @@ from .background import spawn
 from .forward import RETRY_AFTER_S, Forwarded
 from .http_options import HTTPOptions
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
+from .listener import fetch, lend
 from .responses import JSON, TEXT, Plain, error_page, to_json, whole
 from .router import Router, router_of
 from .routes import RouteTable
@@ -56,6 +56,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._server: HttpServer | None = None
+        self._listener: socket.socket | None = None
         self._kept: dict[str, Any] = {}
         self._url = ""
         self._ready = asyncio.Event()
@@ -65,13 +66,13 @@ class Proxy:
 
     # What the controller calls.
 
-    async def start(self) -> tuple[str, str]:
-        """Listen. (URL, "") or ("", why not)."""
+    async def start(self, lent: str) -> tuple[str, str]:
+        """Listen on the socket that the controller lends. (URL, "") or ("", why not)."""
         options = self._options
         try:
-            listener = _bind(options.host, options.port)
+            self._listener = listener = await asyncio.to_thread(fetch, lent)
         except OSError as error:
-            return "", f"cannot listen on {options.host} port {options.port}: {os.strerror(error.errno or 0) or error}"
+            return "", f"the proxy did not get its socket from the controller: {error}"
         if options.access_log:
             _log_requests()
         # uvicorn is loaded here and not with this module, which the controller loads too.
@@ -99,6 +100,11 @@ class Proxy:
                 continue  # it is being restarted; the next call waits until it is there again
             except exceptions.ActorrtError:
                 return
+
+    async def lend_listener(self) -> str:
+        """Where a controller that was restarted can fetch the socket that this proxy listens on."""
+        assert self._listener is not None
+        return lend(self._listener)
 
     async def until_death(self) -> None:
         await self._loop.create_future()
@@ -183,20 +189,3 @@ def _log_requests() -> None:
     log.propagate = False
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket; OSError if the address is taken or not of this machine."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

@@ -18,6 +18,7 @@ from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUn
 from .refusals import DRAINING, ReplicaRefusedError
 from .routing import QueueFull, Routing, Slots
 from .spec import DeploymentId
+from .topics import SERVE_ENDED
 
 # So many batches of a streamed response may be under way; those that are made meanwhile become one.
 STREAM_WINDOW: Final = 4
@@ -93,9 +94,32 @@ class Router:
         self._gone = ""
         # Whether the limits are known.
         self._is_told = False
-        connection.listen(("deployment", *deployment), self._told)
+        self._topic = ("deployment", *deployment)
+        # None from the news on that there is no such deployment, until the next request.
+        self._connection: Connection | None = None
+        self._listen(connection)
 
     # News from the controller.
+
+    def _listen(self, connection: Connection) -> None:
+        """Follow what becomes of the deployment. This process's other handles may have another router of it by now."""
+        with self._lock:
+            if self._connection is not None:
+                return
+            self._connection, self._gone, self._is_told = connection, "", False
+        with _lock:
+            _routers.setdefault((connection.name, self.deployment), self)
+        connection.listen(self._topic, self._told, SERVE_ENDED)
+
+    def _leave(self) -> None:
+        """There is nothing to follow any more: no call of this router stays with the controller."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            with _lock:
+                if _routers.get((connection.name, self.deployment)) is self:
+                    del _routers[connection.name, self.deployment]
+            connection.leave(self._topic, self._told)
 
     def _told(self, value: Any) -> None:
         """(reason, max_ongoing, max_queued, ((id, handle), ...)); a reason means that there is no such deployment."""
@@ -112,6 +136,9 @@ class Router:
             waiting = self._routing.drop_waiting() if reason else []
         for request in waiting:
             request.fail(DeploymentUnavailableError(str(self.deployment), reason))
+        if reason:
+            self._leave()
+            return
         for target in new:
             self._watch(target)
         self._send_waiting()
@@ -139,6 +166,9 @@ class Router:
 
     def submit(self, request: Pending) -> None:
         """Send it or let it wait. BackPressureError or DeploymentUnavailableError if neither is possible."""
+        if self._connection is None:
+            # It may have been deployed again.
+            self._listen(connect())
         with self._lock:
             if self._gone:
                 raise DeploymentUnavailableError(str(self.deployment), self._gone)
@@ -238,7 +268,8 @@ class Router:
             return {"queued": self._routing.queued, "ongoing": self._routing.statistics()}
 
 
-_lock = threading.Lock()
+# A router that is made may learn at once that there is no such deployment, and leave.
+_lock = threading.RLock()
 _routers: dict[tuple[str, DeploymentId], Router] = {}
 
 

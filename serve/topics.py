@@ -14,15 +14,18 @@ from typing import Any, Final
 ROUTES: Final = ("routes",)
 NOTHING_YET: Final = "no application has been deployed yet"
 NO_SUCH_DEPLOYMENT: Final = ("there is no such deployment", 1, -1, ())
+SERVE_ENDED: Final = ("Serve has ended", 1, -1, ())
 
 
 class Topic:
-    __slots__ = ("_acted", "_changed", "value", "version")
+    __slots__ = ("_acted", "_changed", "is_held", "value", "version")
 
     def __init__(self, value: Any) -> None:
         # Above all that a controller before this one gave: a listener may still ask with one of those.
         self.version = time.time_ns()
         self.value = value
+        # The controller publishes it.
+        self.is_held = False
         self._changed: asyncio.Event = asyncio.Event()
         # Who listens, and the version that it has acted on.
         self._acted: dict[str, int] = {}
@@ -57,6 +60,10 @@ class Topic:
         self._acted.pop(listener, None)
         self._wake()
 
+    @property
+    def has_listeners(self) -> bool:
+        return bool(self._acted)
+
     async def acted_on(self, version: int, timeout_s: float) -> None:
         """Return when every listener has acted on `version`. One that does not within the time is taken for gone."""
         try:
@@ -68,17 +75,44 @@ class Topic:
 
 
 class Topics:
-    """All topics; one that is asked for before there is such a thing says so."""
+    """The topics that the controller publishes or that have listeners; one without either is dropped."""
 
     def __init__(self) -> None:
-        self._topics: dict[tuple[str, ...], Topic] = {ROUTES: Topic(({}, NOTHING_YET))}
+        self._topics: dict[tuple[str, ...], Topic] = {}
+        self.hold(ROUTES).value = ({}, NOTHING_YET)
+
+    def __len__(self) -> int:
+        return len(self._topics)
 
     def __getitem__(self, name: tuple[str, ...]) -> Topic:
+        """One that is asked for before there is such a thing says so."""
         found = self._topics.get(name)
         if found is None:
             found = self._topics[name] = Topic(NO_SUCH_DEPLOYMENT)
         return found
 
+    def hold(self, name: tuple[str, ...]) -> Topic:
+        """The topic, kept until its release."""
+        topic = self[name]
+        topic.is_held = True
+        return topic
+
+    def release(self, name: tuple[str, ...]) -> None:
+        """Nothing is published any more: the topic goes with its last listener."""
+        self[name].is_held = False
+        self.drop_unused(name)
+
+    def drop_unused(self, name: tuple[str, ...]) -> None:
+        topic = self._topics.get(name)
+        if topic is not None and not topic.is_held and not topic.has_listeners:
+            del self._topics[name]
+
+    def leave(self, listener: str, name: tuple[str, ...]) -> None:
+        """The listener has acted on what it was told last and asks no more."""
+        self[name].forget(listener)
+        self.drop_unused(name)
+
     def forget(self, listener: str) -> None:
-        for topic in self._topics.values():
-            topic.forget(listener)
+        """The listener has gone, with all that it listened to."""
+        for name in list(self._topics):
+            self.leave(listener, name)

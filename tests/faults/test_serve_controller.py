@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from starlette.requests import Request
 
 import actorrt
 from actorrt import serve
-from actorrt.exceptions import ActorUnavailableError
 from actorrt.runtime.session_logs import INFO
 from actorrt.serve.exceptions import DeployFailedError
 
@@ -62,13 +62,6 @@ def until_gone(pid: int) -> None:
         os.close(fd)
 
 
-def status() -> serve.ServeStatus:
-    """From the controller that there is after one was killed; the question may have gone to that one."""
-    while True:
-        with suppress(ActorUnavailableError):
-            return serve.status()
-
-
 @serve.deployment(name="works", ray_actor_options={"num_cpus": 2})
 class Works:
     def __init__(self, version: str = "v1") -> None:
@@ -86,20 +79,20 @@ def test_requests_go_on_when_the_head_and_then_the_controller_die(url: str) -> N
     assert httpx.get(url + "/kept", timeout=20).json() == before
     end(controller)
     # The new one answers when it knows what runs.
-    assert status().applications["kept"].status == "RUNNING"
+    assert serve.status().applications["kept"].status == "RUNNING"
     assert httpx.get(url + "/kept", timeout=20).json() == before
-    assert list(status().proxies.values()) == ["HEALTHY"]
+    assert list(serve.status().proxies.values()) == ["HEALTHY"]
 
 
 def test_what_is_lost_with_controller_and_proxy_is_ended_and_can_be_deployed_again(url: str) -> None:
     serve.run(Works.bind(), name="lost", route_prefix="/lost")
     _, replica = httpx.get(url + "/lost", timeout=20).json()
     end(pid_of("proxy"), pid_of("controller"))
-    assert status().applications == {}
+    assert serve.status().applications == {}
     until_gone(replica)
     # The CPUs and names are free again.
     serve.run(Works.bind("v2"), name="lost", route_prefix="/lost")
-    (url,) = status().proxies
+    (url,) = serve.status().proxies
     assert httpx.get(url + "/lost", timeout=20).json()[0] == "v2"
 
 
@@ -118,9 +111,40 @@ def test_what_stands_in_after_a_failed_update_does_so_under_the_next_controller(
         serve.run(Broken.bind(), name="failed", route_prefix="/failed")
     _, replica = httpx.get(url + "/failed", timeout=20).json()
     end(pid_of("controller"))
-    assert status().applications["failed"].status == "DEPLOY_FAILED"
+    assert serve.status().applications["failed"].status == "DEPLOY_FAILED"
     end(replica)
     assert httpx.get(url + "/failed", timeout=20).json()[0] == "v1"
+
+
+@serve.deployment(name="light", ray_actor_options={"num_cpus": 0})
+class Light:
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    async def __call__(self) -> str:
+        return self.version
+
+
+def test_what_a_program_asks_of_serve_is_asked_again_when_the_controller_dies_meanwhile(url: str) -> None:
+    def deploy() -> str:
+        handle: Any = serve.run(Light.bind("new"), name="new", route_prefix=None)
+        return handle.remote().result(timeout_s=60)
+
+    asked: list[tuple[Callable[[], Any], Any]] = [
+        (deploy, "new"),
+        (lambda: sorted(serve.status().applications), ["new"]),
+        (lambda: serve.get_app_handle("new").remote().result(timeout_s=60), "new"),
+        (lambda: serve.start({"port": 0}), url),
+        (lambda: serve.delete("new"), None),
+        (lambda: sorted(serve.status().applications), []),
+    ]
+    with ThreadPoolExecutor(1) as beside:
+        for ask, answer in asked:
+            controller = pid_of("controller")
+            os.kill(controller, signal.SIGSTOP)  # so that it has the question when it is killed, and not answered it
+            asking = beside.submit(ask)
+            os.kill(controller, signal.SIGKILL)
+            assert asking.result(timeout=60) == answer
 
 
 class Asked:
@@ -161,10 +185,10 @@ def test_a_replica_that_drains_goes_on_doing_so_when_the_controller_dies(url: st
     (tmp_path / "begun").read_text()
     serve.run(Slow.bind("v2", str(tmp_path)), name="slow", route_prefix="/drains")
     end(pid_of("controller"))
-    assert status().applications["slow"].deployments["slow"].replica_states == {"RUNNING": 1, "DRAINING": 1}
+    assert serve.status().applications["slow"].deployments["slow"].replica_states == {"RUNNING": 1, "DRAINING": 1}
     assert httpx.get(url + "/drains", timeout=20).text == "v2"
     (tmp_path / "go on").write_text("x")
     answer = slow.answer()
     assert (answer.status_code, answer.text) == (200, "v1")
-    while status().applications["slow"].deployments["slow"].replica_states != {"RUNNING": 1}:
+    while serve.status().applications["slow"].deployments["slow"].replica_states != {"RUNNING": 1}:
         pass

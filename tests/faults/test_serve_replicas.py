@@ -17,6 +17,7 @@ from starlette.responses import StreamingResponse
 
 import actorrt
 from actorrt import serve
+from actorrt.exceptions import ActorDiedError, ActorNotFoundError, ActorUnavailableError
 from actorrt.serve.exceptions import ReplicaUnavailableError
 
 
@@ -303,25 +304,50 @@ async def test_clients_that_go_just_as_their_stream_begins_leave_nothing(url: st
     await asyncio.to_thread(serve.delete, "endless")
 
 
-async def test_a_proxy_that_is_killed_comes_back_on_its_port(url: str) -> None:
+async def test_a_proxy_that_is_killed_comes_back_on_its_port_and_no_connection_is_refused(url: str) -> None:
     await asyncio.to_thread(serve.run, Works.bind("v1"), name="proxied", route_prefix="/proxied")
-    async with httpx.AsyncClient(timeout=20) as client:
-        assert (await client.get(url + "/proxied")).status_code == 200
-        os.kill(_listener(int(url.rsplit(":", 1)[1])), signal.SIGKILL)
-        while True:
-            try:
-                answer = await client.get(url + "/proxied")
-                break
-            except httpx.TransportError:
-                await asyncio.sleep(0.02)
-        assert (await client.get(url + "/-/healthz")).status_code == 200
-    assert answer.json()[0] == "v1"
+    port = int(url.rsplit(":", 1)[1])
+    controllers = {await asyncio.to_thread(_pid_of_actor, "controller")}
+    for controller_too in (False, True):
+        if controller_too:
+            # The next one gets the socket from the proxy, before it takes it up.
+            os.kill(max(controllers), signal.SIGKILL)
+            while (found := await asyncio.to_thread(_pid_of_actor, "controller")) in controllers:
+                pass
+            controllers.add(found)
+            while not _listens(found, port):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        killed = await asyncio.to_thread(_pid_of_actor, "proxy")
+        os.kill(killed, signal.SIGKILL)
+        async with httpx.AsyncClient(timeout=20) as client:
+            answers = await asyncio.gather(*(client.get(url + path) for path in ("/proxied", "/-/healthz") * 10))
+        assert {answer.status_code for answer in answers} == {200}
+        assert answers[0].json()[0] == "v1"
+        assert await asyncio.to_thread(_pid_of_actor, "proxy") != killed
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Has this process the socket that listens on a port of this machine?"""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{f[9]}]" for f in lines if f[3] == "0A" and int(f[1].split(":")[1], 16) == port}
+    found: set[str] = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return bool(inodes & found)
+
+
+def _pid_of_actor(name: str) -> int:
+    """Of the one that there is after another was killed; the question may have gone to that one."""
+    while True:
+        with suppress(ActorUnavailableError, ActorDiedError, ActorNotFoundError):
+            actor: Any = actorrt.get_actor(name, namespace="actorrt.serve")
+            found: actorrt.ObjectRef[int] = actor.__ray_call__.remote(_pid)
+            return actorrt.get(found)
 
 
 def _pid_of_controller() -> int:
-    controller: Any = actorrt.get_actor("controller", namespace="actorrt.serve")
-    found: actorrt.ObjectRef[int] = controller.__ray_call__.remote(_pid)
-    return actorrt.get(found)
+    return _pid_of_actor("controller")
 
 
 def _pid(_: Any) -> int:
@@ -356,21 +382,3 @@ async def test_a_killed_controller_comes_back_and_nobody_notices(url: str) -> No
         await asyncio.to_thread(serve.run, Works.bind("v2"), name="kept", route_prefix="/kept")
         assert (await client.get(url + "/kept")).json()[0] == "v2"
     await asyncio.to_thread(serve.delete, "kept")
-
-
-def _listener(port: int) -> int:
-    """The process that listens on a port of this machine."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port:
-            inode = f"socket:[{fields[9]}]"
-            break
-    else:
-        raise AssertionError(f"nobody listens on {port}")
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if any(os.readlink(f"/proc/{pid}/fd/{fd}") == inode for fd in os.listdir(f"/proc/{pid}/fd")):
-                return int(pid)
-        except OSError:
-            continue
-    raise AssertionError("its process is gone")

@@ -13,6 +13,7 @@ from actorrt.serve.controller import Controller
 from actorrt.serve.deployments import Deployments, KeptReplica
 from actorrt.serve.http_options import HTTPOptions
 from actorrt.serve.lifecycle import ReplicaState as S
+from actorrt.serve.listener import bind
 from actorrt.serve.options import DeploymentOptions
 from actorrt.serve.proxy import Kept
 from actorrt.serve.spec import DeploymentId, make_spec
@@ -35,6 +36,8 @@ class FakeProxy:
         started: asyncio.Future[tuple[str, str]] = loop.create_future()
         started.set_result((url, ""))
         self.start = FakeMethod(started)
+        self.lend_listener = FakeMethod(loop.create_future())
+        self.__ray_ready__ = FakeMethod(done(True))
         self.until_death = FakeMethod(self.death)
         self.keep = FakeMethod(None)
 
@@ -66,6 +69,7 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
 ) -> None:
     controller = fresh()
     controller._proxy_lock = asyncio.Lock()
+    controller._listener = bind("127.0.0.1", 0)
     first, second = FakeProxy("http://x:1"), FakeProxy("http://x:1")
     failures = [LinkError("the head is gone")] * 5 if has_apps else [LinkError("the head is gone")]
     actor = FakeActor(iter([*failures, ActorAlreadyExistsError("proxy", "ns"), second]))
@@ -79,12 +83,14 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
     first.death.set_exception(LinkError("it was killed"))
     while controller._proxy is not second:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    assert actor.ports == [1] * (len(failures) + 2)
+    assert len(actor.ports) == len(failures) + 2
+    assert controller._listener.fileno() != -1
     assert controller._proxy_status is ProxyStatus.HEALTHY
     # It is watched in its turn; this one's end is wanted.
     controller._proxy_status = ProxyStatus.DRAINING
     second.death.set_exception(LinkError("it was drained"))
     await asyncio.sleep(0)
+    controller._stop_listening()
 
 
 def fresh() -> Any:
@@ -93,6 +99,7 @@ def fresh() -> Any:
     controller._me, controller._apps, controller._saved, controller._has_served = None, {}, (), False
     controller._topics, controller._unknown, controller._proxy = Topics(), "", None
     controller._deployments = Deployments(None, controller._topics, lambda: None)  # type: ignore[arg-type]
+    controller._listener = None
     controller._handed_over = asyncio.get_running_loop().create_future()
     return controller
 

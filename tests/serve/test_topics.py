@@ -4,17 +4,19 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actorrt.exceptions import NotSentError
+from actorrt.exceptions import ActorDiedError, NotSentError
 from actorrt.serve import connection as module
+from actorrt.serve import router as routers
 from actorrt.serve.connection import Connection
 from actorrt.serve.router import Router, Target
 from actorrt.serve.routing import Slots
 from actorrt.serve.spec import DeploymentId
-from actorrt.serve.topics import Topics
+from actorrt.serve.topics import NO_SUCH_DEPLOYMENT, ROUTES, Topics
 
 
 async def test_who_asks_with_a_version_of_an_earlier_controller_is_answered_at_once() -> None:
@@ -31,6 +33,26 @@ async def test_who_asks_with_a_version_of_an_earlier_controller_is_answered_at_o
     assert not waiting.done()
     version = topic.publish("new")
     assert await waiting == (version, "new")
+
+
+async def test_topics_of_deleted_deployments_go_with_their_last_listener() -> None:
+    topics = Topics()
+    for number in range(1000):
+        name = ("deployment", "a", str(number))
+        topic = topics.hold(name)
+        topic.publish("news")
+        assert await topics[name].next_for("router", 0) == (topic.version, "news")
+        waiting = asyncio.ensure_future(topics[name].next_for("router", topic.version))
+        await asyncio.sleep(0)
+        topic.publish("it was deleted")
+        topics.release(name)
+        assert (await waiting)[1] == topics[name].value == "it was deleted"
+        topics.leave("router", name)
+        # And one that listens to what has never been.
+        assert (await topics["deployment", "b", str(number)].next_for("router", 0))[1] == NO_SUCH_DEPLOYMENT
+        topics.leave("router", ("deployment", "b", str(number)))
+    assert len(topics) == 1
+    assert topics[ROUTES].is_held
 
 
 class Answer:
@@ -56,6 +78,8 @@ class Answers:
         self.listen = self
         self._answers = [Answer(value) for value in values]
         self.asked: list[int] = []
+        self.left: list[tuple[str, ...]] = []
+        self.leave = SimpleNamespace(remote=lambda listener, topic: self.left.append(topic))
         self.asked_again = threading.Event()
         self._open: list[Answer] = []
 
@@ -98,6 +122,36 @@ def test_news_that_cannot_be_read_are_asked_for_again(monkeypatch: pytest.Monkey
     controller.asked_again.wait()
     controller.answer()
     assert (heard, controller.asked) == (["b"], [0, 0, 2])
+
+
+def test_a_router_of_a_deleted_deployment_leaves_and_the_next_request_brings_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deleted = ("it was deleted", 1, -1, ())
+    controller = Answers((1, deleted), (2, ("", 5, -1, (("0", FakeHandle()),))), (3, None))
+    connection = Connection(controller, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(routers, "connect", lambda: connection)
+    router = Router(connection, DeploymentId("a", "d"))
+    waits, later = Request(), Request()
+    router.submit(waits)
+    controller.answer()
+    assert [str(error) for error in waits.failed] == ["deployment 'a#d' is not available: it was deleted"]
+    assert controller.left == [("deployment", "a", "d")]
+    assert (connection.name, DeploymentId("a", "d")) not in routers._routers
+    router.submit(later)
+    controller.answer()
+    assert (len(later.sent), later.failed, controller.asked) == (1, [], [0, 0, 2])
+    assert routers._routers[connection.name, DeploymentId("a", "d")] is router
+
+
+def test_requests_fail_where_serve_has_ended() -> None:
+    controller = Answers(ActorDiedError("controller", "while it ran", "it was killed"))
+    connection = Connection(controller, "")  # type: ignore[arg-type]
+    router = Router(connection, DeploymentId("a", "d"))
+    request = Request()
+    router.submit(request)
+    controller.answer()
+    assert [str(error) for error in request.failed] == ["deployment 'a#d' is not available: Serve has ended"]
 
 
 class FakeHandle:
