@@ -432,7 +432,7 @@ def test_a_handle_to_what_was_deleted_says_so(serving: Serving) -> None:
     handle = serve.run(short.bind(), name="short", route_prefix=None)
     assert handle.remote(None).result() == 1
     serve.delete("short")
-    with pytest.raises(DeploymentUnavailableError, match="'short#short' is not available: it was deleted"):
+    with pytest.raises(DeploymentUnavailableError, match="'short#short' is not available: there is no such deployment"):
         handle.remote(None).result(timeout_s=10)
     assert "short" not in serve.status().applications
     serve.delete("short")
