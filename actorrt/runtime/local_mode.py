@@ -257,11 +257,12 @@ class LocalRuntime(Runtime):
         index = 0
         try:
             async for value in items:
+                # As it is now: others go on while this waits.
+                data = codec.pack(codec.serialize(value))
                 # The consumer may be in code without a loop, so that nothing could wake this.
                 while stream.window != UNLIMITED and len(stream.items) >= stream.window:  # noqa: ASYNC110
                     await asyncio.sleep(_STEP_S)
-                serialized = codec.serialize(value)
-                call.take_item(Item(call.message.seq, index, codec.pack(serialized)))
+                call.take_item(Item(call.message.seq, index, data))
                 index += 1
                 await asyncio.sleep(0)
         finally:

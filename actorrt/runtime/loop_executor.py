@@ -47,6 +47,7 @@ from .loop_gate import LoopGate
 from .method_threads import MethodThreads
 from .objects import new_borrows
 from .outcomes import serialize_result
+from .snapshots import take_snapshot
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -308,7 +309,8 @@ class LoopExecutor(Executor):
                 elif call.returns == 1 and (data := codec.dumps_atom(result)) is not None:
                     outcome = Reply(call.seq, data)
                 else:
-                    outcome = await self._result(run, result, call.returns)
+                    box, result = [result], None
+                    outcome = await self._result(run, box, call.returns)
         except asyncio.CancelledError as error:
             if run.cancelled:
                 gone = instance.failed
@@ -339,14 +341,18 @@ class LoopExecutor(Executor):
             return partial(self._actors.leave, instance)
         return find_method(instance, name)
 
-    async def _result(self, run: RunningCall, result: Any, returns: int) -> AnyMessage:
-        """The outcome of a call that returned. Large values are written in a thread, so that the loop goes on."""
-        if returns == 1:
-            serialized = serialize_result(result, run.name)
-            if self.outcomes.is_inline(serialized):
-                return self.outcomes.single(run, serialized)
-            return await self._written(self.outcomes.single, run, serialized)
-        return await self._written(self.outcomes.success, run, result, returns)
+    async def _result(self, run: RunningCall, box: list[Any], returns: int) -> AnyMessage:
+        """The outcome of a call that returned what is in `box`: its value at this moment.
+
+        Large values are written in a thread, so that the loop goes on. The box has the only reference that is ours.
+        """
+        pickled = self.outcomes.pickled(run, box[0], returns)
+        if all(map(self.outcomes.is_inline, pickled)):
+            return self.outcomes.success(run, pickled)
+        for one in pickled:
+            take_snapshot(one, box)
+        box.clear()
+        return await self._written(self.outcomes.success, run, pickled)
 
     async def _written(self, make: Callable[..., AnyMessage], *args: Any) -> AnyMessage:
         return await to_its_end(self.loop.run_in_executor(self._writers, make, *args))
@@ -357,8 +363,8 @@ class LoopExecutor(Executor):
         if hasattr(result, "__aiter__"):
             try:
                 async for value in result:
-                    await run.gate.take()
-                    await self._send_item(run, index, value)
+                    box, value = [value], None
+                    await self._send_item(run, index, box)
                     index += 1
             finally:
                 close = getattr(result, "aclose", None)
@@ -367,8 +373,8 @@ class LoopExecutor(Executor):
         elif hasattr(result, "__iter__"):
             try:
                 for value in result:
-                    await run.gate.take()
-                    await self._send_item(run, index, value)
+                    box, value = [value], None
+                    await self._send_item(run, index, box)
                     index += 1
                     # Each item is a turn of its own: others run in between, and a cancellation arrives.
                     await asyncio.sleep(0)
@@ -382,9 +388,15 @@ class LoopExecutor(Executor):
             raise asyncio.CancelledError
         return Outcome(run.seq, STREAM_END, count=index)
 
-    async def _send_item(self, run: RunningCall, index: int, value: Any) -> None:
-        serialized = serialize_result(value, run.name)
-        if self.outcomes.is_inline(serialized):
+    async def _send_item(self, run: RunningCall, index: int, box: list[Any]) -> None:
+        """Send what is in `box` once there is a credit, as it is at this moment."""
+        serialized = serialize_result(box[0], run.name)
+        inline = self.outcomes.is_inline(serialized)
+        if serialized.buffers and (run.gate.left == 0 or not inline):
+            take_snapshot(serialized, box)
+        box.clear()
+        await run.gate.take()
+        if inline:
             item = self.outcomes.item_of(run, index, serialized)
         else:
             item = await self._written(self.outcomes.item_of, run, index, serialized)
@@ -421,7 +433,8 @@ class LoopExecutor(Executor):
             if call.credits:
                 outcome = await self._stream(run, result)
             else:
-                outcome = await self._result(run, result, call.returns)
+                box, result = [result], None
+                outcome = await self._result(run, box, call.returns)
         except asyncio.CancelledError as error:
             outcome = self.outcomes.cancelled(call.seq) if run.cancelled else self.outcomes.failure(run, error)
         except BaseException as error:

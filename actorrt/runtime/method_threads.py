@@ -12,6 +12,8 @@ from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
 from .context import RunningCall
 from .executor import ActorExit
+from .outcomes import serialize_result
+from .snapshots import take_snapshot
 from .thread_gate import ThreadGate
 
 if TYPE_CHECKING:
@@ -57,7 +59,10 @@ class MethodThreads:
                 return outcomes.cancelled(run.seq)
             if call.credits:
                 return self._stream(run, result)
-            return outcomes.success(run, result, call.returns)
+            pickled = outcomes.pickled(run, result, call.returns)
+            for one in pickled:
+                take_snapshot(one)
+            return outcomes.success(run, pickled)
         except ActorExit:
             raise
         except KeyboardInterrupt as error:
@@ -72,8 +77,11 @@ class MethodThreads:
         index = 0
         try:
             for value in items:
+                # As it is now: at the gate this waits, and the loop goes on.
+                serialized = serialize_result(value, run.name)
+                take_snapshot(serialized)
                 run.gate.take()
-                run.link.post(self._executor.outcomes.item(run, index, value))
+                run.link.post(self._executor.outcomes.item_of(run, index, serialized))
                 index += 1
         finally:
             close = getattr(items, "close", None)

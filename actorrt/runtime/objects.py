@@ -39,6 +39,7 @@ from .calls import Call, value_of
 from .explain import explain_value
 from .link import Link
 from .references import REMOTE, Entry, ObjectRef, Token
+from .snapshots import take_snapshot
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -95,13 +96,13 @@ class Objects:
     def put_segment(self, serialized: Serialized) -> Entry:
         """Lay a value into shared memory; from any thread.
 
-        On the runtime's own thread, which must not wait, the entry is not done yet: the value must not be changed until
-        it is, and the entry is settled with what goes wrong.
+        On the runtime's own thread, which must not wait, the entry is not done yet; it is settled with what goes wrong.
         """
         entry = self.new_entry()
         value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
         entry.hold = [self._claim(value), *serialized.refs]
         if self._runtime.on_own_thread():
+            take_snapshot(serialized)
             self._runtime.spawn_here(self._write_aside(entry, value, serialized))
         else:
             self._runtime.segments.write(entry.owner, entry.seq, serialized)

@@ -102,12 +102,12 @@ class Outcomes:
             self._pin(run, seq - run.seq, serialized.refs)
         return value
 
-    def success(self, run: RunningCall, result: Any, returns: int) -> AnyMessage:
-        """The outcome of a call that returned. Blocks while segments are written."""
+    def pickled(self, run: RunningCall, result: Any, returns: int) -> list[Serialized]:
+        """The values of a call that returned: all of them, before the first is sent anywhere, or none."""
         if returns == 1:
-            return self.single(run, serialize_result(result, run.name))
+            return [serialize_result(result, run.name)]
         if returns == 0:
-            return Reply(run.seq, codec.serialize(None).data)
+            return [codec.serialize(None)]
         if not isinstance(result, Iterable):
             raise ValueError(
                 f"{run.name} has num_returns={returns} and returned {type(result).__name__}, not a sequence"
@@ -115,8 +115,12 @@ class Outcomes:
         results: list[Any] = list(cast("Iterable[Any]", result))
         if len(results) != returns:
             raise ValueError(f"{run.name} has num_returns={returns} and returned {len(results)} values")
-        # All are pickled before the first is sent anywhere: either every value arrives or none.
-        pickled = [serialize_result(one, run.name) for one in results]
+        return [serialize_result(one, run.name) for one in results]
+
+    def success(self, run: RunningCall, pickled: list[Serialized]) -> AnyMessage:
+        """The outcome of a call with these values. Blocks while segments are written."""
+        if len(pickled) == 1:
+            return self.single(run, pickled[0])
         values: list[Value] = []
         try:
             for index, serialized in enumerate(pickled):
@@ -129,11 +133,8 @@ class Outcomes:
             raise
         return Outcome(run.seq, VALUES, values)
 
-    def item(self, run: RunningCall, index: int, value: Any) -> AnyMessage:
-        """One streamed value. Blocks while a segment is written."""
-        return self.item_of(run, index, serialize_result(value, run.name))
-
     def item_of(self, run: RunningCall, index: int, serialized: Serialized) -> AnyMessage:
+        """One streamed value. Blocks while a segment is written."""
         if self.is_small(serialized):
             return Item(run.seq, index, codec.pack(serialized))
         # Items have no number of their own at the caller: a segment of theirs is owned by the process that made it.

@@ -33,8 +33,10 @@ from .executor import ActorExit, Executor, Work
 from .instance import Instance
 from .interrupts import Interrupts
 from .link import Link
+from .outcomes import serialize_result
 from .progress import Progress
 from .references import Gate
+from .snapshots import take_snapshot
 from .sync_actor import SyncActor
 from .thread_gate import ThreadGate
 
@@ -294,7 +296,12 @@ class SyncExecutor(Executor):
             return self.outcomes.cancelled(run.seq)
         if call.credits:
             return self._stream(run, result)
-        return self.outcomes.success(run, result, call.returns)
+        pickled = self.outcomes.pickled(run, result, call.returns)
+        if threading.current_thread() is not threading.main_thread():
+            # Other methods of this actor run meanwhile.
+            for one in pickled:
+                take_snapshot(one)
+        return self.outcomes.success(run, pickled)
 
     def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         if not hasattr(result, "__iter__"):
@@ -303,8 +310,12 @@ class SyncExecutor(Executor):
         index = 0
         try:
             for value in result:
+                # As it is now: at the gate this waits, and others go on.
+                serialized = serialize_result(value, run.name)
+                if gate.is_shut:
+                    take_snapshot(serialized)
                 gate.take()
-                run.link.post(self.outcomes.item(run, index, value))
+                run.link.post(self.outcomes.item_of(run, index, serialized))
                 index += 1
         finally:
             close = getattr(result, "close", None)

@@ -24,6 +24,11 @@ class ThreadGate:
             self._left = more_credits(self._left, n)
             self._changed.notify()
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether there is no credit just now."""
+        return not self._left
+
     def cancel(self) -> None:
         with self._changed:
             self._cancelled = True
