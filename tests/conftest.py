@@ -23,9 +23,9 @@ import pytest
 from hypothesis import settings
 
 # Every process that a test starts inherits this variable, so its value finds them, however they were re-parented.
-# The name is short: the path of a Unix socket has 107 bytes.
 TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
 os.environ["ACTORRT_TEMP_DIR"] = str(TEMP_DIR)
+SESSIONS: Final = TEMP_DIR / f"actorrt-{os.getuid()}"
 
 # Whoever runs the tests in the background may have them ignore Ctrl-C; what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -76,10 +76,12 @@ def _threads() -> set[str]:
 def _sessions() -> set[str]:
     """Files of sessions, as "session/file". The logs of a program that was killed are kept for whoever asks why."""
     found: set[str] = set()
-    for session in os.listdir(TEMP_DIR):
-        with contextlib.suppress(FileNotFoundError):  # it is being removed
-            files = set(os.listdir(TEMP_DIR / session))
-            found |= {f"{session}/{name}" for name in (files or {""}) - {"logs"}}
+    with contextlib.suppress(FileNotFoundError):  # there was no session yet, or one is being removed
+        for session in os.listdir(SESSIONS):
+            with contextlib.suppress(FileNotFoundError):
+                files = set(os.listdir(SESSIONS / session))
+                kept = {"logs", "session.json"} if "logs" in files else set[str]()
+                found |= {f"{session}/{name}" for name in (files or {""}) - kept}
     return found
 
 
@@ -113,7 +115,7 @@ def _left_over(before: dict[str, set[str]]) -> list[str]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(process.partition(":")[0]), signal.SIGKILL)
     for name in new["session file"]:
-        shutil.rmtree(TEMP_DIR / name.partition("/")[0], ignore_errors=True)
+        shutil.rmtree(SESSIONS / name.partition("/")[0], ignore_errors=True)
     return [f"{kind} {one}" for kind, found in new.items() for one in sorted(found)]
 
 

@@ -22,7 +22,7 @@ def test_process():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 def test_session():
-    session = Path(os.environ["ACTORRT_TEMP_DIR"]) / "session_1"
+    session = Path(os.environ["ACTORRT_TEMP_DIR"]) / f"actorrt-{os.getuid()}" / "session_1"
     (session / "logs").mkdir(parents=True)
     (session / "left.sock").touch()
 

@@ -21,6 +21,7 @@ from actorrt.core.options import InitOptions
 from actorrt.version import __version__
 
 from . import current
+from .descriptors import open_standard_streams
 from .node_launch import Launched, find_session, launch
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def init(address: str | None = None, **options: Any) -> Context:
         if sys.platform != "linux":
             raise RuntimeError(f"actorrt runs on Linux, not on {sys.platform}")
         settings = Settings.from_environment()
+        open_standard_streams()
         where = parsed.address or settings.address
         launched: Launched | None = None
         if parsed.local_mode:

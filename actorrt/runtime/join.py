@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
@@ -12,9 +13,9 @@ from actorrt.version import __version__
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
 from .log_printer import LogPrinter
-from .node_launch import node_of
 from .runtime import Runtime
-from .transport import socket_path
+from .session_folder import node_of
+from .socket_paths import socket_path
 
 CONNECT_TIMEOUT_S = 15.0
 FLUSH_TIMEOUT_S = 5.0
@@ -47,10 +48,23 @@ class _Place:
     """Where this program runs, as its workers are to find it."""
 
     def __init__(self) -> None:
-        self.folder = os.getcwd()
-        self.sys_path = [os.path.abspath(path) if path else self.folder for path in sys.path]
+        try:
+            self.folder = os.getcwd()
+        except OSError as error:
+            self.folder = ""
+            warnings.warn(
+                f"workers run in /: the folder of this program is not there any more ({error.strerror})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self.sys_path = self.paths()
         file = getattr(sys.modules.get("__main__"), "__file__", None)
-        self.main_file = os.path.abspath(file) if file else ""
+        self.main_file = os.path.normpath(os.path.join(self.folder, file)) if file else ""
+
+    def paths(self) -> list[str]:
+        """Where this program finds its modules; what is relative to a folder that is gone finds nothing here either."""
+        whole = (os.path.normpath(os.path.join(self.folder, path)) for path in sys.path)
+        return [path for path in whole if os.path.isabs(path)]
 
 
 async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
@@ -64,7 +78,7 @@ async def _join(runtime: Runtime, settings: Settings, options: InitOptions, star
             os.getpid(),
             runtime.namespace,
             place.sys_path,
-            place.folder,
+            place.folder or "/",
             place.main_file,
             list(sys.argv),
             dict(options.env_vars),

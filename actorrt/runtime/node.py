@@ -78,6 +78,7 @@ from .peers import Peers
 from .process_tree import NodeStart
 from .process_watch import wait_child, watch_pid, watch_pidfd
 from .session_logs import retire
+from .socket_paths import remove_socket
 from .supervisor import Supervisor
 from .workers import Workers
 
@@ -235,7 +236,7 @@ class Node:
         self.workers.link_lost(link)
         self.leases.owner_lost(link.peer)
         watched = self._watched.pop(link, None)
-        if watched is not None:
+        if watched is not None and link.farewell:
             watched.cancel()
         if link.role in ("driver", "worker"):
             self.spawn(self._tell_head(DropName("", "", link.peer)))
@@ -260,8 +261,12 @@ class Node:
         self._last_job += 1
         self.jobs[self._last_job] = (driver, link)
         watched = self._watched[link] = watch_pid(driver.pid)
-        watched.add_done_callback(lambda done: None if done.cancelled() else link.drop())
+        watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
         return Joined(self._last_job, self.process, self.cpus, self.config.head, self.config.store_limit)
+
+    def _driver_ended(self, link: Link) -> None:
+        remove_socket(self.config.session, link.peer)
+        link.drop()
 
     def _facts(self, what: str) -> Any:
         if what == "resources":

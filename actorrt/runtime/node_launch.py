@@ -6,45 +6,36 @@ Imports little: this runs before anything else of the runtime is loaded.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 from typing import Final
 
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 
-from .session_logs import INFO, LOGS, retire, sweep
+from .descriptors import high
+from .session_folder import LOGS, begin, is_name, node_of, sessions_folder
+from .session_logs import retire, sweep
+from .socket_paths import reachable, socket_path
 
 UNIT: Final = 10_000
-
-
-def sessions_folder(settings: Settings) -> str:
-    """The folder below which all sessions of this user live, made if it is not there. Only the user may look in."""
-    folder = settings.temp_dir or os.path.join(tempfile.gettempdir(), f"actorrt-{os.getuid()}")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    status = os.stat(folder)
-    if status.st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user; set ACTORRT_TEMP_DIR to a folder of your own")
-    if status.st_mode & 0o077 and not settings.temp_dir:
-        os.chmod(folder, 0o700)
-    return folder
 
 
 class Launched:
     """A node that this process started. `ready` gets one byte when it listens, and ends when the node does."""
 
-    def __init__(self, pid: int, head: bytes, session: str, ready: int, errors: str) -> None:
+    def __init__(self, pid: int, head: bytes, session: str, ready: int, mark: int, errors: str) -> None:
         self.pid = pid
         self._head = head
         self.session = session
         self.ready = ready
+        # Locked as long as it is open here or in the node: the session lives.
+        self._mark = mark
         self._errors = errors
         self._status: int | None = None
 
@@ -95,60 +86,78 @@ class Launched:
             with contextlib.suppress(ChildProcessError):
                 self._status = os.waitpid(self.pid, 0)[1]
         # The node ends its head; but the head outlives a node that was killed.
-        _end_listener(os.path.join(self.session, f"{self._head.hex()}.sock"))
+        _end_listener(socket_path(self.session, self._head))
         if self.ready >= 0:
             os.close(self.ready)
             self.ready = -1
-        retire(self.session)
+            retire(self.session)
+            os.close(self._mark)
 
 
 def _end_listener(path: str) -> None:
     """Kill the process that listens at a Unix socket, if there is one."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-        probe.connect(path)
+        with reachable(path) as address:
+            probe.connect(address)
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         os.kill(pid, signal.SIGKILL)
 
 
+# The descriptors that a launcher is born with beside 0, 1 and 2.
+READY_FD: Final = 3
+MARK_FD: Final = 4
+
+
 def launch(settings: Settings, options: InitOptions) -> Launched:
-    """Spawn the node; it starts up while this process goes on."""
+    """Spawn the node; it starts up while this process goes on. Raises OSError where no session can be begun."""
     folder = sessions_folder(settings)
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{os.urandom(3).hex()}"
-    session = os.path.join(folder, name)
     node, head = os.urandom(8), os.urandom(8)
-    os.mkdir(session, 0o700)
-    with open(os.path.join(session, INFO), "w", encoding="utf-8") as file:
-        json.dump({"node": node.hex(), "head": head.hex(), "pid": os.getpid()}, file)
-    os.mkdir(os.path.join(session, LOGS), 0o700)
-    read, write = os.pipe()
-    os.set_inheritable(write, True)
-    errors = os.path.join(session, LOGS, "node.err")
-    config = {
+    # All that the launcher has to know; a command line would not hold a long list of resources.
+    facts = {
         "node": node.hex(),
         "head": head.hex(),
-        "session": session,
+        "driver_pid": os.getpid(),
         "resources": resources_of(options),
         "store_limit": options.object_store_memory or settings.object_store_memory,
-        "driver_pid": os.getpid(),
-        "ready_fd": write,
     }
-    arguments = [sys.executable, "-m", "actorrt.runtime.launcher", json.dumps(config)]
+    session, mark = begin(folder, node, facts)
+    errors = os.path.join(session, LOGS, "node.err")
+    try:
+        pid, ready = _spawn(session, mark, errors)
+    except BaseException:
+        retire(session)
+        os.close(mark)
+        raise
+    launched = Launched(pid, head, session, ready, mark, errors)
+    sweep(folder)
+    return launched
+
+
+def _spawn(session: str, mark: int, errors: str) -> tuple[int, int]:
+    """Start a launcher; its pid, and the end of a pipe that it writes to when it is ready."""
+    # -P: whatever lies in the folder of the program, its modules are not for the launcher.
+    arguments = [sys.executable, "-P", "-m", "actorrt.runtime.launcher", session]
     environment = dict(os.environ)
     # The same actorrt as this process has, wherever it was found.
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    # A program may have closed its standard streams, and gets their numbers for what it opens.
+    read, write = map(high, os.pipe())
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, errors, flags, 0o600),
         (os.POSIX_SPAWN_OPEN, 2, errors, flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, write, READY_FD),
+        (os.POSIX_SPAWN_DUP2, mark, MARK_FD),
     ]
     try:
-        pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
+        return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions), read
+    except BaseException:
+        os.close(read)
+        raise
     finally:
         os.close(write)
-    sweep(folder, _alive)
-    return Launched(pid, head, session, read, errors)
 
 
 def resources_of(options: InitOptions) -> dict[str, int]:
@@ -165,30 +174,22 @@ def find_session(settings: Settings, address: str) -> str:
     """The folder of a session that runs. Raises ConnectionError if there is none."""
     if address != "auto":
         if os.path.isdir(address) and _alive(address):
-            return address
+            return os.path.realpath(address)
         raise ConnectionError(f"no cluster runs at {address!r}")
     folder = sessions_folder(settings)
-    for name in sorted(os.listdir(folder), reverse=True):
+    for name in sorted(filter(is_name, os.listdir(folder)), reverse=True):
         session = os.path.join(folder, name)
         if _alive(session):
             return session
     raise ConnectionError("no cluster runs on this machine; init() without an address starts one")
 
 
-def node_of(session: str) -> bytes:
-    """The id of a session's node."""
-    with open(os.path.join(session, INFO), encoding="utf-8") as file:
-        return bytes.fromhex(json.load(file)["node"])
-
-
 def _alive(session: str) -> bool:
     try:
-        path = os.path.join(session, f"{node_of(session).hex()}.sock")
-    except (OSError, ValueError, KeyError):
+        path = socket_path(session, node_of(session))
+    except ValueError:
         return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError), reachable(path) as address:
+        probe.connect(address)
+        return True
+    return False

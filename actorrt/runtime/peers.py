@@ -14,7 +14,8 @@ from actorrt.exceptions import LinkError
 from actorrt.wire.messages import DialMe, Hello
 
 from .link import Link, Receiver
-from .transport import Acceptor, Dialler, make_hello, socket_path
+from .socket_paths import remove_socket, socket_path
+from .transport import Acceptor, Dialler, make_hello
 
 ARRIVAL_TIMEOUT_S: Final = 10.0
 _DUPLICATE: Final = "duplicate link"
@@ -154,4 +155,6 @@ class Peers:
             task.cancel()
         for link in list(self.links.values()):
             link.close()
+        if self._listening:
+            remove_socket(self.session, self.process)
         await self._acceptor.close()

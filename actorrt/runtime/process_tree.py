@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NoReturn
 
+from actorrt.runtime.descriptors import open_standard_streams
 from actorrt.runtime.process import (
     flush_output,
     run_and_exit,
@@ -76,7 +77,7 @@ def fork_tree(
             os._exit(1)
     with contextlib.suppress(PermissionError):  # it leads a group of its own already
         os.setsid()  # Ctrl-C in the driver's terminal is for the driver to act on
-    _open_standard_streams()
+    open_standard_streams()
     set_child_subreaper()
     flush_output()
     # Once for all three processes: what is imported by now is left out of their collections, so its pages stay shared.
@@ -108,11 +109,3 @@ def fork_tree(
 
     set_process_name("actorrt-node")
     run_and_exit(lambda: node_main(NodeStart(zygote, zygote_pid, head, head_pid, driver_pidfd)))
-
-
-def _open_standard_streams() -> None:
-    """A descriptor 0, 1 or 2 that is closed would be given to a socket, and overwritten in each worker."""
-    null = os.open(os.devnull, os.O_RDWR)
-    while null <= 2:
-        null = os.dup(null)
-    os.close(null)

@@ -1,95 +1,134 @@
 """What is left of sessions that have ended: their logs, for whoever asks why; the oldest go when there are too many.
 
-A session is a folder. While it runs it holds sockets and more; ended, it holds `logs` alone, and only if something was
-written. Functions here may be called by the node and by its driver, in any order and twice.
+Removed is what actorrt has put there, by its names; a file of the user's stays, wherever it lies, and the folders above
+it. Functions here may be called by the node and by its driver, in any order and twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
-import time
-from collections.abc import Callable
+import re
+import stat
+from collections.abc import Callable, Generator
 from typing import Final
 
-LOGS: Final = "logs"
-INFO: Final = "session.json"
+from .session_folder import INFO, LOGS, if_ended, is_name, opened
+
 KEPT_SESSIONS: Final = 5
 KEPT_BYTES: Final = 200 * 1024 * 1024
-# A session that is younger may not have come up yet.
-YOUNG_S: Final = 60.0
+
+# Names of files, and what kind of file each is.
+Names = tuple[tuple[re.Pattern[str], Callable[[int], bool]], ...]
+
+_SPILL: Final = "spill"
+# What lies in the folder of a session beside its mark and folders.
+_FILES: Final[Names] = (
+    (re.compile(r"[0-9a-f]{16}\.sock"), stat.S_ISSOCK),
+    (re.compile(r"[0-9a-f]{16}\.at"), stat.S_ISREG),
+)
+_MARK: Final[Names] = ((re.compile(re.escape(INFO)), stat.S_ISREG),)
+_SPILLED: Final[Names] = ((re.compile(r"\d+-\d+\.spill"), stat.S_ISREG),)
+_LOGGED: Final[Names] = ((re.compile(r"node\.err|worker-[0-9a-f]{16}-\d+\.(out|err)(\.\d+)?"), stat.S_ISREG),)
 
 
 def retire(session: str) -> None:
-    """Remove an ended session except for its logs, and what is too much of the logs of earlier ones."""
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(session):
-            if name != LOGS:
-                _remove(os.path.join(session, name))
-    if not _size(os.path.join(session, LOGS)):
-        _remove(session)
-    _prune(os.path.dirname(session))
+    """Remove what is left of one's own session, which has ended, except for logs; and what is too much of others'."""
+    with contextlib.suppress(OSError), opened(session) as folder:
+        _strip(session, folder)
+    _prune(os.path.dirname(session), os.path.basename(session))
 
 
-def sweep(folder: str, is_alive: Callable[[str], bool]) -> None:
+def sweep(folder: str) -> None:
     """Retire the sessions whose processes were all killed, so that nobody was left to do it."""
-    for name in os.listdir(folder):
-        session = os.path.join(folder, name)
-        with contextlib.suppress(FileNotFoundError):
-            young = time.time() - os.stat(session).st_mtime < YOUNG_S
-            if not young and not _is_retired(session) and not _driver_lives(session) and not is_alive(session):
-                retire(session)
+    for session in _sessions(folder):
+        with if_ended(session) as ended:
+            if ended is not None:
+                _strip(session, ended)
+    _prune(folder, "")
 
 
-def _prune(folder: str) -> None:
+def _sessions(folder: str) -> list[str]:
+    """The youngest first: their names begin with the time of their start."""
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder), reverse=True) if is_name(name)]
+    except OSError:
+        return []
+
+
+def _prune(folder: str, own: str) -> None:
     room = KEPT_BYTES
     kept = 0
-    # Their names begin with the time of their start.
-    try:
-        names = sorted(os.listdir(folder), reverse=True)
-    except FileNotFoundError:
-        return
-    for name in names:
-        session = os.path.join(folder, name)
-        if not _is_retired(session):
-            continue
-        kept += 1
-        room -= _size(os.path.join(session, LOGS))
-        if kept > KEPT_SESSIONS or (room < 0 and kept > 1):
-            _remove(session)
+    for session in _sessions(folder):
+        # One's own is locked still.
+        is_own = os.path.basename(session) == own
+        with contextlib.suppress(OSError), opened(session) if is_own else if_ended(session) as ended:
+            if ended is None or not _is_retired(ended):
+                continue
+            kept += 1
+            room -= sum(_logs(ended).values())
+            if kept > KEPT_SESSIONS or (room < 0 and kept > 1):
+                _remove(session, ended)
 
 
-def _is_retired(session: str) -> bool:
+def _strip(session: str, folder: int) -> None:
+    for name in _found(folder, _FILES):
+        _unlink(folder, name)
+    _empty(folder, _SPILL, _SPILLED)
+    if not any(_logs(folder).values()):
+        _remove(session, folder)
+
+
+def _remove(session: str, folder: int) -> None:
+    _empty(folder, LOGS, _LOGGED)
+    for name in _found(folder, _MARK):
+        _unlink(folder, name)
     with contextlib.suppress(OSError):
-        return os.listdir(session) == [LOGS]
-    return False
+        os.rmdir(session)
 
 
-def _driver_lives(session: str) -> bool:
+def _is_retired(folder: int) -> bool:
+    return not _found(folder, _FILES)
+
+
+def _logs(folder: int) -> dict[str, int]:
+    """The log files of a session, and their sizes."""
+    with contextlib.suppress(OSError), _inside(folder, LOGS) as logs:
+        return _found(logs, _LOGGED)
+    return {}
+
+
+def _empty(folder: int, name: str, names: Names) -> None:
+    """Remove such files from a folder inside of a session's, and the folder if that was all."""
+    with contextlib.suppress(OSError):
+        with _inside(folder, name) as inner:
+            for found in _found(inner, names):
+                _unlink(inner, found)
+        os.rmdir(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _inside(folder: int, name: str) -> Generator[int]:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        with open(os.path.join(session, INFO), encoding="utf-8") as file:
-            os.kill(json.load(file)["pid"], 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
+        yield fd
+    finally:
+        os.close(fd)
 
 
-def _size(folder: str) -> int:
-    total = 0
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            with contextlib.suppress(FileNotFoundError):
-                total += os.stat(os.path.join(folder, name)).st_size
-    return total
+def _found(folder: int, names: Names) -> dict[str, int]:
+    """What is called so and is of that kind, and its size."""
+    found: dict[str, int] = {}
+    for name in os.listdir(folder):
+        for pattern, kind in names:
+            if pattern.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if kind(status.st_mode):
+                        found[name] = status.st_size
+    return found
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+def _unlink(folder: int, name: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=folder)

@@ -20,6 +20,7 @@ from actorrt.exceptions import LinkError
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
 from .link import Link, Receiver, let_go
+from .socket_paths import reachable
 
 HELLO_TIMEOUT_S: Final = 10.0
 _HELLO_LIMIT: Final = 4096
@@ -44,11 +45,6 @@ def why_refused(mine: Hello, theirs: Hello) -> str:
     return ""
 
 
-def socket_path(session: str, process: bytes) -> str:
-    """Where a process of this session listens."""
-    return os.path.join(session, f"{process.hex()}.sock")
-
-
 async def _read_hello(content: aiohttp.StreamReader) -> Hello:
     data = b""
     while True:
@@ -69,8 +65,15 @@ class Dialler:
 
     async def dial(self, path: str) -> Link:
         """Open a link to the process that listens at `path`. Raises LinkError when that cannot be."""
+        try:
+            with reachable(path) as address:
+                return await self._dial(path, address)
+        except OSError as error:
+            raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
+
+    async def _dial(self, path: str, address: str) -> Link:
         session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path, limit=0), timeout=aiohttp.ClientTimeout(total=None)
+            connector=aiohttp.UnixConnector(address, limit=0), timeout=aiohttp.ClientTimeout(total=None)
         )
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -138,8 +141,8 @@ class Acceptor:
 
         runner = web.ServerRunner(web.Server(self._handle, access_log=None, handler_cancellation=True))
         await runner.setup()
-        site = web.UnixSite(runner, path)
-        await site.start()
+        with reachable(path) as address:
+            await web.UnixSite(runner, address).start()
         os.chmod(path, 0o600)
         self._runner = runner
 

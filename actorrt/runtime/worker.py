@@ -23,8 +23,8 @@ from . import current
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
 from .runtime import Runtime
+from .socket_paths import socket_path
 from .sync_executor import SyncExecutor
-from .transport import socket_path
 from .watchdog import Watchdog
 from .worker_params import WorkerParams
 from .zygote import WorkerStart

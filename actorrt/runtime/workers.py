@@ -20,6 +20,7 @@ from .link import Link
 from .process import describe_exit
 from .process_tree import NodeStart
 from .progress import last_begun
+from .socket_paths import remove_socket
 from .stall_watch import watch_for_stalls
 from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
@@ -204,7 +205,7 @@ class Workers:
                 stdout_fd=stdout,
                 stderr_fd=stderr,
                 env={**self._base_environment(), **driver.env, **dict(env), WORKER_ID: process.hex()},
-                cwd=driver.cwd if driver.cwd and os.path.isdir(driver.cwd) else None,  # noqa: ASYNC240  a local folder
+                cwd=driver.cwd or None,
             )
         except BaseException as error:
             del self._by_process[process]
@@ -362,6 +363,7 @@ class Workers:
     def _forget(self, worker: Worker, end: Exit) -> None:
         self._by_process.pop(worker.process, None)
         self._disarm(worker)
+        remove_socket(self._node.config.session, worker.process)
         worker.is_idle = False
         for workers in (self._idle.get(worker.kind), self._shared.get((worker.job, worker.kind[2]))):
             if workers and worker in workers:

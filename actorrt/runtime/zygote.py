@@ -174,7 +174,7 @@ class _Zygote:
         # `random` re-seeds itself after a fork.
         os.environ.update(request.env)
         if request.cwd is not None:
-            os.chdir(request.cwd)
+            _enter(request.cwd)
         self._worker_main(WorkerStart(request.params))
 
     def _reap(self) -> None:
@@ -238,6 +238,14 @@ def _restore_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _enter(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        os.chdir("/")
+        print(f"this worker runs in /: {folder} cannot be entered ({error.strerror})", file=sys.stderr)
 
 
 def _redirect(stdout: int, stderr: int) -> None:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 import actorrt
 from actorrt import serve
-from actorrt.runtime.session_logs import INFO
+from actorrt.runtime.session_folder import INFO
 from actorrt.serve.exceptions import DeployFailedError
 
 
@@ -38,7 +38,7 @@ def pid_of(name: str) -> int:
 
 
 def pid_of_head() -> int:
-    (info,) = Path(os.environ["ACTORRT_TEMP_DIR"]).glob(f"*/{INFO}")
+    info = Path(actorrt.get_runtime_context().get_temp_dir(), INFO)
     head = json.loads(info.read_text())["head"]
     with socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(info.with_name(f"{head}.sock")))
