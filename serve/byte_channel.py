@@ -56,7 +56,7 @@ class ByteChannel:
 
     def end(self, error: BaseException | None = None) -> None:
         self._ended = True
-        self._error = error
+        self._error = None if self.abandoned else error
         self._wake(self._consumer)
 
     def abandon(self) -> None:
@@ -66,6 +66,7 @@ class ByteChannel:
         self.abandoned = True
         self._parts.clear()
         self._held = 0
+        self._error = None
         self._wake(self._producer)
         if not self._ended and self.on_abandoned is not None:
             self.on_abandoned()
@@ -74,8 +75,12 @@ class ByteChannel:
         """All that is there, at least a byte and at most LARGEST_ITEM; b"" at the end. Raises the producer's error."""
         while not self._parts:
             if self._ended:
-                if self._error is not None:
-                    raise self._error
+                error, self._error = self._error, None
+                try:
+                    if error is not None:
+                        raise error
+                finally:
+                    del error  # its traceback holds this frame
                 return b""
             self._consumer = asyncio.get_running_loop().create_future()
             try:

@@ -7,22 +7,27 @@ stream, of a request's body or of a response, has a task for as long as it lasts
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import random
 from functools import partial
 from typing import Any, Final
 
 from actorrt import ObjectRef, ObjectRefGenerator, cancel, exceptions
 
-from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from .exceptions import BackPressureError, DeploymentUnavailableError
 from .http_request import ClientDisconnected, HttpRequest
+from .incoming import DISCONNECT_GRACE_S
 from .request_head import pack_head
 from .responses import error_page
 from .router import Router, Target
 from .routing import Slots
+from .unavailable import RETRY_AFTER_S, client_text, unavailable_in
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
-RETRY_AFTER_S: Final = 1
+# Above all that a proxy before this one has given.
+_keys: Final = itertools.count(random.SystemRandom().getrandbits(62))
 
 
 class Forwarded:
@@ -31,6 +36,8 @@ class Forwarded:
     __slots__ = (
         "_base",
         "_body",
+        "_grace",
+        "_key",
         "_loop",
         "_ref",
         "_relay",
@@ -38,6 +45,7 @@ class Forwarded:
         "_root",
         "_router",
         "_sender",
+        "_target",
         "_tasks",
         "_timer",
     )
@@ -59,7 +67,12 @@ class Forwarded:
         self._root = root_path
         self._loop = loop
         self._tasks = tasks
+        # The replica's call, where it runs, and by which number the request is known there.
         self._ref: ObjectRef[Any] | None = None
+        self._target: Target | None = None
+        self._key = 0
+        # When it is cancelled, if its client has gone.
+        self._grace: asyncio.TimerHandle | None = None
         self._relay: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         # The part of the request's body that no replica has taken yet.
@@ -71,6 +84,7 @@ class Forwarded:
         try:
             self._router.submit(self)
         except (BackPressureError, DeploymentUnavailableError) as error:
+            logger.info("request %s: %s", self._request.request_id.decode("latin-1"), error)
             self.fail(error)
 
     # The router's side.
@@ -96,26 +110,27 @@ class Forwarded:
             self._router.released(slots)
             self._refuse(400, "malformed request")
             return
+        self._target, self._key = target, (key := next(_keys))
         if request.streams:
-            key = f"{id(self):x}-{request.request_id.decode('latin-1')}"
             ref: ObjectRef[Any] = target.http.remote(head, None, request.framing, key)
             if self._sender is not None:
                 # That replica refused the request; what it has not taken is sent to this one.
                 self._sender.cancel()
             self._sender = self._spawn(self._send_body(target, key, ref))
         else:
-            ref = target.http.remote(head, request.body, request.framing)
+            ref = target.http.remote(head, request.body, request.framing, key)
         self._ref = ref
         ref.add_done_callback(partial(self._answered, target, slots), here=True)
 
     def fail(self, error: Exception) -> None:
-        full = isinstance(error, BackPressureError | DeploymentUnavailableError | ReplicaUnavailableError)
+        unavailable = unavailable_in(error) is not None
         if isinstance(error, exceptions.ActorrtError) and not isinstance(error, exceptions.TaskError):
             # Not the application's own: a process, or all of the session, has come to its end under the request.
-            full = True
-        self._refuse(
-            503 if full else 500, str(error) if full else "Internal Server Error", RETRY_AFTER_S if full else None
-        )
+            unavailable = True
+        if unavailable:
+            self._refuse(503, client_text(error), RETRY_AFTER_S)
+        else:
+            self._refuse(500, "Internal Server Error")
 
     # The answer.
 
@@ -123,6 +138,8 @@ class Forwarded:
         if self._ref is not ref:
             return
         self._ref = None
+        if self._grace is not None:
+            self._grace.cancel()
         error = ref.exception()
         if error is not None:
             self._failed(target, slots, error)
@@ -187,7 +204,7 @@ class Forwarded:
 
     # The request's body.
 
-    async def _send_body(self, target: Target, key: str, ref: ObjectRef[Any]) -> None:
+    async def _send_body(self, target: Target, key: int, ref: ObjectRef[Any]) -> None:
         """Part after part, each acknowledged when the replica has taken it. Ends when nobody wants more."""
         request = self._request
         try:
@@ -221,10 +238,24 @@ class Forwarded:
     def _cancel(self) -> None:
         if self._router.withdraw(self):
             return
-        if self._ref is not None:
-            cancel(self._ref)
+        if self._ref is not None and self._target is not None:
+            told: ObjectRef[bool] = self._target.gone.remote(self._key)
+            told.add_done_callback(partial(self._told, self._ref), here=True)
         if self._relay is not None:
             self._relay.cancel()
+
+    def _told(self, ref: ObjectRef[Any], told: ObjectRef[bool]) -> None:
+        """The replica knows that nobody waits any more. What runs there may end by itself, if it listens for that."""
+        if self._ref is not ref:
+            return
+        if told.exception() is None and told.peek():
+            self._grace = self._loop.call_later(DISCONNECT_GRACE_S, self._cut, ref)
+        else:
+            cancel(ref)
+
+    def _cut(self, ref: ObjectRef[Any]) -> None:
+        if self._ref is ref:
+            cancel(ref)
 
     def _refuse(self, status: int, text: str, retry_after_s: int | None = None) -> None:
         self._done()

@@ -18,7 +18,7 @@ from actorrt import ActorHandle, exceptions, get_runtime_context
 
 from . import connection
 from .background import spawn
-from .forward import RETRY_AFTER_S, Forwarded
+from .forward import Forwarded
 from .http_options import HTTPOptions
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
 from .listener import fetch, lend
@@ -27,6 +27,7 @@ from .router import Router, router_of
 from .routes import RouteTable
 from .spec import DeploymentId
 from .topics import NOTHING_YET, ROUTES
+from .unavailable import RETRY_AFTER_S
 from .websockets import Tunnel
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from actorrt import ActorHandle, get_runtime_context, method
 
 from . import connection
 from .byte_channel import ByteChannel
+from .incoming import Incoming
 from .lifecycle import ReplicaState
 from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
@@ -30,7 +31,7 @@ from .user_errors import in_a_line, with_frames
 from .websockets import INTERNAL_ERROR, WebsocketRun
 
 if TYPE_CHECKING:
-    from .reply import Answer, Replier
+    from .reply import Replier
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -77,8 +78,11 @@ class _IncomingBody:
         self._reader.set()
         return True
 
-    async def next_part(self) -> tuple[bytes, bool]:
+    async def next_part(self) -> tuple[bytes, bool] | None:
+        """None if no more of it comes."""
         while self._part is None:
+            if self._closed:
+                return None
             self._reader.clear()
             await self._reader.wait()
         data, self._part = self._part, None
@@ -87,7 +91,30 @@ class _IncomingBody:
 
     def close(self) -> None:
         self._closed = True
+        self._reader.set()
         self._writer.set()
+
+
+class _Request(Incoming):
+    """A request by HTTP that is here, and has a place among those that may run at once."""
+
+    __slots__ = ("_key", "_replica", "parts")
+
+    def __init__(self, replica: Replica, key: int, body: bytes | None) -> None:
+        self.parts = _IncomingBody() if body is None else None
+        super().__init__(body if self.parts is None else self.parts.next_part)  # pyright: ignore[reportArgumentType]
+        self._replica = replica
+        self._key = key
+
+    def end(self) -> None:
+        super().end()
+        if self.parts is not None:
+            self.parts.close()
+
+    def ended(self) -> None:
+        """The last byte of its response is known."""
+        self.end()
+        self._replica.request_ended(self._key)
 
 
 class Replica:
@@ -110,7 +137,7 @@ class Replica:
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
         self._streams: dict[int, ByteChannel] = {}
-        self._bodies: dict[str, _IncomingBody] = {}
+        self._requests: dict[int, _Request] = {}
         self._websockets: dict[str, WebsocketRun] = {}
         self._call_streams: set[asyncio.Task[Any]] = set()
 
@@ -225,10 +252,10 @@ class Replica:
     def _note_change(self) -> None:
         self._changed.set()
 
-    async def http(self, head: bytes, body: bytes | None, framing: int, body_key: str = "") -> Any:
+    async def http(self, head: bytes, body: bytes | None, framing: int, key: int) -> Any:
         """Finished bytes; or (bytes, stream number or 0, whether the connection ends); or why it was refused.
 
-        Flat values, for speed. `body` None: it comes by `http_body` under `body_key`.
+        Flat values, for speed. `body` None: it comes by `http_body` under the same `key`, which no other request has.
         """
         if refusal := self._refusal():
             return refusal
@@ -236,41 +263,33 @@ class Replica:
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
         current_request.set(context)
+        request = self._requests[key] = _Request(self, key, body)
         try:
-            if body is not None:
-                answer = await self._replier.answer(lines, body, framing, self._end)
-            else:
-                answer = await self._answer_to_parts(lines, framing, body_key)
+            answer = await self._replier.answer(lines, request, framing, request.ended)
         except asyncio.CancelledError:
             context.cancel_children()
             raise
         if isinstance(answer, bytes):
             return answer
         first, channel, close = answer
-        return first, 0 if channel is None else self._offer(channel, context), close
+        return first, 0 if channel is None else self._offer(channel), close
 
-    async def _answer_to_parts(self, lines: list[bytes], framing: int, body_key: str) -> Answer:
-        incoming = self._bodies[body_key] = _IncomingBody()
+    def request_ended(self, key: int) -> None:
+        del self._requests[key]
+        self._end()
 
-        def ended() -> None:
-            self._bodies.pop(body_key, None)
-            incoming.close()
-            self._end()
+    async def http_gone(self, key: int) -> bool:
+        """Nobody waits for this request's response any more. True if its code hears that, and may end by itself."""
+        request = self._requests.get(key)
+        if request is None:
+            return False
+        request.end()
+        return self._replier.has_grace(request)
 
-        return await self._replier.answer(lines, incoming.next_part, framing, ended)
-
-    def _offer(self, channel: ByteChannel, context: RequestContext) -> int:
+    def _offer(self, channel: ByteChannel) -> int:
         number = next(self._numbers)
         self._streams[number] = channel
         self._carrying += 1
-        tell_producer = channel.on_abandoned
-
-        def abandoned() -> None:
-            context.cancel_children()
-            if tell_producer is not None:
-                tell_producer()
-
-        channel.on_abandoned = abandoned
         asyncio.get_running_loop().call_later(UNCLAIMED_STREAM_S, self._unclaimed, number)
         return number
 
@@ -297,10 +316,10 @@ class Replica:
         """Nobody will come for the rest of a response."""
         self._unclaimed(number)
 
-    async def http_body(self, body_key: str, data: bytes, more: bool) -> bool:
+    async def http_body(self, key: int, data: bytes, more: bool) -> bool:
         """The next part of a request's body. False if it is not wanted (any more)."""
-        incoming = self._bodies.get(body_key)
-        return incoming is not None and await incoming.put(data, more)
+        request = self._requests.get(key)
+        return request is not None and request.parts is not None and await request.parts.put(data, more)
 
     async def websocket(self, head: bytes, key: str) -> AsyncGenerator[Any]:
         """What the application sends to a client, or why it was refused. Messages come by `websocket_message`."""

@@ -9,28 +9,30 @@ import asyncio
 import contextvars
 import logging
 import reprlib
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from email.utils import formatdate
 from functools import partial
 from typing import Any, Final, cast
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .byte_channel import LARGEST_ITEM, ByteChannel
-from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from .incoming import DISCONNECT_GRACE_S, Incoming
+from .request_context import RequestContext, current_request
 from .request_head import REQUEST_ID, method_and_path, scope_of
 from .responses import Plain, ResponseBytes, ResponseError, error_page, ok, whole
 from .thread_iteration import iterate_in_thread
+from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, client_text, unavailable_in
 from .user_code import UserCode
 from .user_errors import with_frames
 
 logger = logging.getLogger("actorrt.serve.replica")
 
-RETRY_AFTER_S: Final = 1
 _BUILTIN: Final[frozenset[Any]] = frozenset({str, bytes, dict, list, int, float, bool, type(None)})
 _NO_KWARGS: Final[dict[str, Any]] = {}
 
@@ -54,47 +56,54 @@ class EachHead:
 
 # Finished bytes; or the first bytes, the channel of the rest if there is one, and whether the connection ends then.
 Answer = bytes | tuple[bytes, ByteChannel | None, bool]
-ReceivePart = Callable[[], Awaitable[tuple[bytes, bool]]]
 
 
 class Replier:
     """Answers the requests of one replica. Its tasks end by themselves or when the request is cancelled."""
 
-    def __init__(self, code: UserCode, deployment: str) -> None:
+    def __init__(self, code: UserCode, deployment: str, on_idle: Callable[[], None] | None = None) -> None:
+        """`on_idle` is called when no application runs any more, for a request or in the background after one."""
         self._code = code
         self._deployment = deployment
+        self._on_idle = on_idle
         self._each = EachHead()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def busy(self) -> bool:
+        """Some application runs, maybe after the end of its response."""
+        return bool(self._tasks)
+
     async def answer(
-        self, head: Sequence[bytes], body: bytes | ReceivePart, framing: int, ended: Callable[[], None]
+        self, head: Sequence[bytes], incoming: Incoming, framing: int, ended: Callable[[], None]
     ) -> Answer:
-        """`head` is the packed head, split into its lines; `body` is there, or comes in parts.
+        """`head` is the packed head, split into its lines.
 
         `ended` is called once when the last byte of the response is known. Never raises but for cancellation.
         """
         each = self._each.lines(head[REQUEST_ID])
         scope = scope_of(head)
-        receive = receive_whole(body) if isinstance(body, bytes) else receive_parts(body)
         if self._code.asgi is not None:
             scope["state"] = dict(self._code.state)
-            return await self._run(self._code.asgi, scope, receive, framing, each, ended, head)
+            return await self._run(self._code.asgi, scope, incoming, framing, each, ended, head)
         try:
             method = self._code.method("__call__")
-            arguments = (Request(scope, receive),) if method.takes_request else ()
+            arguments = (Request(scope, incoming.receive),) if method.takes_request else ()
             result = await self._code.call(method, arguments, _NO_KWARGS)
             if type(result) in _BUILTIN or (app := self._streaming(result)) is None:
                 response = isinstance(result, Response)
                 data = whole(_plain(result), framing, each) if response else ok(result, framing, each)
                 ended()
                 return data if len(data) <= LARGEST_ITEM else _in_parts(data)
-        except Exception as error:
-            ended()
-            return self._failed(error, framing, each, head)
-        except BaseException:
+        except GeneratorExit:
             ended()
             raise
-        return await self._run(app, scope, receive, framing, each, ended, head)
+        except BaseException as error:
+            ended()
+            if _is_cancelled(error):
+                raise
+            return self._failed(error, framing, each, head)
+        return await self._run(app, scope, incoming, framing, each, ended, head)
 
     def _streaming(self, result: Any) -> ASGIApp | None:
         """The application that sends this result, if it is not a plain value."""
@@ -109,8 +118,14 @@ class Replier:
             return _Yielded(items, self._deployment)
         return None
 
-    def _failed(self, error: Exception, framing: int, each: bytes, head: Sequence[bytes]) -> bytes:
+    def _failed(self, error: BaseException, framing: int, each: bytes, head: Sequence[bytes]) -> bytes:
         """What the client is told of an error; the log has the rest."""
+        if isinstance(error, _CutOff):
+            return error_page(503, NOT_AVAILABLE, framing, each, RETRY_AFTER_S)
+        if (unavailable := unavailable_in(error)) is not None:
+            # No fault of the code's, and there may be many: a line for each, without a traceback.
+            logger.info("%s of deployment %r: %s", method_and_path(head), self._deployment, unavailable)
+            return error_page(503, client_text(unavailable), framing, each, RETRY_AFTER_S)
         if isinstance(error, HTTPException):
             headers = [
                 (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in (error.headers or {}).items()
@@ -119,8 +134,6 @@ class Replier:
                 error.status_code, [*headers, (b"content-type", b"text/plain; charset=utf-8")], error.detail.encode()
             )
             return whole(page, framing, each)
-        if isinstance(error, BackPressureError):
-            return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         request_id = head[REQUEST_ID].decode("latin-1")
         logger.error(
             "%s of deployment %r failed, request %s:\n%s",
@@ -129,51 +142,59 @@ class Replier:
             request_id,
             with_frames(error),
         )
-        if isinstance(error, DeploymentUnavailableError | ReplicaUnavailableError):
-            return error_page(503, str(error), framing, each, RETRY_AFTER_S)
         return error_page(500, "Internal Server Error", framing, each)
 
     async def _run(
         self,
         app: ASGIApp,
         scope: Scope,
-        receive: Receive,
+        incoming: Incoming,
         framing: int,
         each: bytes,
         ended: Callable[[], None],
         head: Sequence[bytes],
     ) -> Answer:
         """Run an application in a task of its own until it has answered, or has begun to."""
-        sender = _Sender(ResponseBytes(framing, each), ended)
-
-        async def run() -> None:
-            try:
-                await app(scope, receive, sender.send)
-                sender.returned()
-            except asyncio.CancelledError:
-                sender.failed(ResponseError("the request was cancelled"))
-                raise
-            except Exception as error:
-                sender.error_page(error, partial(self._failed, error, framing, each, head))
-            finally:
-                if isinstance(app, StreamingResponse):
-                    await _close(app.body_iterator)
-
+        page = partial(self._failed, framing=framing, each=each, head=head)
+        sender = _Sender(ResponseBytes(framing, each), incoming, ended, page)
         # With the context of the call: what user code set in it is seen by the stream, too.
-        task = asyncio.get_running_loop().create_task(run(), context=contextvars.copy_context())
+        task = asyncio.get_running_loop().create_task(
+            _application(app, scope, incoming, sender), context=contextvars.copy_context()
+        )
         self._tasks.add(task)
-
-        def over(_: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            sender.over()  # it may have been cancelled before its first step
-
-        task.add_done_callback(over)
-        sender.channel.on_abandoned = task.cancel
+        task.add_done_callback(partial(self._over, sender))
+        sender.channel.on_abandoned = partial(self._let_go, task, incoming, current_request.get())
         try:
             return await sender.answer
         except asyncio.CancelledError:
             task.cancel()
             raise
+
+    def _over(self, sender: _Sender, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        sender.over()  # it may have been cancelled before its first step
+        if not self._tasks and self._on_idle is not None:
+            self._on_idle()
+
+    def _let_go(self, task: asyncio.Task[None], incoming: Incoming, context: RequestContext | None) -> None:
+        """Nobody takes the rest of a response: its application is told, and may end by itself."""
+        incoming.end()
+
+        def cut() -> None:
+            if not task.done():
+                if context is not None:
+                    context.cancel_children()
+                task.cancel()
+
+        if self.has_grace(incoming):
+            timer = asyncio.get_running_loop().call_later(DISCONNECT_GRACE_S, cut)
+            task.add_done_callback(lambda _: timer.cancel())
+        else:
+            cut()
+
+    def has_grace(self, incoming: Incoming) -> bool:
+        """May the code of a request whose client has gone end by itself? Not if it never asked for its client."""
+        return self._code.asgi is not None or incoming.listened
 
     def cancel_all(self) -> list[asyncio.Task[None]]:
         """Cancel the applications and streams that run; gives what ends when those have."""
@@ -181,6 +202,29 @@ class Replier:
         for task in tasks:
             task.cancel()
         return tasks
+
+
+async def _application(app: ASGIApp, scope: Scope, incoming: Incoming, sender: _Sender) -> None:
+    """Whatever it raises ends its request and nothing else: SystemExit would end the loop, with all that runs on it."""
+    try:
+        await app(scope, incoming.receive, sender.send)
+        sender.returned()
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if _is_cancelled(error):
+            sender.cancelled()
+            raise
+        sender.error_page(error)
+    finally:
+        if isinstance(app, StreamingResponse):
+            await _close(app.body_iterator)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Was the request cancelled? Code may also have awaited something that was."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 class _Yielded(StreamingResponse):
@@ -235,18 +279,38 @@ def _in_parts(data: bytes) -> Answer:
 
 
 class _Sender:
-    """The `send` of one request. `answer` becomes the whole response, or its beginning."""
+    """The `send` of one request. `answer` becomes the whole response, or its beginning; it never fails.
 
-    def __init__(self, made: ResponseBytes, ended: Callable[[], None]) -> None:
+    `page` makes the response to an error, and logs it.
+    """
+
+    def __init__(
+        self,
+        made: ResponseBytes,
+        incoming: Incoming,
+        ended: Callable[[], None],
+        page: Callable[[BaseException], bytes],
+    ) -> None:
         self._made = made
+        self._incoming = incoming
         self._ended: Callable[[], None] | None = ended
+        self._page = page
+        # Our own answer stands in the place of the application's.
+        self._replaced = False
         self.channel = ByteChannel()
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
         kind = message["type"]
         made = self._made
         if kind == "http.response.start":
+            if message["status"] == 500 and (unavailable := unavailable_in(sys.exc_info()[1])) is not None:
+                # A framework answers for what its application has raised: it does not know these errors.
+                self._replaced = True
+                self._answer_with(self._page(unavailable))
+                return
             made.start(message["status"], message.get("headers", ()))
             # If no body follows at once the client gets the head alone: a stream of events is open before the first.
             self.answer.get_loop().call_soon(self._head_alone)
@@ -279,6 +343,11 @@ class _Sender:
         if not self.answer.done() and not self._made.complete:
             self.answer.set_result((self._made.body(b"", more=True), self.channel, self._made.close))
 
+    def _answer_with(self, data: bytes) -> None:
+        self._finish()
+        if not self.answer.done():
+            self.answer.set_result(data)
+
     def _finish(self, error: BaseException | None = None) -> None:
         self.channel.end(error)
         if self._ended is not None:
@@ -287,61 +356,48 @@ class _Sender:
 
     def over(self) -> None:
         if self._ended is not None:
-            self.failed(ResponseError("the request was cancelled"))
+            self.cancelled()
 
     def returned(self) -> None:
-        if not self._made.complete:
-            self.failed(ResponseError("the application returned before its response was complete"))
-
-    def error_page(self, error: Exception, page: Callable[[], bytes]) -> None:
-        """It raised: that is an answer if none has begun, else the end of the stream."""
-        if self._made.complete:
-            page()  # for the log: a framework has answered by itself, or the code went on after its answer
-        elif self.answer.done() or self.channel.abandoned:
-            if not self.channel.abandoned:
-                page()
-            self.failed(error)
+        if self._made.complete or self._replaced:
+            return
+        if self._incoming.over:
+            self._left()
         else:
-            data = page()
-            self._finish()
-            self.answer.set_result(data)
+            self.error_page(ResponseError("the application returned before its response was complete"))
 
-    def failed(self, error: BaseException) -> None:
-        self._finish(error)
+    def _left(self) -> None:
+        """The application has ended without a whole response, since its client has gone."""
+        self._finish()
         if not self.answer.done():
-            self.answer.set_exception(error)
-            self.answer.exception()  # whoever waited may have been cancelled
+            self.answer.set_result(b"")
+
+    def cancelled(self) -> None:
+        """The request was cancelled, or its replica ends."""
+        if self.answer.done():
+            self._finish(_CutOff())
+        else:
+            self._answer_with(self._page(_CutOff()))
+
+    def error_page(self, error: BaseException) -> None:
+        """It raised: that is an answer if none has begun, else the end of the stream."""
+        if self._replaced:
+            return  # the framework that answered raises it again
+        if self._made.complete:
+            self._page(error)  # for the log: a framework has answered by itself, or the code went on after its answer
+        elif self._incoming.over:
+            if not isinstance(error, OSError | ClientDisconnect):
+                self._page(error)
+            self._left()
+        elif self.answer.done():
+            self._page(error)
+            self._finish(error)
+        else:
+            self._answer_with(self._page(error))
 
 
-async def never() -> Message:
-    """The `receive` of a request that has been read to its end: cancellation is how a disconnect arrives."""
-    return await asyncio.get_running_loop().create_future()
+class _CutOff(Exception):
+    """The request was cancelled."""
 
-
-def receive_whole(body: bytes) -> Receive:
-    """A request's body that came with the request."""
-    given = False
-
-    async def receive() -> Message:
-        nonlocal given
-        if given:
-            return await never()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
-def receive_parts(next_part: ReceivePart) -> Receive:
-    """A request's body that comes in parts: `next_part` gives bytes, and whether more will come."""
-    ended = False
-
-    async def receive() -> Message:
-        nonlocal ended
-        if ended:
-            return await never()
-        data, more = await next_part()
-        ended = not more
-        return {"type": "http.request", "body": data, "more_body": more}
-
-    return receive
+    def __str__(self) -> str:
+        return "the request was cancelled"

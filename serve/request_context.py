@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from actorrt import get_runtime_context
+
 from .exceptions import ServeError
 
 
@@ -21,6 +23,12 @@ class RequestContext:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.children: set[Cancellable] = set()
+
+    def add(self, child: Cancellable) -> None:
+        if not self.children:
+            # Whatever the request's own code makes of its cancellation, what it asked for ends.
+            get_runtime_context().on_cancel(self.cancel_children)
+        self.children.add(child)
 
     def cancel_children(self) -> None:
         """The request was cancelled, so nobody waits for what it asked for."""

@@ -71,7 +71,7 @@ class _Call:
         self._waiters: list[Callable[[], object]] | None = None
         self._unresolved = 0
         if context is not None:
-            context.children.add(self)
+            context.add(self)
 
     def start(self) -> None:
         """Submit it, once the responses among its arguments have arrived. BackPressureError if it is refused now."""
@@ -179,7 +179,7 @@ class _Call:
         raise NotImplementedError
 
     def _translated(self, error: BaseException) -> BaseException:
-        if isinstance(error, exceptions.TaskCancelledError):
+        if self._cancelled or isinstance(error, exceptions.TaskCancelledError):
             return RequestCancelledError(str(self._router.deployment), self.request_id)
         return error
 
@@ -218,11 +218,12 @@ class DeploymentResponse(_Call, Generic[T_co]):
 
     def _settled(self, target: Target, slots: Slots, ref: ObjectRef[Any]) -> None:
         error = ref.exception()
-        if error is None:
-            self._finish(None)
+        if self._cancelled or isinstance(error, exceptions.TaskCancelledError):
+            # Also where the request's code has caught its cancellation, and gave a value or another error.
+            self._finish(RequestCancelledError(str(self._router.deployment), self.request_id))
             self._router.released(slots)
-        elif isinstance(error, exceptions.TaskCancelledError) or self._cancelled:
-            self._finish(self._translated(error))
+        elif error is None:
+            self._finish(None)
             self._router.released(slots)
         elif (final := self._router.failed(self, target, slots, error)) is not None:
             self._finish(final)
@@ -231,15 +232,21 @@ class DeploymentResponse(_Call, Generic[T_co]):
         return self._value().__await__()
 
     async def _value(self) -> T_co:
-        await self._wait()
-        return await self.ref()
+        try:
+            await self._wait()
+            return await self.ref()
+        finally:
+            del self  # the error's traceback holds this frame
 
     def ref(self) -> ObjectRef[T_co]:
         """The ref behind a response that is done. Raises its error."""
-        if self._error is not None:
-            raise self._error
-        assert self._ref is not None
-        return self._ref
+        try:
+            if self._error is not None:
+                raise self._error
+            assert self._ref is not None
+            return self._ref
+        finally:
+            del self  # the error's traceback holds this frame
 
     def result(self, *, timeout_s: float | None = None) -> T_co:
         """Block until the value is there. GetTimeoutError after `timeout_s`; RuntimeError on a running loop."""

@@ -36,6 +36,7 @@ class Target:
         "_calls",
         "_streams",
         "drop_stream",
+        "gone",
         "handle",
         "http",
         "id",
@@ -49,6 +50,7 @@ class Target:
         self.handle = handle
         self.http = handle.http
         self.body = handle.http_body
+        self.gone = handle.http_gone
         self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
         self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)

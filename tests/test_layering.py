@@ -23,7 +23,7 @@ IMPURE: Final = frozenset(
 # Serve's decisions and values, which follow the rule of core; what is not named here is a shell.
 PURE_IN_SERVE: Final = frozenset(
     {"exceptions", "options", "http_options", "declaration", "graph", "spec", "statuses"}
-    | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested"}
+    | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,10 +31,14 @@ class RunningCall:
         "lease",
         "link",
         "name",
+        "on_cancel",
         "seq",
         "started",
         "task",
     )
+
+    # Not there before somebody asks to be told: no call pays for it.
+    on_cancel: Callable[[], object]
 
     def __init__(self, link: Link, seq: int, name: str, actor: Any = None, lease: int = 0) -> None:
         self.link = link
@@ -132,6 +137,16 @@ class RuntimeContext:
 
     def get_temp_dir(self) -> str:
         return current.runtime().session
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Have `callback()` called when the coroutine call that this code belongs to is cancelled.
+
+        That is when its cancellation reaches it, on its loop, whether or not its code lets it pass. A later callback
+        takes the place of an earlier one. Outside of a call nothing happens.
+        """
+        run = running_call.get()
+        if run is not None:
+            run.on_cancel = callback
 
     def is_canceled(self) -> bool:
         """True once somebody asked to cancel the call that this code belongs to."""

@@ -483,6 +483,8 @@ class LoopExecutor(Executor):
         if run.task.cancel():
             # If its user's code has ended already, it is its outcome that is on its way, and that counts.
             run.interrupted = run.asked
+        if (told := getattr(run, "on_cancel", None)) is not None:
+            told()
         if run.forcing is not None and (children := run.living_children()):
             # It has gone on calling since its children were cancelled. What its `finally` blocks call is left alone.
             self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))

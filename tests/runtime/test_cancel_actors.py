@@ -488,3 +488,29 @@ def test_what_a_call_has_called_until_it_was_interrupted_is_cancelled_too() -> N
         with pytest.raises(exceptions.TaskCancelledError):
             actorrt.get(call)
         actorrt.get(crowd.is_gone.remote(), timeout=20)
+
+
+@actorrt.remote
+class Hears:
+    async def swallow(self, note: Any) -> str:
+        told: list[str] = []
+        context = actorrt.get_runtime_context()
+        context.on_cancel(lambda: told.append("replaced"))
+        context.on_cancel(lambda: told.append("told"))
+        await note.tell.remote("started")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await note.tell.remote(tuple(told))
+        return "value"
+
+
+async def test_a_call_is_told_of_its_cancellation_whether_or_not_its_code_lets_it_pass() -> None:
+    note: Any = Note.remote()
+    ref = Hears.remote().swallow.remote(note)
+    await note.wait_for.remote("started")
+    actorrt.cancel(ref)
+    with pytest.raises(exceptions.TaskCancelledError):
+        await ref
+    assert await note.wait_for.remote(("told",)) == ["started", ("told",)]
+    # Outside of a call there is nothing that could be cancelled.
+    actorrt.get_runtime_context().on_cancel(lambda: None)

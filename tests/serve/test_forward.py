@@ -54,6 +54,10 @@ class Wire:
         return self
 
     @property
+    def gone(self) -> Any:
+        return SimpleNamespace(remote=lambda key: SimpleNamespace(add_done_callback=lambda callback, here: None))
+
+    @property
     def drop_stream(self) -> Any:
         return SimpleNamespace(remote=self.dropped.append)
 

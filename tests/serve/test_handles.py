@@ -107,6 +107,19 @@ class Caller:
         self.tools.hang.remote()
         await asyncio.Event().wait()
 
+    async def hang_and_swallow(self, how: str) -> str:
+        response = self.tools.hang.remote()
+        try:
+            await (asyncio.Event().wait() if how == "elsewhere" else response)
+        except BaseException as error:
+            if how == "raises":
+                raise ValueError("in place of the cancellation") from error
+        return "value"
+
+    def hang_in_a_thread(self) -> str:
+        self.tools.hang.remote().result()
+        return "value"
+
     async def stream(self, end: int) -> AsyncIterator[int]:
         async for number in self.tools.options(stream=True).count.remote(end):
             yield number
@@ -245,6 +258,31 @@ async def test_who_is_cancelled_while_awaiting_cancels_what_it_awaits(tools: Any
 
 async def _await(response: Any) -> Any:
     return await response
+
+
+@pytest.mark.parametrize("how", ["elsewhere", "response", "raises"])
+async def test_who_cancels_gets_the_cancellation_and_the_tree_below_ends_whatever_the_code_makes_of_it(
+    how: str, tools: Any, caller: Any
+) -> None:
+    response = caller.hang_and_swallow.remote(how)
+    await tools.until_hanging.remote()
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await response
+    log: list[str] = []
+    while "hang cancelled" not in log:
+        log += await tools.take_log.remote()
+
+
+async def test_what_a_thread_has_asked_for_ends_with_its_request(tools: Any, caller: Any) -> None:
+    response = caller.hang_in_a_thread.remote()
+    await tools.until_hanging.remote()
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        await response
+    log: list[str] = []
+    while "hang cancelled" not in log:
+        log += await tools.take_log.remote()
 
 
 async def test_a_stream_that_is_dropped_or_cancelled_ends_at_its_source(tools: Any, caller: Any) -> None:

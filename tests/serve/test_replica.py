@@ -1,6 +1,7 @@
 """A replica's own bookkeeping, in this process, with user code and without an actor."""
 
 import asyncio
+import itertools
 import pickle
 import threading
 from contextlib import suppress
@@ -17,6 +18,7 @@ from actorrt.serve.user_code import UserCode
 
 HEAD = pack_head(connection_line("http", None, None), b"", b"GET", b"1.1", b"/", b"", b"id", [])
 SIZE = 5 * LARGEST_ITEM
+KEYS = itertools.count()
 
 
 class Body:
@@ -61,7 +63,7 @@ async def turns(count: int = 20) -> None:
 @pytest.mark.parametrize("streams", [False, True])
 async def test_it_has_drained_when_its_last_response_was_carried_away(streams: bool) -> None:
     replica = await serving(streams)
-    _, number, _ = await replica.http(HEAD, b"", 0)
+    _, number, _ = await replica.http(HEAD, b"", 0, next(KEYS))
     await turns()
     draining = asyncio.ensure_future(replica.drain())
     await turns()
@@ -75,7 +77,7 @@ async def test_it_has_drained_when_its_last_response_was_carried_away(streams: b
 async def test_it_has_drained_when_nobody_comes_for_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorrt.serve.replica.UNCLAIMED_STREAM_S", 0.0)
     replica = await serving(streams=False)
-    await replica.http(HEAD, b"", 0)
+    await replica.http(HEAD, b"", 0, next(KEYS))
     await replica.drain()
     await replica._code.close()
 
@@ -92,12 +94,14 @@ class Blocks:
 
 async def test_plain_code_runs_as_often_at_once_as_a_running_replica_is_told() -> None:
     replica = await serving_one(Blocks, max_ongoing=1)
-    first: asyncio.Future[bytes] = asyncio.ensure_future(replica.http(HEAD, b"", 0))
+    first: asyncio.Future[bytes] = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
     await turns()
-    assert await replica.http(HEAD, b"", 0) == FULL
+    assert await replica.http(HEAD, b"", 0, next(KEYS)) == FULL
     assert await replica.reconfigure(pickle.dumps(None), 3, "v") == ""
     # The first one has a thread that was there before.
-    others: list[asyncio.Future[bytes]] = [asyncio.ensure_future(replica.http(HEAD, b"", 0)) for _ in range(2)]
+    others: list[asyncio.Future[bytes]] = [
+        asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS))) for _ in range(2)
+    ]
     for request in (first, *others):
         assert (await request).endswith(b"together")
     await replica._code.close()
@@ -131,7 +135,7 @@ async def test_requests_that_are_cut_off_by_a_stop_clean_up_before_their_instanc
     CleansUp.notes.clear()
     replica = await serving_one(CleansUp)
     running = [
-        asyncio.ensure_future(replica.http(HEAD, b"", 0)),
+        asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS))),
         asyncio.ensure_future(replica.call("method", "id", 0)),
         asyncio.ensure_future(all_of(replica.call_stream("stream", "id", 0))),
     ]
@@ -189,17 +193,17 @@ async def test_a_request_that_was_cancelled_holds_its_place_as_long_as_its_threa
     Holds.may_end.clear()
     Holds.running.clear()
     replica = await serving_one(Holds, max_ongoing=1)
-    called = all_of(replica.call_stream("stream", "id", 0)) if streams else replica.http(HEAD, b"", 0)
+    called = all_of(replica.call_stream("stream", "id", 0)) if streams else replica.http(HEAD, b"", 0, next(KEYS))
     request = asyncio.ensure_future(called)
     assert await asyncio.to_thread(Holds.running.wait, 20)
     request.cancel()
     await asyncio.wait([request])
     assert request.cancelled()
-    assert await replica.http(HEAD, b"", 0) == FULL
+    assert await replica.http(HEAD, b"", 0, next(KEYS)) == FULL
     free = asyncio.ensure_future(replica.until_free())
     await turns()
     assert not free.done()
     Holds.may_end.set()
     await free
-    assert (await replica.http(HEAD, b"", 0)).endswith(b"ended")
+    assert (await replica.http(HEAD, b"", 0, next(KEYS))).endswith(b"ended")
     await replica.stop()
