@@ -39,6 +39,8 @@ class Settings:
     # A worker that is stopped or silent for this long is killed.
     worker_stall_timeout_s: float = 30.0
     worker_start_timeout_s: float = 60.0
+    # A process that does not answer a dial for this long is dialled again, for as long as its node says that it lives.
+    dial_timeout_s: float = 10.0
     # A caller gives a lease back when it had no work for it for this long.
     idle_lease_s: float = 1.0
     # A worker without a lease ends after this long.

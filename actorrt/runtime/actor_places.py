@@ -55,8 +55,7 @@ class ActorPlaces:
                 try:
                     client.link = await runtime.peers.link_to(at.worker)
                 except exceptions.LinkError:
-                    # It is gone from there already: the owner will know where it is next.
-                    await runtime.exit_cause(at.worker)
+                    # Its worker has ended: the owner will know where it is next.
                     client.incarnation = at.incarnation
                 else:
                     client.incarnation = at.incarnation
@@ -70,8 +69,7 @@ class ActorPlaces:
         if owner == self._runtime.process:
             return await self._runtime.supervisor.where_is(question.actor, question.incarnation, question.fate)
         try:
-            link = await self._runtime.peers.link_to(owner)
-            return await link.ask(question)
+            return await self._runtime.peers.ask(owner, question)
         except exceptions.ActorrtError:
             cause, _ = await self._runtime.exit_cause(owner)
             return ActorAt(b"", 0, f"its owner ended: {cause}", "running")
@@ -129,7 +127,14 @@ class ActorPlaces:
                 self._sort(call, started, again, failed)
             if failed:
                 self._runtime.spawn_here(self._report(client, failed, link.peer))
+            if record is None and client.link is link and not link.farewell and self._may_live(link.peer):
+                # Only its link may be broken: then it is where it was.
+                client.incarnation -= 1
             self._actors.came_back(client, link, len(under_way), again)
+
+    def _may_live(self, worker: bytes) -> bool:
+        """The node has not said that it has ended."""
+        return worker not in self._runtime.peers.dead and not self._runtime.node.closed
 
     def _sort(self, call: Call, started: bool, again: list[Call], failed: list[Call]) -> None:
         """What is to be done with a call that ended without an outcome."""
@@ -169,6 +174,9 @@ class ActorPlaces:
         """Fail calls with what has become of their actor."""
         cause = (await self._runtime.exit_cause(worker))[0] if worker else "it ended under the call"
         seen = max(call.incarnation for call in calls)
+        if client.record is None and worker and self._may_live(worker):
+            # It may be where it was.
+            seen -= 1
         try:
             at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
         except asyncio.CancelledError:

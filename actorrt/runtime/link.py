@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat, starmap
 from typing import Any, Final, Protocol
 
@@ -93,6 +94,8 @@ class Link:
         self._rest: memoryview | None = None
         self._flush_due = False
         self._held = False
+        # Told of an accepted link once its dialler has sent a frame; until then nobody knows of the link.
+        self._on_open: Callable[[Link], None] | None = None
         self._asks: dict[int, asyncio.Future[AnswerBody]] = {}
         self._last_rid = 0
         self._answering: dict[int, asyncio.Task[None]] = {}
@@ -143,9 +146,13 @@ class Link:
         """Queue a message; the caller sees to the flush."""
         self._queue.append(message)
 
-    def hold(self) -> None:
-        """Write nothing until the peer has sent its first frame: until then it still reads through aiohttp."""
+    def hold(self, on_open: Callable[[Link], None]) -> None:
+        """Write nothing until the peer has sent its first frame: until then it still reads through aiohttp.
+
+        `on_open(link)` is called then. A link that ends before was never open: its receiver hears nothing of it.
+        """
         self._held = True
+        self._on_open = on_open
 
     def greet(self) -> None:
         """Send an empty frame: the peer's hello was read, it may write now."""
@@ -270,10 +277,9 @@ class Link:
         """Bytes from the peer. Whatever is wrong with them ends this link and nothing else."""
         try:
             for payload in self._parser.feed(data):
-                self._take(decode_batch(payload))
                 if self._held:
-                    self._held = False
-                    self.flush()
+                    self._first_frame()
+                self._take(decode_batch(payload))
             if self._parser.ended:
                 self.farewell = True
                 self._lost()
@@ -281,6 +287,12 @@ class Link:
             self.loop.call_exception_handler({"message": f"{self!r} sent bytes that make no sense", "exception": error})
             self._lost()
         return False, b""
+
+    def _first_frame(self) -> None:
+        self._held = False
+        if self._on_open is not None:
+            self._on_open(self)
+        self.flush()
 
     def feed_eof(self) -> None:
         self._lost()
@@ -399,7 +411,8 @@ class Link:
         for task in list(self._answering.values()):
             task.cancel()
         try:
-            self._receiver.link_lost(self)
+            if not self._held:
+                self._receiver.link_lost(self)
         finally:
             self.gone.set()
 

@@ -33,6 +33,7 @@ from actorrt.wire.messages import (
     DialMe,
     Done,
     DropName,
+    Exit,
     ExitOf,
     Facts,
     FindName,
@@ -110,7 +111,8 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
-        self.peers = Peers(self, config.node, "node", config.session, __version__)
+        self.peers = Peers(self, config.node, "node", config.session, __version__, self.settings.dial_timeout_s)
+        self.peers.end_of = self._cause_of_end
         self.leases = NodeLeases(self, config.resources)
         self.workers = Workers(self, start)
         self.segments = NodeSegments(self, config.store_limit)
@@ -187,7 +189,7 @@ class Node:
             case SharedWorkers():
                 return await self.shared_workers(question)
             case ExitOf():
-                return await self.workers.exit_of(question.process)
+                return await self.exit_of(question.process)
             case Reserve():
                 return await self.segments.reserve(link, question.size)
             case Seal():
@@ -220,6 +222,19 @@ class Node:
                 return Done()
             case _:
                 raise exceptions.ActorrtError(f"a node does not answer {type(question).__name__}")
+
+    async def exit_of(self, process: bytes) -> Exit:
+        """Why a process ended; waits while it lives. One that the node does not know has ended long ago."""
+        if process == self.config.head and self._head_pid is not None:
+            await watch_pid(self._head_pid)
+        link = self.peers.get(process)
+        if link is not None and link.role == "driver":
+            await link.gone.wait()
+            return Exit("its program ended")
+        return await self.workers.exit_of(process)
+
+    async def _cause_of_end(self, process: bytes) -> str:
+        return (await self.exit_of(process)).cause
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 

@@ -347,8 +347,7 @@ class Objects:
 
     async def _fetch(self, entry: Entry) -> None:
         try:
-            link = await self._runtime.peers.link_to(entry.owner)
-            answer: ObjectIs = await link.ask(GetObject(entry.seq))
+            answer: ObjectIs = await self._runtime.peers.ask(entry.owner, GetObject(entry.seq))
         except exceptions.LinkError:
             cause, _ = await self._runtime.exit_cause(entry.owner)
             entry.settle(references.ERROR, exceptions.OwnerDiedError(entry.hex(), f"its owner ended: {cause}"))

@@ -2,29 +2,53 @@
 
 Either side may dial. If both do at once, the link that the lower id dials is kept and the other hello is refused. A
 process that does not listen (a driver) is asked through the node to dial.
+
+Only the node knows that a process has ended. One that does not answer may be stopped, swapped out, or in C code that
+keeps the GIL: it is dialled again until it answers, or the node says that it is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from actorrt.exceptions import LinkError
-from actorrt.wire.messages import DialMe, Hello
+from actorrt.wire.messages import DialMe, Hello, Question
 
 from .link import Link, Receiver
 from .socket_paths import remove_socket, socket_path
-from .transport import Acceptor, Dialler, make_hello
+from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, NoAnswerError, RefusedError, make_hello
 
-ARRIVAL_TIMEOUT_S: Final = 10.0
+logger = logging.getLogger("actorrt")
+
+# A dial that takes longer than this has the node asked whether the process has ended.
+DOUBT_S: Final = 0.2
+# The pause before it is dialled again, at first and at most.
+PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 1.0
 _DUPLICATE: Final = "duplicate link"
+_NO_ANSWER: Final = (
+    "process %s has not answered for %.0f s, and its node says that it lives: it is stopped, swapped out, or runs code "
+    "that keeps the GIL; it is dialled again"
+)
 
 
 class Peers:
     """Opens, accepts and keeps links. Runs on the runtime loop."""
 
-    def __init__(self, receiver: Receiver, process: bytes, role: str, session: str, version: str) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        process: bytes,
+        role: str,
+        session: str,
+        version: str,
+        dial_timeout_s: float = HELLO_TIMEOUT_S,
+    ) -> None:
         self.process = process
         self.session = session
         self.links: dict[bytes, Link] = {}
@@ -32,12 +56,15 @@ class Peers:
         self.dead: set[bytes] = set()
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
+        # Waits until a process has ended, as the node knows it; says why. Without it, one failed dial is the end.
+        self.end_of: Callable[[bytes], Coroutine[Any, Any, str]] | None = None
+        self._dial_timeout_s = dial_timeout_s
         self._dialling: dict[bytes, asyncio.Task[Link]] = {}
         # Those of them whose socket is being dialled; others are asked to dial.
         self._ringing: set[bytes] = set()
         self._arrivals: dict[bytes, asyncio.Future[Link]] = {}
         self._hello = make_hello(process, role, version)
-        self._dialler = Dialler(receiver, self._hello)
+        self._dialler = Dialler(receiver, self._hello, dial_timeout_s)
         self._acceptor = Acceptor(receiver, self._hello, self._admit, self._arrived)
         self._listening = False
         self._listen_lock = asyncio.Lock()
@@ -54,7 +81,10 @@ class Peers:
         return None if link is None or link.closed else link
 
     async def link_to(self, process: bytes) -> Link:
-        """The link to `process`, opened if there is none. Raises LinkError if it cannot be reached."""
+        """The link to `process`, opened if there is none. Raises LinkError once its node says that it has ended.
+
+        Until then it waits, however long the process takes to answer.
+        """
         link = self.get(process)
         if link is not None:
             return link
@@ -67,12 +97,64 @@ class Peers:
             task.add_done_callback(lambda done: self._dialled(process, done))
         return await asyncio.shield(task)
 
+    async def ask(self, process: bytes, question: Question) -> Any:
+        """The answer of `process`, asked again over a new link if one ends. LinkError: it has ended.
+
+        For questions that may be asked twice. Raises what it is refused with.
+        """
+        while True:
+            link = await self.link_to(process)
+            try:
+                return await link.ask(question)
+            except LinkError:
+                if not link.closed:
+                    # A refusal.
+                    raise
+
     def _dialled(self, process: bytes, task: asyncio.Task[Link]) -> None:
         self._dialling.pop(process, None)
         if not task.cancelled():
             task.exception()  # whoever waits has it; nobody may wait any more
 
     async def _open(self, process: bytes) -> Link:
+        """Dial until the process answers, or its node says that it has ended."""
+        if self.end_of is None:
+            return await self._reach(process)
+        loop = asyncio.get_running_loop()
+        began = told = loop.time()
+        pause_s = PAUSE_S
+        doubt = asyncio.Event()
+        end = loop.create_task(_end_in_doubt(self.end_of(process), doubt))
+        try:
+            while True:
+                if (link := await self._try(process, end)) is not None:
+                    return link
+                doubt.set()
+                await asyncio.wait((end,), timeout=pause_s)
+                if end.done():
+                    raise LinkError(f"process {process.hex()} has ended: {end.result()}")
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                if loop.time() - told >= self._dial_timeout_s:
+                    told = loop.time()
+                    logger.warning(_NO_ANSWER, process.hex(), told - began)
+        finally:
+            end.cancel()
+
+    async def _try(self, process: bytes, end: asyncio.Task[str]) -> Link | None:
+        """One attempt, until `end`; None if it fails. Raises RefusedError."""
+        attempt = asyncio.get_running_loop().create_task(self._reach(process))
+        try:
+            await asyncio.wait((attempt, end), return_when=asyncio.FIRST_COMPLETED)
+            return attempt.result() if attempt.done() else None
+        except RefusedError:
+            raise
+        except LinkError:
+            return None
+        finally:
+            attempt.cancel()
+
+    async def _reach(self, process: bytes) -> Link:
+        """One attempt. Raises LinkError if it fails."""
         link = self.get(process)
         if link is not None:
             # It dialled itself in the meantime.
@@ -87,31 +169,34 @@ class Peers:
             # A program listens only once it has to reach another one.
             await self.listen()
             await self.broker.ask(DialMe(process))
-            async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
+            async with asyncio.timeout(self._dial_timeout_s):
                 return await asyncio.shield(arrival)
         except TimeoutError:
-            raise LinkError(f"process {process.hex()} did not answer") from None
+            raise NoAnswerError(f"process {process.hex()} did not dial, as it was asked to") from None
         finally:
             self._drop_arrival(process, arrival)
 
     async def dial(self, process: bytes, path: str) -> Link:
-        """Open a link to the process that listens at `path`; if it dials too, whichever link is kept."""
+        """Open a link to the process that listens at `path`; if it dials too, whichever link is kept.
+
+        One attempt. Raises LinkError if it fails: NoAnswerError, RefusedError, or that nobody listens.
+        """
         arrival = self._arrival(process)
         self._ringing.add(process)
         try:
             try:
                 link = await self._dialler.dial(path)
-            except LinkError as error:
+            except RefusedError as error:
                 if _DUPLICATE not in str(error):
                     raise
                 if (arrived := self.get(process)) is not None:
                     return arrived
-                async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
+                async with asyncio.timeout(LONGEST_PAUSE_S):
                     return await asyncio.shield(arrival)
             self.links[link.peer] = link
             return link
         except TimeoutError:
-            raise LinkError(f"process {process.hex()} did not answer") from None
+            raise NoAnswerError(f"process {process.hex()} did not dial, though it said so") from None
         finally:
             self._ringing.discard(process)
             self._drop_arrival(process, arrival)
@@ -158,3 +243,14 @@ class Peers:
         if self._listening:
             remove_socket(self.session, self.process)
         await self._acceptor.close()
+
+
+async def _end_in_doubt(end: Coroutine[Any, Any, str], doubt: asyncio.Event) -> str:
+    """Ask for the end of a process only where there is a reason: a dial has failed, or takes long."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DOUBT_S):
+                await doubt.wait()
+        return await end
+    finally:
+        end.close()

@@ -106,7 +106,8 @@ class Runtime:
         self.waits = Waits(self)
         self.supervisor = Supervisor(self)
         self.dispatch = Dispatch(self)
-        self.peers = Peers(self.dispatch, process, role, session, version)
+        self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)
+        self.peers.end_of = self._cause_of_end
         self.pid = os.getpid()
         # A worker's executor, which a blocked `get` has to tell.
         self.on_blocked: Callable[[bool], None] | None = None
@@ -492,16 +493,26 @@ class Runtime:
         return known.cause, known.oom
 
     async def exit_of(self, process: bytes) -> Exit:
-        """The same, with the last task that it had begun."""
+        """The same, with the last task that it had begun. Its link is gone: the node is not waited for long."""
+        try:
+            async with asyncio.timeout(EXIT_CAUSE_TIMEOUT_S):
+                return await self._end_of(process)
+        except TimeoutError:
+            return Exit("its link is gone")
+
+    async def _end_of(self, process: bytes) -> Exit:
+        """Wait until a process has ended, as its node knows it."""
         if process == self.node.peer or self.node.closed:
             return Exit(self.node_end or "the node ended")
         try:
-            async with asyncio.timeout(EXIT_CAUSE_TIMEOUT_S):
-                known: Exit = await self.node.ask(ExitOf(process))
-        except (exceptions.ActorrtError, TimeoutError):
-            return Exit("its process is gone")
+            known: Exit = await self.node.ask(ExitOf(process))
+        except exceptions.LinkError:
+            return Exit(self.node_end or "the node ended")
         self.peers.dead.add(process)
         return known
+
+    async def _cause_of_end(self, process: bytes) -> str:
+        return (await self._end_of(process)).cause
 
     def node_died(self) -> exceptions.NodeDiedError:
         """What to raise where the node is needed and gone."""

@@ -26,6 +26,14 @@ HELLO_TIMEOUT_S: Final = 10.0
 _HELLO_LIMIT: Final = 4096
 
 
+class NoAnswerError(LinkError):
+    """The peer listens and says nothing: it is stopped, busy, or swapped out."""
+
+
+class RefusedError(LinkError):
+    """The peer has read the hello, and does not want the link."""
+
+
 def make_hello(process: bytes, role: str, version: str, refused: str = "") -> Hello:
     return Hello(process, role, os.getpid(), PROTOCOL_VERSION, platform.python_version(), version, refused)
 
@@ -59,12 +67,16 @@ async def _read_hello(content: aiohttp.StreamReader) -> Hello:
 class Dialler:
     """Opens links, each with an HTTP session of its own that closes with it."""
 
-    def __init__(self, receiver: Receiver, hello: Hello) -> None:
+    def __init__(self, receiver: Receiver, hello: Hello, timeout_s: float = HELLO_TIMEOUT_S) -> None:
         self._receiver = receiver
         self._hello = hello
+        self._timeout_s = timeout_s
 
     async def dial(self, path: str) -> Link:
-        """Open a link to the process that listens at `path`. Raises LinkError when that cannot be."""
+        """Open a link to the process that listens at `path`. Raises LinkError when that cannot be now.
+
+        NoAnswerError: nothing came in time; RefusedError: the peer said no.
+        """
         try:
             with reachable(path) as address:
                 return await self._dial(path, address)
@@ -76,9 +88,12 @@ class Dialler:
             connector=aiohttp.UnixConnector(address, limit=0), timeout=aiohttp.ClientTimeout(total=None)
         )
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 return await self._open(session)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except TimeoutError:
+            await session.close()
+            raise NoAnswerError(f"no answer came from {path} for {self._timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
             await session.close()
             raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
         except BaseException:
@@ -99,7 +114,7 @@ class Dialler:
                 raise LinkError(await response.text())
             theirs = await _read_hello(response.content)
             if theirs.refused:
-                raise LinkError(theirs.refused)
+                raise RefusedError(theirs.refused)
             connection = response.connection
             if connection is None or connection.transport is None or connection.protocol is None:
                 raise LinkError("the peer closed the link while it opened")
@@ -167,9 +182,9 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         link = Link(loop, self._receiver, theirs, request.transport, (request, response))
         request.protocol.set_parser(link)
-        link.hold()
+        # It counts from the first frame on: a dialler that has given up meanwhile never sends one.
+        link.hold(self._opened)
         await response.write(encode_hello(mine))
-        self._opened(link)
         await link.gone.wait()
         return response
 
