@@ -28,11 +28,17 @@
 Each class keeps its fields in `args`; the text is made when it is asked for. Nothing here decides when to raise.
 """
 
-from collections.abc import Mapping
+import builtins
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from functools import lru_cache
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final, cast
+
+
+def _is_error(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, BaseException)
 
 
 class ActorrtError(Exception):
@@ -63,7 +69,7 @@ class TaskError(ActorrtError):
         self.add_note(f"remote traceback, {self._where}, process {pid}:\n{traceback_text.rstrip()}")
 
     def __str__(self) -> str:
-        return f"{self._where} raised in process {self.pid}: {type(self.cause).__name__}: {self.cause}"
+        return f"{self._where} raised in process {self.pid}: {type(self.cause).__name__}: {text_of(self.cause)}"
 
     @property
     def _where(self) -> str:
@@ -78,20 +84,31 @@ class TaskError(ActorrtError):
         root = self.root_cause
         if not isinstance(root, Exception) or isinstance(root, StopIteration | StopAsyncIteration | TaskError):
             return self
+        args = _args(root)
         try:
             dual_class = _dual_class(type(root))
-            # That of MemoryError takes only classes that have it as their first base.
-            make = BaseException.__new__ if dual_class.__new__ is MemoryError.__new__ else dual_class.__new__
-            dual = make(dual_class, *root.args)
+            try:
+                # That of MemoryError takes only classes that have it as their first base.
+                make = BaseException.__new__ if dual_class.__new__ is MemoryError.__new__ else dual_class.__new__
+                dual = make(dual_class, *args)
+            except TypeError:
+                # It wants what `args` does not have.
+                dual = _native(dual_class).__new__(dual_class, *args)
         except Exception:  # the user's class decides whether it can be subclassed and made; it may refuse in any way
             return self
         notes = [*getattr(root, "__notes__", ()), *getattr(self, "__notes__", ())]
-        _fill(dual, root.args, _slots(root), {**vars(root), **vars(self), "_original": self, "__notes__": notes})
+        _fill(dual, args, _slots(root), {**_state(root), **vars(self), "_original": self, "__notes__": notes})
+        _chain(dual, root.__cause__, root.__context__, root.__suppress_context__)
         return dual
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.function, self.pid, self.actor, self.traceback_text)
-        return _rebuild, (False, *fields, _portable(self.cause)), {"__notes__": self.__notes__}
+        return _rebuild, (False, *fields, pack(self.cause)), {"__notes__": self.__notes__}
+
+    def __copy__(self) -> "TaskError":
+        made = TaskError(self.function, self.pid, self.actor, self.traceback_text, self.cause)
+        made.__notes__ = list(self.__notes__)
+        return made
 
     @property
     def root_cause(self) -> BaseException:
@@ -112,7 +129,10 @@ class _Dual(TaskError):
         """Not that of the cause: it may count, log, or ask for arguments that are gone."""
 
     def __str__(self) -> str:
-        return str(self._original.root_cause)
+        return text_of(self._original.root_cause, self._original.traceback_text)
+
+    def __copy__(self) -> TaskError:
+        return copy(self._original).as_instanceof_cause()
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, (_, *fields), _ = self._original.__reduce__()
@@ -127,30 +147,167 @@ class _Dual(TaskError):
 
 
 def _rebuild(dual: bool, function: str, pid: int, actor: str | None, text: str, cause: BaseException) -> TaskError:
-    made = TaskError(function, pid, actor, text, cause.open() if isinstance(cause, _Packed) else cause)
+    made = TaskError(function, pid, actor, text, cause)
     return made.as_instanceof_cause() if dual else made
 
 
 class _Packed(Exception):
     """A user's exception on its way: its parts, since many a class cannot be made again from its `args`."""
 
-    def open(self) -> BaseException:
-        kind, args, slots, state = self.args
-        made = kind.__new__(kind, *args)
-        _fill(made, args, slots, state)
-        return made
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open, self.args
 
 
-def _portable(cause: BaseException) -> BaseException:
-    kind = type(cause)
+def _open(
+    kind: type[BaseException],
+    args: tuple[Any, ...],
+    slots: dict[str, object],
+    state: dict[str, object],
+    cause: BaseException | None,
+    context: BaseException | None,
+    suppress_context: bool,
+) -> BaseException:
+    native = _native(kind)
+    made: BaseException = kind(*args) if kind is native else native.__new__(kind, *args)
+    _fill(made, args, slots, state)
+    _chain(made, cause, context, suppress_context)
+    return made
+
+
+def pack(error: BaseException, keep: Callable[[object], bool] | None = None) -> BaseException:
+    """An exception in its parts, with those inside of it, for pickle; pickle makes it whole again at the other end.
+
+    One whose class pickles in a way of its own goes that way. With `keep` none does, and of each only those parts go
+    that `keep` says True of: an argument is its text then, an attribute is left out, and where the class cannot go an
+    UnserializableException says what it was.
+    """
+    return cast("BaseException", _pack(error, keep, set()))
+
+
+# How deep an error is looked into: an error of a long chain of causes must not take the interpreter's whole stack.
+_MAX_DEPTH: Final = 32
+
+
+def _pack(value: Any, keep: Callable[[object], bool] | None, above: set[int]) -> Any:
+    if id(value) in above or len(above) > _MAX_DEPTH:
+        return None if not isinstance(value, BaseException) else UnserializableException(*_said(value), "")
+    if isinstance(value, BaseException):
+        above.add(id(value))
+        try:
+            return _parts(value, keep, above)
+        finally:
+            above.discard(id(value))
+    kind = cast("type[Any]", type(value))
+    if kind in (list, tuple, dict) and value:
+        above.add(id(value))
+        try:
+            if kind is dict:
+                return {key: _pack(inner, keep, above) for key, inner in value.items()}
+            return cast(Any, kind)(_pack(inner, keep, above) for inner in value)
+        finally:
+            above.discard(id(value))
+    return value if keep is None or keep(value) else _Left(value)
+
+
+class _Left:
+    """In place of a value that cannot go."""
+
+    def __init__(self, value: object) -> None:
+        self.text = shown(value)
+
+
+def _parts(error: BaseException, keep: Callable[[object], bool] | None, above: set[int]) -> BaseException:
+    kind = type(error)
+    if issubclass(kind, TaskError | UnserializableException):
+        return error if keep is None or keep(error) else UnserializableException(*_said(error), "")
     as_inherited = kind.__reduce__ in _C_REDUCERS and kind.__reduce_ex__ is object.__reduce_ex__
-    if as_inherited and kind.__module__ != "builtins":
-        return _Packed(kind, cause.args, _slots(cause), vars(cause))
-    return cause
+    if keep is None and not as_inherited:
+        return error
+    if keep is not None and not keep(kind):
+        return UnserializableException(*_said(error), "")
+    chain = _context_of(error)
+    args = tuple(_text_in(_pack(arg, keep, above)) for arg in _args(error))
+    slots = {name: _pack(value, keep, above) for name, value in _slots(error).items()}
+    state = {name: _pack(value, keep, above) for name, value in _state(error).items()}
+    return _Packed(
+        kind,
+        args,
+        {name: value for name, value in slots.items() if type(value) is not _Left},
+        {name: value for name, value in state.items() if type(value) is not _Left},
+        *(_pack(linked, keep, above) for linked in chain),
+        error.__suppress_context__,
+    )
+
+
+def _context_of(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    cause, context = error.__cause__, error.__context__
+    # What is not shown is not sent: it may hold anything.
+    return cause, None if error.__suppress_context__ or context is cause else context
+
+
+def _text_in(value: Any) -> Any:
+    """The value, with text in place of what was left out."""
+    if type(value) is _Left:
+        return value.text
+    if type(value) in (list, tuple):
+        return type(value)(_text_in(inner) for inner in value)
+    if type(value) is dict:
+        found = cast("dict[Any, Any]", value)
+        return {key: _text_in(inner) for key, inner in found.items()}
+    return value
+
+
+def _chain(error: BaseException, cause: BaseException | None, context: BaseException | None, suppress: bool) -> None:
+    for name, value in (("__cause__", cause), ("__context__", context), ("__suppress_context__", suppress)):
+        BaseException.__setattr__(error, name, value)
+
+
+def _said(error: BaseException) -> tuple[str, str]:
+    return type(error).__name__, text_of(error)
+
+
+def text_of(error: BaseException, otherwise: str = "") -> str:
+    """What an error says of itself, whatever its class does; else what the end of its traceback, `otherwise`, says."""
+    try:
+        return str(error)
+    except Exception as raised:
+        said = otherwise.rstrip().rpartition("\n")[2].partition(": ")[2]
+        return (
+            said
+            if said and said != "<exception str() failed>"
+            else f"<its text cannot be had: {type(raised).__name__}>"
+        )
+
+
+def shown(value: object) -> str:
+    """The `repr` of any value, whatever its class does."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 # The exceptions written in C that pickle in a way of their own: they add what their constructor takes.
-_C_REDUCERS: Final = (BaseException.__reduce__, OSError.__reduce__, ImportError.__reduce__)
+_C_REDUCERS: Final = tuple({kind.__reduce__ for kind in vars(builtins).values() if _is_error(kind)})
+# What an error refers to that is none of its facts: it may be all that an actor has.
+_NOT_SENT: Final = frozenset({(AttributeError, "obj"), (BaseExceptionGroup, "exceptions")})
+
+
+def _native(kind: type[BaseException]) -> Any:
+    """The nearest base that Python itself brings."""
+    base: Any = kind
+    while base.__module__ != "builtins":
+        base = base.__base__
+    return base
+
+
+def _args(error: BaseException) -> tuple[Any, ...]:
+    # Past a class that has a property of that name.
+    return vars(BaseException)["args"].__get__(error)
+
+
+def _state(error: BaseException) -> dict[str, Any]:
+    return vars(BaseException)["__dict__"].__get__(error)
 
 
 # Bounded: classes of a notebook's old cells must not live on for ever.
@@ -165,7 +322,9 @@ def _slots(error: BaseException) -> dict[str, object]:
     found: dict[str, object] = {}
     for base in type(error).__mro__[: -len(BaseException.__mro__)]:
         for name, member in cast("Mapping[str, object]", vars(base)).items():
-            if isinstance(member, MemberDescriptorType | GetSetDescriptorType) and not name.startswith("__"):
+            if (base, name) in _NOT_SENT or name.startswith("__"):
+                continue
+            if isinstance(member, MemberDescriptorType | GetSetDescriptorType):
                 with suppress(AttributeError):  # unset
                     found[name] = getattr(error, name)
     return found
@@ -174,9 +333,11 @@ def _slots(error: BaseException) -> dict[str, object]:
 def _fill(error: BaseException, args: tuple[Any, ...], slots: dict[str, object], state: dict[str, object]) -> None:
     # Past `__setattr__`, which a frozen dataclass refuses.
     for name, value in slots.items():
-        with suppress(AttributeError, TypeError):  # read only
-            BaseException.__setattr__(error, name, value)
-    BaseException.__setattr__(error, "args", args)
+        with suppress(AttributeError, TypeError, ValueError):  # read only
+            # One that is None is unset, and an OSError with a name that is None would speak of a file None.
+            if value is not None:
+                BaseException.__setattr__(error, name, value)
+    vars(BaseException)["args"].__set__(error, args)
     vars(error).update(state)
 
 

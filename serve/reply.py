@@ -12,6 +12,7 @@ import reprlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from typing import Any, Final, cast
@@ -25,7 +26,7 @@ from .byte_channel import LARGEST_ITEM, ByteChannel
 from .incoming import DISCONNECT_GRACE_S, Incoming
 from .request_context import RequestContext, current_request
 from .request_head import REQUEST_ID, method_and_path, scope_of
-from .responses import Plain, ResponseBytes, ResponseError, error_page, ok, whole
+from .responses import JSON, TEXT, Plain, ResponseBytes, ResponseError, error_page, is_bodiless, ok, to_json, whole
 from .thread_iteration import iterate_in_thread
 from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, client_text, unavailable_in
 from .user_code import UserCode
@@ -127,13 +128,8 @@ class Replier:
             logger.info("%s of deployment %r: %s", method_and_path(head), self._deployment, unavailable)
             return error_page(503, client_text(unavailable), framing, each, RETRY_AFTER_S)
         if isinstance(error, HTTPException):
-            headers = [
-                (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in (error.headers or {}).items()
-            ]
-            page = Plain(
-                error.status_code, [*headers, (b"content-type", b"text/plain; charset=utf-8")], error.detail.encode()
-            )
-            return whole(page, framing, each)
+            with suppress(Exception):  # a status, a header or a detail that is none is an error of the application
+                return whole(_page_of(error), framing, each)
         request_id = head[REQUEST_ID].decode("latin-1")
         logger.error(
             "%s of deployment %r failed, request %s:\n%s",
@@ -225,6 +221,26 @@ def _is_cancelled(error: BaseException) -> bool:
     """Was the request cancelled? Code may also have awaited something that was."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _page_of(error: HTTPException) -> Plain:
+    """The page of an error that the application chose; as Starlette writes it if the detail is text, else JSON."""
+    given = error.headers or {}
+    headers = [(str(key).lower().encode("latin-1"), str(value).encode("latin-1")) for key, value in given.items()]
+    detail: Any = error.detail
+    kind, body = _typed_detail(detail)
+    if is_bodiless(error.status_code):
+        return Plain(error.status_code, headers, b"")
+    own = [header for header in headers if header[0] not in (b"content-length", b"transfer-encoding")]
+    if not any(name == b"content-type" for name, _ in own):
+        own.append(kind)
+    return Plain(error.status_code, own, body)
+
+
+def _typed_detail(detail: Any) -> tuple[tuple[bytes, bytes], bytes]:
+    if isinstance(detail, str | None):
+        return TEXT, (detail or "").encode()
+    return JSON, to_json(detail)
 
 
 class _Yielded(StreamingResponse):

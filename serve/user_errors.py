@@ -7,6 +7,8 @@ import traceback
 from types import TracebackType
 from typing import Final
 
+from actorrt.exceptions import text_of
+
 # Both names under which the files of this package are found: the folder itself and the link to it.
 _OURS: Final = tuple({os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.path.realpath(__file__))})
 
@@ -15,14 +17,18 @@ def in_a_line(error: BaseException) -> str:
     """`ValueError: no such model (/app/models.py, line 12)`"""
     frames = traceback.extract_tb(_from_user_code(error.__traceback__))
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    text = str(error).strip()
+    text = text_of(error).strip()
     return f"{type(error).__name__}{': ' + text if text else ''}{where}"
 
 
 def with_frames(error: BaseException) -> str:
     """The error with its causes, as Python prints it, from the first line of user code on."""
-    told = traceback.TracebackException(type(error), error, _from_user_code(error.__traceback__))
-    return "".join(told.format()).rstrip()
+    try:
+        told = traceback.TracebackException(type(error), error, _from_user_code(error.__traceback__))
+        return "".join(told.format()).rstrip()
+    except Exception:
+        # The error's own code raises as one looks at it.
+        return f"{type(error).__name__}: {text_of(error)}"
 
 
 def _from_user_code(trace: TracebackType | None) -> TracebackType | None:

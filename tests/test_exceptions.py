@@ -225,3 +225,107 @@ def test_the_members_of_a_group_can_be_caught_apart() -> None:
     except* KeyError as group:
         caught.extend(group.exceptions)
     assert [type(error) for error in caught] == [ValueError, KeyError]
+
+
+# ---- errors as users and libraries write them
+
+
+class Upstream(OSError):
+    pass
+
+
+class Keyworded(Exception):
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ReadOnlyArgs(Exception):
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property
+    def args(self) -> tuple[str]:  # type: ignore[override]
+        return (self.text,)
+
+
+class OfTwoFamilies(KeyError, AttributeError):
+    pass
+
+
+class OwnGroup(ExceptionGroup[Exception]):
+    def __new__(cls, message: str, members: list[Exception], *, code: int) -> "OwnGroup":
+        made = super().__new__(cls, message, members)
+        made.code = code
+        return made
+
+    def __init__(self, message: str, members: list[Exception], *, code: int) -> None:
+        super().__init__(message, members)
+
+    code: int
+
+
+def chained() -> Exception:
+    try:
+        try:
+            raise Keyworded("inner", code=1)
+        except Keyworded as error:
+            raise ValueError("outer") from error
+    except ValueError as error:
+        return error
+
+
+def circular() -> Exception:
+    first, second = ValueError("first"), KeyError("second")
+    first.__context__, second.__context__ = second, first
+    return first
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        Upstream("the store refused"),
+        Upstream(111, "refused"),
+        Upstream(2, "no such file", "x.txt"),
+        ConnectionResetError(104, "reset"),
+        Keyworded("many", code=429),
+        ReadOnlyArgs("boom"),
+        OfTwoFamilies("k"),
+        ExceptionGroup("several", [Keyworded("many", code=429), ExceptionGroup("inner", [Upstream("no")])]),
+        OwnGroup("own", [Keyworded("many", code=429)], code=5),
+        ImportError("no module", name="m", path="p"),
+        SyntaxError("bad", ("f.py", 1, 2, "x =", 1, 3)),
+        chained(),
+        circular(),
+        RuntimeError("holds one", Keyworded("inside", code=1)),
+    ],
+    ids=lambda cause: type(cause).__name__,
+)
+def test_an_error_keeps_its_class_text_and_facts_on_its_way(cause: Exception) -> None:
+    dual = pickle.loads(pickle.dumps(failed(cause))).as_instanceof_cause()
+    assert isinstance(dual, type(cause))
+    assert str(dual) == str(cause)
+    for name in ("errno", "strerror", "filename", "code", "text", "name", "lineno", "offset"):
+        assert getattr(dual, name, None) == getattr(cause, name, None)
+
+
+def test_members_of_a_group_and_causes_arrive_as_themselves() -> None:
+    group = ExceptionGroup("several", [Keyworded("many", code=429), ExceptionGroup("inner", [Upstream("no")])])
+    made = pickle.loads(pickle.dumps(failed(group))).as_instanceof_cause()
+    assert [type(member) for member in made.exceptions] == [Keyworded, ExceptionGroup]
+    assert made.exceptions[0].code == 429
+    assert str(made.exceptions[1].exceptions[0]) == "no"
+    made = pickle.loads(pickle.dumps(failed(chained()))).as_instanceof_cause()
+    assert type(made.__cause__) is Keyworded
+    assert made.__cause__.code == 1
+
+
+def test_what_an_attribute_error_is_about_is_not_sent() -> None:
+    class Huge:
+        def __reduce__(self) -> str:
+            raise AssertionError("it was pickled")
+
+    with pytest.raises(AttributeError) as caught:
+        Huge().odd  # type: ignore[attr-defined]  # noqa: B018
+    made = pickle.loads(pickle.dumps(failed(caught.value)))
+    assert (type(made.cause), made.cause.name) == (AttributeError, "odd")

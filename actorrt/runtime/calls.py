@@ -240,26 +240,32 @@ def error_bytes(error: BaseException | bytes) -> bytes:
     if isinstance(error, bytes):
         return error
     with contextlib.suppress(Exception):
-        data = codec.pack(codec.serialize(error))
-        # Many an exception pickles and cannot be made again from that.
-        codec.deserialize(data)
-        return data
-    if isinstance(error, exceptions.TaskError):
-        cause = exceptions.UnserializableException(
-            type(error.cause).__name__, text_of(error.cause), error.traceback_text
-        )
-        error = exceptions.TaskError(error.function, error.pid, error.actor, error.traceback_text, cause)
-    else:
-        error = exceptions.UnserializableException(type(error).__name__, text_of(error), "")
-    return codec.pack(codec.serialize(error))
+        return _checked(error)
+    text = error.traceback_text if isinstance(error, exceptions.TaskError) else ""
+    cause = error.cause if isinstance(error, exceptions.TaskError) else error
+    stand_in = exceptions.UnserializableException(type(cause).__name__, exceptions.text_of(cause, text), text)
+    for make in (lambda: exceptions.pack(cause, _can_go), lambda: stand_in):
+        with contextlib.suppress(Exception):
+            told = make()
+            if isinstance(error, exceptions.TaskError):
+                told = exceptions.TaskError(error.function, error.pid, error.actor, text, told)
+            return _checked(told)
+    return codec.pack(codec.serialize(stand_in))
 
 
-def text_of(error: BaseException) -> str:
-    """What an error says of itself, whatever its class does."""
+def _checked(error: BaseException) -> bytes:
+    data = codec.pack(codec.serialize(error))
+    # Many an exception pickles and cannot be made again from that.
+    codec.deserialize(data)
+    return data
+
+
+def _can_go(value: object) -> bool:
     try:
-        return str(error)
-    except Exception as raised:
-        return f"<its text cannot be had: {type(raised).__name__}>"
+        codec.deserialize(codec.pack(codec.serialize(value)))
+    except Exception:
+        return False
+    return True
 
 
 def when_resolved(call: Call, go: Callable[[Call], None], later: Callable[[Callable[[], None]], None]) -> bool:

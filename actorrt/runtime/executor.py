@@ -158,7 +158,11 @@ class Executor:
         """A function or class by its content hash, unpickled on first use."""
         found = self._functions.get(key)
         if found is None:
-            found = self._functions[key] = shipping.load(self._blobs[key])
+            try:
+                found = shipping.load(self._blobs[key])
+            except Exception as error:
+                raise references.cannot_be_made("the code of this call", error) from error
+            self._functions[key] = found
         return found
 
     def describe(self, name: str) -> None:

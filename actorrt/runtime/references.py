@@ -118,10 +118,12 @@ class Entry:
 
     def load(self) -> Any:
         """The value, unpickled anew. Raises the call's error. The entry must be done and its segment mapped."""
-        if self.state == INLINE:
-            return codec.deserialize(self.data)
-        if self.state == SEGMENT:
-            return codec.deserialize(self.mapped())
+        if self.state == INLINE or self.state == SEGMENT:
+            data = self.data if self.state == INLINE else self.mapped()
+            try:
+                return codec.deserialize(data)
+            except Exception as error:
+                raise cannot_be_made(f"object {self.hex()}", error) from error
         raise self.error()
 
     def mapped(self) -> memoryview:
@@ -148,6 +150,12 @@ class Entry:
 
     def hex(self) -> str:
         return f"{self.owner.hex()}{self.seq:016x}"
+
+
+def cannot_be_made(what: str, error: Exception) -> exceptions.NotSerializableError:
+    """The error for a value whose class does not let itself be made again from what was pickled."""
+    said = f"{type(error).__name__}: {exceptions.text_of(error)}"
+    return exceptions.NotSerializableError(what, "", f"it was pickled and cannot be unpickled here: {said}")
 
 
 class Token:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import fastapi
 import httpx
@@ -21,6 +21,11 @@ from starlette.routing import Route
 from actorrt import serve
 
 from .conftest import Serving
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("it has no text")
 
 
 @serve.deployment(max_ongoing_requests=50)
@@ -71,6 +76,20 @@ class Kinds:
                 return float("inf")
             case "not found":
                 raise HTTPException(404, "nothing here", headers={"x-why": "no"})
+            case "not found, as JSON":
+                raise HTTPException(
+                    422, cast("Any", {"field": "size"}), headers={"Content-Type": "application/problem+json"}
+                )
+            case "list of errors":
+                raise HTTPException(400, cast("Any", ["a", {"b": 1}]))
+            case "error without a body":
+                raise HTTPException(304)
+            case "error that cannot be said":
+                raise HTTPException(400, cast("Any", object()))
+            case "error with a bad header":
+                raise HTTPException(400, "no", headers={"x-bad": "\u2026"})
+            case "error without text":
+                raise Mute
             case "raises":
                 raise ValueError("a secret of the server")
             case "unserializable":
@@ -125,6 +144,12 @@ def kinds(serving: Serving) -> str:
         ("sync generator", 200, "text/plain; charset=utf-8", b"0;1;2;"),
         ("large", 200, "application/octet-stream", b"x" * 3_000_000),
         ("not found", 404, "text/plain; charset=utf-8", b"nothing here"),
+        ("not found, as JSON", 422, "application/problem+json", b'{"field":"size"}'),
+        ("list of errors", 400, "application/json", b'["a",{"b":1}]'),
+        ("error without a body", 304, None, b""),
+        ("error that cannot be said", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
+        ("error with a bad header", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
+        ("error without text", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
         ("raises", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
         ("unserializable", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
         ("numbers", 500, "text/plain; charset=utf-8", b"Internal Server Error"),
