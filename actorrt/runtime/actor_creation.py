@@ -110,7 +110,7 @@ def _packed(
     runtime: Runtime, start: StartActor, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Call | None:
     """Put the arguments into `start`; a Call stands for the refs among them that have to be waited for."""
-    payload = codec.dumps_call(args, kwargs)
+    payload = codec.dumps_call(args, kwargs, runtime.settings.inline_limit)
     if payload is not None:
         start.args = payload
         return None

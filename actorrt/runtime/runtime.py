@@ -399,7 +399,7 @@ class Runtime:
         return call, None if returns == 0 else [_ref(entry) for entry in entries]
 
     def _pack(self, call: Call, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        payload = codec.dumps_call(args, kwargs)
+        payload = codec.dumps_call(args, kwargs, self.settings.inline_limit)
         if payload is not None:
             call.message.args = payload
             return
@@ -422,7 +422,7 @@ class Runtime:
         returns = options.num_returns
         name = options.name or method
         if returns == 1:
-            payload = codec.dumps_call(args, kwargs)
+            payload = codec.dumps_call(args, kwargs, self.settings.inline_limit)
             message = ActorCall(0, actor.actor, method, payload or b"")
             entry = self.objects.new_entry()
             message.seq = entry.seq

@@ -110,18 +110,27 @@ def dumps_atom(value: Any) -> bytes | None:
     """A value of a plain type, pickled, where it is surely small; else None: the fast way for most results."""
     if type(value) not in ATOMS or (isinstance(value, str | bytes) and len(value) > SURELY_SMALL):
         return None
-    return pickle.dumps(value, _PROTOCOL)
+    data = pickle.dumps(value, _PROTOCOL)
+    # A whole number may have any number of digits.
+    return data if len(data) <= 2 * SURELY_SMALL else None
 
 
-def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
-    """The arguments of a call where all are plain atoms, else None: the fast way for most calls."""
+def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> bytes | None:
+    """The arguments of a call where all are plain atoms of at most `limit` bytes altogether, else None.
+
+    This is the fast way for most calls.
+    """
     atoms = ATOMS
     for a in args:
-        if type(a) not in atoms:
+        kind: object = type(a)
+        if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
             return None
     if kwargs:
         for a in kwargs.values():
-            if type(a) not in atoms:
+            kind: object = type(a)
+            if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
                 return None
-        return pickle.dumps([args, kwargs], _PROTOCOL)
-    return pickle.dumps(args, _PROTOCOL)
+        data = pickle.dumps([args, kwargs], _PROTOCOL)
+    else:
+        data = pickle.dumps(args, _PROTOCOL)
+    return data if len(data) <= limit else None

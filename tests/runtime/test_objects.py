@@ -440,3 +440,73 @@ def test_on_the_runtimes_own_loop_nothing_blocks(process: Any) -> None:
         assert actorrt.get(actor.make.remote(first))[0] == first
         assert actorrt.get(actor.construct.remote(first)) == array(first).sum()
     actorrt.kill(actor)
+
+
+# ---- what is no array
+
+
+class Text(str):
+    """A str of the user's."""
+
+    __slots__ = ()
+
+
+LARGE_ATOMS: Final[list[Any]] = [
+    b"x" * NBYTES,
+    "x" * NBYTES,
+    bytearray(NBYTES),
+    Text("x" * NBYTES),
+    (b"x" * NBYTES, {"text": "x" * NBYTES}),
+    10**NBYTES,
+]
+
+
+@actorrt.remote
+class Gate:
+    """Takes a call, and answers it once it is let go."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+        self.held: asyncio.Future[None] | None = None
+
+    async def hold(self, value: Any, *, named: Any = None) -> Any:
+        await self.future()
+        return value or named
+
+    async def let_go(self) -> None:
+        self.future().set_result(None)
+
+    async def kept(self) -> Any:
+        return self.value
+
+    def future(self) -> asyncio.Future[None]:
+        if self.held is None:
+            self.held = asyncio.get_running_loop().create_future()
+        return self.held
+
+
+@pytest.mark.parametrize("value", LARGE_ATOMS, ids=lambda value: type(value).__name__)
+def test_the_inline_limit_holds_for_bytes_and_text_as_for_all_else(value: Any) -> None:
+    gate, made_of_it = Gate.remote(), Gate.remote(value)
+    refs = [gate.hold.remote(value), gate.hold.remote(None, named=value)]
+    # It lies in shared memory while the calls are under way; and so does what they return.
+    wait_for(lambda facts: facts["bytes"] >= 2 * (NBYTES // 3))
+    assert store()["bytes"] >= 2 * (NBYTES // 3)
+    actorrt.get(gate.let_go.remote())
+    assert actorrt.get([*refs, made_of_it.kept.remote()]) == [value] * 3
+    wait_for(lambda facts: facts["bytes"] >= 2 * (NBYTES // 3))
+
+
+def test_many_small_arguments_are_a_large_one_together() -> None:
+    gate = Gate.remote()
+    pieces = [bytes([i]) * 10_000 for i in range(50)]
+    ref = gate_of_many.remote(gate, *pieces)
+    wait_for(lambda facts: facts["bytes"] >= 500_000)
+    actorrt.get(gate.let_go.remote())
+    assert actorrt.get(ref) == 50
+
+
+@actorrt.remote
+async def gate_of_many(gate: Any, *pieces: bytes) -> int:
+    await gate.hold.remote(1)
+    return len(pieces)

@@ -64,11 +64,27 @@ def test_arrays_come_back_as_they_were(arrays: list[Any]) -> None:
 
 @given(args=st.lists(VALUES, max_size=4), kwargs=st.dictionaries(st.text(), VALUES, max_size=3))
 def test_the_fast_way_for_arguments_agrees_with_the_slow_one(args: list[Any], kwargs: dict[str, Any]) -> None:
-    data = codec.dumps_call(tuple(args), kwargs)
+    data = codec.dumps_call(tuple(args), kwargs, 1 << 30)
     atoms = all(type(value) in codec.ATOMS for value in (*args, *kwargs.values()))
     assert (data is not None) == atoms
     if data is not None:
         assert codec.deserialize(data) == ([tuple(args), kwargs] if kwargs else tuple(args))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [(b"x" * 1001,), ("x" * 1001,), (10**2500,), (b"x" * 400, "y" * 400, b"z" * 400), (1,) * 600],
+    ids=["bytes", "text", "number", "several", "many"],
+)
+def test_no_fast_way_leads_past_the_limit(args: tuple[Any, ...]) -> None:
+    assert codec.dumps_call(args, {}, 1000) is None
+    assert codec.dumps_call((), {f"a{i}": one for i, one in enumerate(args)}, 1000) is None
+    assert codec.dumps_call((), {}, 1000) is not None
+
+
+@pytest.mark.parametrize("value", [b"x" * 20_000, "x" * 20_000, 10**100_000], ids=["bytes", "text", "number"])
+def test_no_fast_way_for_results_that_may_be_large(value: Any) -> None:
+    assert codec.dumps_atom(value) is None
 
 
 def test_large_arrays_are_views_of_the_payload_that_nobody_can_write_to() -> None:
