@@ -15,6 +15,7 @@ ENDED: Final = "actorrt was shut down: refs and handles end with the session tha
 
 _runtime: Runtime | None = None
 _had_one = False
+_in_worker = False
 _start: Callable[[], Runtime] | None = None
 
 
@@ -51,6 +52,16 @@ def set_runtime(runtime: Runtime | None) -> None:
     _had_one = True
 
 
+def in_worker() -> bool:
+    """True in a process that runs other programs' calls: it never begins or ends a session."""
+    return _in_worker
+
+
+def set_in_worker() -> None:
+    global _in_worker
+    _in_worker = True
+
+
 def on_first_use(start: Callable[[], Runtime] | None) -> None:
     """What `runtime()` calls where there is none yet."""
     global _start
@@ -58,6 +69,9 @@ def on_first_use(start: Callable[[], Runtime] | None) -> None:
 
 
 def _forget() -> None:
+    # What a task forks is a program of its own.
+    global _in_worker
+    _in_worker = False
     # What a fork inherits is inert: its links and thread exist in the parent only.
     if _runtime is not None:
         _runtime.forked()

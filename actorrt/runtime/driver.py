@@ -12,6 +12,7 @@ import select
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,6 +22,7 @@ from actorrt.core.options import InitOptions
 from actorrt.version import __version__
 
 from . import current
+from .context import running_call
 from .descriptors import open_standard_streams
 from .node_launch import Launched, find_session, launch
 
@@ -55,7 +57,8 @@ class Context(Mapping[str, Any]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutdown()
+        if not _in_a_call():
+            shutdown()
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,7 +70,7 @@ class Context(Mapping[str, Any]):
         await importlib.import_module("asyncio").to_thread(shutdown)
 
     def disconnect(self) -> None:
-        shutdown()
+        _end_unless_in_a_call()
 
 
 class _Session:
@@ -94,11 +97,16 @@ def init(address: str | None = None, **options: Any) -> Context:
     one. Options: num_cpus, num_gpus, resources, object_store_memory, namespace, local_mode, log_to_driver,
     ignore_reinit_error, runtime_env. The result can be used in `with` and `async with`; leaving it shuts down.
 
+    Code that runs in a task or an actor, and modules that it imports, belong to a session already: there it gives that
+    session's context, whatever the options.
+
     Raises RuntimeError if there is a runtime already (unless `ignore_reinit_error`), ConnectionError if there is
     nothing to join, ValueError or TypeError for a wrong option.
     """
     parsed = InitOptions.parse({"address": address, **options})
     with _lock:
+        if _in_a_call():
+            return _context_of(current.runtime())
         if current.maybe_runtime() is not None:
             if parsed.ignore_reinit_error and _context is not None:
                 return _context
@@ -133,7 +141,12 @@ def _begin(runtime: Runtime, launched: Launched | None) -> Context:
     global _context, _session
     _session = _Session(runtime, launched)
     current.set_runtime(runtime)
-    _context = Context(
+    _context = _context_of(runtime)
+    return _context
+
+
+def _context_of(runtime: Runtime) -> Context:
+    return Context(
         {
             "address": runtime.session,
             "session_dir": runtime.session,
@@ -142,7 +155,12 @@ def _begin(runtime: Runtime, launched: Launched | None) -> Context:
             "version": __version__,
         }
     )
-    return _context
+
+
+def _in_a_call() -> bool:
+    """True in a worker, and in what local mode runs in its place: the session is another program's to begin and end."""
+    runtime = current.maybe_runtime()
+    return current.in_worker() or (runtime is not None and runtime.role == "local" and running_call.get() is not None)
 
 
 def _connect(settings: Settings, options: InitOptions, session: str, launched: Launched | None) -> Runtime:
@@ -168,7 +186,25 @@ def wait_for_node(launched: Launched) -> None:
 
 
 def shutdown(**_: Any) -> None:
-    """Leave the cluster; a node that this program started ends with all its processes. Safe to call at any time."""
+    """Leave the cluster; a node that this program started ends with all its processes. Safe to call at any time.
+
+    In a task or an actor it warns and does nothing: the session is the program's that called.
+    """
+    _end_unless_in_a_call()
+
+
+def _end_unless_in_a_call() -> None:
+    if not _in_a_call():
+        _end()
+        return
+    warnings.warn(
+        "shutdown() in a task or an actor does nothing: the program that began the session ends it",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _end() -> None:
     global _context, _session
     with _lock:
         session, _session, _context = _session, None, None
@@ -189,9 +225,12 @@ def _auto_init() -> Runtime:
     # Several threads may be the first: one begins, the others take what it began.
     with _lock:
         if current.maybe_runtime() is None:
+            if current.in_worker():
+                raise RuntimeError(current.ENDED)
             init()
         return current.runtime()
 
 
 current.on_first_use(_auto_init)
-atexit.register(shutdown)
+if not current.in_worker():
+    atexit.register(_end)

@@ -46,6 +46,7 @@ def worker_main(start: WorkerStart) -> None:
     """Run a worker to its end; called in the forked process."""
     params = msgspec.msgpack.decode(start.params, type=WorkerParams)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    current.set_in_worker()
     _become_like_the_driver(params)
     settings = Settings.from_environment()
     runtime = Runtime(params.process, "worker", params.session, __version__, settings)

@@ -235,3 +235,16 @@ def test_the_cluster_is_this_machine() -> None:
     assert actorrt.cluster_resources()["CPU"] >= 1
     assert len(actorrt.nodes()) == 1
     assert actorrt.get_runtime_context().namespace == "here"
+
+
+def test_a_task_does_not_end_its_program() -> None:
+    @actorrt.remote
+    def careless() -> int:
+        with pytest.warns(RuntimeWarning, match="does nothing"):
+            actorrt.shutdown()
+        return len(actorrt.init())
+
+    assert actorrt.get(careless.remote()) == 5
+    assert actorrt.is_initialized()
+    with pytest.raises(RuntimeError, match="initialized already"):
+        actorrt.init()
