@@ -38,6 +38,10 @@ class Traits:
         self.max_task_retries = max_task_retries
         self.max_pending = max_pending
 
+    @property
+    def one_at_a_time(self) -> bool:
+        return self.window == WINDOW + 1
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Traits, (self.ordered, self.window - WINDOW, self.max_task_retries, self.max_pending)
 
@@ -55,6 +59,7 @@ class ActorClient:
         "link",
         "locating",
         "record",
+        "repeats",
         "runtime",
         "title",
         "traits",
@@ -76,6 +81,8 @@ class ActorClient:
         self.dead: ActorAt | None = None
         # In the owner's process: the actor itself. A detached actor's handle has none.
         self.record: ActorRecord | None = None
+        # Whether a call was made here that is to be repeated if it fails.
+        self.repeats = False
 
     def death(self, may_have_run: bool) -> BaseException:
         """What a call to it ends with, now that it is dead."""

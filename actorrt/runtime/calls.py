@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # The place of a whole argument list that is too large to travel inside its call.
 ALL_ARGUMENTS: Final = -1
+# The place of what a call only has to be behind: its value is not filled in anywhere.
+BEHIND: Final = -2
 
 
 class Call:
@@ -302,9 +304,33 @@ def fill_slots(call: Call) -> bool:
     if waiting:
         slots: Slots = list(call.message.slots or ())
         for place, entry in waiting:
+            if place == BEHIND:
+                continue
             if entry.state == references.ERROR:
                 call.fail(entry.data)
                 return False
             slots.append((place, value_of(entry)))
-        call.message.slots = slots
+        call.message.slots = slots or None
     return True
+
+
+def wait_behind_retries(call: Call) -> None:
+    """Have a call wait for calls to the same actor that may yet be repeated, if it can come to wait for them itself.
+
+    Refs inside of its arguments travel as refs. If it waited for one of them in its method, the repetition of the call
+    that brings it could not start: the actor runs one call at a time.
+    """
+    looked_at: set[Call] = set()
+    # Those that stand for arguments themselves, pinned as entries, are waited for in any case.
+    look: list[Any] = [pin for pin in call.pins or () if type(pin) is ObjectRef]
+    while look:
+        one: Any = look.pop()
+        entry: Any = _entry_of(cast("ObjectRef[Any]", one)) if type(one) is ObjectRef else one
+        other: Call | None = entry.call if type(entry) is Entry else None
+        if other is None or other in looked_at:
+            continue
+        looked_at.add(other)
+        if other.target is call.target and other.retry_on and other.attempts_left:
+            call.waiting = [*(call.waiting or ()), (BEHIND, entry)]
+        else:
+            look += other.pins or ()

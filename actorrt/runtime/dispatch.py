@@ -164,6 +164,12 @@ class Dispatch:
             if outcome.kind == NO_ACTOR:
                 actors.places.no_actor(client, call, started=bool(outcome.count))
                 return
+        if outcome is not None and outcome.kind == FAILED and _may_retry(call, outcome):
+            call.attempts_left -= call.attempts_left > 0
+            call.started = False
+            # In front of what was called after it, which may wait for it.
+            actors.came_back(client, None, 1, [call])
+            return
         if client.traits.max_pending >= 0:
             # First: whoever gets the value may call again at once.
             actors.answered(client, 1)
@@ -171,10 +177,6 @@ class Dispatch:
             by_actors[client] = by_actors.get(client, 0) + 1
         if isinstance(message, Reply):
             call.succeed(message.data)
-        elif message.kind == FAILED and _may_retry(call, message):
-            call.attempts_left -= call.attempts_left > 0
-            call.started = False
-            actors.again(client, call)
         else:
             call.finish(message)
 
@@ -297,7 +299,7 @@ class Dispatch:
 
 def _may_retry(call: Call, outcome: Outcome) -> bool:
     """True if the call failed with an error that it is to be repeated for."""
-    if not call.retry_on or call.attempts_left == 0 or call.cancel_asked or call.stream is not None:
+    if not call.retry_on or call.attempts_left == 0 or call.cancel_asked:
         return False
     if call.retry_on is True:
         return True

@@ -422,7 +422,7 @@ def _no_longer_last(instance: LocalInstance, task: asyncio.Task[None]) -> None:
 
 
 def _to_be_repeated(call: Call, error: BaseException) -> bool:
-    if not call.retry_on or call.attempts_left == 0 or call.stream is not None or not isinstance(error, Exception):
+    if not call.retry_on or call.attempts_left == 0 or not isinstance(error, Exception):
         return False
     cause = error.root_cause if isinstance(error, exceptions.TaskError) else error
     return call.retry_on is True or isinstance(cause, tuple(call.retry_on))

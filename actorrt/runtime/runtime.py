@@ -44,7 +44,7 @@ from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
 from .actor_records import ActorRecord
 from .actors import Actors
-from .calls import Call, pack_arguments, when_resolved
+from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
 from .context import running_call
 from .dispatch import Dispatch
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
@@ -444,6 +444,9 @@ class Runtime:
         call.attempts_left = actor.traits.max_task_retries if retries is None else retries
         if options.retry_exceptions:
             call.retry_on = options.retry_exceptions
+            actor.repeats = True
+        if call.pins is not None and actor.repeats and actor.traits.one_at_a_time:
+            wait_behind_retries(call)
         parent = running_call.get()
         if parent is not None:
             parent.add_child(call)

@@ -351,3 +351,33 @@ async def test_an_actor_that_dies_in_its_constructor_is_tried_as_often_as_it_may
     with pytest.raises(exceptions.ActorDiedError, match="died while starting: killed by signal 9"):
         await hopeless.pid.remote()
     assert await counter.total.remote() == 5
+
+
+@actorrt.remote(max_restarts=-1, max_task_retries=3)
+class Dies:
+    def first(self, path: str, deaths: int) -> int:
+        """Its process dies so many times."""
+        with open(path, "a+") as tries:
+            tries.write("x")
+            tries.seek(0)
+            count = len(tries.read())
+        if count <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return count
+
+    def second(self, one: int) -> int:
+        return one + 1
+
+    def inside(self, refs: list[Any]) -> int:
+        return actorrt.get(refs[0]) + 1
+
+
+def test_calls_that_wait_for_one_that_is_repeated_after_a_death_are_behind_it(tmp_path: Path) -> None:
+    actor = Dies.remote()
+    first = actor.first.remote(str(tmp_path / "a"), 1)
+    others = [actor.second.remote(i) for i in range(3)]
+    chain = actor.second.remote(actor.second.remote(first))
+    inside = actor.inside.remote([first])
+    again = actor.first.options(max_task_retries=1).remote(str(tmp_path / "b"), 1)
+    last = actor.inside.remote([again])
+    assert actorrt.get([first, *others, chain, inside, again, last], timeout=60) == [2, 1, 2, 3, 4, 3, 2, 3]

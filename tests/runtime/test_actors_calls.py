@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -612,3 +613,103 @@ def test_awaiting_many_calls_in_a_program_is_concurrent() -> None:
         return await waits
 
     assert asyncio.run(main()) == list(range(50))
+
+
+# ---- repetitions and the order of calls
+
+
+class _Repeats:
+    """Its methods fail as often as they are told to, and then give what they are told."""
+
+    def __init__(self) -> None:
+        self.tries: dict[Any, int] = {}
+
+    @actorrt.method(max_task_retries=3, retry_exceptions=[ValueError])
+    def first(self, name: str, fails: int, *behind: int) -> int:
+        return self._try(name, fails) + sum(behind)
+
+    @actorrt.method(num_returns="streaming", max_task_retries=3, retry_exceptions=True)
+    def count(self, name: str, fails: int, upto: int) -> Iterator[int]:
+        for i in range(upto):
+            if i == upto // 2:
+                self._try(name, fails)
+            yield i
+
+    def second(self, one: Any) -> Any:
+        return one + 1
+
+    def inside(self, refs: list[Any]) -> Any:
+        return actorrt.get(refs[0]) + 1
+
+    def _try(self, name: str, fails: int) -> int:
+        self.tries[name] = self.tries.get(name, 0) + 1
+        if self.tries[name] <= fails:
+            raise ValueError("not yet")
+        return 1
+
+
+Repeats = actorrt.remote(_Repeats)
+
+
+@actorrt.remote
+class AsyncRepeats(_Repeats):
+    async def inside(self, refs: list[Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return await refs[0] + 1
+
+
+@actorrt.remote
+async def plus_one(x: int) -> int:
+    return x + 1
+
+
+RETRYING = [
+    pytest.param(Repeats, id="sync"),
+    pytest.param(Repeats.options(max_concurrency=2), id="threads"),
+    pytest.param(AsyncRepeats, id="async"),
+    pytest.param(AsyncRepeats.options(max_concurrency=1), id="async-one"),
+]
+
+
+@pytest.mark.parametrize("cls", RETRYING)
+def test_a_call_that_waits_for_one_that_is_repeated_is_behind_it(cls: Any) -> None:
+    actor = cls.remote()
+    first = actor.first.remote("a", 2)
+    chain = actor.second.remote(first)
+    others = [actor.second.remote(i) for i in range(5)]
+    again = actor.first.remote("b", 3, chain)
+    last = actor.second.remote(actor.second.remote(again))
+    assert actorrt.get([first, chain, *others, again, last], timeout=30) == [1, 2, 1, 2, 3, 4, 5, 3, 5]
+
+
+@pytest.mark.parametrize("cls", [RETRYING[0], RETRYING[3]])
+def test_a_call_that_waits_in_its_method_for_one_that_is_repeated_is_behind_it(cls: Any) -> None:
+    actor = cls.remote()
+    first = actor.first.remote("a", 2)
+    inside = actor.inside.remote([first])
+    # Through another call, one after the other.
+    step = plus_one.remote(actor.first.remote("b", 1))
+    behind = actor.inside.remote([step])
+    assert actorrt.get([inside, behind, actor.inside.remote([inside])], timeout=30) == [2, 3, 3]
+
+
+def test_a_call_behind_one_that_fails_for_good_runs() -> None:
+    actor = Repeats.remote()
+    never = actor.first.remote("a", 100)
+    inside = actor.inside.remote([never])
+    assert actorrt.get(actor.second.remote(1), timeout=30) == 2
+    for ref in (never, inside):
+        with pytest.raises(ValueError, match="not yet"):
+            actorrt.get(ref, timeout=30)
+
+
+@pytest.mark.parametrize("cls", RETRYING)
+def test_a_stream_that_fails_is_repeated_and_gives_each_item_once(cls: Any) -> None:
+    actor = cls.remote()
+    for window in (-1, 1, 3):
+        stream = actor.count.options(generator_backpressure=window).remote(f"w{window}", 2, 9)
+        assert [actorrt.get(ref, timeout=30) for ref in stream] == list(range(9))
+    stream = actor.count.remote("never", 100, 4)
+    assert [actorrt.get(next(stream), timeout=30) for _ in range(2)] == [0, 1]
+    with pytest.raises(ValueError, match="not yet"):
+        actorrt.get(next(stream), timeout=30)
+    assert stream.is_finished()

@@ -248,3 +248,21 @@ def test_a_task_does_not_end_its_program() -> None:
     assert actorrt.is_initialized()
     with pytest.raises(RuntimeError, match="initialized already"):
         actorrt.init()
+
+
+def test_a_stream_that_fails_is_repeated() -> None:
+    tries: list[int] = []
+
+    @actorrt.remote
+    class Fails:
+        def count(self, upto: int) -> Iterator[int]:
+            tries.append(upto)
+            for i in range(upto):
+                if i == 2 and len(tries) < 3:
+                    raise ValueError("not yet")
+                yield i
+
+    method = Fails.remote().count
+    stream = method.options(max_task_retries=2, retry_exceptions=True).remote(4)
+    assert [actorrt.get(ref) for ref in stream] == [0, 1, 2, 3]
+    assert tries == [4, 4, 4]

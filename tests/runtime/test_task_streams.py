@@ -159,6 +159,34 @@ def test_after_the_death_of_the_producer_the_stream_goes_on_where_it_was(tmp_pat
     assert [actorrt.get(ref) for ref in dies_once.remote(once)] == list(range(200))
 
 
+def fails_twice(tries: str) -> Iterator[Any]:
+    with open(tries, "a") as file:
+        file.write("x")
+    for number in range(20):
+        if number == 10 and len(Path(tries).read_text()) < 3:
+            raise ValueError("not yet")
+        yield number
+
+
+async def fails_twice_async(tries: str) -> AsyncIterator[Any]:
+    for number in fails_twice(tries):
+        yield number
+
+
+@pytest.mark.parametrize("kind", [fails_twice, fails_twice_async])
+def test_a_stream_of_a_task_that_fails_is_repeated(tmp_path: Path, kind: Any) -> None:
+    function = actorrt.remote(kind)
+    for window in (-1, 4):
+        tries = tmp_path / f"tries{window}"
+        stream = function.options(retry_exceptions=[ValueError], generator_backpressure=window).remote(str(tries))
+        assert [actorrt.get(ref, timeout=30) for ref in stream] == list(range(20))
+        assert tries.read_text() == "xxx"
+    stream = function.options(retry_exceptions=[KeyError]).remote(str(tmp_path / "once"))
+    with pytest.raises(ValueError, match="not yet"):
+        take_all(stream, [])
+    assert (tmp_path / "once").read_text() == "x"
+
+
 def test_a_producer_without_retries_ends_the_stream_with_its_death(tmp_path: Path) -> None:
     @actorrt.remote(max_retries=0)
     def dies() -> Iterator[int]:
