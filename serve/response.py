@@ -7,6 +7,8 @@ replica has started it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import operator
 import re
 import threading
 from collections import deque
@@ -248,9 +250,39 @@ class DeploymentResponse(_Call, Generic[T_co]):
         finally:
             del self  # the error's traceback holds this frame
 
+    # As asyncio's futures have them, for `asyncio.wait` and those who use what it gives.
+
+    def done(self) -> bool:
+        """True once there is a value, or an error."""
+        return self._done
+
+    def exception(self) -> BaseException | None:
+        """The error of a response that is done, or None. Raises GetTimeoutError if it is not done."""
+        if not self._done:
+            raise exceptions.GetTimeoutError(f"the response of {self._router.deployment}")
+        return self._error
+
+    def add_done_callback(self, callback: Callable[[DeploymentResponse[T_co]], object]) -> None:
+        """Have `callback(response)` called once it is done: on the running loop, or where it is found done."""
+        run = partial(callback, self)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.when_done(run)
+        else:
+            self.when_done(partial(_call_on, loop, run))
+
+    def remove_done_callback(self, callback: Callable[[DeploymentResponse[T_co]], object]) -> int:
+        """Take back what `add_done_callback` was given; how often it was."""
+        with _lock:
+            before = self._waiters or []
+            self._waiters = [waiter for waiter in before if not _is_made_of(waiter, partial(callback, self))]
+            return len(before) - len(self._waiters)
+
     def result(self, *, timeout_s: float | None = None) -> T_co:
-        """Block until the value is there. GetTimeoutError after `timeout_s`; RuntimeError on a running loop."""
-        _refuse_on_loop("result()", "await the response")
+        """Block until the value is there. GetTimeoutError after `timeout_s`; RuntimeError on a loop if it is not."""
+        if not self._done:
+            _refuse_on_loop("result()", "await the response")
         arrived = threading.Event()
         self.when_done(arrived.set)
         if not arrived.wait(timeout_s):
@@ -412,6 +444,22 @@ def _complete(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> 
         loop.call_soon_threadsafe(_set, future)
     except RuntimeError:
         return  # the loop is closed, and with it whoever waited
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, run: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(run)
+
+
+def _is_made_of(waiter: Any, wanted: partial[object]) -> bool:
+    """Whether `add_done_callback` has made this waiter of the same callback."""
+    run: Any = waiter.args[1] if getattr(waiter, "func", None) is _call_on else waiter
+    # A callback that is a partial function itself has become one with its argument.
+    return (
+        getattr(run, "func", None) == wanted.func
+        and len(run.args) == len(wanted.args)
+        and all(map(operator.is_, run.args, wanted.args))
+    )
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -8,6 +8,7 @@ while `get` or `wait` waits.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import inspect
 import os
@@ -15,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
@@ -32,6 +34,7 @@ from .definitions import CALL, READY, TERMINATE
 from .executor import ActorExit
 from .link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
+from .local_futures import LocalFuture
 from .node_launch import resources_of
 from .outcomes import users_part
 from .references import Entry, Gate
@@ -67,6 +70,8 @@ class LocalRuntime(Runtime):
         self.node = cast(Link, LocalNode(self, resources_of(options)))
         self._here = cast(Link, _NoLink(self.process))
         self._running: dict[Call, asyncio.Task[None]] = {}
+        # The loop that turns the session's, while it has something to do.
+        self._pumped_by: asyncio.AbstractEventLoop | None = None
         # The calls that run, so that a cancellation reaches their children.
         self._runs: dict[Call, RunningCall] = {}
 
@@ -81,7 +86,27 @@ class LocalRuntime(Runtime):
 
     release = run_soon
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Somebody is about to wait. What began where no loop ran goes on while another than the session's loop runs."""
+        here = asyncio._get_running_loop()
+        if here is None or here is self.loop or (self._pumped_by is here and not here.is_closed()):
+            return
+        if not self.loop.is_running() and asyncio.all_tasks(self.loop):
+            self._pumped_by = here
+            here.call_soon(self._pump, here)
+
+    def _pump(self, here: asyncio.AbstractEventLoop) -> None:
+        """One turn of the session's loop within a turn of the loop that runs."""
+        asyncio._set_running_loop(None)
+        try:
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        finally:
+            asyncio._set_running_loop(here)
+        if asyncio.all_tasks(self.loop):
+            here.call_later(_STEP_S, self._pump, here)
+        else:
+            self._pumped_by = None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._loop_here().create_task(work)
@@ -123,15 +148,26 @@ class LocalRuntime(Runtime):
 
     def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Turn the session's loop until the gate opens."""
-        if gate.wait(0.0):
+        self.turn(partial(gate.wait, 0.0), timeout, what)
+
+    def turn(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Turn the session's loop until `ready()`. GetTimeoutError after `timeout` seconds."""
+        if ready():
             return
         if _on_a_loop():
             raise RuntimeError(
                 f"in local mode there is one loop, and waiting for {what} here would stop it: use `await` instead"
             )
         until = None if timeout is None else time.monotonic() + timeout
-        if not self.loop.run_until_complete(_opened(gate, until)):
+        if not self.loop.run_until_complete(_turned(ready, until)):
             raise exceptions.GetTimeoutError(what, timeout or 0.0)
+
+    def turns_elsewhere(self) -> bool:
+        """True if the session's loop runs in another thread."""
+        return self.loop.is_running() and not _on_a_loop()
+
+    def new_future(self) -> concurrent.futures.Future[Any]:
+        return LocalFuture(self)
 
     # ---- tasks
 
@@ -398,8 +434,8 @@ def _on_a_loop() -> bool:
     return True
 
 
-async def _opened(gate: Gate, until: float | None) -> bool:
-    while not gate.wait(0.0):
+async def _turned(ready: Callable[[], bool], until: float | None) -> bool:
+    while not ready():
         if until is not None and time.monotonic() >= until:
             return False
         await asyncio.sleep(_STEP_S)

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import copy
 import logging
+import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -110,11 +111,14 @@ class Entry:
                 return False
             return True
 
-    def remove_waiter(self, waiter: Waiter) -> None:
+    def remove_waiter(self, waiter: Waiter) -> bool:
+        """False if it does not wait any more."""
         with _waiters_lock:
             if self.waiters is not None:
                 with contextlib.suppress(ValueError):
                     self.waiters.remove(waiter)
+                    return True
+        return False
 
     def load(self) -> Any:
         """The value, unpickled anew. Raises the call's error. The entry must be done and its segment mapped."""
@@ -329,23 +333,50 @@ class ObjectRef(Generic[T_co]):
         if not entry.add_waiter(waiter):
             waiter(entry)
 
+    def remove_done_callback(self, callback: Callable[[ObjectRef[T_co]], object]) -> int:
+        """Take back what `add_done_callback` was given; how often it was. What is due to run already runs."""
+        return remove_callbacks(self._entry, callback, self)
+
+    # As asyncio's futures have them, for `asyncio.wait` and those who use what it gives.
+
+    def result(self) -> T_co:
+        """The same as `peek`."""
+        return self.peek()
+
+    def cancelled(self) -> bool:
+        """True if the call that should bring the value was cancelled."""
+        entry = self._entry
+        return entry.state == ERROR and isinstance(entry.error(), exceptions.TaskCancelledError)
+
+    def cancel(self) -> bool:
+        """Cancel the call that brings the value, as `actorrt.cancel` does. False: it is done already."""
+        if self._entry.state > PENDING:
+            return False
+        current.session().cancel(self._entry, False, True)
+        return True
+
     def future(self) -> concurrent.futures.Future[T_co]:
-        """A concurrent future of the value."""
-        result: concurrent.futures.Future[T_co] = concurrent.futures.Future()
+        """A concurrent future of the value, for threads. To cancel it does not cancel the call."""
         runtime = current.session()
-
-        async def fill() -> None:
-            try:
-                value = await self
-            except BaseException as error:
-                if result.set_running_or_notify_cancel():
-                    result.set_exception(error)
-            else:
-                if result.set_running_or_notify_cancel():
-                    result.set_result(value)
-
-        runtime.spawn(fill())
+        result: concurrent.futures.Future[T_co] = runtime.new_future()
+        entry = self._entry
+        if entry.state > PENDING and (entry.state != SEGMENT or entry.view is not None):
+            # It ends in its first step.
+            with contextlib.suppress(StopIteration):
+                self._fill(result).send(None)
+        else:
+            runtime.spawn(self._fill(result))
         return result
+
+    async def _fill(self, result: concurrent.futures.Future[Any]) -> None:
+        try:
+            value = await self
+        except BaseException as error:
+            if result.set_running_or_notify_cancel():
+                result.set_exception(error)
+        else:
+            if result.set_running_or_notify_cancel():
+                result.set_result(value)
 
     def __hash__(self) -> int:
         return hash((self._entry.owner, self._entry.seq))
@@ -390,11 +421,29 @@ def callback_waiter(run: Callable[[], object], loop: asyncio.AbstractEventLoop |
     return _ignoring(run) if loop is None else partial(bridge_to(loop).call, run)
 
 
-def _ignoring(run: Callable[[], object]) -> Waiter:
-    def waiter(_: Entry) -> None:
-        _call_safely(run)
+def remove_callbacks(entry: Entry, callback: Callable[..., object], given: object) -> int:
+    """Take waiters away that `callback_waiter` has made of `partial(callback, given)`."""
+    wanted = partial(callback, given)
+    mine = [waiter for waiter in entry.waiters or () if _calls(waiter, wanted)]
+    return sum(map(entry.remove_waiter, mine))
 
-    return waiter
+
+def _calls(waiter: Any, wanted: partial[object]) -> bool:
+    run: Any = waiter.args[0] if type(waiter) is partial and waiter.args else None  # pyright: ignore[reportUnknownMemberType]
+    return type(run) is partial and _same_call(cast("partial[object]", run), wanted)
+
+
+def _same_call(one: partial[object], other: partial[object]) -> bool:
+    """A callback that is a partial function itself has become one with its argument: both are compared by parts."""
+    return one.func == other.func and len(one.args) == len(other.args) and all(map(operator.is_, one.args, other.args))
+
+
+def _ignoring(run: Callable[[], object]) -> Waiter:
+    return partial(_run_safely, run)
+
+
+def _run_safely(run: Callable[[], object], _: Entry) -> None:
+    _call_safely(run)
 
 
 def _rebuild(owner: bytes, seq: int) -> ObjectRef[Any]:

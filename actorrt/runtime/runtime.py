@@ -201,6 +201,9 @@ class Runtime:
         """The same from any thread."""
         self.run_soon(partial(self.spawn_here, work))
 
+    def new_future(self) -> concurrent.futures.Future[Any]:
+        return concurrent.futures.Future()
+
     def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """Run a coroutine on the runtime loop and wait for its result in this thread."""
         if self.on_own_thread():

@@ -158,7 +158,28 @@ async def test_a_response_is_awaited_on_any_loop_any_number_of_times(tools: Any)
     assert (await response, await response) == (5, 5)
     assert await asyncio.gather(*(tools.remote(number) for number in range(200))) == list(range(200))
     with pytest.raises(RuntimeError, match="would block the running event loop: await the response"):
-        response.result()
+        tools.remote(6).result()
+    assert response.result() == 5
+
+
+async def test_asyncio_waits_for_responses_as_for_futures(tools: Any) -> None:
+    responses = [tools.remote(1), tools.fail.remote()]
+    done, pending = await asyncio.wait(responses, timeout=30)
+    assert (done, pending) == (set(responses), set())
+    assert isinstance(responses[1].exception(), ValueError)
+    assert responses[0].exception() is None
+    assert (responses[0].done(), responses[0].cancelled(), responses[0].result()) == (True, False, 1)
+    held = tools.hold.remote()
+    done, pending = await asyncio.wait([held], timeout=0.01)
+    assert (done, pending) == (set(), {held})
+    called: list[Any] = []
+    held.add_done_callback(called.append)
+    assert held.remove_done_callback(called.append) == 1
+    held.cancel()
+    done, _ = await asyncio.wait([held], timeout=30)
+    assert done == {held}
+    assert held.cancelled()
+    assert called == []
 
 
 def test_errors_arrive_as_what_user_code_raised(tools: Any) -> None:
