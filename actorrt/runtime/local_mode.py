@@ -87,7 +87,7 @@ class LocalRuntime(Runtime):
     release = run_soon
 
     def flush(self) -> None:
-        """Somebody is about to wait. What began where no loop ran goes on while another than the session's loop runs."""
+        """Somebody is about to wait: what began where no loop ran goes on while a loop of the program's own runs."""
         here = asyncio._get_running_loop()
         if here is None or here is self.loop or (self._pumped_by is here and not here.is_closed()):
             return

@@ -67,6 +67,9 @@ class Tools:
             self.log.append("hang cancelled")
             raise
 
+    async def hold(self) -> None:
+        await asyncio.Event().wait()
+
     async def until_hanging(self) -> None:
         await self.arrived.wait()
         self.arrived.clear()
