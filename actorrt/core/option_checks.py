@@ -3,6 +3,7 @@
 TypeError for a value of the wrong type, ValueError for one that is out of range; both name the option.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
@@ -17,6 +18,11 @@ PRECISION: Final = 10_000
 
 MOST: Final = 10**14
 """No amount is larger, so that its units are numbers of 64 bits."""
+
+LARGEST: Final = 2**63 - 1
+"""No whole number is larger, so that a message can hold it."""
+
+MOST_RETURNS: Final = 1_000_000
 
 _OF_THEIR_OWN: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
@@ -40,7 +46,30 @@ def text(name: str, value: Any) -> str:
         raise wrong_type(name, "a string", value)
     if not value:
         raise wrong_value(name, "a string that is not empty", value)
-    return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise wrong_value(name, "text that UTF-8 can hold", value) from None
+    # Of a subclass only the text travels.
+    return str.__str__(value)
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """A time to wait, which is a number of seconds; None and an infinity are without limit."""
+    wanted = "None or a number of seconds"
+    if value is None:
+        return None
+    if isinstance(value, bool | str | bytes):
+        raise wrong_type(name, wanted, value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        raise wrong_type(name, wanted, value) from None
+    if not number >= 0:
+        raise wrong_value(name, "None or at least 0", value)
+    return None if number == math.inf else number
 
 
 def whole(least: int, also: int | None = None) -> Check:
@@ -52,7 +81,9 @@ def whole(least: int, also: int | None = None) -> Check:
             raise wrong_type(name, wanted, value)
         if value < least and value != also:
             raise wrong_value(name, wanted, value)
-        return value
+        if value > LARGEST:
+            raise wrong_value(name, f"at most {LARGEST}", value)
+        return int(value)
 
     return check
 
@@ -121,7 +152,10 @@ def environment(name: str, value: Any) -> tuple[tuple[str, str], ...]:
         for variable, content in _mapping(f"{name}['env_vars']", "a dict of strings", each).items():
             if not isinstance(content, str):
                 raise wrong_type(f"{name}['env_vars'][{variable!r}]", "a string", content)
-            found[variable] = content
+            if not variable or "=" in variable or "\0" in variable + content:
+                wanted = "names without '=' and text without NUL"
+                raise wrong_value(f"{name}['env_vars']", wanted, {variable: content})
+            found[variable] = str.__str__(content)
     return tuple(sorted(found.items()))
 
 
@@ -144,9 +178,13 @@ def num_returns(name: str, value: Any) -> NumReturns:
         raise ValueError(f"{name} 'dynamic' is not offered: 'streaming' gives the values as they come")
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise wrong_type(name, wanted, value)
-    if value != "streaming" and (isinstance(value, str) or value < 0):
+    if value == "streaming":
+        return "streaming"
+    if isinstance(value, str) or value < 0:
         raise wrong_value(name, wanted, value)
-    return value
+    if value > MOST_RETURNS:
+        raise wrong_value(name, f"at most {MOST_RETURNS:,}; 'streaming' gives as many values as come", value)
+    return int(value)
 
 
 def strategy(name: str, value: Any) -> str:
@@ -179,6 +217,5 @@ def _mapping(name: str, wanted: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise wrong_type(name, wanted, value)
     for key in cast("Mapping[object, object]", value):
-        if not isinstance(key, str):
-            raise wrong_type(f"a key of {name}", "a string", key)
+        text(f"a key of {name}", key)
     return cast("Mapping[str, Any]", value)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TypeVar, cast, overload
 
 from actorrt import exceptions
+from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
 from . import current
@@ -53,8 +54,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     for ref in wanted:
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"get() takes refs, not {type(ref).__name__}")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must be None or at least 0, not {timeout}")
+    timeout = check.seconds("timeout", timeout)
     if any(not ref.done() for ref in wanted):
         _warn_if_on_a_loop("get", "await ref")
     if current.has_ended() and all(ref.done() for ref in wanted):
@@ -92,10 +92,9 @@ def wait(
     given = cast(list[Any], refs) if type(refs) is list else list(refs)
     if not given:
         return [], []
-    if not 0 < num_returns <= len(given):
+    if not 0 < check.whole(1)("num_returns", num_returns) <= len(given):
         raise ValueError(f"num_returns must be between 1 and the {len(given)} refs given, not {num_returns}")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must be None or at least 0, not {timeout}")
+    timeout = check.seconds("timeout", timeout)
     return cast("tuple[list[Waitable], list[Waitable]]", current.session().wait(given, num_returns, timeout))
 
 
@@ -114,12 +113,13 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
         entry = entry_of(ref)
     else:
         raise TypeError(f"cancel() takes a ref or a generator, not {type(ref).__name__}")
-    current.session().cancel(entry, force, recursive)
+    current.session().cancel(entry, check.boolean("force", force), check.boolean("recursive", recursive))
 
 
 def kill(actor: ActorHandle[Any] | Actor, *, no_restart: bool = True) -> None:
     """End an actor at once; what it was running fails with ActorDiedError. `no_restart=False` lets it come back."""
     client = client_of(actor)
+    check.boolean("no_restart", no_restart)
     runtime = current.session()
     if client.runtime is not runtime:
         raise RuntimeError(current.ENDED)
@@ -127,7 +127,10 @@ def kill(actor: ActorHandle[Any] | Actor, *, no_restart: bool = True) -> None:
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
-    """A handle to the actor that has this name. ValueError if there is none."""
+    """A handle to the actor that has this name. ValueError if there is none, TypeError if it is no string."""
+    check.text("name", name)
+    if namespace is not None:
+        check.text("namespace", namespace)
     runtime = current.runtime()
     where = namespace or runtime.namespace
     found = find_named(runtime, name, where)
@@ -138,6 +141,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """The names in this program's namespace, or {"name", "namespace"} of all."""
+    check.boolean("all_namespaces", all_namespaces)
     runtime = current.runtime()
     names: Names = runtime.call_sync(runtime.node.ask(ListNames(None if all_namespaces else runtime.namespace)))
     if all_namespaces:

@@ -53,8 +53,10 @@ from actorrt.wire.messages import (
     TaskCall,
     Unborrow,
     UnborrowActor,
+    Unreadable,
     Value,
     WhereIs,
+    tag_of,
 )
 
 from .actor_client import ActorClient
@@ -71,6 +73,8 @@ logger = logging.getLogger("actorrt")
 
 _OUTCOMES: Final = (Reply, Outcome)
 _ITEMS: Final = (Item, ItemValue)
+_CALL_TAGS: Final = frozenset(map(tag_of, (ActorCall, TaskCall, StartActor)))
+_RESULT_TAGS: Final = frozenset(map(tag_of, (*_OUTCOMES, *_ITEMS)))
 _FOR_EXECUTOR = (ActorCall, TaskCall, StartActor, StopActor, Define, Cancel, Credit, RefsTaken)
 
 
@@ -272,11 +276,22 @@ class Dispatch:
                 message.seq, FAILED, [Value(ERROR, error_bytes(exceptions.NotSentError("the call", why)))]
             )
             self.receive(link, [outcome])
-        elif isinstance(message, Outcome):
+        elif isinstance(message, Outcome | Item | ItemValue | Reply):
             error = exceptions.NotSentError("the result", why)
             link.send(Outcome(message.seq, FAILED, [Value(ERROR, error_bytes(error))]))
         else:
             logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
+
+    def unreadable(self, link: Link, message: Unreadable) -> None:
+        """A message that came cannot be read: the call that it was, or belonged to, fails."""
+        error = error_bytes(exceptions.NotSentError("a message", message.why))
+        failed = Outcome(message.number, FAILED, [Value(ERROR, error)])
+        if message.tag in _CALL_TAGS:
+            link.send(failed)
+        elif message.tag in _RESULT_TAGS and message.number in link.inflight:
+            self.receive(link, [failed])
+        else:
+            logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime

@@ -28,6 +28,7 @@ from actorrt.wire.messages import (
     Ping,
     Query,
     Question,
+    Unreadable,
 )
 
 from .link import Link
@@ -84,6 +85,9 @@ class Head:
 
     def unsendable(self, link: Link, message: AnyMessage, why: str) -> None:
         logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
+
+    def unreadable(self, link: Link, message: Unreadable) -> None:
+        logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
         self.peers.forget(link)

@@ -32,13 +32,19 @@ from actorrt.wire.messages import (
     Hello,
     Question,
     Refusal,
+    Unreadable,
     Withdraw,
     decode_batch,
+    decode_each,
     encode_batch,
+    tag_of,
 )
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256
+ASK: Final = tag_of(Ask)
+ANSWER: Final = tag_of(Answer)
+REFUSAL: Final = tag_of(Refusal)
 _NOT_WAITING: Final = (False,)
 
 
@@ -52,6 +58,8 @@ class Receiver(Protocol):
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 
     def unsendable(self, link: Link, message: AnyMessage, why: str) -> None: ...
+
+    def unreadable(self, link: Link, message: Unreadable) -> None: ...
 
     def link_lost(self, link: Link) -> None: ...
 
@@ -237,12 +245,36 @@ class Link:
                 )
             if len(batch) == 1:
                 with contextlib.suppress(RuntimeError):
-                    self.loop.call_soon_threadsafe(self._receiver.unsendable, self, batch[0], why)
+                    self.loop.call_soon_threadsafe(self._unsendable, batch[0], why)
                 return b""
             half = len(batch) // 2
             rest = batch[: half - 1 : -1]
             del batch[half:]
             self._queue.extendleft(rest)
+
+    def _unsendable(self, message: AnyMessage, why: str) -> None:
+        """A message cannot be written: it costs itself, and who waits for it is told."""
+        if isinstance(message, Ask):
+            self._fail(message.rid, exceptions.NotSentError(f"the question {type(message.body).__name__}", why))
+        elif isinstance(message, Answer | Refusal):
+            self.send(Refusal(message.rid, "NotSentError", ["the answer", why.encode(errors="replace").decode()]))
+        else:
+            self._receiver.unsendable(self, message, why)
+
+    def _unreadable(self, message: Unreadable) -> None:
+        """The same for one that came and means nothing here."""
+        why = f"{self!r} sent what cannot be read: {message.why}"
+        if message.tag == ASK:
+            self.send(Refusal(message.number, "NotSentError", ["the question", message.why]))
+        elif message.tag in (ANSWER, REFUSAL):
+            self._fail(message.number, exceptions.ActorrtError(why))
+        else:
+            self._receiver.unreadable(self, message)
+
+    def _fail(self, rid: int, error: Exception) -> None:
+        future = self._asks.pop(rid, None)
+        if future is not None and not future.done():
+            future.set_exception(error)
 
     def _wait_writable(self) -> None:
         if not self.closed:
@@ -274,12 +306,17 @@ class Link:
     # ---- receiving (runtime loop only); aiohttp calls these two as the connection's payload parser
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Bytes from the peer. Whatever is wrong with them ends this link and nothing else."""
+        """Bytes from the peer. What is no frame ends this link and nothing else, what is no message costs itself."""
         try:
             for payload in self._parser.feed(data):
                 if self._held:
                     self._first_frame()
-                self._take(decode_batch(payload))
+                try:
+                    messages = decode_batch(payload)
+                except msgspec.DecodeError:
+                    self._take_each(decode_each(payload))
+                else:
+                    self._take(messages)
             if self._parser.ended:
                 self.farewell = True
                 self._lost()
@@ -312,6 +349,13 @@ class Link:
         if rest:
             self._receiver.receive(self, rest)
 
+    def _take_each(self, messages: list[AnyMessage | Unreadable]) -> None:
+        for message in messages:
+            if isinstance(message, Unreadable):
+                self._unreadable(message)
+            else:
+                self._take([message])
+
     def _dialogue(self, message: AnyMessage) -> None:
         if isinstance(message, Answer):
             future = self._asks.pop(message.rid, None)
@@ -337,7 +381,7 @@ class Link:
         try:
             body = await self._receiver.answer(self, ask.body)
         except exceptions.ActorrtError as error:
-            self.send(Refusal(ask.rid, type(error).__name__, list(error.args)))
+            self.send(_refusal(ask.rid, error))
         except Exception as error:
             self.loop.call_exception_handler({"message": f"{ask.body!r} could not be answered", "exception": error})
             self.send(Refusal(ask.rid, "ActorrtError", [f"{type(error).__name__}: {error}"]))
@@ -422,6 +466,15 @@ def let_go(fd: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, fd)
     os.close(null)
+
+
+def _refusal(rid: int, error: exceptions.ActorrtError) -> Refusal:
+    refusal = Refusal(rid, type(error).__name__, list(error.args))
+    try:
+        encode_batch([refusal])
+    except Exception:  # an error that holds what is no plain value
+        return Refusal(rid, "ActorrtError", [f"{type(error).__name__}: {error}".encode(errors="replace").decode()])
+    return refusal
 
 
 def _rebuild_error(refusal: Refusal) -> Exception:

@@ -22,6 +22,8 @@ from actorrt.config import Settings
 from actorrt.core.leases import UNIT
 from actorrt.version import __version__
 from actorrt.wire.messages import (
+    ERROR,
+    FAILED,
     ActorEnded,
     AnswerBody,
     AnyMessage,
@@ -63,7 +65,9 @@ from actorrt.wire.messages import (
     StartActor,
     Unblocked,
     UnborrowActor,
+    Unreadable,
     Unreserve,
+    Value,
     WhereIs,
     WorkerList,
     WorkerName,
@@ -71,6 +75,7 @@ from actorrt.wire.messages import (
 )
 
 from .actor_records import ActorRecord, ActorSpec
+from .calls import error_bytes
 from .link import Link
 from .node_host import NodeHost
 from .node_leases import NodeLeases
@@ -239,7 +244,14 @@ class Node:
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 
     def unsendable(self, link: Link, message: AnyMessage, why: str) -> None:
-        logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
+        if isinstance(message, StartActor):
+            error = error_bytes(exceptions.NotSentError("the start of an actor", why))
+            self._handle(link, Outcome(message.seq, FAILED, [Value(ERROR, error)]))
+        else:
+            logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
+
+    def unreadable(self, link: Link, message: Unreadable) -> None:
+        logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
         self.peers.forget(link)

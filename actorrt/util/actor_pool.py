@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from actorrt import ObjectRef, ObjectRefGenerator, get, wait
+from actorrt.core import option_checks as check
 from actorrt.exceptions import ActorDiedError, TaskError
 
 H = TypeVar("H")
@@ -236,6 +237,7 @@ class ActorPool(Generic[H]):
             self._give_up(batch)
 
     def _take_next(self, choose: _Choose, timeout: float | None, ignore_if_timedout: bool) -> Any:
+        timeout = check.seconds("timeout", timeout)
         if not self._open:
             raise StopIteration("no result is left to take")
         try:

@@ -10,6 +10,7 @@ from queue import Empty, Full
 from typing import Any, Generic, TypeVar
 
 from actorrt import Actor, ObjectRef, cancel, get, kill, method, remote
+from actorrt.core import option_checks as check
 from actorrt.exceptions import ActorError, GetTimeoutError
 
 __all__ = ["Empty", "Full", "Queue"]
@@ -177,6 +178,4 @@ class Queue(Generic[T]):
 
 
 def _checked(timeout: float | None) -> float | None:
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must be None or at least 0, not {timeout}")
-    return timeout
+    return check.seconds("timeout", timeout)

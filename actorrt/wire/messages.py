@@ -9,7 +9,8 @@ of its first return value. An actor is the owner's process id and a sequence num
 
 from __future__ import annotations
 
-from typing import Any, Final
+import contextlib
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -653,6 +654,8 @@ AnyMessage = (
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[list[AnyMessage]]] = msgspec.msgpack.Decoder(list[AnyMessage])
+_pieces_decoder: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_one_decoder: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
 _hello_decoder: Final = msgspec.msgpack.Decoder(Hello)
 
 
@@ -664,6 +667,40 @@ def encode_batch(messages: list[AnyMessage]) -> bytes:
 def decode_batch(payload: bytes) -> list[AnyMessage]:
     """The messages of one frame. Raises msgspec.DecodeError (or ValidationError, its subclass) for anything else."""
     return _decoder.decode(payload)
+
+
+def tag_of(kind: type[Message]) -> int:
+    tag = kind.__struct_config__.tag
+    assert isinstance(tag, int)
+    return tag
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A message of a frame that is none: its tag and the number behind it, 0 where there is none, and what is wrong."""
+
+    tag: int
+    number: int
+    why: str
+
+
+def decode_each(payload: bytes) -> list[AnyMessage | Unreadable]:
+    """The messages of a frame of which some are none. Raises msgspec.DecodeError if the frame is no array."""
+    found: list[AnyMessage | Unreadable] = []
+    for piece in _pieces_decoder.decode(payload):
+        try:
+            found.append(_one_decoder.decode(piece))
+        except msgspec.DecodeError as error:
+            found.append(_unreadable(piece, str(error)))
+    return found
+
+
+def _unreadable(piece: msgspec.Raw, why: str) -> Unreadable:
+    fields: object = None
+    with contextlib.suppress(msgspec.DecodeError):
+        fields = msgspec.msgpack.decode(piece)
+    first_two = [*cast("list[object]", fields if isinstance(fields, list) else []), 0, 0][:2]
+    tag, number = (each if isinstance(each, int) else 0 for each in first_two)
+    return Unreadable(tag, number, why)
 
 
 def encode_hello(hello: Hello) -> bytes:

@@ -16,7 +16,7 @@ from actorrt.runtime.link import Link
 from actorrt.runtime.peers import Peers
 from actorrt.runtime.socket_paths import socket_path
 from actorrt.runtime.transport import NoAnswerError, make_hello
-from actorrt.wire.messages import AnyMessage, Done, Ping, encode_hello
+from actorrt.wire.messages import AnyMessage, Done, Ping, Unreadable, encode_hello
 
 ME = b"process1"
 OTHER = b"process2"
@@ -36,6 +36,8 @@ class Receiver:
     def unwanted(self, link: Link, body: Any) -> None: ...
 
     def unsendable(self, link: Link, message: AnyMessage, why: str) -> None: ...
+
+    def unreadable(self, link: Link, message: Unreadable) -> None: ...
 
     def link_lost(self, link: Link) -> None:
         self.lost.append(link)

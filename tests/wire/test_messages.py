@@ -14,14 +14,18 @@ from hypothesis import strategies as st
 from actorrt.wire.messages import (
     AnswerBody,
     AnyMessage,
+    Ask,
     Hello,
     Outcome,
     Question,
     Reply,
+    Unreadable,
     decode_batch,
+    decode_each,
     decode_hello,
     encode_batch,
     encode_hello,
+    tag_of,
 )
 
 # What a fact may be: whatever JSON can say, and bytes.
@@ -115,3 +119,18 @@ def test_no_two_messages_share_a_tag() -> None:
     kinds = {*KINDS, *get_args(Question), *get_args(AnswerBody)}
     tags = [kind.__struct_config__.tag for kind in kinds]
     assert len(set(tags)) == len(tags)
+
+
+def test_a_message_that_is_none_costs_itself_and_says_which_it_was() -> None:
+    pieces = msgspec.msgpack.decode(encode_batch([Reply(1, b"x"), Reply(3, b"y")]))
+    payload = msgspec.msgpack.encode([pieces[0], [90, 7, [70, None, 5]], [999], "text", pieces[1]])
+    first, question, unknown, text, last = decode_each(payload)
+    assert (first, last) == (Reply(1, b"x"), Reply(3, b"y"))
+    assert isinstance(question, Unreadable)
+    assert (question.tag, question.number) == (tag_of(Ask), 7)
+    assert [(one.tag, one.number) for one in (unknown, text) if isinstance(one, Unreadable)] == [(999, 0), (0, 0)]
+
+
+@given(st.lists(st.none() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary() | st.lists(st.integers(0, 99))))
+def test_whatever_lies_in_a_frame_each_piece_is_a_message_or_unreadable(pieces: list[object]) -> None:
+    assert len(decode_each(msgspec.msgpack.encode(pieces))) == len(pieces)
