@@ -24,10 +24,11 @@ from .http_request import LONGEST_REQUEST_ID, HttpRequest
 from .listener import fetch, lend
 from .responses import JSON, TEXT, Plain, error_page, to_json, whole
 from .router import Router, router_of
-from .routes import RouteTable
+from .routes import Route, RouteTable
 from .spec import DeploymentId
 from .topics import NOTHING_YET, ROUTES
-from .unavailable import RETRY_AFTER_S
+from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S
+from .websocket_rules import denial
 from .websockets import Tunnel
 
 if TYPE_CHECKING:
@@ -141,12 +142,16 @@ class Proxy:
 
     # Requests.
 
+    def _match(self, path: str) -> Route | None:
+        """The application of a path, of requests and websockets alike. What lies under `/-/` is the proxy's."""
+        return None if path.startswith("/-/") else self._table.match(path)
+
     def handle(self, request: HttpRequest) -> None:
         path = request.path.decode("latin-1")
         if "%" in path:
             path = unquote(path)
-        route = self._table.match(path)
-        if path.startswith("/-/") or route is None:
+        route = self._match(path)
+        if route is None:
             self._answer(request, path)
             return
         timeout_s = request.timeout_s if request.timeout_s is not None else self._options.request_timeout_s
@@ -156,10 +161,13 @@ class Proxy:
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application that uvicorn runs for a websocket."""
-        route = self._table.match(scope["path"])
-        if scope["type"] != "websocket" or route is None or self._draining:
+        # As it came: uvicorn puts the root path in front.
+        route = self._match(scope["path"].removeprefix(self._options.root_path))
+        if route is None or self._draining:
             await receive()
-            await send({"type": "websocket.close", "code": 1000, "reason": "nothing is here"})
+            waits = self._draining or self._awaited
+            for event in denial(503, NOT_AVAILABLE, RETRY_AFTER_S) if waits else denial(403, "nothing is here"):
+                await send(event)
             return
         given = [value for name, value in scope["headers"] if name == b"x-request-id"]
         request_id = given[0][:LONGEST_REQUEST_ID] if given else uuid.uuid4().hex.encode()

@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorrt import ActorHandle, get_runtime_context, method
@@ -26,9 +27,11 @@ from .refusals import DRAINING, FULL, ReplicaRefusedError
 from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
 from .request_head import REQUEST_ID, scope_of
 from .thread_iteration import iterate_in_thread
+from .unavailable import unavailable_in
 from .user_code import Kind, UserCode
 from .user_errors import in_a_line, with_frames
-from .websockets import INTERNAL_ERROR, WebsocketRun
+from .websocket_rules import CLOSE
+from .websocket_run import WebsocketRun
 
 if TYPE_CHECKING:
     from .reply import Replier
@@ -115,6 +118,13 @@ class _Request(Incoming):
         """The last byte of its response is known."""
         self.end()
         self._replica.request_ended(self._key)
+
+
+def _log_websocket(context: RequestContext, error: BaseException) -> None:
+    if (unavailable := unavailable_in(error)) is not None:
+        logger.info("a websocket, request %s: %s", context.request_id, unavailable)
+    else:
+        logger.error("a websocket failed, request %s:\n%s", context.request_id, with_frames(error))
 
 
 class Replica:
@@ -212,7 +222,7 @@ class Replica:
         self._draining = self._stopping = True
         cancelled: list[asyncio.Task[Any]] = [*self._replier.cancel_all(), *self._code.cancel_all()]
         for run in self._websockets.values():
-            cancelled += run.cancel()
+            cancelled += run.go_away()
         for task in self._call_streams:
             task.cancel()
             cancelled.append(task)
@@ -327,22 +337,19 @@ class Replica:
             yield refusal
             return
         if self._code.asgi is None:
-            yield {"type": "websocket.close", "code": 1000, "reason": "this deployment takes no websockets"}
+            yield {"type": CLOSE, "code": 1000, "reason": "this deployment takes no websockets"}
             return
         self._ongoing += 1
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
         current_request.set(context)
-        run = self._websockets[key] = WebsocketRun(
-            self._code.asgi, {**scope_of(lines), "state": dict(self._code.state)}
-        )
+        scope = {**scope_of(lines), "state": dict(self._code.state)}
+        run = WebsocketRun(self._code.asgi, scope, partial(_log_websocket, context), context.cancel_children)
+        self._websockets[key] = run
         events = run.events()
         try:
             async for event in events:
                 yield event
-        except Exception as error:
-            logger.error("a websocket failed, request %s:\n%s", context.request_id, with_frames(error))
-            yield {"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""}
         finally:
             del self._websockets[key]
             context.cancel_children()

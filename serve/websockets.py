@@ -1,4 +1,4 @@
-"""Websockets through the proxy: uvicorn speaks with the client, a replica's application with us.
+"""Websockets in the proxy: uvicorn speaks with the client, a replica's application with us (websocket_run.py).
 
 One streaming call a connection brings what the application sends; what the client sends goes to the replica message by
 message, each acknowledged before the next, so that either side can be slow. Messages are never merged or split.
@@ -9,25 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any
 
 from actorrt import ObjectRefGenerator, cancel, exceptions
 
-from .exceptions import BackPressureError, DeploymentUnavailableError
+from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from .request_head import connection_line, pack_head
 from .router import Router, Target
 from .routing import Slots
+from .websocket_rules import ACCEPT, DISCONNECT, TABLE, WebsocketState, failure
 
 logger = logging.getLogger("actorrt.serve.proxy")
-
-# Close codes of RFC 6455.
-INTERNAL_ERROR: Final = 1011
-TRY_AGAIN_LATER: Final = 1013
-
-DISCONNECT: Final = "websocket.disconnect"
-# An application that has been told that its client has gone, and has not ended by then, is cancelled.
-DISCONNECT_GRACE_S: Final = 2.0
 
 _numbers = itertools.count(1)
 
@@ -65,7 +57,8 @@ class Tunnel:
                 pass
         except (BackPressureError, DeploymentUnavailableError) as error:
             logger.info("a websocket was refused: %s", error)
-            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "try again later"})
+            for event in failure(WebsocketState.CONNECTING, error):
+                await send(event)
         except asyncio.CancelledError:
             self._router.withdraw(self)
             raise
@@ -110,7 +103,8 @@ class Tunnel:
         started: ObjectRefGenerator[Any] | None = None
         incoming: asyncio.Task[None] | None = None
         accepted = asyncio.Event()
-        refused = False
+        refused = gone = False
+        state = WebsocketState.CONNECTING
         try:
             head = _head(scope, self._root_path, self._request_id)
             events: ObjectRefGenerator[Any] = target.websocket.remote(head, key)
@@ -124,12 +118,17 @@ class Tunnel:
                         self._placed = asyncio.get_running_loop().create_future()
                         self._router.refused(self, target, slots, event)
                         return False
-                    if event["type"] == "websocket.accept":
+                    if event["type"] == ACCEPT:
                         accepted.set()
-                    await send(event)
+                    state = TABLE.get((state, event["type"]), state)
+                    if not gone:
+                        # The application is told that its client has gone, and may end by itself.
+                        gone = not await _sent(send, event)
         except exceptions.ActorrtError as error:
             logger.info("a websocket broke off: %s", error)
-            await send({"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""})
+            lost = ReplicaUnavailableError(str(self._router.deployment), target.id, str(error))
+            for event in failure(state, lost if state is WebsocketState.CONNECTING else error):
+                await _sent(send, event)
         except BaseException:
             # This task is cancelled, the client has gone, or it was sent what no websocket takes.
             if started is not None:
@@ -168,6 +167,15 @@ class Tunnel:
             return  # the events break off, too
 
 
+async def _sent(send: Any, event: Any) -> bool:
+    """False if the client has gone."""
+    try:
+        await send(event)
+    except OSError:
+        return False
+    return True
+
+
 def _ignore_failure(future: asyncio.Future[bool]) -> None:
     if not future.cancelled():
         future.exception()
@@ -182,79 +190,3 @@ def _head(scope: Any, root_path: bytes, request_id: bytes) -> bytes:
     line = connection_line(scope["scheme"], scope["client"], scope["server"])
     path = scope.get("raw_path") or scope["path"].encode("latin-1", "replace")
     return pack_head(line, root_path, b"GET", b"1.1", path, scope["query_string"], request_id, fields)
-
-
-class WebsocketRun:
-    """In the replica: one websocket's application with its two queues."""
-
-    def __init__(self, app: Any, scope: dict[str, Any]) -> None:
-        wanted = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
-        subprotocols = [each.strip() for each in b",".join(wanted).decode("latin-1").split(",") if each.strip()]
-        self._scope = {**scope, "type": "websocket", "subprotocols": subprotocols}
-        self._scope.pop("method")
-        self._app = app
-        self._incoming: asyncio.Queue[Any] = asyncio.Queue()
-        self._outgoing: asyncio.Queue[Any] = asyncio.Queue(64)
-        self._incoming.put_nowait({"type": "websocket.connect"})
-        self._read = asyncio.Event()
-        self._closed = False
-        self._task: asyncio.Task[None] | None = None
-        self._grace: asyncio.TimerHandle | None = None
-
-    async def put(self, message: Any) -> bool:
-        """A message of the client; returns when the one before has been read. False if the application has ended."""
-        if self._closed:
-            return False
-        self._incoming.put_nowait(message)
-        if message["type"] == DISCONNECT:
-            self._grace = asyncio.get_running_loop().call_later(DISCONNECT_GRACE_S, self.cancel)
-            return True
-        while self._incoming.qsize() > 1:
-            self._read.clear()
-            await self._read.wait()
-        return True
-
-    def cancel(self) -> list[asyncio.Task[None]]:
-        """Cancel the application; gives its task."""
-        if self._task is None:
-            return []
-        self._task.cancel()
-        return [self._task]
-
-    async def _receive(self) -> Any:
-        message = await self._incoming.get()
-        self._read.set()
-        return message
-
-    async def events(self) -> AsyncGenerator[dict[str, Any]]:
-        """What the application sends, to its end."""
-        self._task = task = asyncio.get_running_loop().create_task(self._run())
-        try:
-            while (event := await self._outgoing.get()) is not None:
-                yield event
-        finally:
-            self._closed = True
-            if self._grace is not None:
-                self._grace.cancel()
-            # Whoever waits to put a message gets room, and learns at the next one that nobody wants it.
-            for queue in (self._incoming, self._outgoing):
-                while not queue.empty():
-                    queue.get_nowait()
-            self._read.set()
-            task.cancel()
-            # How the application cleans up is part of the call.
-            await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
-
-    async def _run(self) -> None:
-        try:
-            await self._app(self._scope, self._receive, self._send)
-        finally:
-            if not self._closed:
-                await self._outgoing.put(None)
-
-    async def _send(self, event: Any) -> None:
-        if self._closed:
-            raise OSError("the client has disconnected")
-        await self._outgoing.put(dict(event))

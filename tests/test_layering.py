@@ -24,6 +24,7 @@ IMPURE: Final = frozenset(
 PURE_IN_SERVE: Final = frozenset(
     {"exceptions", "options", "http_options", "declaration", "graph", "spec", "statuses"}
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
+    | {"websocket_rules"}
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {
