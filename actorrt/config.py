@@ -36,11 +36,14 @@ class Settings:
 
     # A loop that is blocked for this long is reported with its stack.
     block_report_s: float = 0.1
-    # A worker that is stopped or silent for this long is killed.
+    # A worker that is stopped or silent for this long is killed; so are a head and a zygote, which are started again.
     worker_stall_timeout_s: float = 30.0
+    # How long a new worker may take to start, and the zygote that forks it to answer.
     worker_start_timeout_s: float = 60.0
     # A process that does not answer a dial for this long is dialled again, for as long as its node says that it lives.
     dial_timeout_s: float = 10.0
+    # How long a question to the head (a name, say) waits for an answer, whichever head gives it; 0: for ever.
+    head_timeout_s: float = 60.0
     # A caller gives a lease back when it had no work for it for this long.
     idle_lease_s: float = 1.0
     # A worker without a lease ends after this long.

@@ -17,6 +17,7 @@
     │   ├── ObjectFreedError          its last reference had been dropped
     │   └── OwnerDiedError            the process that owned it ended
     ├── ObjectStoreFullError          neither memory nor disk has room
+    ├── HeadUnavailableError          the head, which keeps names, did not answer in time
     ├── RuntimeEnvSetupError          a worker with that environment could not be made
     ├── TaskUnschedulableError        no machine can ever run it
     ├── ActorUnschedulableError       the same for an actor
@@ -496,6 +497,23 @@ class ObjectStoreFullError(ActorrtError):
 
     def __str__(self) -> str:
         return f"no room for an object of {self.size:,} bytes, the limit is {self.limit:,}: {self.cause}"
+
+
+class HeadUnavailableError(ActorrtError):
+    """The head, which keeps names, did not answer in time; later it may. Whether a claim was granted is not known.
+
+    You do not get this because a head has ended: another is started, and asked again.
+    """
+
+    def __init__(self, question: str, waited_s: float, state: str) -> None:
+        super().__init__(question, waited_s, state)
+        self.question, self.waited_s, self.state = question, waited_s, state
+
+    def __str__(self) -> str:
+        return (
+            f"the head, which keeps names, has not answered {self.question} for {self.waited_s:g} s: {self.state}; "
+            "ACTORRT_HEAD_TIMEOUT_S is how long it is waited for"
+        )
 
 
 class RuntimeEnvSetupError(ActorrtError):

@@ -15,8 +15,10 @@ from actorrt.exceptions import ActorDiedError, ActorrtError, TaskCancelledError,
 FIELDS: dict[str, object] = {
     "actor": "Counter(01ab)", "cause": "signal 9", "class_name": "Odd", "function": "Counter.incr", "limit": 10,
     "may_have_run": False, "member": "x.lock", "missing": "1 of 2 CPU", "name": "n", "namespace": "s", "node": "01",
-    "object": "ff", "phase": "starting", "pid": 7, "shape": {"CPU": 2.0}, "size": 10**6, "task": "f", "text": "odd",
-    "timeout": 1.5, "traceback_text": "Traceback (most recent call last):\n  line\nOdd: odd", "what": "f",
+    "object": "ff", "phase": "starting", "pid": 7, "question": "who is n", "shape": {"CPU": 2.0}, "size": 10**6,
+    "state": "it ended", "task": "f", "text": "odd",
+    "timeout": 1.5, "traceback_text": "Traceback (most recent call last):\n  line\nOdd: odd", "waited_s": 60.0,
+    "what": "f",
 }  # fmt: skip
 
 PUBLIC = [

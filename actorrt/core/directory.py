@@ -1,13 +1,27 @@
-"""What the head knows: which actor has which name, and which nodes there are. Pure."""
+"""Which actor has which name, and which nodes there are. Pure.
+
+The head has the names of all; a node keeps one for what its own processes hold, to tell it to the next head.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 
 class Holder(NamedTuple):
-    """Who has a name; `info` is what its handles are made of, opaque here."""
+    """Who has a name; `info` is what its handles are made of, opaque here. `node` told of it."""
 
+    actor: bytes
+    info: bytes
+    node: bytes = b""
+
+
+class Held(NamedTuple):
+    """A name with its holder, as a node tells it to a head."""
+
+    name: str
+    namespace: str
     actor: bytes
     info: bytes
 
@@ -19,9 +33,12 @@ class Directory:
         self._names: dict[tuple[str, str], Holder] = {}
         self.nodes: dict[bytes, dict[str, Any]] = {}
 
-    def claim(self, namespace: str, name: str, actor: bytes, info: bytes) -> tuple[Holder, bool]:
-        """Who has the name now, and whether it is the claimant."""
-        holder = self._names.setdefault((namespace, name), Holder(actor, info))
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def claim(self, namespace: str, name: str, actor: bytes, info: bytes, node: bytes = b"") -> tuple[Holder, bool]:
+        """Who has the name now, and whether it is the claimant. A claim that is repeated is granted again."""
+        holder = self._names.setdefault((namespace, name), Holder(actor, info, node))
         return holder, holder.actor == actor
 
     def find(self, namespace: str, name: str) -> Holder | None:
@@ -41,3 +58,17 @@ class Directory:
     def names(self, namespace: str | None) -> list[tuple[str, str]]:
         """(namespace, name) of all, or of one namespace, sorted."""
         return sorted(key for key in self._names if namespace is None or key[0] == namespace)
+
+    # ---- a node tells a head
+
+    def held(self) -> list[Held]:
+        """All names, for `join`."""
+        return [Held(name, space, holder.actor, holder.info) for (space, name), holder in self._names.items()]
+
+    def join(self, node: bytes, info: dict[str, Any], held: Iterable[Held]) -> None:
+        """A node is here, and its processes hold these names and no others; a name that another node's has stays so."""
+        self.nodes[node] = info
+        for key in [key for key, holder in self._names.items() if holder.node == node]:
+            del self._names[key]
+        for name, namespace, actor, about in held:
+            self.claim(namespace, name, actor, about, node)

@@ -1,9 +1,11 @@
-"""The head: a process of its own that keeps the directory. Nodes ask it; it asks nobody."""
+"""The head: a process of its own that keeps the directory. Nodes ask it; it asks nobody.
+
+What it knows it has from them: one that takes the place of another is told all again (head_keeper.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 from typing import Any, Final
@@ -11,7 +13,7 @@ from typing import Any, Final
 import uvloop
 
 from actorrt import exceptions
-from actorrt.core.directory import Directory
+from actorrt.core.directory import Directory, Held
 from actorrt.version import __version__
 from actorrt.wire.messages import (
     AnswerBody,
@@ -64,7 +66,8 @@ class Head:
         directory = self.directory
         match question:
             case ClaimName():
-                holder, yours = directory.claim(question.namespace, question.name, question.actor, question.info)
+                space, name, actor = question.namespace, question.name, question.actor
+                holder, yours = directory.claim(space, name, actor, question.info, link.peer)
                 return NameHolder(holder.actor, holder.info, yours)
             case FindName():
                 found = directory.find(question.namespace, question.name)
@@ -72,7 +75,7 @@ class Head:
             case ListNames():
                 return Names(directory.names(question.namespace))
             case JoinNode():
-                directory.nodes[question.node] = question.info
+                directory.join(question.node, question.info, map(Held._make, question.names))
                 return Done()
             case Query():
                 return Facts(list(directory.nodes.values()))
@@ -96,9 +99,19 @@ class Head:
 async def _serve(process: bytes, session: str, start: HeadStart) -> None:
     head = Head(process, session)
     await head.peers.listen()
-    # The node may be gone already: then nobody waits for this.
-    with contextlib.suppress(OSError):
+    try:
+        await _until_the_end(head, start)
+    finally:
+        # It removes the socket too: a node that has ended does not look again.
+        await head.peers.close()
+
+
+async def _until_the_end(head: Head, start: HeadStart) -> None:
+    try:
         start.node.send(LISTENS)
+    except OSError:
+        # The node was gone before anybody could have reached this head.
+        return
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, head.stopped.set)
     waiting: list[asyncio.Future[Any]] = [loop.create_task(head.stopped.wait())]
@@ -107,7 +120,6 @@ async def _serve(process: bytes, session: str, start: HeadStart) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for future in waiting:
         future.cancel()
-    await head.peers.close()
 
 
 def head_main(process: bytes, session: str, start: HeadStart) -> None:

@@ -1,10 +1,14 @@
-"""`python -m actorrt.runtime.launcher SESSION`: import once what all processes need, then become them."""
+"""`python -m actorrt.runtime.launcher SESSION`: import once what all processes need, then become them.
+
+`... again CONFIG` becomes one of them alone, for a node that has lost it (respawn.py).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import socket
 import sys
 from functools import partial
 
@@ -16,10 +20,12 @@ from actorrt.core.leases import UNIT
 from .head import head_main
 from .node import NodeConfig, node_main
 from .node_launch import MARK_FD, READY_FD
-from .process import cpu_count, memory_limit
-from .process_tree import fork_tree
+from .process import cpu_count, memory_limit, run_and_exit, set_process_name
+from .process_tree import HeadStart, fork_tree
+from .respawn import AGAIN, Again, HeadAgain, ZygoteAgain
 from .session_folder import facts_of
 from .worker import worker_main
+from .zygote import run_zygote
 
 # The part of the machine's memory that objects may take where nobody said otherwise.
 STORE_SHARE = 0.3
@@ -56,8 +62,28 @@ def _keep_from_cleaners(session: str) -> int:
     return fd
 
 
+def become(again: Again) -> None:
+    """Be a later head or zygote until its end."""
+    sock = socket.socket(fileno=again.node_fd)
+    match again:
+        case ZygoteAgain():
+            run_zygote(sock, worker_main)
+        case HeadAgain():
+            set_process_name("actorrt-head")
+            sock.set_inheritable(False)
+            if again.driver_pidfd is not None:
+                os.set_inheritable(again.driver_pidfd, False)
+            start = HeadStart(sock, again.node_pid, again.driver_pidfd)
+            run_and_exit(partial(head_main, bytes.fromhex(again.head), again.session, start))
+
+
 def main() -> None:
+    if sys.argv[1] == AGAIN:
+        become(msgspec.json.decode(sys.argv[2].encode(), type=Again))
     session = sys.argv[1]
+    # They are the node's alone: a copy in what it starts later would say that the session lives.
+    for fd in (READY_FD, MARK_FD):
+        os.set_inheritable(fd, False)
     config = complete(msgspec.json.decode(facts_of(MARK_FD), type=LaunchConfig), session)
     fork_tree(
         driver_pid=config.driver_pid or None,

@@ -7,7 +7,6 @@ No user code runs here, and no user value is unpickled. Files beside it: workers
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -43,7 +42,6 @@ from actorrt.wire.messages import (
     FreeSegment,
     JoinDriver,
     Joined,
-    JoinNode,
     KillActor,
     KillWorker,
     LeaseRequest,
@@ -76,15 +74,18 @@ from actorrt.wire.messages import (
 
 from .actor_records import ActorRecord, ActorSpec
 from .calls import error_bytes
+from .head_keeper import HeadKeeper
 from .link import Link
 from .node_host import NodeHost
 from .node_leases import NodeLeases
 from .node_segments import NodeSegments
 from .peers import Peers
+from .process import kill_process
 from .process_tree import NodeStart
-from .process_watch import wait_child, watch_pid, watch_pidfd
+from .process_watch import watch_pid, watch_pidfd
 from .session_logs import retire
 from .socket_paths import remove_socket
+from .stall_watch import watch_for_stalls
 from .supervisor import Supervisor
 from .workers import Workers
 
@@ -118,12 +119,17 @@ class Node:
         self.stopping = False
         self.peers = Peers(self, config.node, "node", config.session, __version__, self.settings.dial_timeout_s)
         self.peers.end_of = self._cause_of_end
+        # Those of this process that nobody else is to take for an orphan of a worker: head and zygote.
+        self.children: set[int] = set()
+        self.head = HeadKeeper(self, config.head, start)
         self.leases = NodeLeases(self, config.resources)
         self.workers = Workers(self, start)
         self.segments = NodeSegments(self, config.store_limit)
         self.host = NodeHost(self)
         self.supervisor = Supervisor(self.host)
         self.stopped = asyncio.Event()
+        if (timeout := self.settings.worker_stall_timeout_s) > 0:
+            self.spawn(watch_for_stalls(self._pids, self._stalled, timeout))
         self.end_reason = "the session ended"
         self.jobs: dict[int, tuple[JoinDriver, Link]] = {}
         # Programs whose detached actors may outlive them, by the negative of their job.
@@ -131,17 +137,23 @@ class Node:
         self._last_job = 0
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
         self._watched: dict[Link, asyncio.Future[None]] = {}
-        self._joining_head: asyncio.Task[Link] | None = None
-        self._head_pid = start.head_pid
-        # Done when the head listens, or has ended.
-        self._head_listens: asyncio.Task[bytes] | None = None
-        if start.head is not None:
-            start.head.setblocking(False)
-            self._head_listens = self.loop.create_task(self.loop.sock_recv(start.head, 1))
 
     @property
     def cpus(self) -> int:
         return max(1, self.leases.resources.total.get("CPU", 0) // UNIT)
+
+    def _pids(self) -> set[int]:
+        """The processes that have to answer: all but this one and its drivers."""
+        return {*self.workers.pids, *filter(None, (self.head.pid, self.workers.zygote.pid))}
+
+    def _stalled(self, pid: int) -> None:
+        timeout = self.settings.worker_stall_timeout_s
+        if pid in self.workers.pids:
+            self.workers.stalled(pid, timeout)
+        elif pid in (self.head.pid, self.workers.zygote.pid):
+            what = "head" if pid == self.head.pid else "zygote"
+            logger.warning("the %s (pid %d) was stopped (SIGSTOP) for %g s, and is killed", what, pid, timeout)
+            kill_process(pid, signal.SIGKILL)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -172,7 +184,7 @@ class Node:
             case Seal() | OpenSegment() | FreeSegment() | CloseSegment() | LetGo() | Unreserve():
                 self.segments.take(link, message)
             case DropName():
-                self.spawn(self._tell_head(message))
+                self.head.drop(message.name, message.namespace, message.actor)
             case BorrowActor() | UnborrowActor():
                 delta = 1 if isinstance(message, BorrowActor) else -1
                 self.supervisor.borrow(message.actor, link.peer, delta)
@@ -201,8 +213,10 @@ class Node:
                 return await self.segments.seal(link, question)
             case OpenSegment():
                 return await self.segments.open(link, question.owner, question.seq)
-            case ClaimName() | FindName() | ListNames():
-                return await (await self.head()).ask(question)
+            case ClaimName():
+                return await self.head.claim(question)
+            case FindName() | ListNames():
+                return await self.head.ask(question)
             case DialMe():
                 target = self.peers.get(question.process)
                 if target is None:
@@ -230,8 +244,8 @@ class Node:
 
     async def exit_of(self, process: bytes) -> Exit:
         """Why a process ended; waits while it lives. One that the node does not know has ended long ago."""
-        if process == self.config.head and self._head_pid is not None:
-            await watch_pid(self._head_pid)
+        if process == self.config.head:
+            return Exit(await self.head.end())
         link = self.peers.get(process)
         if link is not None and link.role == "driver":
             await link.gone.wait()
@@ -255,6 +269,9 @@ class Node:
 
     def link_lost(self, link: Link) -> None:
         self.peers.forget(link)
+        if link.peer == self.config.head:
+            # The next one lives at its address.
+            return
         self.peers.dead.add(link.peer)
         if self.stopping:
             return
@@ -266,7 +283,7 @@ class Node:
         if watched is not None and link.farewell:
             watched.cancel()
         if link.role in ("driver", "worker"):
-            self.spawn(self._tell_head(DropName("", "", link.peer)))
+            self.head.drop_owner(link.peer)
         for job, (driver, its_link) in list(self.jobs.items()):
             if its_link is link:
                 del self.jobs[job]
@@ -301,14 +318,14 @@ class Node:
         if what == "available":
             return {name: max(0, amount) / UNIT for name, amount in self.leases.resources.free.items()}
         if what == "nodes":
-            return [self._description()]
+            return [self.description()]
         if what == "workers":
             return self.workers.facts()
         if what == "store":
             return self.segments.facts()
         raise exceptions.ActorrtError(f"nothing is known about {what!r}")
 
-    def _description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         return {
             "NodeID": self.process.hex(),
             "Alive": True,
@@ -326,38 +343,6 @@ class Node:
 
     # ---- names and detached actors
 
-    async def head(self) -> Link:
-        """The link to the head, opened on first use. Raises LinkError if the head has ended."""
-        link = self.peers.get(self.config.head)
-        if link is not None and self._joining_head is None:
-            return link
-        task = self._joining_head
-        if task is None:
-            task = self._joining_head = self.loop.create_task(self._join_head())
-            task.add_done_callback(self._joined_head)
-        return await asyncio.shield(task)
-
-    async def _join_head(self) -> Link:
-        try:
-            if self._head_listens is not None:
-                with contextlib.suppress(OSError):
-                    await asyncio.shield(self._head_listens)
-            link = await self.peers.link_to(self.config.head)
-            await link.ask(JoinNode(self.process, self._description()))
-        except exceptions.LinkError as error:
-            raise exceptions.LinkError(f"the head, which keeps names, cannot be reached: {error}") from error
-        return link
-
-    def _joined_head(self, task: asyncio.Task[Link]) -> None:
-        self._joining_head = None
-        if not task.cancelled():
-            task.exception()  # whoever waits has it
-
-    async def _tell_head(self, message: DropName) -> None:
-        link = self.peers.get(self.config.head)
-        if link is not None:
-            link.send(message)
-
     async def _create_detached(self, request: CreateDetached) -> NameHolder:
         start = request.start
         seq = self.host.next_seq()
@@ -366,7 +351,7 @@ class Node:
         made.seq, made.actor = seq, actor
         holder = NameHolder(actor, request.info, True)
         if start.name:
-            holder = await (await self.head()).ask(ClaimName(start.name, start.namespace, actor, request.info))
+            holder = await self.head.claim(ClaimName(start.name, start.namespace, actor, request.info))
             if not holder.yours:
                 return holder
         # It outlives its program: it runs on workers of a job of its own, which look like the program's.
@@ -379,7 +364,7 @@ class Node:
         )
         record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts)
         if start.name:
-            record.on_dead = lambda: self.spawn(self._tell_head(DropName(start.name, start.namespace, actor)))
+            record.on_dead = lambda: self.head.drop(start.name, start.namespace, actor)
         self.supervisor.create(record)
         return holder
 
@@ -400,13 +385,7 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         self.segments.close()
-        if self._head_listens is not None:
-            self._head_listens.cancel()
-        if self._head_pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._head_pid, signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wait_child(self._head_pid), STOP_GRACE_S)
+        await self.head.close(STOP_GRACE_S)
         retire(self.config.session)
 
 

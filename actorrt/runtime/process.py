@@ -154,6 +154,15 @@ def process_state(pid: int) -> str | None:
     return stat[stat.rindex(")") + 2]  # the name before it may hold anything, brackets too
 
 
+def state_in_words(pid: int) -> str:
+    """What a process does that is waited for: "is stopped (SIGSTOP)"."""
+    state = process_state(pid)
+    if state is None or state == "Z":
+        return "has ended"
+    words = {"T": "is stopped (SIGSTOP)", "t": "is held by a debugger", "D": "waits in the kernel"}
+    return words.get(state, "runs and does not answer")
+
+
 def run_and_exit(main: Callable[[], object]) -> NoReturn:
     """Call `main` in a forked process and end it, with 0 or what SystemExit says; an exception prints its traceback.
 

@@ -9,6 +9,8 @@ Who ends with whom, however it ends (`kill -9` too):
 - the zygote: its workers get PDEATHSIG, the node hears of it (`ZygoteClient`) and kills what they had started;
 - the head: the node hears of it (`wait_child`), nothing else ends.
 
+The node starts another zygote or head in the place of one that has ended (respawn.py); for those the same holds.
+
 What each process does is given as a function; nothing here knows of links, loops or configuration.
 """
 

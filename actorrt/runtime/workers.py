@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,12 +22,12 @@ from .process import describe_exit
 from .process_tree import NodeStart
 from .progress import last_begun
 from .socket_paths import remove_socket
-from .stall_watch import watch_for_stalls
 from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
 from .worker_params import WorkerParams
 from .zygote import WORKER_ID
-from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
+from .zygote_client import ForkError, ZygoteLostError
+from .zygote_keeper import ZygoteKeeper
 
 if TYPE_CHECKING:
     from .node import Node
@@ -89,13 +90,7 @@ class Workers:
     def __init__(self, node: Node, start: NodeStart) -> None:
         self._node = node
         self._loop = node.loop
-        self._zygote = ZygoteClient(
-            start.zygote,
-            start.zygote_pid,
-            on_exit=self._exited,
-            on_lost=self._zygote_lost,
-            others={start.head_pid or 0},
-        )
+        self.zygote = ZygoteKeeper(node, start, self._exited)
         self._by_process: dict[bytes, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
         self._idle: dict[Kind, list[Worker]] = {}
@@ -106,9 +101,6 @@ class Workers:
         self._exits = WorkerExits(node.loop)
         self._oom = OomWatch(Cgroup.of_this_process())
         self._outputs = WorkerOutputs(os.path.join(node.config.session, "logs"), node.settings, self._listener)
-        timeout = node.settings.worker_stall_timeout_s
-        if timeout > 0:
-            node.spawn(watch_for_stalls(self._by_pid.keys, partial(self._stalled, timeout), timeout))
 
     # ---- getting one
 
@@ -158,8 +150,10 @@ class Workers:
         return [worker for worker in workers if worker.usable]
 
     async def _start(self, kind: Kind, gpus: list[int], is_shared: bool = False) -> Worker:
-        for attempt in range(START_ATTEMPTS):
+        attempts = 0
+        while True:
             worker = await self._fork(kind, gpus, is_shared)
+            zygotes = self.zygote.count
             try:
                 async with asyncio.timeout(self._node.settings.worker_start_timeout_s):
                     await worker.started
@@ -167,11 +161,12 @@ class Workers:
                 self.kill(worker.process, "it did not start in time")
                 raise exceptions.WorkerCrashedError("a new worker", "it did not start in time", False) from None
             except exceptions.WorkerCrashedError:
-                if worker.cause or attempt == START_ATTEMPTS - 1:
+                # The end of its zygote says nothing about it.
+                attempts += zygotes == self.zygote.count and self.zygote.pid is not None
+                if worker.cause or attempts == START_ATTEMPTS:
                     raise
             else:
                 return worker
-        raise AssertionError("it has returned or raised")
 
     async def _fork(self, kind: Kind, gpus: list[int], is_shared: bool) -> Worker:
         node = self._node
@@ -200,7 +195,7 @@ class Workers:
         stdout = stderr = -1
         try:
             stdout, stderr = self._outputs.open(worker)
-            worker.pid = await self._zygote.fork(
+            worker.pid = await self.zygote.fork(
                 msgspec.msgpack.encode(params),
                 stdout_fd=stdout,
                 stderr_fd=stderr,
@@ -225,7 +220,7 @@ class Workers:
         self._outputs.born(worker)
         if worker.cause:
             # It was to be killed before it was there.
-            self._zygote.kill(worker.pid)
+            self.zygote.kill(worker.pid)
         return worker
 
     def _base_environment(self) -> dict[str, str]:
@@ -325,12 +320,12 @@ class Workers:
         if worker is not None:
             worker.cause = reason
             if worker.pid:
-                self._zygote.kill(worker.pid)
+                self.zygote.kill(worker.pid)
 
     def _kill_after(self, worker: Worker, delay_s: float) -> None:
         self._disarm(worker)
         if worker.pid:
-            worker.reap_timer = self._loop.call_later(delay_s, self._zygote.kill, worker.pid)
+            worker.reap_timer = self._loop.call_later(delay_s, self.zygote.kill, worker.pid)
 
     @staticmethod
     def _disarm(worker: Worker) -> None:
@@ -338,7 +333,13 @@ class Workers:
             worker.reap_timer.cancel()
             worker.reap_timer = None
 
-    def _stalled(self, timeout_s: float, pid: int) -> None:
+    @property
+    def pids(self) -> Collection[int]:
+        """The processes of all workers."""
+        return self._by_pid.keys()
+
+    def stalled(self, pid: int, timeout_s: float) -> None:
+        """A worker was found stopped for so long."""
         worker = self._by_pid.get(pid)
         if worker is not None and not worker.cause:
             self.kill(worker.process, f"it was stopped (SIGSTOP) for {timeout_s:g} s")
@@ -349,15 +350,17 @@ class Workers:
         if worker is not None:
             self._kill_after(worker, GOODBYE_S if link.farewell else 0.0)
 
-    def _exited(self, pid: int, status: int) -> None:
+    def _exited(self, pid: int, status: int, lost: str) -> None:
         worker = self._by_pid.pop(pid, None)
         if worker is None:
             return
         now = self._loop.time()
         self._oom.observe(now)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        out_of_memory = bool(killed and not worker.cause and self._oom.claim(now))
+        out_of_memory = bool(killed and not worker.cause and not lost and self._oom.claim(now))
         cause = worker.cause or describe_exit(status, out_of_memory=out_of_memory)
+        if killed and lost and not worker.cause:
+            cause = f"{cause} since {lost}"
         self._forget(worker, Exit(cause, out_of_memory, last_begun(self._node.config.session, worker.process)))
 
     def _forget(self, worker: Worker, end: Exit) -> None:
@@ -376,10 +379,6 @@ class Workers:
             )
             worker.started.exception()
         self._node.leases.worker_ended(worker)
-
-    def _zygote_lost(self, reason: str) -> None:
-        if not self._node.stopping:
-            self._node.stop(reason)
 
     async def exit_of(self, process: bytes) -> Exit:
         """Why a process ended; waits until a worker whose link broke has been reaped."""
@@ -401,7 +400,10 @@ class Workers:
     async def _end(self, workers: list[Worker], reason: str, grace_s: float) -> None:
         for worker in workers:
             worker.cause = worker.cause or reason
-            if worker.link is not None and not worker.link.closed:
+            if worker.link is None:
+                # It is starting, and has nothing to clean up.
+                self.kill(worker.process, worker.cause)
+            elif not worker.link.closed:
                 worker.link.send(NodeStopping(reason))
         waiting = [self._loop.create_task(self.exit_of(worker.process)) for worker in workers]
         if waiting:
@@ -417,7 +419,7 @@ class Workers:
         """End all workers and the zygote."""
         await self._end(list(self._by_process.values()), self._node.end_reason, grace_s)
         with contextlib.suppress(Exception):
-            await self._zygote.close()
+            await self.zygote.close(grace_s)
         await self._outputs.close()
 
     def facts(self) -> list[dict[str, Any]]:

@@ -75,7 +75,10 @@ class ZygoteClient:
         self._unclaimed: dict[int, int | None] = {}  # forked, but fork() has not returned yet: None or its wait status
         self._discarded: set[int] = set()  # forked for a caller that was cancelled: killed, and not reported
         self._closing = False
-        self._lost: str | None = None
+        # How it has ended; empty while it lives.
+        self.lost = ""
+        # When it was made, or has answered last, in seconds of the loop.
+        self.heard = self._loop.time()
         sock.setblocking(False)
         self._loop.add_reader(sock.fileno(), self._readable)
         self._ended = self._loop.create_task(self._watch_zygote(), name="zygote watch")
@@ -101,8 +104,8 @@ class ZygoteClient:
         a request that does not fit into a packet.
         """
         async with self._slots:
-            if self._lost is not None:
-                raise ZygoteLostError(self._lost)
+            if self.lost:
+                raise ZygoteLostError(self.lost)
             if self._closing:
                 raise ForkError("the zygote is being closed")
             self._next_id += 1
@@ -137,7 +140,7 @@ class ZygoteClient:
 
         After the deadline the zygote itself is killed, and its workers with it.
         """
-        if not self._closing and self._lost is None:
+        if not self._closing and not self.lost:
             self._closing = True
             self._fail_pending(ForkError("the zygote is being closed"))
             with contextlib.suppress(OSError):
@@ -174,6 +177,7 @@ class ZygoteClient:
             if not packet:
                 self._loop.remove_reader(self._sock.fileno())
                 return
+            self.heard = self._loop.time()
             self._take(self._decode(packet))
 
     def _take(self, reply: Reply) -> None:
@@ -224,16 +228,16 @@ class ZygoteClient:
         status = await wait_child(self.zygote_pid)
         self._readable()  # what it said last
         how = "gone" if status is None else describe_exit(status)
-        self._lost = f"the zygote (pid {self.zygote_pid}) has ended: {how}"
+        self.lost = f"the zygote (pid {self.zygote_pid}) has ended: {how}"
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         while self._unsent:
             _close(self._unsent.popitem()[1][1])
-        self._fail_pending(ZygoteLostError(self._lost))
+        self._fail_pending(ZygoteLostError(self.lost))
         await self._bury_workers()
         if not self._closing:
-            self._loop.call_soon(self._on_lost, self._lost)
+            self._loop.call_soon(self._on_lost, self.lost)
 
     async def _bury_workers(self) -> None:
         """After a death of the zygote: its workers, what they started, and what hid in groups of its own."""

@@ -528,10 +528,11 @@ class CreateDetached(Message, tag=84):
 
 
 class JoinNode(Message, tag=85):
-    """A node registers with the head."""
+    """A node registers with the head. `names`: all that its processes hold, as (name, namespace, actor, info)."""
 
     node: bytes
     info: dict[str, Any]
+    names: list[tuple[str, str, bytes, bytes]] = []
 
 
 class KillActor(Message, tag=86):

@@ -84,6 +84,19 @@ def test_requests_go_on_when_the_head_and_then_the_controller_die(url: str) -> N
     assert list(serve.status().proxies.values()) == ["HEALTHY"]
 
 
+def test_replicas_are_replaced_and_applications_come_and_go_after_the_head_was_killed(url: str) -> None:
+    serve.run(Works.bind(), name="kept", route_prefix="/kept")
+    _, replica = httpx.get(url + "/kept", timeout=20).json()
+    end(pid_of_head(), replica)
+    assert httpx.get(url + "/kept", timeout=20).json()[1] != replica
+    end(pid_of_head())
+    serve.run(Works.bind("v2"), name="kept", route_prefix="/kept")
+    assert httpx.get(url + "/kept", timeout=20).json()[0] == "v2"
+    end(pid_of_head())
+    serve.delete("kept")
+    assert serve.status().applications == {}
+
+
 def test_what_is_lost_with_controller_and_proxy_is_ended_and_can_be_deployed_again(url: str) -> None:
     serve.run(Works.bind(), name="lost", route_prefix="/lost")
     _, replica = httpx.get(url + "/lost", timeout=20).json()

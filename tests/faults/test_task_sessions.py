@@ -18,6 +18,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
+from actorrt.runtime import driver
 from actorrt.runtime.api import list_named_actors
 from actorrt.runtime.process import children_of, process_state
 
@@ -55,8 +56,11 @@ class Process:
         self.pid = pid
         self._fd = os.pidfd_open(pid)
 
+    def send(self, number: int) -> None:
+        signal.pidfd_send_signal(self._fd, number)
+
     def kill(self) -> None:
-        signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     def wait_for_end(self) -> None:
         ended, _, _ = select.select([self._fd], [], [], DEADLINE_S)
@@ -129,16 +133,7 @@ def test_when_the_node_is_killed_who_waits_hears_of_it_and_its_workers_end(famil
     family.wait_for_the_end_of(family.zygote, *family.workers)
 
 
-def test_when_the_zygote_is_killed_the_session_ends_and_the_error_says_why(family: Family, fifo: Path) -> None:
-    ref = hold.remote(str(fifo))
-    family.add_workers(*fifo.read_text(encoding="utf-8").split())
-    family.zygote.kill()
-    with pytest.raises(exceptions.NodeDiedError, match=r"zygote .* has ended"):
-        actorrt.get(ref)
-    family.wait_for_the_end_of(*family.workers)
-
-
-def test_when_the_head_is_killed_everything_but_names_goes_on(family: Family, fifo: Path) -> None:
+def test_when_zygote_or_head_is_killed_the_session_goes_on(family: Family, fifo: Path) -> None:
     named = Steady.options(name="known").remote()
     assert actorrt.get(named.value.remote()) == 1
     held = hold.remote(str(fifo))
@@ -146,18 +141,97 @@ def test_when_the_head_is_killed_everything_but_names_goes_on(family: Family, fi
     family.head.kill()
     family.head.wait_for_end()
     assert actorrt.get([named.value.remote(), quick.remote(2), Steady.remote().value.remote()]) == [1, 2, 1]
-    with pytest.raises(exceptions.ActorrtError, match="the head, which keeps names, cannot be reached"):
-        actorrt.get_actor("known")
-    with pytest.raises(exceptions.ActorrtError, match="the head, which keeps names, cannot be reached"):
-        Steady.options(name="new").remote()
+    assert actorrt.get(actorrt.get_actor("known").value.remote()) == 1
     assert not held.done()
+    family.zygote.kill()
+    family.wait_for_the_end_of(*family.workers)
+    # It is repeated.
+    family.add_workers(*fifo.read_text(encoding="utf-8").split())
+    assert actorrt.get([quick.remote(3), Steady.options(name="other").remote().value.remote()]) == [3, 1]
     assert process_state(family.node.pid) not in (None, "Z")
+    assert all(process_state(pid) != "Z" for pid in children_of(family.node.pid))
+
+
+def test_a_head_that_is_killed_before_it_was_asked_anything_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_node = driver.wait_for_node
+
+    def and_kill(launched: Any) -> None:
+        wait_for_node(launched)
+        for pid in children_of(launched.pid):
+            if "head" in Path(f"/proc/{pid}/comm").read_text(encoding="utf-8"):
+                os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(driver, "wait_for_node", and_kill)
+    with actorrt.init(num_cpus=1):
+        actor = Steady.options(name="first").remote()
+        assert actorrt.get(actor.value.remote()) == 1
+        assert list_named_actors() == ["first"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Family:
+    """A session that leaves alone what is stopped, and soon gives up waiting for it."""
+    monkeypatch.setenv("ACTORRT_WORKER_STALL_TIMEOUT_S", "0")
+    monkeypatch.setenv("ACTORRT_HEAD_TIMEOUT_S", "0.2")
+    monkeypatch.setenv("ACTORRT_WORKER_START_TIMEOUT_S", "3")
+    found: Family = request.getfixturevalue("family")
+    return found
+
+
+def test_who_asks_a_head_that_does_not_answer_is_told_so_and_holds_no_name(impatient: Family) -> None:
+    head = impatient.head
+    head.send(signal.SIGSTOP)
+    silent = rf"has not answered who is named 'known' for 0.2 s: its process {head.pid} is stopped"
+    with pytest.raises(exceptions.HeadUnavailableError, match=silent):
+        actorrt.get_actor("known")
+    for lifetime in (None, "detached"):
+        with pytest.raises(exceptions.HeadUnavailableError, match="whether an actor may be named 'new'"):
+            Steady.options(name="new", lifetime=lifetime).remote()
+    assert actorrt.get(quick.remote(2)) == 2
+    head.send(signal.SIGCONT)
+    assert list_named_actors() == []
+    actor = Steady.options(name="new").remote()
+    assert actorrt.get(actor.value.remote()) == 1
+
+
+def test_who_waits_for_a_worker_is_told_of_a_zygote_that_does_not_answer(impatient: Family) -> None:
+    zygote = impatient.zygote
+    zygote.send(signal.SIGSTOP)
+    silent = rf"the zygote, which forks workers, has not answered for 3 s: its process {zygote.pid} is stopped"
+    actor = Steady.options(num_cpus=0.5).remote()
+    with pytest.raises(exceptions.ActorDiedError, match=silent):
+        actorrt.get(actor.value.remote())
+    zygote.send(signal.SIGCONT)
+    assert actorrt.get(Steady.options(num_cpus=0.5).remote().value.remote()) == 1
+
+
+def test_a_session_ends_with_its_head_and_zygote_stopped(impatient: Family) -> None:
+    assert actorrt.get(Steady.remote().value.remote()) == 1
+    impatient.head.send(signal.SIGSTOP)
+    impatient.zygote.send(signal.SIGSTOP)
+
+
+def test_a_session_ends_while_its_head_and_zygote_are_started_again(family: Family) -> None:
+    assert actorrt.get(Steady.options(name="known").remote().value.remote()) == 1
+    for process in (family.head, family.zygote):
+        process.kill()
+        process.wait_for_end()
+
+
+@pytest.mark.parametrize("killed", ["head", "zygote"])
+def test_a_node_that_is_killed_as_it_starts_another_leaves_nobody(family: Family, killed: str) -> None:
+    assert actorrt.get(Steady.options(name="known").remote().value.remote()) == 1
+    process: Process = getattr(family, killed)
+    process.kill()
+    process.wait_for_end()
+    family.node.kill()
 
 
 PROGRAM = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 import actorrt
+from actorrt.runtime import driver
 from actorrt.runtime.api import list_named_actors
 
 @actorrt.remote

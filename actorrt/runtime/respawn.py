@@ -1,0 +1,85 @@
+"""Start a head or a zygote again, in the place of one that has ended.
+
+The first ones are forked before there are threads and loops. A node that runs has both and cannot fork, so these are
+programs of their own: they import what the launcher imports, and then do the same as the first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+# On the launcher's command line, before one of the configurations below.
+AGAIN: Final = "again"
+
+
+class HeadAgain(msgspec.Struct, frozen=True, tag="head"):
+    """What a later head is told, with the descriptors that it inherits."""
+
+    head: str
+    session: str
+    node_pid: int
+    node_fd: int
+    driver_pidfd: int | None
+
+
+class ZygoteAgain(msgspec.Struct, frozen=True, tag="zygote"):
+    """What a later zygote is told. `session` is for whoever reads the list of processes."""
+
+    session: str
+    node_fd: int
+
+
+Again = HeadAgain | ZygoteAgain
+
+
+class Child:
+    """A process just started, and the node's end of the socket to it."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self.pid = pid
+        self.sock = sock
+
+
+def spawn_head(head: bytes, session: str, driver_pidfd: int | None) -> Child:
+    """Start a head that lives at the same address as the one before. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    fds = [theirs.fileno()] if driver_pidfd is None else [theirs.fileno(), driver_pidfd]
+    return _spawn(
+        ours,
+        theirs,
+        fds,
+        lambda copies: HeadAgain(head.hex(), session, os.getpid(), copies[0], copies[1] if len(copies) > 1 else None),
+    )
+
+
+def spawn_zygote(session: str) -> Child:
+    """Start a zygote; it may be sent requests at once. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return _spawn(ours, theirs, [theirs.fileno()], lambda copies: ZygoteAgain(session, copies[0]))
+
+
+def _spawn(
+    ours: socket.socket, theirs: socket.socket, fds: Sequence[int], config: Callable[[list[int]], Again]
+) -> Child:
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            # Every other descriptor of this process is closed by exec.
+            copies.append(os.dup(fd))
+            os.set_inheritable(copies[-1], True)
+        # As this process was started itself, with whatever options of Python.
+        command = [sys.executable, *sys.orig_argv[1:-1], AGAIN, msgspec.json.encode(config(copies)).decode()]
+        return Child(os.posix_spawn(sys.executable, command, os.environ), ours)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        for fd in copies:
+            os.close(fd)

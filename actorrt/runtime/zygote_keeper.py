@@ -1,0 +1,146 @@
+"""A node's zygote: watched, started again when it ends, and asked again for the workers that it did not fork.
+
+Its workers end with it, and are reported like any that were killed: their actors restart and their tasks are repeated
+as their options say. One that is stopped is killed by the node's stall watch, and replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from actorrt.core.restarts import Restarts
+
+from .process import process_state, state_in_words
+from .process_tree import NodeStart
+from .respawn import Child, spawn_zygote
+from .stall_watch import STOPPED
+from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
+
+if TYPE_CHECKING:
+    from .node import Node
+
+logger = logging.getLogger("actorrt")
+
+# So long at most nobody can be forked because the last zygotes have ended one after the other.
+LONGEST_PAUSE_S: Final = 1.0
+
+
+class ZygoteKeeper:
+    """Keeps one zygote for a node. Runs on its loop.
+
+    `on_exit(pid, status, lost)` is called once for each pid that `fork` has returned; `lost` says that its zygote has
+    ended, and how, if it was lost with that.
+    """
+
+    def __init__(self, node: Node, start: NodeStart, on_exit: Callable[[int, int, str], None]) -> None:
+        self._node = node
+        self._on_exit = on_exit
+        self._restarts = Restarts()
+        # How many there have been.
+        self.count = 0
+        self._client = self._take(Child(start.zygote_pid, start.zygote))
+        self._changed = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's process, while there is one."""
+        return None if self._client.lost else self._client.zygote_pid
+
+    def _take(self, child: Child) -> ZygoteClient:
+        node = self._node
+        node.children.add(child.pid)
+        self.count += 1
+
+        def exited(pid: int, status: int) -> None:
+            self._on_exit(pid, status, client.lost)
+
+        client = ZygoteClient(child.sock, child.pid, on_exit=exited, on_lost=self._lost, others=node.children)
+        return client
+
+    # ---- its lives
+
+    def _lost(self, reason: str) -> None:
+        self._node.children.discard(self._client.zygote_pid)
+        if not self._node.stopping:
+            logger.warning("%s: its workers are gone, and another one is started", reason)
+            self._starting = self._node.loop.create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        while True:
+            pause = min(LONGEST_PAUSE_S, self._restarts.pause(self._node.loop.time()))
+            await asyncio.sleep(pause)
+            try:
+                child = spawn_zygote(self._node.config.session)
+            except OSError as error:
+                logger.warning("a zygote cannot be started: %s", error)
+            else:
+                self._client = self._take(child)
+                changed, self._changed = self._changed, asyncio.Event()
+                changed.set()
+                return
+
+    async def close(self, deadline_s: float) -> None:
+        """End the zygote and all its workers; no other is started."""
+        if self._starting is not None:
+            self._starting.cancel()
+        # One that is stopped does not hear a request.
+        stopped = process_state(self._client.zygote_pid) == STOPPED
+        await self._client.close(0.0 if stopped else deadline_s)
+
+    # ---- workers
+
+    async def fork(
+        self, params: bytes, *, stdout_fd: int, stderr_fd: int, env: Mapping[str, str], cwd: str | None
+    ) -> int:
+        """Have a worker forked, by the next zygote if this one ends first: what that may have forked is dead.
+
+        Raises ForkError, also when nothing has been heard of a zygote for `worker_start_timeout_s`.
+        """
+        limit = self._node.settings.worker_start_timeout_s
+        loop = self._node.loop
+        began = loop.time()
+        try:
+            async with asyncio.timeout(None) as waiting:
+
+                def look() -> None:
+                    nonlocal timer
+                    # Others may be many: it is its silence that counts.
+                    silent = loop.time() - max(began, self._client.heard)
+                    if silent >= limit:
+                        waiting.reschedule(loop.time())
+                    else:
+                        timer = loop.call_later(limit - silent, look)
+
+                timer = loop.call_later(limit, look)
+                try:
+                    return await self._fork(params, stdout_fd, stderr_fd, env, cwd)
+                finally:
+                    timer.cancel()
+        except TimeoutError:
+            raise ForkError(
+                f"the zygote, which forks workers, has not answered for {limit:g} s: {self._state()}"
+            ) from None
+
+    async def _fork(self, params: bytes, stdout: int, stderr: int, env: Mapping[str, str], cwd: str | None) -> int:
+        while True:
+            client, changed = self._client, self._changed
+            try:
+                return await client.fork(params, stdout_fd=stdout, stderr_fd=stderr, env=env, cwd=cwd)
+            except ZygoteLostError:
+                if self._node.stopping:
+                    raise
+                if client is self._client:
+                    await changed.wait()
+
+    def _state(self) -> str:
+        if self._client.lost:
+            return f"{self._client.lost}, and another one could not be started yet"
+        return f"its process {self._client.zygote_pid} {state_in_words(self._client.zygote_pid)}"
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker and all that it has started."""
+        self._client.kill(pid)
