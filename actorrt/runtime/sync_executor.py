@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,7 @@ from .outcomes import serialize_result
 from .progress import Progress
 from .references import Gate
 from .snapshots import take_snapshot
+from .surroundings import Surroundings
 from .sync_actor import SyncActor
 from .thread_gate import ThreadGate
 
@@ -63,6 +65,8 @@ class SyncExecutor(Executor):
         safe = {SyncExecutor._outcome, SyncExecutor._stream, ThreadGate.take, Gate.wait}
         self._interrupts = Interrupts(runtime.loop, {function.__code__ for function in safe}, self._interrupted)
         self._progress = Progress(runtime.session, runtime.process)
+        # Known once the main thread runs.
+        self._surroundings: Surroundings | None = None
         self._looking = False
         self._seen: RunningCall | None = None
         self.actor: SyncActor | None = None
@@ -71,6 +75,7 @@ class SyncExecutor(Executor):
     def run(self) -> None:
         """Take work until the worker ends."""
         self._interrupts.install()
+        self._surroundings = Surroundings()
         while not self._ended:
             taken = self._take()
             if taken is None:
@@ -78,7 +83,7 @@ class SyncExecutor(Executor):
                 continue
             try:
                 self._do(*taken)
-            except Exception:
+            except (Exception, KeyboardInterrupt):  # a task's own handler of SIGINT may raise late
                 logger.exception("a call could not be answered")
 
     def stop(self) -> None:
@@ -211,7 +216,8 @@ class SyncExecutor(Executor):
             assert run is not None
             self._progress.begins(work.lease, work.seq)
             self.describe(work.name)
-            self.guarded(run, work, partial(self.function, work.function))
+            # In a context of its own: what it sets there is for nobody else.
+            copy_context().run(self.guarded, run, work, partial(self._task_function, work.function))
         elif isinstance(work, ActorCall):
             if run is None or self.actor is None:
                 link.push(self.outcomes.no_actor(work.seq))
@@ -223,6 +229,13 @@ class SyncExecutor(Executor):
             self.actor.start(link, work)
         elif self.actor is not None:
             self.actor.stop()
+
+    def _task_function(self, key: bytes) -> Any:
+        known = key in self._functions
+        function = self.function(key)
+        if not known and self._surroundings is not None:
+            self._surroundings.note()
+        return function
 
     def answer(self, run: RunningCall, outcome: AnyMessage) -> None:
         """Send the outcome of a call; from any thread."""
@@ -269,6 +282,8 @@ class SyncExecutor(Executor):
         finally:
             if main:
                 self._interrupts.end()
+                if run.actor is None and self._surroundings is not None:
+                    self._surroundings.restore()
             running_call.reset(token)
         if owners and (foreign := self.foreign(run.link, owners)):
             self.runtime.call_sync(self.runtime.objects.confirm(foreign))
