@@ -77,6 +77,8 @@ def create(
         runtime.job,
         bool(options.name),
     )
+    spec.code = cls
+    runtime.shipped.know(cls)
     if options.detached:
         return _create_detached(runtime, spec, call, title, traits, cls.interface, options)
     client = ActorClient(runtime, actor, title, traits)

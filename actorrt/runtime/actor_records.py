@@ -17,7 +17,7 @@ _NOTHING: Final = StartActor(0, b"", b"", b"")
 class ActorSpec:
     """What it takes to start an actor, also again."""
 
-    __slots__ = ("blob", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
+    __slots__ = ("blob", "code", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
 
     def __init__(
         self,
@@ -33,6 +33,8 @@ class ActorSpec:
     ) -> None:
         self.start = start
         self.blob = blob
+        # The class, which is known as long as it may be started.
+        self.code: Any = None
         self.shape = shape
         self.mode = mode
         self.shared = shared

@@ -53,6 +53,7 @@ class Call:
         "attempts_left",
         "cancel_asked",
         "children",
+        "code",
         "done",
         "entries",
         "entry",
@@ -94,6 +95,8 @@ class Call:
         # Which life of its actor it was sent to.
         self.incarnation = -1
         self.children: list[weakref.ref[Call]] | None = None
+        # What a task runs: it is known, and can be sent again, as long as the call may need it.
+        self.code: Any = None
 
     def all_entries(self) -> list[Entry]:
         return [self.entry] if self.entries is None else self.entries

@@ -23,6 +23,7 @@ from . import shipping
 if TYPE_CHECKING:
     from .handles import ActorMethod
     from .references import ObjectRef
+    from .shipped import Mark
 
 FUNCTION_ID_SIZE: Final = 16
 MARK: Final = "__actorrt_method__"
@@ -46,7 +47,7 @@ class Actor:
 class Definition:
     """Code with a name, pickled once. `function_id` is a hash of `blob`, the bytes that `shipping.load` takes."""
 
-    __slots__ = ("__weakref__", "_blob", "_code", "_id", "name")
+    __slots__ = ("__weakref__", "_blob", "_code", "_id", "mark", "name")
     # What came from other processes and is still in use, so that it is unpickled once.
     _restored: ClassVar[weakref.WeakValueDictionary[tuple[bytes, tuple[Any, ...]], Any]]
 
@@ -58,6 +59,8 @@ class Definition:
         self._code = code
         self._blob = blob
         self._id = b""
+        # Set once it has been sent: it goes with this object, see shipped.py.
+        self.mark: Mark | None = None
 
     @property
     def code(self) -> Any:
@@ -217,8 +220,8 @@ class ActorClassDef(Definition):
         return self.has_async, self.arity, self.interface
 
 
-# Kept: an actor that asks for its own handle asks for this.
-@lru_cache(maxsize=256)
+# Kept: an actor that asks for its own handle asks for this. Not many: each keeps its class, and what that captured.
+@lru_cache(maxsize=16)
 def _actor_class(code: type[Any], groups: tuple[str, ...]) -> ActorClassDef:
     specs = method_specs(code)
     for spec in specs.values():

@@ -30,6 +30,7 @@ from actorrt.wire.messages import (
     Done,
     DropViews,
     Facts,
+    Forget,
     GetObject,
     Item,
     ItemValue,
@@ -75,7 +76,7 @@ _OUTCOMES: Final = (Reply, Outcome)
 _ITEMS: Final = (Item, ItemValue)
 _CALL_TAGS: Final = frozenset(map(tag_of, (ActorCall, TaskCall, StartActor)))
 _RESULT_TAGS: Final = frozenset(map(tag_of, (*_OUTCOMES, *_ITEMS)))
-_FOR_EXECUTOR = (ActorCall, TaskCall, StartActor, StopActor, Define, Cancel, Credit, RefsTaken)
+_FOR_EXECUTOR = (ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken)
 
 
 class Dispatch:

@@ -24,6 +24,7 @@ from actorrt.wire.messages import (
     Cancel,
     Credit,
     Define,
+    Forget,
     RefsTaken,
     StartActor,
     StopActor,
@@ -66,6 +67,8 @@ class Executor:
         self.instances: dict[bytes, Instance] = {}
         self._blobs: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Any] = {}
+        # Who may call what is defined here: it goes with the last of them.
+        self._definers: dict[bytes, set[Link]] = {}
         self._name = ""
         # While the process ends: told of each call that has ended; from any thread.
         self.on_idle: Callable[[], None] | None = None
@@ -81,7 +84,9 @@ class Executor:
             if isinstance(message, _WORK):
                 work.append(message)
             elif isinstance(message, Define):
-                self._blobs[message.function] = message.blob
+                self._define(link, message)
+            elif isinstance(message, Forget):
+                self._forget(link, message.function)
             elif isinstance(message, Cancel):
                 if work:
                     self.enqueue(link, work)
@@ -96,6 +101,20 @@ class Executor:
                 self.outcomes.taken(link.peer, message.seq, message.index)
         if work:
             self.enqueue(link, work)
+
+    def _define(self, link: Link, message: Define) -> None:
+        self._definers.setdefault(message.function, set()).add(link)
+        if message.function not in self._functions:
+            self._blobs[message.function] = message.blob
+
+    def _forget(self, link: Link, function: bytes) -> None:
+        links = self._definers.get(function)
+        if links is not None:
+            links.discard(link)
+            if not links:
+                del self._definers[function]
+                self._blobs.pop(function, None)
+                self._functions.pop(function, None)
 
     def enqueue(self, link: Link, work: list[Work]) -> None:
         """Hand work over to the user's side."""
@@ -143,6 +162,8 @@ class Executor:
             self.cancel_calls(run.living_children(), run.forcing)
             if not before:
                 self.interrupt(run)
+        for function in [function for function, links in self._definers.items() if link in links]:
+            self._forget(link, function)
         self.outcomes.peer_lost(link.peer)
         for instance in list(self.instances.values()):
             if instance.owner == link.peer:
@@ -158,11 +179,17 @@ class Executor:
         """A function or class by its content hash, unpickled on first use."""
         found = self._functions.get(key)
         if found is None:
+            blob = self._blobs.get(key)
+            if blob is None:
+                # Another thread was first, or the caller is gone with what it had defined.
+                return self._functions[key]
             try:
-                found = shipping.load(self._blobs[key])
-            except Exception as error:
+                found = shipping.load(blob)
+            except references.UNMADE as error:
                 raise references.cannot_be_made("the code of this call", error) from error
-            self._functions[key] = found
+            if key in self._definers:
+                self._functions[key] = found
+            self._blobs.pop(key, None)
         return found
 
     def describe(self, name: str) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import logging
 import operator
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -126,7 +127,7 @@ class Entry:
             data = self.data if self.state == INLINE else self.mapped()
             try:
                 return codec.deserialize(data)
-            except Exception as error:
+            except UNMADE as error:
                 raise cannot_be_made(f"object {self.hex()}", error) from error
         raise self.error()
 
@@ -154,6 +155,11 @@ class Entry:
 
     def hex(self) -> str:
         return f"{self.owner.hex()}{self.seq:016x}"
+
+
+# What pickle raises, and classes whose constructor or module is another here than there. What a ref or handle inside
+# of the value raises is about the session.
+UNMADE: Final = (TypeError, AttributeError, ImportError, LookupError, ValueError, pickle.UnpicklingError)
 
 
 def cannot_be_made(what: str, error: Exception) -> exceptions.NotSerializableError:

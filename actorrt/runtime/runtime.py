@@ -55,6 +55,7 @@ from .references import Entry, Gate, ObjectRef
 from .segments_client import SegmentsClient
 from .shared import SharedPool
 from .shared_tasks import SharedTasks
+from .shipped import Shipped
 from .supervisor import Supervisor
 from .tasks import TaskPool, Tasks
 from .waiting import Waits
@@ -100,6 +101,7 @@ class Runtime:
         self.idle_link = False
         self.objects = Objects(self)
         self.actors = Actors(self)
+        self.shipped = Shipped(self)
         self.tasks = Tasks(self)
         self.shared_tasks = SharedTasks(self)
         self.segments = SegmentsClient(self)
@@ -333,6 +335,7 @@ class Runtime:
         pool = self.tasks.pool_for(options, function.is_async)
         call, result = self._new_call(message, pool, name, streaming, options.generator_backpressure)
         self._pack(call, name, args, kwargs)
+        call.code = function
         call.attempts_left = options.max_retries
         call.retry_on = options.retry_exceptions
         self._adopt(call)

@@ -42,7 +42,7 @@ class SharedTasks:
         assert isinstance(message, TaskCall)
         if message.function not in link.defined:
             link.defined.add(message.function)
-            link.send(Define(message.function, self._runtime.tasks.blob(message.function)))
+            link.send(Define(message.function, call.code.blob))
         call.link = link
         call.started = True
         link.inflight[message.seq] = call

@@ -216,7 +216,7 @@ class TaskPool:
         function = message.function
         if function not in link.defined:
             link.defined.add(function)
-            link.push(Define(function, self._tasks.blob(function)))
+            link.push(Define(function, call.code.blob))
         if self._tasks.max_calls and (most := self._tasks.max_calls.get(function)):
             runs = held.runs = held.runs or {}
             runs[function] = runs.get(function, 0) + 1

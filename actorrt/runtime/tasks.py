@@ -33,15 +33,11 @@ class Tasks:
         # After so many runs of a function its worker is not used again; only those functions that have a limit.
         self.max_calls: dict[bytes, int] = {}
         self._pools: dict[PoolKey, TaskPool] = {}
-        self._blobs: dict[bytes, bytes] = {}
         self._by_options: dict[tuple[int, bool], tuple[TaskOptions, TaskPool]] = {}
 
-    def blob(self, function: bytes) -> bytes:
-        return self._blobs[function]
-
     def learn(self, definition: RemoteFunctionDef, max_calls: int) -> None:
-        """Keep the pickled function for the workers that do not have it yet; from any thread."""
-        self._blobs.setdefault(definition.function_id, definition.blob)
+        """Know the function as long as it is used; from any thread."""
+        self.runtime.shipped.know(definition)
         if max_calls:
             self.max_calls[definition.function_id] = max_calls
 

@@ -122,12 +122,12 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> byt
     """
     atoms = ATOMS
     for a in args:
-        kind: object = type(a)
+        kind: object = type(a)  # pyright: ignore[reportUnknownVariableType]
         if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
             return None
     if kwargs:
         for a in kwargs.values():
-            kind: object = type(a)
+            kind: object = type(a)  # pyright: ignore[reportUnknownVariableType]
             if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
                 return None
         data = pickle.dumps([args, kwargs], _PROTOCOL)

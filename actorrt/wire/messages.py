@@ -150,6 +150,12 @@ class Define(Message, tag=9):
     blob: bytes
 
 
+class Forget(Message, tag=19):
+    """A function or class that is not called again over this link, unless it is defined again."""
+
+    function: bytes
+
+
 class StartActor(Message, tag=10):
     """Make the actor; the outcome comes as a Reply like a call's. Calls may follow at once.
 
@@ -619,6 +625,7 @@ AnyMessage = (
     | Credit
     | Cancel
     | Define
+    | Forget
     | StartActor
     | StopActor
     | ActorEnded

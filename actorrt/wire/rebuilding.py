@@ -19,6 +19,7 @@ import types
 import uuid
 import weakref
 from _thread import RLock  # guards the tables of this process; nothing waits under it
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -31,6 +32,9 @@ _ids: Final[weakref.WeakKeyDictionary[type, str]] = weakref.WeakKeyDictionary()
 _classes: Final[weakref.WeakValueDictionary[str, type]] = weakref.WeakValueDictionary()
 # Those that were made here and lack their attributes as yet.
 _unfinished: Final[weakref.WeakSet[type]] = weakref.WeakSet()
+# A program's classes keep what a worker has set in them also while it has no object of theirs; those that functions
+# make go with their last object.
+_kept: Final[deque[type]] = deque(maxlen=64)
 _rebuilding: Final[ContextVar[bool]] = ContextVar("actorrt_rebuilding", default=False)
 
 _HOOK: Final = "__init_subclass__"
@@ -161,6 +165,8 @@ def _enter(key: str, made: type) -> type:
         if winner is made:
             _ids[made] = key
             _unfinished.add(made)
+            if "<locals>" not in made.__qualname__:
+                _kept.append(made)
         return winner
 
 

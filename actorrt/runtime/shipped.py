@@ -1,0 +1,88 @@
+"""Which functions and classes this process has sent to others, and when those may forget them.
+
+A definition is used by its decorated object, by calls that have no outcome yet, and by actors that may be started
+again; each keeps it alive. Once it is garbage no call to it is under way, and each process that has it drops it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actorrt.wire.messages import Forget
+
+from . import current
+from .definitions import Definition
+from .link import Link
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+
+class Shipped:
+    """The definitions in use, by their content hash; `know` may be called from any thread."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        # How many definitions have this content. The lock makes one step of looking at it and of changing what a link
+        # has: a call that comes meanwhile finds the definition either still there or to be sent again.
+        self._lock = threading.RLock()
+        self._users: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def know(self, definition: Definition) -> None:
+        """Count `definition` as used until it is garbage."""
+        mark = definition.mark
+        if mark is not None and mark.belongs_to(self):
+            return
+        # Pickles it, the first time: the user's code, and not under a lock.
+        key = definition.function_id
+        with self._lock:
+            self._users[key] = self._users.get(key, 0) + 1
+            definition.mark = Mark(self, key)
+
+    def left(self, key: bytes) -> None:
+        """A definition is garbage; from any thread, also from within a garbage collection."""
+        if current.maybe_runtime() is self._runtime:  # not so in a fork, nor after the end
+            self._runtime.release(partial(self._drop, key))
+
+    def _drop(self, key: bytes) -> None:
+        told: list[Link] = []
+        with self._lock:
+            users = self._users.get(key, 0) - 1
+            if users > 0:
+                self._users[key] = users
+                return
+            self._users.pop(key, None)
+            self._runtime.tasks.max_calls.pop(key, None)
+            for link in list(self._runtime.peers.links.values()):
+                if key in link.defined:
+                    link.defined.discard(key)
+                    # In line behind the last call, and before a next definition.
+                    link.push(Forget(key))
+                    told.append(link)
+        for link in told:
+            link.flush_at_end_of_turn()
+
+
+class Mark:
+    """Lies in a definition that has been sent, and goes with it."""
+
+    __slots__ = ("_key", "_shipped")
+
+    def __init__(self, shipped: Shipped, key: bytes) -> None:
+        # Not held: a definition of a module outlives the session.
+        self._shipped = weakref.ref(shipped)
+        self._key = key
+
+    def belongs_to(self, shipped: Shipped) -> bool:
+        return self._shipped() is shipped
+
+    def __del__(self) -> None:
+        shipped = self._shipped()
+        if shipped is not None:
+            shipped.left(self._key)
