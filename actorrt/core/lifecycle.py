@@ -32,6 +32,8 @@ class Event(Enum):
     ENDED = auto()
     # Killed, but it may come back.
     KILLED = auto()
+    # Its worker is blocked and has not begun to make it.
+    TURNED_AWAY = auto()
 
 
 class Action(Enum):
@@ -53,6 +55,8 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.PLACING, E.UNPLACEABLE): (S.DEAD, (A.BURY,)),
     (S.PLACING, E.ENDED): (S.DEAD, (A.BURY,)),
     (S.PLACING, E.KILLED): (S.PLACING, ()),
+    (S.PLACING, E.TURNED_AWAY): (S.PLACING, ()),
+    (S.STARTING, E.TURNED_AWAY): (S.PLACING, (A.PLACE,)),
     (S.STARTING, E.STARTED): (S.ALIVE, (A.OPEN,)),
     # A constructor that raised would raise again: it is not retried.
     (S.STARTING, E.FAILED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
@@ -69,6 +73,7 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.DEAD, E.UNPLACEABLE): (S.DEAD, ()),
     (S.DEAD, E.ENDED): (S.DEAD, ()),
     (S.DEAD, E.KILLED): (S.DEAD, ()),
+    (S.DEAD, E.TURNED_AWAY): (S.DEAD, ()),
 }
 
 # (STARTING | ALIVE, LOST) depends on the restarts left; see `Lifecycle.on`.
@@ -105,6 +110,9 @@ class Lifecycle:
                 story = "" if self._story is None else f"; before: {self._story}"
                 raise TransitionError(f"{event.name} cannot happen while {before.name}{story}")
             row = found
+            if event is Event.TURNED_AWAY and before is State.STARTING:
+                # Who was told of this place looks for a later one.
+                self.incarnation += 1
         self.state, actions = row
         if self.restarts_left or self._story is not None:
             # Only actors that may live several times have a story worth its memory.

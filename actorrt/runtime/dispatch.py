@@ -57,6 +57,7 @@ from actorrt.wire.messages import (
     Unreadable,
     Value,
     WhereIs,
+    WorkerBlocked,
     tag_of,
 )
 
@@ -134,7 +135,9 @@ class Dispatch:
         if self._not_asked_for(link, call, message):
             return
         target = call.target
-        if type(target) is TaskPool:
+        if isinstance(message, Outcome) and message.kind == GIVEN_BACK and isinstance(target, SharedPool):
+            runtime.shared_tasks.given_back(link, call)
+        elif type(target) is TaskPool:
             lease = runtime.tasks.answered(link, call)
             if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
                 back.append((call, lease))
@@ -228,6 +231,9 @@ class Dispatch:
                 runtime.spawn_here(self._dial(message.process))
             case SegmentBack():
                 runtime.segments.back(message.serial, message.reuse)
+            case WorkerBlocked():
+                for pool in runtime.shared_pools():
+                    pool.blocked(message.process, message.blocked)
             case LogLines():
                 runtime.on_log_lines(message.lines)
             case NodeStopping():

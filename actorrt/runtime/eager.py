@@ -41,6 +41,7 @@ class EagerRunner:
         self._queue: deque[tuple[RunningCall, Work]] = deque()
         # The call whose step runs right now.
         self.now: RunningCall | None = None
+        self.last: RunningCall | None = None
         self._parked: _Parked | None = None
         self._on_suspend = on_suspend
         self._flush = flush
@@ -76,7 +77,7 @@ class EagerRunner:
             if parked is None:
                 parked = self._parked = _Parked(loop)
             context = copy_context()
-            self.now = run
+            self.now = self.last = run
             ended = False
             waits_for = None
             enter_task(loop, parked.task)

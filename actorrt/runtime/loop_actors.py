@@ -43,16 +43,11 @@ class LoopActors:
         """Make the actor; its reply is the outcome of its constructor. Calls may come before."""
         executor = self._executor
         runtime = executor.runtime
-        executor.importing = start.process
         try:
             cls = executor.function(start.cls)
         except BaseException as error:
             self._failed(link, start, Instance(link, start, f"actor {start.actor.hex()}", start.process), error)
             return
-        finally:
-            if start.process:
-                executor.excuse()
-            executor.importing = False
         title = actor_title(cls, start)
         instance = Instance(link, start, title, start.process)
         instance.cls = cls

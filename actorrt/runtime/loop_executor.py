@@ -22,6 +22,7 @@ import uvloop
 
 from actorrt.wire import codec
 from actorrt.wire.messages import (
+    GIVEN_BACK,
     STREAM_END,
     ActorCall,
     AnyMessage,
@@ -81,10 +82,12 @@ class LoopExecutor(Executor):
         self.loop: asyncio.AbstractEventLoop = loop or uvloop.new_event_loop()
         if loop is None:
             self.loop.set_task_factory(_task_of_its_actor)  # pyright: ignore[reportArgumentType]  it is for coroutines
+        # Taken from by the user's thread, and, while its loop is blocked, by the runtime's.
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
+        self._taking = threading.Lock()
         self._woken = False
         self._handing_over = False
-        # True while the class of an actor that has this process to itself is imported.
+        # True while a class or function is loaded, with what it imports.
         self.importing = False
         # What blocked the loop until this moment of time.monotonic() may have done so on purpose.
         self.excused_until = 0.0
@@ -128,6 +131,22 @@ class LoopExecutor(Executor):
                         return run
         return None
 
+    @property
+    def last(self) -> RunningCall | None:
+        """The call whose first step ran last."""
+        return self._eager.last
+
+    def function(self, key: bytes) -> Any:
+        if key in self._functions:
+            return self._functions[key]
+        # It may import what it needs.
+        self.importing = True
+        try:
+            return super().function(key)
+        finally:
+            self.importing = False
+            self.excuse()
+
     def excuse(self) -> None:
         """What may block the loop on purpose has ended."""
         self.excused_until = time.monotonic()
@@ -156,13 +175,53 @@ class LoopExecutor(Executor):
             self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
 
+    def give_back(self) -> None:
+        """Return what the blocked loop has not begun and others can: new actors, and tasks; from the runtime loop."""
+        gone: set[bytes] = set()
+        with self._taking:
+            frames = list(self._inbox)
+            self._inbox.clear()
+            for link, work in frames:
+                kept = [message for message in work if not self._given_back(link, message, gone)]
+                if kept:
+                    self._inbox.append((link, kept))
+        for link in {link for link, _ in frames}:
+            link.flush()
+
+    def _given_back(self, link: Link, message: Work, gone: set[bytes]) -> bool:
+        if link.closed:
+            return False
+        if isinstance(message, StartActor) and not message.process:
+            gone.add(message.actor)
+        elif isinstance(message, ActorCall) and message.actor in gone:
+            link.push(self.outcomes.no_actor(message.seq))
+            return True
+        elif isinstance(message, StopActor):
+            return message.actor in gone
+        elif not isinstance(message, TaskCall) or message.lease:
+            return False
+        link.push(Outcome(message.seq, GIVEN_BACK))
+        return True
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether somebody waits for this loop beside who runs on it now; from any thread."""
+        links = list(self.runtime.peers.links.values())
+        return (
+            len(self.instances) > 1
+            or bool(self._inbox)
+            or any(link.waiting for link in links)
+            or sum(len(link.serving) for link in links) > 1
+        )
+
     def _drain(self) -> None:
         """Take one frame's work; the rest comes in turns of its own: what runs already has its turns in between."""
         self._woken = False
         inbox = self._inbox
-        if not inbox:
-            return
-        link, work = inbox.popleft()
+        with self._taking:
+            if not inbox:
+                return
+            link, work = inbox.popleft()
         self._handing_over = True
         try:
             for message in work:

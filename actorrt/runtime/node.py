@@ -47,6 +47,7 @@ from actorrt.wire.messages import (
     LeaseRequest,
     LetGo,
     ListNames,
+    LoopBlocked,
     NameHolder,
     NodeStopping,
     OpenSegment,
@@ -179,6 +180,8 @@ class Node:
                 self.workers.ready(link)
             case WorkerName():
                 self.workers.rename(link.peer, message.name)
+            case LoopBlocked():
+                self.workers.loop_blocked(link.peer, message.by, message.harmful)
             case KillWorker():
                 self.workers.kill(message.process, message.reason)
             case Seal() | OpenSegment() | FreeSegment() | CloseSegment() | LetGo() | Unreserve():

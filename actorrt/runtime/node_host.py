@@ -72,6 +72,11 @@ class NodeHost:
             pool = self._pools[key] = SharedPool(_PoolHost(self._node, job), env)
         return pool
 
+    def blocked(self, process: bytes, blocked: bool) -> None:
+        """The loop of a worker is blocked, or goes on."""
+        for pool in self._pools.values():
+            pool.blocked(process, blocked)
+
     def kill_worker(self, process: bytes, reason: str) -> None:
         self._node.workers.kill(process, reason)
 

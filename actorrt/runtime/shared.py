@@ -35,6 +35,8 @@ class SharedPool:
         self._links: list[Link] = []
         # What this process has placed on each: actors, and async tasks under way.
         self.load: dict[bytes, int] = {}
+        # Those whose loop is blocked, as the node says: nothing new goes there.
+        self._blocked: set[bytes] = set()
         self._limit = 1
         self._growing: asyncio.Task[None] | None = None
 
@@ -43,16 +45,30 @@ class SharedPool:
         best: Link | None = None
         least = 0
         for link in self._links:
-            if not link.closed:
+            if self._takes_more(link):
                 load = self.load[link.peer]
                 if best is None or load < least:
                     best, least = link, load
         if best is None:
             return None
         self.load[best.peer] = least + 1
-        if least >= CROWDED and len(self._links) < self._limit and self._growing is None:
+        if least >= CROWDED and self._taking() < self._limit and self._growing is None:
             self._grow()
         return best
+
+    def _takes_more(self, link: Link) -> bool:
+        return not link.closed and link.peer not in self._blocked
+
+    def _taking(self) -> int:
+        """How many take more."""
+        return sum(map(self._takes_more, self._links))
+
+    def blocked(self, process: bytes, blocked: bool) -> None:
+        """The node says that the loop of a worker is blocked, or goes on."""
+        if blocked:
+            self._blocked.add(process)
+        else:
+            self._blocked.discard(process)
 
     def done(self, link: Link) -> None:
         """One thing less to do there."""
@@ -60,7 +76,7 @@ class SharedPool:
             self.load[link.peer] -= 1
 
     def _grow(self) -> asyncio.Task[None]:
-        task = self._growing = self._runtime.loop.create_task(self._ask(len(self._links) + 1))
+        task = self._growing = self._runtime.loop.create_task(self._ask(self._taking() + 1))
         task.add_done_callback(self._grown)
         return task
 
@@ -71,7 +87,7 @@ class SharedPool:
 
     async def ready(self) -> None:
         """Wait until there is a worker. Raises what the node says."""
-        while not any(not link.closed for link in self._links):
+        while not self._taking():
             await asyncio.shield(self._growing or self._grow())
 
     async def _ask(self, want: int) -> None:
@@ -79,6 +95,8 @@ class SharedPool:
         found: WorkerList = await runtime.ask_shared(want, self._env)
         self._limit = found.limit
         self._links = [link for link in self._links if not link.closed]
+        # Those that it gives are the ones to use, blocked or not: it may be that there are no better ones.
+        self._blocked.difference_update(found.workers)
         known = {link.peer for link in self._links}
         for worker in found.workers:
             if worker not in known and worker not in runtime.peers.dead:
@@ -93,3 +111,4 @@ class SharedPool:
         if link in self._links:
             self._links.remove(link)
         self.load.pop(link.peer, None)
+        self._blocked.discard(link.peer)

@@ -52,6 +52,19 @@ class SharedTasks:
             call.stream.push(link)
         link.flush_at_end_of_turn()
 
+    def given_back(self, link: Link, call: Call) -> None:
+        """A worker whose loop is blocked has not begun it: it goes to another."""
+        pool: SharedPool = call.target
+        pool.done(link)
+        pool.blocked(link.peer, True)
+        if call.done:
+            return
+        call.started = False
+        if call.cancel_asked:
+            call.cancelled()
+        else:
+            self.push(pool, call)
+
     async def _when_ready(self, pool: SharedPool) -> None:
         error: exceptions.ActorrtError | None = None
         try:

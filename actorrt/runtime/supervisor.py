@@ -17,6 +17,7 @@ from actorrt.core.lifecycle import Action, Event, State, TransitionError
 from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import (
     FAILED,
+    GIVEN_BACK,
     NOW,
     ActorAt,
     Define,
@@ -127,8 +128,8 @@ class Supervisor:
         self._host.actor_moved(record)
 
     def _place_again(self, record: ActorRecord, cause: str) -> None:
-        if cause == KILLED:
-            # By its user, who wants it back: no sign that it cannot live.
+        if cause == KILLED or not cause:
+            # By its user, who wants it back, or it was not even begun: no sign that it cannot live.
             self._place(record)
             return
         loop = self._host.loop
@@ -235,6 +236,10 @@ class Supervisor:
             return
         if outcome is None:
             self.apply(record, Event.STARTED)
+        elif outcome.kind == GIVEN_BACK:
+            if record.link is not None and record.spec is not None and record.spec.shared:
+                self._host.shared_pool(record.spec.env, record.spec.job).blocked(record.link.peer, True)
+            self.apply(record, Event.TURNED_AWAY)
         elif outcome.kind == FAILED:
             record.failure = outcome.values[0].data
             self.apply(record, Event.FAILED, "its constructor raised an error", "starting")

@@ -9,12 +9,23 @@ thread, which needs no GIL.
 from __future__ import annotations
 
 import asyncio
+import concurrent
+import contextlib
 import faulthandler
+import importlib
+import inspect
+import os
+import pickle
 import sys
 import threading
 import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, Final
+
+import cloudpickle
+
+import actorrt
+from actorrt.wire.messages import LoopBlocked
 
 from .actor_methods import Mark, mark_of
 from .context import RunningCall
@@ -29,6 +40,17 @@ if TYPE_CHECKING:
 IDLE_PERIOD_S: Final = 0.5
 # Looks within `block_report_s`. A step that began just after a look is found by the time it has lasted for as long.
 LOOKS: Final = 4
+# An import, or work of the runtime's own, that lasts for so long has others go elsewhere.
+LONG_WORK_S: Final = 1.0
+MOST_FRAMES: Final = 8
+MOST_NAMED: Final = 20
+# Whose frames are no user's: the runtime's own, and what it runs users' code and loads it with.
+_PACKAGES: Final = (actorrt, asyncio, concurrent, cloudpickle, importlib)
+_NOT_USERS: Final = (
+    *(f"{os.path.dirname(inspect.getfile(package))}{os.sep}" for package in _PACKAGES),
+    *(inspect.getfile(module) for module in (pickle, threading, contextlib)),
+    "<frozen ",
+)
 # While this thread is stopped for so many times `block_report_s`, faulthandler speaks.
 GIL_FACTOR: Final = 20
 
@@ -54,6 +76,8 @@ class Watchdog:
         # As it was at the last look.
         self._waited_for_cpu = 0.0
         self._gil_armed = 0.0
+        # What the node was told last of what blocks the loop.
+        self._said: tuple[str, bool] = ("", False)
 
     def start(self) -> None:
         # One whose loop is the runtime's own can't be watched from there.
@@ -113,6 +137,8 @@ class Watchdog:
         if delay > self._limit or (late and now - self._since >= self._limit * (LOOKS - 1) / LOOKS):
             self._look_closer(executor, now, delay)
         # A loop that looks idle is asked once more: a call whose first step blocks is not among those that run.
+        if not late:
+            self._say("", False)
         busy = late or self._idle or self._new_work or executor.busy
         self._new_work = False
         if busy:
@@ -125,9 +151,14 @@ class Watchdog:
         """The loop does not answer, or this look is `delay` seconds late, for want of a CPU or of the GIL."""
         # In this order: the loop goes on meanwhile, and what may block it is excused when it ends.
         run = executor.running
+        where = _where()
         on_purpose = executor.importing or (run is not None and _on_purpose(run))
         excused = executor.excused_until
         executor.flush_from_outside()
+        blocked_s = now - max(self._since, excused)
+        late = self._answered != self._asked and blocked_s >= self._limit * (LOOKS - 1) / LOOKS
+        if late:
+            self._announce(executor, run, where, on_purpose, blocked_s)
         if on_purpose:
             self._told = self._asked
             return
@@ -137,9 +168,26 @@ class Watchdog:
         if delay > self._limit:
             delay = min(delay, now - excused)
             if delay - (_waited_for_cpu() - self._waited_for_cpu) > self._limit:
-                self._tell_once(run, delay, by_whom="code that kept the GIL and has returned")
-        elif now - max(self._since, excused) >= self._limit * (LOOKS - 1) / LOOKS:
-            self._tell_once(run, now - max(self._since, excused))
+                self._tell_once(executor, run, where, delay, kept_the_gil=True)
+        elif late:
+            self._tell_once(executor, run, where, blocked_s)
+
+    def _announce(
+        self, executor: LoopExecutor, run: RunningCall | None, where: Where, on_purpose: bool, blocked_s: float
+    ) -> None:
+        """Have others go elsewhere, while the loop of this worker is blocked."""
+        if self._runtime.only_actor is not None or executor.lease:
+            return
+        users = bool(where.frames) and not where.importing and not on_purpose
+        if users or blocked_s >= LONG_WORK_S:
+            by = _who(executor, run) or "the runtime"
+            self._say(by, users and executor.holds_up)
+            executor.give_back()
+
+    def _say(self, by: str, harmful: bool) -> None:
+        if (by, harmful) != self._said and not self._runtime.node.closed:
+            self._said = (by, harmful)
+            self._runtime.node.post(LoopBlocked(by, harmful))
 
     def _arm(self, busy: bool, now: float) -> None:
         """Push the moment back at which faulthandler speaks, if it comes near."""
@@ -153,25 +201,96 @@ class Watchdog:
             self._gil_armed = 0.0
             faulthandler.cancel_dump_traceback_later()
 
-    def _tell_once(self, run: RunningCall | None, blocked_s: float, by_whom: str = "") -> None:
-        """Tell who blocks. If nobody seems to (it may just not have had a CPU), tell of `by_whom` if that is given."""
-        main = threading.main_thread().ident
-        frame = sys._current_frames().get(main) if main is not None else None
-        if self._told == self._asked or frame is None:
+    def _tell_once(
+        self,
+        executor: LoopExecutor,
+        run: RunningCall | None,
+        where: Where,
+        blocked_s: float,
+        kept_the_gil: bool = False,
+    ) -> None:
+        """Tell who blocks, and at which line of theirs. What is no user's doing is not told."""
+        if self._told == self._asked:
             return
-        stack = _users_stack(frame)
-        if run is not None:
-            title = "" if run.actor is None else f"{run.actor.title}."
-            by_whom = run.name if run.name.startswith(title) else f"{title}{run.name}"
-        elif stack:
-            by_whom = "the code below"
-        elif not by_whom:
+        who = _who(executor, run)
+        if kept_the_gil and not (who and where.frames):
+            # It is over.
+            last = executor.last
+            if last is None or where.importing:
+                return
+            who = f"code that kept the GIL and has returned, last of {_title(last)}"
+        elif not where.frames:
             return
         self._told = self._asked
-        sys.stderr.write(
-            f"actorrt: the event loop has been blocked for {max(blocked_s, self._limit) * 1000:.0f} ms by {by_whom}; "
-            f"use await, or @method(thread=True) for code that blocks\n{stack}"
-        )
+        what = f"{max(blocked_s, self._limit) * 1000:.0f} ms by {who or 'a callback'}"
+        if where.importing:
+            what += f", with an import at {where.line()}: import modules where they are not waited for\n"
+        else:
+            what += (
+                f"; use await, or @method(thread=True) for code that blocks{_held_up(executor, run)}\n{where.text()}"
+            )
+        sys.stderr.write(f"actorrt: the event loop has been blocked for {what}")
+
+
+class Where:
+    """What the main thread does: the frames of users, the innermost first; and whether it imports something there."""
+
+    def __init__(self, frame: FrameType | None) -> None:
+        self.frames: list[FrameType] = []
+        self.importing = False
+        while frame is not None:
+            name = frame.f_code.co_filename
+            if name.startswith("<frozen importlib"):
+                # What runs within an import is not what its user wrote.
+                self.importing = True
+                self.frames.clear()
+            elif not name.startswith(_NOT_USERS):
+                self.frames.append(frame)
+            frame = frame.f_back
+
+    def text(self) -> str:
+        """Where that is, as tracebacks show it."""
+        innermost = self.frames[:MOST_FRAMES]
+        return "".join(traceback.format_list([traceback.extract_stack(one, 1)[0] for one in reversed(innermost)]))
+
+    def line(self) -> str:
+        at = self.frames[0]
+        return f"{at.f_code.co_filename}:{at.f_lineno}, in {at.f_code.co_name}"
+
+
+def _where() -> Where:
+    main = threading.main_thread().ident
+    return Where(None if main is None else sys._current_frames().get(main))
+
+
+def _title(run: RunningCall) -> str:
+    """A call as its reader knows it."""
+    title = "" if run.actor is None else f"{run.actor.title}."
+    return run.name if run.name.startswith(title) else f"{title}{run.name}"
+
+
+def _who(executor: LoopExecutor, run: RunningCall | None) -> str:
+    """The call that runs, or the actor whose own task does; "" if nobody knows."""
+    if run is not None:
+        return _title(run)
+    task = asyncio.current_task(executor.loop)
+    if task is None:
+        return ""
+    for instance in list(executor.instances.values()):
+        if task in (instance.tasks or ()):
+            name = getattr(task.get_coro(), "__qualname__", "")
+            return f"{instance.title}, in its task {name}"
+    return ""
+
+
+def _held_up(executor: LoopExecutor, run: RunningCall | None) -> str:
+    """Whom the loop has besides."""
+    own = None if run is None else run.actor
+    titles = [instance.title for instance in list(executor.instances.values()) if instance is not own]
+    if not titles:
+        return ""
+    more = f" and {len(titles) - MOST_NAMED} more" if len(titles) > MOST_NAMED else ""
+    return f"; meanwhile it holds up {', '.join(titles[:MOST_NAMED])}{more}"
 
 
 def _on_purpose(run: RunningCall) -> bool:
@@ -181,19 +300,6 @@ def _on_purpose(run: RunningCall) -> bool:
     if actor is None:
         return False
     return (actor.process and not actor.ready) or mark_of(actor.cls, run.name) is Mark.MAY_BLOCK
-
-
-def _users_stack(frame: FrameType) -> str:
-    stack = traceback.extract_stack(frame)
-    return "".join(
-        traceback.format_list(
-            [
-                line
-                for line in stack
-                if "/actorrt/runtime/" not in line.filename and not line.filename.startswith("<frozen ")
-            ][-8:]
-        )
-    )
 
 
 def _waited_for_cpu() -> float:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.messages import Exit, Facts, NodeStopping, Query
+from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, WorkerBlocked
 
 from .cgroup import Cgroup, OomWatch
 from .link import Link
+from .loop_watch import LoopWatch, SharedWorker
 from .process import describe_exit
 from .process_tree import NodeStart
 from .progress import last_begun
@@ -38,6 +39,8 @@ Env = tuple[tuple[str, str], ...]
 Kind = tuple[int, str, Env]
 # A worker that is killed while it starts is replaced, so often in a row.
 START_ATTEMPTS: Final = 3
+# Shared workers of one program and environment, for each CPU, before further ones are made in place of blocked ones.
+MOST_SHARED: Final = 4
 # A worker that has said goodbye may take this long to flush its output and end.
 GOODBYE_S: Final = 1.0
 
@@ -101,6 +104,8 @@ class Workers:
         self._exits = WorkerExits(node.loop)
         self._oom = OomWatch(Cgroup.of_this_process())
         self._outputs = WorkerOutputs(os.path.join(node.config.session, "logs"), node.settings, self._listener)
+        timeout = node.settings.worker_stall_timeout_s
+        self._loops = LoopWatch(timeout, self._all_shared, self._tell_sharers, self._loop_stalled, node.spawn)
 
     # ---- getting one
 
@@ -133,9 +138,13 @@ class Workers:
     async def shared(self, job: int, env: dict[str, str], want: int) -> list[Worker]:
         """The workers that a job's coroutines share: at least one, and one more if `want` says so."""
         key = (job, tuple(sorted(env.items())))
-        have = [worker for worker in self._shared.get(key, ()) if worker.usable]
+        usable = [worker for worker in self._shared.get(key, ()) if worker.usable]
+        have = [worker for worker in usable if not self._loops.is_blocked(worker)]
         if len(have) >= max(1, want):
             return have
+        if len(usable) >= MOST_SHARED * max(1, self._node.cpus):
+            # Those who block them all would block any further ones too.
+            return have or usable
         task = self._starting_shared.get(key)
         if task is None:
             task = self._loop.create_task(self._start_shared(key))
@@ -147,7 +156,29 @@ class Workers:
         worker = await self._start((key[0], "loop", key[1]), [], is_shared=True)
         workers = self._shared.setdefault(key, [])
         workers.append(worker)
-        return [worker for worker in workers if worker.usable]
+        return [worker for worker in workers if worker.usable and not self._loops.is_blocked(worker)]
+
+    def _all_shared(self) -> list[Worker]:
+        return [worker for workers in self._shared.values() for worker in workers if worker.usable]
+
+    def loop_blocked(self, process: bytes, by: str, harmful: bool) -> None:
+        """A worker says what blocks its loop, or that it goes on."""
+        worker = self._by_process.get(process)
+        if worker is not None and worker.is_shared and worker.usable:
+            self._loops.heard(worker, by, harmful)
+
+    def _tell_sharers(self, worker: SharedWorker, blocked: bool) -> None:
+        job = self._by_process[worker.process].job
+        message = WorkerBlocked(worker.process, blocked)
+        self._node.host.blocked(worker.process, blocked)
+        _, driver = self._node.jobs.get(abs(job), (None, None))
+        workers = [one.link for one in self._by_process.values() if abs(one.job) == abs(job)]
+        for link in (driver, *workers):
+            if link is not None and not link.closed:
+                link.send(message)
+
+    def _loop_stalled(self, worker: SharedWorker, why: str) -> None:
+        self.kill(worker.process, why)
 
     async def _start(self, kind: Kind, gpus: list[int], is_shared: bool = False) -> Worker:
         attempts = 0
@@ -371,6 +402,7 @@ class Workers:
         for workers in (self._idle.get(worker.kind), self._shared.get((worker.job, worker.kind[2]))):
             if workers and worker in workers:
                 workers.remove(worker)
+        self._loops.ended(worker)
         self._outputs.ended(worker)
         self._exits.ended(worker.process, end)
         if not worker.started.done():

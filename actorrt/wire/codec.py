@@ -121,13 +121,14 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> byt
     This is the fast way for most calls.
     """
     atoms = ATOMS
+    kind: object
     for a in args:
-        kind: object = type(a)  # pyright: ignore[reportUnknownVariableType]
+        kind = type(a)  # pyright: ignore[reportUnknownVariableType]
         if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
             return None
     if kwargs:
         for a in kwargs.values():
-            kind: object = type(a)  # pyright: ignore[reportUnknownVariableType]
+            kind = type(a)  # pyright: ignore[reportUnknownVariableType]
             if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
                 return None
         data = pickle.dumps([args, kwargs], _PROTOCOL)

@@ -300,6 +300,20 @@ class WorkerName(Message, tag=40):
     name: str
 
 
+class LoopBlocked(Message, tag=47):
+    """What blocks the loop of this worker; "": it turns again. `harmful`: it is a user's code, and others wait."""
+
+    by: str = ""
+    harmful: bool = False
+
+
+class WorkerBlocked(Message, tag=48):
+    """To those who may share this worker: nothing new is to go there until it is not blocked any more."""
+
+    process: bytes
+    blocked: bool
+
+
 class KillWorker(Message, tag=41):
     process: bytes
     reason: str
@@ -650,6 +664,8 @@ AnyMessage = (
     | Unreserve
     | LogLines
     | WorkerName
+    | LoopBlocked
+    | WorkerBlocked
     | KillWorker
     | NodeStopping
     | DropName

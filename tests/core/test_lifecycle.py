@@ -18,6 +18,8 @@ REFUSED = {
     (State.ALIVE, Event.STARTED),
     (State.ALIVE, Event.FAILED),
     (State.ALIVE, Event.UNPLACEABLE),
+    # Its constructor has returned.
+    (State.ALIVE, Event.TURNED_AWAY),
 }
 # These have no row, since they depend on the restarts that are left.
 LOSSES = {(State.STARTING, Event.LOST), (State.ALIVE, Event.LOST)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import os
 import sys
 import threading
@@ -35,6 +36,11 @@ def session() -> Iterator[None]:
 def block_until_released(pipe: str) -> str:
     with open(pipe, encoding="ascii") as file:
         return file.read()
+
+
+def of_its_own(number: int) -> dict[str, Any]:
+    """Options for a shared worker that no other test uses: nothing has been imported or blocked there."""
+    return {"runtime_env": {"env_vars": {"WORKER_OF_ITS_OWN": str(number)}}}
 
 
 @pytest.fixture
@@ -138,6 +144,152 @@ def test_a_constructor_and_a_task_are_named_too(printed: Printed, pipe: str) -> 
     printed.wait_for("by slow_task")
     release(pipe)
     actorrt.get(task)
+
+
+def test_whom_a_blocked_loop_holds_up_is_named(printed: Printed, pipe: str) -> None:
+    @actorrt.remote
+    class Neighbour:
+        async def here(self) -> None: ...
+
+    options = of_its_own(0)
+    blocks = Blocks.options(**options).remote()
+    neighbours = [Neighbour.options(name=name, **options).remote() for name in ("one", "two")]
+    actorrt.get([blocks.behave.remote(0), *(one.here.remote() for one in neighbours)])
+    ref = blocks.read.remote(pipe)
+    printed.wait_for("open(pipe")
+    release(pipe)
+    actorrt.get(ref)
+    (line,) = [line for line in printed.lines if "by Blocks.read" in line]
+    held_up = line.partition("holds up ")[2].split(", ")
+    assert {"Neighbour(one)", "Neighbour(two)"} <= set(held_up)
+
+
+def test_a_task_that_an_actor_has_made_is_named_with_its_actor(printed: Printed, pipe: str) -> None:
+    @actorrt.remote
+    class Begins:
+        async def begin(self, pipe: str) -> None:
+            self.task = asyncio.create_task(self.in_the_background(pipe))
+
+        async def in_the_background(self, pipe: str) -> None:
+            block_until_released(pipe)
+
+        async def end(self) -> None:
+            await self.task
+
+    actor = Begins.remote()
+    actorrt.get(actor.begin.remote(pipe))
+    printed.wait_for("open(pipe")
+    release(pipe)
+    actorrt.get(actor.end.remote())
+    assert [line for line in printed.lines if "by Begins, in its task" in line and "in_the_background" in line]
+
+
+MODULE = """
+import time
+time.sleep(0.3)
+def f():
+    return 1
+"""
+
+
+@pytest.fixture
+def slow_module(tmp_path: Path) -> str:
+    (tmp_path / "slow_to_import.py").write_text(MODULE, encoding="ascii")
+    return str(tmp_path)
+
+
+class FindsModules:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find_modules_in, (self.folder,)
+
+
+def _find_modules_in(folder: str) -> None:
+    sys.path.insert(0, folder)
+
+
+class IsImported:
+    """Is pickled as what lies in a module is: to be found there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("slow_to_import",)
+
+
+def test_an_import_that_the_runtime_does_is_not_reported(printed: Printed, slow_module: str) -> None:
+    @actorrt.remote
+    class Imports:
+        def __init__(self, _: Any = None) -> None: ...
+
+        async def behave(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+        async def say(self, text: str) -> None:
+            print(text, file=sys.stderr)
+
+    class Loaded:
+        while_it_is_loaded = (FindsModules(slow_module), IsImported())
+
+        async def behave(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+        async def say(self, text: str) -> None:
+            print(text, file=sys.stderr)
+
+    # In workers of their own, where nothing is imported yet.
+    for actor in (
+        actorrt.remote(Loaded).options(**of_its_own(1)).remote(),
+        Imports.options(**of_its_own(2)).remote([FindsModules(slow_module), IsImported()]),
+    ):
+        printed.wait_for_the_rest(actor)
+        printed.lines.remove(next(line for line in printed.lines if "that is all" in line))
+    assert [line for line in printed.lines if "blocked" in line] == []
+
+
+def test_an_import_in_a_method_is_one_line_with_actor_method_and_place(printed: Printed, slow_module: str) -> None:
+    @actorrt.remote
+    class Imports:
+        async def load(self, folder: str) -> None:
+            sys.path.insert(0, folder)
+            import slow_to_import  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+
+            assert slow_to_import.f() == 1  # pyright: ignore[reportUnknownMemberType]
+
+        async def behave(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+        async def say(self, text: str) -> None:
+            print(text, file=sys.stderr)
+
+    actor = Imports.options(**of_its_own(3)).remote()
+    actorrt.get(actor.load.remote(slow_module))
+    printed.wait_for_the_rest(actor)
+    (line,) = [line for line in printed.lines if "that is all" not in line]
+    assert "by Imports.load" in line
+    assert "import at" in line
+    assert "test_blocked_loops.py" in line
+
+
+def test_the_runtimes_own_work_is_not_reported(printed: Printed) -> None:
+    """A frame that lies in nobody's code: what unpickles large values, or what asyncio does between two steps."""
+
+    @actorrt.remote
+    class Takes:
+        async def behave(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+        async def say(self, text: str) -> None:
+            print(text, file=sys.stderr)
+
+        async def take(self, value: Any) -> int:
+            return len(value)
+
+    actor = Takes.options(**of_its_own(4)).remote()
+    numbers = [str(n) for n in range(1_500_000)]
+    assert actorrt.get(actor.take.remote(numbers)) == len(numbers)
+    printed.wait_for_the_rest(actor)
+    assert [line for line in printed.lines if "blocked" in line] == []
 
 
 def test_code_that_keeps_the_gil_is_reported_when_it_gives_it_back(printed: Printed) -> None:
