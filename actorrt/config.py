@@ -36,8 +36,8 @@ class Settings:
 
     # A loop that is blocked for this long is reported with its stack.
     block_report_s: float = 0.1
-    # A worker that is stopped or silent for this long is killed, and one that others share whose loop is blocked; so are
-    # a head and a zygote, which are started again.
+    # A worker that is stopped or silent for this long is killed, and one that others share whose loop is blocked; so
+    # are a head and a zygote, which are started again.
     worker_stall_timeout_s: float = 30.0
     # How long a new worker may take to start, and the zygote that forks it to answer.
     worker_start_timeout_s: float = 60.0
