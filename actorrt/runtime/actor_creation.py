@@ -73,7 +73,7 @@ def create(
         dict(options.shape),
         mode,
         not exclusive,
-        dict(options.env_vars),
+        {**runtime.env, **dict(options.env_vars)},
         runtime.job,
         bool(options.name),
     )

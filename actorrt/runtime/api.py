@@ -13,7 +13,7 @@ from actorrt import exceptions
 from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from . import current
+from . import current, gpus
 from .actor_creation import find_named
 from .context import running_call
 from .definitions import Actor
@@ -178,9 +178,9 @@ def available_resources() -> dict[str, float]:
     return _facts("available")
 
 
-def get_gpu_ids() -> list[int]:
-    """The GPUs that this worker may use."""
-    return list(current.runtime().gpus)
+def get_gpu_ids() -> list[int | str]:
+    """The GPUs that this worker may use, as its CUDA_VISIBLE_DEVICES names them: numbers, or ids as strings."""
+    return gpus.ids(current.runtime().gpus)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -130,7 +130,7 @@ class RuntimeContext:
         return {name: units / 10_000 for name, units in runtime.assigned.items()}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
-        return {"GPU": [str(gpu) for gpu in current.runtime().gpus]}
+        return {"GPU": list(current.runtime().gpus)}
 
     def get_session_name(self) -> str:
         return current.runtime().session.rstrip("/").rsplit("/", 1)[-1]

@@ -18,6 +18,7 @@ from typing import Final
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 
+from . import gpus
 from .descriptors import high
 from .session_folder import LOGS, begin, is_name, node_of, sessions_folder
 from .session_logs import retire, sweep
@@ -161,11 +162,15 @@ def _spawn(session: str, mark: int, errors: str) -> tuple[int, int]:
 
 
 def resources_of(options: InitOptions) -> dict[str, int]:
-    """What the machine offers, in units of 1/10000; None for CPUs means all that this process may use."""
+    """What the machine offers, in units of 1/10000; None for CPUs means all that this process may use.
+
+    Raises ValueError for more GPUs than this process may use.
+    """
     amounts: dict[str, float] = dict(options.resources)
     if options.num_cpus is not None:
         amounts["CPU"] = options.num_cpus
     if options.num_gpus:
+        gpus.check(options.num_gpus)
         amounts["GPU"] = options.num_gpus
     return {name: round(amount * UNIT) for name, amount in amounts.items()}
 

@@ -11,6 +11,7 @@ from actorrt import exceptions
 from actorrt.core.leases import UNIT, Queue, Request, Resources
 from actorrt.wire.messages import Lease, LeaseRequest, LeasesWanted
 
+from .gpus import visible_gpus
 from .workers import Worker
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class NodeLeases:
         request = await self._turn(wanted.shape, _kind(owner, wanted))
         worker: Worker | None = None
         try:
-            env = self._environment(wanted, request.gpus)
-            worker = await self._node.workers.get(wanted.job, wanted.mode, env, request.gpus)
+            own = self._environment(wanted, request.gpus)
+            worker = await self._node.workers.get(wanted.job, wanted.mode, wanted.env or {}, own, request.gpus)
             if owner != self._node.process and self._node.peers.get(owner) is None:
                 raise exceptions.LinkError("the process that asked is gone")
         except BaseException:
@@ -79,7 +80,7 @@ class NodeLeases:
             env["OMP_NUM_THREADS"] = str(cpus)
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus(gpus))
-        return {**env, **(wanted.env or {})}
+        return env
 
     async def _turn(self, shape: dict[str, int], kind: Hashable) -> Request:
         request = self._queue.ask(shape, kind)
@@ -169,10 +170,3 @@ def _kind(owner: bytes, wanted: LeaseRequest) -> Hashable:
         tuple(sorted(wanted.shape.items())),
         tuple(sorted((wanted.env or {}).items())),
     )
-
-
-def visible_gpus(gpus: list[int]) -> list[str]:
-    """What CUDA calls these GPUs of the node: the names that it was given itself, else their numbers."""
-    names = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = [name.strip() for name in names.split(",")] if names else []
-    return [known[gpu] if gpu < len(known) else str(gpu) for gpu in gpus]

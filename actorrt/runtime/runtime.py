@@ -117,7 +117,9 @@ class Runtime:
         self.user_loop_is_here: Callable[[], bool] = _no
         # In a worker: what its lease gives it, and the actor if it is the only one here.
         self.assigned: dict[str, int] = {}
-        self.gpus: list[int] = []
+        self.gpus: list[str] = []
+        # Variables of the call that a worker was made for: what it calls has them too.
+        self.env: dict[str, str] = {}
         self.only_actor: Any = None
         self.on_leave: Callable[[], None] | None = None
         self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines

@@ -54,7 +54,8 @@ class Tasks:
         key = (id(options), is_async)
         found = self._by_options.get(key)
         if found is None:
-            pool = self.pool(dict(options.shape), "loop" if is_async else "sync", dict(options.env_vars))
+            env = {**self.runtime.env, **dict(options.env_vars)}
+            pool = self.pool(dict(options.shape), "loop" if is_async else "sync", env)
             if len(self._by_options) >= REMEMBERED_OPTIONS:
                 self._by_options.clear()
             # The options are kept, so that no others get their id.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
+from actorrt.wire.messages import Ping
 
 from . import references
 from .actor_client import ActorClient
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # How often a thread that blocks its own loop looks whether it waits for itself.
 SELF_WAIT_CHECK_S: Final = 0.1
+# Who hears nothing of an owner for so long gives its CPU back.
+HEAR_S: Final = 1.0
 # From so many on, `get` of a list waits for the last before it looks at the others.
 MANY: Final = 16
 
@@ -116,15 +119,36 @@ class Waits:
         self._runtime.flush()
         if gate.wait(0.0):
             return
+        timeout_s = timeout or 0.0
+        if self._runtime.on_blocked is not None and entries and all(entry.call is None for entry in entries):
+            # What other processes own may be there: no CPU is handed over before they have said that it is not.
+            begun = time.monotonic()
+            self._hear(entries, timeout)
+            if gate.wait(0.0):
+                return
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - begun))
         tell = self._runtime.on_blocked
         if tell is not None:
             tell(True)
         try:
             if not self._wait_watching(gate, timeout, entries):
-                raise exceptions.GetTimeoutError(what, timeout or 0.0)
+                raise exceptions.GetTimeoutError(what, timeout_s)
         finally:
             if tell is not None:
                 tell(False)
+
+    def _hear(self, entries: Sequence[Entry], timeout: float | None) -> None:
+        """Wait until the owners of these have answered what they were asked for, if they had an answer."""
+        limit = HEAR_S if timeout is None else min(HEAR_S, timeout)
+        with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
+            self._runtime.call_sync(self._ping({entry.owner for entry in entries}), limit)
+
+    async def _ping(self, owners: set[bytes]) -> None:
+        # The answer comes behind those of earlier questions that could be answered at once.
+        for owner in owners - {self._runtime.process}:
+            with contextlib.suppress(exceptions.ActorrtError):
+                await self._runtime.peers.ask(owner, Ping())
 
     def _wait_watching(self, gate: Gate, timeout: float | None, entries: Sequence[Entry]) -> bool:
         """Wait at a gate; on a worker's own loop look now and then whether it waits for itself."""

@@ -19,7 +19,7 @@ from actorrt.config import Settings
 from actorrt.version import __version__
 from actorrt.wire.messages import WorkerReady
 
-from . import current
+from . import current, gpus
 from .link import Link
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
@@ -53,7 +53,9 @@ def worker_main(start: WorkerStart) -> None:
     runtime.job = params.job
     runtime.namespace = params.namespace
     runtime.node_cpus = params.cpus
-    runtime.gpus = params.gpus
+    # Those of the variable: the call may have set it itself.
+    runtime.gpus = (gpus.named() or params.gpus) if params.gpus else []
+    runtime.env = params.env
     runtime.node_id = params.node_id
     runtime.store_limit = params.store_limit
     executor = EXECUTORS[params.mode](runtime)

@@ -18,6 +18,9 @@ class WorkerParams(msgspec.Struct, frozen=True):
     main_file: str
     argv: list[str]
     cpus: int
-    gpus: list[int]
+    # As CUDA calls them.
+    gpus: list[str]
+    # The environment of the call, which its own calls inherit.
+    env: dict[str, str]
     node_id: bytes
     store_limit: int

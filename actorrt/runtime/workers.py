@@ -17,6 +17,7 @@ from actorrt import exceptions
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, WorkerBlocked
 
 from .cgroup import Cgroup, OomWatch
+from .gpus import visible_gpus
 from .link import Link
 from .loop_watch import LoopWatch, SharedWorker
 from .process import describe_exit
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("actorrt")
 
 Env = tuple[tuple[str, str], ...]
-Kind = tuple[int, str, Env]
+# Job, mode, the variables of the call, and those that say what it has for itself.
+Kind = tuple[int, str, Env, Env]
 # A worker that is killed while it starts is replaced, so often in a row.
 START_ATTEMPTS: Final = 3
 # Shared workers of one program and environment, for each CPU, before further ones are made in place of blocked ones.
@@ -109,9 +111,9 @@ class Workers:
 
     # ---- getting one
 
-    async def get(self, job: int, mode: str, env: dict[str, str], gpus: list[int]) -> Worker:
+    async def get(self, job: int, mode: str, env: dict[str, str], own: dict[str, str], gpus: list[int]) -> Worker:
         """A worker of its own: an idle one, or a new one. Raises what keeps it from starting."""
-        kind: Kind = (job, mode, tuple(sorted(env.items())))
+        kind: Kind = (job, mode, tuple(sorted(env.items())), tuple(sorted(own.items())))
         idle = self._idle.get(kind)
         while idle:
             worker = idle.pop()
@@ -153,7 +155,7 @@ class Workers:
         return await asyncio.shield(task)
 
     async def _start_shared(self, key: tuple[int, Env]) -> list[Worker]:
-        worker = await self._start((key[0], "loop", key[1]), [], is_shared=True)
+        worker = await self._start((key[0], "loop", key[1], ()), [], is_shared=True)
         workers = self._shared.setdefault(key, [])
         workers.append(worker)
         return [worker for worker in workers if worker.usable and not self._loops.is_blocked(worker)]
@@ -201,7 +203,7 @@ class Workers:
 
     async def _fork(self, kind: Kind, gpus: list[int], is_shared: bool) -> Worker:
         node = self._node
-        job, mode, env = kind
+        job, mode, env, own = kind
         driver = node.program(job)
         if driver is None or node.stopping:
             raise exceptions.ActorrtError("its program has ended")
@@ -217,7 +219,8 @@ class Workers:
             main_file=driver.main_file,
             argv=driver.argv,
             cpus=node.cpus,
-            gpus=gpus,
+            gpus=visible_gpus(gpus),
+            env=dict(env),
             node_id=node.process,
             store_limit=node.config.store_limit,
         )
@@ -230,7 +233,7 @@ class Workers:
                 msgspec.msgpack.encode(params),
                 stdout_fd=stdout,
                 stderr_fd=stderr,
-                env={**self._base_environment(), **driver.env, **dict(env), WORKER_ID: process.hex()},
+                env={**self._base_environment(), **driver.env, **dict(own), **dict(env), WORKER_ID: process.hex()},
                 cwd=driver.cwd or None,
             )
         except BaseException as error:

@@ -51,7 +51,7 @@ class Meeting:
 
 
 @actorrt.remote
-def attend(folder: str, index: int) -> list[int]:
+def attend(folder: str, index: int) -> list[int | str]:
     """Be there until all are."""
     Path(folder, str(index)).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "unset"), encoding="utf-8")
     Path(folder, f"{index} may go").read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def test_whole_gpus_are_given_to_one_task_each_by_the_names_that_this_program_ha
     refs = [attend.options(num_gpus=1, num_cpus=0).remote(meeting.folder, index) for index in range(2)]
     seen = meeting.take_place()
     assert sorted(seen) == ["4", "6"]
-    assert [{"4": 0, "6": 1}[name] for name in seen] == [gpu for (gpu,) in actorrt.get(refs)]
+    assert [int(name) for name in seen] == [gpu for (gpu,) in actorrt.get(refs)]
 
 
 def test_shares_of_a_gpu_lie_on_one(tmp_path: Path) -> None:
@@ -194,3 +194,65 @@ def test_leases_that_nobody_uses_make_way_for_another_shape() -> None:
     for _ in range(5):
         for options in ({"num_cpus": 2}, {"num_cpus": 1.5}, {"num_cpus": 1, "resources": {"disk": 1}}):
             actorrt.get(variable.options(**options).remote("x"))
+
+
+@actorrt.remote
+def reads(refs: list[Any]) -> int:
+    actorrt.get(refs)
+    return os.getpid()
+
+
+def test_a_get_of_values_that_are_there_gives_no_cpu_back_and_starts_no_worker() -> None:
+    small, large = actorrt.put(1), actorrt.put(bytes(500_000))
+    pids = set(actorrt.get([reads.remote([one]) for _ in range(100) for one in (small, large)]))
+    assert len(pids) <= 2
+
+
+@actorrt.remote
+def child() -> list[str | None]:
+    return [os.environ.get(name) for name in ("COLOUR", "SHAPE")]
+
+
+@actorrt.remote
+async def child_coroutine() -> list[str | None]:
+    return [os.environ.get(name) for name in ("COLOUR", "SHAPE")]
+
+
+@actorrt.remote(num_cpus=0)
+class Child:
+    def see(self) -> list[str | None]:
+        return [os.environ.get(name) for name in ("COLOUR", "SHAPE")]
+
+    def deeper(self) -> list[str | None]:
+        return actorrt.get(child.remote())
+
+
+@actorrt.remote
+class ChildOfCoroutines:
+    async def deeper(self) -> list[str | None]:
+        return await child_coroutine.remote()
+
+
+def children() -> list[Any]:
+    changed = {"env_vars": {"SHAPE": "round"}}
+    return [
+        child.remote(),
+        child_coroutine.remote(),
+        Child.remote().see.remote(),
+        Child.remote().deeper.remote(),
+        ChildOfCoroutines.remote().deeper.remote(),
+        child.options(runtime_env=changed).remote(),
+        Child.options(runtime_env=changed).remote().deeper.remote(),
+    ]
+
+
+@actorrt.remote
+def parent() -> list[Any]:
+    return actorrt.get(children())
+
+
+def test_what_a_task_calls_has_its_variables_unless_it_says_otherwise() -> None:
+    env = {"env_vars": {"COLOUR": "red", "SHAPE": "square"}}
+    seen = actorrt.get(parent.options(runtime_env=env).remote())
+    assert seen == [["red", "square"]] * 5 + [["red", "round"]] * 2
+    assert actorrt.get(children()) == [[None, None]] * 5 + [[None, "round"]] * 2
