@@ -99,6 +99,8 @@ class ActorClient:
         return exceptions.ActorDiedError(self.title, dead.phase or "running", cause, may_have_run)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.runtime is not current.maybe_runtime():
+            raise RuntimeError(current.ENDED)
         self.runtime.actors.export(self, codec.note_ref(self))
         return _rebuild, (self.actor, self.title, self.traits)
 

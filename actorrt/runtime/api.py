@@ -70,11 +70,17 @@ def _warn_if_on_a_loop(name: str, better: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
+    runtime = current.maybe_runtime()
     # Whoever called into this package: for what waits inside of it there is no ref that could be awaited.
     level, frame = 2, sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         name, better = frame.f_code.co_name, f"await asyncio.to_thread({frame.f_code.co_name}, ...)"
         level, frame = level + 1, frame.f_back
+    if runtime is not None:
+        # Once: a notebook runs each cell on a loop.
+        if name in runtime.warned_of:
+            return
+        runtime.warned_of.add(name)
     warnings.warn(
         f"{name}() blocks the event loop that it is called on; use `{better}`", RuntimeWarning, stacklevel=level + 1
     )

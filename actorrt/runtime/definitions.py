@@ -19,6 +19,7 @@ from actorrt.core.arity import ANYTHING, Arity
 from actorrt.core.options import MethodOptions
 
 from . import shipping
+from .explain import explain_code
 
 if TYPE_CHECKING:
     from .handles import ActorMethod
@@ -76,6 +77,8 @@ class Definition:
             under_way.add(self)
             try:
                 self._blob = shipping.ship(self._code or self.code)
+            except Exception as error:
+                raise explain_code(self.name, self._code, error) from error
             finally:
                 under_way.discard(self)
         return self._blob

@@ -51,6 +51,10 @@ class Context(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.address_info)
 
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {self.address_info[name]!r}" for name in ("namespace", "version"))
+        return f"<actorrt session at {self.address_info['address']}, {facts}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -217,6 +221,7 @@ def _end() -> None:
 
             leave(session.runtime)
             runtime.stop()
+            runtime.retire()
         if session.launched is not None:
             session.launched.wait(STOP_TIMEOUT_S)
 

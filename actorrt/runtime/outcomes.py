@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 _OWN_CODE: Final = os.path.dirname(__file__)
+# All of this package, under both names that serve's folder has, and what runs a method in a thread.
+_PACKAGE: Final = os.path.dirname(_OWN_CODE)
+_NOT_THE_USERS: Final = (
+    _PACKAGE + os.sep,
+    os.path.realpath(os.path.join(_PACKAGE, "serve")) + os.sep,
+)
+_IN_THREADS: Final = os.path.join("concurrent", "futures", "thread.py")
 
 
 def serialize_result(value: Any, what: str) -> Serialized:
@@ -180,8 +187,23 @@ def _failure_bytes(name: str, title: str | None, error: BaseException) -> bytes:
     if issubclass(type(error), exceptions.TaskError):
         # It came from a call that this one made: its own origin is what matters.
         return error_bytes(error)
-    text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
+    told = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
+    _leave_out_own_frames(told)
+    text = "".join(told.format())
     return error_bytes(exceptions.TaskError(name, os.getpid(), title, text, error))
+
+
+def _leave_out_own_frames(told: traceback.TracebackException, depth: int = 64) -> None:
+    """Of the error, its causes and members: what lies between and below the user's lines says nothing to him."""
+    users = [frame for frame in told.stack if not frame.filename.startswith(_NOT_THE_USERS)]
+    while users and users[0].filename.endswith(_IN_THREADS):
+        del users[0]
+    if users and len(users) < len(told.stack):
+        told.stack = traceback.StackSummary.from_list(users)
+    if depth:
+        for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
+            if other is not None:
+                _leave_out_own_frames(other, depth - 1)
 
 
 def users_part(trace: TracebackType | None) -> TracebackType | None:

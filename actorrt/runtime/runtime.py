@@ -102,6 +102,8 @@ class Runtime:
         self.objects = Objects(self)
         self.actors = Actors(self)
         self.shipped = Shipped(self)
+        # Functions that were called on a loop that they block.
+        self.warned_of: set[str] = set()
         self.tasks = Tasks(self)
         self.shared_tasks = SharedTasks(self)
         self.segments = SegmentsClient(self)
@@ -289,11 +291,18 @@ class Runtime:
         vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
         self.peers.abandon()
 
+    def retire(self) -> None:
+        """The session is over: handles that are left say so."""
+        vars(self).update(submit_method=_past)
+
     def check_mine(self, awaited: Entry | Stream) -> None:
         """Raise RuntimeError if a value, or an item, that is waited for can never come here."""
         call: Call | None = awaited.call
         if call is not None and call.runtime is not self:
-            raise RuntimeError(f"{call.name} was called before actorrt was shut down, or this process forked")
+            raise RuntimeError(
+                f"the result of {call.name} cannot come: it was called in a session that was shut down, or before this "
+                "process was forked; call it anew"
+            )
 
     # ---- flushing
 
@@ -657,6 +666,15 @@ class Runtime:
 
 def _no() -> bool:
     return False
+
+
+def _past(actor: ActorClient, method: str, *_: object) -> NoReturn:
+    if current.has_ended():
+        raise RuntimeError(current.ENDED)
+    raise RuntimeError(
+        f"{actor.title}.{method} cannot be called: its handle is of a session that was shut down; make the actor anew "
+        "in this session, or find a detached one by get_actor()"
+    )
 
 
 def _inert(*_: object) -> NoReturn:
