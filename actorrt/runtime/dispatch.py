@@ -266,7 +266,7 @@ class Dispatch:
             case Ping() | DialMe():
                 return Done()
             case Query():
-                return Facts(runtime.is_needed())
+                return Facts(runtime.program_paths() if question.what == "sys_path" else runtime.is_needed())
             case _:
                 raise exceptions.ActorrtError(f"a {runtime.role} does not answer {type(question).__name__}")
 

@@ -70,6 +70,7 @@ class _Place:
 async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
     process = node_of(runtime.session)
     place = _Place()
+    runtime.program_paths = place.paths
     node = await runtime.peers.dial(process, socket_path(runtime.session, process))
     runtime.node = runtime.peers.broker = node
     log_to_driver = settings.log_to_driver if options.log_to_driver is None else options.log_to_driver

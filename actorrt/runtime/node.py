@@ -7,6 +7,7 @@ No user code runs here, and no user value is unpickled. Files beside it: workers
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -228,6 +229,8 @@ class Node:
                 return Done()
             case JoinDriver():
                 return self._join(link, question)
+            case Query(what="sys_path"):
+                return Facts(await self._program_paths(link))
             case Query():
                 return Facts(self._facts(question.what))
             case WhereIs():
@@ -310,6 +313,20 @@ class Node:
         watched = self._watched[link] = watch_pid(driver.pid)
         watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
         return Joined(self._last_job, self.process, self.cpus, self.config.head, self.config.store_limit)
+
+    async def _program_paths(self, link: Link) -> list[str]:
+        """Where the program of a worker finds its modules by now; where it did at last, if it has ended."""
+        job = self.workers.job_of(link.peer)
+        driver = self.program(job)
+        if driver is None:
+            return []
+        known = self.jobs.get(abs(job))
+        if known is not None:
+            with contextlib.suppress(exceptions.ActorrtError):
+                answer: Facts = await known[1].ask(Query("sys_path"))
+                # Workers that are made from now on have it from the start.
+                driver.sys_path = answer.data
+        return driver.sys_path
 
     def _driver_ended(self, link: Link) -> None:
         remove_socket(self.config.session, link.peer)

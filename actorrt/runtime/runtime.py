@@ -120,6 +120,8 @@ class Runtime:
         # In a worker: what its lease gives it, and the actor if it is the only one here.
         self.assigned: dict[str, int] = {}
         self.gpus: list[str] = []
+        # In a driver: where it finds its modules by now.
+        self.program_paths: Callable[[], list[str]] = list
         # Variables of the call that a worker was made for: what it calls has them too.
         self.env: dict[str, str] = {}
         self.only_actor: Any = None

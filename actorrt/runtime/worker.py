@@ -23,6 +23,7 @@ from . import current, gpus
 from .link import Link
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
+from .program_paths import ProgramPaths
 from .runtime import Runtime
 from .socket_paths import socket_path
 from .sync_executor import SyncExecutor
@@ -66,6 +67,7 @@ def worker_main(start: WorkerStart) -> None:
     # Before anybody can send work.
     Watchdog(runtime, executor).start()
     runtime.call_sync(_join(runtime, params))
+    sys.meta_path.append(ProgramPaths(runtime))
     executor.run()
     _end(runtime)
 

@@ -274,6 +274,11 @@ class Workers:
             if not worker.started.done():
                 worker.started.set_result(None)
 
+    def job_of(self, process: bytes) -> int:
+        """The job of a worker; 0, which is none, for any other process."""
+        worker = self._by_process.get(process)
+        return 0 if worker is None else worker.job
+
     def rename(self, process: bytes, name: str) -> None:
         worker = self._by_process.get(process)
         if worker is not None:

@@ -488,7 +488,7 @@ class Segment(Message, tag=76):
 
 
 class Query(Message, tag=77):
-    """Facts about the cluster: "nodes", "resources", "available", "workers"."""
+    """Facts about the cluster: "nodes", "resources", "available", "workers"; of a program: "sys_path"."""
 
     what: str
 

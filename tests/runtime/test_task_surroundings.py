@@ -253,3 +253,61 @@ print(actorrt.get([sets_at_import.look.remote() for _ in range(2)]))
 """
     )
     assert ended.stdout == "['yes', 'yes']\n", ended.stderr
+
+
+def test_modules_of_folders_that_the_program_adds_later_are_found(
+    tmp_path: Path, run_program: Callable[..., Any]
+) -> None:
+    for name in ("early", "late", "inner"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"of_{name}.py").write_text(
+            """
+import actorrt
+class Thing:
+    pass
+@actorrt.remote
+def task(value):
+    return type(value).__module__
+@actorrt.remote
+async def coroutine(value):
+    return type(value).__module__
+"""
+        )
+    ended = run_program(
+        """
+import sys
+import actorrt
+
+@actorrt.remote
+def imports(name):
+    try:
+        return __import__(name).__name__
+    except ModuleNotFoundError as error:
+        return str(error)
+
+@actorrt.remote
+def nested(value):
+    return actorrt.get(imports.remote("of_inner"))
+
+actorrt.init(num_cpus=1)
+sys.path.insert(0, "early")
+import of_early
+# The workers that there are have not heard of what comes now.
+print(actorrt.get([of_early.task.remote(1), of_early.coroutine.remote(1)]))
+print(actorrt.get(imports.remote("of_late")))
+sys.path.insert(0, "late")
+sys.path.append("inner")
+import of_late
+thing = of_late.Thing()
+print(actorrt.get([of_late.task.remote(thing), of_late.coroutine.remote(thing), of_early.task.remote(thing)]))
+print(actorrt.get([imports.remote("of_late"), nested.remote(thing)]))
+print(actorrt.get(imports.remote("of_nothing")))
+"""
+    )
+    assert ended.stdout.splitlines() == [
+        "['builtins', 'builtins']",
+        "No module named 'of_late'",
+        "['of_late', 'of_late', 'of_late']",
+        "['of_late', 'of_inner']",
+        "No module named 'of_nothing'",
+    ], ended.stderr
