@@ -59,6 +59,7 @@ class Call:
         "entry",
         "force_asked",
         "incarnation",
+        "left",
         "link",
         "message",
         "name",
@@ -94,6 +95,8 @@ class Call:
         self.started = False
         # Which life of its actor it was sent to.
         self.incarnation = -1
+        # Large values of attempts that failed behind them. Those of the next attempt take their places, if it has any.
+        self.left: list[Value] | None = None
         self.children: list[weakref.ref[Call]] | None = None
         # What a task runs: it is known, and can be sent again, as long as the call may need it.
         self.code: Any = None
@@ -105,6 +108,8 @@ class Call:
         """One inline value came: the common outcome."""
         self.done = True
         self.pins = None
+        if self.left is not None:
+            self._free_left()
         if self.stream is not None:
             self.stream.end(None)
         self.entry.settle(references.INLINE, data)
@@ -116,6 +121,7 @@ class Call:
             for index, (entry, value) in enumerate(zip(self.all_entries(), outcome.values, strict=False)):
                 self.runtime.objects.settle(entry, value, self, index)
             self.pins = None
+            self._free_left()
         elif outcome.kind == STREAM_END:
             self.done = True
             self.pins = None
@@ -123,6 +129,9 @@ class Call:
                 self.stream.end(None)
             self.entry.settle(references.INLINE, codec.serialize(None).data)
         elif outcome.kind == FAILED:
+            # A generator may have given some of its values before: those come behind the error.
+            for index, (entry, value) in enumerate(zip(self.all_entries(), outcome.values[1:], strict=False)):
+                self.runtime.objects.settle(entry, value, self, index)
             self.fail(outcome.values[0].data)
         elif outcome.kind == CANCELLED:
             self.cancelled()
@@ -136,10 +145,29 @@ class Call:
             self.stream.end(error)
         for entry in self.all_entries():
             entry.settle(references.ERROR, error)
+        self._free_left()
         if self.link is not None and isinstance(error, exceptions.ActorrtError):
             # It may have laid its values into shared memory before it came to its end.
             for entry in self.all_entries():
                 self.runtime.segments.free(entry.owner, entry.seq)
+
+    def _free_left(self) -> None:
+        if self.left is not None:
+            here = {entry.seq for entry in self.all_entries() if entry.state == references.SEGMENT}
+            for value in self.left:
+                if value.seq not in here:
+                    self.runtime.segments.free(value.owner, value.seq)
+            self.left = None
+
+    def repeats(self, outcome: Outcome) -> None:
+        """It failed and is to be sent again."""
+        self.attempts_left -= self.attempts_left > 0
+        self.started = False
+        for index, value in enumerate(outcome.values[1:]):
+            # Nobody gets these values. Who made them is told that what they name may go.
+            self.runtime.objects.settle(Entry(b"", 0), value, self, index)
+            if value.kind == SEGMENT:
+                self.left = [*(self.left or ()), value]
 
     def cancelled(self) -> None:
         self.fail(exceptions.TaskCancelledError(self.name))

@@ -173,8 +173,7 @@ class Dispatch:
                 actors.places.no_actor(client, call, started=bool(outcome.count))
                 return
         if outcome is not None and outcome.kind == FAILED and _may_retry(call, outcome):
-            call.attempts_left -= call.attempts_left > 0
-            call.started = False
+            call.repeats(outcome)
             # In front of what was called after it, which may wait for it.
             actors.came_back(client, None, 1, [call])
             return
@@ -192,7 +191,7 @@ class Dispatch:
         if isinstance(message, Reply):
             call.succeed(message.data)
         elif message.kind == FAILED and _may_retry(call, message):
-            call.attempts_left -= call.attempts_left > 0
+            call.repeats(message)
             self._runtime.tasks.resubmit(call)
         else:
             call.finish(message)
@@ -202,8 +201,7 @@ class Dispatch:
         if isinstance(message, Reply):
             call.succeed(message.data)
         elif message.kind == FAILED and _may_retry(call, message):
-            call.attempts_left -= call.attempts_left > 0
-            call.started = False
+            call.repeats(message)
             self._runtime.shared_tasks.push(pool, call)
         else:
             call.finish(message)

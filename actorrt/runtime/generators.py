@@ -11,9 +11,9 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from actorrt.wire.messages import UNLIMITED, Credit
 
@@ -71,7 +71,7 @@ class Stream:
     def end(self, error: BaseException | bytes | None) -> None:
         if self.ended:
             return
-        if error is not None:
+        if error is not None and not self._abandoned:
             # The error is the last item.
             entry = Entry(b"\0" * 8, 0)
             entry.settle(references.ERROR, error)
@@ -207,7 +207,7 @@ class ObjectRefGenerator(Generic[T_co]):
         return ObjectRef(entry)
 
     def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
-        return self
+        return _AsyncFor(self)
 
     async def __anext__(self) -> ObjectRef[T_co]:
         while True:
@@ -279,11 +279,9 @@ class ObjectRefGenerator(Generic[T_co]):
                 self._pop()
             raise
 
-    async def values(self) -> AsyncIterator[T_co]:
-        """The values themselves, without a ref each."""
-        while batch := await self.next_values():
-            for value in batch:
-                yield value
+    def values(self) -> AsyncIterator[T_co]:
+        """The values themselves, without a ref each. Its `aclose` closes the producer too."""
+        return _Values(self)
 
     @property
     def end(self) -> ObjectRef[None]:
@@ -311,8 +309,8 @@ class ObjectRefGenerator(Generic[T_co]):
         return ObjectRef(self._call.entry)
 
     def next_ready(self) -> bool:
-        """True if the next item, or the end, can be taken without waiting."""
-        return self._stream.done
+        """True if there is a next item that can be taken without waiting; at the end there is none."""
+        return bool(self._stream.items)
 
     def is_finished(self) -> bool:
         """True if the producer has ended and every item was taken."""
@@ -322,9 +320,85 @@ class ObjectRefGenerator(Generic[T_co]):
         raise TypeError("a generator cannot be sent to another process: send the refs that it gives")
 
     def close(self) -> None:
-        """End the producer; what it has already sent can still be taken."""
+        """End the producer; what it has already sent can still be taken. Waits for nothing."""
         self._stream.drop()
+
+    async def aclose(self) -> None:
+        """End the producer, wait until it has cleaned up, and give nothing more, as any asynchronous generator."""
+        stream = self._stream
+        stream.abandon()
+        while not stream.ended and current.maybe_runtime() is self._call.runtime:
+            await self._ready()
+
+    def remove_done_callback(self, callback: Callable[[ObjectRefGenerator[T_co]], object]) -> int:
+        """Take back what `add_done_callback` was given; how often it was."""
+        return references.remove_callbacks(self._call.entry, callback, self)
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):
             self._stream.abandon()
+
+
+class _Loop(Generic[T_co]):
+    """What one `async for` iterates over: it goes when that loop is left.
+
+    If its task is being cancelled then, nobody will take the rest: the generator may live on in a variable, a traceback
+    or a task that was not looked at.
+    """
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: ObjectRefGenerator[T_co]) -> None:
+        self._generator = generator
+
+    async def aclose(self) -> None:
+        await self._generator.aclose()
+
+    def __del__(self) -> None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return
+        if task is not None and task.cancelling():
+            self._generator.close()
+
+
+class _AsyncFor(_Loop[T_co]):
+    """The refs of a generator."""
+
+    __slots__ = ()
+
+    def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, ObjectRef[T_co]]:
+        return self._generator.__anext__()
+
+
+class _Values(_Loop[T_co]):
+    """The values of a generator."""
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, generator: ObjectRefGenerator[T_co]) -> None:
+        super().__init__(generator)
+        self._batch: deque[T_co] = deque()
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return self
+
+    async def __anext__(self) -> T_co:
+        if not self._batch:
+            try:
+                self._batch.extend(await self._generator.next_values())
+            except asyncio.CancelledError:
+                # The traceback of this step keeps the iterator.
+                self._generator.close()
+                raise
+            if not self._batch:
+                raise StopAsyncIteration
+        return self._batch.popleft()
+
+    async def aclose(self) -> None:
+        self._batch.clear()
+        await super().aclose()

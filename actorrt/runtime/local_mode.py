@@ -14,15 +14,17 @@ import inspect
 import os
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.version import __version__
 from actorrt.wire import codec
+from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCall
 
 from . import references
@@ -39,6 +41,7 @@ from .node_launch import resources_of
 from .outcomes import users_part
 from .references import Entry, Gate
 from .runtime import Runtime
+from .yielded import GENERATORS, BehindValues, Yielded
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
@@ -194,8 +197,18 @@ class LocalRuntime(Runtime):
             return None
         task = self._loop_here().create_task(work)
         self._running[call] = task
-        task.add_done_callback(lambda _: self._running.pop(call, None))
+        task.add_done_callback(partial(self._ended_task, call))
         return task
+
+    def _ended_task(self, call: Call, _: asyncio.Task[None]) -> None:
+        self._running.pop(call, None)
+        if not call.done:
+            # It was cancelled before its first step.
+            client = call.target
+            if isinstance(client, ActorClient) and client.dead is not None:
+                call.fail(client.death(may_have_run=False))
+            else:
+                call.cancelled()
 
     async def _execute(self, call: Call, instance: LocalInstance | None, find: Callable[[], Any]) -> None:
         run = RunningCall(self._here, call.message.seq, call.name, instance)
@@ -233,6 +246,8 @@ class LocalRuntime(Runtime):
                 raise asyncio.CancelledError
             if call.stream is not None:
                 await self._stream(call, result)
+            elif isinstance(result, GENERATORS):
+                await self._take_yielded(call, result)
             else:
                 self._settle(call, result)
         except asyncio.CancelledError:
@@ -242,10 +257,30 @@ class LocalRuntime(Runtime):
             instance.end("it left by exit_actor")
             call.fail(instance.client.death(may_have_run=True))
         except BaseException as error:
+            behind = error.pickled if isinstance(error, BehindValues) else []
+            if isinstance(error, BehindValues):
+                error = error.error
             if _to_be_repeated(call, error):
                 call.attempts_left -= call.attempts_left > 0
                 return
+            self._settle_entries(call, behind)
             call.fail(self._error(run, error))
+
+    async def _take_yielded(self, call: Call, generator: Any) -> None:
+        returns = getattr(call.message, "returns", 1)
+        yielded = Yielded(call.name, returns)
+        if isinstance(generator, AsyncGeneratorType):
+            values = await yielded.take_all_async(cast("AsyncGenerator[Any, Any]", generator))
+        else:
+            values = yielded.take_all(generator)
+        call.done = True
+        self._settle_entries(call, values)
+
+    @staticmethod
+    def _settle_entries(call: Call, values: list[Serialized]) -> None:
+        for entry, serialized in zip(call.all_entries(), values, strict=False):
+            entry.hold = serialized.refs or None
+            entry.settle(references.INLINE, codec.pack(serialized))
 
     def _arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = unpack_arguments(call.message.args)
@@ -273,32 +308,32 @@ class LocalRuntime(Runtime):
         values = [result] if returns == 1 else list(result)
         if len(values) != returns:
             raise ValueError(f"{call.name} has num_returns={returns} and returned {len(values)} values")
-        entries = call.all_entries()
         packed = [codec.serialize(value) for value in values]
         call.done = True
-        for entry, serialized in zip(entries, packed, strict=True):
-            entry.hold = serialized.refs or None
-            entry.settle(references.INLINE, codec.pack(serialized))
+        self._settle_entries(call, packed)
 
     async def _stream(self, call: Call, result: Any) -> None:
         stream = call.stream
         assert stream is not None
         items: Any
         if hasattr(result, "__aiter__"):
-            items = result
+            items = aiter(result)
         elif hasattr(result, "__iter__"):
             items = _as_async(result)
         else:
             raise TypeError(f"{call.name} should stream and returned {type(result).__name__}, which is no generator")
         index = 0
         try:
-            async for value in items:
-                # As it is now: others go on while this waits.
-                data = codec.pack(codec.serialize(value))
+            while True:
                 # The consumer may be in code without a loop, so that nothing could wake this.
                 while stream.window != UNLIMITED and len(stream.items) >= stream.window:  # noqa: ASYNC110
                     await asyncio.sleep(_STEP_S)
-                call.take_item(Item(call.message.seq, index, data))
+                # Only now: the code between two values belongs to the later one.
+                try:
+                    value = await anext(items)
+                except StopAsyncIteration:
+                    break
+                call.take_item(Item(call.message.seq, index, codec.pack(codec.serialize(value))))
                 index += 1
                 await asyncio.sleep(0)
         finally:

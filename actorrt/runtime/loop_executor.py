@@ -11,11 +11,11 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import uvloop
@@ -49,6 +49,8 @@ from .method_threads import MethodThreads
 from .objects import new_borrows
 from .outcomes import serialize_result
 from .snapshots import take_snapshot
+from .thread_gate import END
+from .yielded import BehindValues, Yielded
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -382,6 +384,8 @@ class LoopExecutor(Executor):
             self.ended(instance, "it left by exit_actor")
             outcome = self.outcomes.no_actor(call.seq, True)
             self.loop.call_soon(self._actors.end, instance)
+        except BehindValues as error:
+            outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
             outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
@@ -405,7 +409,11 @@ class LoopExecutor(Executor):
 
         Large values are written in a thread, so that the loop goes on. The box has the only reference that is ours.
         """
-        pickled = self.outcomes.pickled(run, box[0], returns)
+        if type(box[0]) is AsyncGeneratorType:
+            generator = cast("AsyncGenerator[Any, Any]", box[0])
+            pickled = await Yielded(run.name, returns).take_all_async(generator)
+        else:
+            pickled = self.outcomes.pickled(run, box[0], returns)
         if all(map(self.outcomes.is_inline, pickled)):
             return self.outcomes.success(run, pickled)
         for one in pickled:
@@ -419,10 +427,16 @@ class LoopExecutor(Executor):
     async def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         """Send the items of a generator as they come, within the credits."""
         index = 0
+        # The credit comes first: the code between two values belongs to the later one.
         if hasattr(result, "__aiter__"):
             try:
-                async for value in result:
-                    box, value = [value], None
+                items = aiter(result)
+                while True:
+                    await run.gate.take()
+                    try:
+                        box = [await anext(items)]
+                    except StopAsyncIteration:
+                        break
                     await self._send_item(run, index, box)
                     index += 1
             finally:
@@ -431,8 +445,12 @@ class LoopExecutor(Executor):
                     await close()
         elif hasattr(result, "__iter__"):
             try:
-                for value in result:
-                    box, value = [value], None
+                values = iter(result)
+                while True:
+                    await run.gate.take()
+                    box = [next(values, END)]
+                    if box[0] is END:
+                        break
                     await self._send_item(run, index, box)
                     index += 1
                     # Each item is a turn of its own: others run in between, and a cancellation arrives.
@@ -448,13 +466,12 @@ class LoopExecutor(Executor):
         return Outcome(run.seq, STREAM_END, count=index)
 
     async def _send_item(self, run: RunningCall, index: int, box: list[Any]) -> None:
-        """Send what is in `box` once there is a credit, as it is at this moment."""
+        """Send what is in `box`, as it is at this moment."""
         serialized = serialize_result(box[0], run.name)
         inline = self.outcomes.is_inline(serialized)
-        if serialized.buffers and (run.gate.left == 0 or not inline):
+        if serialized.buffers and not inline:
             take_snapshot(serialized, box)
         box.clear()
-        await run.gate.take()
         if inline:
             item = self.outcomes.item_of(run, index, serialized)
         else:
@@ -496,6 +513,8 @@ class LoopExecutor(Executor):
                 outcome = await self._result(run, box, call.returns)
         except asyncio.CancelledError as error:
             outcome = self.outcomes.cancelled(call.seq) if run.cancelled else self.outcomes.failure(run, error)
+        except BehindValues as error:
+            outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
             outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):

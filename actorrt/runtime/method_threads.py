@@ -14,7 +14,7 @@ from .context import RunningCall
 from .executor import ActorExit
 from .outcomes import serialize_result
 from .snapshots import take_snapshot
-from .thread_gate import ThreadGate
+from .thread_gate import END, ThreadGate
 
 if TYPE_CHECKING:
     from .loop_executor import LoopExecutor
@@ -76,11 +76,15 @@ class MethodThreads:
         items = cast("Iterable[Any]", result)
         index = 0
         try:
-            for value in items:
-                # As it is now: at the gate this waits, and the loop goes on.
+            values = iter(items)
+            while True:
+                # First: the code between two values belongs to the later one.
+                run.gate.take()
+                if (value := next(values, END)) is END:
+                    break
+                # As it is now: the loop goes on.
                 serialized = serialize_result(value, run.name)
                 take_snapshot(serialized)
-                run.gate.take()
                 run.link.post(self._executor.outcomes.item_of(run, index, serialized))
                 index += 1
         finally:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from functools import partial
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
@@ -33,6 +33,7 @@ from .calls import error_bytes
 from .context import RunningCall
 from .explain import explain_value
 from .references import Entry, ObjectRef
+from .yielded import BehindValues, Yielded
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -111,6 +112,8 @@ class Outcomes:
 
     def pickled(self, run: RunningCall, result: Any, returns: int) -> list[Serialized]:
         """The values of a call that returned: all of them, before the first is sent anywhere, or none."""
+        if type(result) is GeneratorType:
+            return Yielded(run.name, returns).take_all(cast("Generator[Any, Any, Any]", result))
         if returns == 1:
             return [serialize_result(result, run.name)]
         if returns == 0:
@@ -162,6 +165,13 @@ class Outcomes:
 
     def failure(self, run: RunningCall, error: BaseException) -> AnyMessage:
         """The user's error with its traceback as the caller will see it."""
+        if type(error) is BehindValues:
+            values = [self._value(run, run.seq + index, one) for index, one in enumerate(error.pickled)]
+            return Outcome(run.seq, FAILED, [self._error_value(run, error.error), *values])
+        return Outcome(run.seq, FAILED, [self._error_value(run, error)])
+
+    @staticmethod
+    def _error_value(run: RunningCall, error: BaseException) -> Value:
         title = None if run.actor is None else run.actor.title
         try:
             data = _failure_bytes(run.name, title, error)
@@ -171,7 +181,7 @@ class Outcomes:
             text = f"{kind}, which cannot be shown: {type(unreadable).__name__} was raised as it was looked at"
             stand_in = exceptions.UnserializableException(kind, text, "")
             data = error_bytes(exceptions.TaskError(run.name, os.getpid(), title, text, stand_in))
-        return Outcome(run.seq, FAILED, [Value(ERROR, data)])
+        return Value(ERROR, data)
 
     @staticmethod
     def cancelled(seq: int) -> AnyMessage:

@@ -40,7 +40,7 @@ from .references import Gate
 from .snapshots import take_snapshot
 from .surroundings import Surroundings
 from .sync_actor import SyncActor
-from .thread_gate import ThreadGate
+from .thread_gate import END, ThreadGate
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -324,13 +324,13 @@ class SyncExecutor(Executor):
         gate: ThreadGate = run.gate
         index = 0
         try:
-            for value in result:
-                # As it is now: at the gate this waits, and others go on.
-                serialized = serialize_result(value, run.name)
-                if gate.is_shut:
-                    take_snapshot(serialized)
+            items = iter(result)
+            while True:
+                # First: the code between two values belongs to the later one.
                 gate.take()
-                run.link.post(self.outcomes.item_of(run, index, serialized))
+                if (value := next(items, END)) is END:
+                    break
+                run.link.post(self.outcomes.item_of(run, index, serialize_result(value, run.name)))
                 index += 1
         finally:
             close = getattr(result, "close", None)

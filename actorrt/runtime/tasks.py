@@ -89,7 +89,6 @@ class Tasks:
     def resubmit(self, call: Call) -> None:
         """A failed task runs again (retry_exceptions)."""
         pool: TaskPool = call.target
-        call.started = False
         pool.backlog.append(call)
         pool.pump()
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from actorrt.wire.messages import UNLIMITED
 
 from .credits import more_credits
+
+# What stands for the end of a generator, where a value might be anything.
+END: Final = object()
 
 
 class ThreadGate:
@@ -23,11 +27,6 @@ class ThreadGate:
         with self._changed:
             self._left = more_credits(self._left, n)
             self._changed.notify()
-
-    @property
-    def is_shut(self) -> bool:
-        """Whether there is no credit just now."""
-        return not self._left
 
     def cancel(self) -> None:
         with self._changed:

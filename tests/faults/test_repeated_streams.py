@@ -36,7 +36,7 @@ def exists(path: Path) -> Callable[[], bool]:
     return path.exists
 
 
-@actorrt.remote(num_returns="streaming", generator_backpressure=2, max_retries=2)
+@actorrt.remote(num_returns="streaming", generator_backpressure=3, max_retries=2)
 def dies_after_two(folder: Path) -> Iterator[int]:
     first = not (folder / "two").exists()
     yield 0
