@@ -194,7 +194,7 @@ async def test_aclosing_ends_with_the_producer_closed(session: str, kind: str) -
     assert unread.is_finished()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["task", "async"])
 @pytest.mark.parametrize("where", ["step", "body", "values", "timeout"])
 async def test_a_consumer_that_is_cancelled_closes_its_producer(session: str, kind: str, where: str) -> None:
     streams(session, kind)
@@ -290,16 +290,18 @@ def test_the_values_in_front_of_an_error_count(kind: str, retries: bool) -> None
     options: dict[str, Any] = {"num_returns": 4, "retry_exceptions": retries}
     if retries:
         options["max_retries" if "task" in kind else "max_task_retries"] = 1
-    refs = maker(kind).fails.options(**options).remote(3)
-    large, one, other, last = refs
+    called = maker(kind)
+    large, one, other, last = called.fails.options(**options).remote(3)
     with pytest.raises(ValueError, match="no more"):
         actorrt.get(last, timeout=30)
     assert actorrt.get(one, timeout=30) == 1
-    assert [int(actorrt.get(ref, timeout=30).sum()) for ref in (large, other)] == [0, 100_000]
-    assert int(actorrt.get(maker(kind).fails.options(num_returns=1).remote(1), timeout=30).sum()) == 0
+    only = called.fails.options(num_returns=1).remote(1)
     with pytest.raises(ValueError, match="no more"):
-        actorrt.get(maker(kind).fails.options(num_returns=1).remote(0), timeout=30)
-    few = maker(kind).upto.options(num_returns=3).remote(2)
+        actorrt.get(called.fails.options(num_returns=1).remote(0), timeout=30)
+    few = called.upto.options(num_returns=3).remote(2)
     assert actorrt.get(few[:2], timeout=30) == [0, 1]
     with pytest.raises(ValueError, match="num_returns=3 and yielded 2 values"):
         actorrt.get(few[2], timeout=30)
+    # They are the caller's, and need not the one who made them.
+    del called
+    assert [int(actorrt.get(ref, timeout=30).sum()) for ref in (large, other, only)] == [0, 100_000, 0]
