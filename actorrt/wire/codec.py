@@ -72,7 +72,7 @@ def serialize(value: Any) -> Serialized:
                 raise pickle.PicklingError
             file = io.BytesIO()
             pickler = _Pickler(file, _PROTOCOL, buffer_callback=buffers.append)
-            pickler.dispatch_table = _reducers
+            pickler.dispatch_table = _reducers.up_to_date()
             pickler.dump(value)
             data = file.getvalue()
             plain = b"__main__" not in data

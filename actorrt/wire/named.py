@@ -132,8 +132,16 @@ def of_main(name: str, cls: Any, state: dict[str, Any] | None) -> Any:
 class Reducers(dict[type, Callable[[Any], Reduced]]):
     """How plain pickle takes objects by their class: as ever, but for those that stand for themselves.
 
-    Each class is looked at once. What a user registers with `copyreg` is asked each time.
+    Each class is looked at once, and again when `copyreg` knows of more.
     """
+
+    _registered = 0
+
+    def up_to_date(self) -> Reducers:
+        if len(copyreg.dispatch_table) != self._registered:
+            self._registered = len(copyreg.dispatch_table)
+            self.clear()
+        return self
 
     def __missing__(self, cls: type) -> Callable[[Any], Reduced]:
         registered: Any = copyreg.dispatch_table.get(cls)
