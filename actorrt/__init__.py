@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     from .runtime.generators import ObjectRefGenerator as ObjectRefGenerator
     from .runtime.handles import ActorHandle as ActorHandle
     from .runtime.methods import method as method
+    from .runtime.pipes import Pipe as Pipe
+    from .runtime.pipes import PipeReceiver as PipeReceiver
+    from .runtime.pipes import call_pipe as call_pipe
     from .runtime.references import ObjectRef as ObjectRef
     from .runtime.remote import remote as remote
     from .runtime.taskgroup import TaskGroup as TaskGroup
 
 __all__ = [
     "init", "shutdown", "is_initialized",
-    "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup",
-    "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
+    "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup", "Pipe", "PipeReceiver",
+    "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor", "call_pipe",
     "nodes", "cluster_resources", "available_resources", "get_gpu_ids", "get_runtime_context",
     "exceptions", "serve", "__version__",
 ]  # fmt: skip
@@ -54,6 +57,7 @@ _HOMES = {
     "generators": ["ObjectRefGenerator"],
     "handles": ["ActorHandle"],
     "methods": ["method"],
+    "pipes": ["Pipe", "PipeReceiver", "call_pipe"],
     "references": ["ObjectRef"],
     "remote": ["remote"],
     "taskgroup": ["TaskGroup"],

@@ -1,7 +1,8 @@
 """Carry one HTTP request from the proxy to a replica and its answer back.
 
-A plain request is one actor call without a task: the router sends it, and the callback of its ref writes the answer. A
-stream, of a request's body or of a response, has a task for as long as it lasts.
+A plain request is one actor call without a task: the router sends it, and the callback of its ref writes the answer.
+Large bodies go beside that call, by its pipe: what comes from one socket is written to the other. A response that is
+made in parts has a task for as long as it lasts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 from functools import partial
 from typing import Any, Final
 
-from actorrt import ObjectRef, ObjectRefGenerator, cancel, exceptions
+from actorrt import ObjectRef, ObjectRefGenerator, Pipe, cancel, exceptions
 
 from .exceptions import BackPressureError, DeploymentUnavailableError
 from .http_request import ClientDisconnected, HttpRequest
@@ -29,22 +30,25 @@ logger = logging.getLogger("actorrt.serve.proxy")
 # Above all that a proxy before this one has given.
 _keys: Final = itertools.count(random.SystemRandom().getrandbits(62))
 
+# A replica is told of so much room at once.
+ROOM_STEP: Final = 256 * 1024
+
 
 class Forwarded:
     """One request under way. What the router calls, and what the refs and the client bring."""
 
     __slots__ = (
         "_base",
-        "_body",
         "_grace",
         "_key",
         "_loop",
+        "_pipe",
         "_ref",
         "_relay",
         "_request",
         "_root",
         "_router",
-        "_sender",
+        "_taken",
         "_target",
         "_tasks",
         "_timer",
@@ -74,9 +78,10 @@ class Forwarded:
         # When it is cancelled, if its client has gone.
         self._grace: asyncio.TimerHandle | None = None
         self._relay: asyncio.Task[None] | None = None
-        self._sender: asyncio.Task[None] | None = None
-        # The part of the request's body that no replica has taken yet.
-        self._body: bytes | None = None
+        # Where the request's body goes, once the replica wants it.
+        self._pipe: Pipe | None = None
+        # Bytes of the response that the client has taken and the replica was not told of.
+        self._taken = 0
         self._timer = None if timeout_s is None else loop.call_later(timeout_s, self._too_late)
         request.on_gone = self._client_gone
 
@@ -111,14 +116,8 @@ class Forwarded:
             self._refuse(400, "malformed request")
             return
         self._target, self._key = target, (key := next(_keys))
-        if request.streams:
-            ref: ObjectRef[Any] = target.http.remote(head, None, request.framing, key)
-            if self._sender is not None:
-                # That replica refused the request; what it has not taken is sent to this one.
-                self._sender.cancel()
-            self._sender = self._spawn(self._send_body(target, key, ref))
-        else:
-            ref = target.http.remote(head, request.body, request.framing, key)
+        body = None if request.streams else request.body
+        ref: ObjectRef[Any] = target.http.piped(self).remote(head, body, request.framing, key)
         self._ref = ref
         ref.add_done_callback(partial(self._answered, target, slots), here=True)
 
@@ -177,6 +176,13 @@ class Forwarded:
             self._router.released(slots)
             self._refuse(503, "the request was cancelled")
             return
+        if self._request.written:
+            # Part of the response has reached the client: the rest cannot come from another replica.
+            logger.info("a response broke off, request %s: %s", self._request.request_id.decode("latin-1"), error)
+            self._router.released(slots)
+            self._done()
+            self._request.abort()
+            return
         final = self._router.failed(self, target, slots, error)
         if final is not None:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
@@ -202,24 +208,44 @@ class Forwarded:
             self._done()
             request.abort()
 
-    # The request's body.
+    # The pipe: bytes of the response come, bytes of the request go. A replica has these only when it asks for them, so
+    # that one that refuses the request has taken nothing of it.
 
-    async def _send_body(self, target: Target, key: int, ref: ObjectRef[Any]) -> None:
-        """Part after part, each acknowledged when the replica has taken it. Ends when nobody wants more."""
+    def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
         request = self._request
-        try:
-            while self._ref is ref or self._relay is not None:
-                if self._body is None:
-                    self._body = await request.read()
-                part = self._body
-                more = not (request.complete and not request.held) if part else False
-                if not await target.body.remote(key, part, more):
-                    return  # refused, or not wanted any more: the answer says which
-                self._body = None
-                if not more:
-                    return
-        except (ClientDisconnected, exceptions.ActorrtError):
-            return  # told elsewhere
+        if request.answered or request.connection is None:
+            return
+        self._taken += len(data)
+        if request.pass_on(data):
+            self._make_room(pipe)
+        else:
+            request.on_drained = partial(self._make_room, pipe)
+
+    def _make_room(self, pipe: Pipe) -> None:
+        self._request.on_drained = None
+        if self._taken >= ROOM_STEP:
+            taken, self._taken = self._taken, 0
+            pipe.grant(taken)
+
+    def has_room(self, pipe: Pipe) -> None:
+        request = self._request
+        if self._ref is not None and not request.answered:
+            self._pipe = pipe
+            request.on_body = self._send_body
+            self._send_body()
+
+    def _send_body(self) -> None:
+        """Send of the body what is here and what the replica has room for."""
+        request, pipe = self._request, self._pipe
+        if pipe is None or request.answered:
+            return
+        while (room := pipe.room) > 0:
+            parts = request.take(room)
+            if not parts:
+                if request.ends_body():
+                    pipe.write(last=True)
+                return
+            pipe.write(*parts)
 
     # Ends that nobody asked for.
 
@@ -238,7 +264,10 @@ class Forwarded:
     def _cancel(self) -> None:
         if self._router.withdraw(self):
             return
-        if self._ref is not None and self._target is not None:
+        if self._ref is not None and self._request.written:
+            # The response has begun: the replica tells its code, and gives it time.
+            cancel(self._ref, recursive=False)
+        elif self._ref is not None and self._target is not None:
             told: ObjectRef[bool] = self._target.gone.remote(self._key)
             told.add_done_callback(partial(self._told, self._ref), here=True)
         if self._relay is not None:
@@ -264,7 +293,7 @@ class Forwarded:
         request.respond(error_page(status, text, request.framing, each, retry_after_s))
 
     def _done(self) -> None:
-        self._request.on_gone = None
+        self._request.on_gone = self._request.on_body = self._request.on_drained = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

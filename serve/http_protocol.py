@@ -7,6 +7,7 @@ write. A websocket takes uvicorn's ordinary way through the ASGI application. Wh
 
 import asyncio
 import logging
+import os
 import re
 import time
 from collections import deque
@@ -80,9 +81,14 @@ class ServeProtocol(HttpToolsProtocol):
         self._fed_in_head = 0
         self._head_bytes = 0
         self._quiet_bytes = 0
+        self._body_came = 0
+        # Of a body whose length is known: what is still to come, past the parser.
+        self._body_left = 0
         self._discarded = 0
         self._target = b""
         self._hosts = 0
+        # What a response is written to where that needs no transport; 0: not known yet.
+        self._fd = 0
         # The last one that has the form of one: most connections say the same each time.
         self._host: bytes = b""
         # Times of the loop's clock; 0: not running.
@@ -118,6 +124,10 @@ class ServeProtocol(HttpToolsProtocol):
             return
         if self.parser is None:
             return
+        if self._body_left:
+            data = self._take_body(data)
+            if not data:
+                return
         in_head = self._in_head
         if in_head:
             self._fed_in_head += len(data)
@@ -148,8 +158,26 @@ class ServeProtocol(HttpToolsProtocol):
             return
         if reading.streams and self._may_enter():
             self._enter(reading)
+        if reading.length is not None and reading.streams and self._reading is reading:
+            self._body_left = reading.length - self._body_came
         if in_head or reading.streams or not self._deadline:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Take what belongs to the body, and give what comes behind it. There is nothing to parse in it."""
+        left = self._body_left
+        self._body_left = max(0, left - len(data))
+        try:
+            self.on_body(data if len(data) <= left else data[:left])
+            if not self._body_left:
+                # The old one still waits for this body.
+                self.parser = httptools.HttpRequestParser(self)
+                self.on_message_complete()
+        except _Refused:
+            return b""
+        if self._body_left:
+            self._deadline = self._front.clock() + self._options.request_read_timeout_s
+        return data[left:]
 
     def eof_received(self) -> None:
         """A client that has closed its half wants no answer: from here it looks like one that has gone."""
@@ -165,7 +193,7 @@ class ServeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._reading = HttpRequest(self)
         self._in_head = True
-        self._fed_in_head = self._head_bytes = self._quiet_bytes = 0
+        self._fed_in_head = self._head_bytes = self._quiet_bytes = self._body_came = 0
         self._target = b""
         self._hosts = 0
         self.expect_100_continue = False
@@ -194,7 +222,8 @@ class ServeProtocol(HttpToolsProtocol):
                 else:
                     self._host = value
         elif special == CONTENT_LENGTH:
-            request.streams = len(value) > 9 or int(value or b"0") > self._options.inline_body_bytes
+            request.length = int(value or b"0")
+            request.streams = request.length > self._options.inline_body_bytes
         elif special == TRANSFER_ENCODING:
             request.streams = True
         elif special == EXPECT:
@@ -257,6 +286,7 @@ class ServeProtocol(HttpToolsProtocol):
         if request is None:
             return
         self._quiet_bytes = 0
+        self._body_came += len(body)
         if request.answered:
             self._discarded += len(body)
             if self._discarded > MOST_DISCARDED:
@@ -298,6 +328,8 @@ class ServeProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._current is not None and (on_drained := self._current.on_drained) is not None:
+            on_drained()
         if self._current is None and not self._lingering:
             self._advance()
 
@@ -313,6 +345,24 @@ class ServeProtocol(HttpToolsProtocol):
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
+
+    def pass_on(self, data: memoryview) -> bool:
+        """Write what is another's memory in a moment. False once more is held here than a client should leave."""
+        transport = self.transport
+        if not self._fd:
+            # Bytes that are to be encrypted go through the transport.
+            plain = transport.get_extra_info("sslcontext") is None
+            self._fd = transport.get_extra_info("socket").fileno() if plain else -1
+        if self._fd > 0 and not transport.get_write_buffer_size() and not transport.is_closing():
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:
+                sent = 0  # it takes nothing now, or it is broken, which the transport finds
+            if sent == len(data):
+                return True
+            data = data[sent:]
+        transport.write(bytes(data))
+        return not self.flow.write_paused
 
     def finished(self, request: HttpRequest, close: bool) -> None:
         self.server_state.total_requests += 1

@@ -25,6 +25,7 @@ class Connection(Protocol):
     line: bytes
 
     def write(self, data: bytes) -> None: ...
+    def pass_on(self, data: memoryview) -> bool: ...
     def finished(self, request: "HttpRequest", close: bool) -> None: ...
     def abort(self) -> None: ...
     async def drain(self) -> None: ...
@@ -43,6 +44,8 @@ class HttpRequest:
 
     __slots__ = (
         "_chunks",
+        "_end_told",
+        "_start",
         "_waiter",
         "answered",
         "body",
@@ -53,7 +56,10 @@ class HttpRequest:
         "held",
         "http10",
         "keep_alive",
+        "length",
         "method",
+        "on_body",
+        "on_drained",
         "on_gone",
         "path",
         "query",
@@ -78,8 +84,10 @@ class HttpRequest:
         self.request_id = b""
         self.timeout_s: float | None = None
         self.body = b""
-        # Its body comes in parts by `read`.
+        # Its body comes in parts, by `read` or `take`.
         self.streams = False
+        # How long it is; None if the client has not said.
+        self.length: int | None = None
         self.complete = False
         self.expects = False
         # Bytes of the body that nobody has taken yet.
@@ -92,6 +100,13 @@ class HttpRequest:
         self.written = False
         self.started = 0.0
         self.status = b""
+        # The first bytes of a response that is passed on.
+        self._start = b""
+        self._end_told = False
+        # Called when some of the body has come, and at its end.
+        self.on_body: Callable[[], None] | None = None
+        # Called when the client has taken most of what was written, after `pass_on` said that it had not.
+        self.on_drained: Callable[[], None] | None = None
         # Called once if the client goes before the response is complete.
         self.on_gone: Callable[[], None] | None = None
 
@@ -128,6 +143,20 @@ class HttpRequest:
             self.written = True
             self.status = data[9:12]
         connection.write(data)
+
+    def pass_on(self, data: memoryview) -> bool:
+        """A part of the response, in memory that is another's once this returns. False: its client is slow to take it.
+
+        What the client takes at once is not copied.
+        """
+        connection = self.connection
+        if self.answered or connection is None:
+            return True
+        self.written = True
+        if len(self._start) < 12:
+            self._start += data[: 12 - len(self._start)]
+            self.status = self._start[9:]
+        return connection.pass_on(data)
 
     async def drain(self) -> None:
         """Return when the client has taken most of what was written. ClientDisconnected if it has gone."""
@@ -167,6 +196,40 @@ class HttpRequest:
             self.connection.body_taken(self)
         return data
 
+    def take(self, most: int) -> list[bytes]:
+        """What is here of the body, in pieces, up to so many bytes together."""
+        chunks = self._chunks
+        if not chunks:
+            if not self.complete and self.connection is not None:
+                self.connection.wants_body(self)
+            return []
+        taken: list[bytes] = []
+        size = 0
+        if self.held <= most:
+            taken, self._chunks = chunks, taken
+            size = self.held
+        else:
+            for chunk in chunks:
+                if size + len(chunk) > most:
+                    break
+                taken.append(chunk)
+                size += len(chunk)
+            del chunks[: len(taken)]
+            if size < most:
+                taken.append(chunks[0][: most - size])
+                chunks[0] = chunks[0][most - size :]
+                size = most
+        self.held -= size
+        if self.connection is not None:
+            self.connection.body_taken(self)
+        return taken
+
+    def ends_body(self) -> bool:
+        """True once, when a body whose length nobody knew has been taken to its end."""
+        ends = self.length is None and self.complete and not self._chunks and not self._end_told
+        self._end_told = self._end_told or ends
+        return ends
+
     # What its connection does.
 
     def fed(self, data: bytes) -> None:
@@ -183,6 +246,7 @@ class HttpRequest:
         self._wake()
 
     def discard(self) -> None:
+        self.on_body = None
         self._chunks.clear()
         self.held = 0
 
@@ -195,5 +259,7 @@ class HttpRequest:
             callback()
 
     def _wake(self) -> None:
+        if self.on_body is not None:
+            self.on_body()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

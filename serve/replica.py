@@ -16,16 +16,18 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorrt import ActorHandle, get_runtime_context, method
+from actorrt import ActorHandle, call_pipe, get_runtime_context, method
 
 from . import connection
 from .byte_channel import ByteChannel
 from .incoming import Incoming
+from .incoming_body import IncomingBody
 from .lifecycle import ReplicaState
 from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
 from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
 from .request_head import REQUEST_ID, scope_of
+from .responses import Large
 from .thread_iteration import iterate_in_thread
 from .unavailable import unavailable_in
 from .user_code import Kind, UserCode
@@ -57,55 +59,14 @@ class ReplicaSettings(NamedTuple):
     first_try: bool
 
 
-class _IncomingBody:
-    """The body of a request that comes in parts: one part waits here until it is read."""
-
-    __slots__ = ("_closed", "_ended", "_part", "_reader", "_writer")
-
-    def __init__(self) -> None:
-        self._part: bytes | None = None
-        self._ended = False
-        self._closed = False
-        self._reader: asyncio.Event = asyncio.Event()
-        self._writer: asyncio.Event = asyncio.Event()
-
-    async def put(self, data: bytes, more: bool) -> bool:
-        """False if nobody reads any more."""
-        while self._part is not None and not self._closed:
-            self._writer.clear()
-            await self._writer.wait()
-        if self._closed:
-            return False
-        self._part = data
-        self._ended = not more
-        self._reader.set()
-        return True
-
-    async def next_part(self) -> tuple[bytes, bool] | None:
-        """None if no more of it comes."""
-        while self._part is None:
-            if self._closed:
-                return None
-            self._reader.clear()
-            await self._reader.wait()
-        data, self._part = self._part, None
-        self._writer.set()
-        return data, not self._ended
-
-    def close(self) -> None:
-        self._closed = True
-        self._reader.set()
-        self._writer.set()
-
-
 class _Request(Incoming):
     """A request by HTTP that is here, and has a place among those that may run at once."""
 
     __slots__ = ("_key", "_replica", "parts")
 
-    def __init__(self, replica: Replica, key: int, body: bytes | None) -> None:
-        self.parts = _IncomingBody() if body is None else None
-        super().__init__(body if self.parts is None else self.parts.next_part)  # pyright: ignore[reportArgumentType]
+    def __init__(self, replica: Replica, key: int, body: bytes | IncomingBody) -> None:
+        self.parts = None if isinstance(body, bytes) else body
+        super().__init__(body if isinstance(body, bytes) else body.next_part)
         self._replica = replica
         self._key = key
 
@@ -265,7 +226,8 @@ class Replica:
     async def http(self, head: bytes, body: bytes | None, framing: int, key: int) -> Any:
         """Finished bytes; or (bytes, stream number or 0, whether the connection ends); or why it was refused.
 
-        Flat values, for speed. `body` None: it comes by `http_body` under the same `key`, which no other request has.
+        Flat values, for speed. `body` None: it comes by the call's pipe. A large response goes there, too, and what is
+        given then is its end. No other request has the same `key`.
         """
         if refusal := self._refusal():
             return refusal
@@ -273,7 +235,7 @@ class Replica:
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
         current_request.set(context)
-        request = self._requests[key] = _Request(self, key, body)
+        request = self._requests[key] = _Request(self, key, IncomingBody.of(lines) if body is None else body)
         try:
             answer = await self._replier.answer(lines, request, framing, request.ended)
         except asyncio.CancelledError:
@@ -281,7 +243,12 @@ class Replica:
             raise
         if isinstance(answer, bytes):
             return answer
+        if isinstance(answer, Large):
+            return await self._send(answer)
         first, channel, close = answer
+        if channel is not None and body is None:
+            # The rest of the request may come still, by the pipe, which ends with this call.
+            return await self._send_parts(first, channel, close)
         return first, 0 if channel is None else self._offer(channel), close
 
     def request_ended(self, key: int) -> None:
@@ -295,6 +262,32 @@ class Replica:
             return False
         request.end()
         return self._replier.has_grace(request)
+
+    async def _send(self, answer: Large) -> tuple[bytes, int, bool]:
+        """A whole response by the pipe, as fast as its client takes it."""
+        self._carrying += 1
+        try:
+            pipe = call_pipe()
+            pipe.write(answer.head, answer.body)
+            await pipe.drained()
+        finally:
+            self._carrying -= 1
+            self._note_change()
+        return answer.tail, 0, answer.close
+
+    async def _send_parts(self, first: bytes, channel: ByteChannel, close: bool) -> tuple[bytes, int, bool]:
+        """The same for a response that is made in parts."""
+        self._carrying += 1
+        try:
+            pipe = call_pipe()
+            data = first
+            while data:
+                pipe.write(data)
+                await pipe.drained()
+                data = await channel.take()
+        finally:
+            self._carried(channel)
+        return b"", 0, close
 
     def _offer(self, channel: ByteChannel) -> int:
         number = next(self._numbers)
@@ -325,11 +318,6 @@ class Replica:
     async def http_drop(self, number: int) -> None:
         """Nobody will come for the rest of a response."""
         self._unclaimed(number)
-
-    async def http_body(self, key: int, data: bytes, more: bool) -> bool:
-        """The next part of a request's body. False if it is not wanted (any more)."""
-        request = self._requests.get(key)
-        return request is not None and request.parts is not None and await request.parts.put(data, more)
 
     async def websocket(self, head: bytes, key: str) -> AsyncGenerator[Any]:
         """What the application sends to a client, or why it was refused. Messages come by `websocket_message`."""

@@ -26,7 +26,20 @@ from .byte_channel import LARGEST_ITEM, ByteChannel
 from .incoming import DISCONNECT_GRACE_S, Incoming
 from .request_context import RequestContext, current_request
 from .request_head import REQUEST_ID, method_and_path, scope_of
-from .responses import JSON, TEXT, Plain, ResponseBytes, ResponseError, error_page, is_bodiless, ok, to_json, whole
+from .responses import (
+    JSON,
+    TEXT,
+    Large,
+    Plain,
+    ResponseBytes,
+    ResponseError,
+    error_page,
+    is_bodiless,
+    ok,
+    to_json,
+    whole,
+    whole_or_large,
+)
 from .thread_iteration import iterate_in_thread
 from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, client_text, unavailable_in
 from .user_code import UserCode
@@ -55,8 +68,9 @@ class EachHead:
         return self._date + request_id + b"\r\n"
 
 
-# Finished bytes; or the first bytes, the channel of the rest if there is one, and whether the connection ends then.
-Answer = bytes | tuple[bytes, ByteChannel | None, bool]
+# Finished bytes; or large ones; or the first bytes, the channel of the rest if there is one, and whether the connection
+# ends then.
+Answer = bytes | Large | tuple[bytes, ByteChannel | None, bool]
 
 
 class Replier:
@@ -93,9 +107,9 @@ class Replier:
             result = await self._code.call(method, arguments, _NO_KWARGS)
             if type(result) in _BUILTIN or (app := self._streaming(result)) is None:
                 response = isinstance(result, Response)
-                data = whole(_plain(result), framing, each) if response else ok(result, framing, each)
+                data = whole_or_large(_plain(result), framing, each) if response else ok(result, framing, each)
                 ended()
-                return data if len(data) <= LARGEST_ITEM else _in_parts(data)
+                return data
         except GeneratorExit:
             ended()
             raise
@@ -287,13 +301,6 @@ async def _close(iterator: Any) -> None:
         await close()
 
 
-def _in_parts(data: bytes) -> Answer:
-    channel = ByteChannel()
-    channel.put(data[LARGEST_ITEM:])
-    channel.end()
-    return data[:LARGEST_ITEM], channel, False
-
-
 class _Sender:
     """The `send` of one request. `answer` becomes the whole response, or its beginning; it never fails.
 
@@ -335,23 +342,22 @@ class _Sender:
                 # ASGI's way to say that the client has gone.
                 raise OSError("the client has disconnected")
             more = message.get("more_body", False)
-            data = made.body(bytes(message.get("body", b"")), more)
+            part = bytes(message.get("body", b""))
+            if not more and not self.answer.done():
+                answer = made.last(part)
+                self._finish()
+                self.answer.set_result((answer, None, True) if made.close and isinstance(answer, bytes) else answer)
+                return
+            data = made.body(part, more)
             if self.answer.done():
                 self.channel.put(data)
                 if not more:
                     self._finish()
                 elif self.channel.full:
                     await self.channel.room()
-            elif more:
-                self.channel.put(data[LARGEST_ITEM:])
-                self.answer.set_result((data[:LARGEST_ITEM], self.channel, made.close))
-            elif len(data) > LARGEST_ITEM:
-                self.answer.set_result((data[:LARGEST_ITEM], self.channel, made.close))
-                self.channel.put(data[LARGEST_ITEM:])
-                self._finish()
             else:
-                self._finish()
-                self.answer.set_result((data, None, True) if made.close else data)
+                self.channel.put(data[LARGEST_ITEM:])
+                self.answer.set_result((data[:LARGEST_ITEM], self.channel, made.close))
         else:
             raise ResponseError(f"unexpected ASGI message {kind!r}")
 

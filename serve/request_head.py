@@ -74,6 +74,12 @@ def _connection(line: bytes) -> tuple[str, tuple[str, int] | None, tuple[str, in
     return scheme, client, server
 
 
+def announced_length(lines: Sequence[bytes]) -> int | None:
+    """How long the body is, as its client has said; None if it did not say."""
+    names = lines[FIELDS::2]
+    return int(lines[FIELDS + 1 + 2 * names.index(b"content-length")]) if b"content-length" in names else None
+
+
 def method_and_path(lines: Sequence[bytes]) -> str:
     """For logs: `GET /path`."""
     return f"{lines[METHOD].decode('latin-1')} {lines[PATH].decode('latin-1')}"

@@ -37,6 +37,20 @@ class Plain(NamedTuple):
     body: bytes
 
 
+# A response with a longer body is not made into one piece: its bytes leave from where they lie.
+LARGEST_WHOLE: Final = 64 * 1024
+
+
+class Large(NamedTuple):
+    """The bytes of a response whose body is there and large: its beginning, its body, its end."""
+
+    head: bytes
+    body: bytes
+    tail: bytes
+    # The connection ends after it.
+    close: bool
+
+
 def coerce(value: object) -> Plain:
     """str is text/plain, bytes are octets, anything else is JSON. TypeError or ValueError for what is none of these."""
     kind, body = _typed_body(value)
@@ -53,11 +67,11 @@ def _typed_body(value: object) -> tuple[tuple[bytes, bytes], bytes]:
     return JSON, to_json(value)
 
 
-def ok(value: object, framing: int, each: bytes = b"") -> bytes:
-    """The same as `whole(coerce(value), ...)`, by the short way that most requests take."""
+def ok(value: object, framing: int, each: bytes = b"") -> bytes | Large:
+    """The same as `whole_or_large(coerce(value), ...)`, by the short way that most requests take."""
     kind, body = _typed_body(value)
-    if framing:
-        return whole(Plain(200, [kind], body), framing, each)
+    if framing or len(body) > LARGEST_WHOLE:
+        return whole_or_large(Plain(200, [kind], body), framing, each)
     return _OK % (kind[1], len(body), each, body)
 
 
@@ -194,6 +208,16 @@ class ResponseBytes:
                 raise ResponseError("the body does not have the length that content-length said")
         return head + data if head else data
 
+    def last(self, data: bytes) -> bytes | Large:
+        """The same as `body(data)` without a copy of what is large."""
+        if len(data) <= LARGEST_WHOLE or self._framing & HEAD:
+            return self.body(data)
+        if self._chunked and self.started and not self.complete:
+            self.complete = True
+            return Large(b"%b%x\r\n" % (self._head, len(data)), data, b"\r\n0\r\n\r\n", self.close)
+        head, self._head = self._head, b""
+        return Large(head, self.body(data), b"", self.close)
+
 
 def is_bodiless(status: int) -> bool:
     return status < 200 or status in (204, 304)
@@ -207,12 +231,21 @@ def _length(value: bytes) -> int:
 
 def whole(plain: Plain, framing: int, each: bytes = b"") -> bytes:
     """The bytes of a response whose body is there; content-length is added."""
+    return _started(plain, framing, each).body(b"" if is_bodiless(plain.status) else plain.body)
+
+
+def whole_or_large(plain: Plain, framing: int, each: bytes = b"") -> bytes | Large:
+    """The same without a copy of a body that is large."""
+    return _started(plain, framing, each).last(b"" if is_bodiless(plain.status) else plain.body)
+
+
+def _started(plain: Plain, framing: int, each: bytes) -> ResponseBytes:
     made = ResponseBytes(framing, each)
     headers = [header for header in plain.headers if header[0] != b"content-length"]
     if not is_bodiless(plain.status):
         headers.append((b"content-length", b"%d" % len(plain.body)))
     made.start(plain.status, headers)
-    return made.body(b"" if is_bodiless(plain.status) else plain.body)
+    return made
 
 
 def error_page(status: int, text: str, framing: int, each: bytes = b"", retry_after_s: int | None = None) -> bytes:

@@ -32,7 +32,6 @@ class Target:
     """A replica with what is called on it."""
 
     __slots__ = (
-        "body",
         "_calls",
         "_streams",
         "drop_stream",
@@ -49,7 +48,6 @@ class Target:
         self.id = id
         self.handle = handle
         self.http = handle.http
-        self.body = handle.http_body
         self.gone = handle.http_gone
         self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
         self.drop_stream = handle.http_drop

@@ -64,6 +64,7 @@ class Call:
         "message",
         "name",
         "pins",
+        "pipe",
         "retry_on",
         "runtime",
         "started",
@@ -87,6 +88,8 @@ class Call:
         # Refs among the arguments whose values are not there yet: (place, entry).
         self.waiting: list[tuple[int | str, Entry]] | None = None
         self.stream: Stream | None = None
+        # Who takes the bytes that come beside the call; the caller's end of its pipe once there is one.
+        self.pipe: Any = None
         self.attempts_left = 0
         self.retry_on: Any = False
         self.done = False

@@ -32,6 +32,7 @@ class RunningCall:
         "link",
         "name",
         "on_cancel",
+        "pipe",
         "seq",
         "started",
         "task",
@@ -50,6 +51,8 @@ class RunningCall:
         self.task: Any = None
         # Credits of a stream, while it runs.
         self.gate: Any = None
+        # The method's end of the call's pipe, if it has asked for it.
+        self.pipe: Any = None
         self.cancelled = False
         # Its caller has cancelled it; and, for a coroutine, its code has been told so at its await. What such code
         # returns all the same, nobody gets.

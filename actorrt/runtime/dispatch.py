@@ -47,6 +47,7 @@ from actorrt.wire.messages import (
     RefsTaken,
     Reply,
     ReturnLease,
+    Room,
     Segment,
     SegmentBack,
     StartActor,
@@ -65,6 +66,7 @@ from .actor_client import ActorClient
 from .actor_records import ActorRecord
 from .calls import Call, error_bytes
 from .link import Link
+from .pipes import Pipe, caller_end
 from .shared import SharedPool
 from .tasks import TaskPool
 
@@ -209,6 +211,11 @@ class Dispatch:
     def _other(self, link: Link, message: AnyMessage) -> None:
         runtime = self._runtime
         match message:
+            case Room():
+                # The caller has room for what the method writes, or the method for what the caller does.
+                pipe = link.pipes.get(message.seq) if message.to_callee else self._caller_end(link, message.seq)
+                if pipe is not None:
+                    pipe.granted(message.n)
             case Borrow():
                 runtime.objects.borrowed_by(link.peer, message.seq, 1)
             case Unborrow():
@@ -238,6 +245,10 @@ class Dispatch:
                 runtime.node_stopping(message.reason)
             case _:
                 logger.warning("%r sent %r, which is not for this process", link, message)
+
+    @staticmethod
+    def _caller_end(link: Link, seq: int) -> Pipe | None:
+        return caller_end(link.inflight.get(seq), link)
 
     async def _dial(self, process: bytes) -> None:
         try:

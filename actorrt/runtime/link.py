@@ -16,14 +16,14 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat, starmap
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, FrameError, FrameParser, encode_frame
+from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, FrameError, FrameParser, RawPart, encode_frame
 from actorrt.wire.messages import (
     Answer,
     AnswerBody,
@@ -40,11 +40,15 @@ from actorrt.wire.messages import (
     tag_of,
 )
 
+from .pipes import Pipe, caller_end
+
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256
 ASK: Final = tag_of(Ask)
 ANSWER: Final = tag_of(Answer)
 REFUSAL: Final = tag_of(Refusal)
+# What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
+SEND_BUFFER_BYTES: Final = 512 * 1024
 _NOT_WAITING: Final = (False,)
 
 
@@ -88,6 +92,8 @@ class Link:
         self.waiting: dict[int, Any] = {}
         # Definitions (functions, classes) that the peer already has.
         self.defined: set[bytes] = set()
+        # The pipes of calls of the peer that run here, by the call's sequence number.
+        self.pipes: dict[int, Pipe] = {}
         self.gone: asyncio.Event = asyncio.Event()
         self._receiver = receiver
         self._transport = transport
@@ -96,10 +102,14 @@ class Link:
         # A descriptor of our own: uvloop does not let others watch the one that its transport reads.
         self._out = socket.socket(fileno=os.dup(sock.fileno()))
         self._out.setblocking(False)
-        self._parser = FrameParser()
+        self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.parser = FrameParser()
         self._queue: deque[AnyMessage] = deque()
         self._lock = threading.Lock()
-        self._rest: memoryview | None = None
+        # What the socket has not taken of a frame: pieces, in order.
+        self._rest: list[memoryview] | None = None
+        # Pipes that have something to send, in the order of their turns. Messages go before them.
+        self._piped: deque[Pipe] = deque()
         self._flush_due = False
         self._held = False
         # Told of an accepted link once its dialler has sent a frame; until then nobody knows of the link.
@@ -154,6 +164,10 @@ class Link:
         """Queue a message; the caller sees to the flush."""
         self._queue.append(message)
 
+    def push_pipe(self, pipe: Pipe) -> None:
+        """Have the pieces of this pipe sent, turn about with those of others; the caller sees to the flush."""
+        self._piped.append(pipe)
+
     def hold(self, on_open: Callable[[Link], None]) -> None:
         """Write nothing until the peer has sent its first frame: until then it still reads through aiohttp.
 
@@ -180,14 +194,19 @@ class Link:
     def flush(self) -> None:
         """Write all that is queued, from any thread. Returns at once where another thread is writing: it goes on."""
         queue = self._queue
-        while queue and self._rest is None and not self.closed and not self._held:
+        piped = self._piped
+        while (queue or piped) and self._rest is None and not self.closed and not self._held:
             locked: list[bool] = []
             try:
                 locked.extend(map(self._lock.acquire, _NOT_WAITING))
                 if not locked[0]:
                     return
                 if self._rest is None and not self.closed:
-                    self._write_batch()
+                    # Messages first: a piece of a body does not hold up a small answer.
+                    if queue:
+                        self._write_batch()
+                    else:
+                        self._write_piece()
             finally:
                 if locked and locked[0]:
                     self._lock.release()
@@ -213,19 +232,45 @@ class Link:
             except OSError:
                 self._schedule_loss()
                 return
-            self._sent(data, sent[0])
+            self._sent([data], sent[0], len(data))
         except KeyboardInterrupt:
             # Nothing is lost, and nothing is sent twice.
             if sent:
-                self._sent(data, sent[0])
+                self._sent([data], sent[0], len(data))
             else:
                 queue.extendleft(reversed(batch))
             self.wake()
             raise
 
-    def _sent(self, data: bytes, count: int) -> None:
-        if count < len(data):
-            self._rest = memoryview(data)[count:]
+    def _write_piece(self) -> None:
+        """Send the next piece of the pipe whose turn it is; messages go before it and between the pieces."""
+        try:
+            pipe = self._piped.popleft()
+        except IndexError:
+            return
+        buffers, size, more = pipe.next_piece()
+        if more:
+            self._piped.append(pipe)
+        if not buffers:
+            return
+        try:
+            count = self._out.sendmsg(buffers)
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            self._schedule_loss()
+            return
+        except KeyboardInterrupt:
+            # Whether it was sent nobody knows: what comes behind it would be read as part of it.
+            self._schedule_loss()
+            raise
+        self._sent(buffers, count, size)
+        if not more:
+            pipe.sent()
+
+    def _sent(self, buffers: Sequence[bytes | memoryview], count: int, size: int) -> None:
+        if count < size:
+            self._rest = _behind(buffers, count)
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._wait_writable)
 
@@ -285,14 +330,14 @@ class Link:
             rest = self._rest
             if rest is not None and not self.closed:
                 try:
-                    sent = self._out.send(rest)
+                    sent = self._out.sendmsg(rest)
                 except BlockingIOError:
                     return
                 except OSError:
                     self._schedule_loss()
                     return
-                if sent < len(rest):
-                    self._rest = rest[sent:]
+                if left := _behind(rest, sent):
+                    self._rest = left
                     return
             self._rest = None
             if not self.closed:
@@ -305,19 +350,17 @@ class Link:
 
     # ---- receiving (runtime loop only); aiohttp calls these two as the connection's payload parser
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+    def feed_data(self, data: bytes | memoryview) -> tuple[bool, bytes]:
         """Bytes from the peer. What is no frame ends this link and nothing else, what is no message costs itself."""
         try:
-            for payload in self._parser.feed(data):
+            for found in self.parser.feed(data):
                 if self._held:
                     self._first_frame()
-                try:
-                    messages = decode_batch(payload)
-                except msgspec.DecodeError:
-                    self._take_each(decode_each(payload))
+                if type(found) is RawPart:
+                    self._take_raw(found)
                 else:
-                    self._take(messages)
-            if self._parser.ended:
+                    self._take_payload(found)  # pyright: ignore[reportArgumentType]  bytes, if it is no RawPart
+            if self.parser.ended:
                 self.farewell = True
                 self._lost()
         except (FrameError, msgspec.DecodeError) as error:
@@ -333,6 +376,20 @@ class Link:
 
     def feed_eof(self) -> None:
         self._lost()
+
+    def _take_payload(self, payload: bytes) -> None:
+        try:
+            messages = decode_batch(payload)
+        except msgspec.DecodeError:
+            self._take_each(decode_each(payload))
+        else:
+            self._take(messages)
+
+    def _take_raw(self, part: RawPart) -> None:
+        """Bytes of a pipe. Those of a call that has ended are nobody's."""
+        pipe = caller_end(self.inflight.get(part.seq), self) if part.to_caller else self.pipes.get(part.seq)
+        if pipe is not None:
+            pipe.arrived(part.data, part.last)
 
     def _take(self, messages: list[AnyMessage]) -> None:
         rest: list[AnyMessage] = []
@@ -447,6 +504,7 @@ class Link:
             self._out.close()
         self._transport.abort()
         self._queue.clear()
+        self._piped.clear()
         error = exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} ended")
         asks, self._asks = self._asks, {}
         for future in asks.values():
@@ -459,6 +517,18 @@ class Link:
                 self._receiver.link_lost(self)
         finally:
             self.gone.set()
+
+
+def _behind(buffers: Sequence[bytes | memoryview], count: int) -> list[memoryview]:
+    """What of the buffers comes behind their first `count` bytes."""
+    left: list[memoryview] = []
+    for buffer in buffers:
+        if count < len(buffer):
+            left.append(memoryview(buffer)[count:])
+            count = 0
+        else:
+            count -= len(buffer)
+    return left
 
 
 def let_go(fd: int) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
 
     from .definitions import ActorClassDef, RemoteFunctionDef
+    from .pipes import PipeReceiver
 
 # Every value travels "inline": there is nobody to share memory with.
 _NO_LIMIT: Final = 2**62
@@ -381,8 +382,16 @@ class LocalRuntime(Runtime):
             instance.end("its constructor raised an error", "starting", error_bytes(call.entry.data))
 
     def submit_method(
-        self, actor: ActorClient, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
+        self,
+        actor: ActorClient,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+        receiver: PipeReceiver | None = None,
     ) -> Any:
+        if receiver is not None:
+            raise RuntimeError("calls have no pipes in local mode: there is no link that they would run beside")
         streaming = options.num_returns == "streaming"
         returns = options.num_returns if isinstance(options.num_returns, int) else 1
         message = ActorCall(0, actor.actor, method, b"", None, returns)

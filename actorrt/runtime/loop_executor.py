@@ -393,6 +393,8 @@ class LoopExecutor(Executor):
         if mark is Mark.MAY_BLOCK:
             self.excuse()
         self._finished(run)
+        if run.pipe is not None:
+            run.pipe.close()
         if not link.closed:
             self.reply(link, outcome)
         limiter.running -= 1

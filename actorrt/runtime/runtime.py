@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
     from .definitions import ActorClassDef, RemoteFunctionDef
+    from .pipes import PipeReceiver
 
 logger = logging.getLogger("actorrt")
 
@@ -435,7 +436,13 @@ class Runtime:
             parent.add_child(call)
 
     def submit_method(
-        self, actor: ActorClient, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: MethodOptions
+        self,
+        actor: ActorClient,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+        receiver: PipeReceiver | None = None,
     ) -> Any:
         """Queue an actor call; see ActorMethod.remote."""
         returns = options.num_returns
@@ -466,6 +473,11 @@ class Runtime:
             actor.repeats = True
         if call.pins is not None and actor.repeats and actor.traits.one_at_a_time:
             wait_behind_retries(call)
+        if receiver is not None:
+            # Bytes that have come cannot be taken back, so it is not repeated.
+            call.pipe = receiver
+            call.attempts_left = 0
+            call.retry_on = False
         parent = running_call.get()
         if parent is not None:
             parent.add_child(call)

@@ -1,8 +1,8 @@
 """Dial and accept links: aiohttp streams over Unix sockets.
 
 The dialler POSTs to /link with a body that stays open; both sides say hello in one chunk each. From then on aiohttp's
-stream reader and writer are bypassed: its connection feeds the link's parser straight from `data_received` (as its own
-websockets are fed), and the link writes to the socket itself. The bytes stay valid chunked HTTP/1.1.
+stream reader and writer are bypassed: a protocol of our own reads into one buffer that is used again and again, and the
+link writes to the socket itself. The bytes stay valid chunked HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -17,13 +18,17 @@ import aiohttp
 import msgspec
 
 from actorrt.exceptions import LinkError
+from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
 from .link import Link, Receiver, let_go
+from .pipes import PIECE
 from .socket_paths import reachable
 
 HELLO_TIMEOUT_S: Final = 10.0
 _HELLO_LIMIT: Final = 4096
+# As much as one read takes: a piece of a pipe in its frame, exactly, so that the next read begins with the next frame.
+READ_BYTES: Final = PIECE + RAW_FRAME_BYTES
 
 
 class NoAnswerError(LinkError):
@@ -62,6 +67,50 @@ async def _read_hello(content: aiohttp.StreamReader) -> Hello:
             return decode_hello(data)
         if len(data) > _HELLO_LIMIT or (not piece and content.at_eof()):
             raise LinkError("the peer did not say hello")
+
+
+class _Reader(asyncio.BufferedProtocol):
+    """Reads for a link, in the place of aiohttp's protocol, which is told of all else.
+
+    The bytes come into one buffer that all links of a loop share: it stays in the processor's cache, and nothing is
+    allocated for what only passes through.
+    """
+
+    def __init__(self, link: Link, before: asyncio.BaseProtocol) -> None:
+        self._feed = link.feed_data
+        self._parser = link.parser
+        self._before: Any = before
+        self._buffer = _buffer_of(link.loop)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # Of a raw frame that is cut, the rest alone, for the same reason.
+        left = self._parser.raw_left
+        return self._buffer[:left] if left else self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._feed(self._buffer[:nbytes])
+
+    def eof_received(self) -> bool | None:
+        return self._before.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._before.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._before.resume_writing()
+
+
+_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
+
+
+def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    found = _buffers.get(loop)
+    if found is None:
+        found = _buffers[loop] = memoryview(bytearray(READ_BYTES))
+    return found
 
 
 class Dialler:
@@ -124,6 +173,7 @@ class Dialler:
             response.close()
             raise
         connection.protocol.set_parser(link, response.content)
+        connection.transport.set_protocol(_Reader(link, connection.protocol))
         link.greet()
         loop.create_task(_close_session_after(link, session, response, done))
         return link
@@ -182,6 +232,7 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         link = Link(loop, self._receiver, theirs, request.transport, (request, response))
         request.protocol.set_parser(link)
+        request.transport.set_protocol(_Reader(link, request.protocol))
         # It counts from the first frame on: a dialler that has given up meanwhile never sends one.
         link.hold(self._opened)
         await response.write(encode_hello(mine))

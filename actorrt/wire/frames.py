@@ -5,22 +5,47 @@ one chunk, with a chunk size of always eight hexadecimal digits::
 
     0000002a CR LF  <42 bytes: one msgpack array of messages>  CR LF
 
+A raw frame carries bytes of the pipe beside a call, as they are; its first byte is one that msgpack never uses::
+
+    0000100a CR LF  c1 <flags: 1 byte> <sequence number of the call: 8 bytes>  <4096 bytes>  CR LF
+
 A size of zero is the last chunk: the peer says goodbye. The stream stays valid chunked HTTP, but both ends talk to each
 other directly: a hop that cuts chunks anew is not supported and is found by the decoder.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import struct
+from typing import Final, NamedTuple
 
 HEADER_BYTES: Final = 10
 TRAILER: Final = b"\r\n"
 GOODBYE: Final = b"00000000\r\n\r\n"
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 
+# The flags of a raw frame: it comes from the end that runs the call; nothing comes after it from there.
+TO_CALLER: Final = 1
+LAST: Final = 2
+_RAW: Final = 0xC1
+_RAW_HEAD: Final = struct.Struct(">BBQ")
+# What a raw frame has around its bytes.
+RAW_FRAME_BYTES: Final = HEADER_BYTES + _RAW_HEAD.size + len(TRAILER)
+# From here on bytes are looked at where they lie; below, a copy costs less than that.
+_FEW: Final = 16 * 1024
+
 
 class FrameError(Exception):
     """The peer sent bytes that are not frames; the link cannot go on."""
+
+
+class RawPart(NamedTuple):
+    """Bytes of a raw frame: all of it, or what has come. `data` may be good only until more bytes are read."""
+
+    seq: int
+    to_caller: bool
+    data: memoryview
+    # Nothing comes behind it on this pipe.
+    last: bool
 
 
 def encode_frame(payload: bytes) -> bytes:
@@ -29,6 +54,11 @@ def encode_frame(payload: bytes) -> bytes:
     if not 0 < size <= MAX_FRAME_BYTES:
         raise FrameError(f"a frame carries 1 to {MAX_FRAME_BYTES} bytes, not {size}")
     return b"%08x\r\n%b\r\n" % (size, payload)
+
+
+def raw_head(seq: int, flags: int, size: int) -> bytes:
+    """What goes before `size` bytes of a pipe; TRAILER goes behind them."""
+    return b"%08x\r\n%b" % (_RAW_HEAD.size + size, _RAW_HEAD.pack(_RAW, flags, seq))
 
 
 def _size_of(header: bytes) -> int:
@@ -44,17 +74,21 @@ def _size_of(header: bytes) -> int:
 
 
 class FrameParser:
-    """Collects bytes and gives back whole frame payloads, in order.
+    """Collects bytes and gives back whole frame payloads, and raw bytes as they come, in order.
 
     `ended` becomes true after the peer's goodbye; bytes behind it are an error.
     """
 
-    __slots__ = ("_have", "_need", "_parts", "ended")
+    __slots__ = ("_flags", "_have", "_need", "_parts", "_seq", "ended", "raw_left")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._have = 0
-        self._need = HEADER_BYTES
+        self._need = 0
+        # What is still to come of a raw frame, its trailer included; 0: none is under way.
+        self.raw_left = 0
+        self._seq = 0
+        self._flags = 0
         self.ended = False
 
     @property
@@ -62,43 +96,90 @@ class FrameParser:
         """Bytes that wait for the rest of their frame."""
         return self._have
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The payloads of all frames that `data` completes. Raises FrameError at a byte that cannot be right."""
-        if self._have:
-            self._parts.append(data)
-            self._have += len(data)
+    def feed(self, data: bytes | memoryview) -> list[bytes | RawPart]:
+        """What `data` completes, and what it brings of raw frames. Raises FrameError at a byte that cannot be right."""
+        frames: list[bytes | RawPart] = []
+        if len(data) <= _FEW:
+            data = bytes(data)
+        while self._have or self.raw_left:
+            if not data:
+                return frames
+            if self.raw_left:
+                data = data[self._take_raw(data, frames) :]
+                continue
+            missing = self._need - self._have
+            self._parts.append(bytes(data[:missing]))
+            self._have += len(self._parts[-1])
+            data = data[missing:]
             if self._have < self._need:
-                return []
-            data = b"".join(self._parts)
+                return frames
+            whole = b"".join(self._parts)
             self._parts.clear()
             self._have = 0
-        frames: list[bytes] = []
+            self._split(whole, frames)
+        self._split(data, frames)
+        return frames
+
+    def _split(self, data: bytes | memoryview, frames: list[bytes | RawPart]) -> None:
+        """Take all of `data`; what is left of it waits for the rest of its frame."""
         offset = 0
         end = len(data)
-        while end - offset >= HEADER_BYTES:
+        need = HEADER_BYTES + 1
+        while end - offset > HEADER_BYTES:
             if self.ended:
                 raise FrameError("bytes after the last frame")
-            size = _size_of(data[offset : offset + HEADER_BYTES])
+            start = offset + HEADER_BYTES
+            size = _size_of(bytes(data[offset:start]))
+            need = HEADER_BYTES + size + 2
             if size == 0:
-                if end - offset < HEADER_BYTES + 2:
+                if end - offset < need:
                     break
                 self.ended = True
-                offset += HEADER_BYTES + 2
-                continue
-            stop = offset + HEADER_BYTES + size
-            if stop + 2 > end:
-                break
-            if data[stop : stop + 2] != TRAILER:
-                raise FrameError("a frame does not end where its header says")
-            frames.append(data[offset + HEADER_BYTES : stop])
-            offset = stop + 2
+                offset += need
+            elif data[start] == _RAW:
+                need = HEADER_BYTES + _RAW_HEAD.size
+                if end - offset < need:
+                    break
+                self._begin_raw(bytes(data[start : offset + need]), size, frames)
+                offset += need
+                offset += self._take_raw(data[offset:], frames)
+            else:
+                stop = start + size
+                if stop + 2 > end:
+                    break
+                if data[stop : stop + 2] != TRAILER:
+                    raise FrameError("a frame does not end where its header says")
+                frames.append(bytes(data[start:stop]))
+                offset = stop + 2
+            need = HEADER_BYTES + 1
         if offset < end:
             if self.ended:
                 raise FrameError("bytes after the last frame")
-            rest = data[offset:] if offset else data
-            self._parts.append(rest)
-            self._have = len(rest)
-            self._need = HEADER_BYTES
-            if self._have >= HEADER_BYTES:
-                self._need = HEADER_BYTES + _size_of(rest[:HEADER_BYTES]) + 2
-        return frames
+            self._parts.append(bytes(data[offset:]))
+            self._have = end - offset
+            self._need = need
+
+    def _begin_raw(self, head: bytes, size: int, frames: list[bytes | RawPart]) -> None:
+        if size < _RAW_HEAD.size:
+            raise FrameError(f"a raw frame of {size} bytes has no room for its head")
+        _, self._flags, self._seq = _RAW_HEAD.unpack(head)
+        self.raw_left = size - _RAW_HEAD.size + 2
+        if self.raw_left == 2:
+            frames.append(RawPart(self._seq, bool(self._flags & TO_CALLER), memoryview(b""), bool(self._flags & LAST)))
+
+    def _take_raw(self, data: bytes | memoryview, frames: list[bytes | RawPart]) -> int:
+        """How many of these bytes belong to the raw frame that is under way."""
+        left = self.raw_left
+        taken = min(left, len(data))
+        self.raw_left = left - taken
+        size = min(taken, left - 2)
+        if size > 0:
+            last = size == left - 2 and bool(self._flags & LAST)
+            frames.append(RawPart(self._seq, bool(self._flags & TO_CALLER), memoryview(data)[:size], last))
+        else:
+            size = 0
+        if taken > size:
+            behind = TRAILER if left >= 2 else TRAILER[1:]
+            if data[size:taken] != behind[: taken - size]:
+                raise FrameError("a raw frame does not end where its header says")
+        return taken

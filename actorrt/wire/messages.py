@@ -221,6 +221,14 @@ class UnborrowActor(Message, tag=17):
     actor: bytes
 
 
+class Room(Message, tag=21):
+    """The pipe of call `seq` has room for `n` more bytes; `to_callee`: those that the caller takes."""
+
+    seq: int
+    n: int
+    to_callee: bool = False
+
+
 class CancelObject(Message, tag=18):
     """To the owner: somebody who holds a ref to your object `seq` wants the call that makes it cancelled."""
 
@@ -649,6 +657,7 @@ AnyMessage = (
     | BorrowActor
     | UnborrowActor
     | CancelObject
+    | Room
     | WorkerReady
     | ReturnLease
     | Blocked

@@ -4,7 +4,6 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -299,13 +298,14 @@ async def test_a_large_body_streams_and_never_more_than_the_window_is_held() -> 
 
 
 class SlowReplica:
-    """A router with one replica, which takes a body part by part and answers with its size."""
+    """A router with one replica, which takes a body in steps and answers with its size. It is a call's pipe, too."""
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
-        self.size = self.most_held = 0
-        self.http, self.body = self, SimpleNamespace(remote=self.take)
+        self.size = self.most_held = self.room = 0
+        self.http = self
         self._callback: Any = None
+        self._forwarded: Any = None
 
     def submit(self, forwarded: Any) -> None:
         forwarded.send(self, self)
@@ -316,7 +316,12 @@ class SlowReplica:
     def withdraw(self, request: Any) -> bool:
         return False
 
+    def piped(self, forwarded: Any) -> Any:
+        self._forwarded = forwarded
+        return self
+
     def remote(self, *args: Any) -> Any:
+        asyncio.get_running_loop().call_soon(self._take_more)
         return self
 
     def add_done_callback(self, callback: Any, here: bool) -> None:
@@ -328,14 +333,19 @@ class SlowReplica:
     def peek(self) -> bytes:
         return whole(Plain(200, [], b"%d" % self.size), self.request.framing)
 
-    async def take(self, key: str, part: bytes, more: bool) -> bool:
-        self.size += len(part)
-        for _ in range(5):
-            await asyncio.sleep(0)
-            self.most_held = max(self.most_held, self.request.held)
-        if not more:
-            self._callback(self)
-        return True
+    def _take_more(self) -> None:
+        self.room = 200_000
+        self._forwarded.has_room(self)
+
+    def write(self, *parts: bytes, last: bool = False) -> None:
+        self.size += sum(map(len, parts))
+        self.room -= sum(map(len, parts))
+        assert self.room >= 0
+        self.most_held = max(self.most_held, self.request.held)
+        if self.size == self.request.length:
+            asyncio.get_running_loop().call_soon(self._callback, self)
+        elif not self.room:
+            asyncio.get_running_loop().call_later(0.001, self._take_more)
 
 
 @on_uvloop

@@ -1,0 +1,259 @@
+"""The pipe of a call: bytes beside its arguments and its result, in both directions, as they are and without copies.
+
+A call has one if its caller gave a receiver (`handle.method.piped(receiver).remote(...)`) and its method asks for the
+other end (`call_pipe`). Each end says how many bytes it has room for; the caller's has FIRST_ROOM from the start. Bytes
+leave in pieces, turn about with the pipes of other calls, and any message goes before them: who returns while something
+is not sent yet overtakes it, so that `drained` is awaited first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
+from actorrt.wire.messages import Room
+
+from .context import running_call
+
+if TYPE_CHECKING:
+    from .link import Link
+
+logger = logging.getLogger("actorrt")
+
+# What the caller's end takes without having been asked.
+FIRST_ROOM: Final = 512 * 1024
+PIECE: Final = 256 * 1024
+# The rest of what was written goes with the piece before it if it is so small: the end of a body is not worth a frame
+# of its own, or the wait for more room.
+_REST: Final = 4 * 1024
+# A piece is written by one system call, which takes only so many buffers.
+_MOST_BUFFERS: Final = 256
+
+
+class PipeReceiver(Protocol):
+    """What an end of a pipe tells. Both methods run on the runtime's own thread and must not wait."""
+
+    def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
+        """Bytes have come: `data` is good until this returns. `last`: none come behind them."""
+
+    def has_room(self, pipe: Pipe) -> None:
+        """More may be written, after nothing could be."""
+
+
+class Pipe:
+    """One end of the pipe of a call. It ends with the call."""
+
+    __slots__ = (
+        "_closed",
+        "_flags",
+        "_last",
+        "_lock",
+        "_pending",
+        "_queued",
+        "_receiver",
+        "_room",
+        "_seq",
+        "_size",
+        "_stuck",
+        "_waiter",
+        "link",
+    )
+
+    def __init__(self, link: Link, seq: int, receiver: PipeReceiver | None, flags: int, room: int) -> None:
+        self.link = link
+        self._seq = seq
+        self._receiver = receiver
+        self._flags = flags
+        self._lock = threading.Lock()
+        # What was written and is not sent yet.
+        self._pending: deque[memoryview] = deque()
+        self._size = 0
+        self._room = room
+        self._last = False
+        # It waits for its turn at the link.
+        self._queued = False
+        # Something was left by the last write: who writes is told when all of it has gone.
+        self._stuck = False
+        self._closed = False
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+
+    # ---- writing, from any thread
+
+    @property
+    def room(self) -> int:
+        """So many bytes would leave at once. 0 while some wait already."""
+        return 0 if self._pending else self._room
+
+    def write(self, *parts: bytes | memoryview, last: bool = False) -> None:
+        """Send bytes as soon as the other end has room for them; none may change before they have gone.
+
+        `last`: nothing comes behind them.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            for part in parts:
+                if size := len(part):
+                    self._pending.append(memoryview(part))
+                    self._size += size
+            self._last = self._last or last
+            queue = self._takes_a_turn()
+        if queue:
+            self.link.push_pipe(self)
+            self.link.flush()
+        with self._lock:
+            self._stuck = bool(self._pending)
+
+    async def drained(self) -> None:
+        """Return when all that was written is on its way: what this call sends from then on comes after it."""
+        while True:
+            with self._lock:
+                if self._closed or not self._pending:
+                    return
+                loop = asyncio.get_running_loop()
+                waiter: asyncio.Future[None] = loop.create_future()
+                self._waiter = loop, waiter
+            await waiter
+
+    def _takes_a_turn(self) -> bool:
+        # An end without bytes needs no room.
+        takes = not self._queued and (self._room > 0 if self._pending else self._last)
+        self._queued = self._queued or takes
+        return takes
+
+    def next_piece(self) -> tuple[list[bytes | memoryview], int, bool]:
+        """For the link: the buffers of one frame, their length, and whether another one could follow."""
+        with self._lock:
+            pending = self._pending
+            most = min(PIECE, self._room)
+            if most < self._size <= most + _REST:
+                most = self._size
+            size = 0
+            buffers: list[bytes | memoryview] = [b""]
+            while pending and size < most and len(buffers) < _MOST_BUFFERS:
+                part = pending.popleft()
+                if size + len(part) > most:
+                    pending.appendleft(part[most - size :])
+                    part = part[: most - size]
+                buffers.append(part)
+                size += len(part)
+            self._room -= size
+            self._size -= size
+            last = self._last and not pending
+            if last:
+                self._last = False
+            self._queued = bool(pending) and self._room > 0
+            if not size and not last:
+                return [], 0, False
+            buffers[0] = head = raw_head(self._seq, self._flags | LAST if last else self._flags, size)
+            buffers.append(TRAILER)
+            return buffers, len(head) + size + len(TRAILER), self._queued
+
+    def sent(self) -> None:
+        """For the link: what it took last has gone, or goes before all else."""
+        with self._lock:
+            if self._pending:
+                return
+            waiter, self._waiter = self._waiter, None
+            stuck, self._stuck = self._stuck, False
+        with contextlib.suppress(RuntimeError):  # a loop that is closed
+            if waiter is not None:
+                waiter[0].call_soon_threadsafe(_set, waiter[1])
+            if stuck and self._receiver is not None:
+                self.link.loop.call_soon_threadsafe(self._tell_of_room)
+
+    # ---- reading
+
+    def grant(self, count: int) -> None:
+        """This end has room for so many more bytes; from any thread."""
+        if self._closed or self.link.closed:
+            return
+        message = Room(self._seq, count, not self._flags & TO_CALLER)
+        if _on_loop(self.link.loop):
+            self.link.send(message)
+        else:
+            self.link.push(message)
+            self.link.flush()
+
+    # ---- what the link brings; runtime loop
+
+    def granted(self, count: int) -> None:
+        with self._lock:
+            self._room += count
+            queue = self._takes_a_turn()
+            idle = not self._pending
+        if queue:
+            self.link.push_pipe(self)
+            self.link.flush()
+        elif idle:
+            self._tell_of_room()
+
+    def arrived(self, data: memoryview, last: bool) -> None:
+        if self._receiver is not None and not self._closed:
+            try:
+                self._receiver.arrived(self, data, last)
+            except Exception:
+                logger.exception("bytes beside a call could not be taken")
+
+    def _tell_of_room(self) -> None:
+        if self._receiver is not None and not self._closed:
+            try:
+                self._receiver.has_room(self)
+            except Exception:
+                logger.exception("room for bytes beside a call could not be used")
+
+    def for_link(self, link: Link) -> Pipe:
+        """The caller's end where the call was sent again, over another link: what the first one had is void."""
+        return self if self.link is link else Pipe(link, self._seq, self._receiver, self._flags, 0)
+
+    def close(self) -> None:
+        """The call has ended."""
+        with self._lock:
+            self._closed = True
+            self._pending.clear()
+            self._size = 0
+            waiter, self._waiter = self._waiter, None
+        if self._flags & TO_CALLER:
+            self.link.pipes.pop(self._seq, None)
+        if waiter is not None:
+            with contextlib.suppress(RuntimeError):
+                waiter[0].call_soon_threadsafe(_set, waiter[1])
+
+
+def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:
+    """The end of the running call's pipe that belongs to its method. RuntimeError outside of a call.
+
+    For coroutine methods: the pipe ends when the method does. What is written is lost if the caller takes no bytes.
+    """
+    run = running_call.get()
+    if run is None:
+        raise RuntimeError("there is no call here that could have a pipe")
+    if run.pipe is None:
+        run.pipe = run.link.pipes[run.seq] = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM)
+    return run.pipe
+
+
+def caller_end(call: Any, link: Link) -> Pipe | None:
+    """The caller's end of the pipe of a call that is under way on this link, made when it is first needed."""
+    found = getattr(call, "pipe", None)
+    if found is None:
+        return None
+    call.pipe = pipe = found.for_link(link) if type(found) is Pipe else Pipe(link, call.message.seq, found, 0, 0)
+    return pipe
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

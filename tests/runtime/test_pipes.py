@@ -1,0 +1,161 @@
+"""The pipe of a call: bytes beside it, both ways, between real processes."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+import pytest
+
+import actorrt
+from actorrt import Pipe, call_pipe
+from actorrt.exceptions import ActorDiedError, TaskCancelledError
+from actorrt.runtime import current
+from actorrt.runtime.pipes import FIRST_ROOM, PIECE
+
+
+class Caller:
+    """What the caller's end brings: it takes each byte, and makes room as it is told."""
+
+    def __init__(self, room: int = 1 << 40, data: bytes = b"") -> None:
+        self.came = bytearray()
+        self.ended = asyncio.Event()
+        self.changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._room = room
+        self._data = data
+        self.pipe: Pipe | None = None
+        self.most_written = 0
+
+    def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
+        self.pipe = pipe
+        self.came += data
+        if self._room >= len(self.came):
+            pipe.grant(len(data))
+        self._loop.call_soon_threadsafe(self.changed.set)
+        if last:
+            self._loop.call_soon_threadsafe(self.ended.set)
+
+    def has_room(self, pipe: Pipe) -> None:
+        while self._data and (room := pipe.room) > 0:
+            part, self._data = self._data[:room], self._data[room:]
+            pipe.write(part, last=not self._data)
+
+
+@actorrt.remote
+class Piped:
+    """Reads and writes the pipes of its calls."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    async def write(self, size: int, last: bool) -> str:
+        data = hashlib.shake_256(b"%d" % size).digest(size)
+        pipe = call_pipe()
+        pipe.write(data[: size // 3], data[size // 3 :], last=last)
+        await pipe.drained()
+        return hashlib.sha256(data).hexdigest()
+
+    async def read_all(self, window: int) -> str:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        seen = hashlib.sha256()
+
+        class Reader:
+            def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
+                seen.update(data)
+                pipe.grant(len(data))
+                if last:
+                    loop.call_soon_threadsafe(ended.set)
+
+            def has_room(self, pipe: Pipe) -> None: ...
+
+        call_pipe(Reader()).grant(window)
+        await ended.wait()
+        return seen.hexdigest()
+
+    async def write_and_say(self, size: int) -> int:
+        call_pipe().write(bytes(size))
+        return size
+
+    async def pipes(self) -> int:
+        return sum(len(link.pipes) for link in current.runtime().peers.links.values())
+
+
+@pytest.fixture(scope="module")
+def actor(node: None) -> Any:
+    return Piped.options(num_cpus=1).remote()
+
+
+@pytest.mark.parametrize("process", [False, True])
+async def test_what_a_method_writes_comes_whole_before_its_result(node: None, process: bool) -> None:
+    actor: Any = Piped.options(num_cpus=1).remote() if process else Piped.remote()
+    for size in (0, 1, PIECE - 1, PIECE, PIECE + 1, FIRST_ROOM, FIRST_ROOM + 4096, FIRST_ROOM + 4097, 5_000_000):
+        caller = Caller()
+        digest = await actor.write.piped(caller).remote(size, True)
+        await caller.ended.wait()
+        assert len(caller.came) == size
+        assert hashlib.sha256(caller.came).hexdigest() == digest
+
+
+async def test_calls_at_once_have_their_own_bytes(actor: Any) -> None:
+    callers = [Caller() for _ in range(20)]
+    digests = await asyncio.gather(
+        *(actor.write.piped(caller).remote(300_000 + at, True) for at, caller in enumerate(callers))
+    )
+    for caller, digest in zip(callers, digests, strict=True):
+        await caller.ended.wait()
+        assert hashlib.sha256(caller.came).hexdigest() == digest
+
+
+async def test_a_method_gets_no_further_than_its_caller_has_room_for(actor: Any) -> None:
+    caller = Caller(room=0)
+    ref = actor.write.piped(caller).remote(4 * FIRST_ROOM, True)
+    while len(caller.came) < FIRST_ROOM:
+        caller.changed.clear()
+        await caller.changed.wait()
+    # Other calls of the same link are not held up.
+    assert await actor.write.piped(Caller()).remote(10, True)
+    assert len(caller.came) == FIRST_ROOM
+    assert caller.pipe is not None
+    caller.pipe.grant(4 * FIRST_ROOM)
+    await ref
+    await caller.ended.wait()
+    assert len(caller.came) == 4 * FIRST_ROOM
+
+
+@pytest.mark.parametrize("window", [1, 1000, PIECE, 1 << 30])
+async def test_a_method_reads_what_its_caller_writes(actor: Any, window: int) -> None:
+    data = hashlib.shake_256(b"x").digest(3 * PIECE + 17 if window > 1 else 50)
+    digest = await actor.read_all.piped(Caller(data=data)).remote(window)
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+async def test_a_call_that_is_cancelled_while_it_writes_leaves_no_pipe(actor: Any) -> None:
+    caller = Caller(room=0)
+    ref = actor.write.piped(caller).remote(10 * FIRST_ROOM, True)
+    await caller.changed.wait()
+    actorrt.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        await ref
+    assert await actor.pipes.remote() == 0
+
+
+async def test_a_caller_that_takes_no_bytes_gets_its_result(actor: Any) -> None:
+    assert await actor.write_and_say.remote(100) == 100
+
+
+async def test_who_dies_while_it_writes_fails_its_call_once_and_it_is_not_repeated(node: None) -> None:
+    actor: Any = Piped.options(num_cpus=1, max_restarts=1, max_task_retries=3).remote()
+    caller = Caller(room=0)
+    ref = actor.write.piped(caller).remote(10 * FIRST_ROOM, True)
+    await caller.changed.wait()
+    came = len(caller.came)
+    actorrt.kill(actor, no_restart=True)
+    with pytest.raises(ActorDiedError):
+        await ref
+    assert came <= len(caller.came) <= FIRST_ROOM
+
+
+def test_there_is_no_pipe_outside_of_a_call() -> None:
+    with pytest.raises(RuntimeError, match="no call here"):
+        call_pipe()
