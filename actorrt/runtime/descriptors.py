@@ -11,8 +11,6 @@ from typing import Final
 
 # What is handed to another process lies above the numbers that it is given it as.
 _HIGH: Final = 10
-# The soft limit is raised once so few numbers below it are left.
-_FEW: Final = 64
 _NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -48,12 +46,7 @@ def allow_more_after(error: OSError) -> bool:
     return error.errno in _NONE_LEFT and allow_more()
 
 
-def allow_more_at(fd: int) -> None:
-    """The same in time, by the number that was given out last: for descriptors that others make here."""
-    if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _FEW:
-        allow_more()
-
-
-def least_left(limit: int) -> int:
-    """How many descriptors of `limit` what can be refused must leave for what cannot: links, pipes, processes."""
-    return min(1000, limit // 4)
+def most_for_objects() -> int:
+    """How many descriptors may be taken by what can be refused; the others are for links, pipes and processes."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit - min(1000, limit // 4)

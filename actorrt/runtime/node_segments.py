@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import logging
 import os
-import resource
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +32,7 @@ from actorrt.wire.messages import (
 )
 from actorrt.wire.messages import Segment as Place
 
+from .descriptors import allow_more, most_for_objects
 from .link import Link
 from .segments import SegmentGoneError, SegmentHolder
 
@@ -78,10 +78,9 @@ class NodeSegments:
         self._acting = False
         self._spilling: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        # Each segment costs a descriptor.
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        # Each segment costs a descriptor; enough are left for workers, links and programs that join.
+        allow_more()
+        self._most = most_for_objects()
 
     # ---- messages
 
@@ -150,8 +149,10 @@ class NodeSegments:
     async def seal(self, link: Link, seal: Seal) -> Done:
         """Take over a segment. Raises ObjectStoreFullError if that fails; its creator has it still."""
         try:
-            self._holder.adopt(SegmentId(link.peer, seal.serial), link.pid, seal.fd, seal.inode, seal.size)
+            self._holder.adopt(SegmentId(link.peer, seal.serial), link.pid, seal.fd, seal.inode, seal.size, self._most)
         except (OSError, SegmentGoneError) as error:
+            # What waits to be filled again takes descriptors too.
+            self._act(self._ledger.expire(0.0, self._node.loop.time()))
             cause = f"the node could not take it over: {error}"
             raise exceptions.ObjectStoreFullError(seal.length, self._limit, cause) from error
         self._sealed(link, seal)

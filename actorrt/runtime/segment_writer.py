@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 from actorrt.exceptions import ObjectStoreFullError
 from actorrt.wire.container import pack_header, plan
 
+from .descriptors import allow_more_after
 from .mapping import HUGE_PAGE, WritableMapping
 from .segments import Location
 
@@ -143,7 +144,9 @@ class SegmentWriter:
         try:
             fd = _memfd(size)
         except OSError as error:
-            raise self._full(length, error) from error
+            if not allow_more_after(error):
+                raise self._full(length, error) from error
+            return self.create(length)
         with self._lock:
             self._serial += 1
             segment = self._held[self._serial] = Segment(self._serial, fd, size)

@@ -121,14 +121,22 @@ class SegmentHolder:
     def __contains__(self, segment: Hashable) -> bool:
         return segment in self._memory or segment in self._files
 
-    def adopt(self, segment: Hashable, pid: int, fd: int, inode: int, size: int) -> None:
+    def adopt(self, segment: Hashable, pid: int, fd: int, inode: int, size: int, most: int = sys.maxsize) -> None:
         """Take a memfd over from process `pid`, where it is `fd`. Nothing happens if it is here already.
 
-        Raises SegmentGoneError if it is not what is claimed, and OSError if no descriptor is left.
+        Raises SegmentGoneError if it is not what is claimed, and OSError if no descriptor below `most` is left.
         """
         if segment in self._memory:
             return
         own = _open_at(Location(f"/proc/{pid}/fd/{fd}", inode, size))
+        # The lowest that is free is given: all below are taken.
+        if own >= most:
+            os.close(own)
+            raise OSError(
+                errno.EMFILE,
+                f"it holds {len(self._memory) + len(self._files)} objects, each takes a descriptor, and {most} are for "
+                "objects: raise the limit of open files (ulimit -Hn)",
+            )
         # A file could be shortened under its readers, which kills them; a segment is sealed against it.
         if not os.readlink(f"/proc/self/fd/{own}").startswith("/memfd:"):
             os.close(own)

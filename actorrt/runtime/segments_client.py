@@ -6,9 +6,6 @@ again without asking anybody. Which objects are wanted, objects.py knows.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import resource
 import threading
 import weakref
 from functools import partial
@@ -29,6 +26,7 @@ from actorrt.wire.messages import (
 from actorrt.wire.messages import Segment as Place
 
 from . import current
+from .descriptors import allow_more_after
 from .references import Entry
 from .segments import Location, SegmentGoneError, SegmentReader
 
@@ -243,7 +241,7 @@ class SegmentsClient:
         try:
             return self._reader.open(key, location, release)
         except OSError as error:
-            if error.errno != errno.EMFILE or not _allow_more_descriptors():
+            if not allow_more_after(error):
                 raise
             return self._reader.open(key, location, release)
 
@@ -261,14 +259,3 @@ class SegmentsClient:
 
 def _seal_of(work: _Write, sealed: Sealed) -> Seal:
     return Seal(work.owner, work.seq, sealed.serial, sealed.size, sealed.length, sealed.kept, sealed.fd, sealed.inode)
-
-
-def _allow_more_descriptors() -> bool:
-    """Each mapping costs one up to Python 3.12. False if there are as many as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return False
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return True
-    return False

@@ -21,6 +21,7 @@ from actorrt.exceptions import LinkError
 from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
+from .descriptors import allow_more_after
 from .link import Link, Receiver, let_go
 from .pipes import PIECE
 from .socket_paths import reachable
@@ -144,6 +145,8 @@ class Dialler:
             raise NoAnswerError(f"no answer came from {path} for {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
             await session.close()
+            if isinstance(error, OSError) and allow_more_after(error):
+                return await self._dial(path, address)
             raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
         except BaseException:
             await session.close()
