@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ _NOTHING: Final = StartActor(0, b"", b"", b"")
 class ActorSpec:
     """What it takes to start an actor, also again."""
 
-    __slots__ = ("blob", "code", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
+    __slots__ = ("__weakref__", "blob", "code", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
 
     def __init__(
         self,
@@ -53,7 +54,9 @@ class ActorSpec:
         return found
 
 
-_REMAINDERS: dict[tuple[str, bool, int, tuple[tuple[str, str], ...]], ActorSpec] = {}
+_REMAINDERS: weakref.WeakValueDictionary[tuple[str, bool, int, tuple[tuple[str, str], ...]], ActorSpec] = (
+    weakref.WeakValueDictionary()
+)
 
 
 class ActorRecord:

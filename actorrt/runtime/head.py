@@ -37,6 +37,7 @@ from .link import Link
 from .peers import Peers
 from .process_tree import HeadStart
 from .process_watch import watch_pidfd
+from .table_sizes import table_sizes
 
 # What the head tells its node once it can be dialled.
 LISTENS: Final = b"+"
@@ -78,6 +79,8 @@ class Head:
                 directory.join(question.node, question.info, map(Held._make, question.names))
                 return Done()
             case Query():
+                if question.what == "tables":
+                    return Facts({"Directory.names": len(directory), **table_sizes(self, directory, self.peers, link)})
                 return Facts(list(directory.nodes.values()))
             case Ping():
                 return Done()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt import exceptions
 from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
-from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder
+from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, Query
 
 from .link import Link
 from .process import describe_exit, kill_process, process_state, state_in_words
@@ -35,6 +35,9 @@ logger = logging.getLogger("actorrt")
 LONGEST_PAUSE_S: Final = 1.0
 # How soon a head that lives and could not be reached is dialled again.
 DIAL_AGAIN_S: Final = 0.2
+
+
+HeadQuestion = ClaimName | FindName | ListNames | Query
 
 
 class _Life:
@@ -199,7 +202,7 @@ class HeadKeeper:
 
     # ---- questions
 
-    async def ask(self, question: ClaimName | FindName | ListNames) -> Any:
+    async def ask(self, question: HeadQuestion) -> Any:
         """The answer of the head, or of the next one if it ends first. Raises HeadUnavailableError."""
         limit = self._node.settings.head_timeout_s
         try:
@@ -256,7 +259,7 @@ class HeadKeeper:
         self._tell(DropName("", "", owner))
 
 
-def _in_words(question: ClaimName | FindName | ListNames) -> str:
+def _in_words(question: HeadQuestion) -> str:
     match question:
         case ClaimName():
             return f"whether an actor may be named {question.name!r}"
@@ -264,3 +267,5 @@ def _in_words(question: ClaimName | FindName | ListNames) -> str:
             return f"who is named {question.name!r}"
         case ListNames():
             return "which names there are"
+        case Query():
+            return f"about its {question.what}"

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -89,6 +90,7 @@ from .session_logs import retire
 from .socket_paths import remove_socket
 from .stall_watch import watch_for_stalls
 from .supervisor import Supervisor
+from .table_sizes import table_sizes
 from .workers import Workers
 
 logger = logging.getLogger("actorrt")
@@ -136,6 +138,8 @@ class Node:
         self.jobs: dict[int, tuple[JoinDriver, Link]] = {}
         # Programs whose detached actors may outlive them, by the negative of their job.
         self.programs: dict[int, JoinDriver] = {}
+        # How many detached actors of each of them live.
+        self._detached: Counter[int] = Counter()
         self._last_job = 0
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
         self._watched: dict[Link, asyncio.Future[None]] = {}
@@ -231,6 +235,8 @@ class Node:
                 return self._join(link, question)
             case Query(what="sys_path"):
                 return Facts(await self._program_paths(link))
+            case Query(what="head tables"):
+                return await self.head.ask(Query("tables"))
             case Query():
                 return Facts(self._facts(question.what))
             case WhereIs():
@@ -283,6 +289,7 @@ class Node:
             return
         self.segments.process_died(link.peer)
         self.supervisor.link_lost(link)
+        self.host.link_lost(link)
         self.workers.link_lost(link)
         self.leases.owner_lost(link.peer)
         watched = self._watched.pop(link, None)
@@ -296,6 +303,7 @@ class Node:
                 if driver.shares_fate:
                     self.stop()
                 else:
+                    self._end_if_over(-job)
                     self.spawn(self.workers.end_job(job, "its program ended"))
 
     # ---- drivers
@@ -341,6 +349,9 @@ class Node:
             return [self.description()]
         if what == "workers":
             return self.workers.facts()
+        if what == "tables":
+            parts = (self.peers, self.head, self.leases, self.workers, self.segments, self.host, self.supervisor)
+            return table_sizes(self, *parts, *self.peers.links.values())
         if what == "store":
             return self.segments.facts()
         raise exceptions.ActorrtError(f"nothing is known about {what!r}")
@@ -376,17 +387,31 @@ class Node:
                 return holder
         # It outlives its program: it runs on workers of a job of its own, which look like the program's.
         job = -abs(request.job)
-        if request.job in self.jobs:
-            self.programs[job] = self.jobs[request.job][0]
+        if -job in self.jobs:
+            self.programs[job] = self.jobs[-job][0]
         env = dict(request.env or {})
         spec = ActorSpec(
             made, request.blob, request.shape, request.mode, request.shared, env, job, named=True, detached=True
         )
         record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts)
-        if start.name:
-            record.on_dead = lambda: self.head.drop(start.name, start.namespace, actor)
+        self._detached[job] += 1
+
+        def dead() -> None:
+            if start.name:
+                self.head.drop(start.name, start.namespace, actor)
+            self._detached[job] -= 1
+            self._end_if_over(job)
+
+        record.on_dead = dead
         self.supervisor.create(record)
         return holder
+
+    def _end_if_over(self, job: int) -> None:
+        """The last detached actor of a program that has ended is dead: its workers have nobody left."""
+        if not self._detached[job]:
+            del self._detached[job]
+            if -job not in self.jobs and self.programs.pop(job, None) is not None:
+                self.spawn(self.workers.end_job(job, "the last detached actor of its program ended"))
 
     # ---- the end
 

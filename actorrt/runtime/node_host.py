@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
 from .actor_records import ActorRecord
+from .link import Link
 from .peers import Peers
 from .shared import SharedPool
 
@@ -76,6 +77,13 @@ class NodeHost:
         """The loop of a worker is blocked, or goes on."""
         for pool in self._pools.values():
             pool.blocked(process, blocked)
+
+    def link_lost(self, link: Link) -> None:
+        """A shared worker may be gone; a pool goes with its last one."""
+        for key, pool in list(self._pools.items()):
+            pool.link_lost(link)
+            if pool.is_empty:
+                del self._pools[key]
 
     def kill_worker(self, process: bytes, reason: str) -> None:
         self._node.workers.kill(process, reason)

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
 from actorrt.wire.messages import DialMe, Hello, Question
 
@@ -30,6 +31,8 @@ DOUBT_S: Final = 0.2
 # The pause before it is dialled again, at first and at most.
 PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
+# Of one that ended before those, the node says so when it is dialled.
+DEAD_REMEMBERED: Final = 4096
 _DUPLICATE: Final = "duplicate link"
 _NO_ANSWER: Final = (
     "process %s has not answered for %.0f s, and its node says that it lives: it is stopped, swapped out, or runs code "
@@ -53,7 +56,7 @@ class Peers:
         self.session = session
         self.links: dict[bytes, Link] = {}
         # Processes that are known to have ended: nobody dials them again.
-        self.dead: set[bytes] = set()
+        self.dead: RecentSet[bytes] = RecentSet(DEAD_REMEMBERED)
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
         # Waits until a process has ended, as the node knows it; says why. Without it, one failed dial is the end.

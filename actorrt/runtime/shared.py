@@ -40,6 +40,11 @@ class SharedPool:
         self._limit = 1
         self._growing: asyncio.Task[None] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """No worker is here, or on its way."""
+        return not self._links and self._growing is None
+
     def pick(self) -> Link | None:
         """The least loaded worker, counted as having one more thing to do; None if there is none yet."""
         best: Link | None = None

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.lifecycle import Action, Event, State, TransitionError
+from actorrt.core.recent import Recent
 from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import (
     FAILED,
@@ -58,6 +59,9 @@ class Host(Protocol):
     def next_seq(self) -> int: ...
 
 
+DEATHS_REMEMBERED: Final = 256
+# An error that is longer is not kept with them.
+FAILURE_BYTES: Final = 16 * 1024
 KILLED: Final = "it was killed by actorrt.kill"
 # A worker whose code keeps the GIL does not hold up whoever kills one of its actors for longer.
 TOLD_WITHIN_S: Final = 1.0
@@ -71,6 +75,8 @@ class Supervisor:
         self.records: dict[bytes, ActorRecord] = {}
         # Only of those that were lost already.
         self._restarts: dict[bytes, Restarts] = {}
+        # How the last ones ended of which no record is left: somebody may come with a handle that lay in a value.
+        self._deaths: Recent[bytes, ActorAt] = Recent(DEATHS_REMEMBERED)
         # Those that wait for a worker of their own.
         self._placing: dict[bytes, asyncio.Task[Any]] = {}
 
@@ -285,6 +291,9 @@ class Supervisor:
         link = record.link
         if link is not None and record.spec is not None and record.spec.shared:
             self._host.shared_pool(record.spec.env, record.spec.job).done(link)
+        if record.spec is not None and record.spec.detached:
+            # From now on it is kept like any other: for those who hold handles.
+            record.released = True
         record.spec = None
         record.pins = None
         self._restarts.pop(record.actor, None)
@@ -295,8 +304,17 @@ class Supervisor:
         self._host.actor_moved(record)
         if record.on_dead is not None:
             record.on_dead()
-        if record.released:
-            self.records.pop(record.actor, None)
+        if record.released and not record.borrowers:
+            self._forget(record)
+
+    def _forget(self, record: ActorRecord) -> None:
+        """It is dead, and nobody is known who could ask for it."""
+        # Of one that nobody wanted there is nothing to tell.
+        if self.records.pop(record.actor, None) is not None and not record.unwanted:
+            death = record.death()
+            if len(death.failed) > FAILURE_BYTES:
+                death.failed = b""
+            self._deaths.put(record.actor, death)
 
     def link_lost(self, link: Link) -> None:
         """A worker is gone: every actor there is lost. Also a borrower may be gone."""
@@ -367,7 +385,7 @@ class Supervisor:
         if not record.released or record.borrowers:
             return
         if record.state is State.DEAD:
-            self.records.pop(record.actor, None)
+            self._forget(record)
         elif record.state is State.ALIVE or record.state is State.PLACING:
             # One that is starting is ended once it has started, so that its constructor's work is not cut short.
             record.unwanted = True
@@ -381,7 +399,7 @@ class Supervisor:
         while True:
             record = self.records.get(actor)
             if record is None:
-                return ActorAt(b"", 0, "it has ended", "idle")
+                return self._deaths.get(actor) or ActorAt(b"", 0, "it has ended", "idle")
             if record.state is State.DEAD:
                 return record.death()
             if seen == NOW or (record.life.incarnation > seen and (fate or record.state is State.ALIVE)):
@@ -390,4 +408,14 @@ class Supervisor:
             if record.waiters is None:
                 record.waiters = []
             record.waiters.append(future)
-            await future
+            try:
+                await future
+            except asyncio.CancelledError:
+                _withdraw(record, future)
+                raise
+
+
+def _withdraw(record: ActorRecord, future: asyncio.Future[None]) -> None:
+    """Who asked where it is has gone."""
+    if record.waiters is not None and future in record.waiters:
+        record.waiters.remove(future)

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -39,6 +39,8 @@ logger = logging.getLogger("actorrt")
 Env = tuple[tuple[str, str], ...]
 # Job, mode, the variables of the call, and those that say what it has for itself.
 Kind = tuple[int, str, Env, Env]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 # A worker that is killed while it starts is replaced, so often in a row.
 START_ATTEMPTS: Final = 3
 # Shared workers of one program and environment, for each CPU, before further ones are made in place of blocked ones.
@@ -114,15 +116,18 @@ class Workers:
     async def get(self, job: int, mode: str, env: dict[str, str], own: dict[str, str], gpus: list[int]) -> Worker:
         """A worker of its own: an idle one, or a new one. Raises what keeps it from starting."""
         kind: Kind = (job, mode, tuple(sorted(env.items())), tuple(sorted(own.items())))
-        idle = self._idle.get(kind)
-        while idle:
-            worker = idle.pop()
+        while idle := self._idle.get(kind):
+            worker = idle[-1]
+            _take_out(self._idle, kind, worker)
             if worker.usable:
                 worker.is_idle = False
                 self._disarm(worker)
                 return worker
-        unclaimed = self._unclaimed.get(kind)
-        task = unclaimed.pop() if unclaimed else self._loop.create_task(self._start(kind, gpus))
+        if unclaimed := self._unclaimed.get(kind):
+            task = unclaimed[-1]
+            _take_out(self._unclaimed, kind, task)
+        else:
+            task = self._loop.create_task(self._start(kind, gpus))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -131,11 +136,8 @@ class Workers:
             raise
 
     def _nobody_came(self, kind: Kind, task: asyncio.Task[Worker]) -> None:
-        unclaimed = self._unclaimed.get(kind, [])
-        if task in unclaimed:
-            unclaimed.remove(task)
-            if not task.cancelled() and task.exception() is None:
-                self.idle(task.result())
+        if _take_out(self._unclaimed, kind, task) and not task.cancelled() and task.exception() is None:
+            self.idle(task.result())
 
     async def shared(self, job: int, env: dict[str, str], want: int) -> list[Worker]:
         """The workers that a job's coroutines share: at least one, and one more if `want` says so."""
@@ -156,9 +158,9 @@ class Workers:
 
     async def _start_shared(self, key: tuple[int, Env]) -> list[Worker]:
         worker = await self._start((key[0], "loop", key[1], ()), [], is_shared=True)
-        workers = self._shared.setdefault(key, [])
-        workers.append(worker)
-        return [worker for worker in workers if worker.usable and not self._loops.is_blocked(worker)]
+        if worker.process in self._by_process:
+            self._shared.setdefault(key, []).append(worker)
+        return [worker for worker in self._shared.get(key, ()) if worker.usable and not self._loops.is_blocked(worker)]
 
     def _all_shared(self) -> list[Worker]:
         return [worker for workers in self._shared.values() for worker in workers if worker.usable]
@@ -330,9 +332,7 @@ class Workers:
         worker.reap_timer = self._loop.call_later(self._node.settings.idle_worker_s, self._reap, worker)
 
     def _reap(self, worker: Worker) -> None:
-        idle = self._idle.get(worker.kind, [])
-        if worker in idle:
-            idle.remove(worker)
+        if _take_out(self._idle, worker.kind, worker):
             worker.is_idle = False
             self._node.spawn(self._let_go_if_unneeded(worker))
 
@@ -407,9 +407,8 @@ class Workers:
         self._disarm(worker)
         remove_socket(self._node.config.session, worker.process)
         worker.is_idle = False
-        for workers in (self._idle.get(worker.kind), self._shared.get((worker.job, worker.kind[2]))):
-            if workers and worker in workers:
-                workers.remove(worker)
+        _take_out(self._idle, worker.kind, worker)
+        _take_out(self._shared, (worker.job, worker.kind[2]), worker)
         self._loops.ended(worker)
         self._outputs.ended(worker)
         self._exits.ended(worker.process, end)
@@ -473,3 +472,14 @@ class Workers:
             }
             for worker in self._by_process.values()
         ]
+
+
+def _take_out(table: dict[_K, list[_V]], key: _K, value: _V) -> bool:
+    """Take a value out of a table of lists, without leaving an empty one; whether it was there."""
+    values = table.get(key, [])
+    if value not in values:
+        return False
+    values.remove(value)
+    if not values:
+        del table[key]
+    return True

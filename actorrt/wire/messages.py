@@ -496,7 +496,10 @@ class Segment(Message, tag=76):
 
 
 class Query(Message, tag=77):
-    """Facts about the cluster: "nodes", "resources", "available", "workers"; of a program: "sys_path"."""
+    """Facts about the cluster: "nodes", "resources", "available", "workers", "store"; of a program: "sys_path".
+
+    "tables" and "head tables": how many entries each table of the node or the head has.
+    """
 
     what: str
 
