@@ -221,7 +221,9 @@ def test_workers_that_a_dying_zygote_was_asked_for_are_forked_by_the_next(place:
     zygote = once_stopped(place.zygote())
     actors = [Steady.options(num_cpus=0.1).remote() for _ in range(6)]
     refs = [actor.pid.remote() for actor in actors]
-    tasks = [add.options(num_cpus=0.1, max_retries=0).remote(number) for number in range(3)]
+    # No worker of this environment is there that could be killed under them.
+    env = {"env_vars": {"NEW": os.urandom(4).hex()}}
+    tasks = [add.options(num_cpus=0.1, max_retries=0, runtime_env=env).remote(number) for number in range(3)]
     zygote.end()
     pids = actorrt.get(refs)
     assert len(set(pids)) == len(pids)
