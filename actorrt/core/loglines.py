@@ -65,6 +65,62 @@ class LineSplitter:
         return line[start:]
 
 
+_MARK: Final = b"\0\x1eactorrt "
+_MARK_END: Final = b"\0"
+MAX_NAME: Final = 200
+
+
+def mark(name: str) -> bytes:
+    """Stands in a worker's output in front of what `name` has printed."""
+    return _MARK + name.encode("utf-8", "replace").replace(b"\0", b"")[:MAX_NAME] + _MARK_END
+
+
+class MarkFinder:
+    """Takes marks out of bytes that are cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[str | None, bytes]]:
+        """The parts of the output: whose each is, None where that is as before."""
+        if b"\0" not in data and not self._rest:
+            return [(None, data)]
+        data = self._rest + data
+        self._rest = b""
+        parts: list[tuple[str | None, bytes]] = []
+        name: str | None = None
+        while (start := data.find(_MARK)) >= 0:
+            end = data.find(_MARK_END, start + len(_MARK))
+            if end < 0:
+                if len(data) - start <= len(_MARK) + MAX_NAME:
+                    break
+                # No mark of ours: what looks like one is output.
+                end = start + len(_MARK)
+                parts.append((name, data[:end]))
+                name, data = None, data[end:]
+                continue
+            if start:
+                parts.append((name, data[:start]))
+            name = data[start + len(_MARK) : end].decode("utf-8", "replace")
+            data = data[end + len(_MARK_END) :]
+        held = len(data) - start if start >= 0 else _begun(data)
+        if held:
+            data, self._rest = data[:-held], data[-held:]
+        if data or name is not None:
+            parts.append((name, data))
+        return parts
+
+    def flush(self) -> bytes:
+        """What may have been the beginning of a mark."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def _begun(data: bytes) -> int:
+    """With how many bytes of a mark the data ends."""
+    return next((size for size in range(len(_MARK) - 1, 0, -1) if data.endswith(_MARK[:size])), 0)
+
+
 def printable(line: bytes) -> str:
     """A line as a terminal would show it: what a carriage return has overwritten is gone, and no byte is lost."""
     if b"\r" in line:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -39,6 +40,7 @@ from .calls import ALL_ARGUMENTS, Call, unpack_arguments
 from .context import RunningCall
 from .instance import Instance
 from .link import Link
+from .named_output import NamedOutput
 from .objects import new_borrows
 from .outcomes import Outcomes
 from .references import Entry
@@ -196,6 +198,9 @@ class Executor:
         """Tell the node what runs here, for the prefix of printed lines."""
         if name != self._name:
             self._name = name
+            for stream in (sys.__stdout__, sys.__stderr__):
+                if isinstance(stream, NamedOutput):
+                    stream.names(name)
             self.runtime.node.post(WorkerName(name))
 
     def plain_arguments(self, message: ActorCall | TaskCall | StartActor) -> tuple[Any, Any] | None:

@@ -46,6 +46,7 @@ from .link import Link
 from .loop_actors import LoopActors
 from .loop_gate import LoopGate
 from .method_threads import MethodThreads
+from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result
 from .snapshots import take_snapshot
@@ -268,6 +269,8 @@ class LoopExecutor(Executor):
     def flush(self) -> None:
         self._flush_due = False
         dirty = self._dirty
+        if dirty:
+            finish_lines()
         while dirty:
             dirty.pop().flush()
 
@@ -351,6 +354,8 @@ class LoopExecutor(Executor):
                     await self.runtime.map_segment(entry)
                 with self.noting_borrows(owners):
                     args, kwargs = self.arguments(call, segments)
+                # Large values take a while to be read, which is not their receiver's doing.
+                self.excuse()
             method = self._method(instance, call.method)
             if mark is Mark.THREADED:
                 outcome = await self._threads.run(run, call, method, args, kwargs)
@@ -421,6 +426,7 @@ class LoopExecutor(Executor):
         for one in pickled:
             take_snapshot(one, box)
         box.clear()
+        self.excuse()
         return await self._written(self.outcomes.success, run, pickled)
 
     async def _written(self, make: Callable[..., AnyMessage], *args: Any) -> AnyMessage:
@@ -503,6 +509,8 @@ class LoopExecutor(Executor):
                 await self.runtime.map_segment(entry)
             with self.noting_borrows(owners):
                 args, kwargs = self.arguments(call, segments)
+            if segments:
+                self.excuse()
             result = self.function(call.function)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result

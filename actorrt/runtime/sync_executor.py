@@ -34,6 +34,7 @@ from .executor import ActorExit, Executor, Work
 from .instance import Instance
 from .interrupts import Interrupts
 from .link import Link
+from .named_output import finish_lines
 from .outcomes import serialize_result
 from .progress import Progress
 from .references import Gate
@@ -239,6 +240,7 @@ class SyncExecutor(Executor):
 
     def answer(self, run: RunningCall, outcome: AnyMessage) -> None:
         """Send the outcome of a call; from any thread."""
+        finish_lines()
         link = run.link
         link.serving.pop(run.seq, None)
         if self.on_idle is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from actorrt.config import Settings
-from actorrt.core.loglines import Line, LineSplitter, dropped, printable
+from actorrt.core.loglines import Line, LineSplitter, MarkFinder, dropped, printable
 from actorrt.wire.messages import LogLines
 
 from .log_file import LogFile
@@ -170,7 +170,7 @@ class WorkerOutputs:
         if output.is_late and not even_if_late:
             return
         name, pid = output.name, output.worker.pid
-        lines: list[Line] = [(name, pid, is_error, printable(line)) for is_error, line in output.pending]
+        lines: list[Line] = [(who or name, pid, is_error, printable(line)) for who, is_error, line in output.pending]
         if output.missed:
             lines.append(dropped(name, pid, output.missed))
         output.clear()
@@ -188,7 +188,8 @@ class _Output:
         self.fds = fds
         self.name = NEWBORN
         self.streams: list[_Stream] = []
-        self.pending: list[tuple[bool, bytes]] = []
+        # Who has printed it, "" if that is not known; whether to stderr; and the line.
+        self.pending: list[tuple[str, bool, bytes]] = []
         self.pending_bytes = 0
         self.missed = 0
         # Its driver did not keep up at the last tick.
@@ -198,13 +199,13 @@ class _Output:
     def is_full(self) -> bool:
         return len(self.pending) >= MAX_PENDING or self.pending_bytes >= MAX_PENDING_BYTES
 
-    def add(self, is_error: bool, lines: list[bytes]) -> None:
+    def add(self, name: str, is_error: bool, lines: list[bytes]) -> None:
         for line in lines:
             # Where the driver keeps up, the pipe is left alone for a while instead.
             if self.is_late and self.is_full:
                 self.missed += 1
             else:
-                self.pending.append((is_error, line))
+                self.pending.append((name, is_error, line))
                 self.pending_bytes += len(line)
 
     def clear(self) -> None:
@@ -223,6 +224,9 @@ class _Stream:
         self._is_error = is_error
         self._file = file
         self._splitter = LineSplitter()
+        self._marks = MarkFinder()
+        # Who has printed what comes now, once it says so.
+        self._name = ""
         self._loop = asyncio.get_running_loop()
         self._left = BYTES_A_TICK
         self._last_read = 0.0
@@ -251,15 +255,27 @@ class _Stream:
         if not data:
             self.close()
             return 0
+        for name, part in self._marks.feed(data):
+            self._take(name, part)
+        if self._splitter.pending and self._owner.is_shown(self._output):
+            self._last_read = self._loop.time()
+            if self._partial is None:
+                self._partial = self._loop.call_later(PARTIAL_LINE_S, self._look_at_partial)
+        return len(data)
+
+    def _take(self, name: str | None, data: bytes) -> None:
+        """Keep and show what `name` has printed; None: the same as before."""
+        shown = self._owner.is_shown(self._output)
+        if name is not None and name != self._name:
+            # Whose line has not ended does not go on in another's.
+            rest = self._splitter.flush()
+            if shown:
+                self._show(rest)
+            self._name = name
         self._file.write(data)
         lines = self._splitter.feed(data)
-        if self._owner.is_shown(self._output):
+        if shown:
             self._show(lines)
-            if self._splitter.pending:
-                self._last_read = self._loop.time()
-                if self._partial is None:
-                    self._partial = self._loop.call_later(PARTIAL_LINE_S, self._look_at_partial)
-        return len(data)
 
     def go_on(self) -> None:
         """A new tick: there is room again."""
@@ -284,7 +300,7 @@ class _Stream:
 
     def _show(self, lines: list[bytes]) -> None:
         if lines:
-            self._output.add(self._is_error, lines)
+            self._output.add(self._name, self._is_error, lines)
             self._owner.next_tick(self._output)
 
     def _look_at_partial(self) -> None:

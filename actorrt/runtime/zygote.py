@@ -22,10 +22,11 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn, TextIO
+from typing import Final, NoReturn
 
 import msgspec
 
+from actorrt.runtime.named_output import NamedOutput
 from actorrt.runtime.process import (
     children_of,
     flush_output,
@@ -253,12 +254,8 @@ def _redirect(stdout: int, stderr: int) -> None:
     for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
         os.dup2(source, target)
     sys.stdin = sys.__stdin__ = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = _line_buffered(1)
-    sys.stderr = sys.__stderr__ = _line_buffered(2)
-
-
-def _line_buffered(fd: int) -> TextIO:
-    return open(fd, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
+    sys.stdout = sys.__stdout__ = NamedOutput(1)
+    sys.stderr = sys.__stderr__ = NamedOutput(2)
 
 
 def _close_all_but(*keep: int) -> None:

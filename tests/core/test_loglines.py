@@ -15,7 +15,9 @@ from actorrt.core.loglines import (
     Deduplicator,
     Line,
     LineSplitter,
+    MarkFinder,
     dropped,
+    mark,
     prefixed,
     printable,
     stands_for,
@@ -179,3 +181,37 @@ def test_a_line_that_tells_of_missing_ones_stands_for_them(count: int) -> None:
     # What a worker prints itself is one line, whatever it says.
     assert stands_for(("w", 1, False, dropped("w", 1, count)[3])) == 1
     assert stands_for(("w", 1, True, f"{count} lines dropped")) == 1
+
+
+def joined(parts: list[tuple[str | None, bytes]]) -> list[tuple[str, bytes]]:
+    """What each has printed, neighbours together."""
+    found: list[tuple[str, bytes]] = [("", b"")]
+    for name, data in parts:
+        if name is not None and name != found[-1][0]:
+            found.append((name, b""))
+        found[-1] = (found[-1][0], found[-1][1] + data)
+    return [one for one in found if one[1]]
+
+
+NAMES = st.text("abc ü(", min_size=1, max_size=20)
+PRINTED = st.lists(st.tuples(NAMES, st.binary(min_size=1, max_size=30)), max_size=6)
+
+
+@given(printed=PRINTED, cuts=st.lists(st.integers(0, 300)))
+def test_any_split_of_the_bytes_gives_each_what_it_has_printed(
+    printed: list[tuple[str, bytes]], cuts: list[int]
+) -> None:
+    # A NUL may stand in what is printed, but not just where a mark begins.
+    expected = joined([(name, data.replace(b"\x1e", b"e")) for name, data in printed])
+    data = b"".join(mark(name) + text for name, text in expected)
+    finder = MarkFinder()
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    parts = [part for start, end in itertools.pairwise(places) for part in finder.feed(data[start:end])]
+    rest = finder.flush()
+    assert joined([*parts, (None, rest)]) == expected
+
+
+def test_what_only_looks_like_a_mark_is_output() -> None:
+    finder = MarkFinder()
+    data = mark("a")[:-1] + b"x" * 1000
+    assert joined([*finder.feed(data), (None, finder.flush())]) == [("", data)]

@@ -42,11 +42,10 @@ with actorrt.init(num_cpus=1):
 print("pid", pid)
 """
     )
-    # The name comes from the worker on another way than the line, and may be late for the first one.
-    found = re.fullmatch(r"\((?:say|worker) pid=(\d+)\) hello\npid (\d+)\n", result.stdout)
+    found = re.fullmatch(r"\(say pid=(\d+)\) hello\npid (\d+)\n", result.stdout)
     assert found is not None, result.stdout
     assert found[1] == found[2]
-    assert re.fullmatch(rf"\((say|worker) pid={found[1]}\) oh\n", result.stderr)
+    assert re.fullmatch(rf"\(say pid={found[1]}\) oh\n", result.stderr)
 
 
 def test_what_a_worker_printed_before_it_was_killed_is_printed(run_program: RunProgram) -> None:
@@ -61,7 +60,7 @@ with actorrt.init(num_cpus=1):
 """
     )
     # An unbuffered program prints a line and its end one by one, so that other lines may come between.
-    assert re.search(r"\((die|worker) pid=\d+\) last words\n", result.stdout)
+    assert re.search(r"\(die pid=\d+\) last words\n", result.stdout)
     assert "killed by signal 9 (SIGKILL)" in result.stdout
 
 
@@ -94,3 +93,94 @@ print(context["session_dir"])
     session = result.stdout.strip()
     (file,) = Path(session, "logs").glob("worker-*.out")
     assert file.read_text() == "hello\n"
+
+
+def test_what_no_line_break_ends_is_printed_all_the_same(run_program: RunProgram) -> None:
+    result = run_program(
+        PROGRAM
+        + """
+@actorrt.remote
+class Prints:
+    async def dots(self, to):
+        for i in range(3):
+            print(i, end=" ", file=sys.stderr if to else None)
+
+with actorrt.init(num_cpus=2):
+    actorrt.get([Prints.remote().dots.remote(to) for to in (0, 1)])
+"""
+    )
+    text = re.sub(r"\(Prints pid=\d+\) ", "", result.stdout)
+    assert text.split() == ["0", "1", "2"], result.stdout
+    assert re.sub(r"\(Prints pid=\d+\) ", "", result.stderr).split() == ["0", "1", "2"], result.stderr
+
+
+def test_a_line_that_goes_on_for_long_is_shown_while_it_does(run_program: RunProgram) -> None:
+    result = run_program(
+        PROGRAM
+        + """
+import io, threading
+
+class Seen(io.StringIO):
+    came = threading.Event()
+
+    def write(self, text):
+        if "working" in text:
+            self.came.set()
+        return super().write(text)
+
+@actorrt.remote
+def waits():
+    print("working", end="")
+    threading.Event().wait()
+
+real, sys.stdout = sys.stdout, Seen()
+with actorrt.init(num_cpus=1):
+    ref = waits.remote()
+    Seen.came.wait()
+print("seen", file=real)
+"""
+    )
+    assert result.stdout == "seen\n"
+
+
+def test_each_line_stands_under_the_name_of_who_has_printed_it(run_program: RunProgram) -> None:
+    result = run_program(
+        PROGRAM
+        + """
+import asyncio
+
+@actorrt.remote
+def foo():
+    print("from foo")
+
+@actorrt.remote
+def bar():
+    print("from bar")
+    os.system("echo from bar")
+
+@actorrt.remote
+class Talks:
+    async def talk(self, name, to):
+        for _ in range(20):
+            print("from", name, file=sys.stderr if to else None)
+            await asyncio.sleep(0)
+
+    @actorrt.method(thread=True)
+    def in_thread(self, name, to):
+        for _ in range(20):
+            print("from", name, file=sys.stderr if to else None)
+
+with actorrt.init(num_cpus=1):
+    for _ in range(20):
+        actorrt.get([foo.remote(), bar.remote()])
+    talkers = {f"Talks({name})": Talks.options(name=name).remote() for name in "ab"}
+    refs = []
+    for to in (0, 1):
+        refs += [actor.talk.remote(name, to) for name, actor in talkers.items()]
+        refs += [actor.in_thread.remote(name, to) for name, actor in talkers.items()]
+    actorrt.get(refs)
+"""
+    )
+    lines = (result.stdout + result.stderr).splitlines()
+    assert len(lines) == 60 + 160
+    assert [line for line in lines if not re.fullmatch(r"\((.+) pid=\d+\) from \1", line)] == []
