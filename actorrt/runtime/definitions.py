@@ -193,7 +193,7 @@ def _interface(blob: bytes) -> ActorInterface:
 class ActorClassDef(Definition):
     """An actor class. `has_async` decides where its actors live."""
 
-    __slots__ = ("arity", "has_async", "interface")
+    __slots__ = ("arity", "has_async", "interface", "never_repeated")
 
     def __init__(
         self,
@@ -209,6 +209,15 @@ class ActorClassDef(Definition):
         self.has_async = has_async
         self.arity = arity
         self.interface = interface
+        # A method with `retry_exceptions` that leaves the number of repetitions to its actor.
+        self.never_repeated = next(
+            (
+                name
+                for name, spec in interface.methods.items()
+                if spec.options.retry_exceptions and spec.options.max_task_retries is None
+            ),
+            None,
+        )
 
     @classmethod
     def of(cls, code: type[Any], groups: Iterable[str] = ()) -> ActorClassDef:

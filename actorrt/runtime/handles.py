@@ -103,6 +103,11 @@ class ActorMethod(Generic[P, R_co, Ref_co]):
             group = parsed.concurrency_group
             if group is not None and group not in access.groups:
                 raise ValueError(f"the actor has no concurrency group {group!r}{did_you_mean(group, access.groups)}")
+            if parsed.retry_exceptions and parsed.max_task_retries is None and not self._client.traits.max_task_retries:
+                raise ValueError(
+                    f"retry_exceptions of {access.name}: max_task_retries is 0, nothing would be repeated; give it "
+                    "here, or to the actor"
+                )
             return ActorMethod(self._client, Access(access.spec, parsed, access.groups))
 
         def __call__(self, /, *args, **kwargs):

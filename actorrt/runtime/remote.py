@@ -59,6 +59,11 @@ class RemoteFunction(Generic[P, R_co]):
     """A function whose `.remote(...)` runs on a worker and gives `R_co` at once, most often a ref to the result."""
 
     def __init__(self, definition: RemoteFunctionDef, options: TaskOptions) -> None:
+        if options.max_calls and definition.is_async and not options.shape:
+            raise ValueError(
+                f"max_calls ends a worker after so many runs of {definition.name}, and async functions share theirs: "
+                "give it num_cpus, or write it with def"
+            )
         self.definition = definition
         self.task_options = options
         self.__name__ = definition.name
@@ -120,6 +125,8 @@ class ActorClass(Generic[P, T_co]):
     """A class whose `.remote(...)` creates an actor and gives its handle, at once."""
 
     def __init__(self, definition: ActorClassDef, options: ActorOptions) -> None:
+        if options.on_runtime_loop and not definition.has_async:
+            raise ValueError(f"on_runtime_loop is for coroutines, and {definition.name} has only def methods")
         self.definition = definition
         self.actor_options = options
         self.__name__ = definition.name
@@ -135,6 +142,11 @@ class ActorClass(Generic[P, T_co]):
         def remote(self, /, *args, **kwargs):
             definition = self.definition
             definition.arity.check(f"{definition.name}.remote()", args, kwargs)
+            if not self.actor_options.max_task_retries and (name := definition.never_repeated):
+                raise ValueError(
+                    f"{definition.name}.{name} has retry_exceptions, and max_task_retries is 0: nothing would be "
+                    "repeated; give it max_task_retries, or the class"
+                )
             client = current.runtime().create_actor(definition, args, kwargs, self.actor_options)
             return make_handle(client, definition.interface)
 

@@ -7,6 +7,7 @@ import pytest
 
 from actorrt.core.options import ActorOptions, MethodOptions
 from actorrt.runtime import current
+from actorrt.runtime.actor_client import Traits
 from actorrt.runtime.handles import ActorHandle, client_of
 from actorrt.runtime.methods import method
 from actorrt.runtime.remote import ActorClass, RemoteFunction, remote
@@ -17,6 +18,7 @@ class FakeClient:
 
     def __init__(self, runtime: "FakeRuntime | None", actor: bytes, title: str) -> None:
         self.runtime, self.actor, self.title = runtime, actor, title
+        self.traits = Traits(True, 1, 0, -1)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FakeClient, (None, self.actor, self.title)
@@ -183,6 +185,11 @@ def test_a_wrong_use_is_a_type_error_that_says_how(call: Any, text: str) -> None
     assert str(caught.value).startswith(text)
 
 
+class Plain:
+    @method(retry_exceptions=True)
+    def again(self) -> None: ...
+
+
 class NotAsync:
     async def slow(self) -> None: ...
 
@@ -200,6 +207,14 @@ class NotAsync:
             "the actor has no concurrency group 'ioo', did",
         ),
         (lambda: method(thread=True)(NotAsync.slow), "thread=True is for def methods that block, NotAsync.slow is"),
+        # What would change nothing.
+        (lambda: cast(Any, remote)(max_calls=1)(NotAsync.slow), "max_calls ends a worker after so many runs of"),
+        (lambda: cast(Any, remote)(on_runtime_loop=True)(Plain), "on_runtime_loop is for coroutines, and Plain has"),
+        (lambda: remote(Plain).remote(), "Plain.again has retry_exceptions, and max_task_retries is 0"),
+        (
+            lambda: Untyped.remote().incr.options(retry_exceptions=True),
+            "retry_exceptions of incr: max_task_retries is 0",
+        ),
     ],
 )
 def test_a_wrong_value_is_a_value_error_that_names_it(call: Any, text: str) -> None:
