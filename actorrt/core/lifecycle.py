@@ -54,7 +54,6 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.PLACING, E.LOST): (S.PLACING, ()),
     (S.PLACING, E.UNPLACEABLE): (S.DEAD, (A.BURY,)),
     (S.PLACING, E.ENDED): (S.DEAD, (A.BURY,)),
-    (S.PLACING, E.KILLED): (S.PLACING, ()),
     (S.PLACING, E.TURNED_AWAY): (S.PLACING, ()),
     (S.STARTING, E.TURNED_AWAY): (S.PLACING, (A.PLACE,)),
     (S.STARTING, E.STARTED): (S.ALIVE, (A.OPEN,)),
@@ -76,8 +75,13 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.DEAD, E.TURNED_AWAY): (S.DEAD, ()),
 }
 
-# (STARTING | ALIVE, LOST) depends on the restarts left; see `Lifecycle.on`.
-_RESTART: Final = (S.PLACING, (A.PLACE,))
+# These depend on the restarts left; see `Lifecycle.on`. A kill counts as often as it comes: one that is on its way to
+# a place goes on, as its next life.
+_RESTARTS: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
+    (S.STARTING, E.LOST): (S.PLACING, (A.PLACE,)),
+    (S.ALIVE, E.LOST): (S.PLACING, (A.PLACE,)),
+    (S.PLACING, E.KILLED): (S.PLACING, ()),
+}
 _GIVE_UP: Final = (S.DEAD, (A.BURY,))
 
 
@@ -99,11 +103,13 @@ class Lifecycle:
     def on(self, event: Event) -> tuple[Action, ...]:
         """Apply `event`; what to do now. Raises TransitionError for a pair that the table does not have."""
         before = self.state
-        if event is Event.LOST and before in (State.STARTING, State.ALIVE):
-            row = _RESTART if self.restarts_left else _GIVE_UP
+        if (restart := _RESTARTS.get((before, event))) is not None:
+            row = restart if self.restarts_left else _GIVE_UP
+            # One that was never anywhere has no life to count.
+            if self.restarts_left or before is not State.PLACING:
+                self.incarnation += 1
             if self.restarts_left > 0:
                 self.restarts_left -= 1
-            self.incarnation += 1
         else:
             found = TABLE.get((before, event))
             if found is None:

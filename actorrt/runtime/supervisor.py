@@ -348,10 +348,11 @@ class Supervisor:
             return
         link = record.link
         process_ends = self._is_alone(record)
+        phase = "being placed" if record.state is State.PLACING else "running"
         if no_restart:
-            self.apply(record, Event.ENDED, KILLED, "running")
+            self.apply(record, Event.ENDED, KILLED, phase)
         else:
-            self.apply(record, Event.KILLED, KILLED, "running")
+            self.apply(record, Event.KILLED, KILLED, phase)
             # At once: no further call is to find it as it was.
             self.apply(record, Event.LOST, KILLED, "running")
         if link is not None and not link.closed:

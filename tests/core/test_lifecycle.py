@@ -22,7 +22,7 @@ REFUSED = {
     (State.ALIVE, Event.TURNED_AWAY),
 }
 # These have no row, since they depend on the restarts that are left.
-LOSSES = {(State.STARTING, Event.LOST), (State.ALIVE, Event.LOST)}
+LOSSES = {(State.STARTING, Event.LOST), (State.ALIVE, Event.LOST), (State.PLACING, Event.KILLED)}
 PATHS: dict[State, tuple[Event, ...]] = {
     State.PLACING: (),
     State.STARTING: (Event.PLACED,),
@@ -47,7 +47,8 @@ def test_every_pair_has_a_row_or_is_refused(state: State, event: Event) -> None:
             life.on(event)
         assert life.state is state
     elif (state, event) in LOSSES:
-        assert life.on(event) == (Action.PLACE,)
+        # One that is on its way to a place already needs no other.
+        assert life.on(event) == (() if state is State.PLACING else (Action.PLACE,))
         assert life.state is State.PLACING
     else:
         assert (life.state, life.on(event)) == (state, TABLE[state, event][1])
@@ -62,6 +63,15 @@ def test_a_loss_is_survived_as_often_as_restarts_allow(state: State) -> None:
         assert life.incarnation == incarnation
         life.on(Event.PLACED)
     assert life.on(Event.LOST) == (Action.BURY,)
+    assert life.state is State.DEAD
+
+
+def test_a_kill_counts_also_while_the_actor_waits_for_a_place() -> None:
+    life = brought_to(State.ALIVE, 2)
+    for event in (Event.KILLED, Event.LOST, Event.KILLED, Event.LOST):
+        life.on(event)
+    assert (life.state, life.incarnation, life.restarts_left) == (State.PLACING, 2, 0)
+    assert life.on(Event.KILLED) == (Action.BURY,)
     assert life.state is State.DEAD
 
 

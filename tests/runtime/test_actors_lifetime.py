@@ -375,6 +375,21 @@ def test_a_kill_that_allows_it_lets_the_actor_come_back_without_its_state(cls: A
 
 
 @KINDS
+def test_every_kill_counts_also_one_that_comes_before_the_actor_is_back(cls: Any) -> None:
+    actor = cls.options(max_restarts=2).remote()
+    actorrt.get(actor.keep.remote("state"))
+    for _ in range(3):
+        actorrt.kill(actor, no_restart=False)
+    with pytest.raises(exceptions.ActorDiedError, match=r"actorrt\.kill"):
+        actorrt.get(actor.give.remote())
+    others = cls.options(max_restarts=3).remote()
+    actorrt.get(others.keep.remote("state"))
+    for _ in range(3):
+        actorrt.kill(others, no_restart=False)
+    assert actorrt.get(others.give.remote()) is None
+
+
+@KINDS
 def test_who_borrowed_a_handle_finds_the_actor_after_its_restart(cls: Any) -> None:
     @actorrt.remote
     class Borrower:
