@@ -46,6 +46,7 @@ from actorrt.wire.messages import (
     Question,
     RefsTaken,
     Reply,
+    Retire,
     ReturnLease,
     Room,
     Segment,
@@ -241,6 +242,8 @@ class Dispatch:
                     pool.blocked(message.process, message.blocked)
             case LogLines():
                 runtime.on_log_lines(message.lines)
+            case Retire():
+                runtime.retire(message.finish)
             case NodeStopping():
                 runtime.node_stopping(message.reason)
             case _:

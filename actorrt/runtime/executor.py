@@ -79,6 +79,9 @@ class Executor:
 
     # ---- on the runtime loop
 
+    def drop_actor(self) -> None:
+        """The process stays for what it owns: what its actor held goes, and calls find no actor."""
+
     def take(self, link: Link, messages: list[AnyMessage]) -> None:
         """Handle what came over `link` in one frame, in order."""
         work: list[Work] = []

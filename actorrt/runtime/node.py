@@ -60,6 +60,7 @@ from actorrt.wire.messages import (
     Question,
     Reply,
     Reserve,
+    Retired,
     ReturnLease,
     Seal,
     SharedWorkers,
@@ -183,6 +184,8 @@ class Node:
                 self.leases.block(message.lease, isinstance(message, Blocked))
             case WorkerReady():
                 self.workers.ready(link)
+            case Retired():
+                self.workers.stays(link.peer)
             case WorkerName():
                 self.workers.rename(link.peer, message.name)
             case LoopBlocked():

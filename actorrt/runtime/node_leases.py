@@ -154,9 +154,12 @@ class NodeLeases:
             self.resources.resume(held.shape)
 
     def owner_lost(self, owner: bytes) -> None:
-        """Its workers have nobody left to work for: what runs there is cancelled, then they end."""
+        """Its workers have nobody left to work for: what runs there is cancelled, then they end.
+
+        Others may need what they own.
+        """
         for held in [held for held in self._held.values() if held.owner == owner]:
-            self._node.workers.let_go(held.worker, "its owner ended")
+            self._node.workers.retire(held.worker, "its owner ended", finish=False)
 
 
 def _kind(owner: bytes, wanted: LeaseRequest) -> Hashable:

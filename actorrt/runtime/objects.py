@@ -295,6 +295,11 @@ class Objects:
             self._runtime.cancel(entry, force, recursive)
 
     @property
+    def is_borrowed(self) -> bool:
+        """True while other processes hold refs to objects that this one owns."""
+        return bool(self._borrowers)
+
+    @property
     def is_lending(self) -> bool:
         """True while other processes hold, or may come to hold, refs to objects that this one owns."""
         return bool(self._borrowers or self._pinned)

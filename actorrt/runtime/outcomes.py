@@ -77,6 +77,11 @@ class Outcomes:
         """The receiver has registered."""
         self._pins.pop((peer, seq, index), None)
 
+    @property
+    def is_awaited(self) -> bool:
+        """True while refs lie in values that were sent, and nobody has registered for them yet."""
+        return bool(self._pins)
+
     def peer_lost(self, peer: bytes) -> None:
         for key in list(self._pins):
             if key[0] == peer:

@@ -127,6 +127,7 @@ class Runtime:
         self.env: dict[str, str] = {}
         self.only_actor: Any = None
         self.on_leave: Callable[[], None] | None = None
+        self.on_retire: Callable[[bool], None] | None = None
         self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
         self._last_link: Link | None = None
         self._shared: dict[tuple[tuple[str, str], ...], SharedPool] = {}
@@ -567,18 +568,36 @@ class Runtime:
         return handle_of_instance(self, instance)
 
     def leave(self) -> None:
-        """The work of this process is done: end it. From any thread."""
+        """End this process, whatever others need of it. From any thread."""
         if self.on_leave is not None:
             self.on_leave()
 
+    def retire(self, finish: bool = False) -> None:
+        """The work of this process is done: end it once nobody needs what it owns. From any thread.
+
+        `finish`: nor before the calls that it has made have ended.
+        """
+        if self.on_retire is not None:
+            self.on_retire(finish)
+
+    def is_borrowed(self) -> bool:
+        """True while others hold, or are about to hold, refs and handles to what this process owns; runtime loop."""
+        executor = self.dispatch.executor
+        return bool(
+            self.objects.is_borrowed
+            or self.supervisor.is_borrowed
+            or (executor is not None and executor.outcomes.is_awaited)
+            or any(getattr(call, "pins", None) for link in self.peers.links.values() for call in link.inflight.values())
+        )
+
     def is_needed(self) -> bool:
         """True while others depend on what this process owns, or it waits for what it has called; runtime loop."""
-        return bool(
-            self.supervisor.records
-            or self.objects.is_lending
-            or self.tasks.busy
-            or any(link.inflight for link in self.peers.links.values())
-        )
+        return bool(self.supervisor.records or self.objects.is_lending or self.has_calls)
+
+    @property
+    def has_calls(self) -> bool:
+        """True while calls of this process have no outcome yet; runtime loop."""
+        return self.tasks.busy or any(link.inflight for link in self.peers.links.values())
 
     def node_stopping(self, reason: str) -> None:
         """The node says that the session ends; runtime loop."""

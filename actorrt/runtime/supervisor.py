@@ -363,6 +363,11 @@ class Supervisor:
 
     # ---- who still wants it
 
+    @property
+    def is_borrowed(self) -> bool:
+        """True while other processes hold handles to living actors that this one owns."""
+        return any(record.borrowers and record.state is not State.DEAD for record in self.records.values())
+
     def borrow(self, actor: bytes, borrower: bytes, delta: int) -> None:
         record = self.records.get(actor)
         if record is None:

@@ -100,7 +100,7 @@ class SyncActor:
         for pool in self._pools.values():
             pool.shutdown()
         self.gone()
-        self._executor.runtime.leave()
+        self._executor.runtime.retire()
 
     def gone(self) -> None:
         """Calls that come now find no actor; from any thread."""

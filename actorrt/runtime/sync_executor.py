@@ -38,6 +38,7 @@ from .named_output import finish_lines
 from .outcomes import serialize_result
 from .progress import Progress
 from .references import Gate
+from .retirement import drop_actor
 from .snapshots import take_snapshot
 from .surroundings import Surroundings
 from .sync_actor import SyncActor
@@ -63,6 +64,8 @@ class SyncExecutor(Executor):
         self._wake = threading.Lock()
         self._wake.acquire()
         self._ended = False
+        # The actor has left: what it held goes, in the thread that made it.
+        self._drops = False
         safe = {SyncExecutor._outcome, SyncExecutor._stream, ThreadGate.take, Gate.wait}
         self._interrupts = Interrupts(runtime.loop, {function.__code__ for function in safe}, self._interrupted)
         self._progress = Progress(runtime.session, runtime.process)
@@ -80,12 +83,21 @@ class SyncExecutor(Executor):
         while not self._ended:
             taken = self._take()
             if taken is None:
+                if self._drops:
+                    self._drops = False
+                    drop_actor(self.runtime)
                 self._wake.acquire()
                 continue
             try:
                 self._do(*taken)
             except (Exception, KeyboardInterrupt):  # a task's own handler of SIGINT may raise late
                 logger.exception("a call could not be answered")
+
+    def drop_actor(self) -> None:
+        if self.actor is not None:
+            self.actor.gone()
+        self._drops = True
+        self._nudge()
 
     def stop(self) -> None:
         self._ended = True
@@ -189,7 +201,7 @@ class SyncExecutor(Executor):
         super().link_lost(link)
 
     def stop_instance(self, instance: Instance) -> None:
-        self.runtime.leave()
+        self.runtime.retire()
 
     # ---- the user's thread
 
@@ -346,4 +358,4 @@ class SyncExecutor(Executor):
         assert self.actor is not None
         self.ended(run.actor, "it left by exit_actor")
         self.actor.gone()
-        self.runtime.run_soon(self.runtime.leave)
+        self.runtime.retire()

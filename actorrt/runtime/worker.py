@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import gc
 import os
 import sys
 import threading
@@ -24,6 +23,7 @@ from .link import Link
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
 from .program_paths import ProgramPaths
+from .retirement import Retirement, drop_actor
 from .runtime import Runtime
 from .socket_paths import socket_path
 from .sync_executor import SyncExecutor
@@ -62,6 +62,7 @@ def worker_main(start: WorkerStart) -> None:
     executor = EXECUTORS[params.mode](runtime)
     runtime.dispatch.executor = executor
     runtime.on_leave = partial(_leave, runtime, executor)
+    runtime.on_retire = Retirement(runtime, executor).begin
     current.set_runtime(runtime)
     runtime.start()
     # Before anybody can send work.
@@ -135,10 +136,7 @@ def _force(after: float) -> None:
 
 
 def _end(runtime: Runtime) -> None:
-    if runtime.only_actor is not None:
-        # What it holds is closed as when any program ends: files are written to their end.
-        runtime.only_actor.target = runtime.only_actor = None
-        gc.collect()
+    drop_actor(runtime)
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  what `os._exit` leaves out
     # Before the links: the node reads what was printed until it hears that this process has ended.

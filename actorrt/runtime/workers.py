@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, WorkerBlocked
+from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
 from .cgroup import Cgroup, OomWatch
 from .gpus import visible_gpus
@@ -65,6 +65,7 @@ class Worker:
         "pid",
         "process",
         "reap_timer",
+        "retired",
         "started",
     )
 
@@ -83,12 +84,14 @@ class Worker:
         self.link: Link | None = None
         # Why it was killed, if we did it.
         self.cause = ""
+        # Why it gets no more work, though it may stay for what it owns.
+        self.retired = ""
         self.started = started
         self.reap_timer: asyncio.TimerHandle | None = None
 
     @property
     def usable(self) -> bool:
-        return self.link is not None and not self.link.closed and not self.cause
+        return self.link is not None and not self.link.closed and not self.cause and not self.retired
 
 
 class Workers:
@@ -306,9 +309,28 @@ class Workers:
         if worker.process not in self._by_process or worker.cause:
             return
         if worker.is_actor or end:
-            self.let_go(worker, "its work was done")
+            self.retire(worker, "its work was done")
         else:
             self.idle(worker)
+
+    def retire(self, worker: Worker, reason: str, finish: bool = True) -> None:
+        """It gets no more work, and ends once nobody needs what it owns; see Retire."""
+        if worker.cause or worker.retired:
+            return
+        worker.retired = reason
+        if worker.link is not None and not worker.link.closed:
+            worker.link.send(Retire(finish))
+        # Unless it says that it is needed.
+        self._kill_after(worker, self._node.settings.shutdown_timeout_s)
+
+    def stays(self, process: bytes) -> None:
+        """Its work is done, and others need what it owns: it goes on without its lease."""
+        worker = self._by_process.get(process)
+        if worker is None or worker.cause:
+            return
+        worker.retired = worker.retired or "its work was done"
+        self._disarm(worker)
+        self._node.leases.give_back(worker.lease, end_worker=True)
 
     def let_go(self, worker: Worker, reason: str) -> None:
         """It cancels what it runs and leaves by itself, or is made to."""
@@ -397,7 +419,8 @@ class Workers:
         self._oom.observe(now)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         out_of_memory = bool(killed and not worker.cause and not lost and self._oom.claim(now))
-        cause = worker.cause or describe_exit(status, out_of_memory=out_of_memory)
+        in_order = status == 0 and worker.retired
+        cause = worker.cause or in_order or describe_exit(status, out_of_memory=out_of_memory)
         if killed and lost and not worker.cause:
             cause = f"{cause} since {lost}"
         self._forget(worker, Exit(cause, out_of_memory, last_begun(self._node.config.session, worker.process)))

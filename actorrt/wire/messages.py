@@ -356,6 +356,19 @@ class Unreserve(Message, tag=46):
     size: int
 
 
+class Retire(Message, tag=49):
+    """To a worker: it gets no more work, and ends once nobody needs what it owns.
+
+    `finish`: nor before the calls that its tasks have made have ended.
+    """
+
+    finish: bool = True
+
+
+class Retired(Message, tag=50):
+    """From a worker whose work is done: it stays, without its lease, since others need what it owns."""
+
+
 # ---- questions and answers ------------------------------------------------------------------------------------------
 
 
@@ -680,6 +693,8 @@ AnyMessage = (
     | WorkerBlocked
     | KillWorker
     | NodeStopping
+    | Retire
+    | Retired
     | DropName
     | Assigned
     | Ask
