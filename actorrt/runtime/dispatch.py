@@ -243,7 +243,7 @@ class Dispatch:
             case LogLines():
                 runtime.on_log_lines(message.lines)
             case Retire():
-                runtime.retire(message.finish)
+                runtime.leave_when_unneeded(message.finish)
             case NodeStopping():
                 runtime.node_stopping(message.reason)
             case _:

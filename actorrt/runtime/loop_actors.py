@@ -201,7 +201,7 @@ class LoopActors:
         if executor.instances.get(instance.actor) is instance:
             del executor.instances[instance.actor]
         if instance.process:
-            executor.runtime.retire()
+            executor.runtime.leave_when_unneeded()
 
 
 _NONE = codec.serialize(None).data

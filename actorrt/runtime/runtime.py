@@ -572,7 +572,7 @@ class Runtime:
         if self.on_leave is not None:
             self.on_leave()
 
-    def retire(self, finish: bool = False) -> None:
+    def leave_when_unneeded(self, finish: bool = False) -> None:
         """The work of this process is done: end it once nobody needs what it owns. From any thread.
 
         `finish`: nor before the calls that it has made have ended.

@@ -100,7 +100,7 @@ class SyncActor:
         for pool in self._pools.values():
             pool.shutdown()
         self.gone()
-        self._executor.runtime.retire()
+        self._executor.runtime.leave_when_unneeded()
 
     def gone(self) -> None:
         """Calls that come now find no actor; from any thread."""

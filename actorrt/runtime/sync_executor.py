@@ -201,7 +201,7 @@ class SyncExecutor(Executor):
         super().link_lost(link)
 
     def stop_instance(self, instance: Instance) -> None:
-        self.runtime.retire()
+        self.runtime.leave_when_unneeded()
 
     # ---- the user's thread
 
@@ -358,4 +358,4 @@ class SyncExecutor(Executor):
         assert self.actor is not None
         self.ended(run.actor, "it left by exit_actor")
         self.actor.gone()
-        self.runtime.retire()
+        self.runtime.leave_when_unneeded()
