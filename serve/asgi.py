@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
@@ -12,10 +13,16 @@ from starlette.types import ASGIApp, Message
 
 from .declaration import Deployment
 from .exceptions import ServeError
+from .request_context import HookContext, current_request
+from .user_errors import with_frames
+
+logger = logging.getLogger("actorrt.serve.replica")
 
 T = TypeVar("T")
 
 ATTRIBUTE: Final = "__actorrt_asgi__"
+# A shutdown that is cut off may clean up for so long.
+CUT_OFF_S: Final = 1.0
 
 
 def ingress(app: ASGIApp | Callable[[], ASGIApp]) -> Callable[[type[T]], type[T]]:
@@ -90,8 +97,11 @@ def _same_route(route: Any, endpoint: Any) -> Any:
 class Lifespan:
     """Tell an application that it starts and ends. An application that knows no lifespan is left alone."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hooks: HookContext | None = None) -> None:
+        """What the application calls in it belongs to `hooks`."""
         self._app = app
+        self._hooks = hooks
+        self._stopping = self._told_of_failure = False
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._told: asyncio.Future[Message] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -99,16 +109,30 @@ class Lifespan:
 
     async def start(self) -> None:
         """ServeError with the application's own words if it cannot start."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+        context = contextvars.Context()
+        context.run(current_request.set, self._hooks)
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=context)
         answer = await self._ask("lifespan.startup")
         if answer is not None and answer["type"] == "lifespan.startup.failed":
             raise ServeError(f"the application's startup failed: {answer.get('message', '')}")
 
-    async def stop(self) -> None:
-        if self._task is not None and not self._task.done():
-            await self._ask("lifespan.shutdown")
-            await asyncio.wait([self._task], timeout=1.0)
-            self._task.cancel()
+    async def stop(self, limit_s: float) -> None:
+        """Have the application end. After `limit_s` it is cut off, which is logged, as is an error of its own."""
+        task = self._task
+        if task is None or task.done():
+            return
+        self._stopping = True
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._ask("lifespan.shutdown")
+                if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+                    self._told_of_failure = True
+                    logger.error("the application's shutdown failed: %s", answer.get("message", ""))
+                await asyncio.wait([task])
+        except TimeoutError:
+            logger.warning("the application's shutdown did not end within %.3g s and is cut off", limit_s)
+        task.cancel()
+        await asyncio.wait([task], timeout=CUT_OFF_S)
 
     async def _ask(self, what: str) -> Message | None:
         assert self._task is not None
@@ -121,8 +145,12 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._to_app.get, self._send)
-        except Exception:
-            return  # it knows no lifespan, or has told that it failed
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            # As it starts: it knows no lifespan, or has told that it failed.
+            if self._stopping and not self._told_of_failure:
+                logger.error("the application's shutdown failed:\n%s", with_frames(error))
 
     async def _send(self, message: Message) -> None:
         if self._told is not None and not self._told.done():

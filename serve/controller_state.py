@@ -38,8 +38,11 @@ class ReplicaRecord:
     explained_at: float = 0.0
     lacks: dict[str, float] = field(default_factory=dict[str, float])
     unhealthy_checks: int = 0
-    # User code is there and has a right to clean up.
     constructed: bool = False
+    # Its constructor has ended, well or not: user code is there and has a right to clean up.
+    may_clean_up: bool = False
+    # Its time to end in is over then; None: it does not drain.
+    end_by: float | None = None
 
     def view(self) -> ReplicaView:
         return ReplicaView(

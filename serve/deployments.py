@@ -104,7 +104,9 @@ class Deployments:
             state = ReplicaState.STOPPING
         record = self._record(id)
         now = time.monotonic()
-        replica = ReplicaRecord(kept.id, spec, handle, state, now, config_version, constructed=constructed)
+        replica = ReplicaRecord(
+            kept.id, spec, handle, state, now, config_version, constructed=constructed, may_clean_up=constructed
+        )
         record.replicas[kept.id] = replica
         spawn(self._watch(record, kept.id, handle))
         if state is ReplicaState.RUNNING:
@@ -297,6 +299,7 @@ class Deployments:
 
     async def _construct(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
         trouble = await replica_calls.construct(replica, first_try=not record.history.failures)
+        replica.may_clean_up = True
         self._happens(record, replica.id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY, trouble)
 
     async def _reconfigure(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:

@@ -7,30 +7,33 @@ starts, and the router tries elsewhere. Requests come by `http` from proxies and
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import itertools
 import logging
 import os
 import pickle
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorrt import ActorHandle, call_pipe, get_runtime_context, method
+from actorrt import ActorHandle, call_pipe, exit_actor, get_runtime_context, method
 
 from . import connection
+from .background import spawn
 from .byte_channel import ByteChannel
 from .incoming import Incoming
 from .incoming_body import IncomingBody
 from .lifecycle import ReplicaState
 from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
-from .request_context import ReplicaContext, RequestContext, current_request, set_replica_context
+from .request_context import HookContext, ReplicaContext, RequestContext, current_request, set_replica_context
 from .request_head import REQUEST_ID, scope_of
 from .responses import Large
 from .thread_iteration import iterate_in_thread
 from .unavailable import unavailable_in
-from .user_code import Kind, UserCode
+from .user_code import CLOSE_S, Kind, UserCode
 from .user_errors import in_a_line, with_frames
 from .websocket_rules import CLOSE
 from .websocket_run import WebsocketRun
@@ -44,6 +47,8 @@ logger = logging.getLogger("actorrt.serve.replica")
 UNCLAIMED_STREAM_S: Final = 30.0
 # Requests that are cancelled when their replica stops may clean up for so long: a part of STOP_TIMEOUT_S.
 CLEAN_UP_S: Final = 3.0
+# What user code has called as it ended is waited for that long.
+HOOKS_S: Final = 2.0
 
 
 class ReplicaSettings(NamedTuple):
@@ -111,6 +116,10 @@ class Replica:
         self._requests: dict[int, _Request] = {}
         self._websockets: dict[str, WebsocketRun] = {}
         self._call_streams: set[asyncio.Task[Any]] = set()
+        # Who it is, and what its constructor and its end call.
+        self._context = ReplicaContext("", "", "")
+        self._hooks = HookContext()
+        self._end_task: asyncio.Task[None] | None = None
 
     # Its life.
 
@@ -130,13 +139,12 @@ class Replica:
 
         self._max_ongoing = settings.max_ongoing
         self._code = UserCode(settings.max_ongoing, self._on_left)
-        self._replier = Replier(self._code, settings.deployment)
-        context = ReplicaContext(settings.app, settings.deployment, settings.replica)
+        self._replier = Replier(self._code, settings.deployment, self._note_change)
+        context = self._context = ReplicaContext(settings.app, settings.deployment, settings.replica)
+        current_request.set(self._hooks)
         try:
-            await self._code.construct(settings.code, lambda: set_replica_context(context))
-            set_replica_context(
-                ReplicaContext(settings.app, settings.deployment, settings.replica, self._code.instance)
-            )
+            await self._code.construct(settings.code, lambda: set_replica_context(context), self._hooks)
+            set_replica_context(replace(context, servable_object=self._code.instance))
             await self._code.reconfigure(pickle.loads(settings.config))
             await self._code.check_health()
         except Exception as error:
@@ -171,16 +179,27 @@ class Replica:
         return ""
 
     async def drain(self) -> None:
-        """Refuse new requests and return when those that are here have ended and their responses been taken away."""
+        """Refuse new requests and return when those that are here have ended, with what they do in the background, and
+        their responses been taken away.
+        """
         self._draining = True
         self._note_change()
-        while self._ongoing or self._carrying:
+        while self._ongoing or self._carrying or self._replier.busy:
             self._changed.clear()
             await self._changed.wait()
 
-    async def stop(self) -> None:
-        """Cancel what still runs and let user code clean up."""
+    async def stop(self, limit_s: float = CLOSE_S) -> None:
+        """Cancel what still runs and let user code clean up, for `limit_s` in all. Asked twice, it is done once."""
+        if self._end_task is None:
+            # Its end does not hang on who asked for it: a controller may be restarted meanwhile.
+            self._end_task = spawn(self._end_code(limit_s))
+        await asyncio.shield(self._end_task)
+
+    async def _end_code(self, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        end_by = loop.time() + limit_s
         self._draining = self._stopping = True
+        current_request.set(self._hooks)
         cancelled: list[asyncio.Task[Any]] = [*self._replier.cancel_all(), *self._code.cancel_all()]
         for run in self._websockets.values():
             cancelled += run.go_away()
@@ -188,10 +207,30 @@ class Replica:
             task.cancel()
             cancelled.append(task)
         if cancelled:
+            logger.warning(
+                "replica %s cuts off what has not ended within graceful_shutdown_timeout_s: "
+                "%d requests, websockets or background tasks",
+                self._context.replica_id,
+                len(cancelled),
+            )
             # How they clean up needs what `close` takes away.
             await asyncio.wait(cancelled, timeout=CLEAN_UP_S)
-        set_replica_context(None)
-        await self._code.close()
+        # User code may still ask where it is; the instance is not held by that.
+        set_replica_context(self._context)
+        await self._code.close(max(0.0, end_by - loop.time()))
+
+    async def leave(self, limit_s: float) -> None:
+        """End the process as a program ends: its atexit handlers run, and what was called by then is sent."""
+        current_request.set(self._hooks)
+        try:
+            async with asyncio.timeout(limit_s):
+                # In a thread: they may run a loop of their own, and wait for calls that need this one.
+                await asyncio.to_thread(atexit._run_exitfuncs)  # pyright: ignore[reportPrivateUsage]
+        except TimeoutError:
+            logger.warning("atexit handlers of replica %s are cut off", self._context.replica_id)
+        if not await self._hooks.settled(HOOKS_S):
+            logger.warning("calls that replica %s made as it ended have no answer yet", self._context.replica_id)
+        exit_actor()
 
     async def until_free(self) -> None:
         """Return when there is room for a request: a router that was refused waits for this."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any, Final
 
 from actorrt import ActorHandle, ObjectRef, available_resources, cancel, cluster_resources, exceptions, kill
@@ -20,8 +21,12 @@ from .topics import Topic
 logger = logging.getLogger("actorrt.serve")
 
 UNHEALTHY_CHECKS: Final = 3
-# What ends by itself after a drain, `__del__` and an application's shutdown, may take this long.
+# What ends by itself after a drain, `__del__` and an application's shutdown, may take this long at least.
 STOP_TIMEOUT_S: Final = 5.0
+# A replica sees to its limit itself, and logs what it cuts off; then this much longer is waited for it.
+OVERTIME_S: Final = 5.0
+# The part of that which atexit handlers have in any case.
+LEAST_EXIT_S: Final = 1.0
 
 
 async def death(handle: ActorHandle[Any]) -> str:
@@ -87,6 +92,7 @@ async def drain(replica: ReplicaRecord, topic: Topic) -> None:
     # It refuses what still comes; once no router sends to it any more, it has only what it has.
     draining = replica.handle.drain.remote()
     await topic.acted_on(topic.version, options.graceful_shutdown_wait_loop_s)
+    replica.end_by = time.monotonic() + options.graceful_shutdown_timeout_s
     try:
         async with asyncio.timeout(options.graceful_shutdown_timeout_s):
             await draining
@@ -95,19 +101,28 @@ async def drain(replica: ReplicaRecord, topic: Topic) -> None:
 
 
 async def stop(replica: ReplicaRecord) -> None:
-    if replica.constructed:
-        await end_replica(replica.handle)
+    """End it. User code that is there may clean up for the rest of its graceful_shutdown_timeout_s."""
+    if replica.may_clean_up:
+        whole_s = replica.spec.options.graceful_shutdown_timeout_s
+        left_s = whole_s if replica.end_by is None else replica.end_by - time.monotonic()
+        await end_replica(replica.handle, max(STOP_TIMEOUT_S, left_s))
     else:
         kill(replica.handle)
 
 
-async def end_replica(handle: ActorHandle[Any]) -> None:
-    """Let user code clean up, if that does not take too long."""
+async def end_replica(handle: ActorHandle[Any], limit_s: float = STOP_TIMEOUT_S) -> None:
+    """Let user code clean up, then have the process leave in order, or kill it when its time is over."""
+    end_by = time.monotonic() + limit_s
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await handle.stop.remote()
-    except (TimeoutError, exceptions.ActorrtError):
-        logger.debug("replica %s did not stop by itself", handle)
+        async with asyncio.timeout(limit_s + OVERTIME_S):
+            await handle.stop.remote(limit_s)
+            await handle.leave.remote(max(LEAST_EXIT_S, end_by - time.monotonic()))
+    except TimeoutError:
+        logger.warning("%s did not end within %.3g s and is killed", handle, limit_s + OVERTIME_S)
+    except exceptions.ActorDiedError:
+        return  # it has left
+    except exceptions.ActorrtError as error:
+        logger.warning("%s did not end by itself and is killed: %s", handle, error)
     kill(handle)
 
 

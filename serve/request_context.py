@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,8 +13,9 @@ from actorrt import get_runtime_context
 from .exceptions import ServeError
 
 
-class Cancellable(Protocol):
+class Child(Protocol):
     def cancel(self) -> None: ...
+    async def until_done(self) -> None: ...
 
 
 class RequestContext:
@@ -22,9 +25,9 @@ class RequestContext:
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.children: set[Cancellable] = set()
+        self.children: set[Child] = set()
 
-    def add(self, child: Cancellable) -> None:
+    def add(self, child: Child) -> None:
         if not self.children:
             # Whatever the request's own code makes of its cancellation, what it asked for ends.
             get_runtime_context().on_cancel(self.cancel_children)
@@ -34,6 +37,29 @@ class RequestContext:
         """The request was cancelled, so nobody waits for what it asked for."""
         for child in list(self.children):
             child.cancel()
+
+
+class HookContext(RequestContext):
+    """Code that runs for no request: a constructor, and what ends with the replica. Each of its calls is for itself."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.children = set()
+
+    @property
+    def request_id(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return uuid.uuid4().hex
+
+    async def settled(self, limit_s: float) -> bool:
+        """Wait for the calls that it made. False if some have no answer after `limit_s`."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while self.children:
+                    await next(iter(self.children)).until_done()
+        except TimeoutError:
+            return False
+        return True
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("actorrt_serve_request", default=None)

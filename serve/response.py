@@ -177,6 +177,13 @@ class _Call:
             self.cancel()
             raise
 
+    async def until_done(self) -> None:
+        """Return when it has been answered; a stream when it was sent. It goes on if this is cancelled."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self.when_done(partial(_complete, loop, future))
+        await future
+
     def cancel(self) -> None:
         raise NotImplementedError
 

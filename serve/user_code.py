@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import difflib
+import gc
 import inspect
+import logging
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +21,14 @@ from typing import Any, cast
 from starlette.types import ASGIApp
 
 from .asgi import Lifespan, asgi_app_of
+from .request_context import HookContext
+from .user_errors import with_frames
+
+logger = logging.getLogger("actorrt.serve.replica")
 
 MOST_THREADS = 128
+# How long the end of user code may take where nothing else is said.
+CLOSE_S = 5.0
 
 
 class Kind(Enum):
@@ -98,7 +106,7 @@ class UserCode:
         """What the application's lifespan left for its requests."""
         return self._lifespan.state if self._lifespan is not None else {}
 
-    async def construct(self, code: bytes, before: Callable[[], None]) -> None:
+    async def construct(self, code: bytes, before: Callable[[], None], hooks: HookContext | None = None) -> None:
         """Load it and call its constructor; `before` runs between the two. Raises what it raises."""
         target, args, kwargs = pickle.loads(code)
         before()
@@ -113,7 +121,7 @@ class UserCode:
             self._target = target
         self.asgi = asgi_app_of(self._target) if self._is_instance else None
         if self.asgi is not None:
-            self._lifespan = Lifespan(self.asgi)
+            self._lifespan = Lifespan(self.asgi, hooks)
             await self._lifespan.start()
 
     async def reconfigure(self, config: Any) -> None:
@@ -207,18 +215,47 @@ class UserCode:
             task.cancel()
         return waiting
 
-    async def close(self) -> None:
+    async def close(self, limit_s: float = CLOSE_S) -> None:
         """The constructor's opposite: the application's shutdown, then `__del__` in its turn."""
+        loop = asyncio.get_running_loop()
+        end_by = loop.time() + limit_s
         if self._lifespan is not None:
-            await self._lifespan.stop()
+            await self._lifespan.stop(limit_s)
         self._methods.clear()
         self.asgi = self._lifespan = None
         target, self._target = self._target, None
+        if self._is_instance:
+            await _finalize(target, max(0.0, end_by - loop.time()))
         self._is_instance = False
         del target
+        # What it held may want to end too.
+        gc.collect()
         for threads in (self.threads, self._own_threads):
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _finalize(target: Any, limit_s: float) -> None:
+    """Call `__del__`, which may be a coroutine function. Python itself calls it only once nobody has the instance any
+    more, and frameworks keep the views that they have seen, of which it has made methods.
+    """
+    cls = cast(Any, type(target))
+    if not hasattr(cls, "__del__"):
+        return
+    try:
+        async with asyncio.timeout(limit_s):
+            result = target.__del__()
+            if inspect.isawaitable(result):
+                await result
+    except TimeoutError:
+        logger.warning("%s.__del__ did not end within %.3g s and is cut off", _name_of(cls), limit_s)
+    except Exception as error:
+        logger.error("%s.__del__ failed:\n%s", _name_of(cls), with_frames(error))
+    with suppress(TypeError, AttributeError):
+        cls.__del__ = _nothing  # once is enough
+
+
+def _nothing(_: object) -> None: ...
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

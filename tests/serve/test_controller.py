@@ -9,7 +9,9 @@ import pytest
 
 from actorrt.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorNotFoundError, LinkError
 from actorrt.serve import controller as module
+from actorrt.serve import replica_calls
 from actorrt.serve.controller import Controller
+from actorrt.serve.controller_state import ReplicaRecord
 from actorrt.serve.deployments import Deployments, KeptReplica
 from actorrt.serve.http_options import HTTPOptions
 from actorrt.serve.lifecycle import ReplicaState as S
@@ -160,11 +162,41 @@ class FakeReplica:
         self.state = FakeMethod(never if state is None else done(state))
         self.until_death = self.drain = FakeMethod(never)
         self.stopped: list[str] = []
-        self.stop = SimpleNamespace(remote=self._stop)
+        self.limits_s: list[float] = []
+        self.stop = self.leave = SimpleNamespace(remote=self._stop)
 
-    def _stop(self) -> Any:
+    def _stop(self, limit_s: float) -> Any:
         self.stopped.append("asked")
+        self.limits_s.append(limit_s)
         return done(None)
+
+
+@pytest.mark.parametrize(("drained_for_s", "limit_s"), [(None, 30.0), (0.0, 30.0), (20.0, 10.0), (100.0, 5.0)])
+async def test_user_code_may_clean_up_for_the_rest_of_its_graceful_shutdown_timeout_s(
+    drained_for_s: float | None, limit_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actorrt.serve.replica_calls.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    killed: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.replica_calls.kill", killed.append)
+    fake: Any = FakeReplica(None)
+    options = DeploymentOptions("d", graceful_shutdown_timeout_s=30.0)
+    spec = make_spec("a", "d", options, b"code", b"config")
+    replica = ReplicaRecord("d-1", spec, fake, S.STOPPING, 0.0, "1", may_clean_up=True)
+    if drained_for_s is not None:
+        replica.end_by = 1000.0 + 30.0 - drained_for_s
+    await replica_calls.stop(replica)
+    assert fake.stopped == ["asked", "asked"]
+    assert fake.limits_s == [limit_s, limit_s]
+    assert killed == [fake]
+
+
+async def test_a_replica_whose_constructor_has_not_ended_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr("actorrt.serve.replica_calls.kill", killed.append)
+    fake: Any = FakeReplica(None)
+    spec = make_spec("a", "d", DeploymentOptions("d"), b"code", b"config")
+    await replica_calls.stop(ReplicaRecord("d-1", spec, fake, S.STOPPING, 0.0, "1"))
+    assert (fake.stopped, killed) == ([], [fake])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +237,7 @@ async def test_a_replica_goes_on_under_the_next_controller_with_what_it_does(
         while not killed:  # noqa: ASYNC110
             await asyncio.sleep(0)
         # User code that is there may clean up.
-        assert replica.stopped == (["asked"] if said == (S.STOPPING, "") else [])
+        assert replica.stopped == (["asked", "asked"] if said == (S.STOPPING, "") else [])
     else:
         assert not killed
     await end_tasks()

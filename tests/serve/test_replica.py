@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from actorrt import serve
 from actorrt.serve.byte_channel import LARGEST_ITEM
 from actorrt.serve.refusals import FULL
 from actorrt.serve.replica import Replica
@@ -45,7 +46,7 @@ async def serving_one(target: Any, *args: Any, max_ongoing: int = 10) -> Any:
     replica._max_ongoing = max_ongoing
     replica._code = UserCode(max_ongoing, replica._on_left)
     await replica._code.construct(pickle.dumps((target, args, {})), lambda: None)
-    replica._replier = Replier(replica._code, "d")
+    replica._replier = Replier(replica._code, "d", replica._note_change)
     return replica
 
 
@@ -236,3 +237,77 @@ async def test_a_request_that_was_cancelled_holds_its_place_as_long_as_its_threa
     await free
     assert (await replica.http(HEAD, b"", 0, next(KEYS))).endswith(b"ended")
     await replica.stop()
+
+
+class Background:
+    """Its application works on after its response."""
+
+    go_on: ClassVar[asyncio.Event]
+
+
+async def works_on(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        assert (await receive())["type"] == "lifespan.startup"
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        try:
+            await Background.go_on.wait()
+        except asyncio.CancelledError:
+            CleansUp.notes.append("lifespan")
+            raise
+        raise ValueError("as it ended")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"accepted"})
+    try:
+        await Background.go_on.wait()
+    finally:
+        CleansUp.notes.append("background")
+
+
+serve.ingress(works_on)(Background)
+
+
+async def test_it_has_drained_when_what_goes_on_after_a_response_has_ended() -> None:
+    Background.go_on = asyncio.Event()
+    replica = await serving_one(Background)
+    assert (await replica.http(HEAD, b"", 0, next(KEYS))).endswith(b"accepted\r\n0\r\n\r\n")
+    draining = asyncio.ensure_future(replica.drain())
+    await turns()
+    assert not draining.done()
+    Background.go_on.set()
+    await draining
+    await replica.stop()
+
+
+async def test_what_is_cut_off_at_the_end_of_its_time_cleans_up_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    CleansUp.notes.clear()
+    Background.go_on = asyncio.Event()
+    replica = await serving_one(Background)
+    await replica.http(HEAD, b"", 0, next(KEYS))
+    await replica.stop(0.05)
+    assert CleansUp.notes == ["background", "lifespan"]
+    assert "1 requests, websockets or background tasks" in caplog.text
+    assert "the application's shutdown did not end within" in caplog.text
+
+
+async def test_an_error_of_an_applications_shutdown_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    Background.go_on = asyncio.Event()
+    Background.go_on.set()
+    replica = await serving_one(Background)
+    await replica.stop()
+    assert "ValueError: as it ended" in caplog.text
+
+
+async def test_a_replica_that_is_asked_twice_to_end_ends_once_and_both_wait() -> None:
+    Background.go_on = asyncio.Event()
+    replica = await serving_one(Background)
+    asked = [asyncio.ensure_future(replica.stop()) for _ in range(2)]
+    await turns()
+    # Who asked first has gone.
+    asked[0].cancel()
+    await turns()
+    assert not asked[1].done()
+    Background.go_on.set()
+    await asked[1]
