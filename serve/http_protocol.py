@@ -533,3 +533,4 @@ class ServeProtocol(HttpToolsProtocol):
         self.url = self._target
         self.scope = cast(Any, {"method": request.method.decode("ascii"), "headers": self.headers})
         self.handle_websocket_upgrade()
+        self.parser = None  # it and this hold each other

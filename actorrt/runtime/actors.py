@@ -188,10 +188,11 @@ class Actors:
         call.incarnation = client.incarnation
         idle = not link.inflight
         link.inflight[message.seq] = call
-        if call.stream is None:
+        stream = call.stream
+        if stream is None:
             link.push(message)
         else:
-            call.stream.push(link)
+            stream.push(link)
         self._runtime.idle_link = idle
 
     def again(self, client: ActorClient, call: Call) -> None:

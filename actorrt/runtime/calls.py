@@ -113,8 +113,7 @@ class Call:
         self.pins = None
         if self.left is not None:
             self._free_left()
-        if self.stream is not None:
-            self.stream.end(None)
+        self._end_stream(None)
         self.entry.settle(references.INLINE, data)
 
     def finish(self, outcome: Outcome) -> None:
@@ -128,8 +127,7 @@ class Call:
         elif outcome.kind == STREAM_END:
             self.done = True
             self.pins = None
-            if self.stream is not None:
-                self.stream.end(None)
+            self._end_stream(None)
             self.entry.settle(references.INLINE, codec.serialize(None).data)
         elif outcome.kind == FAILED:
             # A generator may have given some of its values before: those come behind the error.
@@ -144,8 +142,7 @@ class Call:
             return
         self.done = True
         self.pins = None
-        if self.stream is not None:
-            self.stream.end(error)
+        self._end_stream(error)
         for entry in self.all_entries():
             entry.settle(references.ERROR, error)
         self._free_left()
@@ -171,6 +168,12 @@ class Call:
             self.runtime.objects.settle(Entry(b"", 0), value, self, index)
             if value.kind == SEGMENT:
                 self.left = [*(self.left or ()), value]
+
+    def _end_stream(self, error: BaseException | bytes | None) -> None:
+        # It knows this call, and whoever takes its items has it: the two would be left to the collector.
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.end(error)
 
     def cancelled(self) -> None:
         self.fail(exceptions.TaskCancelledError(self.name))

@@ -324,6 +324,8 @@ class LoopExecutor(Executor):
             run.link.serving.pop(run.seq, None)
             if run.actor is not None and run.actor.calls is not None:
                 run.actor.calls.discard(run)
+            # Its context holds the call: the two would be left to the collector.
+            run.task = None
             if self.on_idle is not None:
                 self.on_idle()
 
@@ -568,6 +570,8 @@ class LoopExecutor(Executor):
             self.loop.call_soon(self._cancel_task, run)
 
     def _cancel_task(self, run: RunningCall) -> None:
+        if run.task is None:
+            return  # it has ended
         if run.task.cancel():
             # If its user's code has ended already, it is its outcome that is on its way, and that counts.
             run.interrupted = run.asked

@@ -46,10 +46,11 @@ class SharedTasks:
         call.link = link
         call.started = True
         link.inflight[message.seq] = call
-        if call.stream is None:
+        stream = call.stream
+        if stream is None:
             link.push(message)
         else:
-            call.stream.push(link)
+            stream.push(link)
         link.flush_at_end_of_turn()
 
     def given_back(self, link: Link, call: Call) -> None:

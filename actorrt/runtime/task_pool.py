@@ -226,10 +226,11 @@ class TaskPool:
         call.started = True
         held.calls[message.seq] = call
         link.inflight[message.seq] = call
-        if call.stream is None:
+        stream = call.stream
+        if stream is None:
             link.push(message)
         else:
-            call.stream.push(link)
+            stream.push(link)
         if call.cancel_asked:
             # In this very moment, by another thread, which saw that it had not left.
             link.push(Cancel(message.seq, call.force_asked))
