@@ -86,6 +86,14 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "streams.c16": Measure("100-chunk streams, 16 connections", "streams/s"),
     "streams.delay_p50": Measure("delay of a chunk, 16 paced streams, p50", "ms", more_is_better=False),
     "streams.delay_p99": Measure("delay of a chunk, 16 paced streams, p99", "ms", more_is_better=False),
+    "bodies.get_100k": Measure("responses of 100 KB, 16 connections", "req/s"),
+    "bodies.get_1m": Measure("responses of 1 MB, 4 connections", "req/s"),
+    "bodies.get_10m": Measure("responses of 10 MB, 4 connections", "req/s"),
+    "bodies.post_1m": Measure("requests of 1 MB, 4 connections", "req/s"),
+    "bodies.post_10m": Measure("requests of 10 MB, 4 connections", "req/s"),
+    "bodies.memory": Measure(
+        "growth of the server's memory under 64 connections of 1 MB bodies (PSS)", "MB", more_is_better=False
+    ),
     "serve.first_200": Measure("start of the server to its first 200", "s", more_is_better=False),
     "serve.memory": Measure("memory of the server with one replica (PSS)", "MB", more_is_better=False),
 }
@@ -187,6 +195,30 @@ ROWS: Final[tuple[Row, ...]] = (
             _times("streams.c16", "uvicorn", 1.0, 2.0),
             Bound("streams.delay_p99", None, None, "uvicorn", Relation.OVER),
         ),
+    ),
+    Row(
+        "large_responses",
+        "responses of 100 KB; 1 MB; 10 MB",
+        (
+            _times("bodies.get_100k", "uvicorn", 0.6, 0.8),
+            _times("bodies.get_1m", "uvicorn", 0.55, 0.8),
+            _times("bodies.get_10m", "uvicorn", 0.5, 0.9),
+            _times("bodies.get_10m", "ray_serve_haproxy", None, None),
+        ),
+    ),
+    Row(
+        "large_requests",
+        "requests of 1 MB; 10 MB",
+        (
+            _times("bodies.post_1m", "uvicorn", 0.55, 0.9),
+            _times("bodies.post_10m", "uvicorn", 0.8, 1.5),
+            _times("bodies.post_10m", "ray_serve_haproxy", None, None),
+        ),
+    ),
+    Row(
+        "large_bodies_memory",
+        "memory of the server under 64 connections of 1 MB bodies",
+        (Bound("bodies.memory", 64, 32),),
     ),
     Row(
         "serve_start",

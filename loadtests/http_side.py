@@ -8,8 +8,10 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +27,18 @@ _SETTLE_S: Final = 2.0
 _LUA: Final = ROOT / "loadtests" / "wrk_report.lua"
 # A server that answers errors is fast; more than this share of them and the figure does not count.
 _TOLERATED: Final = 0.001
+
+
+_MB: Final = 1024 * 1024
+# Measure, path, size of the request's body (0: GET), connections.
+_BODIES: Final = (
+    ("bodies.get_100k", "/100k", 0, 16),
+    ("bodies.get_1m", "/1m", 0, 4),
+    ("bodies.get_10m", "/10m", 0, 4),
+    ("bodies.post_1m", "/taken", _MB, 4),
+    ("bodies.post_10m", "/taken", 10 * _MB, 4),
+)
+_SAMPLE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,8 @@ def measure(run: Run, wanted: frozenset[str]) -> Mapping[str, float]:
                 time.sleep(_SETTLE_S)
                 figures["serve.memory"] = processes.memory_of(processes.descendants()).pss / 1e6
             _load(run, server, port, wanted, figures)
+            if any(measure.startswith("bodies.") for measure in wanted):
+                _load_with_bodies(port, 1 if run.quick else 5, figures)
         except RunError as error:
             raise RunError(f"{error}: {last_words(run.log)}") from error
     return figures
@@ -99,6 +115,38 @@ def _load(run: Run, server: Server, port: int, wanted: frozenset[str], figures: 
         for connections in (1, 16):
             figures[f"streams.c{connections}"] = _wrk(port, "/stream", None, connections, seconds).rate
         figures["streams.delay_p50"], figures["streams.delay_p99"] = _chunk_delay(port, 2 if run.quick else 10)
+
+
+def _load_with_bodies(port: int, seconds: int, figures: dict[str, float]) -> None:
+    # First, while nothing large has gone through the server yet.
+    with _growth(figures):
+        for path, size in (("/1m", 0), ("/taken", _MB)):
+            _wrk(port, path, f"#{size}" if size else None, 64, seconds)
+    for measure, path, size, connections in _BODIES:
+        figures[measure] = _wrk(port, path, f"#{size}" if size else None, connections, seconds).rate
+
+
+@contextmanager
+def _growth(figures: dict[str, float]) -> Generator[None]:
+    """By how much the memory of the server's processes grows at most while this lasts."""
+    server = processes.descendants()
+    before = processes.memory_of(server).pss
+    most = before
+    over = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(_SAMPLE_S):
+            most = max(most, processes.memory_of(server).pss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+    figures["bodies.memory"] = (most - before) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

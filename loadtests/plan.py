@@ -79,6 +79,19 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         server=True,
     ),
     Workload(
+        "bodies",
+        (
+            "bodies.get_100k",
+            "bodies.get_1m",
+            "bodies.get_10m",
+            "bodies.post_1m",
+            "bodies.post_10m",
+            "bodies.memory",
+        ),
+        (OURS, "uvicorn", "ray_serve_haproxy", "ray_serve"),
+        server=True,
+    ),
+    Workload(
         "million_actors",
         ("million_actors.seconds", "million_actors.kb"),
         (OURS,),

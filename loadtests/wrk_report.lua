@@ -1,7 +1,10 @@
--- Prints the result of a run as one line of JSON; arguments after "--" give the method and the body.
+-- Prints the result of a run as one line of JSON; arguments after "--" give the method, and the body or its size ("#1048576").
 init = function(args)
   wrk.method = args[1] or "GET"
-  if args[2] then
+  local size = args[2] and args[2]:match("^#(%d+)$")
+  if size then
+    wrk.body = string.rep("x", tonumber(size))
+  elseif args[2] then
     wrk.body = args[2]
     wrk.headers["Content-Type"] = "application/json"
   end

@@ -239,7 +239,7 @@ class Forwarded:
         request, pipe = self._request, self._pipe
         if pipe is None or request.answered:
             return
-        while (room := pipe.room) > 0:
+        while (room := pipe.room()) > 0:
             parts = request.take(room)
             if not parts:
                 if request.ends_body():

@@ -160,6 +160,7 @@ class ServeProtocol(HttpToolsProtocol):
             self._enter(reading)
         if reading.length is not None and reading.streams and self._reading is reading:
             self._body_left = reading.length - self._body_came
+            self._pause_while_held(reading)
         if in_head or reading.streams or not self._deadline:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
 
@@ -177,7 +178,13 @@ class ServeProtocol(HttpToolsProtocol):
             return b""
         if self._body_left:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
+            self._pause_while_held(self._reading)
         return data[left:]
+
+    def _pause_while_held(self, request: HttpRequest | None) -> None:
+        # What cannot be passed on at once waits in the client's socket, not here, but for one read.
+        if request is not None and request.held:
+            self.flow.pause_reading()
 
     def eof_received(self) -> None:
         """A client that has closed its half wants no answer: from here it looks like one that has gone."""

@@ -110,6 +110,8 @@ class Link:
         self._rest: list[memoryview] | None = None
         # Pipes that have something to send, in the order of their turns. Messages go before them.
         self._piped: deque[Pipe] = deque()
+        # Those that would have, but for the link.
+        self._crowded_out: deque[Pipe] = deque()
         self._flush_due = False
         self._held = False
         # Told of an accepted link once its dialler has sent a frame; until then nobody knows of the link.
@@ -167,6 +169,11 @@ class Link:
     def push_pipe(self, pipe: Pipe) -> None:
         """Have the pieces of this pipe sent, turn about with those of others; the caller sees to the flush."""
         self._piped.append(pipe)
+
+    def tell_of_room(self, pipe: Pipe) -> None:
+        """Tell this pipe, in its turn, once the link takes bytes again; runtime loop."""
+        if pipe not in self._crowded_out:
+            self._crowded_out.append(pipe)
 
     def hold(self, on_open: Callable[[Link], None]) -> None:
         """Write nothing until the peer has sent its first frame: until then it still reads through aiohttp.
@@ -343,6 +350,8 @@ class Link:
             if not self.closed:
                 self.loop.remove_writer(self._out.fileno())
         self.flush()
+        while self._crowded_out and self._rest is None and not self.closed:
+            self._crowded_out.popleft().link_is_free()
 
     def _schedule_loss(self) -> None:
         with contextlib.suppress(RuntimeError):
@@ -505,6 +514,7 @@ class Link:
         self._transport.abort()
         self._queue.clear()
         self._piped.clear()
+        self._crowded_out.clear()
         error = exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} ended")
         asks, self._asks = self._asks, {}
         for future in asks.values():

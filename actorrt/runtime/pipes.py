@@ -84,10 +84,14 @@ class Pipe:
 
     # ---- writing, from any thread
 
-    @property
     def room(self) -> int:
-        """So many bytes would leave at once. 0 while some wait already."""
-        return 0 if self._pending else self._room
+        """So many bytes may be written now. After 0, the receiver's `has_room` is called once that has changed."""
+        if self._pending:
+            return 0
+        if self._room > 0 and self.link.congested:
+            self.link.tell_of_room(self)
+            return 0
+        return self._room
 
     def write(self, *parts: bytes | memoryview, last: bool = False) -> None:
         """Send bytes as soon as the other end has room for them; none may change before they have gone.
@@ -181,6 +185,10 @@ class Pipe:
             self.link.flush()
 
     # ---- what the link brings; runtime loop
+
+    def link_is_free(self) -> None:
+        """The link takes bytes again."""
+        self._tell_of_room()
 
     def granted(self, count: int) -> None:
         with self._lock:

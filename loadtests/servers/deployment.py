@@ -4,9 +4,9 @@
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
-from loadtests.servers.answers import paced, turns
+from loadtests.servers.answers import BODIES, TAKEN, paced, turns
 
 
 class Answers:
@@ -16,5 +16,9 @@ class Answers:
                 return StreamingResponse(turns(), media_type="text/plain")
             case "/paced":
                 return StreamingResponse(paced(), media_type="text/plain")
+            case path if path in BODIES:
+                return Response(BODIES[path])
+            case path if path == TAKEN:
+                return Response(str(len(await request.body())))
             case _:
                 return "ok"

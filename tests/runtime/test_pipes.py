@@ -36,7 +36,7 @@ class Caller:
             self._loop.call_soon_threadsafe(self.ended.set)
 
     def has_room(self, pipe: Pipe) -> None:
-        while self._data and (room := pipe.room) > 0:
+        while self._data and (room := pipe.room()) > 0:
             part, self._data = self._data[:room], self._data[room:]
             pipe.write(part, last=not self._data)
 

@@ -302,7 +302,7 @@ class SlowReplica:
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
-        self.size = self.most_held = self.room = 0
+        self.size = self.most_held = self.left = 0
         self.http = self
         self._callback: Any = None
         self._forwarded: Any = None
@@ -333,18 +333,21 @@ class SlowReplica:
     def peek(self) -> bytes:
         return whole(Plain(200, [], b"%d" % self.size), self.request.framing)
 
+    def room(self) -> int:
+        return self.left
+
     def _take_more(self) -> None:
-        self.room = 200_000
+        self.left = 200_000
         self._forwarded.has_room(self)
 
     def write(self, *parts: bytes, last: bool = False) -> None:
         self.size += sum(map(len, parts))
-        self.room -= sum(map(len, parts))
-        assert self.room >= 0
+        self.left -= sum(map(len, parts))
+        assert self.left >= 0
         self.most_held = max(self.most_held, self.request.held)
         if self.size == self.request.length:
             asyncio.get_running_loop().call_soon(self._callback, self)
-        elif not self.room:
+        elif not self.left:
             asyncio.get_running_loop().call_later(0.001, self._take_more)
 
 

@@ -14,6 +14,13 @@ from actorrt.serve.incoming_body import WINDOW_BYTES, IncomingBody
 SMALL = 1000
 
 
+@pytest.fixture(autouse=True)
+def _with_the_allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave() -> None: ...
+
+    monkeypatch.setattr("actorrt.serve.incoming_body.keep_large_blocks", leave)
+
+
 class Sender:
     """The other end: sends no more than it was asked for."""
 
@@ -144,6 +151,56 @@ async def test_the_budget_is_given_back(how: str, monkeypatch: pytest.MonkeyPatc
         assert await reading is None
         sender.send(b"late")
     incoming.close()
+    assert budget.left == SMALL
+
+
+async def test_bodies_are_gathered_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = incoming_body._budget
+    monkeypatch.setattr(budget, "left", 2 * SMALL)
+    bodies = [body(SMALL) for _ in range(4)]
+    reading = [asyncio.ensure_future(incoming.next_part()) for incoming, _ in bodies]
+    await turns()
+    assert [sender.granted for _, sender in bodies] == [SMALL, SMALL, 0, 0]
+    bodies[1][1].send(bytes(SMALL))
+    await reading[1]
+    assert [sender.granted for _, sender in bodies] == [SMALL, SMALL, SMALL, 0]
+    # One that leaves, and one that takes its time, keep nobody waiting.
+    bodies[2][0].close()
+    assert await reading[2] is None
+    assert bodies[3][1].granted == SMALL
+    for _, sender in (bodies[0], bodies[3]):
+        sender.send(bytes(SMALL))
+    assert [await reading[0], await reading[3]] == [(bytes(SMALL), False)] * 2
+    assert budget.left == 2 * SMALL
+
+
+async def test_who_waits_too_long_for_its_turn_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = incoming_body._budget
+    monkeypatch.setattr(budget, "left", 0)
+    monkeypatch.setattr(incoming_body, "PATIENCE_S", 0.01)
+    incoming, sender = body(SMALL)
+    reading = asyncio.ensure_future(read(incoming))
+    while not sender.granted:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    sender.send(bytes(SMALL // 2))
+    await turns()
+    sender.send(bytes(SMALL // 2))
+    assert b"".join(await reading) == bytes(SMALL)
+    assert budget.left == 0
+
+
+async def test_a_slow_client_does_not_keep_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = incoming_body._budget
+    monkeypatch.setattr(budget, "left", SMALL)
+    monkeypatch.setattr(incoming_body, "HOLD_BACK_S", 0.01)
+    slow, sender = body(SMALL)
+    reading = asyncio.ensure_future(read(slow))
+    while budget.left == SMALL or sender.granted == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    while budget.left == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    sender.send(bytes(SMALL))
+    assert b"".join(await reading) == bytes(SMALL)
     assert budget.left == SMALL
 
 
