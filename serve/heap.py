@@ -9,13 +9,15 @@ from typing import Final
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-KEPT_BYTES: Final = 16 * 1024 * 1024
+LARGEST_BYTES: Final = 16 * 1024 * 1024
+# Two of almost that size: the next body comes while the one before is still in use.
+KEPT_BYTES: Final = 32 * 1024 * 1024
 
 _asked: list[bool] = []
 
 
 def keep_large_blocks() -> None:
-    """Have blocks of up to KEPT_BYTES reused, and so much kept for that when they are freed.
+    """Have blocks of up to LARGEST_BYTES reused, and up to KEPT_BYTES kept for that when they are freed.
 
     glibc gives such blocks back to the system, and a page fault for each page of the next one costs more than to fill
     it. Whoever has set its thresholds by the environment keeps his own; other libraries are left alone.
@@ -28,5 +30,5 @@ def keep_large_blocks() -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, LARGEST_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
