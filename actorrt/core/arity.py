@@ -46,7 +46,8 @@ class Arity:
     def of(cls, code: Callable[..., Any], *, bound: bool = False) -> Arity:
         """That of a function or class, or ANYTHING where it cannot be known. `bound` leaves the first parameter out."""
         try:
-            parameters = list(inspect.signature(code).parameters.values())
+            # That of a decorator's wrapper, which may give or take parameters, and not that of what it wraps.
+            parameters = list(inspect.signature(code, follow_wrapped=False).parameters.values())
         except (TypeError, ValueError):
             return ANYTHING
         if bound and parameters and parameters[0].kind != Parameter.VAR_POSITIONAL:

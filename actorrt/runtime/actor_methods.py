@@ -12,13 +12,14 @@ from actorrt.wire.messages import StartActor
 from .definitions import CALL, READY, TERMINATE, method_specs
 from .executor import ActorExit, unknown_method
 from .instance import Instance
+from .own_class import method_of
 
 
 def find_method(instance: Instance, name: str) -> Any:
     """What to call with the arguments. Raises AttributeError if there is no such method."""
     if name.startswith("__") and name in BUILT_IN_METHODS:
         return partial(BUILT_IN_METHODS[name], instance)
-    method = getattr(instance.target, name, None)
+    method = method_of(instance.target, name)
     if method is None:
         raise unknown_method(instance, name)
     return method

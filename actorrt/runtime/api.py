@@ -15,9 +15,9 @@ from actorrt.wire.messages import Facts, ListNames, Names, Query
 
 from . import current, gpus
 from .actor_creation import find_named
+from .actor_threads import actor_here
 from .context import running_call
 from .definitions import Actor
-from .executor import ActorExit
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, client_of, make_handle
 from .references import ObjectRef
@@ -156,11 +156,17 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
 
 
 def exit_actor() -> NoReturn:
-    """Leave the actor whose method this runs in: the call fails with ActorDiedError, and so do later ones."""
-    run = running_call.get()
-    if run is None or run.actor is None:
-        raise TypeError("exit_actor() is for the methods of an actor")
-    raise ActorExit
+    """Leave the actor whose code this is: its calls fail with ActorDiedError, and so do later ones.
+
+    It may be called in a method, in a task, callback or thread that the actor has started, or in its constructor.
+    TypeError where that is no actor's.
+    """
+    run, runtime, actor = running_call.get(), current.maybe_runtime(), actor_here()
+    if actor is None and runtime is not None:
+        actor = runtime.only_actor
+    if actor is None or runtime is None:
+        raise TypeError("exit_actor() is for the code of an actor: its methods, and what they start")
+    raise runtime.leave_actor(actor, run)
 
 
 def _facts(what: str) -> Any:

@@ -11,9 +11,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from actorrt.core.arity import ANYTHING, Arity
 from actorrt.core.options import MethodOptions
@@ -246,7 +246,9 @@ def _actor_class(code: type[Any], groups: tuple[str, ...]) -> ActorClassDef:
     only_marked = Actor in code.__mro__
     offered = (spec for spec in specs.values() if not only_marked or _mark_of(code, spec.name))
     interface = ActorInterface(_title(code), offered, groups)
-    has_async = any(spec.is_async for spec in specs.values())
+    has_async = any(spec.is_async for spec in specs.values()) or any(
+        inspect.iscoroutinefunction(getattr(code, name, None)) for name in ("__init__", "__del__")
+    )
     return ActorClassDef(code, interface.class_name, has_async, Arity.of(code), interface)
 
 
@@ -281,18 +283,23 @@ BUILT_IN: Final[Mapping[str, MethodSpec]] = {
 }
 
 
-def kind_of(code: Callable[..., Any]) -> tuple[bool, bool]:
+def kind_of(code: Any) -> tuple[bool, bool]:
     """Whether it is asynchronous, and whether it is a generator."""
-    is_async_generator = inspect.isasyncgenfunction(code)
+    function: Any = code
+    if not inspect.isroutine(cast(object, code)) and type(code) is not partial:
+        function = cast(Any, type(code)).__call__  # an object that is called as a function
+    is_async_generator = inspect.isasyncgenfunction(function)
     return (
-        is_async_generator or inspect.iscoroutinefunction(code),
-        is_async_generator or inspect.isgeneratorfunction(code),
+        is_async_generator or inspect.iscoroutinefunction(function),
+        is_async_generator or inspect.isgeneratorfunction(function),
     )
 
 
 def _title(code: Any) -> str:
     """The name that people know: without the functions that it is defined in."""
-    name: str = getattr(code, "__qualname__", "") or repr(code)
+    while isinstance(code, partial):
+        code = cast("partial[Any]", code).func
+    name: str = getattr(code, "__qualname__", "") or getattr(code, "__name__", "") or type(code).__qualname__
     return name.rpartition("<locals>.")[2]
 
 

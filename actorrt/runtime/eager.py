@@ -46,6 +46,10 @@ class EagerRunner:
         self._on_suspend = on_suspend
         self._flush = flush
 
+    def forked(self, leave: Callable[..., Any]) -> None:
+        """In a fork of this process: a call that suspends is the parent's."""
+        self._on_suspend = leave
+
     def start(self, run: RunningCall, work: Work) -> None:
         """Queue a call's coroutine, which must not raise; it runs with the next `run_queued`."""
         self._queue.append((run, work))

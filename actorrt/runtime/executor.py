@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from actorrt import exceptions
 from actorrt.wire import codec
@@ -43,6 +43,7 @@ from .link import Link
 from .named_output import NamedOutput
 from .objects import new_borrows
 from .outcomes import Outcomes
+from .process import run_and_exit
 from .references import Entry
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ Work = ActorCall | TaskCall | StartActor | StopActor | Cancel | Credit
 
 class ActorExit(BaseException):
     """Raised by exit_actor; no user's `except Exception` should stop it."""
+
+
+def exit_cause(error: ActorExit | SystemExit) -> str:
+    """Why an actor ended that has ended itself."""
+    if isinstance(error, ActorExit):
+        return "it left by exit_actor"
+    return f"it left by sys.exit({'' if error.code is None else repr(error.code)})"
 
 
 class Executor:
@@ -278,10 +286,43 @@ class Executor:
         if link is not None:
             link.post(ActorEnded(instance.actor, cause))
 
+    def finalize(self, timeout_s: float) -> None:
+        """At the end of this process: run what `async def __del__` has begun, for so long."""
+
+    def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
+        """Have the actor end; what its code is to raise that has asked for it, in `run` or beside it."""
+        raise NotImplementedError
+
+    def forked(self) -> None:
+        """User code has forked this process: the child is no worker, and ends where it comes out of that code."""
+        leave: Any = leave_fork
+        vars(self).update(outcomes=Forked(), reply=leave, answer=leave, exited=leave, block=_nothing)
+
     def block(self, lease: int, blocked: bool) -> None:
         """The user's thread waits in `get`, or goes on: its CPU is free meanwhile."""
         if lease and not self.runtime.node.closed:
             self.runtime.node.post(Blocked(lease) if blocked else Unblocked(lease))
+
+
+class Forked:
+    """What would make an outcome ends a fork."""
+
+    def __getattr__(self, name: str) -> Any:
+        return leave_fork
+
+
+def leave_fork(*given: object) -> NoReturn:
+    """End a fork of this process as a program ends: with the error of its code, which is given or handled just now."""
+    errors = [one for one in (*given, sys.exc_info()[1]) if isinstance(one, BaseException)]
+
+    def main() -> None:
+        if errors:
+            raise errors[0]
+
+    run_and_exit(main)
+
+
+def _nothing(*_: object) -> None: ...
 
 
 def unknown_method(instance: Instance, method: str) -> AttributeError:

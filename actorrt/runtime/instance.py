@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actorrt.wire.messages import ActorCall, StartActor
 
@@ -54,6 +55,9 @@ class Instance:
         "title",
     )
 
+    # Ends an actor whose task has called sys.exit.
+    on_exit: ClassVar[Callable[[Instance, SystemExit], None]]
+
     def __init__(self, link: Link, start: StartActor, title: str, process: bool) -> None:
         self.actor = start.actor
         self.owner = link.peer
@@ -79,6 +83,13 @@ class Instance:
         self.calls: set[RunningCall] | None = None
         # Tasks of asyncio that its code has made on the loop that it shares; they end with it.
         self.tasks: set[asyncio.Task[Any]] | None = None
+
+    def task_ended(self, task: asyncio.Task[Any]) -> None:
+        """A task of its code has ended; by sys.exit, it ends with it."""
+        if self.tasks is not None:
+            self.tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), SystemExit):
+            Instance.on_exit(self, error)
 
     def limiter_of(self, method: str, group: str) -> Limiter:
         """The limiter of a call; raises ValueError for a group that the actor does not have."""

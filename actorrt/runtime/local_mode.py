@@ -39,6 +39,7 @@ from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
 from .node_launch import resources_of
 from .outcomes import users_part
+from .own_class import method_of
 from .references import Entry, Gate
 from .runtime import Runtime
 from .yielded import GENERATORS, BehindValues, Yielded
@@ -433,9 +434,17 @@ class LocalRuntime(Runtime):
                 return _call_with(instance.target)
             if method == TERMINATE:
                 raise ActorExit
-            return getattr(instance.target, method)
+            return method_of(instance.target, method)
 
         await self._execute(call, instance, find)
+
+    def leave_actor(self, actor: Any, run: Any) -> BaseException:
+        if not _on_a_loop() or run is None or asyncio.current_task() is not self._running.get(self._call_of(run)):
+            actor.end("it left by exit_actor")
+        return ActorExit()
+
+    def _call_of(self, run: Any) -> Any:
+        return next((call for call, known in self._runs.items() if known is run), None)
 
     def kill_actor(self, client: ActorClient, no_restart: bool) -> None:
         instance = self._instances.get(client.actor)

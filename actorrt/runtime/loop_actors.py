@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor, StopActor
 
 from .actor_methods import actor_title
 from .context import RunningCall, running_call
-from .executor import ActorExit
+from .executor import ActorExit, exit_cause
 from .instance import Instance, Limiter
 from .link import Link
+from .own_class import await_del, give_its_name, has_async_constructor
+from .process import exit_code
 
 if TYPE_CHECKING:
+    from .calls import Call
     from .loop_executor import LoopExecutor
+
+# How long the calls of a constructor that fails may take before its process is ended.
+LAST_CALLS_S: Final = 5.0
 
 Begin = Callable[[Link, ActorCall, Instance, Limiter], None]
 
@@ -31,11 +39,27 @@ class LoopActors:
         # The constructor that runs right now.
         self.constructing: RunningCall | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        Instance.on_exit = self.exits
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._executor.loop.create_task(work)
+    def _finalize(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """An object of an actor's class goes; from any thread."""
+        if threading.current_thread() is not self._executor.thread:
+            self._executor.loop.call_soon_threadsafe(self._spawn, work, Context())
+            return None
+        # In an empty context: it is no task of the actor, which would end with it.
+        return self._spawn(work, Context())
+
+    async def finalized(self, timeout_s: float) -> None:
+        """What has gone is finalized, or the time is up."""
+        await asyncio.sleep(0)  # what other threads have handed over
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
+        task = self._executor.loop.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # ---- making one
 
@@ -45,6 +69,8 @@ class LoopActors:
         runtime = executor.runtime
         try:
             cls = executor.function(start.cls)
+            give_its_name(cls)
+            await_del(cls, self._finalize)
         except BaseException as error:
             self._failed(link, start, Instance(link, start, f"actor {start.actor.hex()}", start.process), error)
             return
@@ -94,15 +120,50 @@ class LoopActors:
                     args, kwargs = executor.plain_arguments(start) or ((), None)
             else:
                 (args, kwargs), owners = ready
-            instance.target = instance.cls(*args, **kwargs) if kwargs else instance.cls(*args)
+            if waits := has_async_constructor(instance.cls):
+                made = instance.cls.__new__(instance.cls, *args, **(kwargs or {}))
+                self._spawn_constructor(run, start, instance, made, made.__init__(*args, **(kwargs or {})), owners)
+            else:
+                instance.target = instance.cls(*args, **kwargs) if kwargs else instance.cls(*args)
         except BaseException as error:
-            self._failed(run.link, start, instance, error)
+            self._not_made(run, start, instance, error)
             return
         finally:
             if start.process:
                 executor.excuse()
             self.constructing = None
             running_call.reset(token)
+        if not waits:
+            self._constructed(run, start, instance, owners)
+
+    def _spawn_constructor(
+        self,
+        run: RunningCall,
+        start: StartActor,
+        instance: Instance,
+        made: Any,
+        constructor: Coroutine[Any, Any, None],
+        owners: list[bytes],
+    ) -> None:
+        run.task = self._executor.loop.create_task(constructor)
+        run.link.serving[run.seq] = run
+
+        def ended(task: asyncio.Task[None]) -> None:
+            run.link.serving.pop(run.seq, None)
+            if instance.failed:
+                return
+            if task.cancelled():
+                self._not_made(run, start, instance, asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                self._not_made(run, start, instance, error)
+            else:
+                instance.target = made
+                self._constructed(run, start, instance, owners)
+
+        run.task.add_done_callback(ended)
+
+    def _constructed(self, run: RunningCall, start: StartActor, instance: Instance, owners: list[bytes]) -> None:
+        executor = self._executor
         instance.ready = True
         if owners and (foreign := executor.foreign(run.link, owners)):
             self._spawn(self._reply_after(foreign, run.link, start.seq))
@@ -117,8 +178,28 @@ class LoopActors:
         if not link.closed:
             self._executor.reply(link, Reply(seq, _NONE))
 
+    def _not_made(self, run: RunningCall, start: StartActor, instance: Instance, error: BaseException) -> None:
+        calls = run.living_children() if instance.process else ()
+        if isinstance(error, ActorExit | SystemExit):
+            self._executor.runtime.last_calls += calls
+        if calls:
+            # The process is ended as soon as it is known, and what it has called would be cancelled.
+            self._spawn(self._fail_after(calls, run.link, start, instance, error))
+        else:
+            self._failed(run.link, start, instance, error)
+
+    async def _fail_after(
+        self, calls: list[Call], link: Link, start: StartActor, instance: Instance, error: BaseException
+    ) -> None:
+        runtime = self._executor.runtime
+        await runtime.call_async(runtime.until_done(calls, LAST_CALLS_S))
+        self._failed(link, start, instance, error)
+
     def _failed(self, link: Link, start: StartActor, instance: Instance, error: BaseException) -> None:
         executor = self._executor
+        if isinstance(error, ActorExit | SystemExit):
+            self.exits(instance, error)
+            return
         run = RunningCall(link, start.seq, f"{instance.title}.__init__", instance)
         instance.failed = True
         executor.instances.pop(start.actor, None)
@@ -170,6 +251,25 @@ class LoopActors:
             await asyncio.shield(instance.leaving)
         raise ActorExit
 
+    def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
+        """Its own code ends it: by exit_actor, or by sys.exit as it would end a program."""
+        if instance.failed:
+            return
+        runtime = self._executor.runtime
+        code = exit_code(error) if isinstance(error, SystemExit) else 0
+        if instance.process:
+            runtime.exit_code = code
+        if not (code and instance.process):
+            # Otherwise its process is lost with that code, which its owner learns, and may start it again.
+            self._executor.ended(instance, exit_cause(error))
+        self._executor.loop.call_soon(self.end, instance)
+
+    def exit_by_callback(self, error: SystemExit) -> None:
+        """End the actor that has this process to itself."""
+        for instance in list(self._executor.instances.values()):
+            if instance.process:
+                self.exits(instance, error)
+
     def end(self, instance: Instance) -> None:
         """End it now: running calls are cancelled, waiting ones refused."""
         if instance.failed:
@@ -194,6 +294,8 @@ class LoopActors:
     def _drop(self, instance: Instance) -> None:
         executor = self._executor
         instance.failed = True
+        if instance.process:
+            executor.runtime.note_last_calls()
         instance.target = None
         for task in instance.tasks or ():
             executor.loop.call_soon(task.cancel)
@@ -201,7 +303,10 @@ class LoopActors:
         if executor.instances.get(instance.actor) is instance:
             del executor.instances[instance.actor]
         if instance.process:
-            executor.runtime.leave_when_unneeded()
+            if executor.runtime.exit_code:
+                executor.runtime.leave()
+            else:
+                executor.runtime.leave_when_unneeded()
 
 
 _NONE = codec.serialize(None).data

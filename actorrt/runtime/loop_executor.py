@@ -36,11 +36,12 @@ from actorrt.wire.messages import (
 )
 
 from .actor_methods import Mark, find_method, mark_of
+from .actor_threads import ContextThreads
 from .context import RunningCall, running_call
 from .credits import more_credits
 from .definitions import TERMINATE
 from .eager import EagerRunner
-from .executor import ActorExit, Executor, Work
+from .executor import ActorExit, Executor, Work, leave_fork
 from .instance import Instance, Limiter
 from .link import Link
 from .loop_actors import LoopActors
@@ -73,8 +74,14 @@ def _task_of_its_actor(
         if actor.tasks is None:
             actor.tasks = set()
         actor.tasks.add(task)
-        task.add_done_callback(actor.tasks.discard)
+        task.add_done_callback(actor.task_ended)
     return task
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As any loop does, but of code that has left its actor, which is no error."""
+    if not isinstance(context.get("exception"), ActorExit | SystemExit):
+        loop.default_exception_handler(context)
 
 
 class LoopExecutor(Executor):
@@ -83,7 +90,9 @@ class LoopExecutor(Executor):
     def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(runtime)
         self.loop: asyncio.AbstractEventLoop = loop or uvloop.new_event_loop()
+        self.loop.set_exception_handler(_report)
         if loop is None:
+            self.loop.set_default_executor(ContextThreads())
             self.loop.set_task_factory(_task_of_its_actor)  # pyright: ignore[reportArgumentType]  it is for coroutines
         # Taken from by the user's thread, and, while its loop is blocked, by the runtime's.
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
@@ -109,7 +118,16 @@ class LoopExecutor(Executor):
     def run(self) -> None:
         """Run the user's loop until the worker ends."""
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+                return
+            except SystemExit as error:
+                # By a task that a call has left behind, which ends its actor in a moment, or by a callback.
+                self._actors.exit_by_callback(error)
+
+    def finalize(self, timeout_s: float) -> None:
+        self.loop.run_until_complete(self._actors.finalized(timeout_s))
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -336,7 +354,7 @@ class LoopExecutor(Executor):
         args: Any
         kwargs: Any
         result: Any
-        outcome: AnyMessage
+        outcome: AnyMessage | None
         mark: Mark | None = None
         try:
             if instance.failed:
@@ -387,10 +405,8 @@ class LoopExecutor(Executor):
                 outcome = self.outcomes.failure(run, error)
         except ActorGone:
             outcome = self.outcomes.no_actor(call.seq)
-        except ActorExit:
-            self.ended(instance, "it left by exit_actor")
-            outcome = self.outcomes.no_actor(call.seq, True)
-            self.loop.call_soon(self._actors.end, instance)
+        except (ActorExit, SystemExit) as error:
+            outcome = self.exited(run, instance, error)
         except BehindValues as error:
             outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
@@ -402,11 +418,35 @@ class LoopExecutor(Executor):
         self._finished(run)
         if run.pipe is not None:
             run.pipe.close()
-        if not link.closed:
+        if not link.closed and outcome is not None:
             self.reply(link, outcome)
         limiter.running -= 1
         if limiter.waiting or instance.stopping:
             self._actors.next(instance, limiter)
+
+    def exited(self, run: RunningCall, instance: Instance, error: ActorExit | SystemExit) -> AnyMessage | None:
+        """The outcome of a call that leaves its actor. None: the end of the process is its outcome."""
+        if instance.process:
+            self.runtime.last_calls += run.living_children()
+        self._actors.exits(instance, error)
+        return None if self.runtime.exit_code else self.outcomes.no_actor(run.seq, True)
+
+    def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
+        if threading.current_thread() is not self.thread:
+            self.loop.call_soon_threadsafe(self._actors.exits, instance, ActorExit())
+            return SystemExit()  # which ends a thread without a word
+        if run is None or not (run is self._eager.now or run is self._actors.constructing or self._is_in_task_of(run)):
+            self._actors.exits(instance, ActorExit())
+        return ActorExit()
+
+    def _is_in_task_of(self, run: RunningCall) -> bool:
+        return run.task is not None and run.task is asyncio.current_task(self.loop)
+
+    def forked(self) -> None:
+        super().forked()
+        self._eager.forked(leave_fork)
+        # A child whose code waits comes back to this loop, which is its parent's.
+        self.loop.call_soon(leave_fork)
 
     def _method(self, instance: Instance, name: str) -> Any:
         if name == TERMINATE:
@@ -603,6 +643,9 @@ class RuntimeLoopExecutor(LoopExecutor):
 
     def run(self) -> None:
         self._stopped.wait()
+
+    def finalize(self, timeout_s: float) -> None:
+        self.runtime.call_sync(self._actors.finalized(timeout_s))
 
     def stop(self) -> None:
         self._stopped.set()

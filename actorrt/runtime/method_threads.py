@@ -63,7 +63,7 @@ class MethodThreads:
             for one in pickled:
                 take_snapshot(one)
             return outcomes.success(run, pickled)
-        except ActorExit:
+        except (ActorExit, SystemExit):
             raise
         except KeyboardInterrupt as error:
             return outcomes.cancelled(run.seq) if run.cancelled else outcomes.failure(run, error)

@@ -173,7 +173,7 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
         main()
         code = 0
     except SystemExit as leaving:
-        code = _exit_code(leaving)
+        code = exit_code(leaving)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -194,7 +194,8 @@ def thread_count(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def _exit_code(leaving: SystemExit) -> int:
+def exit_code(leaving: SystemExit) -> int:
+    """What a program that ends by this ends with; a text is printed."""
     code = leaving.code
     if code is None:
         return 0

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Generic,
     Literal,
     NoReturn,
     ParamSpec,
     Protocol,
     TypeVar,
+    cast,
     overload,
 )
 
@@ -30,6 +32,7 @@ from actorrt.core.options import (
 )
 
 from . import current
+from .context import running_call
 from .definitions import Actor, ActorClassDef, RemoteFunctionDef
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, make_handle
@@ -158,13 +161,33 @@ class ActorClass(Generic[P, T_co]):
             if name.startswith("__"):
                 raise AttributeError(f"ActorClass has no attribute {name!r}", name=name, obj=self)
             definition = self.definition
+            found = inspect.getattr_static(definition.code, name, _MISSING)
+            is_plain_method = name in definition.methods and not isinstance(found, staticmethod | classmethod)
+            if found is not _MISSING and (not is_plain_method or running_call.get() is not None):
+                # What belongs to the class; in the class's own code its functions, too.
+                return getattr(definition.code, name)
             called = f"{definition.name}.remote(...).{name}.remote(...)"
-            if name in definition.methods:
+            if is_plain_method:
                 text = f"{name} is a method of the actors of {definition.name}, not of the class: {called} calls it"
             else:
                 hint = did_you_mean(name, ["remote", "options", *definition.methods])
                 text = f"actor class {definition.name} has no attribute {name!r}{hint}"
             raise AttributeError(text, name=name, obj=self)
+
+        def __setattr__(self, name, value):
+            if name in _OWN:
+                object.__setattr__(self, name, value)
+            else:
+                setattr(self.definition.code, name, value)
+
+        def __delattr__(self, name):
+            delattr(self.definition.code, name)
+
+        def __instancecheck__(self, instance):
+            return isinstance(instance, self.definition.code)
+
+        def __subclasscheck__(self, subclass):
+            return issubclass(subclass, self.definition.code)
 
     def __call__(self, /, *args: object, **kwargs: object) -> NoReturn:
         name = self.definition.name
@@ -195,6 +218,10 @@ class ActorClass(Generic[P, T_co]):
         return ActorClass, (self.definition, self.actor_options)
 
 
+_OWN: Final = frozenset({"definition", "actor_options", "__name__", "__module__", "__orig_class__"})
+_MISSING: Final = object()
+
+
 class _InstanceOf(Protocol[P, T_co]):
     """Matches any class: `P` becomes what its constructor takes and `T_co` the class. For type checkers only."""
 
@@ -212,9 +239,9 @@ class _Fixed(Protocol[R_co]):
 class _Remote(Protocol):
     """Make a function or class one whose calls run in other processes: `@remote`, or `@remote(num_cpus=2)`.
 
-    A function becomes a `RemoteFunction`: `f.remote(1)` gives an `ObjectRef` of its result at once, and an
-    `ObjectRefGenerator` if it is a generator. A class becomes an `ActorClass`: `Counter.remote()` gives the
-    `ActorHandle` of a new actor.
+    A function, or what else can be called, becomes a `RemoteFunction`: `f.remote(1)` gives an `ObjectRef` of its result
+    at once, and an `ObjectRefGenerator` if it is a generator. A class becomes an `ActorClass`: `Counter.remote()` gives
+    the `ActorHandle` of a new actor.
     Raises ValueError for an unknown option, TypeError for one of the wrong type.
     """
 
@@ -258,12 +285,12 @@ else:
     remote.__doc__ = _Remote.__doc__
 
 
-def _decorate(target: object, options: dict[str, Any]) -> RemoteFunction[..., Any] | ActorClass[..., Any]:
+def _decorate(target: Any, options: dict[str, Any]) -> RemoteFunction[..., Any] | ActorClass[..., Any]:
     if inspect.isclass(target):
         actor_options = parse_actor_options(options, decorating=True)
         groups = (name for name, _ in actor_options.concurrency_groups)
         return ActorClass(ActorClassDef.of(target, groups), actor_options)
-    if inspect.isroutine(target):
+    if callable(target) and not isinstance(cast(object, target), RemoteFunction | ActorClass):
         definition = RemoteFunctionDef.of(target)
         base = default_task_options(definition.is_async, definition.is_generator)
         return RemoteFunction(definition, parse_task_options(options, base, decorating=True))

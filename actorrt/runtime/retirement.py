@@ -56,6 +56,7 @@ class Retirement:
 
 def drop_actor(runtime: Runtime) -> None:
     """Let go of the actor of this process; in the thread that made it."""
+    runtime.note_last_calls()
     if runtime.only_actor is not None:
         # What it holds is closed as when any program ends: files are written to their end.
         runtime.only_actor.target = runtime.only_actor = None

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -45,7 +45,7 @@ from .actor_creation import create, handle_of_instance
 from .actor_records import ActorRecord
 from .actors import Actors
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
-from .context import running_call
+from .context import RunningCall, running_call
 from .dispatch import Dispatch
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
 from .link import Link
@@ -126,6 +126,10 @@ class Runtime:
         # Variables of the call that a worker was made for: what it calls has them too.
         self.env: dict[str, str] = {}
         self.only_actor: Any = None
+        # What this process ends with, and the calls of the code that ends it.
+        self.exit_code = 0
+        self.last_calls: list[Call] = []
+        self.ending = threading.Event()
         self.on_leave: Callable[[], None] | None = None
         self.on_retire: Callable[[bool], None] | None = None
         self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
@@ -294,6 +298,8 @@ class Runtime:
         self.closing = True
         vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
         self.peers.abandon()
+        if self.dispatch.executor is not None:
+            self.dispatch.executor.forked()
 
     def retire(self) -> None:
         """The session is over: handles that are left say so."""
@@ -589,6 +595,28 @@ class Runtime:
             or (executor is not None and executor.outcomes.is_awaited)
             or any(getattr(call, "pins", None) for link in self.peers.links.values() for call in link.inflight.values())
         )
+
+    def note_last_calls(self) -> None:
+        """This process is about to end: calls that it makes from now on join `last_calls`."""
+        make, noted = type(self)._new_call, self.last_calls
+
+        def new_call(*args: Any) -> tuple[Call, Any]:
+            made = make(self, *args)
+            noted.append(made[0])
+            return made
+
+        vars(self).update(_new_call=new_call)
+
+    async def until_done(self, calls: Iterable[Call], timeout_s: float) -> None:
+        """Return when these calls have their outcomes, or the time is up; runtime loop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for call in calls:
+                    await self.objects.settled(call.entry)
+
+    def leave_actor(self, actor: Any, run: RunningCall | None) -> BaseException:
+        """Have an actor of this process end; what its code is to raise that has asked for it, in `run` or beside it."""
+        return self.dispatch.executor.leave_actor(actor, run)
 
     def is_needed(self) -> bool:
         """True while others depend on what this process owns, or it waits for what it has called; runtime loop."""

@@ -24,13 +24,13 @@ _DEFINITION: Final = "definition"
 
 def ship(code: Callable[..., Any]) -> bytes:
     """Bytes for `load`. Raises what pickling raises."""
-    module = sys.modules.get(code.__module__ or "")
+    module = sys.modules.get(getattr(code, "__module__", None) or "")
     if module is not None and module.__name__ != "__main__":
         if not _workers_find(module):
             # Then its other functions and classes, which this one may use, cannot go by name either.
             cloudpickle.register_pickle_by_value(module)
         elif module.__name__ not in cloudpickle.list_registry_pickle_by_value():
-            name = code.__qualname__
+            name = getattr(code, "__qualname__", "<locals>")  # what is neither function nor class has none
             if "<locals>" not in name and _undecorated(_walk(module, name)) is code:
                 return by_value(_Named(module.__name__, name))
     return by_value(code)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor
 
 from .actor_methods import actor_title, find_method
 from .context import RunningCall, running_call
+from .executor import ActorExit
 from .instance import Instance
 from .link import Link
+from .own_class import give_its_name
+
+# How long the calls of a constructor that fails may take before its process is ended.
+LAST_CALLS_S: Final = 5.0
 
 if TYPE_CHECKING:
     from .sync_executor import SyncExecutor
@@ -44,6 +49,7 @@ class SyncActor:
         token = running_call.set(run)
         try:
             cls = executor.function(start.cls)
+            give_its_name(cls)
             instance = Instance(link, start, actor_title(cls, start), True)
             instance.cls = cls
             run.actor = instance
@@ -58,8 +64,7 @@ class SyncActor:
                 # Before the reply: it lets the caller drop what the constructor may have kept.
                 runtime.call_sync(runtime.objects.confirm(foreign))
         except BaseException as error:
-            link.push(executor.outcomes.failure(run, error))
-            link.flush()
+            self._not_made(run, error)
             return
         finally:
             running_call.reset(token)
@@ -73,6 +78,18 @@ class SyncActor:
                 self._pools[group] = ThreadPoolExecutor(limit, thread_name_prefix=f"actorrt-{group}")
         link.push(Reply(start.seq, codec.serialize(None).data))
         link.flush()
+
+    def _not_made(self, run: RunningCall, error: BaseException) -> None:
+        executor = self._executor
+        if run.actor is not None and isinstance(error, ActorExit | SystemExit):
+            executor.runtime.last_calls += run.living_children()
+            executor.exits(run.actor, error)
+            return
+        outcome = executor.outcomes.failure(run, error)
+        # Before it is known: then this process is ended, and what it has called would be cancelled.
+        executor.runtime.call_sync(executor.runtime.until_done(run.living_children(), LAST_CALLS_S))
+        run.link.push(outcome)
+        run.link.flush()
 
     def call(self, run: RunningCall, call: ActorCall) -> None:
         """Run a call here, or hand it to a thread."""

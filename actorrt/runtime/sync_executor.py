@@ -30,12 +30,13 @@ from actorrt.wire.messages import (
 
 from .context import RunningCall, running_call
 from .credits import more_credits
-from .executor import ActorExit, Executor, Work
+from .executor import ActorExit, Executor, Work, exit_cause
 from .instance import Instance
 from .interrupts import Interrupts
 from .link import Link
 from .named_output import finish_lines
 from .outcomes import serialize_result
+from .process import exit_code
 from .progress import Progress
 from .references import Gate
 from .retirement import drop_actor
@@ -250,14 +251,14 @@ class SyncExecutor(Executor):
             self._surroundings.note()
         return function
 
-    def answer(self, run: RunningCall, outcome: AnyMessage) -> None:
-        """Send the outcome of a call; from any thread."""
+    def answer(self, run: RunningCall, outcome: AnyMessage | None) -> None:
+        """Send the outcome of a call, unless the end of this process is; from any thread."""
         finish_lines()
         link = run.link
         link.serving.pop(run.seq, None)
         if self.on_idle is not None:
             self.on_idle()
-        if link.closed:
+        if link.closed or outcome is None:
             return
         link.push(outcome)
         if self._work:
@@ -288,9 +289,8 @@ class SyncExecutor(Executor):
         except (KeyboardInterrupt, exceptions.TaskCancelledError) as error:
             # The cancellation of what it waited for may be here before its own.
             outcome = self.outcomes.cancelled(run.seq) if run.cancelled else self.outcomes.failure(run, error)
-        except ActorExit:
-            outcome = self.outcomes.no_actor(run.seq, started=True)
-            self._exit(run)
+        except (ActorExit, SystemExit) as error:
+            outcome = self.exited(run, error)
         except BaseException as error:
             outcome = self.outcomes.failure(run, error)
         finally:
@@ -354,8 +354,35 @@ class SyncExecutor(Executor):
             return self.outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 
-    def _exit(self, run: RunningCall) -> None:
-        assert self.actor is not None
-        self.ended(run.actor, "it left by exit_actor")
-        self.actor.gone()
+    def exited(self, run: RunningCall, error: ActorExit | SystemExit) -> AnyMessage | None:
+        """The outcome of a call that leaves its actor, or of a task that ends its process. None: that end is it."""
+        self.runtime.last_calls += run.living_children()
+        if run.actor is not None:
+            self.exits(run.actor, error)
+            return None if self.runtime.exit_code else self.outcomes.no_actor(run.seq, started=True)
+        outcome = self.outcomes.failure(run, error)
+        self.runtime.exit_code = exit_code(error) if isinstance(error, SystemExit) else 0
+        self._give_back()
         self.runtime.leave_when_unneeded()
+        return outcome
+
+    def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
+        """The actor's own code ends it: by exit_actor, or by sys.exit as it would end a program. From any thread."""
+        if instance.failed:
+            return
+        instance.failed = True
+        self.runtime.exit_code = exit_code(error) if isinstance(error, SystemExit) else 0
+        if self.actor is not None:
+            self.actor.gone()
+        if self.runtime.exit_code:
+            # Its process is lost with that code, which its owner learns, and may start it again.
+            self.runtime.run_soon(self.runtime.leave)
+        else:
+            self.ended(instance, exit_cause(error))
+            self.runtime.leave_when_unneeded()
+
+    def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
+        if threading.current_thread() is threading.main_thread():
+            return ActorExit()
+        self.exits(instance, ActorExit())
+        return SystemExit()  # which ends a thread without a word

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
+from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.version import __version__
 from actorrt.wire.messages import WorkerReady
 
 from . import current, gpus
+from .actor_threads import note_actors_of_threads
 from .link import Link
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
@@ -33,6 +35,9 @@ from .worker_params import WorkerParams
 from .zygote import WorkerStart
 
 LEAVE_GRACE_S = 1.0
+# What runs at the end, `__del__` and atexit, may take so long, and the calls that it has made so long.
+END_GRACE_S = 10.0
+LAST_CALLS_S = 5.0
 # How often a busy main thread hands over to the runtime's thread.
 SWITCH_INTERVAL_S = 0.0005
 
@@ -64,13 +69,15 @@ def worker_main(start: WorkerStart) -> None:
     runtime.on_leave = partial(_leave, runtime, executor)
     runtime.on_retire = Retirement(runtime, executor).begin
     current.set_runtime(runtime)
+    if params.mode == "loop":
+        note_actors_of_threads()
     runtime.start()
     # Before anybody can send work.
     Watchdog(runtime, executor).start()
     runtime.call_sync(_join(runtime, params))
     sys.meta_path.append(ProgramPaths(runtime))
     executor.run()
-    _end(runtime)
+    _end(runtime, executor)
 
 
 def _become_like_the_driver(params: WorkerParams) -> None:
@@ -127,20 +134,27 @@ async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) ->
         link.flush()
     executor.stop()
     # A main thread that does not come back must not keep the process.
-    threading.Thread(target=_force, args=(LEAVE_GRACE_S,), daemon=True).start()
+    threading.Thread(target=_force, args=(runtime,), daemon=True).start()
 
 
-def _force(after: float) -> None:
-    threading.Event().wait(after)
-    os._exit(0)
+def _force(runtime: Runtime) -> None:
+    if runtime.ending.wait(LEAVE_GRACE_S):
+        threading.Event().wait(END_GRACE_S)
+    os._exit(runtime.exit_code)
 
 
-def _end(runtime: Runtime) -> None:
+def _end(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
+    runtime.ending.set()
     drop_actor(runtime)
+    with contextlib.suppress(exceptions.ActorrtError, RuntimeError):
+        executor.finalize(END_GRACE_S / 2)
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  what `os._exit` leaves out
+    with contextlib.suppress(exceptions.ActorrtError, RuntimeError):
+        # They would be cancelled with this process, before they began.
+        runtime.call_sync(runtime.until_done(list(runtime.last_calls), LAST_CALLS_S))
     # Before the links: the node reads what was printed until it hears that this process has ended.
     flush_output()
     runtime.stop(timeout=2.0)
     flush_output()
-    os._exit(0)
+    os._exit(runtime.exit_code)

@@ -1,0 +1,111 @@
+"""An actor's class in the worker: how a method is found in it, and what its code finds by the class's own name.
+
+`@remote` leaves an ActorClass under the name of the class. In its own code the name means the class, as in any class:
+most of what that needs, ActorClass does; `super(Name, self)` takes nothing but the class itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Coroutine, Iterator
+from functools import lru_cache
+from typing import Any, Final, cast
+
+_MISSING: Final = object()
+
+
+def method_of(target: Any, name: str) -> Any:
+    """The method of the object's class, bound to the object, whatever attribute of that name the object has.
+
+    None if there is none; an object that answers for another one, by `__getattr__`, is asked.
+    """
+    cls = cast("type[Any]", type(target))
+    for base in cls.__mro__:
+        found: Any = base.__dict__.get(name, _MISSING)
+        if found is not _MISSING:
+            bind: Any = getattr(cast(Any, type(found)), "__get__", None)
+            return found if bind is None else bind(found, target, cls)
+    return getattr(target, name, None)
+
+
+@lru_cache(maxsize=1024)
+def has_async_constructor(cls: type) -> bool:
+    return inspect.iscoroutinefunction(cls.__init__)
+
+
+def await_del(cls: Any, finalize: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
+    """Have `finalize` run what an `async def __del__` of the class gives: nothing awaits it where objects go."""
+    original = getattr(cls, "__del__", None)
+    if inspect.iscoroutinefunction(original):
+
+        def finalizer(self: Any) -> Any:
+            return finalize(original(self))
+
+        cls.__del__ = finalizer
+
+
+@lru_cache(maxsize=1024)
+def give_its_name(cls: type) -> None:
+    """Have the class's code that says `super(Name, self)` find the class under that name, once."""
+    for function in _functions(cls):
+        names = set(_names(function.__code__))
+        if "super" not in names:
+            continue
+        for name in names & function.__globals__.keys():
+            if _is_actor_class_of(function.__globals__[name], cls):
+                function.__globals__[name] = _with_remote(cls, function.__globals__[name])
+        for cell in function.__closure__ or ():
+            content = _content(cell)
+            if _is_actor_class_of(content, cls):
+                cell.cell_contents = _with_remote(cls, content)
+
+
+def _functions(cls: type) -> Iterator[types.FunctionType]:
+    for found in list(vars(cls).values()):
+        parts = (found.fget, found.fset, found.fdel) if isinstance(found, property) else (found,)
+        for part in parts:
+            code = getattr(part, "__func__", part)
+            seen = 0
+            while code is not None and seen < 100:  # decorators, by functools.wraps
+                if isinstance(code, types.FunctionType):
+                    yield code
+                code, seen = getattr(code, "__wrapped__", None), seen + 1
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None  # not filled yet
+
+
+def _is_actor_class_of(found: Any, cls: type) -> bool:
+    return not isinstance(found, type) and getattr(found, "__wrapped__", None) is cls
+
+
+class _OfTheClass:
+    """An attribute of one class and not of its objects, nor of classes that derive from it."""
+
+    def __init__(self, cls: type, value: Any) -> None:
+        self._cls, self._value = cls, value
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is not None or owner is not self._cls:
+            raise AttributeError
+        return self._value
+
+
+def _with_remote(cls: type, actor_class: Any) -> type:
+    """The class; what is to be made of it in other processes, `Name.remote()` still makes."""
+    for name in ("remote", "options"):
+        if not hasattr(cls, name):
+            setattr(cls, name, _OfTheClass(cls, getattr(actor_class, name)))
+    return cls
