@@ -444,6 +444,8 @@ class LoopExecutor(Executor):
 
     def forked(self) -> None:
         super().forked()
+        leave: Any = leave_fork
+        vars(self).update(_finished=leave)
         self._eager.forked(leave_fork)
         # A child whose code waits comes back to this loop, which is its parent's.
         self.loop.call_soon(leave_fork)

@@ -289,7 +289,7 @@ def test_who_exits_takes_its_running_calls_along() -> None:
 
 
 def test_exit_outside_of_an_actor_is_an_error() -> None:
-    with pytest.raises(TypeError, match="methods of an actor"):
+    with pytest.raises(TypeError, match="code of an actor"):
         actorrt.exit_actor()
 
 
