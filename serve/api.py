@@ -7,10 +7,12 @@ coroutine use `asyncio.to_thread`.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
@@ -26,6 +28,7 @@ from .http_options import HTTPOptions
 from .shipping import pickle_code, pickle_value
 from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .statuses import ServeStatus
+from .tls import located
 
 T = TypeVar("T")
 
@@ -38,12 +41,17 @@ _ControllerActor = remote(Controller)
 def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy: bool = True) -> str:
     """Start Serve and its HTTP proxy, if they do not run; returns the URL that the proxy listens on, "" without one.
 
-    OSError if the address cannot be listened on, ValueError or TypeError for wrong options.
+    OSError if the address cannot be listened on, ValueError or TypeError for wrong options, such as TLS files that are
+    missing or do not fit together.
     """
-    options = HTTPOptions.parse(http_options)
+    options = located(HTTPOptions.parse(http_options))
+    if options.forwarded_allow_ips is None:
+        options = replace(options, forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
     if not proxy:
         _controller()
         return ""
+    if options.ssl_certfile and (trouble := connection.ask(lambda it: it.check_tls.remote(options), _controller)):
+        raise ValueError(trouble)
     url, trouble = connection.ask(lambda it: it.start_proxy.remote(options, http_options is None), _controller)
     if trouble:
         raise OSError(trouble)

@@ -28,6 +28,7 @@ from .proxy import Kept, Proxy
 from .replica_calls import STOP_TIMEOUT_S, end_replica
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
 from .statuses import ApplicationStatus, ProxyStatus, ServeStatus
+from .tls import trouble_with
 from .topics import NOTHING_YET, ROUTES, Topics
 
 logger = logging.getLogger("actorrt.serve")
@@ -218,7 +219,13 @@ class Controller:
             return "", f"a proxy with other HTTP options listens on {self._proxy_url} already"
         return self._proxy_url, ""
 
+    async def check_tls(self, options: HTTPOptions) -> str:
+        """Why TLS cannot be served with these options, or ""."""
+        return await asyncio.to_thread(trouble_with, options)
+
     async def _start_proxy(self, options: HTTPOptions) -> tuple[str, str]:
+        if trouble := await self.check_tls(options):
+            return "", trouble
         try:
             listener = self._listener or await asyncio.to_thread(bind, options.host, options.port)
         except OSError as error:

@@ -38,7 +38,9 @@ class Forwarded:
     """One request under way. What the router calls, and what the refs and the client bring."""
 
     __slots__ = (
+        "_asked",
         "_base",
+        "_freed",
         "_grace",
         "_key",
         "_loop",
@@ -48,6 +50,7 @@ class Forwarded:
         "_request",
         "_root",
         "_router",
+        "_slots",
         "_taken",
         "_target",
         "_tasks",
@@ -80,6 +83,8 @@ class Forwarded:
         self._relay: asyncio.Task[None] | None = None
         # Where the request's body goes, once the replica wants it.
         self._pipe: Pipe | None = None
+        # Its place in the replica was given back before its client had taken all of the response.
+        self._freed = self._asked = False
         # Bytes of the response that the client has taken and the replica was not told of.
         self._taken = 0
         self._timer = None if timeout_s is None else loop.call_later(timeout_s, self._too_late)
@@ -102,7 +107,7 @@ class Forwarded:
             return
         try:
             head = pack_head(
-                connection.line,
+                request.line,
                 self._root,
                 request.method,
                 request.version,
@@ -120,6 +125,7 @@ class Forwarded:
         ref: ObjectRef[Any] = target.http.piped(self).remote(head, body, request.framing, key)
         self._ref = ref
         ref.add_done_callback(partial(self._answered, target, slots), here=True)
+        self._slots = slots
 
     def fail(self, error: Exception) -> None:
         unavailable = unavailable_in(error) is not None
@@ -165,7 +171,7 @@ class Forwarded:
             else:
                 self._done()
                 self._request.respond(first, close)
-                self._router.released(slots)
+                self._release(slots)
 
     def _failed(self, target: Target, slots: Slots, error: BaseException) -> None:
         if (
@@ -173,13 +179,13 @@ class Forwarded:
             or self._request.answered
             or self._request.connection is None
         ):
-            self._router.released(slots)
+            self._release(slots)
             self._refuse(503, "the request was cancelled")
             return
         if self._request.written:
             # Part of the response has reached the client: the rest cannot come from another replica.
             logger.info("a response broke off, request %s: %s", self._request.request_id.decode("latin-1"), error)
-            self._router.released(slots)
+            self._release(slots)
             self._done()
             self._request.abort()
             return
@@ -220,12 +226,30 @@ class Forwarded:
             self._make_room(pipe)
         else:
             request.on_drained = partial(self._make_room, pipe)
+            request.on_slow = None if self._asked else self._client_slow
 
     def _make_room(self, pipe: Pipe) -> None:
         self._request.on_drained = None
         if self._taken >= ROOM_STEP:
             taken, self._taken = self._taken, 0
             pipe.grant(taken)
+
+    def _client_slow(self) -> None:
+        """Only its client keeps this response: other requests need not wait for that, if its code has ended."""
+        self._request.on_slow = None
+        if not self._asked and self._ref is not None and self._target is not None:
+            self._asked = True
+            ended: ObjectRef[bool] = self._target.code_ended.remote(self._key)
+            ended.add_done_callback(partial(self._code_ended, self._ref), here=True)
+
+    def _code_ended(self, ref: ObjectRef[Any], ended: ObjectRef[bool]) -> None:
+        if self._ref is ref and ended.exception() is None and ended.peek():
+            self._freed = True
+            self._router.released(self._slots)
+
+    def _release(self, slots: Slots) -> None:
+        if not self._freed:
+            self._router.released(slots)
 
     def has_room(self, pipe: Pipe) -> None:
         request = self._request
@@ -293,7 +317,8 @@ class Forwarded:
         request.respond(error_page(status, text, request.framing, each, retry_after_s))
 
     def _done(self) -> None:
-        self._request.on_gone = self._request.on_body = self._request.on_drained = None
+        request = self._request
+        request.on_gone = request.on_body = request.on_drained = request.on_slow = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

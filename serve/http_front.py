@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal, Protocol, cast
 
+from .forwarded_headers import TrustedServers
 from .http_options import HTTPOptions
 from .http_request import Backend
 
@@ -37,6 +38,7 @@ class Front:
     def __init__(self, backend: Backend, options: HTTPOptions, new_request_id: Callable[[], bytes]) -> None:
         self.backend = backend
         self.options = options
+        self.trusted = TrustedServers(options.forwarded_allow_ips or "")
         self.new_request_id = new_request_id
         self.connections: set[Sweepable] = set()
         self.clock: Callable[[], float] = time.monotonic

@@ -5,10 +5,14 @@ write. A websocket takes uvicorn's ordinary way through the ASGI application. Wh
 `HTTPOptions`; the clock is looked at by a sweep over all connections, not by a timer for each request.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
 import re
+import socket
+import sys
 import time
 from collections import deque
 from typing import Any, Final, cast
@@ -18,6 +22,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from .forwarded_headers import forwarded
 from .http_front import Front
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
 from .request_head import CLOSE, connection_line
@@ -26,7 +31,7 @@ from .responses import error_page
 logger = logging.getLogger("actorrt.serve.http")
 access = logging.getLogger("actorrt.serve.access")
 
-HOST, CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(6)
+HOST, CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT, FORWARDED = range(7)
 SPECIAL: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -34,6 +39,8 @@ SPECIAL: Final = {
     b"expect": EXPECT,
     b"x-request-id": REQUEST_ID,
     b"x-request-timeout-seconds": TIMEOUT,
+    b"x-forwarded-for": FORWARDED,
+    b"x-forwarded-proto": FORWARDED,
 }
 # RFC 9110, 7.2: a name or an address, and perhaps a port. Empty where a target has no authority.
 HOST_FORM: Final = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.:~!$&'()*+,;=-]+\])(?::[0-9]*)?")
@@ -44,6 +51,52 @@ LINGER_S: Final = 2.0
 MOST_DISCARDED: Final = 16 * 1024 * 1024
 # One read of the socket may bring many requests. More than these do not wait behind the one that is answered.
 MOST_BEHIND: Final = 1000
+
+
+FRAMING: Final = (CONTENT_LENGTH, TRANSFER_ENCODING)
+# Of Linux's struct tcp_info: tcpi_bytes_acked, the bytes that the other side's kernel has taken.
+BYTES_ACKED: Final = slice(120, 128)
+
+
+def _parser(callbacks: object) -> Any:
+    parser = httptools.HttpRequestParser(callbacks)
+    # As uvicorn's: what comes behind a request that ends the connection is thrown away.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+def _acknowledged(transport: asyncio.Transport) -> int:
+    try:
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED.stop)
+    except OSError:
+        return -transport.get_write_buffer_size()  # not of TCP
+    return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+
+
+class _Following:
+    """The callbacks of a parser that is given a head a second time, for the body that follows it."""
+
+    def __init__(self, protocol: ServeProtocol) -> None:
+        self._protocol = protocol
+        self.in_head = True
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if not self.in_head:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.in_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.in_head:
+            self._protocol.on_headers_complete()
 
 
 class _Refused(Exception):
@@ -87,6 +140,11 @@ class ServeProtocol(HttpToolsProtocol):
         self._discarded = 0
         self._target = b""
         self._hosts = 0
+        # What servers in front of this one say of where the request that is read comes from.
+        self._behind_server = False
+        self._forwarded: list[tuple[bytes, bytes]] = []
+        # The head that was read last asked for another protocol, which is not spoken here.
+        self._upgrade_ignored = False
         # What a response is written to where that needs no transport; 0: not known yet.
         self._fd = 0
         # The last one that has the form of one: most connections say the same each time.
@@ -94,8 +152,12 @@ class ServeProtocol(HttpToolsProtocol):
         # Times of the loop's clock; 0: not running.
         self._deadline = 0.0
         self._idle_since = front.clock()
-        self._buffered = 0
+        self._acknowledged = 0
         self._stalled_since = 0.0
+        # The body whose rate is measured, since when, and how much of it had come then.
+        self._measured: HttpRequest | None = None
+        self._measured_since = 0.0
+        self._measured_from = 0
 
     # The transport's side.
 
@@ -103,13 +165,14 @@ class ServeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._front.connections.add(self)
         self.line = connection_line(self.scheme or "http", self.client, self.server)
+        self._behind_server = self.client is not None and self._front.trusted.trusts(self.client[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self._front.connections.discard(self)
         self.flow.resume_writing()
         gone = [self._current, self._reading, *self._behind]
-        self._current = self._reading = None
+        self._current = self._reading = self._measured = None
         self._behind.clear()
         for request in dict.fromkeys(gone):
             if request is not None:
@@ -133,16 +196,21 @@ class ServeProtocol(HttpToolsProtocol):
             self._fed_in_head += len(data)
         elif self._reading is not None:
             self._quiet_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._reading is not None and self._is_websocket(self._reading):
-                self._upgrade()
-            return
-        except httptools.HttpParserError:
-            if self._refusal is None:
-                self._refuse(400, "malformed request")
-            return
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                if not self._upgrade_ignored:
+                    self._upgrade()
+                    return
+                self._read_on()
+                data = data[stopped.args[0] :]
+            except httptools.HttpParserError:
+                if self._refusal is None:
+                    self._refuse(400, "malformed request")
+                return
+            else:
+                break
         reading = self._reading
         if reading is None:
             return
@@ -156,7 +224,7 @@ class ServeProtocol(HttpToolsProtocol):
         if self._quiet_bytes > self._options.max_header_bytes:
             self._refuse(400, "malformed request body")
             return
-        if reading.streams and self._may_enter():
+        if reading.streams and self._may_enter() and self._has_window(reading):
             self._enter(reading)
         if reading.length is not None and reading.streams and self._reading is reading:
             self._body_left = reading.length - self._body_came
@@ -172,19 +240,35 @@ class ServeProtocol(HttpToolsProtocol):
             self.on_body(data if len(data) <= left else data[:left])
             if not self._body_left:
                 # The old one still waits for this body.
-                self.parser = httptools.HttpRequestParser(self)
+                self.parser = _parser(self)
                 self.on_message_complete()
         except _Refused:
             return b""
         if self._body_left:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
+            reading = self._reading
+            if reading is not None and reading is not self._current and self._may_enter() and self._has_window(reading):
+                self._enter(reading)
             self._pause_while_held(self._reading)
         return data[left:]
 
     def _pause_while_held(self, request: HttpRequest | None) -> None:
-        # What cannot be passed on at once waits in the client's socket, not here, but for one read.
-        if request is not None and request.held:
+        # What cannot be passed on at once waits in the client's socket, not here, but for one read and a first window.
+        if request is not None and request.held and (request is self._current or not self._may_enter()):
             self.flow.pause_reading()
+
+    def _read_on(self) -> None:
+        """Read what follows a head that asked for another protocol, where the parser stops for good."""
+        self._upgrade_ignored = False
+        request = self._reading
+        if request is None:
+            self.parser = _parser(self)
+            return
+        following = _Following(self)
+        self.parser = _parser(following)
+        framing = [b"%b: %b\r\n" % each for each in request.pairs() if SPECIAL.get(each[0]) in FRAMING]
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+        following.in_head = False
 
     def eof_received(self) -> None:
         """A client that has closed its half wants no answer: from here it looks like one that has gone."""
@@ -217,10 +301,10 @@ class ServeProtocol(HttpToolsProtocol):
             return  # a trailer
         name = name.lower()
         if (special := SPECIAL.get(name)) is not None:
-            self._note(request, special, value)
+            self._note(request, special, name, value)
         request.fields += (name, value)
 
-    def _note(self, request: HttpRequest, special: int, value: bytes) -> None:
+    def _note(self, request: HttpRequest, special: int, name: bytes, value: bytes) -> None:
         if special == HOST:
             self._hosts += 1
             if value != self._host:
@@ -235,6 +319,9 @@ class ServeProtocol(HttpToolsProtocol):
             request.streams = True
         elif special == EXPECT:
             request.expects = value.lower() == b"100-continue"
+        elif special == FORWARDED:
+            if self._behind_server:
+                self._forwarded.append((name, value))
         elif special == REQUEST_ID:
             if 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
                 request.request_id = value
@@ -266,26 +353,33 @@ class ServeProtocol(HttpToolsProtocol):
         if self._hosts != 1 and (self._hosts or not request.http10):
             self._refuse(400, "a request has one Host field, with a name or an address")
             raise _Refused
-        upgrades = parser.should_upgrade()
-        if upgrades and self._is_websocket(request):
-            return
+        if parser.should_upgrade():
+            if self._is_websocket(request):
+                return
+            # RFC 9110, 7.8: a request as any other.
+            self._upgrade_ignored = True
         target = self._target
         if not target.startswith(b"/") and target != b"*":
             parsed = httptools.parse_url(target)
             target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
         path, _, query = target.partition(b"?")
         request.path, request.query = path, query.partition(b"#")[0]
-        # A parser that has seen an upgrade which is not granted reads nothing after it.
-        request.keep_alive = not request.http10 and not upgrades and parser.should_keep_alive()
+        request.keep_alive = not request.http10 and parser.should_keep_alive()
+        if self._forwarded:
+            fields, self._forwarded = self._forwarded, []
+            scheme, client = forwarded(self._front.trusted, self.scheme or "http", self.client, fields)
+            request.line = connection_line(scheme, client, self.server)
         if not request.request_id:
             request.request_id = self._front.new_request_id()
         if self._options.access_log:
             request.started = time.perf_counter()
-        if request.expects and self._current is None and not request.http10:
-            self._continue(request)
+        if request.expects:
+            # What its client waits for is said when somebody asks for the body, so that it is routed without.
+            request.expects = request.streams = not request.http10 and request.has_body
 
     def _continue(self, request: HttpRequest) -> None:
         request.expects = False
+        self._deadline = self._front.clock() + self._options.request_read_timeout_s
         self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -306,8 +400,8 @@ class ServeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         request = self._reading
-        if request is None or (self.parser.should_upgrade() and self._is_websocket(request)):
-            return
+        if request is None or (self.parser.should_upgrade() and (request.has_body or self._is_websocket(request))):
+            return  # the parser stops behind the head
         self._reading = None
         self._deadline = 0.0
         if request is not self._current and request.held <= self._options.inline_body_bytes:
@@ -333,6 +427,11 @@ class ServeProtocol(HttpToolsProtocol):
         # A client that does not take its answers gets no more of them: they would be held here.
         return self._current is None and not self._behind and not self.flow.write_paused
 
+    def _has_window(self, request: HttpRequest) -> bool:
+        """Has so much of a body come that it is worth a replica's place? One without a length may answer its answer."""
+        length = request.length
+        return length is None or request.expects or request.held >= min(length, self._options.body_window_bytes)
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._current is not None and (on_drained := self._current.on_drained) is not None:
@@ -342,8 +441,6 @@ class ServeProtocol(HttpToolsProtocol):
 
     def _enter(self, request: HttpRequest) -> None:
         self._current = request
-        if request.expects and not request.complete:
-            self._continue(request)
         try:
             self._front.backend.handle(request)
         except Exception:
@@ -406,13 +503,9 @@ class ServeProtocol(HttpToolsProtocol):
                     self._enter(self._behind.popleft())
                     continue
                 reading = self._reading
-                if reading is not None and not self._in_head:
-                    if reading.streams:
-                        self._enter(reading)
-                        continue
-                    if reading.expects:
-                        self._continue(reading)
-                break
+                if reading is None or self._in_head or not reading.streams or not self._has_window(reading):
+                    break
+                self._enter(reading)
         finally:
             self._advancing = False
         if not self._behind:
@@ -444,7 +537,7 @@ class ServeProtocol(HttpToolsProtocol):
     def _log(self, request: HttpRequest) -> None:
         access.info(
             '%s - "%s %s" %s %.1fms',
-            self.client[0] if self.client else "-",
+            request.line.split(b"\t")[1].decode("latin-1") or "-",
             request.method.decode("latin-1"),
             request.path.decode("latin-1"),
             request.status.decode("latin-1"),
@@ -502,30 +595,60 @@ class ServeProtocol(HttpToolsProtocol):
         """End what takes too long. Called about once a second."""
         transport = self.transport
         buffered = transport.get_write_buffer_size()
-        if not buffered or buffered < self._buffered or not self._stalled_since:
+        if not buffered or not self._stalled_since or self._has_taken():
             self._stalled_since = now if buffered else 0.0
         elif now - self._stalled_since >= self._options.stalled_client_timeout_s:
             logger.debug("cut off a client that reads nothing")
             transport.abort()
             return
-        self._buffered = buffered
+        if (current := self._current) is not None and current.on_slow is not None and current.on_drained is not None:
+            current.on_slow()
+        if self._reading is None:
+            self._measured = None
         if self._lingering:
             if now >= self._deadline:
                 transport.abort()
         elif self._reading is not None:
             # While reading is paused it is the backend that keeps the client waiting.
-            if self._deadline and now >= self._deadline and not self.flow.read_paused:
-                if self._reading.answered:
+            reading = self._reading
+            if self.flow.read_paused or reading.expects:
+                self._measured = None
+            elif self._deadline and now >= self._deadline:
+                if reading.answered:
                     self._linger()
                 else:
                     self._refuse(408, "the request was not complete in time")
+            elif not self._in_head and reading.streams and not reading.written:
+                self._sweep_body(reading, now)
         elif self._current is None and not buffered and now - self._idle_since >= self._options.keep_alive_timeout_s:
             transport.close()
+
+    def _sweep_body(self, reading: HttpRequest, now: float) -> None:
+        """A body comes at the least rate that is allowed, or it is refused."""
+        limit_s, rate = self._options.request_read_timeout_s, self._options.least_body_rate
+        if self._measured is not reading:
+            self._measured, self._measured_since, self._measured_from = reading, now, self._body_came
+            return
+        took_s = now - self._measured_since
+        if rate and took_s >= limit_s:
+            if self._body_came - self._measured_from < rate * took_s:
+                self._refuse(408, f"the body of the request came at less than {rate} bytes a second")
+                return
+            self._measured_since, self._measured_from = now, self._body_came
+        elif reading is not self._current and took_s >= limit_s / 4 and self._may_enter():
+            # Perhaps it sends the rest only once it is answered.
+            self._enter(reading)
+
+    def _has_taken(self) -> bool:
+        """Has the client taken a byte since this was asked last? Most of what is on its way is held by the kernel."""
+        acknowledged = _acknowledged(self.transport)
+        taken, self._acknowledged = acknowledged != self._acknowledged, acknowledged
+        return taken
 
     # Websockets take uvicorn's own way.
 
     def _is_websocket(self, request: HttpRequest) -> bool:
-        self.headers = cast(Any, list(zip(request.fields[::2], request.fields[1::2], strict=True)))
+        self.headers = cast(Any, list(request.pairs()))
         if self._get_upgrade() != b"websocket":
             return False
         self.ws_protocol_class = cast(Any, self._front.websocket_protocol())

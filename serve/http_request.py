@@ -5,7 +5,7 @@ a request whose client has gone do nothing.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from .request_head import CLOSE, HEAD, HTTP_1_0
@@ -57,10 +57,12 @@ class HttpRequest:
         "http10",
         "keep_alive",
         "length",
+        "line",
         "method",
         "on_body",
         "on_drained",
         "on_gone",
+        "on_slow",
         "path",
         "query",
         "request_id",
@@ -74,6 +76,8 @@ class HttpRequest:
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
+        # The connection as the request saw it: a server in front of this one may have told of another.
+        self.line = connection.line
         self.method = b""
         self.path = b""
         self.query = b""
@@ -107,8 +111,18 @@ class HttpRequest:
         self.on_body: Callable[[], None] | None = None
         # Called when the client has taken most of what was written, after `pass_on` said that it had not.
         self.on_drained: Callable[[], None] | None = None
+        # Called about once a second while `on_drained` is awaited.
+        self.on_slow: Callable[[], None] | None = None
         # Called once if the client goes before the response is complete.
         self.on_gone: Callable[[], None] | None = None
+
+    @property
+    def has_body(self) -> bool:
+        return bool(self.length) or (self.length is None and self.streams)
+
+    def pairs(self) -> Iterable[tuple[bytes, bytes]]:
+        """Names and values of the fields."""
+        return zip(self.fields[::2], self.fields[1::2], strict=True)
 
     @property
     def framing(self) -> int:
@@ -130,6 +144,7 @@ class HttpRequest:
         self.on_gone = None
         if not self.written:
             self.status = data[9:12]
+            data = self._unasked(data)
         if data:
             connection.write(data)
         connection.finished(self, close)
@@ -142,6 +157,7 @@ class HttpRequest:
         if not self.written:
             self.written = True
             self.status = data[9:12]
+            data = self._unasked(data)
         connection.write(data)
 
     def pass_on(self, data: memoryview) -> bool:
@@ -152,11 +168,25 @@ class HttpRequest:
         connection = self.connection
         if self.answered or connection is None:
             return True
+        if self.expects and not self.written:
+            data = memoryview(self._unasked(bytes(data)))
         self.written = True
         if len(self._start) < 12:
             self._start += data[: 12 - len(self._start)]
             self.status = self._start[9:]
         return connection.pass_on(data)
+
+    def _unasked(self, data: bytes) -> bytes:
+        """The beginning of a response. It ends the connection if the client still waits to be asked for the body.
+
+        Nobody could tell that body, which may come or not, from the next request.
+        """
+        if not self.expects or self.complete or not data:
+            return data
+        self.keep_alive = False
+        line, _, rest = data.partition(b"\r\n")
+        says_close = b"\r\nconnection: close\r\n" in data.partition(b"\r\n\r\n")[0] + b"\r\n"
+        return data if says_close else b"%b\r\nconnection: close\r\n%b" % (line, rest)
 
     async def drain(self) -> None:
         """Return when the client has taken most of what was written. ClientDisconnected if it has gone."""
@@ -233,6 +263,7 @@ class HttpRequest:
     # What its connection does.
 
     def fed(self, data: bytes) -> None:
+        self.expects = False  # it does not wait
         self._chunks.append(data)
         self.held += len(data)
         self._wake()

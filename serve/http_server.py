@@ -30,7 +30,10 @@ class _Server(Server):
 
 
 class HttpServer:
-    """Hands requests to `backend`; a websocket is run by the ASGI application `websocket`."""
+    """Hands requests to `backend`; a websocket is run by the ASGI application `websocket`.
+
+    OSError or ValueError if the TLS files cannot be loaded.
+    """
 
     def __init__(self, backend: Backend, options: HTTPOptions, websocket: Any) -> None:
         # Seeded by the system now, not before the process was forked.
@@ -41,19 +44,21 @@ class HttpServer:
                 websocket,
                 http=functools.partial(ServeProtocol, front=self._front),  # type: ignore[arg-type]
                 interface="asgi3",
+                # Both ways to an application take them into account in the same manner, in the proxy.
                 proxy_headers=False,
                 loop="none",
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
-                root_path=options.root_path,
                 ssl_keyfile=options.ssl_keyfile,
                 ssl_certfile=options.ssl_certfile,
                 ssl_keyfile_password=options.ssl_keyfile_password,
                 ssl_ca_certs=options.ssl_ca_certs,
             )
         )
+        # Here and not once it serves, where nobody hears of what cannot be loaded.
+        self._server.config.load()
         self._serving: asyncio.Task[None] | None = None
 
     def start(self, listener: socket.socket, context: contextvars.Context) -> None:

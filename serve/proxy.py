@@ -12,17 +12,19 @@ import logging
 import socket
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
 
 from actorrt import ActorHandle, exceptions, get_runtime_context
 
 from . import connection
 from .background import spawn
 from .forward import Forwarded
+from .forwarded_headers import TrustedServers, forwarded
 from .http_options import HTTPOptions
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
 from .listener import fetch, lend
+from .request_head import connection_line, pack_head
 from .responses import JSON, TEXT, Plain, error_page, to_json, whole
+from .root_path import RootPath, decoded, encoded
 from .router import Router, router_of
 from .routes import Route, RouteTable
 from .spec import DeploymentId
@@ -53,7 +55,8 @@ class Proxy:
         self._options = options
         self._table = RouteTable({})
         self._routers: dict[str, Router] = {}
-        self._base_path = options.root_path.encode("ascii", "replace")
+        self._root_path = RootPath(options.root_path)
+        self._trusted = TrustedServers(options.forwarded_allow_ips or "")
         self._root_paths: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -80,7 +83,10 @@ class Proxy:
         # uvicorn is loaded here and not with this module, which the controller loads too.
         from .http_server import HttpServer
 
-        self._server = HttpServer(self, options, self._websocket)
+        try:
+            self._server = HttpServer(self, options, self._websocket)
+        except (OSError, ValueError) as error:
+            return "", f"the proxy cannot serve: {error}"
         # In an empty context: news and connections belong to no call.
         context = contextvars.Context()
         context.run(self._connection.listen, ROUTES, self._told_routes)
@@ -135,34 +141,40 @@ class Proxy:
         routes, self._awaited = value
         self._routers = {prefix: router_of(DeploymentId(app, ingress)) for prefix, (app, ingress) in routes.items()}
         self._root_paths = {
-            prefix: self._base_path + ("" if prefix == "/" else prefix).encode("ascii", "replace") for prefix in routes
+            prefix: (self._root_path.path + ("" if prefix == "/" else prefix)).encode() for prefix in routes
         }
         self._table = RouteTable({prefix: app for prefix, (app, _) in routes.items()})
         self._ready.set()
 
     # Requests.
 
-    def _match(self, path: str) -> Route | None:
-        """The application of a path, of requests and websockets alike. What lies under `/-/` is the proxy's."""
-        return None if path.startswith("/-/") else self._table.match(path)
+    def _match(self, raw_path: bytes) -> tuple[Route | None, bytes, str]:
+        """The application of a path, of requests and websockets alike, and both forms of the path below the root path.
+
+        What lies under `/-/` is the proxy's.
+        """
+        path = decoded(raw_path)
+        below = self._root_path.taken_off(raw_path, path)
+        if below is not None:
+            own = below[1].startswith("/-/")
+            route = None if own else self._table.match(below[1])
+            if own or route is not None:
+                return route, *below
+        return None if path.startswith("/-/") else self._table.match(path), raw_path, path
 
     def handle(self, request: HttpRequest) -> None:
-        path = request.path.decode("latin-1")
-        if "%" in path:
-            path = unquote(path)
-        route = self._match(path)
+        route, request.path, path = self._match(request.path)
         if route is None:
             self._answer(request, path)
             return
         timeout_s = request.timeout_s if request.timeout_s is not None else self._options.request_timeout_s
         router = self._routers[route.prefix]
         root_path = self._root_paths[route.prefix]
-        Forwarded(request, router, self._base_path, root_path, self._loop, self._tasks, timeout_s).start()
+        Forwarded(request, router, self._root_path.raw, root_path, self._loop, self._tasks, timeout_s).start()
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application that uvicorn runs for a websocket."""
-        # As it came: uvicorn puts the root path in front.
-        route = self._match(scope["path"].removeprefix(self._options.root_path))
+        route, raw_path, _ = self._match(scope.get("raw_path") or encoded(scope["path"]))
         if route is None or self._draining:
             await receive()
             waits = self._draining or self._awaited
@@ -171,7 +183,20 @@ class Proxy:
             return
         given = [value for name, value in scope["headers"] if name == b"x-request-id"]
         request_id = given[0][:LONGEST_REQUEST_ID] if given else uuid.uuid4().hex.encode()
-        await Tunnel(self._routers[route.prefix], self._root_paths[route.prefix], request_id).run(scope, receive, send)
+        scheme, client = scope["scheme"], scope["client"]
+        if client is not None and self._trusted.trusts(client[0]):
+            scheme, client = forwarded(self._trusted, scheme, client, scope["headers"])
+        head = pack_head(
+            connection_line(scheme, client, scope["server"]),
+            self._root_paths[route.prefix],
+            b"GET",
+            b"1.1",
+            self._root_path.raw + raw_path,
+            scope["query_string"],
+            request_id,
+            [part for header in scope["headers"] for part in header],
+        )
+        await Tunnel(self._routers[route.prefix], head, request_id).run(receive, send)
 
     def _answer(self, request: HttpRequest, path: str) -> None:
         each = b"x-request-id: %b\r\n" % request.request_id

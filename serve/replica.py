@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import inspect
 import itertools
 import logging
@@ -45,6 +46,8 @@ logger = logging.getLogger("actorrt.serve.replica")
 
 # A proxy that began a stream and does not come for it has gone.
 UNCLAIMED_STREAM_S: Final = 30.0
+# Whole responses whose clients are slow to take them, together: those of more keep their places among the requests.
+CARRIED_BYTES: Final = 256 * 1024 * 1024
 # Requests that are cancelled when their replica stops may clean up for so long: a part of STOP_TIMEOUT_S.
 CLEAN_UP_S: Final = 3.0
 # What user code has called as it ended is waited for that long.
@@ -106,13 +109,15 @@ class Replica:
         self._left = 0
         # Responses that were begun and whose rest no proxy has taken yet; the requests may have ended.
         self._carrying = 0
+        self._carried_bytes = 0
         self._draining = False
         self._stopping = False
         self._serves = False
         self._config_version = ""
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
-        self._streams: dict[int, ByteChannel] = {}
+        # Responses whose rest no proxy has come for yet, and when that is given up.
+        self._streams: dict[int, tuple[ByteChannel, asyncio.TimerHandle]] = {}
         self._requests: dict[int, _Request] = {}
         self._websockets: dict[str, WebsocketRun] = {}
         self._call_streams: set[asyncio.Task[Any]] = set()
@@ -302,15 +307,27 @@ class Replica:
         request.end()
         return self._replier.has_grace(request)
 
+    async def http_code_ended(self, key: int) -> bool:
+        """Return once this request needs no place any more, although its client has not taken all of its response.
+
+        It keeps its place while too much is carried for such clients.
+        """
+        while key in self._requests or self._carried_bytes > CARRIED_BYTES:
+            self._changed.clear()
+            await self._changed.wait()
+        return True
+
     async def _send(self, answer: Large) -> tuple[bytes, int, bool]:
         """A whole response by the pipe, as fast as its client takes it."""
         self._carrying += 1
+        self._carried_bytes += len(answer.body)
         try:
             pipe = call_pipe()
             pipe.write(answer.head, answer.body)
             await pipe.drained()
         finally:
             self._carrying -= 1
+            self._carried_bytes -= len(answer.body)
             self._note_change()
         return answer.tail, 0, answer.close
 
@@ -330,13 +347,18 @@ class Replica:
 
     def _offer(self, channel: ByteChannel) -> int:
         number = next(self._numbers)
-        self._streams[number] = channel
+        # In an empty context: the request's would live as long as the timer.
+        timer = asyncio.get_running_loop().call_later(
+            UNCLAIMED_STREAM_S, self._unclaimed, number, context=contextvars.Context()
+        )
+        self._streams[number] = channel, timer
         self._carrying += 1
-        asyncio.get_running_loop().call_later(UNCLAIMED_STREAM_S, self._unclaimed, number)
         return number
 
     def _unclaimed(self, number: int) -> None:
-        if (channel := self._streams.pop(number, None)) is not None:
+        if (found := self._streams.pop(number, None)) is not None:
+            channel, timer = found
+            timer.cancel()
             self._carried(channel)
 
     def _carried(self, channel: ByteChannel) -> None:
@@ -347,7 +369,8 @@ class Replica:
 
     async def http_stream(self, number: int) -> AsyncGenerator[bytes]:
         """The rest of a response, in pieces as large as what is there."""
-        channel = self._streams.pop(number)
+        channel, timer = self._streams.pop(number)
+        timer.cancel()
         try:
             while data := await channel.take():
                 yield data

@@ -56,7 +56,7 @@ def scope_of(lines: Sequence[bytes]) -> dict[str, Any]:
         "scheme": scheme,
         "client": client,
         "server": server,
-        "root_path": lines[ROOT_PATH].decode("latin-1"),
+        "root_path": lines[ROOT_PATH].decode("utf-8"),
         "method": lines[METHOD].decode("latin-1"),
         "path": path,
         "raw_path": raw_path,

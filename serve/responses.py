@@ -28,6 +28,9 @@ BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _OK: Final = STATUS_LINES[200] + b"content-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
 
+# Of the lines that every response has, an application's own take the place of ours.
+OWN_LINES: Final = frozenset({b"date", b"x-request-id"})
+
 
 class Plain(NamedTuple):
     """A response whose body is there."""
@@ -159,6 +162,7 @@ class ResponseBytes:
         if status not in STATUS_LINES:
             raise ResponseError(f"{status!r} is no HTTP status")
         lines = [STATUS_LINES[status]]
+        each = self._each
         says_close = False
         for name, value in headers:
             if BAD_NAME.search(name) or BAD_VALUE.search(value) or not name:
@@ -171,8 +175,8 @@ class ResponseBytes:
             elif name == b"connection":
                 says_close = says_close or b"close" in value.lower()
                 continue
-            elif name == b"x-request-id" and b"x-request-id:" in self._each:
-                continue
+            elif name in OWN_LINES:
+                each = _without(each, name)
             lines += (name, b": ", value, b"\r\n")
         self.close = self.close or says_close
         if is_bodiless(status):
@@ -185,7 +189,7 @@ class ResponseBytes:
                 lines.append(b"transfer-encoding: chunked\r\n")
         if self.close:
             lines.append(b"connection: close\r\n")
-        lines += (self._each, b"\r\n")
+        lines += (each, b"\r\n")
         self._head = b"".join(lines)
         self.started = True
         if self._framing & HEAD:
@@ -217,6 +221,11 @@ class ResponseBytes:
             return Large(b"%b%x\r\n" % (self._head, len(data)), data, b"\r\n0\r\n\r\n", self.close)
         head, self._head = self._head, b""
         return Large(head, self.body(data), b"", self.close)
+
+
+def _without(each: bytes, name: bytes) -> bytes:
+    """An application that sets one of the lines that every head has means its own."""
+    return b"".join(line for line in each.splitlines(keepends=True) if not line.startswith(name + b":"))
 
 
 def is_bodiless(status: int) -> bool:

@@ -34,6 +34,7 @@ class Target:
     __slots__ = (
         "_calls",
         "_streams",
+        "code_ended",
         "drop_stream",
         "gone",
         "handle",
@@ -49,6 +50,7 @@ class Target:
         self.handle = handle
         self.http = handle.http
         self.gone = handle.http_gone
+        self.code_ended = handle.http_code_ended
         self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
         self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)

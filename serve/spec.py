@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from .options import DeploymentOptions
+from .root_path import check_path
 
 
 class DeploymentId(NamedTuple):
@@ -82,8 +83,7 @@ def check_route_prefix(prefix: object) -> str | None:
         raise TypeError(f"route_prefix must be a str or None, not {type(prefix).__name__}")
     if not prefix.startswith("/"):
         raise ValueError(f"route_prefix must start with '/', not {prefix!r}")
-    if "{" in prefix or "}" in prefix or "?" in prefix or "#" in prefix or "//" in prefix:
-        raise ValueError(f"route_prefix must be a plain path, not {prefix!r}")
+    check_path("route_prefix", prefix)
     if prefix == "/-" or prefix.startswith("/-/"):
         raise ValueError("route_prefix must not lie under '/-': that is for health checks and the like")
     return prefix.rstrip("/") or "/"

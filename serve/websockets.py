@@ -14,7 +14,6 @@ from typing import Any
 from actorrt import ObjectRefGenerator, cancel, exceptions
 
 from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
-from .request_head import connection_line, pack_head
 from .router import Router, Target
 from .routing import Slots
 from .websocket_rules import ACCEPT, DISCONNECT, TABLE, WebsocketState, failure
@@ -27,9 +26,9 @@ _numbers = itertools.count(1)
 class Tunnel:
     """One websocket of a client. `run` returns when it is over."""
 
-    def __init__(self, router: Router, root_path: bytes, request_id: bytes) -> None:
+    def __init__(self, router: Router, head: bytes, request_id: bytes) -> None:
         self._router = router
-        self._root_path = root_path
+        self._head = head
         self._request_id = request_id
         self._placed: asyncio.Future[tuple[Target, Slots]] = asyncio.get_running_loop().create_future()
         # The client's next message, which no replica has been given yet.
@@ -49,11 +48,11 @@ class Tunnel:
 
     # The client's side, as an ASGI application has it.
 
-    async def run(self, scope: Any, receive: Any, send: Any) -> None:
+    async def run(self, receive: Any, send: Any) -> None:
         await receive()  # websocket.connect
         try:
             self._router.submit(self)
-            while not await self._try(scope, receive, send):
+            while not await self._try(receive, send):
                 pass
         except (BackPressureError, DeploymentUnavailableError) as error:
             logger.info("a websocket was refused: %s", error)
@@ -92,7 +91,7 @@ class Tunnel:
             self._router.released(placed.result()[1])
         placed.cancel()
 
-    async def _try(self, scope: Any, receive: Any, send: Any) -> bool:
+    async def _try(self, receive: Any, send: Any) -> bool:
         """Run it on the replica that the router gave. False if that refused it and another is to be tried."""
         try:
             target, slots = await self._place(receive)
@@ -106,8 +105,7 @@ class Tunnel:
         refused = gone = False
         state = WebsocketState.CONNECTING
         try:
-            head = _head(scope, self._root_path, self._request_id)
-            events: ObjectRefGenerator[Any] = target.websocket.remote(head, key)
+            events: ObjectRefGenerator[Any] = target.websocket.remote(self._head, key)
             started = events
             # From now on: a client may go before it is accepted.
             incoming = asyncio.ensure_future(self._forward(receive, target, key, accepted))
@@ -183,10 +181,3 @@ def _ignore_failure(future: asyncio.Future[bool]) -> None:
 
 class _ClientGoneError(Exception):
     """The client left before there was a replica for it."""
-
-
-def _head(scope: Any, root_path: bytes, request_id: bytes) -> bytes:
-    fields = [part for header in scope["headers"] for part in header]
-    line = connection_line(scope["scheme"], scope["client"], scope["server"])
-    path = scope.get("raw_path") or scope["path"].encode("latin-1", "replace")
-    return pack_head(line, root_path, b"GET", b"1.1", path, scope["query_string"], request_id, fields)

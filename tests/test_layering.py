@@ -22,7 +22,17 @@ IMPURE: Final = frozenset(
 )
 # Serve's decisions and values, which follow the rule of core; what is not named here is a shell.
 PURE_IN_SERVE: Final = frozenset(
-    {"exceptions", "options", "http_options", "declaration", "graph", "spec", "statuses"}
+    {
+        "declaration",
+        "exceptions",
+        "forwarded_headers",
+        "graph",
+        "http_options",
+        "options",
+        "root_path",
+        "spec",
+        "statuses",
+    }
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
     | {"websocket_rules"}
 )

@@ -263,7 +263,7 @@ async def test_a_small_body_is_there_when_the_backend_is_called_however_it_was_s
 
 
 async def count_body(request: HttpRequest) -> None:
-    size = 0
+    size = len(request.body)
     while data := await request.read():
         size += len(data)
         await asyncio.sleep(0)
@@ -393,16 +393,66 @@ async def test_request_and_response_may_stream_at_the_same_time() -> None:
 
 
 @on_uvloop
-async def test_expect_continue_is_answered_before_the_body() -> None:
+@pytest.mark.parametrize("framing", [b"content-length: 3", b"content-length: 100000", b"transfer-encoding: chunked"])
+async def test_expect_continue_is_answered_when_somebody_asks_for_the_body(framing: bytes) -> None:
+    asks = asyncio.Event()
+
+    async def handler(request: HttpRequest) -> None:
+        await asks.wait()
+        await count_body(request)
+
+    async with serving(handler, request_read_timeout_s=0.2) as server:
+        client = await server.connect()
+        head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n%b\r\n\r\n" % framing
+        client.send(head)
+        while not server.backend.seen:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        # It does not have to send a body before it was asked, and nothing was said to it yet.
+        connection: Any = next(iter(server.front.connections))
+        connection.sweep(server.front.clock() + 1000)
+        asks.set()
+        assert (await client.answer())[0] == 100
+        body = b"3\r\nabc\r\n0\r\n\r\n" if b"chunked" in framing else bytes(int(framing.split()[1]))
+        client.send(body)
+        assert (await client.answer())[0] == 200
+        # A client that does not wait is asked for nothing.
+        client.send(head + body)
+        assert (await client.answer())[0] == 200
+
+
+@on_uvloop
+@pytest.mark.parametrize("framing", [b"content-length: 3", b"content-length: 100000", b"transfer-encoding: chunked"])
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_request_that_is_refused_by_its_head_is_not_asked_for_its_body(framing: bytes, streams: bool) -> None:
+    async def handler(request: HttpRequest) -> None:
+        if streams:
+            made = ResponseBytes(request.framing)
+            made.start(401, [])
+            request.write(made.body(b"who are", more=True))
+            request.respond(made.body(b" you?"))
+        else:
+            request.respond(whole(Plain(401, [], b"who are you?"), request.framing))
+
+    async with serving(handler) as server:
+        client = await server.connect()
+        client.send(b"PUT / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n%b\r\n\r\n" % framing)
+        status, fields, body = await client.answer()
+        assert (status, fields["connection"], body) == (401, "close", b"who are you?")
+        assert await client.closed()
+
+
+@on_uvloop
+async def test_http_1_0_and_a_request_without_a_body_are_asked_for_nothing() -> None:
     async with serving() as server:
         client = await server.connect()
-        for length, body in ((3, b"abc"), (100_000, b"x" * 100_000)):
-            client.send(b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n" % length)
-            if length > 1000:
-                server.backend.handler = count_body
-            assert (await client.answer())[0] == 100
-            client.send(body)
-            assert (await client.answer())[0] == 200
+        client.send(b"GET / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\r\n")
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 0\r\n\r\n")
+        client.send(b"POST / HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\nabc")
+        assert [(await client.answer())[::2] for _ in range(3)] == [
+            (200, b"GET /  "),
+            (200, b"POST /  "),
+            (200, b"POST /  abc"),
+        ]
 
 
 @on_uvloop
@@ -805,7 +855,40 @@ async def test_an_upgrade_that_is_not_granted_is_a_plain_request() -> None:
         client = await server.connect()
         client.send(b"GET /u HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
         assert (await client.answer())[::2] == (200, b"GET /u  ")
-        assert await client.closed()
+        client.send(GET)
+        assert (await client.answer())[0] == 200
+
+
+UPGRADE = b"host: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+
+
+@on_uvloop
+@pytest.mark.parametrize("cut", [0, 1, 7, 100])
+@pytest.mark.parametrize("size", [0, 5, 100_000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_request_that_offers_another_protocol_keeps_its_body(cut: int, size: int, chunked: bool) -> None:
+    body = b"x" * size
+    if chunked:
+        sent = b"transfer-encoding: chunked\r\n\r\n" + (b"%x\r\n%b\r\n" % (size, body) if size else b"") + b"0\r\n\r\n"
+    else:
+        sent = b"content-length: %d\r\n\r\n" % size + body
+    request = b"POST /u HTTP/1.1\r\n" + UPGRADE + sent
+
+    async with serving(count_body) as server:
+        client = await server.connect()
+        # Behind each other, offers and others, and then cut so that the body comes in other reads.
+        client.send((request + GET) * 3)
+        for _ in range(3):
+            assert (await client.answer())[::2] == (200, b"%d" % size)
+            assert (await client.answer())[::2] == (200, b"0")
+        connection: Any = next(iter(server.front.connections))
+        end = request.index(b"\r\n\r\n") + 4 + cut
+        connection.data_received(request[:end])
+        for each in range(end, len(request), 20_000):
+            connection.data_received(request[each : each + 20_000])
+        assert (await client.answer())[::2] == (200, b"%d" % size)
+        client.send(GET)
+        assert (await client.answer())[::2] == (200, b"0")
 
 
 @on_uvloop

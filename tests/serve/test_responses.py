@@ -177,6 +177,18 @@ def test_an_application_can_ask_for_the_end_of_the_connection_and_not_for_other_
     assert data.count(b"x-request-id") == 1
 
 
+def test_what_an_application_sets_of_the_lines_of_every_head_is_what_its_client_gets() -> None:
+    each = b"date: ours\r\nx-request-id: ours\r\n"
+    made = ResponseBytes(0, each)
+    made.start(200, [(b"X-Request-ID", b"theirs")])
+    assert made.body(b"").partition(b"\r\n")[2].startswith(b"x-request-id: theirs\r\n")
+    assert whole(Plain(200, [], b""), 0, each).count(b"ours") == 2
+    for own in ((b"x-request-id", b"theirs"), (b"date", b"theirs")):
+        data = whole(Plain(200, [own], b"x"), 0, each)
+        assert data.count(own[0]) == 1
+        assert data.count(b"theirs") == data.count(b"ours") == 1
+
+
 @pytest.mark.parametrize(
     "header",
     [(b"a b", b"x"), (b"a\r\nb", b"x"), (b"a", b"x\r\ny: z"), (b"", b"x"), (b"content-length", b"-1"), (b"a", b"\x00")],

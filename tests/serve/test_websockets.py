@@ -246,7 +246,7 @@ async def begin(places: Places, send: Any, said: asyncio.Queue[Any] | None = Non
         return {"type": "websocket.connect"} if places.request is None else await said.get()
 
     tunnel = Tunnel(places, b"", b"id")  # type: ignore[arg-type]
-    task = asyncio.ensure_future(tunnel.run(SCOPE, receive, send))
+    task = asyncio.ensure_future(tunnel.run(receive, send))
     while places.request is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
     return task
