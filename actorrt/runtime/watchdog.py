@@ -51,6 +51,9 @@ _NOT_USERS: Final = (
     *(inspect.getfile(module) for module in (pickle, threading, contextlib)),
     "<frozen ",
 )
+# Python's own modules are nobody's where no user calls them: the runtime uses them too.
+_STDLIB: Final = f"{os.path.dirname(os.__file__)}{os.sep}"
+_INSTALLED: Final = tuple(f"{_STDLIB}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
 # While this thread is stopped for so many times `block_report_s`, faulthandler speaks.
 GIL_FACTOR: Final = 20
 
@@ -247,6 +250,8 @@ class Where:
             elif not name.startswith(_NOT_USERS):
                 self.frames.append(frame)
             frame = frame.f_back
+        while self.frames and _of_python(self.frames[-1]):
+            self.frames.pop()
 
     def text(self) -> str:
         """Where that is, as tracebacks show it."""
@@ -256,6 +261,11 @@ class Where:
     def line(self) -> str:
         at = self.frames[0]
         return f"{at.f_code.co_filename}:{at.f_lineno}, in {at.f_code.co_name}"
+
+
+def _of_python(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    return name.startswith(_STDLIB) and not name.startswith(_INSTALLED)
 
 
 def _where() -> Where:
