@@ -598,14 +598,18 @@ class Runtime:
 
     def note_last_calls(self) -> None:
         """This process is about to end: calls that it makes from now on join `last_calls`."""
-        make, noted = type(self)._new_call, self.last_calls
+        submit, adopt, noted = type(self.actors).call, type(self)._adopt, self.last_calls
 
-        def new_call(*args: Any) -> tuple[Call, Any]:
-            made = make(self, *args)
-            noted.append(made[0])
-            return made
+        def call_actor(actor: ActorClient, call: Call) -> None:
+            noted.append(call)
+            submit(self.actors, actor, call)
 
-        vars(self).update(_new_call=new_call)
+        def adopt_task(call: Call) -> None:
+            noted.append(call)
+            adopt(self, call)
+
+        vars(self.actors).update(call=call_actor)
+        vars(self).update(_adopt=adopt_task)
 
     async def until_done(self, calls: Iterable[Call], timeout_s: float) -> None:
         """Return when these calls have their outcomes, or the time is up; runtime loop."""
