@@ -21,6 +21,7 @@ import cloudpickle
 import cloudpickle.cloudpickle as _untyped
 
 from . import named, rebuilding, wrappers
+from . import state as state_of
 
 PROTOCOL: Final = 5
 _cloudpickle: Final[Any] = _untyped
@@ -81,7 +82,11 @@ class ByValuePickler(_CloudPickler):
             state = getattr(obj, "__dict__", None)
             return named.by_name, ((*place, state, cls) if state else place)
         if cls.__module__ == named.MAIN or cls is object:
-            return self._of_main(obj, cls)
+            found = self._of_main(obj, cls)
+            if found is not NotImplemented:
+                return found
+        if state_of.needs_help(cls) and cls not in self.dispatch_table:
+            return state_of.reduce(obj)
         return NotImplemented
 
     @staticmethod

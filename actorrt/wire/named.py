@@ -18,6 +18,8 @@ from operator import methodcaller
 from types import ModuleType
 from typing import Any, Final, cast
 
+from . import state
+
 MAIN: Final = "__main__"
 _PROTOCOL: Final = 5
 _INHERITED: Final = ("__reduce__", "__reduce_ex__")
@@ -152,7 +154,10 @@ class Reducers(dict[type, Callable[[Any], Reduced]]):
             # A metaclass, or a class that may go: neither is remembered.
             raise KeyError(cls)
         has_some = cls is object or any(type(found) is cls for found in list(vars(module).values()))
-        made = _by_name_or_as_usual if has_some else cast("Callable[[Any], Reduced]", _as_usual)
+        if has_some:
+            made = _by_name_or_as_usual
+        else:
+            made = cast("Callable[[Any], Reduced]", state.reduce if state.needs_help(cls) else _as_usual)
         if cls.__module__ != MAIN:
             self[cls] = made
         return made
@@ -165,4 +170,4 @@ def _by_name_or_as_usual(obj: Any) -> Reduced:
     if type(obj) is object and in_main(obj) is not None:
         # The by-value pickler has its turn.
         raise TypeError("an object of the main program")
-    return obj.__reduce_ex__(_PROTOCOL)
+    return state.reduce(obj) if state.needs_help(type(obj)) else obj.__reduce_ex__(_PROTOCOL)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import pickle
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
 
+import fastapi
 import pytest
+import starlette.applications
 
 from actorrt.wire import by_value, codec
 
@@ -69,3 +72,62 @@ def test_an_object_with_state_goes_by_value() -> None:
     made = back(SETTINGS)
     assert made is not SETTINGS
     assert made.debug is False
+
+
+class Answers:
+    """Asks itself for whatever it lacks, as starlette's State and many proxies do."""
+
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self, **known: Any) -> None:
+        self.known = known
+        self.slot = "slot"
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.known[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Guarded:
+    value: list[int]
+    lock: Any = dataclasses.field(default_factory=threading.Lock)
+    again: Any = dataclasses.field(default_factory=threading.RLock)
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_an_object_that_answers_for_missing_attributes_arrives(by_value: bool) -> None:
+    value = Answers(a=1, inner=Answers(b=2))
+    made = codec.deserialize(codec.pack(codec.serialize((value, lambda: 1) if by_value else (value, 1))))[0]
+    assert (made.a, made.inner.b, made.slot, made.known.keys()) == (1, 2, "slot", value.known.keys())
+    with pytest.raises(AttributeError):
+        _ = made.c
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_the_locks_that_a_dataclass_makes_are_made_anew(by_value: bool) -> None:
+    value = Guarded([1])
+    with value.lock:
+        made = codec.deserialize(codec.pack(codec.serialize((value, lambda: 1) if by_value else (value, 1))))[0]
+    assert made.value == [1]
+    assert not made.lock.locked()
+    with made.lock, made.again:
+        pass
+
+
+def test_applications_of_fastapi_and_starlette_are_values() -> None:
+    app, router = fastapi.FastAPI(title="sent"), fastapi.APIRouter()
+
+    @router.get("/")
+    def show() -> int:
+        return 1
+
+    app.include_router(router, prefix="/inner")
+    app.mount("/below", starlette.applications.Starlette())
+    app.state.number = 3
+    app.openapi()
+    made = codec.deserialize(codec.pack(codec.serialize(app)))
+    assert (type(made), made.title, made.state.number) == (fastapi.FastAPI, "sent", 3)
+    assert list(made.openapi()["paths"]) == ["/inner/"]
