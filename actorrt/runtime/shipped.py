@@ -6,8 +6,10 @@ again; each keeps it alive. Once it is garbage no call to it is under way, and e
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -82,7 +84,8 @@ class Mark:
     def belongs_to(self, shipped: Shipped) -> bool:
         return self._shipped() is shipped
 
-    def __del__(self) -> None:
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         shipped = self._shipped()
-        if shipped is not None:
+        # As the interpreter ends, modules lose their names.
+        if shipped is not None and not _ending():
             shipped.left(self._key)

@@ -1,6 +1,8 @@
 """What programs call, where it is wrong or there is nothing to do."""
 
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -46,3 +48,23 @@ def test_deleting_what_is_not_there_does_nothing_and_is_logged(node: None, caplo
     assert "no application 'elsewhere'" in caplog.text
     assert set(serve.status().applications) == {"there"}
     serve.shutdown()
+
+
+ENDS = """
+import sys
+from actorrt import serve
+
+@serve.deployment
+class Hello:
+    def __call__(self):
+        return "hello"
+
+if __name__ == "__main__":
+    serve.run(Hello.bind(), route_prefix=None)
+    sys.exit(3)
+"""
+
+
+def test_a_program_that_ends_without_a_shutdown_says_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
