@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .api import shutdown as shutdown
     from .api import start as start
     from .api import status as status
+    from .applications import as_graph as as_graph
+    from .applications import from_asgi as from_asgi
     from .asgi import ingress as ingress
     from .declaration import Application as Application
     from .declaration import Deployment as Deployment
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from .statuses import ServeStatus as ServeStatus
 
 __all__ = [
-    "deployment", "Deployment", "Application", "ingress",
+    "deployment", "Deployment", "Application", "ingress", "from_asgi", "as_graph",
     "run", "start", "delete", "shutdown", "status", "build",
     "get_app_handle", "get_deployment_handle", "get_replica_context",
     "DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator",
@@ -47,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "api": ["build", "delete", "get_app_handle", "get_deployment_handle", "run", "shutdown", "start", "status"],
+    "applications": ["as_graph", "from_asgi"],
     "asgi": ["ingress"],
     "declaration": ["Application", "Deployment", "deployment"],
     "handle": ["DeploymentHandle"],

@@ -13,11 +13,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
 
 from . import connection
+from .applications import as_graph
 from .controller import Controller
 from .declaration import Application
 from .deployments import MANY_CALLS
@@ -29,6 +30,9 @@ from .shipping import pickle_code, pickle_value
 from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .statuses import ServeStatus
 from .tls import located
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 T = TypeVar("T")
 
@@ -76,7 +80,7 @@ def _controller() -> connection.Connection:
 
 
 def run(
-    target: Application[T],
+    target: Application[T] | ASGIApp,
     blocking: bool = False,
     name: str = DEFAULT_APP,
     route_prefix: str | None = "/",
@@ -84,6 +88,8 @@ def run(
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
 ) -> DeploymentHandle[T]:
     """Deploy an application and return a handle of its ingress once it runs. What runs already is updated, rolling.
+
+    `target` is a graph that `.bind()` gave, or an ASGI application, which is then one deployment (`from_asgi`).
 
     `route_prefix` None: it is reached by handles only. `blocking`: say where it is, do not return before Ctrl-C or
     SIGTERM, then shut Serve down, letting running requests end.
@@ -104,14 +110,14 @@ def run(
     return handle
 
 
-def build(target: Application[Any], name: str, route_prefix: str | None) -> ApplicationSpec:
+def build(target: Application[Any] | ASGIApp, name: str, route_prefix: str | None) -> ApplicationSpec:
     """The application as the controller wants it. TypeError and ValueError as for `run`; nothing is started."""
     if not isinstance(cast(object, name), str):
         raise TypeError(f"name must be a str, not {type(name).__name__}")
     if not name or any(mark in name for mark in "#/\n"):
         raise ValueError(f"name must not be empty or hold '#', '/' or a line break: {name!r}")
     prefix = check_route_prefix(route_prefix)
-    flat = flatten(target, lambda each: DeploymentHandle[Any](DeploymentId(name, each)))
+    flat = flatten(as_graph(target), lambda each: DeploymentHandle[Any](DeploymentId(name, each)))
     specs = [
         make_spec(
             name,

@@ -6,92 +6,75 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, cast
 
 from starlette.types import ASGIApp, Message
 
+from . import views
+from .applications import BareApplication, check_application, is_builder
 from .declaration import Deployment
 from .exceptions import ServeError
 from .request_context import HookContext, current_request
+from .shipping import ASGI_ATTRIBUTE
 from .user_errors import with_frames
 
 logger = logging.getLogger("actorrt.serve.replica")
 
 T = TypeVar("T")
 
-ATTRIBUTE: Final = "__actorrt_asgi__"
 # A shutdown that is cut off may clean up for so long.
 CUT_OFF_S: Final = 1.0
 
 
-def ingress(app: ASGIApp | Callable[[], ASGIApp]) -> Callable[[type[T]], type[T]]:
+def ingress(
+    app: ASGIApp | Callable[[], ASGIApp] | Callable[[], Awaitable[ASGIApp]],
+) -> Callable[[type[T]], type[T]]:
     """Have an ASGI application answer the HTTP requests of a class: `@serve.deployment @serve.ingress(app)`.
 
-    Routes whose endpoints are methods of the class are called with the replica's instance. A function without
-    parameters is called in each replica for its application.
+    Routes whose endpoints are methods of the class are called with the replica's instance; routes to methods of another
+    class that has the same application are that one's. A function without parameters is called in each replica for its
+    application. TypeError if this is no application, or a route to a method could not be served as it is.
     """
-    if not callable(app):
-        raise TypeError(f"ingress takes an ASGI application or a function that makes one, not {type(app).__name__}")
+    check_application(app)
 
     def decorate(target: type[T]) -> type[T]:
         if isinstance(target, Deployment):
             raise TypeError("write @serve.ingress(app) below @serve.deployment, next to the class")
         if not inspect.isclass(target):
             raise TypeError(f"@serve.ingress(app) decorates a class, not {target!r}")
-        setattr(target, ATTRIBUTE, app)
+        if not is_builder(app):
+            views.claim(app, target)
+        setattr(target, ASGI_ATTRIBUTE, app)
         return target
 
     return decorate
 
 
-def asgi_app_of(instance: object) -> ASGIApp | None:
-    """The application that answers for this instance, with its methods bound; None if it is no ingress."""
-    app = getattr(type(instance), ATTRIBUTE, None)
+async def asgi_app_of(instance: object) -> ASGIApp | None:
+    """The application that answers for this instance, with its methods bound; None if it is no ingress.
+
+    TypeError if a function that should make it gives something else."""
+    app: Any = instance.app if isinstance(instance, BareApplication) else getattr(type(instance), ASGI_ATTRIBUTE, None)
     if app is None:
         return None
-    if _is_builder(app):
-        app = app()
-    _bind_endpoints(app, instance, set())
-    return cast(ASGIApp, app)
+    if is_builder(app):
+        made = app()
+        app = await made if inspect.isawaitable(made) else made
+        check_application(app)
+    views.bind(app, instance)
+    return cast(ASGIApp, _whole(app))
 
 
-def _is_builder(app: Any) -> bool:
-    try:
-        signature = inspect.signature(app)
-    except (TypeError, ValueError):
-        return False
-    required = [each for each in signature.parameters.values() if each.default is each.empty]
-    return not any(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in required)
+def _whole(app: Any) -> Any:
+    """An APIRouter as part of an application: its routes need what only FastAPI gives them."""
+    if not any((base.__module__, base.__qualname__) == ("fastapi.routing", "APIRouter") for base in type(app).__mro__):
+        return app
+    from fastapi import FastAPI
 
-
-def _bind_endpoints(router: Any, instance: object, seen: set[int]) -> None:
-    """Replace each route to a function of the instance's class by the same route to the bound method."""
-    routes: Any = getattr(router, "routes", None)
-    if not isinstance(routes, list) or id(cast(object, routes)) in seen:
-        return
-    seen.add(id(cast(object, routes)))
-    for index, route in enumerate(cast(list[Any], routes)):
-        endpoint = getattr(route, "endpoint", None)
-        if endpoint is not None and _is_method(endpoint, type(instance)):
-            routes[index] = _same_route(route, endpoint.__get__(instance))
-        else:
-            for inner in (getattr(route, "original_router", None), getattr(route, "app", None), route):
-                _bind_endpoints(inner, instance, seen)
-
-
-def _is_method(endpoint: Any, cls: type) -> bool:
-    if not inspect.isfunction(endpoint):
-        return False
-    return any(value is endpoint for each in cls.__mro__ for value in vars(each).values())
-
-
-def _same_route(route: Any, endpoint: Any) -> Any:
-    # A route keeps what it was made from under the names of its parameters; so do those of FastAPI, which looks at the
-    # endpoint's signature when a route is made.
-    parameters = inspect.signature(type(route).__init__).parameters
-    arguments = {name: getattr(route, name) for name in parameters if name != "self" and hasattr(route, name)}
-    return type(route)(**{**arguments, "endpoint": endpoint})
+    around = FastAPI()
+    around.include_router(app)
+    return around
 
 
 class Lifespan:

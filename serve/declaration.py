@@ -6,7 +6,7 @@ These are values. Binding builds a graph and starts nothing; `serve.run` does.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from .options import DeploymentOptions, parse_options
 
@@ -97,6 +97,21 @@ class Deployment(Generic[T_co]):
         check_arguments(self.__wrapped__, self.name, args, kwargs)
         return Application(self, args, kwargs)
 
+    # What a class's own code and others say of it by its decorated name: constants, static methods, isinstance.
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.__wrapped__, name)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return inspect.isclass(self.__wrapped__) and isinstance(instance, self.__wrapped__)
+
+    def __subclasscheck__(self, cls: type) -> bool:
+        return inspect.isclass(self.__wrapped__) and issubclass(cls, self.__wrapped__)
+
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
             f"deployment {self.name!r} cannot be called here: write {self.name}.bind(...) and serve.run(), "
@@ -114,7 +129,8 @@ def check_arguments(target: Callable[..., Any], name: str, args: tuple[Any, ...]
             raise TypeError(f"deployment {name!r} is a function and takes no arguments in bind(): only a class does")
         return
     try:
-        signature = inspect.signature(target)
+        # As it is called: a decorator may have changed what the constructor takes.
+        signature = inspect.signature(target, follow_wrapped=False)
     except (TypeError, ValueError):
         return
     try:

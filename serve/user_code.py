@@ -63,12 +63,20 @@ def _kind_of(function: Callable[..., Any]) -> Kind:
 
 
 def _takes_an_argument(function: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(each.kind in (*positional, inspect.Parameter.VAR_POSITIONAL) for each in parameters)
+    bound = inspect.ismethod(function)
+    inner: Any = getattr(function, "__func__", function)
+    while True:
+        try:
+            parameters = list(inspect.signature(inner, follow_wrapped=False).parameters.values())
+        except (TypeError, ValueError):
+            return True
+        takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+        if not takes_any or not hasattr(inner, "__wrapped__"):
+            break
+        # A decorator hands on what it is given: what is below it says how much that is.
+        inner = inner.__wrapped__
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return takes_any or len(positional) > bound
 
 
 class UserCode:
@@ -111,15 +119,11 @@ class UserCode:
         target, args, kwargs = pickle.loads(code)
         before()
         if inspect.isclass(target):
-            self._target = object.__new__(target)
+            self._target = await _instance_of(target, args, kwargs)
             self._is_instance = True
-            # A constructor may be a coroutine function.
-            made: Any = cast(Any, target).__init__(self._target, *args, **kwargs)
-            if inspect.isawaitable(made):
-                await made
         else:
             self._target = target
-        self.asgi = asgi_app_of(self._target) if self._is_instance else None
+        self.asgi = await asgi_app_of(self._target) if self._is_instance else None
         if self.asgi is not None:
             self._lifespan = Lifespan(self.asgi, hooks)
             await self._lifespan.start()
@@ -157,7 +161,7 @@ class UserCode:
             if name == "__call__":
                 return self._target
             raise AttributeError(f"{_name_of(self._target)} is a function and has no method {name!r}")
-        function = getattr(self._target, name, None)
+        function = _method_of(self._target, name)
         if callable(function):
             return function
         offered = [
@@ -260,6 +264,30 @@ def _nothing(_: object) -> None: ...
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, min(threads, MOST_THREADS)), thread_name_prefix="actorrt-replica")
+
+
+async def _instance_of(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As `cls(...)`, where `__init__` may be a coroutine function."""
+    if type(cls).__call__ is not type.__call__:
+        return cls(*args, **kwargs)  # the metaclass knows how
+    made = cls.__new__(cls, *args, **kwargs)
+    if isinstance(made, cls):
+        started: Any = cast(Any, type(made)).__init__(made, *args, **kwargs)
+        if inspect.isawaitable(started):
+            await started
+        elif started is not None:
+            raise TypeError(f"__init__() should return None, not {type(started).__name__!r}")
+    return made
+
+
+def _method_of(target: Any, name: str) -> Any:
+    """The method of the class, also where an attribute of the instance has its name."""
+    if name in getattr(target, "__dict__", ()):
+        cls = cast("type[Any]", type(target))
+        found: Any = inspect.getattr_static(cls, name, None)
+        if callable(found) or isinstance(found, classmethod):
+            return cast(Any, found).__get__(target, cls)
+    return getattr(target, name, None)
 
 
 def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

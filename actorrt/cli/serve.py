@@ -32,7 +32,11 @@ LOOK_S: Final = 2.0
 
 def serve(
     target: Annotated[
-        str, typer.Argument(metavar="MODULE:GRAPH", help="The module to import, and the name in it that .bind() gave.")
+        str,
+        typer.Argument(
+            metavar="MODULE:GRAPH",
+            help="The module to import, and the name in it that .bind() gave, or that of an ASGI application.",
+        ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = (
         "127.0.0.1"
@@ -58,6 +62,8 @@ def serve(
 
     run `actorrt serve app:app`, and `curl http://127.0.0.1:8000/` once the URL is printed.
 
+    An ASGI application of FastAPI, Starlette, Django, Quart and others is served as it is, as one deployment.
+
     Ctrl-C lets running requests end and stops; Ctrl-C twice stops at once. Nothing is left running either way.
     """
     targets.look_in(app_dir)
@@ -75,6 +81,8 @@ def serve(
         except BaseException:
             _take_down(name)
             raise
+        if not isinstance(found := targets.named(target), actorrt.serve.Application):
+            _say(f"{target} is an application of {type(found).__module__.partition('.')[0]}: it is one deployment")
         _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
         _say("stopping: running requests may end, new ones are refused")

@@ -60,7 +60,12 @@ def find(target: str) -> str:
 
 
 def load(target: str) -> actorrt.serve.Application[Any]:
-    """Import the module and return its graph. Raises CommandError."""
+    """Import the module and return its graph, or one around its ASGI application. Raises CommandError."""
+    return _as_application(named(target), target, split(target)[1])
+
+
+def named(target: str) -> object:
+    """Import the module and return what lies in it under the name, whatever it is. Raises CommandError."""
     module_name, graph = find(target), split(target)[1]
     module = _import(module_name)
     found: Any = module
@@ -69,7 +74,7 @@ def load(target: str) -> actorrt.serve.Application[Any]:
             found = getattr(found, name)
         except AttributeError:
             raise CommandError(_no_such_name(module, module_name, graph), WRONG_USE) from None
-    return _as_application(found, target, graph)
+    return found
 
 
 def _import(name: str) -> ModuleType:
@@ -82,7 +87,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _no_such_name(module: ModuleType, module_name: str, graph: str) -> str:
-    graphs = [name for name, value in vars(module).items() if isinstance(value, actorrt.serve.Application)]
+    graphs = [name for name, value in vars(module).items() if _is_served(value)]
     text = f"module {module_name!r} has no {graph!r}"
     near = difflib.get_close_matches(graph, graphs or list(vars(module)), n=1)
     if near:
@@ -92,7 +97,18 @@ def _no_such_name(module: ModuleType, module_name: str, graph: str) -> str:
     return f"{text}, and no graph under another name: add `app = YourDeployment.bind()`"
 
 
+def _is_served(value: object) -> bool:
+    try:
+        return isinstance(actorrt.serve.as_graph(value), actorrt.serve.Application)
+    except TypeError:
+        return False
+
+
 def _as_application(found: object, target: str, graph: str) -> actorrt.serve.Application[Any]:
+    try:
+        found = actorrt.serve.as_graph(found)
+    except TypeError as error:
+        raise CommandError(f"{target}: {error}", WRONG_USE) from None
     if isinstance(found, actorrt.serve.Application):
         return found  # pyright: ignore[reportUnknownVariableType]  # what it serves cannot be known here
     if isinstance(found, actorrt.serve.Deployment):

@@ -52,17 +52,34 @@ def _why(value: Any) -> BaseException | None:
     return None
 
 
-def _culprit(value: Any, error: BaseException, path: str, depth: int, seen: set[int]) -> tuple[str, BaseException]:
+def unpicklable_member(
+    value: Any, error: BaseException, why: Callable[[Any], BaseException | None]
+) -> tuple[str, BaseException]:
+    """Where inside of `value` what cannot be pickled lies, "" if it is the value itself, and its own error.
+
+    `error` is that of the value; `why` pickles a member, and gives the error or None.
+    """
+    return _culprit(value, error, "", _MAX_DEPTH, set(), why)
+
+
+def _culprit(
+    value: Any,
+    error: BaseException,
+    path: str,
+    depth: int,
+    seen: set[int],
+    why_not: Callable[[Any], BaseException | None] | None = None,
+) -> tuple[str, BaseException]:
     if depth == 0 or id(value) in seen:
         return path, error
     seen.add(id(value))
     for step, member in _members(value):
         if id(member) in seen:
             continue
-        why = _why(member)
+        why = (why_not or _why)(member)
         if why is not None:
             between = ", " if path and step.startswith("its ") else ""
-            return _culprit(member, why, path + between + step, depth - 1, seen)
+            return _culprit(member, why, path + between + step, depth - 1, seen, why_not)
     return path, error
 
 

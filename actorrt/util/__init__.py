@@ -1,6 +1,7 @@
 """Small tools on top of the public API, under the names that Ray users look for."""
 
 from actorrt.runtime.api import list_named_actors
+from actorrt.runtime.explain import unpicklable_member
 from actorrt.wire.by_value import ByValuePickler
 
 from .actor_pool import ActorPool
@@ -16,4 +17,5 @@ __all__ = [
     "as_completed",
     "list_named_actors",
     "map_unordered",
+    "unpicklable_member",
 ]

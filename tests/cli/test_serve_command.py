@@ -116,10 +116,47 @@ class Failing:
 app = Failing.bind()
 """
 
+# The application holds what cannot be sent, and the class below it its own decorated name.
+BARE = """
+from __future__ import annotations
+
+import sqlite3
+from fastapi import FastAPI, Request
+from starlette.responses import PlainTextResponse
+from actorrt import serve
+
+app = FastAPI()
+app.state.database = sqlite3.connect(":memory:")
+
+@app.get("/", response_class=PlainTextResponse)
+async def show(request: Request) -> str:
+    return f"{type(request.app.state.database).__name__} {serve.get_replica_context().deployment}"
+
+@serve.deployment
+class Named:
+    LIMIT = 3
+
+    def __init__(self):
+        super(Named, self).__init__()
+
+    def __call__(self):
+        return [isinstance(self, Named), Named.LIMIT]
+
+named = Named.bind()
+"""
+
 
 @pytest.fixture(autouse=True)
 def _programs(tmp_path: Path) -> None:
-    sources = {"hello": HELLO, "slow": SLOW, "endless": ENDLESS, "stuck": STUCK, "late": LATE, "failing": FAILING}
+    sources = {
+        "hello": HELLO,
+        "slow": SLOW,
+        "endless": ENDLESS,
+        "stuck": STUCK,
+        "late": LATE,
+        "failing": FAILING,
+        "bare": BARE,
+    }
     for name, source in sources.items():
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     for name in ("arrived", "answer"):
@@ -160,6 +197,16 @@ def test_it_prints_its_url_and_answers(start_server: Any) -> None:
     server.process.send_signal(signal.SIGINT)
     assert server.wait() == 0
     assert "GET" not in "".join(server.said)
+
+
+def test_it_serves_a_bare_application_and_says_that_it_is_one_deployment(start_server: Any) -> None:
+    server = start_server("bare:app")
+    assert httpx.get(server.url).text == "Connection FastAPI"
+    assert "bare:app is an application of fastapi: it is one deployment" in "".join(server.said)
+
+
+def test_a_class_of_a_module_uses_its_own_decorated_name(start_server: Any) -> None:
+    assert httpx.get(start_server("bare:named").url).json() == [True, 3]
 
 
 def test_it_logs_requests_when_asked_to(start_server: Any) -> None:

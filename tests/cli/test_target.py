@@ -137,3 +137,40 @@ def test_what_is_no_graph_is_named_with_what_to_write(name: str, said: str, tmp_
     assert said in error.text
     assert ".bind()" in error.text
     assert error.code == WRONG_USE
+
+
+BARE = """
+from starlette.applications import Starlette
+
+app = Starlette()
+
+async def raw(scope, receive, send): ...
+
+class Wsgi:
+    def __call__(self, environ, start_response): ...
+
+class Django:
+    async def __call__(self, scope, receive, send): ...
+
+def handler(request): ...
+
+wsgi, django = Wsgi(), Django()
+"""
+
+
+@pytest.mark.parametrize(("name", "deployment"), [("app", "Starlette"), ("raw", "raw"), ("django", "Django")])
+def test_an_asgi_application_is_one_deployment(name: str, deployment: str, tmp_path: Path) -> None:
+    _module(tmp_path, "bare", BARE)
+    graph = _load(f"bare:{name}", tmp_path)
+    assert isinstance(graph, serve.Application)
+    assert graph.deployment.name == deployment
+
+
+def test_a_wsgi_application_is_answered_with_how_to_serve_it(tmp_path: Path) -> None:
+    _module(tmp_path, "wsgi", BARE)
+    error = _refused("wsgi:wsgi", tmp_path)
+    assert "a2wsgi.WSGIMiddleware(app)" in error.text
+    assert error.code == WRONG_USE
+    assert "plain function 'handler'" in _refused("wsgi:handler", tmp_path).text
+    assert "plain class 'Django'" in _refused("wsgi:Django", tmp_path).text
+    assert "did you mean wsgi:django?" in _refused("wsgi:djang", tmp_path).text
