@@ -30,6 +30,11 @@ logger = logging.getLogger("actorrt.serve.proxy")
 # Above all that a proxy before this one has given.
 _keys: Final = itertools.count(random.SystemRandom().getrandbits(62))
 
+# A request that changes nothing by its meaning (RFC 9110, 9.2.1) goes to another replica if its own has died before it
+# answered: so often, since the request itself may be what a replica dies of.
+SAFE_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+REPEATS: Final = 2
+
 # A replica is told of so much room at once.
 ROOM_STEP: Final = 256 * 1024
 
@@ -47,6 +52,7 @@ class Forwarded:
         "_pipe",
         "_ref",
         "_relay",
+        "_repeats_left",
         "_request",
         "_root",
         "_router",
@@ -81,6 +87,7 @@ class Forwarded:
         # When it is cancelled, if its client has gone.
         self._grace: asyncio.TimerHandle | None = None
         self._relay: asyncio.Task[None] | None = None
+        self._repeats_left = REPEATS if request.method in SAFE_METHODS and not request.streams else 0
         # Where the request's body goes, once the replica wants it.
         self._pipe: Pipe | None = None
         # Its place in the replica was given back before its client had taken all of the response.
@@ -189,7 +196,9 @@ class Forwarded:
             self._done()
             self._request.abort()
             return
-        final = self._router.failed(self, target, slots, error)
+        # Nothing of an answer has reached the client, who could not tell a repetition from a slow answer.
+        self._repeats_left -= 1
+        final = self._router.failed(self, target, slots, error, self._repeats_left >= 0)
         if final is not None:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))

@@ -244,11 +244,12 @@ class Router:
             request.send(target, found)
 
     def failed(
-        self, request: Pending, target: Target, slots: Slots | None, error: BaseException
+        self, request: Pending, target: Target, slots: Slots | None, error: BaseException, repeatable: bool = False
     ) -> BaseException | None:
         """Judge an error of a call to a replica: None if the request goes to another one, else what its caller gets.
 
-        The slot is given back in either case; None: it was already.
+        The slot is given back in either case; None: it was already. `repeatable`: to another one also if the replica
+        that died may have begun it.
         """
         if isinstance(error, ReplicaRefusedError):
             self.refused(request, target, slots, error.reason)
@@ -257,7 +258,7 @@ class Router:
         if isinstance(error, exceptions.ActorError) and not isinstance(error, exceptions.TaskError):
             self._died(target.id)
             may_have_run = getattr(error, "may_have_run", False)
-            if not may_have_run:
+            if repeatable or not may_have_run:
                 self._again(request, slots)
                 return None
             error = ReplicaUnavailableError(str(self.deployment), target.id, str(getattr(error, "cause", error)))
