@@ -362,8 +362,9 @@ class ServeProtocol(HttpToolsProtocol):
         if not target.startswith(b"/") and target != b"*":
             parsed = httptools.parse_url(target)
             target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
-        path, _, query = target.partition(b"?")
-        request.path, request.query = path, query.partition(b"#")[0]
+        if b"#" in target:
+            target = target.partition(b"#")[0]
+        request.path, _, request.query = target.partition(b"?")
         request.keep_alive = not request.http10 and parser.should_keep_alive()
         if self._forwarded:
             fields, self._forwarded = self._forwarded, []
