@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench lock clean
+.PHONY: help serve test apps check format bench lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 LOCK := requirements.lock
+APPS := .venv-apps
+APPS_LOCK := requirements-apps.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint $(LOCK)
 ARGS ?=
@@ -24,6 +26,9 @@ serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits 
 
 test: $(STAMPS)/test  ## the whole test suite, two files at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+apps: $(APPS)/stamp  ## applications of other packages, served unchanged (long: the packages are installed first)
+	$(APPS)/bin/python -m pytest --numprocesses 2 -o filterwarnings=default tests/apps $(ARGS)
 
 check: $(STAMPS)/check  ## format, lint, types (strict) and the import rules
 	$(BIN)/ruff format --check .
@@ -51,7 +56,7 @@ lock:  ## take the newest releases that pyproject.toml allows into requirements.
 	rm -rf build/lock
 
 clean:  ## remove what was built, the virtual environment too
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(APPS) build dist .pytest_cache .ruff_cache .hypothesis
 
 # The stamps lie inside the environment, so they go when it goes, and say what is in it.
 $(STAMPS)/venv: $(LOCK)
@@ -75,3 +80,10 @@ $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 $(STAMPS)/check: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group dev
 	@touch $@ $(STAMPS)/test $(STAMPS)/serve
+
+$(APPS)/stamp: $(APPS_LOCK) pyproject.toml
+	@[ -x $(APPS)/bin/python ] || $(PYTHON) -m venv $(APPS)
+	@$(APPS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(APPS_LOCK) pip hatchling editables
+	@$(APPS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(APPS_LOCK) \
+		--no-build-isolation --editable . --group apps
+	@touch $@
