@@ -193,6 +193,7 @@ class Replica:
             self._changed.clear()
             await self._changed.wait()
 
+    @method(may_block=True)
     async def stop(self, limit_s: float = CLOSE_S) -> None:
         """Cancel what still runs and let user code clean up, for `limit_s` in all. Asked twice, it is done once."""
         if self._end_task is None:

@@ -219,7 +219,7 @@ class Watchdog:
         if kept_the_gil and not (who and where.frames):
             # It is over.
             last = executor.last
-            if last is None or where.importing:
+            if last is None or where.importing or _on_purpose(last):
                 return
             who = f"code that kept the GIL and has returned, last of {_title(last)}"
         elif not where.frames:
@@ -313,9 +313,14 @@ def _on_purpose(run: RunningCall) -> bool:
 
 
 def _waited_for_cpu() -> float:
-    """For how many seconds this thread could have run and had no CPU; 0 where the kernel does not say."""
+    """For how many seconds this thread and the loop's, which may have had the GIL then, could have run and had no CPU;
+    0 where the kernel does not say."""
+    return sum(map(_waited, ("/proc/thread-self", f"/proc/self/task/{threading.main_thread().native_id}")))
+
+
+def _waited(thread: str) -> float:
     try:
-        with open("/proc/thread-self/schedstat", encoding="ascii") as file:
+        with open(f"{thread}/schedstat", encoding="ascii") as file:
             return int(file.read().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0

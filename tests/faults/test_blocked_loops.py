@@ -328,6 +328,10 @@ class TakesLongToStart:
     async def start(self) -> None:
         _keep_the_gil(0.2)
 
+    @actorrt.method(may_block=True)
+    async def start_in_a_task(self) -> None:
+        await asyncio.create_task(TakesLongToStart.start(self))
+
     async def behave(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -335,10 +339,14 @@ class TakesLongToStart:
         print(text, file=sys.stderr)
 
 
-@pytest.mark.parametrize("how", ["while it is loaded", "in the constructor", "in a method that may"])
+@pytest.mark.parametrize(
+    "how", ["while it is loaded", "in the constructor", "in a method that may", "in a task of a method that may"]
+)
 def test_what_an_actor_does_before_it_can_be_of_use_to_anybody_is_not_reported(how: str, printed: Printed) -> None:
     actor = TakesLongToStart.options(isolated=True).remote(how)
     if how == "in a method that may":
         actorrt.get(actor.start.remote())
+    if how == "in a task of a method that may":
+        actorrt.get(actor.start_in_a_task.remote())
     printed.wait_for_the_rest(actor)
     assert [line for line in printed.lines if "blocked" in line] == []
