@@ -133,7 +133,9 @@ def default_task_options(is_async: bool, is_generator: bool) -> TaskOptions:
 
 def parse_task_options(given: Mapping[str, Any], base: TaskOptions, *, decorating: bool = False) -> TaskOptions:
     """`base` with what was given. Options that belong to the function itself are taken only while `decorating`."""
-    return replace(base, **_read("tasks", _TASK, given, _TASK_DECORATOR_ONLY, decorating))
+    options = replace(base, **_read("tasks", _TASK, given, _TASK_DECORATOR_ONLY, decorating))
+    _check_window(given, options.num_returns)
+    return options
 
 
 def parse_actor_options(
@@ -151,7 +153,15 @@ def parse_method_options(
     given: Mapping[str, Any], base: MethodOptions | None = None, *, decorating: bool = False
 ) -> MethodOptions:
     """`base` with what was given. `thread` and `may_block` belong to the method itself: only while `decorating`."""
-    return replace(base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating))
+    options = replace(base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating))
+    _check_window(given, options.num_returns)
+    return options
+
+
+def _check_window(given: Mapping[str, Any], num_returns: object) -> None:
+    name = next((name for name in given if _ALIASES.get(name, name) == "generator_backpressure"), "")
+    if name and given[name] is not None and num_returns != "streaming":
+        raise ValueError(f'{name} is for what streams: give num_returns="streaming" too, not {num_returns!r}')
 
 
 # One row an option: how a value is checked. `_ALIASES` has the other spellings of Ray's.

@@ -249,6 +249,12 @@ def _actor_class(code: type[Any], groups: tuple[str, ...]) -> ActorClassDef:
     has_async = any(spec.is_async for spec in specs.values()) or any(
         inspect.iscoroutinefunction(getattr(code, name, None)) for name in ("__init__", "__del__")
     )
+    for spec in specs.values():
+        if spec.thread and not has_async:
+            raise ValueError(
+                f"{_title(code)}.{spec.name} is marked thread=True, which is for actors that have async def methods: "
+                "the methods of this one run in a thread anyway, in as many as its max_concurrency says"
+            )
     return ActorClassDef(code, interface.class_name, has_async, Arity.of(code), interface)
 
 

@@ -29,7 +29,6 @@ from .node_launch import Launched, find_session, launch
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0
 
 _lock = threading.RLock()
@@ -172,21 +171,21 @@ def _connect(settings: Settings, options: InitOptions, session: str, launched: L
     from .join import join
 
     if launched is not None:
-        wait_for_node(launched)
+        wait_for_node(launched, settings.start_timeout_s)
     return join(settings, options, session, launched is not None)
 
 
-def wait_for_node(launched: Launched) -> None:
+def wait_for_node(launched: Launched, limit_s: float) -> None:
     """Wait until the node listens; raises RuntimeError with its last words if it ends instead."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + limit_s
     while True:
         remaining = deadline - time.monotonic()
         ready, _, _ = select.select([launched.ready], [], [], max(0.0, remaining))
         if ready and os.read(launched.ready, 1):
             return
         if ready or remaining <= 0:
-            what = "ended while it started" if ready else f"was not ready after {START_TIMEOUT_S:g} s"
-            raise RuntimeError(f"the node {what}: {launched.last_words()}")
+            late = f"was not ready after {limit_s:g} s (ACTORRT_START_TIMEOUT_S sets how long it may take)"
+            raise RuntimeError(f"the node {'ended while it started' if ready else late}: {launched.last_words()}")
 
 
 def shutdown(**_: Any) -> None:

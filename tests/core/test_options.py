@@ -89,8 +89,8 @@ def test_concurrency_is_a_thousand_for_async_actors_and_one_for_others() -> None
 
 def test_rays_spellings_are_taken() -> None:
     name = "_generator_backpressure_num_objects"
-    assert parse_task_options({name: 3}, DEF).generator_backpressure == 3
-    assert parse_method_options({name: 3}).generator_backpressure == 3
+    assert parse_task_options({name: 3, "num_returns": "streaming"}, DEF).generator_backpressure == 3
+    assert parse_method_options({name: 3, "num_returns": "streaming"}).generator_backpressure == 3
     assert parse_actor_options({"_actor" + name: 3}).generator_backpressure == 3
     assert parse_actor_options({"lifetime": "detached"}).detached
     assert parse_task_options({"scheduling_strategy": "SPREAD"}, DEF).scheduling_strategy == "SPREAD"

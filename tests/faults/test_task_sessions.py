@@ -155,8 +155,8 @@ def test_when_zygote_or_head_is_killed_the_session_goes_on(family: Family, fifo:
 def test_a_head_that_is_killed_before_it_was_asked_anything_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for_node = driver.wait_for_node
 
-    def and_kill(launched: Any) -> None:
-        wait_for_node(launched)
+    def and_kill(launched: Any, limit_s: float) -> None:
+        wait_for_node(launched, limit_s)
         for pid in children_of(launched.pid):
             if "head" in Path(f"/proc/{pid}/comm").read_text(encoding="utf-8"):
                 os.kill(pid, signal.SIGKILL)

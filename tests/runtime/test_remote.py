@@ -190,6 +190,11 @@ class Plain:
     def again(self) -> None: ...
 
 
+class InThreads:
+    @method(thread=True)
+    def slow(self) -> None: ...
+
+
 class NotAsync:
     async def slow(self) -> None: ...
 
@@ -208,6 +213,9 @@ class NotAsync:
         ),
         (lambda: method(thread=True)(NotAsync.slow), "thread=True is for def methods that block, NotAsync.slow is"),
         # What would change nothing.
+        (lambda: untyped.options(generator_backpressure=2), "generator_backpressure is for what streams: give num_"),
+        (lambda: method(generator_backpressure=2)(Plain.again), "generator_backpressure is for what streams: give"),
+        (lambda: remote(InThreads), "InThreads.slow is marked thread=True, which is for actors that have async def"),
         (lambda: cast(Any, remote)(max_calls=1)(NotAsync.slow), "max_calls ends a worker after so many runs of"),
         (lambda: cast(Any, remote)(on_runtime_loop=True)(Plain), "on_runtime_loop is for coroutines, and Plain has"),
         (lambda: remote(Plain).remote(), "Plain.again has retry_exceptions, and max_task_retries is 0"),
