@@ -57,23 +57,47 @@ class ByValuePickler(_CloudPickler):
     with_state: bool = False
     dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _reduce_code}, _CloudPickler.dispatch_table)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # By the class of an object: how it is looked at, None for one that is pickled as ever. There may be many.
+        self._ways: dict[type, Callable[[ByValuePickler, Any], Any] | None] = {}
+
     def reducer_override(self, obj: Any) -> Any:
         cls: Any = type(obj)
+        try:
+            way = self._ways[cls]
+        except KeyError:
+            way = self._ways[cls] = self._way_of(cls)
+        return NotImplemented if way is None else way(self, obj)
+
+    def _way_of(self, cls: Any) -> Callable[[ByValuePickler, Any], Any] | None:
         if issubclass(cls, type):
-            found = super().reducer_override(obj)
-            if type(found) is tuple and found[-1] is _cloudpickle._class_setstate:
-                return rebuilding.reduce_class(obj)
-            return found
+            return ByValuePickler._class
         if cls is types.FunctionType:
-            if wrappers.is_single_dispatch(obj) and not _cloudpickle._should_pickle_by_reference(obj):
-                return wrappers.reduce_single_dispatch(obj)
-            found = super().reducer_override(obj)
-            if found is not NotImplemented and (place := _below_wrappers(obj)) is not None:
-                return _unwrapped, place
-            if found is not NotImplemented:
-                # What follows is code, whatever it was that it began with.
-                self.with_state = True
-            return found
+            return ByValuePickler._function
+        if wrappers.is_wrapper(cls) or named.may_stand_for_itself(cls) or _may_be_of_main(cls):
+            return ByValuePickler._object
+        return ByValuePickler._helped if self._needs_help(cls) else None
+
+    def _class(self, cls: Any) -> Any:
+        found = super().reducer_override(cls)
+        if type(found) is tuple and found[-1] is _cloudpickle._class_setstate:
+            return rebuilding.reduce_class(cls)
+        return found
+
+    def _function(self, function: Any) -> Any:
+        if wrappers.is_single_dispatch(function) and not _cloudpickle._should_pickle_by_reference(function):
+            return wrappers.reduce_single_dispatch(function)
+        found = super().reducer_override(function)
+        if found is not NotImplemented and (place := _below_wrappers(function)) is not None:
+            return _unwrapped, place
+        if found is not NotImplemented:
+            # What follows is code, whatever it was that it began with.
+            self.with_state = True
+        return found
+
+    def _object(self, obj: Any) -> Any:
+        cls: Any = type(obj)
         reduced = wrappers.reduce_wrapper(obj)
         if reduced is not None:
             return reduced
@@ -81,20 +105,22 @@ class ByValuePickler(_CloudPickler):
         if place is not None:
             state = getattr(obj, "__dict__", None)
             return named.by_name, ((*place, state, cls) if state else place)
-        if cls.__module__ == named.MAIN or cls is object:
+        if cls is object or cls.__module__ == named.MAIN:
             found = self._of_main(obj, cls)
             if found is not NotImplemented:
                 return found
-        if state_of.needs_help(cls) and cls not in self.dispatch_table:
-            return state_of.reduce(obj)
-        return NotImplemented
+        return state_of.reduce(obj) if self._needs_help(cls) else NotImplemented
+
+    def _helped(self, obj: Any) -> Any:
+        return state_of.reduce(obj)
+
+    def _needs_help(self, cls: Any) -> bool:
+        return state_of.needs_help(cls) and cls not in self.dispatch_table
 
     @staticmethod
     def _of_main(obj: Any, cls: Any) -> Any:
         """The main program's own objects that stand for themselves: plain ones, and those that pickle as a name."""
         if cls is not object:
-            if "__reduce__" not in dir(cls) or cls.__reduce__ is object.__reduce__:
-                return NotImplemented
             reduced: Any = obj.__reduce_ex__(PROTOCOL)
             if not isinstance(reduced, str):
                 return NotImplemented
@@ -102,6 +128,13 @@ class ByValuePickler(_CloudPickler):
         if name is None:
             return NotImplemented
         return named.of_main, (name, cls, dict(vars(obj)) if hasattr(obj, "__dict__") else None)
+
+
+def _may_be_of_main(cls: Any) -> bool:
+    """Whether an object of this class may be one of the main program's that stand for themselves."""
+    return cls is object or (
+        cls.__module__ == named.MAIN and "__reduce__" in dir(cls) and cls.__reduce__ is not object.__reduce__
+    )
 
 
 def _below_wrappers(function: Any) -> tuple[str, str, int] | None:

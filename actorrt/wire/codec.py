@@ -9,13 +9,19 @@ from __future__ import annotations
 import io
 import pickle
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import by_value
 from .container import CONTAINER_MAGIC, Plan, pack_into, parse, plan
 from .named import Reducers
 
 ATOMS: Final = frozenset({int, str, float, bytes, bool, type(None), complex})
+# The atoms that may be large in themselves, and the others.
+_SIZED: Final = frozenset({str, bytes})
+_UNSIZED: Final = ATOMS - _SIZED
+_CONTAINERS: Final = frozenset({list, tuple, dict})
+# More elements are not looked at one by one.
+_FEW: Final = 16
 _PROTOCOL: Final = 5
 _Pickler: Final = pickle.Pickler
 _reducers: Final = Reducers()
@@ -61,7 +67,7 @@ _NO_REFS: Final[list[Any]] = []
 
 def serialize(value: Any) -> Serialized:
     """Pickle `value`. Raises whatever pickle raises when it can't."""
-    if type(value) in ATOMS:
+    if type(value) in ATOMS or _is_of_atoms(value):
         return Serialized(pickle.dumps(value, _PROTOCOL), _NO_BUFFERS, _NO_REFS)
     refs: list[Any] = []
     token = _noted.set(refs)
@@ -71,7 +77,7 @@ def serialize(value: Any) -> Serialized:
             if by_value.is_asked_for():
                 raise pickle.PicklingError
             file = io.BytesIO()
-            pickler = _Pickler(file, _PROTOCOL, buffer_callback=buffers.append)
+            pickler = _Pickler(file, _PROTOCOL, True, buffers.append)
             pickler.dispatch_table = _reducers.up_to_date()
             pickler.dump(value)
             data = file.getvalue()
@@ -87,6 +93,23 @@ def serialize(value: Any) -> Serialized:
         return Serialized(data, [b.raw() for b in buffers], refs)
     finally:
         _noted.reset(token)
+
+
+def _is_of_atoms(value: Any, depth: int = 2) -> bool:
+    """Whether this is a small list, tuple or dict of atoms: to look costs less than a pickler that knows more."""
+    kind = cast("type[Any]", type(value))
+    if kind not in _CONTAINERS or len(value) > _FEW:
+        return False
+    parts: Any = value
+    if kind is dict:
+        for key in value:
+            if type(key) not in ATOMS:
+                return False
+        parts = value.values()
+    for part in parts:  # noqa: SIM110  `all` would cost as much again
+        if type(part) not in ATOMS and not (depth and _is_of_atoms(part, depth - 1)):
+            return False
+    return True
 
 
 def pack(serialized: Serialized) -> bytes:
@@ -120,16 +143,15 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> byt
 
     This is the fast way for most calls.
     """
-    atoms = ATOMS
-    kind: object
+    unsized, sized = _UNSIZED, _SIZED
     for a in args:
         kind = type(a)  # pyright: ignore[reportUnknownVariableType]
-        if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
+        if kind not in unsized and (kind not in sized or len(a) > limit):
             return None
     if kwargs:
         for a in kwargs.values():
             kind = type(a)  # pyright: ignore[reportUnknownVariableType]
-            if kind not in atoms or ((kind is bytes or kind is str) and len(a) > limit):
+            if kind not in unsized and (kind not in sized or len(a) > limit):
                 return None
         data = pickle.dumps([args, kwargs], _PROTOCOL)
     else:

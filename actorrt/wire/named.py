@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copyreg
 import sys
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from operator import methodcaller
@@ -31,6 +32,8 @@ Reduced = str | tuple[Any, ...]
 # Where plain objects lie, by id, and how many modules were looked at.
 _plain: dict[int, tuple[str, str]] = {}
 _looked_at = 0
+# How many names the module of a class had, and whether one of them was that of an object of this class.
+_have_names: Final[weakref.WeakKeyDictionary[type, tuple[int, bool]]] = weakref.WeakKeyDictionary()
 
 
 def place_of(obj: Any, *, with_state: bool = False) -> tuple[str, str] | None:
@@ -41,12 +44,26 @@ def place_of(obj: Any, *, with_state: bool = False) -> tuple[str, str] | None:
     cls: type = type(obj)
     if cls is object:
         return _place_of_plain(obj)
-    if not _by_default(cls) and not _is_own_copy(obj):
+    # First of all: the next question may be one to the user's code, and costs as much as a copy of the object.
+    place = _in_module(cls.__module__, obj) if may_stand_for_itself(cls) else None
+    if place is None:
         return None
     state = getattr(obj, "__dict__", None)
-    if state and not _is_own_copy(obj) and not (with_state and all(type(v) in _ATOMS for v in state.values())):
-        return None
-    return _in_module(cls.__module__, obj)
+    plain = not state or (with_state and all(type(v) in _ATOMS for v in state.values()))
+    return place if (plain and _by_default(cls)) or _is_own_copy(obj) else None
+
+
+def may_stand_for_itself(cls: type) -> bool:
+    """Whether objects of this class are among what its module has names for; looked at again if that has more names."""
+    module_name: Any = cls.__module__
+    module = sys.modules.get(module_name) if isinstance(module_name, str) else None
+    if cls is object or module is None or module_name == MAIN:
+        return cls is object
+    names = vars(module)
+    known = _have_names.get(cls)
+    if known is None or known[0] != len(names):
+        known = _have_names[cls] = len(names), any(type(found) is cls for found in list(names.values()))
+    return known[1]
 
 
 def _by_default(cls: type) -> bool:
@@ -149,6 +166,10 @@ class Reducers(dict[type, Callable[[Any], Reduced]]):
         registered: Any = copyreg.dispatch_table.get(cls)
         if registered is not None:
             return registered
+        if cls.__module__ == MAIN:
+            # The by-value pickler has its turn, now that it is known, and does not look at the classes of this program
+            # one object after the other.
+            raise TypeError("an object of the main program")
         module = sys.modules.get(cls.__module__)
         if issubclass(cls, type) or module is None or getattr(module, cls.__name__, None) is not cls:
             # A metaclass, or a class that may go: neither is remembered.
@@ -158,8 +179,7 @@ class Reducers(dict[type, Callable[[Any], Reduced]]):
             made = _by_name_or_as_usual
         else:
             made = cast("Callable[[Any], Reduced]", state.reduce if state.needs_help(cls) else _as_usual)
-        if cls.__module__ != MAIN:
-            self[cls] = made
+        self[cls] = made
         return made
 
 

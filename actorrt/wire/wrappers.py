@@ -29,6 +29,10 @@ def reduce_wrapper(obj: Any) -> tuple[Any, ...] | None:
     return None if reduce is None else reduce(obj)
 
 
+def is_wrapper(cls: type) -> bool:
+    return cls in _REDUCERS
+
+
 def is_single_dispatch(function: types.FunctionType) -> bool:
     return function.__code__ is _SINGLE_DISPATCH
 

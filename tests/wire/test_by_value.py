@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import pickle
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -131,3 +132,47 @@ def test_applications_of_fastapi_and_starlette_are_values() -> None:
     made = codec.deserialize(codec.pack(codec.serialize(app)))
     assert (type(made), made.title, made.state.number) == (fastapi.FastAPI, "sent", 3)
     assert list(made.openapi()["paths"]) == ["/inner/"]
+
+
+class Copied:
+    """May be large: a copy of it is made only for whoever wants one."""
+
+    copies = 0
+
+    def __init__(self) -> None:
+        self.size = 1
+
+    def __copy__(self) -> Copied:
+        type(self).copies += 1
+        return Copied()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Copied:
+        return self.__copy__()
+
+
+def test_no_copy_of_a_value_is_made_to_learn_that_it_is_no_sentinel() -> None:
+    value = Copied()
+    assert len(pickle.loads(by_value.dumps([value, value, lambda: value]))) == 3
+    assert Copied.copies == 0
+
+
+class Looks(type):
+    """Counts how often somebody lists what its classes have."""
+
+    looks = 0
+
+    def __dir__(cls) -> list[str]:
+        Looks.looks += 1
+        return list(super().__dir__())
+
+
+class LookedAt(metaclass=Looks):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LookedAt, ()
+
+
+def test_classes_are_looked_at_once_and_not_for_each_of_their_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LookedAt, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "LookedAt", LookedAt, raising=False)
+    codec.serialize([LookedAt() for _ in range(100)])
+    assert Looks.looks <= 2
