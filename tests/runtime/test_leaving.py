@@ -273,6 +273,37 @@ def test_what_an_actor_calls_as_it_goes_is_heard(cls: type) -> None:
     assert all(get([told.until.remote(who) for who in ("method", "__del__", "atexit")], timeout=30))
 
 
+class OnlySays:
+    """Has called nobody before it goes, so no link is there yet."""
+
+    def __init__(self, told: Any, returns: int) -> None:
+        self.told = told
+        self.returns = returns
+        atexit.register(self.say, told, "atexit")
+
+    def say(self, told: Any, who: str) -> None:
+        told.hears.options(num_returns=self.returns).remote(who)
+
+    def ready(self) -> None: ...
+
+    def __del__(self) -> None:
+        self.say(self.told, "__del__")
+
+
+class OnlySaysBeside(OnlySays):
+    async def beside(self) -> None: ...
+
+
+@pytest.mark.parametrize("returns", [0, 1])
+@pytest.mark.parametrize("cls", [OnlySays, OnlySaysBeside])
+def test_what_an_actor_calls_as_its_last_handle_goes_is_heard(cls: type, returns: int) -> None:
+    told: Any = Told.remote()
+    actor: Any = remote(cls).options(isolated=True).remote(told, returns)
+    get(actor.ready.remote())
+    del actor
+    assert all(get([told.until.remote(who) for who in ("__del__", "atexit")], timeout=30))
+
+
 @pytest.mark.parametrize("cls", [Says, AsyncSays])
 def test_what_a_constructor_has_called_before_it_fails_is_heard(cls: type) -> None:
     told: Any = Told.remote()
