@@ -154,8 +154,7 @@ class Proxy:
         What lies under `/-/` is the proxy's.
         """
         path = decoded(raw_path)
-        below = self._root_path.taken_off(raw_path, path)
-        if below is not None:
+        if self._root_path.path and (below := self._root_path.taken_off(raw_path, path)) is not None:
             own = below[1].startswith("/-/")
             route = None if own else self._table.match(below[1])
             if own or route is not None:
