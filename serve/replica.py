@@ -35,7 +35,7 @@ from .responses import Large
 from .thread_iteration import iterate_in_thread
 from .unavailable import unavailable_in
 from .user_code import CLOSE_S, Kind, UserCode
-from .user_errors import in_a_line, with_frames
+from .user_errors import exit_error, in_a_line, with_frames
 from .websocket_rules import CLOSE
 from .websocket_run import WebsocketRun
 
@@ -431,6 +431,8 @@ class Replica:
         except asyncio.CancelledError:
             context.cancel_children()
             raise
+        except SystemExit as error:
+            raise exit_error(error) from error
         finally:
             self._end()
 
@@ -460,6 +462,8 @@ class Replica:
                 self._call_streams.add(task)
             async for item in stream:
                 yield item
+        except SystemExit as error:
+            raise exit_error(error) from error
         except (asyncio.CancelledError, GeneratorExit):
             context.cancel_children()
             raise

@@ -43,7 +43,7 @@ from .responses import (
 from .thread_iteration import iterate_in_thread
 from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, client_text, unavailable_in
 from .user_code import UserCode
-from .user_errors import with_frames
+from .user_errors import exit_error, with_frames
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -413,7 +413,8 @@ class _Sender:
             self._left()
         elif self.answer.done():
             self._page(error)
-            self._finish(error)
+            # The stream is read by a method of the replica's: what it raises must not end that.
+            self._finish(exit_error(error) if isinstance(error, SystemExit) else error)
         else:
             self._answer_with(self._page(error))
 

@@ -41,3 +41,8 @@ def _from_user_code(trace: TracebackType | None) -> TracebackType | None:
 def _is_ours(path: str) -> bool:
     # What calls user code in a thread is the library's, and of no interest either.
     return path.startswith(_OURS) or path.endswith(os.path.join("concurrent", "futures", "thread.py"))
+
+
+def exit_error(error: SystemExit) -> RuntimeError:
+    """What stands for sys.exit in a request: a replica's own method that raised it would end the replica."""
+    return RuntimeError(f"sys.exit({'' if error.code is None else repr(error.code)}) ends its request alone")

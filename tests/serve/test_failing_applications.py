@@ -95,6 +95,37 @@ def test_a_plain_deployment_that_exits_answers_500_and_keeps_its_neighbours(serv
     assert (exits.status_code, exits.text) == (500, "Internal Server Error")
 
 
+@pytest.mark.parametrize("method", ["coroutine", "plain", "items", "plain_items"])
+def test_a_call_by_a_handle_that_exits_ends_alone(method: str, serving: Serving) -> None:
+    @serve.deployment
+    class Leaves:
+        async def coroutine(self) -> None:
+            sys.exit(3)
+
+        def plain(self) -> None:
+            sys.exit(3)
+
+        async def items(self) -> Any:
+            yield 1
+            sys.exit(3)
+
+        def plain_items(self) -> Any:
+            yield 1
+            sys.exit(3)
+
+        async def pid(self) -> int:
+            return os.getpid()
+
+    handle: Any = serve.run(Leaves.bind(), name="leaves", route_prefix=None)
+    before = handle.pid.remote().result()
+    with pytest.raises(RuntimeError, match=r"sys\.exit\(3\) ends its request alone"):
+        if "items" in method:
+            list(handle.options(stream=True, method_name=method).remote())
+        else:
+            getattr(handle, method).remote().result()
+    assert handle.pid.remote().result() == before
+
+
 def fastapi_front() -> Any:
     api = fastapi.FastAPI(debug=True)
 
