@@ -20,7 +20,7 @@ import sys
 import threading
 import traceback
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cloudpickle
 
@@ -155,7 +155,7 @@ class Watchdog:
         # In this order: the loop goes on meanwhile, and what may block it is excused when it ends.
         run = executor.running
         where = _where()
-        on_purpose = executor.importing or (run is not None and _on_purpose(run))
+        on_purpose = executor.importing or (_on_purpose(run) if run is not None else _task_on_purpose(executor))
         excused = executor.excused_until
         executor.flush_from_outside()
         blocked_s = now - max(self._since, excused)
@@ -283,14 +283,20 @@ def _who(executor: LoopExecutor, run: RunningCall | None) -> str:
     """The call that runs, or the actor whose own task does; "" if nobody knows."""
     if run is not None:
         return _title(run)
-    task = asyncio.current_task(executor.loop)
-    if task is None:
+    instance, task = _own_task(executor)
+    if instance is None or task is None:
         return ""
-    for instance in list(executor.instances.values()):
-        if task in (instance.tasks or ()):
-            name = getattr(task.get_coro(), "__qualname__", "")
-            return f"{instance.title}, in its task {name}"
-    return ""
+    return f"{instance.title}, in its task {getattr(task.get_coro(), '__qualname__', '')}"
+
+
+def _own_task(executor: LoopExecutor) -> tuple[Instance | None, asyncio.Task[Any] | None]:
+    """The task that runs now, and the actor that has made it."""
+    task = asyncio.current_task(executor.loop)
+    if task is not None:
+        for instance in list(executor.instances.values()):
+            if task in (instance.tasks or ()):
+                return instance, task
+    return None, task
 
 
 def _held_up(executor: LoopExecutor, run: RunningCall | None) -> str:
@@ -310,6 +316,12 @@ def _on_purpose(run: RunningCall) -> bool:
     if actor is None:
         return False
     return (actor.process and not actor.ready) or mark_of(actor.cls, run.name) is Mark.MAY_BLOCK
+
+
+def _task_on_purpose(executor: LoopExecutor) -> bool:
+    """True for a task of an actor that runs a method which says that it may block: it is likely that method's."""
+    instance, _ = _own_task(executor)
+    return instance is not None and any(map(_on_purpose, list(instance.calls or ())))
 
 
 def _waited_for_cpu() -> float:
