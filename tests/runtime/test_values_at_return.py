@@ -185,6 +185,8 @@ def test_a_method_in_a_thread_returns_what_it_had() -> None:
             self.array += 1
             return self.array
 
+        async def on_the_loop(self) -> None: ...
+
     changing = Changing.options(max_concurrency=1).remote()
     values = actorrt.get([changing.threaded.remote() for _ in range(CALLS)])
     assert [state_of(value) for value in values] == [(n, n) for n in range(1, CALLS + 1)]
