@@ -113,7 +113,8 @@ class Call:
         self.pins = None
         if self.left is not None:
             self._free_left()
-        self._end_stream(None)
+        if self.stream is not None:
+            self._end_stream(None)
         self.entry.settle(references.INLINE, data)
 
     def finish(self, outcome: Outcome) -> None:

@@ -382,7 +382,7 @@ class LoopExecutor(Executor):
             else:
                 result = method(*args, **kwargs)
                 if type(result) is CoroutineType or inspect.isawaitable(result):
-                    result = await cast(Awaitable[Any], result)
+                    result = await cast("Any", result)
                     swallowed = run.interrupted
                 else:
                     # Plain code is told by a flag alone.

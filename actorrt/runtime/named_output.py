@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 import threading
 from typing import Final
 
@@ -23,10 +22,14 @@ FLUSH_AFTER_S: Final = 0.1
 MOST_HELD: Final = 8192
 
 
+# The streams that have text of lines that have not ended.
+_unfinished: Final[set[NamedOutput]] = set()
+
+
 def finish_lines() -> None:
     """Write what the calls that have ended here have left of lines; for a look it costs next to nothing."""
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if isinstance(stream, NamedOutput) and stream.unfinished:
+    if _unfinished:
+        for stream in list(_unfinished):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
 
@@ -72,6 +75,7 @@ class NamedOutput(io.TextIOWrapper):
                 self._put(name, whole[:end])
             if end < len(whole):
                 self._held[key] = whole[end:]
+                _unfinished.add(self)
                 if not self._due.is_set():
                     self._flush_soon()
         return len(text)
@@ -79,6 +83,7 @@ class NamedOutput(io.TextIOWrapper):
     def flush(self) -> None:
         with self._lock:
             held, self._held = self._held, {}
+            _unfinished.discard(self)
             for (name, _), text in held.items():
                 self._put(name, text)
             super().flush()
@@ -87,11 +92,6 @@ class NamedOutput(io.TextIOWrapper):
         if name != self._named:
             self._mark(name)
         super().write(text)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether there is text of a line that has not ended."""
-        return bool(self._held)
 
     def names(self, name: str) -> None:
         """What runs from now on outside of any call, or by code that writes to the descriptor."""

@@ -10,7 +10,7 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterator
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final
 
 _MISSING: Final = object()
 
@@ -20,11 +20,14 @@ def method_of(target: Any, name: str) -> Any:
 
     None if there is none; an object that answers for another one, by `__getattr__`, is asked.
     """
-    cls = cast("type[Any]", type(target))
+    cls: Any = type(target)  # pyright: ignore[reportUnknownVariableType]
     for base in cls.__mro__:
         found: Any = base.__dict__.get(name, _MISSING)
         if found is not _MISSING:
-            bind: Any = getattr(cast(Any, type(found)), "__get__", None)
+            kind: Any = type(found)  # pyright: ignore[reportUnknownVariableType]
+            if kind is types.FunctionType:
+                return types.MethodType(found, target)
+            bind: Any = getattr(kind, "__get__", None)
             return found if bind is None else bind(found, target, cls)
     return getattr(target, name, None)
 

@@ -26,6 +26,8 @@ _PROTOCOL: Final = 5
 _Pickler: Final = pickle.Pickler
 _reducers: Final = Reducers()
 SURELY_SMALL: Final = 16 * 1024
+# A pickled text has up to four bytes for a character; most have one.
+_SMALL_ENOUGH: Final = 2 * SURELY_SMALL
 
 _noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
 
@@ -131,11 +133,12 @@ def deserialize(payload: bytes | memoryview) -> Any:
 
 def dumps_atom(value: Any) -> bytes | None:
     """A value of a plain type, pickled, where it is surely small; else None: the fast way for most results."""
-    if type(value) not in ATOMS or (isinstance(value, str | bytes) and len(value) > SURELY_SMALL):
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind not in _UNSIZED and (kind not in _SIZED or len(value) > SURELY_SMALL):
         return None
     data = pickle.dumps(value, _PROTOCOL)
     # A whole number may have any number of digits.
-    return data if len(data) <= 2 * SURELY_SMALL else None
+    return data if len(data) <= _SMALL_ENOUGH else None
 
 
 def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> bytes | None:
