@@ -6,9 +6,12 @@ These are values. Binding builds a graph and starts nothing; `serve.run` does.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from .options import DeploymentOptions, parse_options
+
+REFUSED: Final = "__actorrt_refused__"
+"""A class's: why it cannot be deployed, though it could be written."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +96,10 @@ class Deployment(Generic[T_co]):
 
     def bind(self, *args: Any, **kwargs: Any) -> Application[T_co]:
         """A node with these constructor arguments; other nodes among them, at any depth of list, tuple and dict,
-        arrive in the replica as handles. TypeError if the constructor does not take such arguments."""
+        arrive in the replica as handles. TypeError if the constructor does not take such arguments, or a route calls a
+        method without self."""
+        if text := getattr(self.__wrapped__, REFUSED, ""):
+            raise TypeError(text)
         check_arguments(self.__wrapped__, self.name, args, kwargs)
         return Application(self, args, kwargs)
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
+from .declaration import REFUSED
+
 # A function's: the id of the class that it belongs to. A class's: its id.
 _OF: Final = "__actorrt_view_of__"
 _ID: Final = "__actorrt_views__"
@@ -28,10 +30,15 @@ _SELF: Final = "self"
 
 
 def claim(app: Any, cls: type) -> None:
-    """Mark the functions of `cls` that `app` calls. TypeError if a route to one could not be served as it is."""
+    """Mark the functions of `cls` that `app` calls. TypeError if a route to one could not be served as it is.
+
+    One that takes no self is refused where the class is deployed.
+    """
     for route, endpoint in _endpoints(app):
         if (owner := _owner(endpoint, cls)) is not None:
-            _check_self(route, endpoint, cls)
+            if text := _lacks_self(route, endpoint, cls):
+                setattr(cls, REFUSED, text)
+                continue
             try:
                 _Anew(route, endpoint.__get__(cls))
             except Exception as error:
@@ -164,7 +171,8 @@ def _bind_dependencies(app: Any, route: Any, instance: object) -> None:
                 overrides.setdefault(each.call, _bound(each.call, owner, instance))
 
 
-def _check_self(route: Any, endpoint: FunctionType, cls: type) -> None:
+def _lacks_self(route: Any, endpoint: FunctionType, cls: type) -> str:
+    """What is wrong with a method that is called without its object. "" if nothing is."""
     parameters = list(inspect.signature(endpoint).parameters.values())
     first = parameters[0] if parameters else None
     if first is not None and first.kind is not first.VAR_POSITIONAL:
@@ -173,12 +181,12 @@ def _check_self(route: Any, endpoint: FunctionType, cls: type) -> None:
         annotated = first.name != _SELF and first.annotation is not first.empty and not _is_self(first.annotation, cls)
         if not plain or first.default is not first.empty or in_path or annotated:
             first = None
-    if first is None:
-        name = endpoint.__name__
-        raise TypeError(
-            f"{_of(route)} calls {endpoint.__qualname__}{inspect.signature(endpoint)}, which takes no self: "
-            f"write def {name}(self, ...), since it is a method of {cls.__name__}, or @staticmethod above the route"
-        )
+    if first is not None:
+        return ""
+    return (
+        f"{_of(route)} calls {endpoint.__qualname__}{inspect.signature(endpoint)}, which takes no self: write "
+        f"def {endpoint.__name__}(self, ...), since it is a method of {cls.__name__}, or @staticmethod above the route"
+    )
 
 
 def _is_self(annotation: Any, cls: type) -> bool:

@@ -362,7 +362,7 @@ def test_a_router_of_starlette_is_an_application_of_its_own(serving: Serving) ->
 
 
 @pytest.mark.parametrize("takes", ["nothing", "a path parameter", "a body", "only names", "a dependency"])
-def test_a_route_without_self_is_refused_at_the_ingress_by_its_name(takes: str) -> None:
+def test_a_route_without_self_is_refused_by_its_name_before_anything_is_deployed(takes: str) -> None:
     api = FastAPI()
 
     class App:
@@ -399,7 +399,7 @@ def test_a_route_without_self_is_refused_at_the_ingress_by_its_name(takes: str) 
     with pytest.raises(
         TypeError, match=r"route GET /hello.* calls .*App\.hello\(.*which takes no self: write def hello\(self"
     ):
-        serve.ingress(api)(App)
+        serve.deployment(serve.ingress(api)(App)).bind()
 
 
 def test_a_route_that_cannot_be_bound_is_refused_at_the_ingress_by_its_name() -> None:
