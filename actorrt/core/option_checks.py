@@ -155,6 +155,11 @@ def environment(name: str, value: Any) -> tuple[tuple[str, str], ...]:
             if not variable or "=" in variable or "\0" in variable + content:
                 wanted = "names without '=' and text without NUL"
                 raise wrong_value(f"{name}['env_vars']", wanted, {variable: content})
+            try:
+                content.encode()
+            except UnicodeEncodeError:
+                wanted = "text that UTF-8 can hold"
+                raise wrong_value(f"{name}['env_vars'][{variable!r}]", wanted, content) from None
             found[variable] = str.__str__(content)
     return tuple(sorted(found.items()))
 

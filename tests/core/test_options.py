@@ -127,6 +127,7 @@ def test_groups_and_environment_keep_their_entries() -> None:
         (0, {"num_returns": "dynamic"}, "num_returns 'dynamic' is not offered"),
         (0, {"max_retries": -2}, "max_retries must be a whole number >= 0, or -1, not -2"),
         (0, {"runtime_env": {"pip": []}}, "runtime_env cannot have 'pip' yet, only 'env_vars'"),
+        (0, {"runtime_env": {"env_vars": {"A": "\udcff"}}}, "runtime_env['env_vars']['A'] must be text that UTF-8 can"),
         (0, {"label_selector": {}}, "label_selector is not offered in this version"),
         (0, {"scheduling_strategy": object()}, "scheduling_strategy can be 'DEFAULT' or 'SPREAD' in this version"),
         (1, {"name": ""}, "name must be a string that is not empty, not ''"),
