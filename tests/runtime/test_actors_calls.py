@@ -544,12 +544,12 @@ def test_a_group_of_errors_arrives_as_one() -> None:
     assert [error.args for error in caught] == [("k",)]
 
 
-def test_an_exit_of_the_interpreter_is_an_error_of_the_call() -> None:
-    actor = Fails.remote()
-    with pytest.raises(exceptions.TaskError, match="SystemExit: 3"):
+def test_an_exit_of_the_interpreter_ends_its_actor_and_no_neighbour() -> None:
+    actor, neighbour = Fails.remote(), Fails.remote()
+    with pytest.raises(exceptions.ActorDiedError, match=r"left by sys\.exit\(3\)"):
         actorrt.get(actor.exits.remote())
     with pytest.raises(KeyError):
-        actorrt.get(actor.deeper.remote())
+        actorrt.get(neighbour.deeper.remote())
 
 
 def test_what_cannot_be_sent_is_named_with_its_member() -> None:
