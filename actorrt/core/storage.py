@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from .item_numbers import next_item, run_of
 from .segment_life import (
     HOLDS_FILE,
     HOLDS_MEMORY,
@@ -31,6 +32,8 @@ from .storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse
 
 # So many owners that ended are remembered: what they own may be sealed a moment later by another process.
 DEAD_OWNERS: Final = 4096
+# The same of streams whose producer may lay items here that are nobody's.
+CUT_OFF: Final = 4096
 
 
 class LedgerError(Exception):
@@ -81,6 +84,8 @@ class Ledger:
         self._unread: dict[SegmentId, Segment] = {}
         self._pool: dict[SegmentId, Segment] = {}
         self._dead_owners: dict[bytes, None] = {}
+        # The runs of streams that were cut off, by owner and run, each with the first item that is nobody's.
+        self._cut_off: dict[tuple[bytes, int], int] = {}
         self._reserved: dict[bytes, int] = {}
         self._promised = 0
         self._now = 0.0
@@ -133,9 +138,16 @@ class Ledger:
         self._count(known, 1)
         self._live[key] = known
         self._owned.setdefault(key[0], {})[key] = None
-        if key[0] in self._dead_owners:
+        if key[0] in self._dead_owners or self._is_cut_off(key):
             self._free(known)
         return self._done()
+
+    def _is_cut_off(self, key: ObjectKey) -> bool:
+        run = run_of(key[1])
+        if run is None:
+            return False
+        first = self._cut_off.get((key[0], run))
+        return first is not None and key[1] >= first
 
     def opened(self, key: ObjectKey, reader: bytes, now: float) -> tuple[SegmentId, tuple[Action, ...]]:
         """`reader` is about to map the object. It stays where it is until `closed` was called as often.
@@ -166,6 +178,25 @@ class Ledger:
         """The owner does not want the object any more. Nothing happens if it is not here."""
         if (segment := self._live.get(key)) is not None:
             self._free(segment)
+        return self._done()
+
+    def cut_off(self, key: ObjectKey) -> tuple[Action, ...]:
+        """Item `key` of a stream never came to its owner, and never will, nor any behind it: they are freed.
+
+        So are those that their producer is yet to seal. Raises LedgerError if the object is no item.
+        """
+        owner, number = key
+        run = run_of(number)
+        if run is None:
+            raise LedgerError(f"object {owner.hex()}:{number} is no item of a stream")
+        self._cut_off.pop((owner, run), None)
+        self._cut_off[owner, run] = number
+        if len(self._cut_off) > CUT_OFF:
+            del self._cut_off[next(iter(self._cut_off))]
+        # They are sealed one after the other, so that none lies behind a gap.
+        while (segment := self._live.get((owner, number))) is not None:
+            self._free(segment)
+            number = next_item(number)
         return self._done()
 
     # -- reports

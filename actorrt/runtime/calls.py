@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.core.item_numbers import next_item
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     CANCELLED,
@@ -143,12 +144,15 @@ class Call:
             return
         self.done = True
         self.pins = None
+        stream = self.stream
         self._end_stream(error)
         for entry in self.all_entries():
             entry.settle(references.ERROR, error)
         self._free_left()
         if self.link is not None and isinstance(error, exceptions.ActorrtError):
             # It may have laid its values into shared memory before it came to its end.
+            if stream is not None:
+                stream.cut_off()
             for entry in self.all_entries():
                 self.runtime.segments.free(entry.owner, entry.seq)
 
@@ -186,6 +190,9 @@ class Call:
             if isinstance(item, Item):
                 entry.settle(references.INLINE, item.data)
             else:
+                if item.value.kind == SEGMENT:
+                    entry.seq = item.value.seq
+                    stream.next_large = next_item(entry.seq)
                 self.runtime.objects.settle(entry, item.value, self, item.index)
             # A producer that runs again begins with the items that are here already.
             if item.index >= stream.came:

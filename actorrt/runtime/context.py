@@ -31,6 +31,7 @@ class RunningCall:
         "lease",
         "link",
         "name",
+        "next_large",
         "on_cancel",
         "pipe",
         "seq",
@@ -40,6 +41,8 @@ class RunningCall:
 
     # Not there before somebody asks to be told: no call pays for it.
     on_cancel: Callable[[], object]
+    # Of a stream: the number of its next item that is laid into shared memory.
+    next_large: int
 
     def __init__(self, link: Link, seq: int, name: str, actor: Any = None, lease: int = 0) -> None:
         self.link = link

@@ -14,6 +14,7 @@ from actorrt.wire.messages import (
     FAILED,
     GIVEN_BACK,
     NO_ACTOR,
+    SEGMENT,
     ActorCall,
     ActorEnded,
     AnswerBody,
@@ -109,8 +110,10 @@ class Dispatch:
                             self._outcome(link, call, message, answered, back)
                 elif isinstance(message, _ITEMS):
                     call = inflight.get(message.seq)
-                    if call is not None:
+                    if call is not None and not call.done:
                         call.take_item(message)
+                    else:
+                        self._drop_item(link, message)
                 elif isinstance(message, _FOR_EXECUTOR):
                     work.append(message)
                 else:
@@ -149,6 +152,14 @@ class Dispatch:
                 self._task_outcome(call, message)
         else:
             self._shared_outcome(link, target, call, message)
+
+    def _drop_item(self, link: Link, message: Item | ItemValue) -> None:
+        """An item of a call that has ended here: what it holds is not to stay for that."""
+        value = message.value if isinstance(message, ItemValue) else None
+        if value is not None and value.kind == SEGMENT:
+            self._runtime.segments.free(value.owner, value.seq)
+        if value is not None and value.refs:
+            link.send(RefsTaken(message.seq, message.index))
 
     def _work(self, link: Link, work: list[AnyMessage]) -> None:
         if self.executor is not None:

@@ -44,6 +44,7 @@ class Stream:
         "came",
         "ended",
         "items",
+        "next_large",
         "window",
     )
 
@@ -53,6 +54,8 @@ class Stream:
         self.items: deque[Entry] = deque()
         # How many items have come.
         self.came = 0
+        # The number of the next item of the present run that lies in shared memory; 0 before the first run.
+        self.next_large = 0
         self.ended = False
         self._abandoned = False
         self._taken = 0
@@ -123,9 +126,17 @@ class Stream:
         message = self.call.message
         with self._lock:
             self._taken = 0
+            self.cut_off()
+            self.next_large = self.call.runtime.objects.next_items()
+            message.first_item = self.next_large  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
             ahead = UNLIMITED if self.window == UNLIMITED else self.came - len(self.items) + self.window
             message.credits = ahead  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
             link.push(message)
+
+    def cut_off(self) -> None:
+        """No more items come from the present run: what it has laid into shared memory beyond those is nobody's."""
+        if self.next_large:
+            self.call.runtime.segments.cut_off(self.next_large)
 
     def open_window(self) -> None:
         """The consumer waits for the end: the producer need not wait for the consumer any more."""

@@ -321,6 +321,7 @@ class LoopExecutor(Executor):
         run = RunningCall(link, call.seq, call.name or call.method, instance)
         if call.credits:
             run.gate = LoopGate(call.credits)
+            run.next_large = call.first_item
         start = self._eager.start if self._handing_over else self._eager.start_soon
         start(run, self._run_method(run, call, instance, limiter))
 
@@ -539,6 +540,7 @@ class LoopExecutor(Executor):
         run = RunningCall(link, call.seq, call.name, None, call.lease)
         if call.credits:
             run.gate = LoopGate(call.credits)
+            run.next_large = call.first_item
         if call.lease:
             self.describe(call.name)
         self._eager.start(run, self._run_task(run, call))

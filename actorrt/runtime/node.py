@@ -41,6 +41,7 @@ from actorrt.wire.messages import (
     Facts,
     FindName,
     FlushOutput,
+    FreeItems,
     FreeSegment,
     JoinDriver,
     Joined,
@@ -192,7 +193,7 @@ class Node:
                 self.workers.loop_blocked(link.peer, message.by, message.harmful)
             case KillWorker():
                 self.workers.kill(message.process, message.reason)
-            case Seal() | OpenSegment() | FreeSegment() | CloseSegment() | LetGo() | Unreserve():
+            case Seal() | OpenSegment() | FreeSegment() | FreeItems() | CloseSegment() | LetGo() | Unreserve():
                 self.segments.take(link, message)
             case DropName():
                 self.head.drop(message.name, message.namespace, message.actor)

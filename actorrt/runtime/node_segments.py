@@ -22,6 +22,7 @@ from actorrt.wire.messages import (
     CloseSegment,
     Done,
     DropViews,
+    FreeItems,
     FreeSegment,
     LetGo,
     OpenSegment,
@@ -50,7 +51,7 @@ POOL_PART: Final = 2
 DROP_TIMEOUT_S: Final = 1.0
 _READERS: Final = ("driver", "worker")
 
-SegmentMessage = Seal | OpenSegment | FreeSegment | CloseSegment | LetGo | Unreserve
+SegmentMessage = Seal | OpenSegment | FreeSegment | FreeItems | CloseSegment | LetGo | Unreserve
 
 
 class _Wanted:
@@ -96,6 +97,8 @@ class NodeSegments:
                     self._act(ledger.opened((message.owner, message.seq), link.peer, now)[1])
             case FreeSegment():
                 self._act(ledger.freed((message.owner, message.seq)))
+            case FreeItems():
+                self._act(ledger.cut_off((link.peer, message.first)))
             case CloseSegment():
                 self._act(ledger.closed(SegmentId(message.creator, message.serial), link.peer, now))
             case LetGo():

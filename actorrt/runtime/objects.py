@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
+from actorrt.core.item_numbers import first_item
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -56,6 +57,7 @@ class Objects:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._seq = itertools.count(1)
+        self._runs = itertools.count(1)
         self._lock = threading.Lock()
         # Owned objects that other processes may ask for.
         self._exported: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
@@ -72,6 +74,10 @@ class Objects:
 
     def next_seq(self) -> int:
         return next(self._seq)
+
+    def next_items(self) -> int:
+        """The number of the first large item of another run of a streaming call."""
+        return first_item(next(self._runs))
 
     def new_entry(self) -> Entry:
         return Entry(self._runtime.process, next(self._seq))

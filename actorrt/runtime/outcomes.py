@@ -10,6 +10,7 @@ from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.core.item_numbers import next_item
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -100,10 +101,10 @@ class Outcomes:
         """The outcome of a call with one return. Blocks while a segment is written."""
         if self.is_small(serialized):
             return Reply(run.seq, codec.pack(serialized))
-        return Outcome(run.seq, VALUES, [self._value(run, run.seq, serialized)])
+        return Outcome(run.seq, VALUES, [self._value(run, run.seq, serialized, 0)])
 
-    def _value(self, run: RunningCall, seq: int, serialized: Serialized) -> Value:
-        """One value as it travels. Blocks while a segment is written."""
+    def _value(self, run: RunningCall, seq: int, serialized: Serialized, index: int) -> Value:
+        """One value as it travels, the caller's in any case. Blocks while a segment is written."""
         refs = [key_of(ref) for ref in serialized.refs] or None
         if self.is_inline(serialized):
             value = Value(INLINE, codec.pack(serialized), refs=refs)
@@ -112,7 +113,7 @@ class Outcomes:
             size = self._runtime.segments.write(owner, seq, serialized)
             value = Value(SEGMENT, b"", owner, seq, size, refs)
         if refs:
-            self._pin(run, seq - run.seq, serialized.refs)
+            self._pin(run, index, serialized.refs)
         return value
 
     def pickled(self, run: RunningCall, result: Any, returns: int) -> list[Serialized]:
@@ -139,7 +140,7 @@ class Outcomes:
         values: list[Value] = []
         try:
             for index, serialized in enumerate(pickled):
-                values.append(self._value(run, run.seq + index, serialized))
+                values.append(self._value(run, run.seq + index, serialized, index))
         except BaseException:
             for index, value in enumerate(values):
                 self.taken(run.link.peer, run.seq, index)
@@ -152,26 +153,17 @@ class Outcomes:
         """One streamed value. Blocks while a segment is written."""
         if self.is_small(serialized):
             return Item(run.seq, index, codec.pack(serialized))
-        # Items have no number of their own at the caller: a segment of theirs is owned by the process that made it.
-        return ItemValue(run.seq, index, self._owned_value(run, index, serialized))
-
-    def _owned_value(self, run: RunningCall, index: int, serialized: Serialized) -> Value:
-        if self.is_inline(serialized):
-            self._pin(run, index, serialized.refs)
-            return Value(INLINE, codec.pack(serialized), refs=[key_of(ref) for ref in serialized.refs])
-        # The entry keeps what is named inside it.
-        entry = self._runtime.objects.put_segment(serialized)
-        self._runtime.objects.export(entry, collected=True)
-        self._pin(run, index, [entry])
-        value: Value = entry.data
-        return Value(SEGMENT, b"", value.owner, value.seq, value.size, [(entry.owner, entry.seq)])
+        item = ItemValue(run.seq, index, self._value(run, run.next_large, serialized, index))
+        if item.value.kind == SEGMENT:
+            run.next_large = next_item(run.next_large)
+        return item
 
     # ---- other ends
 
     def failure(self, run: RunningCall, error: BaseException) -> AnyMessage:
         """The user's error with its traceback as the caller will see it."""
         if type(error) is BehindValues:
-            values = [self._value(run, run.seq + index, one) for index, one in enumerate(error.pickled)]
+            values = [self._value(run, run.seq + index, one, index) for index, one in enumerate(error.pickled)]
             return Outcome(run.seq, FAILED, [self._error_value(run, error.error), *values])
         return Outcome(run.seq, FAILED, [self._error_value(run, error)])
 

@@ -15,6 +15,7 @@ from actorrt import exceptions
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
     CloseSegment,
+    FreeItems,
     FreeSegment,
     LetGo,
     OpenSegment,
@@ -159,7 +160,7 @@ class SegmentsClient:
         if work.done:
             self.free(work.owner, work.seq)
 
-    def _send(self, message: Unreserve | FreeSegment | CloseSegment | OpenSegment) -> None:
+    def _send(self, message: Unreserve | FreeSegment | FreeItems | CloseSegment | OpenSegment) -> None:
         if not self._runtime.node.closed:
             self._runtime.node.post(message)
 
@@ -168,6 +169,10 @@ class SegmentsClient:
         if owner == self._runtime.process:
             self._own.pop(seq, None)
         self._send(FreeSegment(owner, seq))
+
+    def cut_off(self, item: int) -> None:
+        """Item `item` of a stream never came here, and none behind it will; from any thread."""
+        self._send(FreeItems(item))
 
     def back(self, serial: int, reuse: bool) -> None:
         """The node says what becomes of a segment that this process created."""

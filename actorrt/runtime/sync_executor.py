@@ -221,6 +221,7 @@ class SyncExecutor(Executor):
                 if run is not None:
                     if isinstance(work, TaskCall | ActorCall) and work.credits:
                         run.gate = ThreadGate(work.credits, self._blocked)
+                        run.next_large = work.first_item
                     link.serving[run.seq] = run
                 return link, work, run
         return None

@@ -87,6 +87,8 @@ class ActorCall(Message, tag=1):
     group: str = ""
     # What people are told instead of the method's own name.
     name: str = ""
+    # For a stream: the number of its first item in shared memory (core/item_numbers.py).
+    first_item: int = 0
 
 
 class TaskCall(Message, tag=2):
@@ -98,6 +100,7 @@ class TaskCall(Message, tag=2):
     credits: int = 0
     name: str = ""
     lease: int = 0
+    first_item: int = 0
 
 
 class Reply(Message, tag=3):
@@ -367,6 +370,12 @@ class Retire(Message, tag=49):
 
 class Retired(Message, tag=50):
     """From a worker whose work is done: it stays, without its lease, since others need what it owns."""
+
+
+class FreeItems(Message, tag=51):
+    """To the node: item `first` of a stream never came to this process, its caller, nor will any behind it."""
+
+    first: int
 
 
 # ---- questions and answers ------------------------------------------------------------------------------------------
@@ -681,6 +690,7 @@ AnyMessage = (
     | LeasesWanted
     | PleaseDial
     | FreeSegment
+    | FreeItems
     | CloseSegment
     | SegmentBack
     | Seal

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
+from actorrt.core.item_numbers import first_item, next_item
 from actorrt.core.segment_life import (
     HOLDS_FILE,
     HOLDS_MEMORY,
@@ -21,7 +22,7 @@ from actorrt.core.segment_life import (
     Step,
     consequence,
 )
-from actorrt.core.storage import DEAD_OWNERS, Ledger, LedgerError, Statistics, UnknownObjectError
+from actorrt.core.storage import CUT_OFF, DEAD_OWNERS, Ledger, LedgerError, Statistics, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
 
 ALICE: Final = b"alice..."
@@ -273,6 +274,64 @@ def test_what_is_sealed_for_an_owner_that_has_died_goes_at_once() -> None:
     for number in range(DEAD_OWNERS):
         ledger.owner_died(number.to_bytes(8, "big"))
     assert len(ledger._dead_owners) == DEAD_OWNERS
+
+
+# -- items of streams that were cut off
+
+
+def lay(ledger: Ledger, run: int, index: int, *, owner: bytes = ALICE) -> ObjectKey:
+    """BOB lays an item of a run of the owner's."""
+    key = (owner, first_item(run) + index)
+    serial = len(ledger._segments) + 1
+    ledger.sealed(key, SegmentId(BOB, serial), 100, 100, 0, kept=False)
+    return key
+
+
+def test_the_items_of_a_stream_that_never_came_are_freed_and_those_that_came_stay() -> None:
+    ledger = Ledger(1000, 1000)
+    came, lost, also = (lay(ledger, 7, index) for index in range(3))
+    others = [lay(ledger, 8, 1), lay(ledger, 7, 1, owner=CAROL)]
+    assert [type(action) for action in ledger.cut_off(lost)] == [DropMemory, DropMemory]
+    assert [ledger.find(key) is not None for key in (came, lost, also, *others)] == [True, False, False, True, True]
+
+
+def test_an_item_that_is_sealed_after_its_stream_was_cut_off_goes_at_once() -> None:
+    ledger = Ledger(1000, 1000)
+    ledger.cut_off((ALICE, first_item(7) + 1))
+    assert ledger.find(lay(ledger, 7, 1)) is None
+    assert ledger.find(lay(ledger, 7, 2)) is None
+    # What the caller has is before the cut, or of another run.
+    assert ledger.find(lay(ledger, 7, 0)) is not None
+    assert ledger.find(lay(ledger, 8, 1)) is not None
+
+
+def test_an_item_that_came_is_freed_by_itself_after_its_stream_was_cut_off() -> None:
+    ledger = Ledger(1000, 1000)
+    came = lay(ledger, 7, 0)
+    ledger.cut_off((ALICE, next_item(came[1])))
+    assert ledger.freed(came) == (DropMemory(SegmentId(BOB, 1)),)
+    assert ledger.statistics() == NOTHING
+
+
+def test_a_stream_is_cut_off_more_than_once_without_harm() -> None:
+    ledger = Ledger(1000, 1000)
+    came, lost = lay(ledger, 7, 0), lay(ledger, 7, 1)
+    assert ledger.cut_off(lost)
+    assert ledger.cut_off(lost) == ()
+    assert ledger.find(came) is not None
+
+
+def test_so_many_streams_that_were_cut_off_are_remembered_and_no_more() -> None:
+    ledger = Ledger(1000, 1000)
+    for run in range(CUT_OFF + 10):
+        ledger.cut_off((ALICE, first_item(run)))
+    assert len(ledger._cut_off) == CUT_OFF
+    assert ledger.find(lay(ledger, CUT_OFF, 0)) is None
+
+
+def test_only_items_belong_to_a_stream() -> None:
+    with pytest.raises(LedgerError, match=f"{ALICE.hex()}:12 "):
+        Ledger(1000, 1000).cut_off((ALICE, 12))
 
 
 # -- short of memory
