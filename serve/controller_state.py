@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from actorrt import ActorHandle
 
@@ -166,9 +166,15 @@ class DeploymentRecord:
         options = (self.aim() or self.spec).options
         failed = self.status.status is DeploymentStatus.DEPLOY_FAILED
         routed = tuple((each.id, each.handle) for each in self.replicas.values() if each.state in ROUTED)
-        # What was taken before is started again if it has gone.
-        reason = self.status.message if failed and not routed and self.accepted is None else ""
+        # What was taken before is started again if it has gone. Requests wait for that, unless it fails again and again.
+        history = self.history if self.aim() is self.spec else self.before
+        hopeless = history.failures >= FAILING_STARTS or (failed and self.accepted is None)
+        reason = (self.status.message or history.reason) if hopeless and not routed else ""
         return reason, options.max_ongoing_requests, options.max_queued_requests, routed
+
+
+# Where so many starts in a row have failed and no replica serves, requests are refused and do not wait for the next.
+FAILING_STARTS: Final = 3
 
 
 def _target_of(spec: DeploymentSpec) -> Target:

@@ -253,6 +253,7 @@ class Deployments:
             case ReplicaAction.KILL:
                 spawn(replica_calls.stop(replica))
             case ReplicaAction.NOTE_START_FAILURE:
+                logger.warning("replica %s of %s failed as it started: %s", replica.id, record.id, reason)
                 record.note(version, lambda history: history.after_start_failure(now, reason))
             case ReplicaAction.NOTE_DEATH:
                 logger.warning("replica %s of %s is lost: %s", replica.id, record.id, reason)

@@ -122,4 +122,5 @@ class NamedOutput(io.TextIOWrapper):
             try:
                 self.flush()
             except (OSError, ValueError):
+                self._flusher = None
                 return

@@ -127,7 +127,7 @@ class Peers:
         began = told = loop.time()
         pause_s = PAUSE_S
         doubt = asyncio.Event()
-        end = loop.create_task(_end_in_doubt(self.end_of(process), doubt))
+        end = loop.create_task(_end_in_doubt(self.end_of, process, doubt))
         try:
             while True:
                 if (link := await self._try(process, end)) is not None:
@@ -248,12 +248,11 @@ class Peers:
         await self._acceptor.close()
 
 
-async def _end_in_doubt(end: Coroutine[Any, Any, str], doubt: asyncio.Event) -> str:
+async def _end_in_doubt(
+    end_of: Callable[[bytes], Coroutine[Any, Any, str]], process: bytes, doubt: asyncio.Event
+) -> str:
     """Ask for the end of a process only where there is a reason: a dial has failed, or takes long."""
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DOUBT_S):
-                await doubt.wait()
-        return await end
-    finally:
-        end.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DOUBT_S):
+            await doubt.wait()
+    return await end_of(process)

@@ -223,6 +223,8 @@ class Pipe:
         """The call has ended."""
         with self._lock:
             self._closed = True
+            # What was written and not sent is cut off, and must not look whole.
+            self._last = False
             self._pending.clear()
             self._size = 0
             waiter, self._waiter = self._waiter, None

@@ -9,6 +9,7 @@ from actorrt.serve.controller_state import ApplicationRecord, DeploymentRecord, 
 from actorrt.serve.deployments import Deployments
 from actorrt.serve.lifecycle import ReplicaState as S
 from actorrt.serve.options import DeploymentOptions
+from actorrt.serve.reconcile import History
 from actorrt.serve.spec import ApplicationSpec, DeploymentSpec, make_spec
 from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
 from actorrt.serve.topics import Topic, Topics
@@ -53,6 +54,19 @@ def test_what_an_update_drops_retires_if_it_serves(
     assert record.spec is None
     record.want(spec_of("d"))
     assert (record.retiring, record.spec) == (False, spec_of("d"))
+
+
+def test_requests_are_refused_where_no_replica_serves_and_one_after_the_other_fails_as_it_starts() -> None:
+    spec = spec_of("d")
+    record = record_of(spec, S.RUNNING)
+    record.note(spec.version, History.after_ready)
+    record.accepted = spec
+    record.replicas.clear()
+    for number in range(5):
+        assert record.routing()[0] == ("" if number < 3 else "it raised")
+        record.note(spec.version, lambda history: history.after_start_failure(0.0, "it raised"))
+    have(record, spec, S.RUNNING)
+    assert record.routing()[0] == ""
 
 
 def test_an_update_has_ended_when_all_are_healthy_and_nothing_drains() -> None:
