@@ -166,7 +166,7 @@ class DeploymentRecord:
         options = (self.aim() or self.spec).options
         failed = self.status.status is DeploymentStatus.DEPLOY_FAILED
         routed = tuple((each.id, each.handle) for each in self.replicas.values() if each.state in ROUTED)
-        # What was taken before is started again if it has gone. Requests wait for that, unless it fails again and again.
+        # What was taken before is started again if it has gone. Requests wait, unless that fails again and again.
         history = self.history if self.aim() is self.spec else self.before
         hopeless = history.failures >= FAILING_STARTS or (failed and self.accepted is None)
         reason = (self.status.message or history.reason) if hopeless and not routed else ""
