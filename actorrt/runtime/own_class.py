@@ -1,7 +1,7 @@
 """An actor's class in the worker: how a method is found in it, and what its code finds by the class's own name.
 
 `@remote` leaves an ActorClass under the name of the class. In its own code the name means the class, as in any class:
-most of what that needs, ActorClass does; `super(Name, self)` takes nothing but the class itself.
+`super(Name, self)`, `type(self) is Name` and `Name(x)` take nothing but the class itself.
 """
 
 from __future__ import annotations
@@ -50,18 +50,19 @@ def await_del(cls: Any, finalize: Callable[[Coroutine[Any, Any, None]], Any]) ->
 
 @lru_cache(maxsize=1024)
 def give_its_name(cls: type) -> None:
-    """Have the class's code that says `super(Name, self)` find the class under that name, once."""
-    for function in _functions(cls):
-        names = set(_names(function.__code__))
-        if "super" not in names:
-            continue
+    """Have the class's code find the class under its name, once."""
+    functions = [(function, set(_names(function.__code__))) for function in _functions(cls)]
+    kept = ["remote", "options"]
+    if any("__wrapped__" in names for _, names in functions):
+        kept.append("__wrapped__")  # not for every class: inspect.signature() follows it, round and round
+    for function, names in functions:
         for name in names & function.__globals__.keys():
             if _is_actor_class_of(function.__globals__[name], cls):
-                function.__globals__[name] = _with_remote(cls, function.__globals__[name])
+                function.__globals__[name] = _with(kept, cls, function.__globals__[name])
         for cell in function.__closure__ or ():
             content = _content(cell)
             if _is_actor_class_of(content, cls):
-                cell.cell_contents = _with_remote(cls, content)
+                cell.cell_contents = _with(kept, cls, content)
 
 
 def _functions(cls: type) -> Iterator[types.FunctionType]:
@@ -106,9 +107,9 @@ class _OfTheClass:
         return self._value
 
 
-def _with_remote(cls: type, actor_class: Any) -> type:
+def _with(kept: list[str], cls: type, actor_class: Any) -> type:
     """The class; what is to be made of it in other processes, `Name.remote()` still makes."""
-    for name in ("remote", "options"):
+    for name in kept:
         if not hasattr(cls, name):
             setattr(cls, name, _OfTheClass(cls, getattr(actor_class, name)))
     return cls

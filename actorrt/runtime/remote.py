@@ -133,6 +133,7 @@ class ActorClass(Generic[P, T_co]):
         self.definition = definition
         self.actor_options = options
         self.__name__ = definition.name
+        self.__qualname__ = definition.code.__qualname__
 
     if TYPE_CHECKING:
 
@@ -208,6 +209,11 @@ class ActorClass(Generic[P, T_co]):
         return self.definition.code
 
     @property
+    def __bases__(self) -> tuple[type, ...]:
+        """What `issubclass(Name, Base)` asks for of what is no class; a Base that is an ABC takes classes only."""
+        return (self.definition.code,)
+
+    @property
     def __doc__(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.definition.code.__doc__
 
@@ -218,7 +224,7 @@ class ActorClass(Generic[P, T_co]):
         return ActorClass, (self.definition, self.actor_options)
 
 
-_OWN: Final = frozenset({"definition", "actor_options", "__name__", "__module__", "__orig_class__"})
+_OWN: Final = frozenset({"definition", "actor_options", "__name__", "__qualname__", "__module__", "__orig_class__"})
 _MISSING: Final = object()
 
 

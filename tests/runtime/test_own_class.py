@@ -1,5 +1,6 @@
 """Actor classes and functions as people write them: names, attributes, decorators, constructors as in plain Python."""
 
+import abc
 import functools
 import math
 import operator
@@ -103,6 +104,65 @@ def test_the_name_of_an_actor_class_stands_for_the_class_in_its_own_code() -> No
     counting: Any = Counting.remote()
     assert get([counting.up.remote(), counting.up.remote()]) == [(1, 1), (2, 2)]
     assert get(counting.is_mine.remote()) is True
+
+
+class Unit(abc.ABC):
+    """An abstract base: `issubclass` of such a one takes classes only."""
+
+    @abc.abstractmethod
+    def add(self, n: int) -> int: ...
+
+
+@remote
+class Meters(Unit):
+    def __init__(self, n: int = 0) -> None:
+        self.n = n
+
+    def add(self, n: int) -> int:
+        it = cast(Any, Meters)
+        return it(self.n + n).n
+
+    def compare(self) -> list[bool]:
+        it = cast(Any, Meters)
+        match cast(object, self):
+            case Meters():
+                matched = True
+            case _:
+                matched = False
+        return [type(self) is it, self.__class__ == it, issubclass(it, Unit), matched, it in type(self).__mro__]
+
+    def derived(self) -> int:
+        class Long(Meters):  # type: ignore[misc]
+            pass
+
+        return cast(Any, Long)(9).n
+
+    def elsewhere(self) -> int:
+        it = cast(Any, Meters)
+        return get(it.options(num_cpus=0).remote(4).add.remote(1))
+
+
+@remote
+class Plain(Base):
+    def unwrapped(self) -> bool:
+        it = cast(Any, Plain)
+        return it.__wrapped__ is type(self) and isinstance(it.__wrapped__(), it)
+
+
+def test_the_name_of_an_actor_class_makes_compares_matches_and_derives_in_its_own_code() -> None:
+    actor: Any = Meters.remote(3)
+    assert get(actor.add.remote(4)) == 7
+    assert get(actor.compare.remote()) == [True] * 5
+    assert get([actor.derived.remote(), actor.elsewhere.remote()]) == [9, 5]
+    plain: Any = Plain.remote()
+    assert get(plain.unwrapped.remote()) is True
+
+
+def test_an_actor_class_is_a_subclass_of_its_bases_and_has_its_qualified_name() -> None:
+    it = cast(Any, Plain)
+    assert issubclass(it, Base)
+    assert not issubclass(it, Sized)
+    assert it.__qualname__ == "Plain"
 
 
 def test_constants_and_static_methods_of_an_actor_class_are_there_in_any_process() -> None:
