@@ -54,7 +54,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     for ref in wanted:
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"get() takes refs, not {type(ref).__name__}")
-    timeout = check.seconds("timeout", timeout)
+    if timeout is not None:
+        timeout = check.seconds("timeout", timeout)
     if any(not ref.done() for ref in wanted):
         _warn_if_on_a_loop("get", "await ref")
     if current.has_ended() and all(ref.done() for ref in wanted):

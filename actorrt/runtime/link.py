@@ -365,10 +365,15 @@ class Link:
             for found in self.parser.feed(data):
                 if self._held:
                     self._first_frame()
-                if type(found) is RawPart:
+                if isinstance(found, RawPart):
                     self._take_raw(found)
+                    continue
+                try:
+                    messages = decode_batch(found)
+                except msgspec.DecodeError:
+                    self._take_each(decode_each(found))
                 else:
-                    self._take_payload(found)  # pyright: ignore[reportArgumentType]  bytes, if it is no RawPart
+                    self._take(messages)
             if self.parser.ended:
                 self.farewell = True
                 self._lost()
@@ -385,14 +390,6 @@ class Link:
 
     def feed_eof(self) -> None:
         self._lost()
-
-    def _take_payload(self, payload: bytes) -> None:
-        try:
-            messages = decode_batch(payload)
-        except msgspec.DecodeError:
-            self._take_each(decode_each(payload))
-        else:
-            self._take(messages)
 
     def _take_raw(self, part: RawPart) -> None:
         """Bytes of a pipe. Those of a call that has ended are nobody's."""

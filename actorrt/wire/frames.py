@@ -98,9 +98,12 @@ class FrameParser:
 
     def feed(self, data: bytes | memoryview) -> list[bytes | RawPart]:
         """What `data` completes, and what it brings of raw frames. Raises FrameError at a byte that cannot be right."""
-        frames: list[bytes | RawPart] = []
-        if len(data) <= _FEW:
+        size = len(data)
+        if size <= _FEW:
             data = bytes(data)
+            if not self._have and not self.raw_left and (payload := self._whole(data, size)):
+                return [payload]
+        frames: list[bytes | RawPart] = []
         while self._have or self.raw_left:
             if not data:
                 return frames
@@ -119,6 +122,17 @@ class FrameParser:
             self._split(whole, frames)
         self._split(data, frames)
         return frames
+
+    def _whole(self, data: bytes, size: int) -> bytes:
+        """The payload, where the bytes are one frame of messages, as most that arrive are; else b""."""
+        if size > HEADER_BYTES and data[HEADER_BYTES] != _RAW and not self.ended:
+            try:
+                fits = int(data[:8], 16) == size - HEADER_BYTES - 2
+            except ValueError:
+                return b""
+            if fits and data[8:HEADER_BYTES] == TRAILER and data[-2:] == TRAILER:
+                return data[HEADER_BYTES:-2]
+        return b""
 
     def _split(self, data: bytes | memoryview, frames: list[bytes | RawPart]) -> None:
         """Take all of `data`; what is left of it waits for the rest of its frame."""
