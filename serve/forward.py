@@ -35,8 +35,8 @@ _keys: Final = itertools.count(random.SystemRandom().getrandbits(62))
 SAFE_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 REPEATS: Final = 2
 
-# A replica is told of so much room at once.
-ROOM_STEP: Final = 256 * 1024
+# A replica is told of so much room at once; no more than the smaller one of the pieces that its first room is sent in.
+ROOM_STEP: Final = 248 * 1024
 
 
 class Forwarded:
@@ -129,7 +129,7 @@ class Forwarded:
             return
         self._target, self._key = target, (key := next(_keys))
         body = None if request.streams else request.body
-        ref: ObjectRef[Any] = target.http.piped(self).remote(head, body, request.framing, key)
+        ref: ObjectRef[Any] = target.http.remote_piped(self, head, body, request.framing, key)
         self._ref = ref
         ref.add_done_callback(partial(self._answered, target, slots), here=True)
         self._slots = slots
@@ -160,7 +160,7 @@ class Forwarded:
         if type(answer) is bytes:
             self._done()
             self._request.respond(answer)
-            self._router.released(slots)
+            self._release(slots)
         elif type(answer) is int:
             self._router.refused(self, target, slots, answer)
         else:

@@ -289,6 +289,8 @@ class Replica:
         if isinstance(answer, bytes):
             return answer
         if isinstance(answer, Large):
+            if not answer.close and call_pipe().write_with_reply(answer.head, answer.body):
+                return answer.tail
             return await self._send(answer)
         first, channel, close = answer
         if channel is not None and body is None:

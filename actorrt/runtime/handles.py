@@ -114,33 +114,19 @@ class ActorMethod(Generic[P, R_co, Ref_co]):
             name = self._access.name
             raise TypeError(f"{name} runs in the actor's process: call .{name}.remote(...), then await or get the ref")
 
-    def piped(self, receiver: PipeReceiver) -> PipedMethod:
-        """The method, with a pipe beside each call: `receiver` gets the bytes that the method writes.
+    def remote_piped(self, receiver: PipeReceiver, /, *args: Any, **kwargs: Any) -> Any:
+        """The same as `remote`, with a pipe beside the call: `receiver` gets the bytes that the method writes.
 
         The method gets its end by `call_pipe()`. A call with a pipe is never repeated, whatever its options say.
         """
-        return PipedMethod(self._client, self._access, receiver)
+        access = self._access
+        if kwargs or not access.least <= len(args) <= access.most:
+            access.spec.arity.check(f"{access.name}.remote_piped()", args, kwargs)
+        client = self._client
+        return client.runtime.submit_method(client, access.name, args, kwargs, access.options, receiver)
 
     def __repr__(self) -> str:
         return f"ActorMethod({self._client.title}.{self._access.name})"
-
-
-class PipedMethod:
-    """A method of an actor whose calls have a pipe: see `ActorMethod.piped`."""
-
-    __slots__ = ("_access", "_client", "_receiver")
-
-    def __init__(self, client: ActorClient, access: Access, receiver: PipeReceiver) -> None:
-        self._client = client
-        self._access = access
-        self._receiver = receiver
-
-    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
-        access = self._access
-        if kwargs or not access.least <= len(args) <= access.most:
-            access.spec.arity.check(f"{access.name}.remote()", args, kwargs)
-        client = self._client
-        return client.runtime.submit_method(client, access.name, args, kwargs, access.options, self._receiver)
 
 
 class ActorHandle(Generic[T_co]):

@@ -32,6 +32,7 @@ from actorrt.wire.messages import (
     Hello,
     Question,
     Refusal,
+    Reply,
     Unreadable,
     Withdraw,
     decode_batch,
@@ -40,7 +41,7 @@ from actorrt.wire.messages import (
     tag_of,
 )
 
-from .pipes import Pipe, caller_end
+from .pipes import PIECE, Frame, Pipe, caller_end
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256
@@ -108,6 +109,8 @@ class Link:
         self._lock = threading.Lock()
         # What the socket has not taken of a frame: pieces, in order.
         self._rest: list[memoryview] | None = None
+        # Frames that the reply of a call takes along, by the call's sequence number.
+        self._along: dict[int, Frame] = {}
         # Pipes that have something to send, in the order of their turns. Messages go before them.
         self._piped: deque[Pipe] = deque()
         # Those that would have, but for the link.
@@ -166,6 +169,10 @@ class Link:
         """Queue a message; the caller sees to the flush."""
         self._queue.append(message)
 
+    def take_along(self, seq: int, frame: Frame) -> None:
+        """Have this frame leave right before the Reply to call `seq`, which is pushed next, in one write with it."""
+        self._along[seq] = frame
+
     def push_pipe(self, pipe: Pipe) -> None:
         """Have the pieces of this pipe sent, turn about with those of others; the caller sees to the flush."""
         self._piped.append(pipe)
@@ -222,32 +229,63 @@ class Link:
         queue = self._queue
         batch: list[AnyMessage] = []
         sent: list[int] = []
-        data = b""
+        buffers: list[bytes] = []
+        size = 0
         try:
             try:
                 batch.extend(starmap(queue.popleft, repeat((), min(BATCH, len(queue)))))
             except IndexError:
                 if not batch:
                     return
+            if self._along:
+                self._keep_to_a_piece(batch)
             data = self._encode(batch)
             if not data:
+                if type(batch[0]) is Reply:
+                    self._along.pop(batch[0].seq, None)
                 return
+            buffers, size = self._with_frames(batch, data) if self._along else ([data], len(data))
             try:
-                sent.extend(map(self._out.send, (data,)))
+                if len(buffers) == 1:
+                    sent.extend(map(self._out.send, buffers))
+                else:
+                    sent.extend(map(self._out.sendmsg, (buffers,)))
             except BlockingIOError:
                 sent.append(0)
             except OSError:
                 self._schedule_loss()
                 return
-            self._sent([data], sent[0], len(data))
+            self._sent(buffers, sent[0], size)
         except KeyboardInterrupt:
             # Nothing is lost, and nothing is sent twice.
             if sent:
-                self._sent([data], sent[0], len(data))
+                self._sent(buffers, sent[0], size)
             else:
                 queue.extendleft(reversed(batch))
             self.wake()
             raise
+
+    def _keep_to_a_piece(self, batch: list[AnyMessage]) -> None:
+        """Put back what comes behind so many frames as fill a piece: the socket takes no more at once."""
+        size = 0
+        for at, message in enumerate(batch):
+            if type(message) is Reply and (frame := self._along.get(message.seq)) is not None:
+                if size and size + frame.size > PIECE:
+                    self._queue.extendleft(reversed(batch[at:]))
+                    del batch[at:]
+                    return
+                size += frame.size
+
+    def _with_frames(self, batch: list[AnyMessage], data: bytes) -> tuple[list[bytes], int]:
+        """The frames that the replies of a batch take along, and the batch."""
+        buffers: list[bytes] = []
+        size = len(data)
+        for message in batch:
+            if type(message) is Reply and (frame := self._along.pop(message.seq, None)) is not None:
+                buffers += frame.buffers
+                size += frame.size
+        buffers.append(data)
+        return buffers, size
 
     def _write_piece(self) -> None:
         """Send the next piece of the pipe whose turn it is; messages go before it and between the pieces."""
@@ -511,6 +549,7 @@ class Link:
         self._transport.abort()
         self._queue.clear()
         self._piped.clear()
+        self._along.clear()
         self._crowded_out.clear()
         error = exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} ended")
         asks, self._asks = self._asks, {}

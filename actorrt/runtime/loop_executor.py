@@ -417,9 +417,10 @@ class LoopExecutor(Executor):
         if mark is Mark.MAY_BLOCK:
             self.excuse()
         self._finished(run)
-        if run.pipe is not None:
-            run.pipe.close()
+        frame = None if run.pipe is None else run.pipe.close()
         if not link.closed and outcome is not None:
+            if frame is not None and type(outcome) is Reply:
+                link.take_along(call.seq, frame)
             self.reply(link, outcome)
         limiter.running -= 1
         if limiter.waiting or instance.stopping:

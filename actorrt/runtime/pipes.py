@@ -1,9 +1,10 @@
 """The pipe of a call: bytes beside its arguments and its result, in both directions, as they are and without copies.
 
-A call has one if its caller gave a receiver (`handle.method.piped(receiver).remote(...)`) and its method asks for the
+A call has one if its caller gave a receiver (`handle.method.remote_piped(receiver, ...)`) and its method asks for the
 other end (`call_pipe`). Each end says how many bytes it has room for; the caller's has FIRST_ROOM from the start. Bytes
 leave in pieces, turn about with the pipes of other calls, and any message goes before them: who returns while something
-is not sent yet overtakes it, so that `drained` is awaited first.
+is not sent yet overtakes it, so that `drained` is awaited first. What fits in one piece may leave with the reply, in
+one write, which wakes the other end once (`write_with_reply`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
 from actorrt.wire.messages import Room
@@ -27,7 +28,8 @@ logger = logging.getLogger("actorrt")
 
 # What the caller's end takes without having been asked.
 FIRST_ROOM: Final = 512 * 1024
-PIECE: Final = 256 * 1024
+# A little more than a power of two, so that a body of such a size and its head are no piece more.
+PIECE: Final = 260 * 1024
 # The rest of what was written goes with the piece before it if it is so small: the end of a body is not worth a frame
 # of its own, or the wait for more room.
 _REST: Final = 4 * 1024
@@ -43,6 +45,13 @@ class PipeReceiver(Protocol):
 
     def has_room(self, pipe: Pipe) -> None:
         """More may be written, after nothing could be."""
+
+
+class Frame(NamedTuple):
+    """A frame in pieces, as one system call writes them."""
+
+    buffers: list[bytes]
+    size: int
 
 
 class Pipe:
@@ -61,6 +70,7 @@ class Pipe:
         "_size",
         "_stuck",
         "_waiter",
+        "_with_reply",
         "link",
     )
 
@@ -81,6 +91,8 @@ class Pipe:
         self._stuck = False
         self._closed = False
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        # A frame that the reply of the call takes along.
+        self._with_reply: Frame | None = None
 
     # ---- writing, from any thread
 
@@ -112,6 +124,21 @@ class Pipe:
             self.link.flush()
         with self._lock:
             self._stuck = bool(self._pending)
+
+    def write_with_reply(self, *parts: bytes) -> bool:
+        """Have the last bytes leave with the reply of the call, in one write; for the method's end.
+
+        False, and nothing is sent, if they are more than a piece or something is before them. They are lost if the
+        method raises, or returns anything but a small plain value.
+        """
+        size = sum(map(len, parts))
+        with self._lock:
+            if self._closed or self._pending or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
+                return False
+            self._room -= size
+            head = raw_head(self._seq, self._flags | LAST, size)
+            self._with_reply = Frame([head, *parts, TRAILER], len(head) + size + len(TRAILER))
+        return True
 
     async def drained(self) -> None:
         """Return when all that was written is on its way: what this call sends from then on comes after it."""
@@ -219,12 +246,13 @@ class Pipe:
         """The caller's end where the call was sent again, over another link: what the first one had is void."""
         return self if self.link is link else Pipe(link, self._seq, self._receiver, self._flags, 0)
 
-    def close(self) -> None:
-        """The call has ended."""
+    def close(self) -> Frame | None:
+        """The call has ended. Gives the frame that its reply takes along."""
         with self._lock:
             self._closed = True
             # What was written and not sent is cut off, and must not look whole.
             self._last = False
+            with_reply, self._with_reply = self._with_reply, None
             self._pending.clear()
             self._size = 0
             waiter, self._waiter = self._waiter, None
@@ -233,6 +261,7 @@ class Pipe:
         if waiter is not None:
             with contextlib.suppress(RuntimeError):
                 waiter[0].call_soon_threadsafe(_set, waiter[1])
+        return with_reply
 
 
 def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:

@@ -55,6 +55,16 @@ class Piped:
         await pipe.drained()
         return hashlib.sha256(data).hexdigest()
 
+    async def write_with_result(self, size: int, way: str) -> Any:
+        """Whether the last bytes of the pipe go with the result."""
+        pipe = call_pipe()
+        if way == "after others":
+            pipe.write(bytes(4 * FIRST_ROOM))
+        with_result = pipe.write_with_reply(b"head", hashlib.shake_256(b"%d" % size).digest(size))
+        if way == "raise":
+            raise ValueError("no result")
+        return with_result
+
     async def read_all(self, window: int) -> str:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
@@ -91,16 +101,56 @@ async def test_what_a_method_writes_comes_whole_before_its_result(node: None, pr
     actor: Any = Piped.options(num_cpus=1).remote() if process else Piped.remote()
     for size in (0, 1, PIECE - 1, PIECE, PIECE + 1, FIRST_ROOM, FIRST_ROOM + 4096, FIRST_ROOM + 4097, 5_000_000):
         caller = Caller()
-        digest = await actor.write.piped(caller).remote(size, True)
+        digest = await actor.write.remote_piped(caller, size, True)
         await caller.ended.wait()
         assert len(caller.came) == size
         assert hashlib.sha256(caller.came).hexdigest() == digest
 
 
+@pytest.mark.parametrize("process", [False, True])
+async def test_what_fits_in_a_piece_leaves_with_the_result_and_comes_before_it(node: None, process: bool) -> None:
+    actor: Any = Piped.options(num_cpus=1).remote() if process else Piped.remote()
+    for size in (0, 1, 100_000, PIECE - 5, PIECE - 4):
+        caller = Caller()
+        assert await actor.write_with_result.remote_piped(caller, size, "") is True
+        assert caller.ended.is_set() or await asyncio.wait_for(caller.ended.wait(), 10)
+        assert caller.came == b"head" + hashlib.shake_256(b"%d" % size).digest(size)
+
+
+async def test_what_is_more_than_a_piece_or_comes_behind_others_does_not_go_with_the_result(actor: Any) -> None:
+    for size, way in ((PIECE - 3, ""), (10, "after others")):
+        caller = Caller(room=0)
+        assert await actor.write_with_result.remote_piped(caller, size, way) is False
+        assert not caller.came.endswith(hashlib.shake_256(b"%d" % size).digest(size))
+
+
+async def test_bytes_that_go_with_a_result_are_lost_with_it(actor: Any) -> None:
+    caller = Caller()
+    with pytest.raises(ValueError, match="no result"):
+        await actor.write_with_result.remote_piped(caller, 1000, "raise")
+    assert await actor.write_with_result.remote(1000, "") is True  # nobody takes its bytes
+    assert await actor.pipes.remote() == 0
+    assert not caller.came
+
+
+async def test_results_of_many_calls_that_take_bytes_along_come_each_with_its_own(actor: Any) -> None:
+    sizes = [(at * 37_321) % (PIECE - 4) for at in range(60)]
+    callers = [Caller() for _ in sizes]
+    results = [
+        actor.write_with_result.remote_piped(caller, size, "") for caller, size in zip(callers, sizes, strict=True)
+    ]
+    # Small results of others are between them.
+    small = [actor.pipes.remote() for _ in range(60)]
+    await asyncio.gather(*small)
+    for caller, size, result in zip(callers, sizes, results, strict=True):
+        assert await result is True
+        assert caller.came == b"head" + hashlib.shake_256(b"%d" % size).digest(size)
+
+
 async def test_calls_at_once_have_their_own_bytes(actor: Any) -> None:
     callers = [Caller() for _ in range(20)]
     digests = await asyncio.gather(
-        *(actor.write.piped(caller).remote(300_000 + at, True) for at, caller in enumerate(callers))
+        *(actor.write.remote_piped(caller, 300_000 + at, True) for at, caller in enumerate(callers))
     )
     for caller, digest in zip(callers, digests, strict=True):
         await caller.ended.wait()
@@ -109,12 +159,12 @@ async def test_calls_at_once_have_their_own_bytes(actor: Any) -> None:
 
 async def test_a_method_gets_no_further_than_its_caller_has_room_for(actor: Any) -> None:
     caller = Caller(room=0)
-    ref = actor.write.piped(caller).remote(4 * FIRST_ROOM, True)
+    ref = actor.write.remote_piped(caller, 4 * FIRST_ROOM, True)
     while len(caller.came) < FIRST_ROOM:
         caller.changed.clear()
         await caller.changed.wait()
     # Other calls of the same link are not held up.
-    assert await actor.write.piped(Caller()).remote(10, True)
+    assert await actor.write.remote_piped(Caller(), 10, True)
     assert len(caller.came) == FIRST_ROOM
     assert caller.pipe is not None
     caller.pipe.grant(4 * FIRST_ROOM)
@@ -126,13 +176,13 @@ async def test_a_method_gets_no_further_than_its_caller_has_room_for(actor: Any)
 @pytest.mark.parametrize("window", [1, 1000, PIECE, 1 << 30])
 async def test_a_method_reads_what_its_caller_writes(actor: Any, window: int) -> None:
     data = hashlib.shake_256(b"x").digest(3 * PIECE + 17 if window > 1 else 50)
-    digest = await actor.read_all.piped(Caller(data=data)).remote(window)
+    digest = await actor.read_all.remote_piped(Caller(data=data), window)
     assert digest == hashlib.sha256(data).hexdigest()
 
 
 async def test_a_call_that_is_cancelled_while_it_writes_leaves_no_pipe(actor: Any) -> None:
     caller = Caller(room=0)
-    ref = actor.write.piped(caller).remote(10 * FIRST_ROOM, True)
+    ref = actor.write.remote_piped(caller, 10 * FIRST_ROOM, True)
     await caller.changed.wait()
     actorrt.cancel(ref)
     with pytest.raises(TaskCancelledError):
@@ -147,7 +197,7 @@ async def test_a_caller_that_takes_no_bytes_gets_its_result(actor: Any) -> None:
 async def test_who_dies_while_it_writes_fails_its_call_once_and_it_is_not_repeated(node: None) -> None:
     actor: Any = Piped.options(num_cpus=1, max_restarts=1, max_task_retries=3).remote()
     caller = Caller(room=0)
-    ref = actor.write.piped(caller).remote(10 * FIRST_ROOM, True)
+    ref = actor.write.remote_piped(caller, 10 * FIRST_ROOM, True)
     await caller.changed.wait()
     came = len(caller.came)
     actorrt.kill(actor, no_restart=True)

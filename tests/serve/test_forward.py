@@ -50,7 +50,7 @@ class Wire:
 
     # The replica and its refs.
 
-    def piped(self, receiver: Any) -> Any:
+    def remote_piped(self, receiver: Any, *args: Any) -> Any:
         return self
 
     def remote(self, *args: Any) -> Any:

@@ -316,11 +316,8 @@ class SlowReplica:
     def withdraw(self, request: Any) -> bool:
         return False
 
-    def piped(self, forwarded: Any) -> Any:
+    def remote_piped(self, forwarded: Any, *args: Any) -> Any:
         self._forwarded = forwarded
-        return self
-
-    def remote(self, *args: Any) -> Any:
         asyncio.get_running_loop().call_soon(self._take_more)
         return self
 

@@ -26,7 +26,17 @@ from actorrt.serve.responses import LARGEST_WHOLE
 from .conftest import Serving
 
 # Where something changes: what is inline, what one read of a socket takes, pieces, rooms and windows.
-EDGES = (LARGEST_WHOLE, 100 * 1024, 256_000, PIECE, FIRST_ROOM, FIRST_ROOM + PIECE, WINDOW_BYTES, 2 * PIECE + 4096)
+EDGES = (
+    LARGEST_WHOLE,
+    100 * 1024,
+    256_000,
+    256 * 1024,
+    PIECE,
+    FIRST_ROOM,
+    FIRST_ROOM + PIECE,
+    WINDOW_BYTES,
+    2 * PIECE + 4096,
+)
 SIZES = st.one_of(
     st.builds(lambda edge, by: edge + by, st.sampled_from(EDGES), st.integers(-300, 300)), st.integers(0, 1_500_000)
 )
