@@ -168,7 +168,7 @@ class DeploymentRecord:
         routed = tuple((each.id, each.handle) for each in self.replicas.values() if each.state in ROUTED)
         # What was taken before is started again if it has gone. Requests wait, unless that fails again and again.
         history = self.history if self.aim() is self.spec else self.before
-        hopeless = history.failures >= FAILING_STARTS or (failed and self.accepted is None)
+        hopeless = history.failed_starts >= FAILING_STARTS or (failed and self.accepted is None)
         reason = (self.status.message or history.reason) if hopeless and not routed else ""
         return reason, options.max_ongoing_requests, options.max_queued_requests, routed
 

@@ -72,6 +72,8 @@ class History:
     failed_at: float = 0.0
     # So many replicas failed as they started, and their successors wait for `retry_at`; no other start does.
     held_back: int = 0
+    # So many starts in a row have failed before the replica was ready.
+    failed_starts: int = 0
     reason: str = ""
     refused_config: str = ""
     refused_reason: str = ""
@@ -80,17 +82,20 @@ class History:
         return replace(self, held_back=max(0, self.held_back - 1)) if now >= self.retry_at else self
 
     def after_start_failure(self, now: float, reason: str) -> "History":
+        return replace(self._after_failure(now, reason), failed_starts=self.failed_starts + 1)
+
+    def _after_failure(self, now: float, reason: str) -> "History":
         held_back = 1 if now >= self.retry_at else self.held_back + 1
         return replace(self, failures=self.failures + 1, failed_at=now, held_back=held_back, reason=reason)
 
     def after_death(self, lived_s: float, now: float, reason: str) -> "History":
         if lived_s < SETTLED_S:
-            return self.after_start_failure(now, reason)
+            return self._after_failure(now, reason)
         return replace(self, failures=self.failures if self.held_back else 0, reason=reason)
 
     def after_ready(self) -> "History":
         # A version whose replicas come up and fall over at once keeps its count, so that it is not restarted in a rush.
-        return replace(self, proven=True, failures=self.failures if self.proven else 0)
+        return replace(self, proven=True, failures=self.failures if self.proven else 0, failed_starts=0)
 
     def after_settling(self) -> "History":
         return replace(self, settled=True)

@@ -344,7 +344,8 @@ def test_a_terminal_is_shown_progress(tmp_path: Path) -> None:
         finally:
             os.close(main)
         assert process.wait() == 0
-    assert b"starting the " in shown
+    # A step that takes less than a turn of the spinner is not seen.
+    assert b"starting the " in shown or b"importing hello" in shown
 
 
 def _read(fd: int) -> bytes:

@@ -65,6 +65,11 @@ def test_requests_are_refused_where_no_replica_serves_and_one_after_the_other_fa
     for number in range(5):
         assert record.routing()[0] == ("" if number < 3 else "it raised")
         record.note(spec.version, lambda history: history.after_start_failure(0.0, "it raised"))
+    record.note(spec.version, History.after_ready)
+    # One that dies young is no start that failed.
+    for _ in range(5):
+        record.note(spec.version, lambda history: history.after_death(0.1, 0.0, "it was killed"))
+    assert record.routing()[0] == ""
     have(record, spec, S.RUNNING)
     assert record.routing()[0] == ""
 
