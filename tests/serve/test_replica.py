@@ -84,6 +84,9 @@ class SlowPipe:
     def write(self, *parts: bytes) -> None:
         self.size += sum(map(len, parts))
 
+    def write_with_reply(self, *_: bytes) -> bool:
+        return False  # as of more than a piece
+
     async def drained(self) -> None:
         await self.taken.wait()
 
