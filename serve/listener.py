@@ -52,7 +52,7 @@ def lend(listener: socket.socket) -> str:
     except BaseException:
         door.close()
         raise
-    threading.Thread(target=_hand_out, args=(door, duplicate), name="actorrt-lend", daemon=True).start()
+    threading.Thread(target=_hand_out, args=(door, duplicate), name="serve-lend", daemon=True).start()
     return name
 
 
