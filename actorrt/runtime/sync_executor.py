@@ -73,6 +73,8 @@ class SyncExecutor(Executor):
         # Known once the main thread runs.
         self._surroundings: Surroundings | None = None
         self._looking = False
+        # From the moment in which a call is taken up, before it is known to those who interrupt it.
+        self._in_call = False
         self._seen: RunningCall | None = None
         self.actor: SyncActor | None = None
         runtime.on_blocked = self._blocked
@@ -116,7 +118,7 @@ class SyncExecutor(Executor):
         for message in work:
             self._work.append((link, message))
         self._nudge()
-        if len(self._work) > 1 or self._interrupts.current is not None:
+        if len(self._work) > 1 or self._in_call:
             self._watch()
 
     def _watch(self) -> None:
@@ -209,6 +211,8 @@ class SyncExecutor(Executor):
     def _take(self) -> tuple[Link, Work, RunningCall | None] | None:
         with self._lock:
             while self._work:
+                # First: what comes from now on is behind this one, or finds it still in front.
+                self._in_call = True
                 link, work = self._work.popleft()
                 if link.closed:
                     continue
@@ -224,6 +228,7 @@ class SyncExecutor(Executor):
                         run.next_large = work.first_item
                     link.serving[run.seq] = run
                 return link, work, run
+            self._in_call = False
         return None
 
     def _do(self, link: Link, work: Work, run: RunningCall | None) -> None:
