@@ -1,11 +1,12 @@
 """Measure actorrt beside its peers and the machine's limits, all in one run, and judge it by what is wanted.
 
     python loadtests/compare.py [--rows ROW ...] [--peers PEER ...] [--quick] [--rounds N]
-                                [--json FILE] [--markdown FILE] [--chart FILE] [--from-json FILE]
+                                [--before REVISION] [--json FILE] [--markdown FILE] [--chart FILE] [--from-json FILE]
 
 Each peer is installed into a virtual environment of its own under .bench/. Each round runs every side of a workload
-once, each alone and in fresh processes, right after each other. `--peers` names sides; ours always runs. The record so
-far is written to .bench/record.json after every run, so that a comparison that was cut short can still be reported.
+once, each alone and in fresh processes, right after each other. `--peers` names sides; ours always runs, and with
+`--before` an earlier revision of ours beside it. The record so far is written to .bench/record.json after every run, so
+that a comparison that was cut short can still be reported.
 """
 
 import argparse
@@ -28,13 +29,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from loadtests import http_side, machine, markdown, processes, script_side, venvs
+from loadtests import http_side, machine, markdown, processes, revision, script_side, venvs
 from loadtests.catalogue import MEASURES, OURS, ROWS, Row
 from loadtests.plan import Step, Workload, choose_rows, choose_sides, choose_workloads, steps
 from loadtests.record import Record, from_json
-from loadtests.report import Line, Outcome
+from loadtests.report import Change, Line, Outcome, changes
 from loadtests.running import Run, RunError
-from loadtests.sides import SIDES
+from loadtests.sides import BEFORE, SIDES
 
 _ROUNDS = 5
 _QUICK_LIMIT_S = 90.0
@@ -46,6 +47,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", default=[], metavar="PEER", help=", ".join(SIDES))
     parser.add_argument("--quick", action="store_true", help="one short round: shows that all of it works, no figures")
     parser.add_argument("--rounds", type=int, help=f"{_ROUNDS} by default, 1 with --quick")
+    parser.add_argument(
+        "--before", metavar="REVISION", help="a commit of this repository to set beside the present one"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the record goes")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the page whose measured part is written anew")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="where a picture of the ratios goes (.svg, .png)")
@@ -65,6 +69,7 @@ def main() -> int:
     try:
         rows = choose_rows(given.rows)
         sides = choose_sides({*given.peers, OURS} if given.peers else ())
+        before: str | None = None if given.before is None else revision.resolve(given.before)
     except ValueError as error:
         console.print(f"[red]{error}")
         return 2
@@ -73,16 +78,25 @@ def main() -> int:
     else:
         quick: bool = given.quick
         # Without a choice of rows everything is measured, also what no row asks for.
-        workloads = choose_workloads(rows, sides, quick=quick)
+        workloads = choose_workloads(rows, sides if before is None else (*sides, BEFORE), quick=quick)
         wanted = frozenset(bound.measure for row in rows for bound in row.bounds) if given.rows else frozenset(MEASURES)
-        record = measure(workloads, wanted, console, quick=quick, rounds=given.rounds or (1 if quick else _ROUNDS))
+        record = measure(
+            workloads, wanted, console, quick=quick, rounds=given.rounds or (1 if quick else _ROUNDS), before=before
+        )
     show(record.lines(rows), console)
+    show_changes(changes(record.outcomes), console)
     write(record, rows, given.json, given.markdown)
     return 0 if given.chart is None else chart(record, rows, given.chart, console)
 
 
 def measure(
-    workloads: Sequence[Workload], wanted: frozenset[str], console: Console, *, quick: bool, rounds: int
+    workloads: Sequence[Workload],
+    wanted: frozenset[str],
+    console: Console,
+    *,
+    quick: bool,
+    rounds: int,
+    before: str | None = None,
 ) -> Record:
     """Run every step; a side that fails is recorded with its reason, and the rest goes on."""
     processes.become_subreaper()
@@ -90,10 +104,11 @@ def measure(
     began = time.monotonic()
     started_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     needed = [side for side in SIDES if any(side in workload.sides for workload in workloads)]
-    absent, versions = prepare(needed, console)
+    absent, versions = prepare(needed, console, before)
     facts = {
         "command": shlex.join(["python", *sys.argv]),
         "started": started_at,
+        **({} if before is None else {"before": before}),
         "rounds": f"{rounds}{', quick: these are no figures' if quick else ''}",
     }
     record = Record(described, facts, versions, absent)
@@ -111,7 +126,9 @@ def measure(
     return record
 
 
-def prepare(sides: Sequence[str], console: Console) -> tuple[dict[str, str], dict[str, Mapping[str, str]]]:
+def prepare(
+    sides: Sequence[str], console: Console, before: str | None
+) -> tuple[dict[str, str], dict[str, Mapping[str, str]]]:
     """Install what the sides need: why some are absent, and the versions of the others."""
     absent: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -121,7 +138,11 @@ def prepare(sides: Sequence[str], console: Console) -> tuple[dict[str, str], dic
         if environment is not None and environment not in failed:
             with console.status(f"installing {environment}"):
                 try:
-                    venvs.install(environment)
+                    if environment == BEFORE:
+                        assert before is not None
+                        revision.install(before)
+                    else:
+                        venvs.install(environment)
                 except venvs.InstallError as error:
                     failed[environment] = str(error)
         if environment in failed:
@@ -134,14 +155,15 @@ def prepare(sides: Sequence[str], console: Console) -> tuple[dict[str, str], dic
 
 def run(step: Step, wanted: frozenset[str], logs: Path, *, quick: bool) -> Outcome:
     side = SIDES[step.side]
+    root = revision.FOLDER if step.side == BEFORE else venvs.ROOT
     begin = time.monotonic()
     # Temporary files of a side, Ray's session among them, go with this folder. Its name is short: sockets lie in it.
     with tempfile.TemporaryDirectory(prefix="lt-", ignore_cleanup_errors=True) as own:
         one = Run(
-            step.side,
+            side.runs or step.side,
             venvs.python_of(step.side),
-            {**side.variables, **_variables(Path(own))},
-            venvs.ROOT,
+            {**side.variables, **_variables(Path(own), root)},
+            root,
             logs / f"{step.workload.key}-{step.side}-{step.round}.log",
             min(step.workload.limit_s, _QUICK_LIMIT_S) if quick else step.workload.limit_s,
             quick,
@@ -161,10 +183,10 @@ def run(step: Step, wanted: frozenset[str], logs: Path, *, quick: bool) -> Outco
     return Outcome(step.round, step.workload.key, step.side, figures, reason, seconds)
 
 
-def _variables(own: Path) -> dict[str, str]:
+def _variables(own: Path, root: Path) -> dict[str, str]:
     """For every side: where it may write, and a token so that Ray writes none into the home folder."""
     return {
-        "PYTHONPATH": str(venvs.ROOT),
+        "PYTHONPATH": str(root),
         "TMPDIR": str(own),
         "RAY_TMPDIR": str(own),
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -210,6 +232,23 @@ def show(lines: Sequence[Line], console: Console) -> None:
             markdown.limit(line.bound, line.bound.at_least),
             markdown.limit(line.bound, line.bound.aim),
             line.verdict.value,
+        )
+    console.print(table)
+
+
+def show_changes(found: Sequence[Change], console: Console) -> None:
+    """The present revision beside the one before, where there is one."""
+    if not found:
+        return
+    table = Table("measure", "now", "before", "how much better", title="Beside the revision before")
+    for one in found:
+        measure = MEASURES[one.measure]
+        ratio = f"{one.ratio:.2f} ({min(one.ratios):.2f} to {max(one.ratios):.2f})"
+        table.add_row(
+            measure.title,
+            markdown.with_unit(one.now, measure.unit),
+            markdown.with_unit(one.before, measure.unit),
+            ratio,
         )
     console.print(table)
 

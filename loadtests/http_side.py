@@ -57,7 +57,7 @@ def _module(name: str) -> Callable[[Run, int], list[str]]:
 
 def _ours(run: Run, port: int) -> list[str]:
     command = [str(run.python.parent / "actorrt"), "serve", "loadtests.servers.actorrt_app:graph"]
-    return [*command, "--host", "127.0.0.1", "--port", str(port), "--app-dir", str(ROOT)]
+    return [*command, "--host", "127.0.0.1", "--port", str(port), "--app-dir", str(run.folder)]
 
 
 def _mosec(run: Run, port: int) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from loadtests.catalogue import MEASURES, Bound, Relation
 from loadtests.plan import WORKLOADS
-from loadtests.report import Line, Outcome, Verdict, by_round, median
+from loadtests.report import Change, Line, Outcome, Verdict, by_round, changes, median
 from loadtests.sides import SIDES
 
 BEGIN: Final = "<!-- measured: begin (written by loadtests/compare.py) -->"
@@ -75,6 +75,17 @@ def verdict_table(lines: Sequence[Line]) -> list[str]:
     return table(head, rows)
 
 
+def change_table(found: Sequence[Change]) -> list[str]:
+    """Each measure beside an earlier revision."""
+    rows: list[list[str]] = []
+    for one in found:
+        measure = MEASURES[one.measure]
+        spread = f" ({number(min(one.ratios))} to {number(max(one.ratios))})"
+        figures = [with_unit(value, measure.unit) for value in (one.now, one.before)]
+        rows.append([measure.title, *figures, f"{number(one.ratio)}{spread}"])
+    return table(["measure", "now", "before", "how much better"], rows)
+
+
 def figure_tables(outcomes: Sequence[Outcome]) -> list[str]:
     """All figures of all sides: medians, and the range where there was more than one round."""
     text: list[str] = []
@@ -117,7 +128,11 @@ def render(
     text += ["## What is wanted, and what is there", ""]
     text += ["Medians; in brackets the lowest and the highest of the rounds. A ratio is the median of those of the"]
     text += ["single rounds, in which both sides ran right after each other.", ""]
-    text += [*verdict_table(lines), "", "## All figures", "", *figure_tables(outcomes)]
+    text += [*verdict_table(lines), ""]
+    if beside := changes(outcomes):
+        text += ["## Beside the revision before", "", "More than 1 is better, whatever is measured.", ""]
+        text += [*change_table(beside), ""]
+    text += ["## All figures", "", *figure_tables(outcomes)]
     errors = [outcome for outcome in outcomes if outcome.error is not None]
     if errors:
         text += ["### Runs that gave no figures", ""]

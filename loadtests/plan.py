@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from loadtests.catalogue import OURS, ROWS, Row
-from loadtests.sides import SIDES
+from loadtests.sides import BEFORE, SIDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +124,34 @@ def choose_rows(wanted: Collection[str]) -> tuple[Row, ...]:
 
 
 def choose_sides(wanted: Collection[str]) -> tuple[str, ...]:
-    """The sides named, all of them for none; ValueError names one that is not there."""
+    """The sides named, all of them for none; ValueError names one that is not there.
+
+    An earlier revision is not among them: it runs where its own option asks for it.
+    """
+    known = [name for name in SIDES if name != BEFORE]
     for name in wanted:
-        if name not in SIDES:
-            raise ValueError(f"no peer {name!r}; there are {', '.join(SIDES)}")
-    return tuple(name for name in SIDES if not wanted or name in wanted)
+        if name not in known:
+            raise ValueError(f"no peer {name!r}; there are {', '.join(known)}")
+    return tuple(name for name in known if not wanted or name in wanted)
 
 
 def choose_workloads(rows: Sequence[Row], sides: Collection[str], *, quick: bool) -> tuple[Workload, ...]:
     """The workloads that those rows need, each with the chosen sides that can run it."""
     needed = {bound.measure for row in rows for bound in row.bounds}
     chosen = (
-        replace(workload, sides=tuple(side for side in workload.sides if side in sides))
+        replace(workload, sides=tuple(side for side in _with_before(workload.sides) if side in sides))
         for workload in WORKLOADS
         if needed.intersection(workload.gives) and (workload.in_quick or not quick)
     )
     return tuple(workload for workload in chosen if workload.sides)
+
+
+def _with_before(sides: Sequence[str]) -> Iterator[str]:
+    """The sides, with the earlier revision right after the present one."""
+    for side in sides:
+        yield side
+        if side == OURS:
+            yield BEFORE
 
 
 def steps(workloads: Sequence[Workload], rounds: int) -> Iterator[Step]:
@@ -149,7 +161,8 @@ def steps(workloads: Sequence[Workload], rounds: int) -> Iterator[Step]:
     A side whose figures are only shown, since no bound compares with them, runs in the first two rounds alone.
     """
     for workload in workloads:
-        compared = {bound.against for row in ROWS for bound in row.bounds if bound.theirs in workload.gives} | {OURS}
+        compared = {bound.against for row in ROWS for bound in row.bounds if bound.theirs in workload.gives}
+        compared |= {OURS, BEFORE}
         for number in range(min(rounds, workload.rounds or rounds)):
             for side in workload.sides if number % 2 == 0 else workload.sides[::-1]:
                 if side in compared or number < _ROUNDS_OF_SHOWN:

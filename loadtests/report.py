@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from loadtests.catalogue import MEASURES, OURS, Bound, Relation, Row
+from loadtests.sides import BEFORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,32 @@ def verdict(bound: Bound, value: float) -> Verdict:
     if bound.at_least is None or not reaches(bound.at_least):
         return Verdict.NOT_MET
     return Verdict.MET
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One measure beside an earlier revision. Of `ratios`, one a round, more is better, whatever the measure."""
+
+    measure: str
+    now: float
+    before: float
+    ratios: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def changes(outcomes: Sequence[Outcome]) -> list[Change]:
+    """Every measure that both revisions have given in the same round."""
+    found: list[Change] = []
+    for name, measure in MEASURES.items():
+        now, before = by_round(outcomes, OURS, name), by_round(outcomes, BEFORE, name)
+        ours, theirs = (now, before) if measure.more_is_better else (before, now)
+        if ratios := compare(ours, theirs, Relation.TIMES):
+            medians = statistics.median(now.values()), statistics.median(before.values())
+            found.append(Change(name, *medians, tuple(ratios)))
+    return found
 
 
 def judge(rows: Iterable[Row], outcomes: Sequence[Outcome], absent: Mapping[str, str]) -> list[Line]:

@@ -6,6 +6,9 @@ from typing import Final
 
 from loadtests.catalogue import OURS
 
+# An earlier revision of actorrt, which `--before` names.
+BEFORE: Final = "before"
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -19,6 +22,8 @@ class Side:
     environment: str | None
     distributions: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    # The side whose workloads this one runs, where they are not its own.
+    runs: str | None = None
 
 
 # What is installed into each environment. The peers are pinned, so that two runs differ by what changed in actorrt;
@@ -41,8 +46,11 @@ _RAY: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZE
 _FAST: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _HAPROXY: Final = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
+_OURS: Final = ("actorrt", "uvloop", "aiohttp", "uvicorn", "starlette", "httptools", "msgspec")
+
 SIDES: Final[Mapping[str, Side]] = {
-    OURS: Side("actorrt", None, ("actorrt", "uvloop", "aiohttp", "uvicorn", "starlette", "httptools", "msgspec")),
+    OURS: Side("actorrt", None, _OURS),
+    BEFORE: Side("actorrt before", BEFORE, _OURS, runs=OURS),
     "aiohttp_link": Side("bare aiohttp link", "aiohttp", ("aiohttp", "uvloop", "msgspec")),
     "memcpy": Side("memcpy", "numpy", ("numpy",)),
     "process_pool": Side("ProcessPoolExecutor", None, ()),

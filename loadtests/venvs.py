@@ -45,16 +45,26 @@ def install(environment: str) -> Path:
     """
     requirements = ENVIRONMENTS[environment]
     python = python_in(environment)
-    folder = python.parent.parent
-    mark = folder / "installed"
+    mark = python.parent.parent / "installed"
     wanted = "\n".join((*requirements, sys.version))
     if python.exists() and mark.exists() and mark.read_text() == wanted:
         return python
-    folder.mkdir(parents=True, exist_ok=True)
-    _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
+    make(python, requirements)
     mark.write_text(wanted)
     return python
+
+
+def make(python: Path, requirements: Sequence[str]) -> None:
+    """A new environment for this interpreter, with that in it; what was there before goes. Raises InstallError."""
+    folder = python.parent.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+    add(python, requirements)
+
+
+def add(python: Path, requirements: Sequence[str]) -> None:
+    """What pip installs for these arguments, into an environment that is there. Raises InstallError."""
+    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
 
 
 def _run(command: Sequence[str]) -> None:

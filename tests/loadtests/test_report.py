@@ -8,8 +8,9 @@ from loadtests.catalogue import MEASURES, OURS, ROWS, Bound, Relation, Row
 from loadtests.markdown import BEGIN, END, new_page, number, put_into
 from loadtests.plan import WORKLOADS, choose_rows, choose_sides, choose_workloads, steps
 from loadtests.record import Record, from_json
-from loadtests.report import Outcome, Verdict, judge, verdict
-from loadtests.sides import ENVIRONMENTS, SIDES
+from loadtests.report import Outcome, Verdict, changes, judge, verdict
+from loadtests.revision import resolve
+from loadtests.sides import BEFORE, ENVIRONMENTS, SIDES
 
 RATIO = Bound("calls.in_flight", 0.5, 1.5, "aiohttp_link", Relation.TIMES)
 ROW = Row("calls", "calls", (RATIO,))
@@ -129,6 +130,31 @@ def test_a_side_that_no_bound_compares_with_runs_in_two_rounds() -> None:
     workloads = choose_workloads(choose_rows(["tasks_in_flight"]), [OURS, "dask"], quick=False)
     assert [step.round for step in steps(workloads, 4) if step.side == "dask"] == [0, 1]
     assert [step.round for step in steps(workloads, 4) if step.side == OURS] == [0, 1, 2, 3]
+
+
+def test_an_earlier_revision_runs_beside_the_present_one_in_every_round_and_only_where_it_is_asked_for() -> None:
+    rows = choose_rows(["tasks_in_flight"])
+    assert BEFORE not in choose_sides([])
+    with pytest.raises(ValueError, match=f"no peer {BEFORE!r}"):
+        choose_sides([BEFORE])
+    workloads = choose_workloads(rows, [*choose_sides([OURS]), BEFORE], quick=False)
+    assert [step.side for step in steps(workloads, 3)] == [OURS, BEFORE, BEFORE, OURS, OURS, BEFORE]
+
+
+def test_of_a_change_more_is_better_whatever_is_measured() -> None:
+    outcomes = [outcome(0, OURS, 90), outcome(0, BEFORE, 100), outcome(1, OURS, 120), outcome(1, BEFORE, 100)]
+    outcomes += [outcome(2, OURS, 110), outcome(2, BEFORE, 100), outcome(3, OURS, 5)]
+    outcomes += [outcome(0, OURS, 2.0, "startup.first_task"), outcome(0, BEFORE, 1.0, "startup.first_task")]
+    rate, start = changes(outcomes)
+    assert (rate.measure, rate.ratio, rate.ratios) == ("calls.in_flight", 1.1, (0.9, 1.2, 1.1))
+    assert (start.measure, start.ratio, start.now, start.before) == ("startup.first_task", 0.5, 2.0, 1.0)
+    page = Record({}, {}, {}, {}, outcomes).as_markdown([ROW])
+    assert "| async actor calls, 1,000 in flight | 100 1/s | 100 1/s | 1.1 (0.9 to 1.2) |" in page
+
+
+def test_a_revision_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="no revision 'no-such-branch'"):
+        resolve("no-such-branch")
 
 
 def test_a_record_survives_json_and_gives_the_same_report() -> None:
