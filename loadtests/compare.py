@@ -184,8 +184,12 @@ def run(step: Step, wanted: frozenset[str], logs: Path, *, quick: bool) -> Outco
 
 
 def _variables(own: Path, root: Path) -> dict[str, str]:
-    """For every side: where it may write, and a token so that Ray writes none into the home folder."""
+    """For every side: where it may write, and a token so that Ray writes none into the home folder.
+
+    And its modules compiled, as they are where it is installed: not at each start, whatever is set here.
+    """
     return {
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": str(root),
         "TMPDIR": str(own),
         "RAY_TMPDIR": str(own),

@@ -28,6 +28,7 @@ Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 # All files of actorrt, Serve's too.
 _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_AT_LEAST_ONE: Final = check.whole(1)
 
 
 def put(value: T) -> ObjectRef[T]:
@@ -99,9 +100,12 @@ def wait(
     given = cast(list[Any], refs) if type(refs) is list else list(refs)
     if not given:
         return [], []
-    if not 0 < check.whole(1)("num_returns", num_returns) <= len(given):
+    if type(num_returns) is not int or not num_returns > 0:
+        num_returns = _AT_LEAST_ONE("num_returns", num_returns)
+    if num_returns > len(given):
         raise ValueError(f"num_returns must be between 1 and the {len(given)} refs given, not {num_returns}")
-    timeout = check.seconds("timeout", timeout)
+    if timeout is not None:
+        timeout = check.seconds("timeout", timeout)
     return cast("tuple[list[Waitable], list[Waitable]]", current.session().wait(given, num_returns, timeout))
 
 
