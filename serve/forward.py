@@ -42,26 +42,23 @@ ROOM_STEP: Final = 248 * 1024
 class Forwarded:
     """One request under way. What the router calls, and what the refs and the client bring."""
 
-    __slots__ = (
-        "_asked",
-        "_base",
-        "_freed",
-        "_grace",
-        "_key",
-        "_loop",
-        "_pipe",
-        "_ref",
-        "_relay",
-        "_repeats_left",
-        "_request",
-        "_root",
-        "_router",
-        "_slots",
-        "_taken",
-        "_target",
-        "_tasks",
-        "_timer",
-    )
+    # What a request has from the start stands in the class: most need little else, and there are many.
+    # The replica's call, where it runs, and by which number the request is known there.
+    _ref: ObjectRef[Any] | None = None
+    _target: Target | None = None
+    _key = 0
+    _slots: Slots
+    # When it is cancelled, if its client has gone.
+    _grace: asyncio.TimerHandle | None = None
+    _relay: asyncio.Task[None] | None = None
+    _repeats_left = 0
+    # Where the request's body goes, once the replica wants it.
+    _pipe: Pipe | None = None
+    # Its place in the replica was given back before its client had taken all of the response.
+    _freed = _asked = False
+    # Bytes of the response that the client has taken and the replica was not told of.
+    _taken = 0
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -80,21 +77,10 @@ class Forwarded:
         self._root = root_path
         self._loop = loop
         self._tasks = tasks
-        # The replica's call, where it runs, and by which number the request is known there.
-        self._ref: ObjectRef[Any] | None = None
-        self._target: Target | None = None
-        self._key = 0
-        # When it is cancelled, if its client has gone.
-        self._grace: asyncio.TimerHandle | None = None
-        self._relay: asyncio.Task[None] | None = None
-        self._repeats_left = REPEATS if request.method in SAFE_METHODS and not request.streams else 0
-        # Where the request's body goes, once the replica wants it.
-        self._pipe: Pipe | None = None
-        # Its place in the replica was given back before its client had taken all of the response.
-        self._freed = self._asked = False
-        # Bytes of the response that the client has taken and the replica was not told of.
-        self._taken = 0
-        self._timer = None if timeout_s is None else loop.call_later(timeout_s, self._too_late)
+        if not request.streams and request.method in SAFE_METHODS:
+            self._repeats_left = REPEATS
+        if timeout_s is not None:
+            self._timer = loop.call_later(timeout_s, self._too_late)
         request.on_gone = self._client_gone
 
     def start(self) -> None:
@@ -160,7 +146,8 @@ class Forwarded:
         if type(answer) is bytes:
             self._done()
             self._request.respond(answer)
-            self._release(slots)
+            if not self._freed:
+                self._router.released(slots)
         elif type(answer) is int:
             self._router.refused(self, target, slots, answer)
         else:

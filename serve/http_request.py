@@ -42,79 +42,49 @@ class Backend(Protocol):
 class HttpRequest:
     """`fields` holds names, in lower case, and values in turn. `body` is complete if `streams` is false."""
 
-    __slots__ = (
-        "_chunks",
-        "_end_told",
-        "_start",
-        "_waiter",
-        "answered",
-        "body",
-        "complete",
-        "connection",
-        "expects",
-        "fields",
-        "held",
-        "http10",
-        "keep_alive",
-        "length",
-        "line",
-        "method",
-        "on_body",
-        "on_drained",
-        "on_gone",
-        "on_slow",
-        "path",
-        "query",
-        "request_id",
-        "started",
-        "status",
-        "streams",
-        "timeout_s",
-        "version",
-        "written",
-    )
+    # What a request has from the start stands in the class: most need little else, and there are many.
+    method = b""
+    path = b""
+    query = b""
+    version = b"1.1"
+    http10 = False
+    keep_alive = True
+    request_id = b""
+    timeout_s: float | None = None
+    body = b""
+    # Its body comes in parts, by `read` or `take`.
+    streams = False
+    # How long it is; None if the client has not said.
+    length: int | None = None
+    complete = False
+    expects = False
+    # Bytes of the body that nobody has taken yet.
+    held = 0
+    _waiter: asyncio.Future[None] | None = None
+    # Nothing more may be written.
+    answered = False
+    # Some of the response has been written.
+    written = False
+    started = 0.0
+    status = b""
+    # The first bytes of a response that is passed on.
+    _start = b""
+    _end_told = False
+    # Called when some of the body has come, and at its end.
+    on_body: Callable[[], None] | None = None
+    # Called when the client has taken most of what was written, after `pass_on` said that it had not.
+    on_drained: Callable[[], None] | None = None
+    # Called about once a second while `on_drained` is awaited.
+    on_slow: Callable[[], None] | None = None
+    # Called once if the client goes before the response is complete.
+    on_gone: Callable[[], None] | None = None
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
         # The connection as the request saw it: a server in front of this one may have told of another.
         self.line = connection.line
-        self.method = b""
-        self.path = b""
-        self.query = b""
-        self.version = b"1.1"
-        self.http10 = False
-        self.keep_alive = True
         self.fields: list[bytes] = []
-        self.request_id = b""
-        self.timeout_s: float | None = None
-        self.body = b""
-        # Its body comes in parts, by `read` or `take`.
-        self.streams = False
-        # How long it is; None if the client has not said.
-        self.length: int | None = None
-        self.complete = False
-        self.expects = False
-        # Bytes of the body that nobody has taken yet.
-        self.held = 0
         self._chunks: list[bytes] = []
-        self._waiter: asyncio.Future[None] | None = None
-        # Nothing more may be written.
-        self.answered = False
-        # Some of the response has been written.
-        self.written = False
-        self.started = 0.0
-        self.status = b""
-        # The first bytes of a response that is passed on.
-        self._start = b""
-        self._end_told = False
-        # Called when some of the body has come, and at its end.
-        self.on_body: Callable[[], None] | None = None
-        # Called when the client has taken most of what was written, after `pass_on` said that it had not.
-        self.on_drained: Callable[[], None] | None = None
-        # Called about once a second while `on_drained` is awaited.
-        self.on_slow: Callable[[], None] | None = None
-        # Called once if the client goes before the response is complete.
-        self.on_gone: Callable[[], None] | None = None
 
     @property
     def has_body(self) -> bool:
@@ -144,7 +114,8 @@ class HttpRequest:
         self.on_gone = None
         if not self.written:
             self.status = data[9:12]
-            data = self._unasked(data)
+            if self.expects:
+                data = self._unasked(data)
         if data:
             connection.write(data)
         connection.finished(self, close)

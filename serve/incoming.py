@@ -23,19 +23,25 @@ class Incoming:
     says "http.disconnect" from there on, whatever of the body was not read.
     """
 
-    __slots__ = ("_body", "_next_part", "_told", "listened", "over")
+    # What a request has from the start stands in the class: most need nothing else, and there are many.
+    _next_part: ReceivePart | None = None
+    _on_over: Callable[[], None] | None = None
+    _told: asyncio.Event | None = None
+    over = False
+    # The application has asked for what comes after the body: it wants to know when its client goes.
+    listened = False
 
-    def __init__(self, body: bytes | ReceivePart) -> None:
-        self._body: bytes | None = None
-        self._next_part: ReceivePart | None = None
-        if isinstance(body, bytes):
-            self._body = body
-        else:
-            self._next_part = body
-        self._told: asyncio.Event | None = None
-        self.over = False
-        # The application has asked for what comes after the body: it wants to know when its client goes.
-        self.listened = False
+    def __init__(self, body: bytes | None) -> None:
+        """`body` is all of it."""
+        self._body = body
+
+    @classmethod
+    def in_parts(cls, next_part: ReceivePart, on_over: Callable[[], None]) -> Incoming:
+        """A body that comes in parts. `on_over` is called once nobody can receive any more of it."""
+        incoming = cls(None)
+        incoming._next_part = next_part
+        incoming._on_over = on_over
+        return incoming
 
     async def receive(self) -> dict[str, Any]:
         if not self.over:
@@ -62,6 +68,8 @@ class Incoming:
     def end(self) -> None:
         """The client has gone, or the response is complete."""
         self.over = True
-        self._body = self._next_part = None
+        if (on_over := self._on_over) is not None:
+            self._body = self._next_part = self._on_over = None
+            on_over()
         if self._told is not None:
             self._told.set()

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import socket
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorrt import ActorHandle, exceptions, get_runtime_context
 
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
+# An application, or none; and both forms of a path below the root path.
+Match = tuple[Route | None, bytes, str]
+# Paths that are remembered: so many, and none that is longer.
+MOST_MATCHED: Final = 1024
+LONGEST_MATCHED: Final = 256
+
 
 class Kept(NamedTuple):
     """What a proxy tells a controller that was restarted; `url` is "" before it listens."""
@@ -54,6 +60,8 @@ class Proxy:
         self._connection = connection.set_controller(controller)
         self._options = options
         self._table = RouteTable({})
+        # What the paths of late were found to belong to, since the last news.
+        self._matched: dict[bytes, Match] = {}
         self._routers: dict[str, Router] = {}
         self._root_path = RootPath(options.root_path)
         self._trusted = TrustedServers(options.forwarded_allow_ips or "")
@@ -144,15 +152,26 @@ class Proxy:
             prefix: (self._root_path.path + ("" if prefix == "/" else prefix)).encode() for prefix in routes
         }
         self._table = RouteTable({prefix: app for prefix, (app, _) in routes.items()})
+        self._matched.clear()
         self._ready.set()
 
     # Requests.
 
-    def _match(self, raw_path: bytes) -> tuple[Route | None, bytes, str]:
+    def _match(self, raw_path: bytes) -> Match:
         """The application of a path, of requests and websockets alike, and both forms of the path below the root path.
 
         What lies under `/-/` is the proxy's.
         """
+        if (found := self._matched.get(raw_path)) is not None:
+            return found
+        found = self._find(raw_path)
+        if len(raw_path) <= LONGEST_MATCHED:
+            if len(self._matched) >= MOST_MATCHED:
+                self._matched.clear()
+            self._matched[raw_path] = found
+        return found
+
+    def _find(self, raw_path: bytes) -> Match:
         path = decoded(raw_path)
         if self._root_path.path and (below := self._root_path.taken_off(raw_path, path)) is not None:
             own = below[1].startswith("/-/")

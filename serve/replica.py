@@ -67,28 +67,6 @@ class ReplicaSettings(NamedTuple):
     first_try: bool
 
 
-class _Request(Incoming):
-    """A request by HTTP that is here, and has a place among those that may run at once."""
-
-    __slots__ = ("_key", "_replica", "parts")
-
-    def __init__(self, replica: Replica, key: int, body: bytes | IncomingBody) -> None:
-        self.parts = None if isinstance(body, bytes) else body
-        super().__init__(body if isinstance(body, bytes) else body.next_part)
-        self._replica = replica
-        self._key = key
-
-    def end(self) -> None:
-        super().end()
-        if self.parts is not None:
-            self.parts.close()
-
-    def ended(self) -> None:
-        """The last byte of its response is known."""
-        self.end()
-        self._replica.request_ended(self._key)
-
-
 def _log_websocket(context: RequestContext, error: BaseException) -> None:
     if (unavailable := unavailable_in(error)) is not None:
         logger.info("a websocket, request %s: %s", context.request_id, unavailable)
@@ -118,7 +96,8 @@ class Replica:
         self._numbers = itertools.count(1)
         # Responses whose rest no proxy has come for yet, and when that is given up.
         self._streams: dict[int, tuple[ByteChannel, asyncio.TimerHandle]] = {}
-        self._requests: dict[int, _Request] = {}
+        # Requests by HTTP that are here, each with a place among those that may run at once.
+        self._requests: dict[int, Incoming] = {}
         self._websockets: dict[str, WebsocketRun] = {}
         self._call_streams: set[asyncio.Task[Any]] = set()
         # Who it is, and what its constructor and its end call.
@@ -280,9 +259,14 @@ class Replica:
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
         current_request.set(context)
-        request = self._requests[key] = _Request(self, key, IncomingBody.of(lines) if body is None else body)
+        if body is None:
+            parts = IncomingBody.of(lines)
+            request = Incoming.in_parts(parts.next_part, parts.close)
+        else:
+            request = Incoming(body)
+        self._requests[key] = request
         try:
-            answer = await self._replier.answer(lines, request, framing, request.ended)
+            answer = await self._replier.answer(lines, request, framing, partial(self._request_ended, key))
         except asyncio.CancelledError:
             context.cancel_children()
             raise
@@ -298,9 +282,11 @@ class Replica:
             return await self._send_parts(first, channel, close)
         return first, 0 if channel is None else self._offer(channel), close
 
-    def request_ended(self, key: int) -> None:
-        del self._requests[key]
-        self._end()
+    def _request_ended(self, key: int) -> None:
+        """The last byte of its response is known."""
+        self._requests.pop(key).end()
+        self._ongoing -= 1
+        self._changed.set()
 
     async def http_gone(self, key: int) -> bool:
         """Nobody waits for this request's response any more. True if its code hears that, and may end by itself."""

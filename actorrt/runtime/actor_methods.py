@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache, partial
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from actorrt.wire.messages import StartActor
@@ -19,7 +20,11 @@ def find_method(instance: Instance, name: str) -> Any:
     """What to call with the arguments. Raises AttributeError if there is no such method."""
     if name.startswith("__") and name in BUILT_IN_METHODS:
         return partial(BUILT_IN_METHODS[name], instance)
-    method = method_of(instance.target, name)
+    target = instance.target
+    own: Any = type(target).__dict__.get(name)
+    if type(own) is FunctionType:
+        return MethodType(own, target)
+    method = method_of(target, name)
     if method is None:
         raise unknown_method(instance, name)
     return method

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from contextvars import ContextVar
+from sys import getsizeof
 from typing import Any, Final, cast
 
 from . import by_value
@@ -16,9 +17,6 @@ from .container import CONTAINER_MAGIC, Plan, pack_into, parse, plan
 from .named import Reducers
 
 ATOMS: Final = frozenset({int, str, float, bytes, bool, type(None), complex})
-# The atoms that may be large in themselves, and the others.
-_SIZED: Final = frozenset({str, bytes})
-_UNSIZED: Final = ATOMS - _SIZED
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 # More elements are not looked at one by one.
 _FEW: Final = 16
@@ -26,8 +24,6 @@ _PROTOCOL: Final = 5
 _Pickler: Final = pickle.Pickler
 _reducers: Final = Reducers()
 SURELY_SMALL: Final = 16 * 1024
-# A pickled text has up to four bytes for a character; most have one.
-_SMALL_ENOUGH: Final = 2 * SURELY_SMALL
 
 _noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
 
@@ -133,12 +129,10 @@ def deserialize(payload: bytes | memoryview) -> Any:
 
 def dumps_atom(value: Any) -> bytes | None:
     """A value of a plain type, pickled, where it is surely small; else None: the fast way for most results."""
-    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind not in _UNSIZED and (kind not in _SIZED or len(value) > SURELY_SMALL):
+    # A number may be large, too.
+    if type(value) not in ATOMS or getsizeof(value) > SURELY_SMALL:
         return None
-    data = pickle.dumps(value, _PROTOCOL)
-    # A whole number may have any number of digits.
-    return data if len(data) <= _SMALL_ENOUGH else None
+    return pickle.dumps(value, _PROTOCOL)
 
 
 def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> bytes | None:
@@ -146,16 +140,13 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> byt
 
     This is the fast way for most calls.
     """
-    unsized, sized = _UNSIZED, _SIZED
-    for a in args:
-        kind = type(a)  # pyright: ignore[reportUnknownVariableType]
-        if kind not in unsized and (kind not in sized or len(a) > limit):
-            return None
+    # Loops of C alone. A text may need twice as much once it is pickled, which is looked at in the end.
+    if not ATOMS.issuperset(map(type, args)) or sum(map(getsizeof, args)) > limit:
+        return None
     if kwargs:
-        for a in kwargs.values():
-            kind = type(a)  # pyright: ignore[reportUnknownVariableType]
-            if kind not in unsized and (kind not in sized or len(a) > limit):
-                return None
+        values = kwargs.values()
+        if not ATOMS.issuperset(map(type, values)) or sum(map(getsizeof, values)) > limit:
+            return None
         data = pickle.dumps([args, kwargs], _PROTOCOL)
     else:
         data = pickle.dumps(args, _PROTOCOL)

@@ -30,6 +30,8 @@ _RAW: Final = 0xC1
 _RAW_HEAD: Final = struct.Struct(">BBQ")
 # What a raw frame has around its bytes.
 RAW_FRAME_BYTES: Final = HEADER_BYTES + _RAW_HEAD.size + len(TRAILER)
+# What every frame has around its payload.
+_LEAST: Final = HEADER_BYTES + len(TRAILER)
 # From here on bytes are looked at where they lie; below, a copy costs less than that.
 _FEW: Final = 16 * 1024
 
@@ -101,8 +103,15 @@ class FrameParser:
         size = len(data)
         if size <= _FEW:
             data = bytes(data)
-            if not self._have and not self.raw_left and (payload := self._whole(data, size)):
-                return [payload]
+            # One frame of messages and nothing else, as most that arrive are.
+            if (
+                not (self._have or self.raw_left or self.ended)
+                and size > _LEAST
+                and data[:HEADER_BYTES] == b"%08x\r\n" % (size - _LEAST)
+                and data[HEADER_BYTES] != _RAW
+                and data[-2:] == TRAILER
+            ):
+                return [data[HEADER_BYTES:-2]]
         frames: list[bytes | RawPart] = []
         while self._have or self.raw_left:
             if not data:
@@ -122,17 +131,6 @@ class FrameParser:
             self._split(whole, frames)
         self._split(data, frames)
         return frames
-
-    def _whole(self, data: bytes, size: int) -> bytes:
-        """The payload, where the bytes are one frame of messages, as most that arrive are; else b""."""
-        if size > HEADER_BYTES and data[HEADER_BYTES] != _RAW and not self.ended:
-            try:
-                fits = int(data[:8], 16) == size - HEADER_BYTES - 2
-            except ValueError:
-                return b""
-            if fits and data[8:HEADER_BYTES] == TRAILER and data[-2:] == TRAILER:
-                return data[HEADER_BYTES:-2]
-        return b""
 
     def _split(self, data: bytes | memoryview, frames: list[bytes | RawPart]) -> None:
         """Take all of `data`; what is left of it waits for the rest of its frame."""
