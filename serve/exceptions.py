@@ -48,7 +48,7 @@ class BackPressureError(ServeError):
 
 
 class RequestCancelledError(ServeError):
-    """The request was cancelled after it had been sent; its `finally` blocks have run or will."""
+    """The request was cancelled. If it had been sent, its `finally` blocks have run or will."""
 
     def __init__(self, deployment: str, request_id: str) -> None:
         super().__init__(deployment, request_id)

@@ -12,7 +12,7 @@ import operator
 import re
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
@@ -187,10 +187,8 @@ class _Call:
     def cancel(self) -> None:
         raise NotImplementedError
 
-    def _translated(self, error: BaseException) -> BaseException:
-        if self._cancelled or isinstance(error, exceptions.TaskCancelledError):
-            return RequestCancelledError(str(self._router.deployment), self.request_id)
-        return error
+    def _was_cancelled(self) -> RequestCancelledError:
+        return RequestCancelledError(str(self._router.deployment), self.request_id)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -229,7 +227,7 @@ class DeploymentResponse(_Call, Generic[T_co]):
         error = ref.exception()
         if self._cancelled or isinstance(error, exceptions.TaskCancelledError):
             # Also where the request's code has caught its cancellation, and gave a value or another error.
-            self._finish(RequestCancelledError(str(self._router.deployment), self.request_id))
+            self._finish(self._was_cancelled())
             self._router.released(slots)
         elif error is None:
             self._finish(None)
@@ -302,17 +300,20 @@ class DeploymentResponse(_Call, Generic[T_co]):
             return
         self._cancelled = True
         if self._router.withdraw(self) or self._ref is None:
-            self._finish(asyncio.CancelledError())
+            self._finish(self._was_cancelled())
         else:
             cancel(self._ref)
 
 
 class DeploymentResponseGenerator(_Call, Generic[T_co]):
-    """The values of a generator method, as they come: `async for` or `for`. It cannot be passed to another call."""
+    """The values of a generator method, as they come: `async for` or `for`. It cannot be passed to another call.
+
+    Whoever is cancelled in `async for`, in its body too, ends the stream at its source.
+    """
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
     # source by itself, and with the call its slot comes back.
-    __slots__ = ("_batch", "_generator", "_slots", "_target")
+    __slots__ = ("_batch", "_closed", "_generator", "_slots", "_target")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -322,6 +323,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         # The slot at the replica, until somebody has given it back.
         self._slots: list[Slots] = []
         self._batch: deque[Any] = deque()
+        self._closed = False
 
     def send(self, target: Target, slots: Slots) -> None:
         args, kwargs = self._message()
@@ -350,19 +352,24 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
     def _judge(self, error: BaseException) -> BaseException | None:
         """None: it did not start there, and was sent elsewhere or waits."""
         target = self._target
-        if self._cancelled or target is None or isinstance(error, exceptions.TaskCancelledError):
+        if self._cancelled or isinstance(error, exceptions.TaskCancelledError):
             self._release()
-            return self._translated(error)
+            return self._was_cancelled()
+        if target is None:
+            self._release()
+            return error
         self._generator = self._target = None
         self._done = False
         return self._router.failed(self, target, _taken(self._slots), error)
 
     def __aiter__(self) -> AsyncIterator[T_co]:
-        return self
+        return _AsyncFor(self)
 
     async def __anext__(self) -> T_co:
         while not self._batch:
             await self._wait()
+            if self._closed:
+                raise StopAsyncIteration
             if self._error is not None:
                 raise self._error
             if self._generator is None:
@@ -398,6 +405,8 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             arrived = threading.Event()
             self.when_done(arrived.set)
             arrived.wait()
+            if self._closed:
+                raise StopIteration
             if self._error is not None:
                 raise self._error
             if self._generator is None:
@@ -417,16 +426,54 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         if self._cancelled:
             return
         self._cancelled = True
-        if self._router.withdraw(self):
-            self._finish(asyncio.CancelledError())
-        elif self._generator is not None:
+        if self._router.withdraw(self) or self._generator is None:
+            self._finish(self._was_cancelled())
+        else:
             cancel(self._generator)
             self._release()
 
-    async def aclose(self) -> None:
-        """The same, as of any asynchronous generator."""
+    def close(self) -> None:
+        """The same, and nothing more is given. Waits for nothing."""
+        self._closed = True
+        self._batch.clear()
         if not self._done or self._slots:
             self.cancel()
+
+    async def aclose(self) -> None:
+        """The same, and wait until the source has cleaned up, as any asynchronous generator."""
+        self.close()
+        if self._generator is not None:
+            await self._generator.aclose()
+
+
+class _AsyncFor(Generic[T_co]):
+    """What one `async for` iterates over: it goes when that loop is left.
+
+    If its task is being cancelled then, nobody will take the rest, though the stream may live on in a variable.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: DeploymentResponseGenerator[T_co]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T_co]:
+        return self._stream.__anext__()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __del__(self) -> None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return
+        if task is not None and task.cancelling():
+            # Not now: this may happen within any step of this thread.
+            task.get_loop().call_soon(self._stream.cancel)
 
 
 def _taken(slots: list[Slots]) -> Slots | None:

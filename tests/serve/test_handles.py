@@ -1,6 +1,7 @@
 """Deployments that call each other, and programs that call them, by handles."""
 
 import asyncio
+import contextlib
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -51,6 +52,16 @@ class Tools:
             raise
         finally:
             self.log.append("count ended")
+
+    async def until_closed(self, end: int) -> AsyncIterator[int]:
+        try:
+            for number in range(end):
+                yield number
+            await asyncio.Event().wait()
+        finally:
+            # What a clean-up waits for belongs to it.
+            await asyncio.sleep(0)
+            self.log.append("stream closed")
 
     def count_slowly(self, end: int) -> Iterator[str]:
         for number in range(end):
@@ -322,6 +333,63 @@ async def test_a_stream_that_is_dropped_or_cancelled_ends_at_its_source(tools: A
                 log += await tools.take_log.remote()
 
 
+@pytest.mark.parametrize("where", ["waiting", "body"])
+async def test_a_stream_ends_with_its_consumer_that_is_cancelled(where: str, tools: Any) -> None:
+    items = tools.options(stream=True).until_closed.remote(1 if where == "waiting" else 10**9)
+    reached = asyncio.Event()
+
+    async def consume() -> None:
+        async for _ in items:
+            reached.set()
+            if where == "body":
+                await asyncio.Event().wait()
+
+    consumer = asyncio.ensure_future(consume())
+    await reached.wait()
+    consumer.cancel()
+    # Nobody asks for its outcome, and the stream is held here.
+    await asyncio.wait([consumer])
+    log: list[str] = []
+    while "stream closed" not in log:
+        log += await tools.take_log.remote()
+
+
+async def test_who_leaves_the_loop_in_order_may_go_on_with_a_stream(tools: Any) -> None:
+    items = tools.options(stream=True).count.remote(4)
+    seen: list[int] = []
+    for _ in range(2):
+        async for item in items:
+            seen.append(item)
+            break
+    assert seen + [item async for item in items] == [0, 1, 2, 3]
+    assert not items.cancelled()
+    await items.aclose()
+    assert not items.cancelled()
+
+
+async def test_a_stream_is_closed_as_any_other(tools: Any) -> None:
+    async with contextlib.aclosing(tools.options(stream=True).until_closed.remote(10**9)) as items:
+        async for _ in items:
+            break
+    assert "stream closed" in await tools.take_log.remote()
+    assert [item async for item in items] == []
+    with contextlib.closing(tools.options(stream=True).until_closed.remote(10**9)) as items:
+        assert await anext(items) == 0
+    log: list[str] = []
+    while "stream closed" not in log:
+        log += await tools.take_log.remote()
+    assert [item async for item in items] == []
+
+
+async def test_what_is_cancelled_before_it_is_sent_is_a_cancelled_request(tools: Any) -> None:
+    argument = tools.hold.remote()
+    for response in (tools.same.remote(argument), tools.options(stream=True).count.remote(argument)):
+        response.cancel()
+        with pytest.raises(RequestCancelledError):
+            await (anext(response) if hasattr(response, "__anext__") else response)
+    argument.cancel()
+
+
 async def test_a_stream_may_be_dropped_in_the_midst_of_any_step_and_gives_its_slot_back(tools: Any) -> None:
     items = tools.options(stream=True).count.remote(10**9)
     assert await anext(items) == 0
@@ -415,7 +483,7 @@ def test_a_full_queue_refuses_at_once_and_the_limit_holds(serving: Serving) -> N
     with pytest.raises(BackPressureError, match="'narrow#Narrow' is full: 2 requests wait, max_queued_requests is 2"):
         handle.remote(None)
     waiting[2].cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(RequestCancelledError):
         waiting[2].result()
     handle.remote(None).cancel()
     waiting[0].cancel()
