@@ -82,7 +82,7 @@ def serve(
             _take_down(name)
             raise
         if not isinstance(found := targets.named(target), actorrt.serve.Application):
-            _say(f"{target} is an application of {type(found).__module__.partition('.')[0]}: it is one deployment")
+            _say(f"{target} is {targets.kind_of(found)}: it is one deployment")
         _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
         stop.wait()
         _say("stopping: running requests may end, new ones are refused")

@@ -77,6 +77,12 @@ def named(target: str) -> object:
     return found
 
 
+def kind_of(application: object) -> str:
+    """How people know an ASGI application that no deployment is made of."""
+    package = type(application).__module__.partition(".")[0]
+    return "a plain ASGI application" if package == "builtins" else f"an application of {package}"
+
+
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)

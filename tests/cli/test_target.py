@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
 
 from actorrt import serve
 from actorrt.cli.problems import FAILED, WRONG_USE, CommandError
-from actorrt.cli.target import load, look_in, split
+from actorrt.cli.target import kind_of, load, look_in, split
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +175,10 @@ def test_a_wsgi_application_is_answered_with_how_to_serve_it(tmp_path: Path) -> 
     assert "plain function 'handler'" in _refused("wsgi:handler", tmp_path).text
     assert "plain class 'Django'" in _refused("wsgi:Django", tmp_path).text
     assert "did you mean wsgi:django?" in _refused("wsgi:djang", tmp_path).text
+
+
+def test_a_bare_application_is_named_after_its_framework() -> None:
+    async def app(scope: object, receive: object, send: object) -> None: ...
+
+    assert kind_of(Starlette()) == "an application of starlette"
+    assert kind_of(app) == kind_of(CommandError("x", 1).with_traceback) == "a plain ASGI application"
