@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
 
@@ -51,14 +52,21 @@ def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy:
     options = located(HTTPOptions.parse(http_options))
     if options.forwarded_allow_ips is None:
         options = replace(options, forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
+    known = _controller()
     if not proxy:
-        _controller()
         return ""
+    if http_options is None and known.http_options is not None:
+        options = known.http_options
     if options.ssl_certfile and (trouble := connection.ask(lambda it: it.check_tls.remote(options), _controller)):
         raise ValueError(trouble)
-    url, trouble = connection.ask(lambda it: it.start_proxy.remote(options, http_options is None), _controller)
+    answer: tuple[str, str] = connection.ask(
+        lambda it: it.start_proxy.remote(options, http_options is None), _controller
+    )
+    url, trouble = answer
     if trouble:
         raise OSError(trouble)
+    if http_options is not None:
+        known.http_options = replace(options, port=urlsplit(url).port or options.port)
     return url
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from actorrt import ActorHandle, ObjectRef, exceptions, get, get_actor, get_runtime_context, is_initialized, shutdown
 
 from .exceptions import ServeError
+from .http_options import HTTPOptions
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -41,6 +42,8 @@ class Connection:
         self.runtime = runtime
         self.name = uuid.uuid4().hex[:12]
         self.closed = False
+        # Where this process has had Serve listen: should controller and proxy die together, it listens there again.
+        self.http_options: HTTPOptions | None = None
         self._lock = threading.Lock()
         self._listeners: dict[Topic, list[Listener]] = {}
         self._values: dict[Topic, Any] = {}

@@ -50,6 +50,7 @@ from .method_threads import MethodThreads
 from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result
+from .references import Entry
 from .snapshots import take_snapshot
 from .thread_gate import END
 from .yielded import BehindValues, Yielded
@@ -99,8 +100,8 @@ class LoopExecutor(Executor):
         self._taking = threading.Lock()
         self._woken = False
         self._handing_over = False
-        # True while a class or function is loaded, with what it imports.
-        self.importing = False
+        # True while a class or function is loaded, with what it imports, or large values are read.
+        self.loading = False
         # What blocked the loop until this moment of time.monotonic() may have done so on purpose.
         self.excused_until = 0.0
         self._dirty: set[Link] = set()
@@ -161,12 +162,23 @@ class LoopExecutor(Executor):
         if key in self._functions:
             return self._functions[key]
         # It may import what it needs.
-        self.importing = True
+        self.loading = True
         try:
             return super().function(key)
         finally:
-            self.importing = False
+            self.loading = False
             self.excuse()
+
+    def _read(self, call: ActorCall | TaskCall, segments: list[Entry], owners: list[bytes]) -> tuple[Any, Any]:
+        """The arguments of a call. To read large ones takes a while, which is not their receiver's doing."""
+        self.loading = bool(segments)
+        try:
+            with self.noting_borrows(owners):
+                return self.arguments(call, segments)
+        finally:
+            if segments:
+                self.loading = False
+                self.excuse()
 
     def excuse(self) -> None:
         """What may block the loop on purpose has ended."""
@@ -373,10 +385,7 @@ class LoopExecutor(Executor):
                 segments = self.segment_entries(call)
                 for entry in segments:
                     await self.runtime.map_segment(entry)
-                with self.noting_borrows(owners):
-                    args, kwargs = self.arguments(call, segments)
-                # Large values take a while to be read, which is not their receiver's doing.
-                self.excuse()
+                args, kwargs = self._read(call, segments, owners)
             method = self._method(instance, call.method)
             if mark is Mark.THREADED:
                 outcome = await self._threads.run(run, call, method, args, kwargs)
@@ -554,10 +563,7 @@ class LoopExecutor(Executor):
             segments = self.segment_entries(call)
             for entry in segments:
                 await self.runtime.map_segment(entry)
-            with self.noting_borrows(owners):
-                args, kwargs = self.arguments(call, segments)
-            if segments:
-                self.excuse()
+            args, kwargs = self._read(call, segments, owners)
             result = self.function(call.function)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result

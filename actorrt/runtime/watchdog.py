@@ -155,7 +155,7 @@ class Watchdog:
         # In this order: the loop goes on meanwhile, and what may block it is excused when it ends.
         run = executor.running
         where = _where()
-        on_purpose = executor.importing or (_on_purpose(run) if run is not None else _task_on_purpose(executor))
+        on_purpose = executor.loading or (_on_purpose(run) if run is not None else _task_on_purpose(executor))
         excused = executor.excused_until
         executor.flush_from_outside()
         blocked_s = now - max(self._since, excused)

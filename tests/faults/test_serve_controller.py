@@ -105,7 +105,7 @@ def test_what_is_lost_with_controller_and_proxy_is_ended_and_can_be_deployed_aga
     until_gone(replica)
     # The CPUs and names are free again.
     serve.run(Works.bind("v2"), name="lost", route_prefix="/lost")
-    (url,) = serve.status().proxies
+    assert [*serve.status().proxies] == [url]
     assert httpx.get(url + "/lost", timeout=20).json()[0] == "v2"
 
 

@@ -89,7 +89,9 @@ def test_the_tables_of_both_ends_are_empty_again_after_1000_functions() -> None:
     assert actorrt.get(limited) == list(range(100))
     del limited
     after = _settled()
-    assert {name: after[name] - before[name] for name in after} == {"shipped": 1, "max_calls": 0, "defined": 1}
+    # The last function alone, for its worker; unless that had nothing to do for a while, and has ended.
+    left = {name: after[name] - before[name] for name in after}
+    assert left in ({"shipped": 1, "max_calls": 0, "defined": defined} for defined in (0, 1))
     found = actorrt.get(tables_of_a_worker.remote())
     assert max(found[name] - there[name] for name in ("_functions", "_blobs", "_definers")) <= 1
 
