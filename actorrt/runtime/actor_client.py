@@ -13,6 +13,7 @@ from actorrt.wire.messages import ActorAt
 from . import current
 from .calls import Call
 from .link import Link
+from .references import Token
 
 if TYPE_CHECKING:
     from .actor_records import ActorRecord
@@ -54,6 +55,7 @@ class ActorClient:
         "actor",
         "backlog",
         "dead",
+        "hold",
         "incarnation",
         "inflight",
         "link",
@@ -83,6 +85,9 @@ class ActorClient:
         self.record: ActorRecord | None = None
         # Whether a call was made here that is to be repeated if it fails.
         self.repeats = False
+        # Tells the owner when this client is garbage. It goes after the client, which nobody finds any more by then:
+        # during a `__del__` of its own another thread could still take the client up again.
+        self.hold: Token | None = None
 
     def death(self, may_have_run: bool) -> BaseException:
         """What a call to it ends with, now that it is dead."""
@@ -103,10 +108,6 @@ class ActorClient:
             raise RuntimeError(current.ENDED)
         self.runtime.actors.export(self, codec.note_ref(self))
         return _rebuild, (self.actor, self.title, self.traits)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):
-            self.runtime.actors.dropped(self)
 
 
 def _rebuild(actor: bytes, title: str, traits: Traits) -> ActorClient:

@@ -84,7 +84,7 @@ def create(
     client = ActorClient(runtime, actor, title, traits)
     record = ActorRecord(actor, title, spec, options.max_restarts)
     record.pins = None if call is None else call.pins
-    client.record = record
+    runtime.actors.own(client, record)
     runtime.actors.know(client)
     # Owned before it has a name: whoever finds the name may ask for it at once.
     runtime.supervisor.adopt(record)

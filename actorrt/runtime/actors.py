@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from actorrt import exceptions
 from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
-from . import current
 from .actor_client import ActorClient, Traits
 from .actor_places import ActorPlaces
 from .calls import Call, fill_slots, when_resolved
@@ -62,13 +61,13 @@ class Actors:
             if known:
                 runtime.objects.note(owner)
             else:
-                runtime.objects.borrowing(owner, BorrowActor(actor))
+                client.hold = self._borrow(actor)
         elif not known:
             record = runtime.supervisor.records.get(actor)
-            client.record = record
             if record is None:
                 client.dead = ActorAt(b"", 0, "it has ended", "idle")
             else:
+                self.own(client, record)
                 record.released = False
                 runtime.run_soon(partial(self.places.moved, record))
         return client
@@ -89,8 +88,17 @@ class Actors:
         if owner == runtime.process:
             runtime.supervisor.borrow(actor, owner, 1)
             return Token(runtime, partial(runtime.supervisor.borrow, actor, owner, -1))
-        runtime.objects.borrowing(owner, BorrowActor(actor))
-        return Token(runtime, partial(runtime.objects.unborrowing, owner, UnborrowActor(actor)))
+        return self._borrow(actor)
+
+    def _borrow(self, actor: bytes) -> Token:
+        runtime = self._runtime
+        runtime.objects.borrowing(actor[:8], BorrowActor(actor))
+        return Token(runtime, partial(runtime.objects.unborrowing, actor[:8], UnborrowActor(actor)))
+
+    def own(self, client: ActorClient, record: ActorRecord) -> None:
+        """The client is that of an actor of this process, which ends with its last handle."""
+        client.record = record
+        client.hold = Token(self._runtime, partial(self._release_owned, record))
 
     def know(self, client: ActorClient) -> None:
         with self.lock:
@@ -101,17 +109,6 @@ class Actors:
         if not collected:
             # Outside of a call: nobody will say when the copy is gone.
             self._pinned[client.actor] = client
-
-    def dropped(self, client: ActorClient) -> None:
-        """A client is garbage; called from any thread, in the middle of anything."""
-        runtime = self._runtime
-        if current.maybe_runtime() is not runtime:
-            return
-        actor, record = client.actor, client.record
-        if record is not None:
-            runtime.release(partial(self._release_owned, record))
-        elif actor[:8] != runtime.process:
-            runtime.release(partial(runtime.objects.unborrowing, actor[:8], UnborrowActor(actor)))
 
     def _release_owned(self, record: ActorRecord) -> None:
         if self._known.get(record.actor) is None:

@@ -65,8 +65,6 @@ class LocalActors:
 
     def export(self, client: ActorClient, collected: bool) -> None: ...
 
-    def dropped(self, client: ActorClient) -> None: ...
-
     def named(self, name: str, namespace: str) -> LocalInstance | None:
         for instance in self.instances.values():
             if instance.public_name == name and instance.namespace == namespace and instance.dead is None:

@@ -6,11 +6,13 @@ import asyncio
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from actorrt import exceptions
 from actorrt.runtime import current
 from actorrt.runtime.handles import client_of
 from actorrt.runtime.process_watch import watch_pid
+from actorrt.runtime.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -118,6 +121,55 @@ def test_an_actor_ends_with_its_last_handle(cls: Any) -> None:
     assert wait_for_death(name) in ("nobody held a handle to it any more", "it has ended")
     if cls is Process:
         wait_for_end(pid)
+
+
+def do_as_it_is_handed_over(work: Callable[[], object]) -> None:
+    """Have `work` done in this thread as soon as it has next handed something over to the runtime's."""
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code is Runtime.run_soon.__code__:
+            sys.setprofile(None)
+            work()
+
+    sys.setprofile(look)
+
+
+def test_an_actor_ends_with_its_last_handle_however_soon_the_runtime_looks_at_that() -> None:
+    actor = Process.remote()
+    name = id_of(actor)
+    session = current.runtime()
+    looked: list[bool] = []
+
+    async def looks() -> None:
+        looked.append(True)
+
+    do_as_it_is_handed_over(lambda: session.call_sync(looks()))
+    del actor
+    assert looked
+    assert wait_for_death(name)
+
+
+def test_a_handle_that_comes_just_as_the_last_one_goes_keeps_the_actor() -> None:
+    @actorrt.remote
+    class Maker:
+        async def make(self) -> Any:
+            self.made = Coroutine.remote()
+            await self.made.pid.remote()
+            return [self.made]
+
+        async def leave_it(self) -> None:
+            del self.made
+
+    maker = Maker.remote()
+    made = [maker.make.remote()]
+    handles = actorrt.get(made[0])
+    name = id_of(handles[0])
+    come: list[Any] = []
+    do_as_it_is_handed_over(lambda: come.extend(actorrt.get(made.pop())))
+    handles.clear()
+    assert id_of(come[0]) == name
+    actorrt.get(maker.leave_it.remote())
+    assert actorrt.get(come[0].pid.remote())
 
 
 @KINDS
