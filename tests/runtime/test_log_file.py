@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actorrt.runtime.log_file import LogFile
@@ -53,6 +53,7 @@ def test_a_file_that_is_there_already_is_continued(tmp_path: Path) -> None:
     assert newest_first(tmp_path) == [b"one\ntwo\n"]
 
 
+@settings(max_examples=25)  # each is hundreds of renames
 @given(chunks=st.lists(st.lists(st.sampled_from([b"ab", b"\n", b"cde"])).map(b"".join), max_size=12))
 def test_all_bytes_are_there_and_no_file_is_over_the_size(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]
