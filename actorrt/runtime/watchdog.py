@@ -327,7 +327,8 @@ def _task_on_purpose(executor: LoopExecutor) -> bool:
 def _waited_for_cpu() -> float:
     """For how many seconds this thread and the loop's, which may have had the GIL then, could have run and had no CPU;
     0 where the kernel does not say."""
-    return sum(map(_waited, ("/proc/thread-self", f"/proc/self/task/{threading.main_thread().native_id}")))
+    # The main thread has its process's number. After a fork, Python knows it by that of the thread that forked.
+    return sum(map(_waited, ("/proc/thread-self", f"/proc/self/task/{os.getpid()}")))
 
 
 def _waited(thread: str) -> float:

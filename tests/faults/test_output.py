@@ -182,5 +182,5 @@ with actorrt.init(num_cpus=1):
 """
     )
     lines = (result.stdout + result.stderr).splitlines()
-    assert len(lines) == 60 + 160
     assert [line for line in lines if not re.fullmatch(r"\((.+) pid=\d+\) from \1", line)] == []
+    assert len(lines) == 60 + 160
