@@ -39,7 +39,7 @@ class Settings:
     # A worker that is stopped or silent for this long is killed, and one that others share whose loop is blocked; so
     # are a head and a zygote, which are started again.
     worker_stall_timeout_s: float = 30.0
-    # How long a session may take to start, as on a machine where many start at once.
+    # How long a session may take to start, as on a machine where many start at once, and its node to let a program in.
     start_timeout_s: float = 60.0
     # How long a new worker may take to start, and the zygote that forks it to answer.
     worker_start_timeout_s: float = 60.0

@@ -104,7 +104,7 @@ def init(address: str | None = None, **options: Any) -> Context:
     session's context, whatever the options.
 
     Raises RuntimeError if there is a runtime already (unless `ignore_reinit_error`), ConnectionError if there is
-    nothing to join, ValueError or TypeError for a wrong option.
+    nothing to join or its node does not answer, ValueError or TypeError for a wrong option.
     """
     parsed = InitOptions.parse({"address": address, **options})
     with _lock:

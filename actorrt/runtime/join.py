@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -15,20 +16,21 @@ from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 from .log_printer import LogPrinter
 from .runtime import Runtime
 from .session_folder import node_of
-from .socket_paths import socket_path
 
-CONNECT_TIMEOUT_S = 15.0
 FLUSH_TIMEOUT_S = 5.0
 
 
 def join(settings: Settings, options: InitOptions, session: str, started_it: bool) -> Runtime:
-    """The runtime of this driver, connected. Raises LinkError, or what the node refuses it for."""
+    """The runtime of this driver, connected.
+
+    Raises LinkError, what the node refuses it for, or ConnectionError if the node does not answer in `start_timeout_s`.
+    """
     runtime = Runtime(os.urandom(8), "driver", session, __version__, settings)
     runtime.namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
     runtime.on_log_lines = LogPrinter(settings.log_deduplicate)
     runtime.start()
     try:
-        runtime.call_sync(_join(runtime, settings, options, started_it), CONNECT_TIMEOUT_S)
+        runtime.call_sync(_join_in_time(runtime, settings, options, started_it))
     except BaseException:
         runtime.stop()
         raise
@@ -67,11 +69,22 @@ class _Place:
         return [path for path in whole if os.path.isabs(path)]
 
 
+async def _join_in_time(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
+    limit_s = settings.start_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            await _join(runtime, settings, options, started_it)
+    except TimeoutError:
+        raise ConnectionError(
+            f"the node of {runtime.session} has not answered for {limit_s:g} s: it is stopped, or the machine is too "
+            "busy; ACTORRT_START_TIMEOUT_S is how long it is waited for"
+        ) from None
+
+
 async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
-    process = node_of(runtime.session)
     place = _Place()
     runtime.program_paths = place.paths
-    node = await runtime.peers.dial(process, socket_path(runtime.session, process))
+    node = await runtime.peers.dial_node(node_of(runtime.session))
     runtime.node = runtime.peers.broker = node
     log_to_driver = settings.log_to_driver if options.log_to_driver is None else options.log_to_driver
     joined: Joined = await node.ask(

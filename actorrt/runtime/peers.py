@@ -38,6 +38,9 @@ _NO_ANSWER: Final = (
     "process %s has not answered for %.0f s, and its node says that it lives: it is stopped, swapped out, or runs code "
     "that keeps the GIL; it is dialled again"
 )
+_NODE_DOES_NOT_ANSWER: Final = (
+    "the node (process %s) has not answered for %.0f s: it is stopped, or the machine is too busy; it is dialled again"
+)
 
 
 class Peers:
@@ -142,6 +145,19 @@ class Peers:
                     logger.warning(_NO_ANSWER, process.hex(), told - began)
         finally:
             end.cancel()
+
+    async def dial_node(self, node: bytes) -> Link:
+        """Open a link to the node; a node that listens lives, however long it is stopped or swapped out.
+
+        Raises LinkError if it does not listen.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            try:
+                return await self.dial(node, socket_path(self.session, node))
+            except NoAnswerError:
+                logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), loop.time() - began)
 
     async def _try(self, process: bytes, end: asyncio.Task[str]) -> Link | None:
         """One attempt, until `end`; None if it fails. Raises RefusedError."""

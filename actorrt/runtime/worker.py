@@ -21,15 +21,12 @@ from actorrt.wire.messages import WorkerReady
 
 from . import current, gpus
 from .actor_threads import note_actors_of_threads
-from .link import Link
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
 from .program_paths import ProgramPaths
 from .retirement import Retirement, drop_actor
 from .runtime import Runtime
-from .socket_paths import socket_path
 from .sync_executor import SyncExecutor
-from .transport import NoAnswerError
 from .watchdog import Watchdog
 from .worker_params import WorkerParams
 from .zygote import WorkerStart
@@ -92,17 +89,10 @@ def _become_like_the_driver(params: WorkerParams) -> None:
 
 async def _join(runtime: Runtime, params: WorkerParams) -> None:
     listening = asyncio.ensure_future(runtime.peers.listen())
-    node = await _dial_node(runtime, params)
+    node = await runtime.peers.dial_node(params.node)
     runtime.node = runtime.peers.broker = node
     await listening
     node.send(WorkerReady(os.getpid()))
-
-
-async def _dial_node(runtime: Runtime, params: WorkerParams) -> Link:
-    while True:
-        # A node that listens lives, however long it is stopped or swapped out.
-        with contextlib.suppress(NoAnswerError):
-            return await runtime.peers.dial(params.node, socket_path(params.session, params.node))
 
 
 def _leave(runtime: Runtime, executor: Any) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.runtime import current
-from actorrt.runtime.process import process_state
+from actorrt.runtime.process import children_of, process_state
 from actorrt.runtime.stall_watch import STOPPED
 
 RunProgram = Any
@@ -256,3 +258,45 @@ def test_a_shutdown_waits_for_no_process_that_does_not_answer(run_program: RunPr
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[0] == "not yet"
     assert "shut down" in ended.stdout
+
+
+@pytest.fixture
+def stopped_node() -> Iterator[int]:
+    node = next(pid for pid in children_of(os.getpid()) if "node" in Path(f"/proc/{pid}/comm").read_text())
+    stop(node)
+    yield node
+    os.kill(node, signal.SIGCONT)
+
+
+JOINS = "import actorrt, sys; actorrt.init(sys.argv[1]); print(actorrt.get(actorrt.put(1)))"
+
+
+def test_a_program_that_joins_waits_for_a_node_that_does_not_answer(impatient_node: str, stopped_node: int) -> None:
+    command = [sys.executable, "-c", JOINS, impatient_node]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        assert re.fullmatch(
+            r"the node \(process .*\) has not answered .*; it is dialled again\n", program.stderr.readline()
+        )
+        os.kill(stopped_node, signal.SIGCONT)
+        assert program.stdout.read() == "1\n"
+
+
+@pytest.mark.usefixtures("stopped_node")
+@pytest.mark.parametrize("dial_timeout_s", ["0.1", "100"])
+def test_a_program_whose_node_does_not_answer_in_time_says_so_and_what_to_set(
+    impatient_node: str, dial_timeout_s: str
+) -> None:
+    limits = {"ACTORRT_START_TIMEOUT_S": "0.3", "ACTORRT_DIAL_TIMEOUT_S": dial_timeout_s}
+    command = [sys.executable, "-c", JOINS, impatient_node]
+    ended = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=False)
+    assert ended.stderr.splitlines()[-1] == (
+        f"ConnectionError: the node of {impatient_node} has not answered for 0.3 s: it is stopped, or the machine is "
+        "too busy; ACTORRT_START_TIMEOUT_S is how long it is waited for"
+    )
+
+
+def test_a_session_that_does_not_start_in_time_says_so_and_what_to_set(run_program: RunProgram) -> None:
+    ended = run_program("import actorrt; actorrt.init(num_cpus=1)", ACTORRT_START_TIMEOUT_S="0.001")
+    assert "was not ready after 0.001 s (ACTORRT_START_TIMEOUT_S sets how long it may take)" in ended.stderr
