@@ -2,7 +2,8 @@
 
 A plain request is one actor call without a task: the router sends it, and the callback of its ref writes the answer.
 Large bodies go beside that call, by its pipe: what comes from one socket is written to the other. A response that is
-made in parts has a task for as long as it lasts.
+large enough the replica writes itself, to its client's socket, which it is lent. One that is made in parts has a task
+for as long as it lasts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import random
+import socket
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ from actorrt import ObjectRef, ObjectRefGenerator, Pipe, cancel, exceptions
 from .exceptions import BackPressureError, DeploymentUnavailableError
 from .http_request import ClientDisconnected, HttpRequest
 from .incoming import DISCONNECT_GRACE_S
+from .listener import lend
+from .loan import Lender
 from .request_head import pack_head
 from .responses import error_page
 from .router import Router, Target
@@ -115,7 +119,11 @@ class Forwarded:
             return
         self._target, self._key = target, (key := next(_keys))
         body = None if request.streams else request.body
-        ref: ObjectRef[Any] = target.http.remote_piped(self, head, body, request.framing, key)
+        framing = request.framing
+        if (lender := target.lender) is not None:
+            framing |= lender.framing
+            lender.requests[key] = self
+        ref: ObjectRef[Any] = target.http.remote_piped(self, head, body, framing, key)
         self._ref = ref
         ref.add_done_callback(partial(self._answered, target, slots), here=True)
         self._slots = slots
@@ -136,6 +144,8 @@ class Forwarded:
         if self._ref is not ref:
             return
         self._ref = None
+        if target.lender is not None:
+            target.lender.requests.pop(self._key, None)
         if self._grace is not None:
             self._grace.cancel()
         error = ref.exception()
@@ -176,7 +186,7 @@ class Forwarded:
             self._release(slots)
             self._refuse(503, "the request was cancelled")
             return
-        if self._request.written:
+        if self._request.written and not self._take_back(target):
             # Part of the response has reached the client: the rest cannot come from another replica.
             logger.info("a response broke off, request %s: %s", self._request.request_id.decode("latin-1"), error)
             self._release(slots)
@@ -185,7 +195,8 @@ class Forwarded:
             return
         # Nothing of an answer has reached the client, who could not tell a repetition from a slow answer.
         self._repeats_left -= 1
-        final = self._router.failed(self, target, slots, error, self._repeats_left >= 0)
+        freed, self._freed, self._asked = self._freed, False, False
+        final = self._router.failed(self, target, None if freed else slots, error, self._repeats_left >= 0)
         if final is not None:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
@@ -218,11 +229,26 @@ class Forwarded:
         if request.answered or request.connection is None:
             return
         self._taken += len(data)
+        if not last and (target := self._target) is not None and target.may_lend and request.can_lend:
+            _open_channel(target)  # for the next one
         if request.pass_on(data):
             self._make_room(pipe)
         else:
             request.on_drained = partial(self._make_room, pipe)
             request.on_slow = None if self._asked else self._client_slow
+
+    def lend(self, status: bytes) -> int:
+        fd = self._request.lend(status)
+        if fd >= 0 and not self._asked:
+            self._request.on_slow = self._client_slow
+        return fd
+
+    def not_lent(self) -> None:
+        self._request.on_slow = None
+        self._request.take_back()
+
+    def _take_back(self, target: Target) -> bool:
+        return target.lender is not None and target.lender.borrower_has_gone() and self._request.take_back()
 
     def _make_room(self, pipe: Pipe) -> None:
         self._request.on_drained = None
@@ -324,3 +350,31 @@ class Forwarded:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _open_channel(target: Target) -> None:
+    """Have a channel to this replica, by which it gets its clients' sockets. It is on this machine, or gets none."""
+    target.may_lend = False
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        return
+    try:
+        with theirs:
+            name = lend(theirs)
+    except OSError:
+        ours.close()
+        return
+    fetched: ObjectRef[int] = target.handle.http_fetch_channel.remote(name)
+    fetched.add_done_callback(partial(_opened, target, ours), here=True)
+
+
+def _opened(target: Target, channel: socket.socket, fetched: ObjectRef[int]) -> None:
+    if fetched.exception() is not None or not (number := fetched.peek()):
+        channel.close()
+        return
+
+    def closed() -> None:
+        target.may_lend = True
+
+    target.lender = Lender(channel, number, closed)

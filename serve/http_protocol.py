@@ -8,13 +8,16 @@ write. A websocket takes uvicorn's ordinary way through the ASGI application. Wh
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
 import socket
 import sys
+import termios
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import httptools
@@ -65,12 +68,17 @@ def _parser(callbacks: object) -> Any:
     return parser
 
 
+def _bytes_acked(transport: asyncio.Transport) -> int:
+    """OSError if the transport is not of TCP."""
+    info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED.stop)
+    return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+
+
 def _acknowledged(transport: asyncio.Transport) -> int:
     try:
-        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED.stop)
+        return _bytes_acked(transport)
     except OSError:
-        return -transport.get_write_buffer_size()  # not of TCP
-    return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+        return -transport.get_write_buffer_size()
 
 
 class _Following:
@@ -147,6 +155,8 @@ class ServeProtocol(HttpToolsProtocol):
         self._upgrade_ignored = False
         # What a response is written to where that needs no transport; 0: not known yet.
         self._fd = 0
+        # What had been written to it when it was lent last; -1: it never was.
+        self._written_when_lent = -1
         # The last one that has the form of one: most connections say the same each time.
         self._host: bytes = b""
         # Times of the loop's clock; 0: not running.
@@ -168,6 +178,8 @@ class ServeProtocol(HttpToolsProtocol):
         self._behind_server = self.client is not None and self._front.trusted.trusts(self.client[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._written_when_lent >= 0:
+            self._shut_down()
         self.connections.discard(self)
         self._front.connections.discard(self)
         self.flow.resume_writing()
@@ -455,9 +467,7 @@ class ServeProtocol(HttpToolsProtocol):
         """Write what is another's memory in a moment. False once more is held here than a client should leave."""
         transport = self.transport
         if not self._fd:
-            # Bytes that are to be encrypted go through the transport.
-            plain = transport.get_extra_info("sslcontext") is None
-            self._fd = transport.get_extra_info("socket").fileno() if plain else -1
+            self._find_fd()
         if self._fd > 0 and not transport.get_write_buffer_size() and not transport.is_closing():
             try:
                 sent = os.write(self._fd, data)
@@ -468,6 +478,47 @@ class ServeProtocol(HttpToolsProtocol):
             data = data[sent:]
         transport.write(bytes(data))
         return not self.flow.write_paused
+
+    def _find_fd(self) -> None:
+        # Bytes that are to be encrypted go through the transport.
+        plain = self.transport.get_extra_info("sslcontext") is None
+        self._fd = self.transport.get_extra_info("socket").fileno() if plain else -1
+
+    def can_lend(self) -> bool:
+        if not self._fd:
+            self._find_fd()
+        return self._fd > 0
+
+    def lend(self) -> int:
+        """The descriptor of the socket, if the kernel has all that was written here, and nothing is encrypted."""
+        if not self.can_lend() or self.transport.get_write_buffer_size() or self.transport.is_closing():
+            return -1
+        try:
+            self._written_when_lent = self._written()
+        except OSError:
+            return -1  # it is not of TCP
+        return self._fd
+
+    def is_as_lent(self) -> bool:
+        """Nobody has written anything to the socket since it was lent."""
+        return not self.transport.get_write_buffer_size() and self._written() == self._written_when_lent
+
+    def _written(self) -> int:
+        """What was written to the socket so far, by whomever."""
+        while True:
+            acked = _bytes_acked(self.transport)
+            written = acked + self._not_taken()
+            if _bytes_acked(self.transport) == acked:
+                return written
+
+    def _not_taken(self) -> int:
+        """Bytes that the kernel has and the client's kernel has not."""
+        return int.from_bytes(fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    def _shut_down(self) -> None:
+        """End the connection in fact: to close this process's descriptor ends nothing while there is a duplicate."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     def finished(self, request: HttpRequest, close: bool) -> None:
         self.server_state.total_requests += 1
@@ -596,13 +647,16 @@ class ServeProtocol(HttpToolsProtocol):
         """End what takes too long. Called about once a second."""
         transport = self.transport
         buffered = transport.get_write_buffer_size()
-        if not buffered or not self._stalled_since or self._has_taken():
-            self._stalled_since = now if buffered else 0.0
+        current = self._current
+        left_by_other = self._not_taken() if current is not None and current.lent else 0
+        left = buffered or left_by_other
+        if not left or not self._stalled_since or self._has_taken():
+            self._stalled_since = now if left else 0.0
         elif now - self._stalled_since >= self._options.stalled_client_timeout_s:
             logger.debug("cut off a client that reads nothing")
             transport.abort()
             return
-        if (current := self._current) is not None and current.on_slow is not None and current.on_drained is not None:
+        if current is not None and current.on_slow is not None and (current.on_drained is not None or left_by_other):
             current.on_slow()
         if self._reading is None:
             self._measured = None

@@ -26,6 +26,9 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None: ...
     def pass_on(self, data: memoryview) -> bool: ...
+    def can_lend(self) -> bool: ...
+    def lend(self) -> int: ...
+    def is_as_lent(self) -> bool: ...
     def finished(self, request: "HttpRequest", close: bool) -> None: ...
     def abort(self) -> None: ...
     async def drain(self) -> None: ...
@@ -65,6 +68,8 @@ class HttpRequest:
     answered = False
     # Some of the response has been written.
     written = False
+    # Another process writes the response to the client's socket.
+    lent = False
     started = 0.0
     status = b""
     # The first bytes of a response that is passed on.
@@ -74,7 +79,8 @@ class HttpRequest:
     on_body: Callable[[], None] | None = None
     # Called when the client has taken most of what was written, after `pass_on` said that it had not.
     on_drained: Callable[[], None] | None = None
-    # Called about once a second while `on_drained` is awaited.
+    # Called about once a second while `on_drained` is awaited, or while the client has not taken what was written by
+    # another process.
     on_slow: Callable[[], None] | None = None
     # Called once if the client goes before the response is complete.
     on_gone: Callable[[], None] | None = None
@@ -146,6 +152,34 @@ class HttpRequest:
             self._start += data[: 12 - len(self._start)]
             self.status = self._start[9:]
         return connection.pass_on(data)
+
+    @property
+    def can_lend(self) -> bool:
+        """Its client's socket is one that another process could write to."""
+        return self.connection is not None and self.connection.can_lend()
+
+    def lend(self, status: bytes) -> int:
+        """The descriptor of its client's socket, for another process to write the whole response; -1: not now.
+
+        It looks written from then on, since it may be.
+        """
+        connection = self.connection
+        if self.answered or self.written or not self.complete or connection is None:
+            return -1
+        fd = connection.lend()
+        if fd >= 0:
+            self.written = self.lent = True
+            self.status = status
+        return fd
+
+    def take_back(self) -> bool:
+        """True if nothing was written by the process that the socket was lent to, which has gone: others may answer."""
+        connection = self.connection
+        if not self.lent or connection is None or not connection.is_as_lent():
+            return False
+        self.written = self.lent = False
+        self.status = b""
+        return True
 
     def _unasked(self, data: bytes) -> bytes:
         """The beginning of a response. It ends the connection if the client still waits to be asked for the body.

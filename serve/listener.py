@@ -1,6 +1,7 @@
 """The socket that clients connect to: bound by the controller, handed to each proxy, and open while there is none.
 
-A descriptor goes to another process of the same user by a Unix socket without a file, whose name is a secret.
+A descriptor, of that or of any other socket, goes to another process of the same user by a Unix socket without a file,
+whose name is a secret.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def lend(listener: socket.socket) -> str:
+def lend(lent: socket.socket) -> str:
     """Where one other process can fetch a duplicate of it, for a few seconds."""
     name = f"actorrt-{secrets.token_hex(16)}"
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -48,7 +49,7 @@ def lend(listener: socket.socket) -> str:
         door.bind(f"\0{name}")
         door.listen(1)
         door.settimeout(FETCH_S)
-        duplicate = listener.dup()
+        duplicate = lent.dup()
     except BaseException:
         door.close()
         raise
@@ -56,21 +57,21 @@ def lend(listener: socket.socket) -> str:
     return name
 
 
-def _hand_out(door: socket.socket, listener: socket.socket) -> None:
-    with door, listener:
+def _hand_out(door: socket.socket, lent: socket.socket) -> None:
+    with door, lent:
         try:
             peer, _ = door.accept()
             with peer:
                 _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
                 if uid == os.geteuid():
                     peer.settimeout(FETCH_S)
-                    socket.send_fds(peer, [b"x"], [listener.fileno()])
+                    socket.send_fds(peer, [b"x"], [lent.fileno()])
         except OSError:
             return  # the other process has gone, and learns it by its own error if it has not
 
 
 def fetch(name: str) -> socket.socket:
-    """The listening socket that another process lends. Blocks shortly; OSError if it is not to be had any more."""
+    """The socket that another process lends. Blocks shortly; OSError if it is not to be had any more."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
         door.settimeout(FETCH_S)
         door.connect(f"\0{name}")
@@ -80,7 +81,7 @@ def fetch(name: str) -> socket.socket:
     for level, kind, data in controls:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             (fd,) = array.array("i", data)
-            listener = socket.socket(fileno=fd)
-            listener.setblocking(False)
-            return listener
+            lent = socket.socket(fileno=fd)
+            lent.setblocking(False)
+            return lent
     raise OSError("the process that lends the socket has gone")

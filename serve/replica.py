@@ -27,6 +27,8 @@ from .byte_channel import ByteChannel
 from .incoming import Incoming
 from .incoming_body import IncomingBody
 from .lifecycle import ReplicaState
+from .listener import fetch
+from .loan import CHANNEL_SHIFT, FRAMING, LEAST_LENT, NOT_LENT, Borrower, Writing
 from .nested import put_back
 from .refusals import DRAINING, FULL, ReplicaRefusedError
 from .request_context import HookContext, ReplicaContext, RequestContext, current_request, set_replica_context
@@ -100,6 +102,8 @@ class Replica:
         self._requests: dict[int, Incoming] = {}
         self._websockets: dict[str, WebsocketRun] = {}
         self._call_streams: set[asyncio.Task[Any]] = set()
+        # By which proxies lend their clients' sockets.
+        self._channels: dict[int, Borrower] = {}
         # Who it is, and what its constructor and its end call.
         self._context = ReplicaContext("", "", "")
         self._hooks = HookContext()
@@ -250,8 +254,9 @@ class Replica:
     async def http(self, head: bytes, body: bytes | None, framing: int, key: int) -> Any:
         """Finished bytes; or (bytes, stream number or 0, whether the connection ends); or why it was refused.
 
-        Flat values, for speed. `body` None: it comes by the call's pipe. A large response goes there, too, and what is
-        given then is its end. No other request has the same `key`.
+        Flat values, for speed. `body` None: it comes by the call's pipe. A large response goes there, too, or to its
+        client's socket, and what is given then is its end. No other request has the same `key`. Above the bits of
+        `framing` itself stands the number of the channel that lends sockets; 0: there is none.
         """
         if refusal := self._refusal():
             return refusal
@@ -266,7 +271,7 @@ class Replica:
             request = Incoming(body)
         self._requests[key] = request
         try:
-            answer = await self._replier.answer(lines, request, framing, partial(self._request_ended, key))
+            answer = await self._replier.answer(lines, request, framing & FRAMING, partial(self._request_ended, key))
         except asyncio.CancelledError:
             context.cancel_children()
             raise
@@ -275,7 +280,7 @@ class Replica:
         if isinstance(answer, Large):
             if not answer.close and call_pipe().write_with_reply(answer.head, answer.body):
                 return answer.tail
-            return await self._send(answer)
+            return await self._send(answer, self._channels.get(framing >> CHANNEL_SHIFT), key)
         first, channel, close = answer
         if channel is not None and body is None:
             # The rest of the request may come still, by the pipe, which ends with this call.
@@ -306,11 +311,16 @@ class Replica:
             await self._changed.wait()
         return True
 
-    async def _send(self, answer: Large) -> tuple[bytes, int, bool]:
-        """A whole response by the pipe, as fast as its client takes it."""
+    async def _send(self, answer: Large, channel: Borrower | None, key: int) -> tuple[bytes, int, bool]:
+        """A whole response as fast as its client takes it: to the client's socket, if that is lent, or by the pipe."""
         self._carrying += 1
         self._carried_bytes += len(answer.body)
         try:
+            if channel is not None and len(answer.body) >= LEAST_LENT:
+                fd = await channel.claim(key, answer.head[9:12])
+                if fd != NOT_LENT:
+                    await Writing(fd, answer.head, answer.body, answer.tail).done()
+                    return b"", 0, answer.close
             pipe = call_pipe()
             pipe.write(answer.head, answer.body)
             await pipe.drained()
@@ -319,6 +329,16 @@ class Replica:
             self._carried_bytes -= len(answer.body)
             self._note_change()
         return answer.tail, 0, answer.close
+
+    async def http_fetch_channel(self, name: str) -> int:
+        """Have a channel by which a proxy lends its clients' sockets: its number; 0 if this is another machine."""
+        try:
+            channel = await asyncio.to_thread(fetch, name)
+        except OSError:
+            return 0
+        number = next(self._numbers)
+        self._channels[number] = Borrower(channel, partial(self._channels.pop, number, None))
+        return number
 
     async def _send_parts(self, first: bytes, channel: ByteChannel, close: bool) -> tuple[bytes, int, bool]:
         """The same for a response that is made in parts."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import ActorHandle, ObjectRef, exceptions
 
@@ -19,6 +19,9 @@ from .refusals import DRAINING, ReplicaRefusedError
 from .routing import QueueFull, Routing, Slots
 from .spec import DeploymentId
 from .topics import SERVE_ENDED
+
+if TYPE_CHECKING:
+    from .loan import Lender
 
 # So many batches of a streamed response may be under way; those that are made meanwhile become one.
 STREAM_WINDOW: Final = 4
@@ -40,6 +43,8 @@ class Target:
         "handle",
         "http",
         "id",
+        "lender",
+        "may_lend",
         "stream",
         "websocket",
         "websocket_message",
@@ -55,6 +60,9 @@ class Target:
         self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
+        # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
+        self.lender: Lender | None = None
+        self.may_lend = True
         self._calls: dict[str, Any] = {}
         self._streams: dict[str, Any] = {}
 

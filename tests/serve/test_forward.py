@@ -22,6 +22,8 @@ class Wire:
         self._batches = list(batches)
         self._callback: Any = None
         self.http = self.stream = self
+        self.lender = None
+        self.may_lend = False
         self.dropped: list[int] = []
 
     # The connection.

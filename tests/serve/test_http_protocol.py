@@ -304,6 +304,7 @@ class SlowReplica:
         self.request = request
         self.size = self.most_held = self.left = 0
         self.http = self
+        self.lender, self.may_lend = None, False
         self._callback: Any = None
         self._forwarded: Any = None
 
