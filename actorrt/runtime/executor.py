@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
@@ -79,6 +80,8 @@ class Executor:
         self._functions: dict[bytes, Any] = {}
         # Who may call what is defined here: it goes with the last of them.
         self._definers: dict[bytes, set[Link]] = {}
+        # Held where one of the three changes: a thread of the user's loads what the runtime's defines and forgets.
+        self._defining = threading.Lock()
         self._name = ""
         # While the process ends: told of each call that has ended; from any thread.
         self.on_idle: Callable[[], None] | None = None
@@ -116,18 +119,20 @@ class Executor:
             self.enqueue(link, work)
 
     def _define(self, link: Link, message: Define) -> None:
-        self._definers.setdefault(message.function, set()).add(link)
-        if message.function not in self._functions:
-            self._blobs[message.function] = message.blob
+        with self._defining:
+            self._definers.setdefault(message.function, set()).add(link)
+            if message.function not in self._functions:
+                self._blobs[message.function] = message.blob
 
     def _forget(self, link: Link, function: bytes) -> None:
-        links = self._definers.get(function)
-        if links is not None:
-            links.discard(link)
-            if not links:
-                del self._definers[function]
-                self._blobs.pop(function, None)
-                self._functions.pop(function, None)
+        with self._defining:
+            links = self._definers.get(function)
+            if links is not None:
+                links.discard(link)
+                if not links:
+                    del self._definers[function]
+                    self._blobs.pop(function, None)
+                    self._functions.pop(function, None)
 
     def enqueue(self, link: Link, work: list[Work]) -> None:
         """Hand work over to the user's side."""
@@ -200,9 +205,10 @@ class Executor:
                 found = shipping.load(blob)
             except references.UNMADE as error:
                 raise references.cannot_be_made("the code of this call", error) from error
-            if key in self._definers:
-                self._functions[key] = found
-            self._blobs.pop(key, None)
+            with self._defining:
+                if key in self._definers:
+                    self._functions[key] = found
+                    self._blobs.pop(key, None)
         return found
 
     def describe(self, name: str) -> None:

@@ -63,7 +63,8 @@ class SyncExecutor(Executor):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
-        # A call is in `_work` or in its link's `serving`: it goes from one to the other under the lock.
+        # A call is in `_work` or in its link's `serving`: it goes from one to the other under the lock. Only what comes
+        # is added without it, so that the deque stays the same one and nobody looks through it in another thread.
         self._lock = threading.Lock()
         self._work: deque[tuple[Link, Work]] = deque()
         self._wake = threading.Lock()
@@ -145,13 +146,23 @@ class SyncExecutor(Executor):
 
     def _give_back(self) -> None:
         """Return the tasks that were not started; from any thread."""
-        with self._lock:
-            back = [(link, work) for link, work in self._work if isinstance(work, TaskCall)]
-            if back:
-                self._work = deque(one for one in self._work if not isinstance(one[1], TaskCall))
-        for link, work in back:
-            if not link.closed:
+        if self.actor is not None:
+            # Its calls can be answered nowhere else.
+            return
+        for link, work in self._take_out(lambda _, work: isinstance(work, TaskCall)):
+            if isinstance(work, TaskCall) and not link.closed:
                 link.post(Outcome(work.seq, GIVEN_BACK))
+
+    def _take_out(self, wanted: Callable[[Link, Work], bool]) -> list[tuple[Link, Work]]:
+        """Take some of what waits, from any thread; what comes meanwhile stays behind all that is left."""
+        found: list[tuple[Link, Work]] = []
+        left: list[tuple[Link, Work]] = []
+        with self._lock:
+            for _ in range(len(self._work)):
+                one = self._work.popleft()
+                (found if wanted(*one) else left).append(one)
+            self._work.extendleft(reversed(left))
+        return found
 
     def _blocked(self, blocked: bool) -> None:
         if threading.get_ident() != self._main:
@@ -206,8 +217,7 @@ class SyncExecutor(Executor):
             self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
 
     def link_lost(self, link: Link) -> None:
-        with self._lock:
-            self._work = deque(one for one in self._work if one[0] is not link)
+        self._take_out(lambda caller, _: caller is link)
         super().link_lost(link)
 
     def stop_instance(self, instance: Instance) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -15,8 +18,9 @@ import pytest
 import actorrt
 from actorrt.core.pipeline import AHEAD_S
 from actorrt.runtime import current
+from actorrt.runtime.executor import Executor
 from actorrt.runtime.sync_executor import SyncExecutor
-from actorrt.wire.messages import Ping
+from actorrt.wire.messages import Define, Ping
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -38,6 +42,11 @@ def read(path: str) -> str:
 @actorrt.remote
 def write(path: str, text: str) -> None:
     Path(path).write_text(text, encoding="utf-8")
+
+
+@actorrt.remote
+def echo(value: int) -> int:
+    return value
 
 
 @actorrt.remote
@@ -73,3 +82,86 @@ def test_a_task_that_comes_just_as_another_is_taken_up_does_not_wait_behind_it(s
     assert len(held.calls) == 2
     go_on.write_text("", encoding="utf-8")
     assert actorrt.get([first, second]) == ["by the second", None]
+
+
+@actorrt.remote
+def give_back_as_the_second_task_is_handed_over() -> None:
+    """As the main thread does that blocks in `get`, between the runtime's look at what waits and its change of it."""
+    runtime: Any = current.runtime()
+    handed_over = iter(range(2))
+
+    def look(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and frame.f_code is SyncExecutor.enqueue.__code__ and called.__name__ == "append":
+            if next(handed_over) == 0:
+                return
+            sys.setprofile(None)
+            other = threading.Thread(target=runtime.dispatch.executor._give_back)
+            other.start()
+            other.join()
+
+    async def install() -> None:
+        sys.setprofile(look)
+
+    runtime.call_sync(install())
+
+
+def test_a_task_that_is_handed_over_while_others_are_given_back_is_not_lost(session: Any) -> None:
+    actorrt.get(give_back_as_the_second_task_is_handed_over.remote())
+    (leases,) = session.tasks.by_link.values()
+    (held,) = leases.values()
+    session.call_sync(held.link.ask(Ping()))
+    held.pool._pace.mean_s = AHEAD_S / 10
+    with held.link._lock:
+        # So that both leave in one frame.
+        first, second = echo.remote(1), echo.remote(2)
+        session.call_sync(asyncio.sleep(0))
+        assert len(held.calls) == 2
+    held.link.wake()
+    assert actorrt.get([first, second], timeout=30) == [1, 2]
+
+
+@actorrt.remote
+def forgotten_and_defined_again_as_it_is_loaded(turn: int) -> tuple[bool, Any, int]:
+    """In the given step of the load, and by another caller; whether there was one, what that gets, and what is left."""
+    runtime: Any = current.runtime()
+    executor = runtime.dispatch.executor
+    first, second = Any, object  # any two that are told apart
+    key, blob = b"k" * 16, cloudpickle.dumps(abs)
+    lines = 0
+    changes = threading.Thread(
+        target=lambda: (executor._forget(first, key), executor._define(second, Define(key, blob)))
+    )
+
+    def look(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code is not Executor.function.__code__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == turn:
+                changes.start()
+                if not executor._defining.locked():
+                    changes.join()
+        return look
+
+    executor._define(first, Define(key, blob))
+    sys.settrace(look)
+    try:
+        with contextlib.suppress(KeyError):  # its caller has gone
+            executor.function(key)
+    finally:
+        sys.settrace(None)
+    if not changes.ident:
+        return False, abs, 0
+    changes.join()
+    found = executor.function(key)
+    executor._forget(second, key)
+    return True, found, sum(key in table for table in (executor._functions, executor._blobs, executor._definers))
+
+
+def test_a_definition_that_is_forgotten_as_it_is_loaded_is_there_for_who_defines_it_again(session: Any) -> None:
+    turn = 1
+    while (outcome := actorrt.get(forgotten_and_defined_again_as_it_is_loaded.remote(turn)))[0]:
+        assert outcome == (True, abs, 0)
+        turn += 1
+    assert turn > 5
