@@ -476,11 +476,14 @@ class Replica:
             context.cancel_children()
             raise
         finally:
-            self._end()
-            if task is not None:
-                self._call_streams.discard(task)
-            if stream is not None and hasattr(stream, "aclose"):
-                await stream.aclose()
+            try:
+                # How it cleans up is part of the request.
+                if stream is not None and hasattr(stream, "aclose"):
+                    await stream.aclose()
+            finally:
+                self._end()
+                if task is not None:
+                    self._call_streams.discard(task)
 
     def _refuse_call(self) -> None:
         if refusal := self._refusal():

@@ -8,11 +8,12 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Executor, Future
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
 WINDOW = 64
+_END: Final = object()
 
 
 class _Belt(Generic[T]):
@@ -31,12 +32,10 @@ class _Belt(Generic[T]):
     def run(self, iterable: Iterable[T]) -> None:
         iterator = iter(iterable)
         try:
-            for item in iterator:
-                self.items.append(item)
+            while not self.stopped and (item := next(iterator, _END)) is not _END:
+                self.items.append(cast("T", item))
                 self._wake()
                 self._room.acquire()
-                if self.stopped:
-                    break
         except BaseException as error:
             self.error = error
         finally:
@@ -74,7 +73,8 @@ async def iterate_in_thread(
     """The items of `iterable`, which is iterated in one thread of `executor`, at most `window` items ahead.
 
     Closing the generator stops the thread after the item that it is at, and closes the iterator there; `on_left`
-    is told what the thread still does then.
+    is told what the thread still does then. One that still waits for a
+    thread is only closed.
     """
     loop = asyncio.get_running_loop()
     belt = _Belt[T](loop, window)

@@ -179,6 +179,33 @@ async def test_requests_that_are_cut_off_by_a_stop_clean_up_before_their_instanc
     await asyncio.gather(*running, return_exceptions=True)
 
 
+async def test_a_stream_that_is_held_back_ends_for_its_replica_once_it_has_cleaned_up() -> None:
+    Slow.may_go = asyncio.Event()
+    replica = await serving_one(Slow)
+    stream = replica.call_stream("stream", "id", 0)
+    assert await anext(stream) == 1
+    # As the runtime does where the producer is held back when its consumer goes.
+    closing = asyncio.ensure_future(stream.aclose())
+    draining = asyncio.ensure_future(replica.drain())
+    await turns()
+    assert not draining.done()
+    Slow.may_go.set()
+    await asyncio.gather(closing, draining)
+    await replica.stop()
+
+
+class Slow:
+    """Its streams take their time to clean up."""
+
+    may_go: ClassVar[asyncio.Event]
+
+    async def stream(self) -> Any:
+        try:
+            yield 1
+        finally:
+            await self.may_go.wait()
+
+
 async def all_of(items: Any) -> list[Any]:
     return [item async for item in items]
 
