@@ -188,7 +188,7 @@ def wait_for_node(launched: Launched, limit_s: float) -> None:
             raise RuntimeError(f"the node {'ended while it started' if ready else late}: {launched.last_words()}")
 
 
-def shutdown(**_: Any) -> None:
+def shutdown() -> None:
     """Leave the cluster; a node that this program started ends with all its processes. Safe to call at any time.
 
     In a task or an actor it warns and does nothing: the session is the program's that called.

@@ -74,8 +74,7 @@ class Surroundings:
         self._environ: Any = os.environ
         self._variables = dict(_raw(os.environ))
         self._folder = _folder()
-        self._umask = _umask(0o077)
-        _umask(self._umask)
+        self._umask = _current_umask()
 
     def restore(self) -> None:
         """After a task."""
@@ -115,6 +114,17 @@ class Surroundings:
 def _raw(environ: Any) -> dict[bytes, bytes]:
     """The bytes behind `os.environ`, which are compared in a microsecond."""
     return environ._data
+
+
+def _current_umask() -> int:
+    # To ask by setting another one would be felt by the files that other threads make just then.
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    before = _umask(0o077)
+    _umask(before)
+    return before
 
 
 def _folder() -> str:

@@ -230,7 +230,14 @@ class ActorPool(Generic[H]):
     # ---- results
 
     def _results(self, batch: _Batch, choose: _Choose) -> Generator[Any]:
+        results = self._take_all(batch, choose)
+        # One that was never begun is closed and dropped without a word.
+        next(results)
+        return results
+
+    def _take_all(self, batch: _Batch, choose: _Choose) -> Generator[Any]:
         try:
+            yield
             while batch:
                 yield self._take(batch, choose, None).take()
         finally:

@@ -96,16 +96,18 @@ def _in_module(module_name: Any, obj: Any) -> tuple[str, str] | None:
 
 
 def _place_of_plain(obj: object) -> tuple[str, str] | None:
-    global _looked_at
+    global _plain, _looked_at
     modules = sys.modules
-    if len(modules) != _looked_at:
-        _looked_at = len(modules)
-        _plain.clear()
+    if (count := len(modules)) != _looked_at:
+        found_here: dict[int, tuple[str, str]] = {}
         for module_name, module in list(modules.items()):
             if module_name != MAIN and type(module) is ModuleType:
                 for name, found in list(vars(module).items()):
                     if type(found) is object:
-                        _plain.setdefault(id(found), (module_name, name))
+                        found_here.setdefault(id(found), (module_name, name))
+        # Whole and in this order: another thread may look meanwhile.
+        _plain = found_here
+        _looked_at = count
     place = _plain.get(id(obj))
     if place is not None and getattr(modules.get(place[0]), place[1], None) is obj:
         return place

@@ -369,3 +369,9 @@ print("parent", ref.done(), actorrt.get(slow.same.remote(3)))
     assert lines[-2:] == ["own 2", "parent False 3"], (lines, ended.stderr)
     names = "get, await, wait, argument, callback, cancel, next, anext, wait for an item, callback of the end"
     assert lines[:-2] == [f"{name} True" for name in names.split(", ")]
+
+
+def test_shutdown_takes_no_options_that_it_would_ignore() -> None:
+    options: dict[str, Any] = {"timeout": 1}
+    with pytest.raises(TypeError, match="timeout"):
+        actorrt.shutdown(**options)

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cloudpickle
@@ -51,6 +52,35 @@ def look() -> tuple[int, dict[str, Any]]:
 def change(how: Callable[[], object]) -> int:
     how()
     return os.getpid()
+
+
+@actorrt.remote
+def note_changes_of_the_umask() -> None:
+    """What each is changed to in this thread from now on; other threads may make files just then."""
+    sys.umasks = []  # type: ignore[attr-defined]
+
+    def look(_: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and called.__name__ == "umask":
+            sys.umasks.append(called)  # type: ignore[attr-defined]
+
+    sys.setprofile(look)
+
+
+@actorrt.remote
+def noted_changes_of_the_umask() -> int:
+    sys.setprofile(None)
+    return len(sys.umasks)  # type: ignore[attr-defined]
+
+
+@actorrt.remote
+def is_new_to_its_worker() -> int:
+    return 1
+
+
+def test_a_new_task_changes_nothing_for_the_files_of_other_threads() -> None:
+    actorrt.get(note_changes_of_the_umask.remote())
+    assert actorrt.get(is_new_to_its_worker.remote()) == 1
+    assert actorrt.get(noted_changes_of_the_umask.remote()) == 0
 
 
 def ignore_sigint() -> None:

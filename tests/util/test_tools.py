@@ -231,6 +231,20 @@ def test_what_a_map_had_left_when_it_ended_early_is_nobodys(way: str) -> None:
     assert actorrt.get(actor.count.remote(), timeout=30) < 20
 
 
+@pytest.mark.parametrize("way", ["map", "map_unordered"])
+@pytest.mark.parametrize("end", ["closed", "dropped"])
+def test_a_map_whose_results_were_never_asked_for_is_given_up_with_its_iterator(way: str, end: str) -> None:
+    actor = Doubler.remote()
+    pool: ActorPool[Any] = ActorPool([actor])
+    left = getattr(pool, way)(double, range(100))
+    if end == "closed":
+        left.close()
+    del left
+    assert not pool._batches
+    assert list(getattr(pool, way)(double, [20])) == [40]
+    assert actorrt.get(actor.count.remote(), timeout=30) < 20
+
+
 def test_work_with_several_returns_or_a_stream_gives_a_list() -> None:
     pool: ActorPool[Any] = ActorPool([Doubler.remote()])
     pool.submit(lambda actor, value: actor.both.remote(value), 1)

@@ -15,7 +15,7 @@ import fastapi
 import pytest
 import starlette.applications
 
-from actorrt.wire import by_value, codec
+from actorrt.wire import by_value, codec, named
 
 
 def back(value: Any) -> Any:
@@ -39,6 +39,35 @@ def test_code_keeps_its_file_also_where_cloudpickle_leaves_it_out(monkeypatch: p
 def test_sentinels_of_modules_are_themselves_in_plain_values() -> None:
     assert back(dataclasses.MISSING) is dataclasses.MISSING
     assert back([{"a": dataclasses.KW_ONLY}])[0]["a"] is dataclasses.KW_ONLY
+
+
+def test_sentinels_are_themselves_while_another_thread_looks_through_new_modules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home: Any = types.ModuleType("home_of_a_sentinel")
+    home.sentinel = object()
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    assert back(home.sentinel) is home.sentinel
+    arrived: list[Any] = []
+
+    def look(frame: types.FrameType, event: str, _: Any) -> Any:
+        if frame.f_code is not named._place_of_plain.__code__ or len(arrived) == 20:
+            return None
+        if event == "line" and "module_name" in frame.f_locals:
+            other = threading.Thread(target=lambda: arrived.append(back(home.sentinel)))
+            other.start()
+            other.join()
+        return look
+
+    monkeypatch.setitem(sys.modules, "one_more", types.ModuleType("one_more"))
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        arrived.append(back(home.sentinel))
+    finally:
+        sys.settrace(before)
+    assert len(arrived) > 10
+    assert all(one is home.sentinel for one in arrived)
 
 
 class Registered:
