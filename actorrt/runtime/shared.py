@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final, Protocol
 
 from actorrt import exceptions
@@ -39,11 +40,13 @@ class SharedPool:
         self._blocked: set[bytes] = set()
         self._limit = 1
         self._growing: asyncio.Task[None] | None = None
+        # Workers that are being dialled: one that is stopped may not answer for long.
+        self._dialling: dict[bytes, asyncio.Task[None]] = {}
 
     @property
     def is_empty(self) -> bool:
         """No worker is here, or on its way."""
-        return not self._links and self._growing is None
+        return not self._links and self._growing is None and not self._dialling
 
     def pick(self) -> Link | None:
         """The least loaded worker, counted as having one more thing to do; None if there is none yet."""
@@ -57,7 +60,7 @@ class SharedPool:
         if best is None:
             return None
         self.load[best.peer] = least + 1
-        if least >= CROWDED and self._taking() < self._limit and self._growing is None:
+        if least >= CROWDED and self._taking() < self._limit and self._growing is None and not self._dialling:
             self._grow()
         return best
 
@@ -104,11 +107,17 @@ class SharedPool:
         self._blocked.difference_update(found.workers)
         known = {link.peer for link in self._links}
         for worker in found.workers:
-            if worker not in known and worker not in runtime.peers.dead:
-                try:
-                    link = await runtime.peers.link_to(worker)
-                except exceptions.LinkError:
-                    continue
+            if worker not in known and worker not in self._dialling and worker not in runtime.peers.dead:
+                task = self._dialling[worker] = runtime.loop.create_task(self._dial(worker))
+                task.add_done_callback(lambda _, worker=worker: self._dialling.pop(worker))
+        # The first that answers will do.
+        while self._dialling and not self._taking():
+            await asyncio.wait(self._dialling.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _dial(self, worker: bytes) -> None:
+        with contextlib.suppress(exceptions.LinkError):
+            link = await self._runtime.peers.link_to(worker)
+            if not link.closed and link not in self._links:
                 self._links.append(link)
                 self.load.setdefault(link.peer, 0)
 

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import importlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
+from actorrt.runtime import current
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -185,3 +187,38 @@ def end_another_worker() -> None:
     actorrt.get([one.pid.remote() for one in others])
     with pytest.raises(exceptions.ActorDiedError, match=ENDED):
         actorrt.get([others[0].block.remote(by_sleep), others[1].wait.remote()])
+
+
+@actorrt.remote
+async def process() -> int:
+    return os.getpid()
+
+
+@actorrt.remote(num_cpus=1)
+def process_as_another_program_finds_it() -> int:
+    return actorrt.get(process.remote())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_that_does_not_answer_keeps_nobody_from_the_others(which: int, tmp_path: Path) -> None:
+    # The fixture's session has another limit.
+    actorrt.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACTORRT_WORKER_STALL_TIMEOUT_S", "600")
+        actorrt.init(num_cpus=2)
+    runtime: Any = current.runtime()
+    shares = actorrt.remote(Shares)
+    first = shares.remote()
+    told, go_on = pipe_at(tmp_path / "told"), pipe_at(tmp_path / "go_on")
+    blocked = first.block.remote(lambda: Path(go_on).read_text(encoding="ascii"), told)
+    assert Path(told).read_text(encoding="ascii") == "now"
+    second = shares.remote()
+    pids = [0, actorrt.get(second.pid.remote())]
+    Path(go_on).write_text("", encoding="ascii")
+    actorrt.get(blocked)
+    pids[0] = actorrt.get(first.pid.remote())
+    # Its node has heard that the first one goes on.
+    while len(runtime.call_sync(runtime.ask_shared(1, {})).workers) < 2:
+        pass
+    os.kill(pids[which], signal.SIGSTOP)
+    assert actorrt.get(process_as_another_program_finds_it.remote(), timeout=30) == pids[1 - which]
