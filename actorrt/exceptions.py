@@ -97,7 +97,7 @@ class TaskError(ActorrtError):
                 dual = _native(dual_class).__new__(dual_class, *args)
         except Exception:  # the user's class decides whether it can be subclassed and made; it may refuse in any way
             return self
-        notes = [*getattr(root, "__notes__", ()), *getattr(self, "__notes__", ())]
+        notes = [*_notes(root), *_notes(self)]
         _fill(dual, args, _slots(root), {**_state(root), **vars(self), "_original": self, "__notes__": notes})
         _chain(dual, root.__cause__, root.__context__, root.__suppress_context__)
         return dual
@@ -108,7 +108,7 @@ class TaskError(ActorrtError):
 
     def __copy__(self) -> "TaskError":
         made = TaskError(self.function, self.pid, self.actor, self.traceback_text, self.cause)
-        made.__notes__ = list(self.__notes__)
+        made.__notes__ = _notes(self)
         return made
 
     @property
@@ -300,6 +300,15 @@ def _native(kind: type[BaseException]) -> Any:
     while base.__module__ != "builtins":
         base = base.__base__
     return base
+
+
+def _notes(error: BaseException) -> list[Any]:
+    """Its notes, whatever the user has put into their place: Python shows what is no list of them as one."""
+    try:
+        notes = getattr(error, "__notes__", ())
+    except Exception:  # a property of the user's, which may raise anything
+        return []
+    return list(cast(Any, notes)) if isinstance(notes, list | tuple) else [notes]
 
 
 def _args(error: BaseException) -> tuple[Any, ...]:

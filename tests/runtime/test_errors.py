@@ -52,6 +52,35 @@ class NoText(Exception):
         raise RuntimeError("no text")
 
 
+class OddNotes(Exception):
+    __notes__ = 5
+
+
+class NoNotes(Exception):
+    @property
+    def __notes__(self) -> Any:
+        raise RuntimeError("no notes")
+
+
+class NoArgs(Exception):
+    @property
+    def args(self) -> Any:
+        raise RuntimeError("no args")
+
+
+class NoState(Exception):
+    @property
+    def __dict__(self) -> Any:
+        raise RuntimeError("no state")
+
+
+class NoAttributes(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") and name not in ("__notes__", "__cause__", "__context__", "__dict__"):
+            return super().__getattribute__(name)
+        raise RuntimeError("no attributes")
+
+
 def arrived(cause: BaseException) -> Any:
     sent = exceptions.TaskError("f", 7, None, f"Traceback\n{type(cause).__name__}: as it was", cause)
     entry = Entry(b"owner", 1)
@@ -139,3 +168,12 @@ def test_a_value_that_cannot_be_made_again_says_so() -> None:
     with pytest.raises(exceptions.NotSerializableError, match="cannot be unpickled here: TypeError") as caught:
         entry.load()
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize("kind", [OddNotes, NoNotes, NoArgs, NoState, NoAttributes])
+def test_an_error_of_whose_facts_one_cannot_be_read_arrives_with_its_traceback(kind: type[Exception]) -> None:
+    error = arrived(kind("odd"))
+    assert isinstance(error, exceptions.TaskError)
+    assert kind.__name__ in f"{type(error).__name__} {error}"
+    if kind is not NoNotes:
+        assert any("as it was" in str(note) for note in error.__notes__)
