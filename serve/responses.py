@@ -199,6 +199,10 @@ class ResponseBytes:
         """What is to be sent now. ResponseError if the body does not have the length that was promised."""
         if not self.started or self.complete:
             raise ResponseError("a part of a body before the start of its response or after its end")
+        if self._left is not None and not self._framing & HEAD:
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not more):
+                raise ResponseError("the body does not have the length that content-length said")
         self.complete = not more
         head, self._head = self._head, b""
         if self._framing & HEAD:
@@ -206,10 +210,6 @@ class ResponseBytes:
         if self._chunked:
             end = b"" if more else b"0\r\n\r\n"
             return b"%b%x\r\n%b\r\n%b" % (head, len(data), data, end) if data else head + end
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0 or (self._left and not more):
-                raise ResponseError("the body does not have the length that content-length said")
         return head + data if head else data
 
     def last(self, data: bytes) -> bytes | Large:

@@ -64,6 +64,32 @@ def test_what_an_application_raises_ends_its_request_alone_as_under_uvicorn(
     assert serving.client.get(servers[1] + "/pid").text == before
 
 
+async def miscounts(scope: Any, receive: Any, send: Any) -> None:
+    said, *parts = scope["path"].split("/")[-1].split("-")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", said.encode())]})
+    for number, part in enumerate(parts, 1):
+        await send({"type": "http.response.body", "body": part.encode(), "more_body": number < len(parts)})
+
+
+@pytest.mark.parametrize("how", ["3-ab", "3-abcd", "3-abcd-e"])
+def test_a_response_of_another_length_than_it_says_is_500_and_not_a_request_to_come_again(
+    how: str, serving: Serving
+) -> None:
+    url = under_serve(serving, miscounts, "miscounts")
+    answer = serving.client.get(f"{url}/{how}")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert "retry-after" not in answer.headers
+    assert serving.client.get(f"{url}/3-abc").text == "abc"
+
+
+@pytest.mark.parametrize("how", ["4-ab-c", "4-ab-cde"])
+def test_one_that_has_begun_with_another_length_than_it_says_is_cut_off(how: str, serving: Serving) -> None:
+    url = under_serve(serving, miscounts, "miscounts")
+    with pytest.raises(httpx.RemoteProtocolError):
+        serving.client.get(f"{url}/{how}")
+    assert serving.client.get(f"{url}/3-abc").text == "abc"
+
+
 def test_a_plain_deployment_that_exits_answers_500_and_keeps_its_neighbours(serving: Serving) -> None:
     @serve.deployment(max_ongoing_requests=10)
     class Exits:

@@ -204,6 +204,7 @@ def test_a_body_of_another_length_than_promised_is_refused() -> None:
         made.start(200, [(b"content-length", b"3")])
         with pytest.raises(ResponseError, match="length"):
             [made.body(part, more=part is not parts[-1]) for part in parts]
+        assert not made.complete
 
 
 def test_parts_out_of_order_are_refused() -> None:
