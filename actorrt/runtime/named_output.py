@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import threading
-from typing import Final
+from typing import Any, Final
 
 from actorrt.core.loglines import mark
 
@@ -34,12 +34,23 @@ def finish_lines() -> None:
                 stream.flush()
 
 
+class _SharedBuffer(io.BufferedWriter):
+    """It outlives whoever closes it, as a text stream does that was laid around it and is collected."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.flush()
+
+
 class NamedOutput(io.TextIOWrapper):
-    """A line-buffered text stream to a pipe. `default` is the name of what runs outside of any call."""
+    """A line-buffered text stream to a pipe. `default` is the name of what runs outside of any call.
+
+    It belongs to all that run in this process: code that closes or detaches it has it flushed, and leaves it to them.
+    """
 
     def __init__(self, fd: int) -> None:
         super().__init__(
-            io.BufferedWriter(io.FileIO(fd, "w", closefd=False)),
+            _SharedBuffer(io.FileIO(fd, "w", closefd=False)),
             encoding="utf-8",
             errors="backslashreplace",
             line_buffering=True,
@@ -88,6 +99,14 @@ class NamedOutput(io.TextIOWrapper):
                 self._put(name, text)
             super().flush()
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.flush()
+
+    def detach(self) -> Any:
+        self.flush()
+        return self.buffer
+
     def _put(self, name: str, text: str) -> None:
         if name != self._named:
             self._mark(name)
@@ -95,7 +114,8 @@ class NamedOutput(io.TextIOWrapper):
 
     def names(self, name: str) -> None:
         """What runs from now on outside of any call, or by code that writes to the descriptor."""
-        with self._lock:
+        # What user code has done to the descriptor is no reason not to run what comes next.
+        with self._lock, contextlib.suppress(OSError, ValueError):
             self.default = name
             if name != self._named:
                 self._mark(name)

@@ -1,4 +1,4 @@
-"""What a `def` task may change of its process without the next one noticing: signals, environment, folder, umask.
+"""What a `def` task may change of its process unnoticed by the next one: signals, environment, folder, umask, streams.
 
 To look at all that after each task would cost more than most of what else is done for it. So the few functions by which
 Python code changes it take a note, and it is undone only then. What the import of a task's module changes stays, as the
@@ -75,6 +75,7 @@ class Surroundings:
         self._variables = dict(_raw(os.environ))
         self._folder = _folder()
         self._umask = _current_umask()
+        self._streams = sys.stdin, sys.stdout, sys.stderr
 
     def restore(self) -> None:
         """After a task."""
@@ -82,6 +83,9 @@ class Surroundings:
         if self._changed or os.environ is not self._environ or _handler_of(2) is not self._interrupt:
             self._restore()
             self._changed = False
+        stdin, stdout, stderr = self._streams
+        if sys.stdout is not stdout or sys.stderr is not stderr or sys.stdin is not stdin:
+            sys.stdin, sys.stdout, sys.stderr = stdin, stdout, stderr
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

@@ -101,8 +101,9 @@ class SyncExecutor(Executor):
                 continue
             try:
                 self._do(*taken)
-            except (Exception, KeyboardInterrupt):  # a task's own handler of SIGINT may raise late
+            except (Exception, KeyboardInterrupt) as error:  # a task's own handler of SIGINT may raise late
                 logger.exception("a call could not be answered")
+                self._answer_failed(taken[2], error)
 
     def drop_actor(self) -> None:
         if self.actor is not None:
@@ -289,6 +290,11 @@ class SyncExecutor(Executor):
             link.post_flush()
         else:
             link.flush()
+
+    def _answer_failed(self, run: RunningCall | None, error: BaseException) -> None:
+        """Nobody waits for ever for a call that failed outside of its own code."""
+        if run is not None and run.link.serving.get(run.seq) is run:
+            self.answer(run, self.outcomes.failure(run, error))
 
     def claim(self, run: RunningCall) -> bool:
         """Start a call that waited for a thread. False: it was cancelled, and has been answered."""

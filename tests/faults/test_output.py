@@ -48,6 +48,87 @@ print("pid", pid)
     assert re.fullmatch(rf"\(say pid={found[1]}\) oh\n", result.stderr)
 
 
+def test_what_code_does_to_its_streams_holds_up_and_silences_nobody_after_it(run_program: RunProgram) -> None:
+    result = run_program(
+        PROGRAM
+        + """
+import gc, io
+
+def replaced(name, made):
+    setattr(sys, name, made)
+
+CHANGES = [
+    lambda: sys.stdout.close(),
+    lambda: sys.stderr.close(),
+    lambda: sys.stdout.buffer.close(),
+    lambda: sys.stdout.detach(),
+    lambda: replaced("stdout", io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")),
+    lambda: replaced("stdout", io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")),
+    lambda: replaced("stdout", io.StringIO()),
+    lambda: replaced("stdout", None),
+    lambda: replaced("stderr", open(os.devnull, "w")),
+    lambda: replaced("stdin", io.StringIO("typed")),
+]
+
+@actorrt.remote
+def change(number):
+    sys.stdout.write(f"before {number}")
+    CHANGES[number]()
+    gc.collect()
+    return os.getpid()
+
+@actorrt.remote
+def reads():
+    return sys.stdin.read()
+
+@actorrt.remote
+class Neighbour:
+    async def change(self):
+        sys.stdout.close()
+        sys.stderr.detach()
+
+    async def say(self, text):
+        print(text)
+        print(text, file=sys.stderr)
+
+with actorrt.init(num_cpus=1):
+    pid = actorrt.get(say.remote("hello"))
+    for number in range(len(CHANGES)):
+        assert actorrt.get(change.remote(number), timeout=20) == pid
+        for to_stderr in (False, True):
+            assert actorrt.get(say.remote(f"after {number}", to_stderr=to_stderr), timeout=20) == pid
+    assert actorrt.get(reads.remote()) == ""
+    one, other = Neighbour.remote(), Neighbour.remote()
+    actorrt.get(one.change.remote())
+    actorrt.get(other.say.remote("neighbour"), timeout=20)
+"""
+    )
+    said = [f"after {number}" for number in range(10)]
+    assert re.findall(r"\(change pid=\d+\) (before .*)", result.stdout) == [f"before {number}" for number in range(10)]
+    assert re.findall(r"\(say pid=\d+\) (.*)", result.stdout) == ["hello", *said]
+    assert re.findall(r"\(say pid=\d+\) (.*)", result.stderr) == said
+    assert re.findall(r"\(Neighbour pid=\d+\) (.*)", result.stdout + result.stderr) == ["neighbour", "neighbour"]
+
+
+def test_a_call_that_fails_before_its_own_code_runs_is_answered(run_program: RunProgram) -> None:
+    result = run_program(
+        PROGRAM
+        + """
+@actorrt.remote
+def breaks():
+    os.fstat = None
+
+with actorrt.init(num_cpus=1):
+    actorrt.get(breaks.remote())
+    try:
+        actorrt.get(say.remote("hello"), timeout=20)
+    except TypeError as error:
+        print("answered:", error)
+"""
+    )
+    assert "answered: 'NoneType' object is not callable" in result.stdout
+
+
 def test_what_a_worker_printed_before_it_was_killed_is_printed(run_program: RunProgram) -> None:
     result = run_program(
         PROGRAM
