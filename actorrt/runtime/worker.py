@@ -8,7 +8,6 @@ import contextlib
 import os
 import sys
 import threading
-import types
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.version import __version__
 from actorrt.wire.messages import WorkerReady
+from actorrt.wire.stand_in import StandIn
 
 from . import current, gpus
 from .actor_threads import note_actors_of_threads
@@ -80,7 +80,7 @@ def worker_main(start: WorkerStart) -> None:
 def _become_like_the_driver(params: WorkerParams) -> None:
     sys.path[:] = params.sys_path
     sys.argv[:] = params.argv
-    main = types.ModuleType("__main__")
+    main = StandIn("__main__")
     if params.main_file:
         main.__file__ = params.main_file
     # Code of the driver's own script travels by value; it finds the names that it expects here.

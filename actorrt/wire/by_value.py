@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 import cloudpickle
 import cloudpickle.cloudpickle as _untyped
 
-from . import named, rebuilding, wrappers
+from . import named, rebuilding, stand_in, wrappers
 from . import state as state_of
 
 PROTOCOL: Final = 5
@@ -94,6 +94,8 @@ class ByValuePickler(_CloudPickler):
         if found is not NotImplemented:
             # What follows is code, whatever it was that it began with.
             self.with_state = True
+            if stand_in.is_named_in_main(function):
+                return (*found[:5], _finish_of_main)
         return found
 
     def _object(self, obj: Any) -> Any:
@@ -159,6 +161,11 @@ def _below_wrappers(function: Any) -> tuple[str, str, int] | None:
             return None
         depth += 1
     return module_name, name, depth
+
+
+def _finish_of_main(function: Any, state: Any) -> None:
+    _cloudpickle._function_setstate(function, state)
+    stand_in.arrived(function)
 
 
 def _unwrapped(module: str, name: str, depth: int) -> Any:

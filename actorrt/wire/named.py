@@ -100,8 +100,10 @@ def _place_of_plain(obj: object) -> tuple[str, str] | None:
     modules = sys.modules
     if (count := len(modules)) != _looked_at:
         found_here: dict[int, tuple[str, str]] = {}
+        main = modules.get(MAIN)
         for module_name, module in list(modules.items()):
-            if module_name != MAIN and type(module) is ModuleType:
+            # `multiprocessing` gives the main program a second name.
+            if module is not main and type(module) is ModuleType:
                 for name, found in list(vars(module).items()):
                     if type(found) is object:
                         found_here.setdefault(id(found), (module_name, name))

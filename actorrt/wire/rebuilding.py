@@ -25,6 +25,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Final, Generic, Protocol, cast
 
+from . import stand_in
+
 logger = logging.getLogger("actorrt")
 
 _lock: Final[Any] = RLock()
@@ -167,6 +169,7 @@ def _enter(key: str, made: type) -> type:
             _unfinished.add(made)
             if "<locals>" not in made.__qualname__:
                 _kept.append(made)
+            stand_in.arrived(made)
         return winner
 
 

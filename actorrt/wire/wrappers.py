@@ -14,9 +14,12 @@ import sys
 import types
 import typing
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import cloudpickle.cloudpickle as _untyped
+
+from . import context_variables
 
 _cloudpickle: Final[Any] = _untyped
 MAIN: Final = "__main__"
@@ -119,4 +122,5 @@ _REDUCERS: Final[dict[type, Callable[[Any], tuple[Any, ...] | None]]] = {
     typing.NewType: _reduce_new_type,
     typing.ParamSpec: _reduce_parameter,
     typing.TypeVarTuple: _reduce_parameter,
+    ContextVar: context_variables.reduce,
 }
