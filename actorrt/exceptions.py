@@ -182,20 +182,33 @@ def pack(error: BaseException, keep: Callable[[object], bool] | None = None) -> 
     that `keep` says True of: an argument is its text then, an attribute is left out, and where the class cannot go an
     UnserializableException says what it was.
     """
-    return cast("BaseException", _pack(error, keep, set()))
+    return cast("BaseException", _pack(error, keep, _Above()))
 
 
 # How deep an error is looked into: an error of a long chain of causes must not take the interpreter's whole stack.
 _MAX_DEPTH: Final = 32
 
 
-def _pack(value: Any, keep: Callable[[object], bool] | None, above: set[int]) -> Any:
+class _Above(set[int]):
+    """The ids of what lies around a value that is packed; and each error that was, since many may refer to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # With the error, so that its id stays its own.
+        self.packed: dict[int, tuple[BaseException, BaseException]] = {}
+
+
+def _pack(value: Any, keep: Callable[[object], bool] | None, above: _Above) -> Any:
+    if isinstance(value, BaseException) and id(value) in above.packed:
+        return above.packed[id(value)][1]
     if id(value) in above or len(above) > _MAX_DEPTH:
         return None if not isinstance(value, BaseException) else UnserializableException(*_said(value), "")
     if isinstance(value, BaseException):
         above.add(id(value))
         try:
-            return _parts(value, keep, above)
+            packed = _parts(value, keep, above)
+            above.packed[id(value)] = value, packed
+            return packed
         finally:
             above.discard(id(value))
     kind = cast("type[Any]", type(value))
@@ -217,7 +230,7 @@ class _Left:
         self.text = shown(value)
 
 
-def _parts(error: BaseException, keep: Callable[[object], bool] | None, above: set[int]) -> BaseException:
+def _parts(error: BaseException, keep: Callable[[object], bool] | None, above: _Above) -> BaseException:
     kind = type(error)
     if issubclass(kind, TaskError | UnserializableException):
         return error if keep is None or keep(error) else UnserializableException(*_said(error), "")

@@ -322,6 +322,28 @@ def test_members_of_a_group_and_causes_arrive_as_themselves() -> None:
     assert made.__cause__.code == 1
 
 
+class AnotherTryError(Exception):
+    def __init__(self, text: str, before: Exception | None) -> None:
+        super().__init__(text)
+        self.before = before
+
+
+def test_an_error_that_many_others_refer_to_is_sent_once() -> None:
+    last: AnotherTryError | None = None
+    for number in range(30):
+        try:
+            raise AnotherTryError(str(number), last) from last
+        except AnotherTryError as error:
+            last = error
+    assert last is not None
+    data = pickle.dumps(exceptions.pack(last))
+    assert len(data) < 30_000
+    back = pickle.loads(data)
+    assert back.before is back.__cause__
+    assert back.before.before is back.before.__cause__
+    assert back.before.before.args == ("27",)
+
+
 def test_what_an_attribute_error_is_about_is_not_sent() -> None:
     class Huge:
         def __reduce__(self) -> str:
