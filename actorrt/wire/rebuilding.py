@@ -45,6 +45,14 @@ _HARMLESS_HOOKS: Final = frozenset({object, Generic, Protocol})
 _PLAIN_METACLASSES: Final = frozenset({type, abc.ABCMeta, type(Protocol)})
 # What the class or the enum makes for itself.
 _NOT_SENT: Final = frozenset({"__dict__", "__weakref__", "__annotate_func__"})
+# Attributes of every class, which one's own of that name can join only as the class is made.
+_OF_CLASSES: Final = frozenset(
+    name
+    for name, member in vars(type).items()
+    if isinstance(member, types.GetSetDescriptorType | types.MemberDescriptorType) and name not in vars(object)
+) - {"__dict__", "__module__", "__qualname__", "__annotations__", "__abstractmethods__", "__type_params__"} | {
+    "__class__"
+}
 _ENUM_TABLES: Final = frozenset({"_member_names_", "_member_map_", "_member_type_", "_value2member_map_"})
 _MEMBER_FACTS: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 _EVERYTHING: Final = slice(None)
@@ -87,6 +95,8 @@ def _made_of(cls: type) -> tuple[Any, ...]:
         space["__slots__"] = (*slots, *(name for name in ("__dict__", "__weakref__") if name in own))
     elif isinstance(own.get("__dict__"), property):
         space["__dict__"] = own["__dict__"]
+    # A property's functions, which may refer to the class, come later.
+    space |= {name: property() if type(own[name]) is property else own[name] for name in _OF_CLASSES & own.keys()}
     return type(cls), cls.__name__, cls.__bases__, own.get("__orig_bases__"), space, _id_of(cls)
 
 
@@ -198,7 +208,10 @@ def _finish(cls: type, state: tuple[dict[str, Any], list[type], dict[str, dict[s
 def _set(cls: type, own: dict[str, Any]) -> None:
     # Past the metaclass, which may refuse or count.
     for name, value in own.items():
-        type.__setattr__(cls, name, value)
+        if name not in _OF_CLASSES or name not in vars(cls):
+            type.__setattr__(cls, name, value)
+        elif type(value) is property:
+            vars(cls)[name].__init__(value.fget, value.fset, value.fdel, value.__doc__)
     if "__firstlineno__" in own:
         # Setting the module's name has deleted it.
         type.__setattr__(cls, "__firstlineno__", own["__firstlineno__"])

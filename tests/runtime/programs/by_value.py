@@ -475,6 +475,30 @@ def wrapped_helpers_are_found() -> bool:
     return there(use) == "A" and there(functools.partial(show, 1)) == "int"
 
 
+class Renamed:
+    __flags__ = 4
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def __name__(self) -> str:
+        return f"{Renamed.__name__} {self.name}"
+
+    @property
+    def __class__(self) -> Any:
+        return int
+
+
+@check
+def attributes_that_classes_have_themselves_are_those_of_the_object() -> bool:
+    def use() -> list[Any]:
+        one = Renamed("a")
+        return [one.__name__, one.__flags__, one.__class__ is int, isinstance(one, int), type(one).__name__]
+
+    return there(use) == use() == ["Renamed a", 4, True, True, "Renamed"]
+
+
 if __name__ == "__main__":
     found: dict[str, str] = {}
     with actorrt.init(num_cpus=1, log_to_driver=False):
