@@ -9,7 +9,9 @@ Such an object is made anew from what it wraps: an `lru_cache` starts empty in e
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import sys
 import types
 import typing
@@ -106,6 +108,13 @@ def _reduce_parameter(obj: Any) -> tuple[Any, ...] | None:
     return None if _is_found(obj) else (cast(Any, type(obj)), (obj.__name__,))
 
 
+def _reduce_manager(obj: Any) -> tuple[Any, ...] | None:
+    """What `@manager()` lays around a function makes itself anew for each call; one that was entered cannot go."""
+    made = obj.gen
+    unused = isinstance(made, types.GeneratorType) and inspect.getgeneratorstate(made) == inspect.GEN_CREATED
+    return (cast(Any, type(obj)), (obj.func, obj.args, obj.kwds)) if unused else None
+
+
 def _is_found(obj: Any) -> bool:
     """Whether other processes find it under its name in its module."""
     module: Any = sys.modules.get(getattr(obj, "__module__", None) or MAIN)
@@ -123,4 +132,5 @@ _REDUCERS: Final[dict[type, Callable[[Any], tuple[Any, ...] | None]]] = {
     typing.ParamSpec: _reduce_parameter,
     typing.TypeVarTuple: _reduce_parameter,
     ContextVar: context_variables.reduce,
+    type(cast(Any, contextlib).contextmanager(lambda: None)()): _reduce_manager,
 }

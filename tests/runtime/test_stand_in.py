@@ -190,3 +190,39 @@ with actorrt.init(num_cpus=1):
 """
     )
     assert ended.stdout == "True True\nTrue True\n", ended.stderr
+
+
+def test_a_function_in_a_context_manager_travels_and_one_that_was_entered_is_refused(run_program: RunProgram) -> None:
+    ended = run_program(
+        PROGRAM
+        + """
+import contextlib
+
+@contextlib.contextmanager
+def noting(what):
+    seen.append(what)
+    yield seen
+
+seen = []
+
+@actorrt.remote
+@noting("task")
+def task():
+    return list(seen)
+
+@actorrt.remote
+def uses(manager):
+    with manager as found:
+        return list(found)
+
+with actorrt.init(num_cpus=1):
+    print(actorrt.get([task.remote(), task.remote()])[1][-1], actorrt.get(uses.remote(noting("argument")))[-1])
+    entered = noting("here")
+    with entered:
+        try:
+            uses.remote(entered)
+        except actorrt.exceptions.NotSerializableError:
+            print("refused")
+"""
+    )
+    assert ended.stdout == "task argument\nrefused\n", ended.stderr
