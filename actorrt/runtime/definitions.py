@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, partialmethod, singledispatchmethod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
@@ -266,9 +266,13 @@ def method_specs(cls: type) -> dict[str, MethodSpec]:
             continue
         found = inspect.getattr_static(cls, name)
         code: Any = getattr(found, "__func__", found)
+        if isinstance(found, partialmethod | singledispatchmethod):
+            code, run = getattr(cls, name), cast("Any", found).func
+        else:
+            run = code
         if not (callable(code) and inspect.isroutine(code)):
             continue
-        is_async, is_generator = kind_of(code)
+        is_async, is_generator = kind_of(run)
         options = _mark_of(cls, name) or (_STREAMING if is_generator else _PLAIN)
         arity = Arity.of(code, bound=not isinstance(found, staticmethod))
         specs[name] = MethodSpec(name, is_async, is_generator, arity, options)

@@ -226,6 +226,30 @@ class AsyncAdder(Adder):
         return x + self.by
 
 
+class Adds:
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    add_one = functools.partialmethod(add, 1)
+    add_two = functools.partialmethod(add, b=2)
+
+    @functools.singledispatchmethod
+    def told(self, value: object) -> str:
+        return "something"
+
+    @told.register
+    def _(self, value: int) -> str:
+        return f"the number {value}"
+
+
+def test_methods_that_functools_makes_are_methods() -> None:
+    adds: Any = remote(Adds).remote()
+    assert get([adds.add_one.remote(5), adds.add_two.remote(5)]) == [6, 7]
+    assert get([adds.told.remote(3), adds.told.remote("x")]) == ["the number 3", "something"]
+    with pytest.raises(TypeError, match="add_one"):
+        adds.add_one.remote(5, 6)
+
+
 def test_whatever_can_be_called_can_be_remote() -> None:
     callables: list[tuple[Any, tuple[Any, ...], Any]] = [
         (str.upper, ("a",), "A"),
