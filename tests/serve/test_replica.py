@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import pickle
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from actorrt.serve.byte_channel import LARGEST_ITEM
 from actorrt.serve.refusals import FULL
 from actorrt.serve.replica import Replica
 from actorrt.serve.reply import Replier
+from actorrt.serve.request_context import set_replica_context
 from actorrt.serve.request_head import connection_line, pack_head
 from actorrt.serve.user_code import UserCode
 
@@ -51,9 +53,12 @@ async def serving_one(target: Any, *args: Any, max_ongoing: int = 10) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _without_a_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_a_controller(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     controllers: list[Any] = []
     monkeypatch.setattr("actorrt.serve.connection.set_controller", controllers.append)
+    yield
+    # This process is no replica for the tests after these.
+    set_replica_context(None)
 
 
 async def turns(count: int = 20) -> None:
