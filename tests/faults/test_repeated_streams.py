@@ -75,6 +75,8 @@ def under_way(generator: Any) -> bool:
 def test_what_is_taken_while_no_producer_runs_counts_for_the_next_one(tmp_path: Path) -> None:
     generator = dies_after_two.remote(tmp_path)
     until(exists(tmp_path / "two"))
+    # They have come: what has not left its producer dies with it.
+    until(lambda: len(generator.stream.items) == 2)
     # It gets the only CPU before the task gets it again.
     occupant = Occupant.remote()
     here = occupant.here.remote()
