@@ -17,11 +17,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-# All that can be caught.
-_SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+# All that can be caught, as numbers.
+SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 # What is behind `signal`, which makes enum members of all that it gives and takes ten times as long for it.
 _signal: Final[Any] = importlib.import_module("_signal")
-_handler_of: Final = _signal.getsignal
+handler_of: Final = _signal.getsignal
 _mask: Final = _signal.pthread_sigmask
 _set_handler: Final = signal.signal
 _alarm: Final = signal.alarm
@@ -45,7 +45,7 @@ class Surroundings:
     """Of the main thread of a worker. `note` says what is right from now on, `restore` makes it so again."""
 
     def __init__(self) -> None:
-        self._interrupt: Any = _handler_of(signal.SIGINT)
+        self._interrupt: Any = handler_of(signal.SIGINT)
         self._changed = False
         self.note()
         for module, name in _CHANGERS:
@@ -67,7 +67,7 @@ class Surroundings:
 
     def note(self) -> None:
         self._changed = False
-        self._handlers: dict[int, Any] = {number: _handler_of(number) for number in _SIGNALS}
+        self._handlers: dict[int, Any] = {number: handler_of(number) for number in SIGNALS}
         # A task is cancelled by it, whatever the import of its module thinks of that.
         self._handlers[signal.SIGINT] = self._interrupt
         self._mask: set[int] = _mask(signal.SIG_BLOCK, ())
@@ -80,7 +80,7 @@ class Surroundings:
     def restore(self) -> None:
         """After a task."""
         # The handler of cancellations is looked at in any case: code in C may have set another one.
-        if self._changed or os.environ is not self._environ or _handler_of(2) is not self._interrupt:
+        if self._changed or os.environ is not self._environ or handler_of(2) is not self._interrupt:
             self._restore()
             self._changed = False
         stdin, stdout, stderr = self._streams
@@ -90,7 +90,7 @@ class Surroundings:
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
             # None is what was not set from Python, and cannot be from here.
-            if handler is not None and _handler_of(number) != handler:
+            if handler is not None and handler_of(number) != handler:
                 _set_handler(number, handler)
         # What a task has set going for itself would hit the next one.
         _alarm(0)

@@ -8,6 +8,7 @@ link writes to the socket itself. The bytes stay valid chunked HTTP/1.1.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import platform
 import weakref
@@ -110,7 +111,8 @@ _buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = wea
 def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     found = _buffers.get(loop)
     if found is None:
-        found = _buffers[loop] = memoryview(bytearray(READ_BYTES))
+        # Memory of its own, of which only what is read into is ever there: most processes read little at a time.
+        found = _buffers[loop] = memoryview(mmap.mmap(-1, READ_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     return found
 
 

@@ -35,6 +35,8 @@ LEAVE_GRACE_S = 1.0
 # What runs at the end, `__del__` and atexit, may take so long, and the calls that it has made so long.
 END_GRACE_S = 10.0
 LAST_CALLS_S = 5.0
+# Made before the fork, once for all workers.
+_read: Final = msgspec.msgpack.Decoder(WorkerParams).decode
 # How often a busy main thread hands over to the runtime's thread.
 SWITCH_INTERVAL_S = 0.0005
 
@@ -47,7 +49,7 @@ EXECUTORS: Final[dict[str, type[LoopExecutor] | type[SyncExecutor]]] = {
 
 def worker_main(start: WorkerStart) -> None:
     """Run a worker to its end; called in the forked process."""
-    params = msgspec.msgpack.decode(start.params, type=WorkerParams)
+    params = _read(start.params)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     current.set_in_worker()
     _become_like_the_driver(params)

@@ -40,6 +40,7 @@ from actorrt.runtime.process import (
     thread_count,
     variable_of,
 )
+from actorrt.runtime.surroundings import SIGNALS, handler_of
 
 MAX_PACKET: Final = 128 * 1024
 WORKER_ID: Final = "ACTORRT_WORKER_ID"  # the variable that tells whose descendant a process is
@@ -234,8 +235,8 @@ def _kill_worker(pid: int) -> None:
 
 def _restore_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
+    for number in SIGNALS:
+        if callable(handler_of(number)):
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
