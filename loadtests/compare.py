@@ -44,7 +44,7 @@ _QUICK_LIMIT_S = 90.0
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=", ".join(row.key for row in ROWS))
-    parser.add_argument("--peers", nargs="+", default=[], metavar="PEER", help=", ".join(SIDES))
+    parser.add_argument("--peers", nargs="+", default=[], metavar="PEER", help=", ".join(choose_sides(())))
     parser.add_argument("--quick", action="store_true", help="one short round: shows that all of it works, no figures")
     parser.add_argument("--rounds", type=int, help=f"{_ROUNDS} by default, 1 with --quick")
     parser.add_argument(

@@ -73,8 +73,7 @@ async def iterate_in_thread(
     """The items of `iterable`, which is iterated in one thread of `executor`, at most `window` items ahead.
 
     Closing the generator stops the thread after the item that it is at, and closes the iterator there; `on_left`
-    is told what the thread still does then. One that still waits for a
-    thread is only closed.
+    is told what the thread still does then. One that still waits for a thread is only closed.
     """
     loop = asyncio.get_running_loop()
     belt = _Belt[T](loop, window)
