@@ -499,6 +499,19 @@ def attributes_that_classes_have_themselves_are_those_of_the_object() -> bool:
     return there(use) == use() == ["Renamed a", 4, True, True, "Renamed"]
 
 
+@check
+def a_remote_traceback_names_the_file_of_the_code_and_shows_its_line() -> bool:
+    def divide(by: int) -> float:
+        return 1 / by
+
+    try:
+        there(divide, 0)
+    except ZeroDivisionError as error:
+        notes = "\n".join(error.__notes__)
+        return __file__ in notes and "return 1 / by" in notes
+    return False
+
+
 if __name__ == "__main__":
     found: dict[str, str] = {}
     with actorrt.init(num_cpus=1, log_to_driver=False):
