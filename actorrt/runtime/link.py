@@ -78,7 +78,6 @@ class Link:
         receiver: Receiver,
         hello: Hello,
         transport: asyncio.Transport,
-        keep: object,
     ) -> None:
         self.loop = loop
         self.peer = hello.process
@@ -98,7 +97,6 @@ class Link:
         self.gone: asyncio.Event = asyncio.Event()
         self._receiver = receiver
         self._transport = transport
-        self._keep = keep
         sock = transport.get_extra_info("socket")
         # A descriptor of our own: uvloop does not let others watch the one that its transport reads.
         self._out = socket.socket(fileno=os.dup(sock.fileno()))

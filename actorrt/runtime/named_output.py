@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import threading
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from actorrt.core.loglines import mark
 
@@ -43,7 +43,9 @@ class _SharedBuffer(io.BufferedWriter):
 
 
 class NamedOutput(io.TextIOWrapper):
-    """A line-buffered text stream to a pipe. `default` is the name of what runs outside of any call.
+    """A line-buffered text stream to a pipe, to be made with `before_fork`.
+
+    `default` is the name of what runs outside of any call.
 
     It belongs to all that run in this process: code that closes or detaches it has it flushed, and leaves it to them.
     """
@@ -57,13 +59,32 @@ class NamedOutput(io.TextIOWrapper):
         )
         self.default = ""
         self._fd = fd
-        self._pipe = os.fstat(fd).st_ino
+        self._pipe = 0
         self._named = ""
         # What has been printed of lines that have not ended, by whom and in which thread.
         self._held: dict[tuple[str, int], str] = {}
         self._due = threading.Event()
         self._flusher: threading.Thread | None = None
         self._reset()
+
+    @classmethod
+    def before_fork(cls, fd: int) -> Self:
+        """One for processes that are forked later, each of which calls `begin`.
+
+        A stream learns what it writes to as it is made: a pipe lies at the descriptor meanwhile, as in those processes.
+        """
+        kept, ends = os.dup(fd), os.pipe()
+        try:
+            os.dup2(ends[1], fd)
+            return cls(fd)
+        finally:
+            os.dup2(kept, fd)
+            for one in (kept, *ends):
+                os.close(one)
+
+    def begin(self) -> None:
+        """Belong to this process: what lies at the descriptor by now is its pipe."""
+        self._pipe = os.fstat(self._fd).st_ino
         os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:

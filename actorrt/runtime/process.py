@@ -39,8 +39,7 @@ def set_child_subreaper() -> None:
 
 def set_process_name(name: str) -> None:
     """What `ps -o comm` and `top` show for this process: 15 bytes, the rest is cut."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    _prctl(PR_SET_NAME, name.encode()[:15])
 
 
 def set_oom_score(score: int) -> None:
@@ -48,8 +47,12 @@ def set_oom_score(score: int) -> None:
 
     Raising is always allowed; where the file cannot be written, things stay as they are.
     """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(score))
+    with contextlib.suppress(OSError):
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % score)
+        finally:
+            os.close(fd)
 
 
 def kill_process(pid: int, sig: int) -> bool:
@@ -223,7 +226,8 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _prctl(option: int, argument: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+def _prctl(option: int, argument: int | bytes) -> None:
+    given = argument if isinstance(argument, bytes) else ctypes.c_ulong(argument)
+    if _libc.prctl(option, given, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, session: str, process: bytes) -> None:
         path = _path(session, process)
-        with open(path, "x+b") as file:
+        with open(path, "w+b") as file:
             file.truncate(_FORM.size)
             self._page = mmap.mmap(file.fileno(), _FORM.size)
 

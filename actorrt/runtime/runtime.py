@@ -149,7 +149,6 @@ class Runtime:
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
             # What other threads have handed over since the last step is told that nothing comes of it.

@@ -21,9 +21,10 @@ from typing import Any, Final
 SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 # What is behind `signal`, which makes enum members of all that it gives and takes ten times as long for it.
 _signal: Final[Any] = importlib.import_module("_signal")
+DEFAULT: Final[int] = _signal.SIG_DFL
 handler_of: Final = _signal.getsignal
-_mask: Final = _signal.pthread_sigmask
-_set_handler: Final = signal.signal
+set_handler: Final = _signal.signal
+set_mask: Final = _signal.pthread_sigmask
 _alarm: Final = signal.alarm
 _umask: Final = os.umask
 
@@ -70,7 +71,7 @@ class Surroundings:
         self._handlers: dict[int, Any] = {number: handler_of(number) for number in SIGNALS}
         # A task is cancelled by it, whatever the import of its module thinks of that.
         self._handlers[signal.SIGINT] = self._interrupt
-        self._mask: set[int] = _mask(signal.SIG_BLOCK, ())
+        self._mask: set[int] = set_mask(signal.SIG_BLOCK, ())
         self._environ: Any = os.environ
         self._variables = dict(_raw(os.environ))
         self._folder = _folder()
@@ -91,11 +92,11 @@ class Surroundings:
         for number, handler in self._handlers.items():
             # None is what was not set from Python, and cannot be from here.
             if handler is not None and handler_of(number) != handler:
-                _set_handler(number, handler)
+                set_handler(number, handler)
         # What a task has set going for itself would hit the next one.
         _alarm(0)
-        if _mask(signal.SIG_BLOCK, ()) != self._mask:
-            _mask(signal.SIG_SETMASK, self._mask)
+        if set_mask(signal.SIG_BLOCK, ()) != self._mask:
+            set_mask(signal.SIG_SETMASK, self._mask)
         if os.environ is not self._environ:
             os.environ = self._environ  # noqa: B003  the one that it was
         if _raw(self._environ) != self._variables:

@@ -76,8 +76,8 @@ class SyncExecutor(Executor):
         self._drops = False
         safe = {SyncExecutor._outcome, SyncExecutor._stream, ThreadGate.take, Gate.wait}
         self._interrupts = Interrupts(runtime.loop, {function.__code__ for function in safe}, self._interrupted)
-        self._progress = Progress(runtime.session, runtime.process)
-        # Known once the main thread runs.
+        # With the first task: an actor has its process for itself, and needs neither.
+        self._progress: Progress | None = None
         self._surroundings: Surroundings | None = None
         self._looking = False
         # From the moment in which a call is taken up, before it is known to those who interrupt it.
@@ -90,7 +90,6 @@ class SyncExecutor(Executor):
         """Take work until the worker ends."""
         self._main = threading.get_ident()
         self._interrupts.install()
-        self._surroundings = Surroundings()
         while not self._ended:
             taken = self._take()
             if taken is None:
@@ -252,6 +251,9 @@ class SyncExecutor(Executor):
     def _do(self, link: Link, work: Work, run: RunningCall | None) -> None:
         if isinstance(work, TaskCall):
             assert run is not None
+            if self._surroundings is None or self._progress is None:
+                self._progress = Progress(self.runtime.session, self.runtime.process)
+                self._surroundings = Surroundings()
             self._progress.begins(work.lease, work.seq)
             self.describe(work.name)
             # In a context of its own: what it sets there is for nobody else.

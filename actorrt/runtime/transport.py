@@ -1,8 +1,8 @@
-"""Dial and accept links: aiohttp streams over Unix sockets.
+"""Dial and accept links: HTTP streams over Unix sockets.
 
-The dialler POSTs to /link with a body that stays open; both sides say hello in one chunk each. From then on aiohttp's
-stream reader and writer are bypassed: a protocol of our own reads into one buffer that is used again and again, and the
-link writes to the socket itself. The bytes stay valid chunked HTTP/1.1.
+The dialler POSTs to /link with a body that stays open; both sides say hello in one chunk each. A server of aiohttp
+accepts, whose stream reader and writer are bypassed from then on: a protocol of our own reads into one buffer that is
+used again and again, and the link writes to the socket itself. The bytes stay valid chunked HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import mmap
 import os
 import platform
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
@@ -20,6 +20,7 @@ import msgspec
 
 from actorrt.exceptions import LinkError
 from actorrt.wire.frames import RAW_FRAME_BYTES
+from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
 from .descriptors import allow_more_after
@@ -28,7 +29,6 @@ from .pipes import PIECE
 from .socket_paths import reachable
 
 HELLO_TIMEOUT_S: Final = 10.0
-_HELLO_LIMIT: Final = 4096
 # As much as one read takes: a piece of a pipe in its frame, exactly, so that the next read begins with the next frame.
 READ_BYTES: Final = PIECE + RAW_FRAME_BYTES
 
@@ -67,12 +67,12 @@ async def _read_hello(content: aiohttp.StreamReader) -> Hello:
         data += piece
         if chunk_ends and data:
             return decode_hello(data)
-        if len(data) > _HELLO_LIMIT or (not piece and content.at_eof()):
+        if len(data) > HELLO_LIMIT or (not piece and content.at_eof()):
             raise LinkError("the peer did not say hello")
 
 
 class _Reader(asyncio.BufferedProtocol):
-    """Reads for a link, in the place of aiohttp's protocol, which is told of all else.
+    """Reads for a link, in the place of the protocol that has read the hello, which is told of all else.
 
     The bytes come into one buffer that all links of a loop share: it stays in the processor's cache, and nothing is
     allocated for what only passes through.
@@ -116,8 +116,41 @@ def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     return found
 
 
+class _Dialling(asyncio.Protocol):
+    """A connection of the dialler's until the hello of the peer has come, and who hears of its end from then on."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.link: Link | None = None
+        self._data = b""
+        # An error is a result: whoever dials may have been cancelled, and nobody looks at it.
+        self._hello: asyncio.Future[bytes | Exception] = loop.create_future()
+
+    async def hello(self) -> bytes:
+        """What the peer says. Raises OSError, ValueError and LinkError."""
+        said = await self._hello
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if not self._hello.done():
+            try:
+                hello: bytes | Exception | None = hello_in(self._data)
+            except (LinkError, ValueError) as error:
+                hello = error
+            if hello is not None:
+                self._hello.set_result(hello)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.link is not None:
+            self.link.feed_eof()
+        elif not self._hello.done():
+            self._hello.set_result(exc or ConnectionResetError("the peer closed the link while it opened"))
+
+
 class Dialler:
-    """Opens links, each with an HTTP session of its own that closes with it."""
+    """Opens links."""
 
     def __init__(self, receiver: Receiver, hello: Hello, timeout_s: float = HELLO_TIMEOUT_S) -> None:
         self._receiver = receiver
@@ -136,62 +169,31 @@ class Dialler:
             raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
 
     async def _dial(self, path: str, address: str) -> Link:
-        session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(address, limit=0), timeout=aiohttp.ClientTimeout(total=None)
-        )
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._open(session)
+                return await self._open(address)
         except TimeoutError:
-            await session.close()
             raise NoAnswerError(f"no answer came from {path} for {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
-            await session.close()
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             if isinstance(error, OSError) and allow_more_after(error):
                 return await self._dial(path, address)
             raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
-        except BaseException:
-            await session.close()
-            raise
 
-    async def _open(self, session: aiohttp.ClientSession) -> Link:
+    async def _open(self, address: str) -> Link:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        async def body() -> AsyncIterator[bytes]:
-            yield encode_hello(self._hello)
-            await done
-
-        response = await session.post("http://actorrt/link", data=body())
+        transport, dialling = await loop.create_unix_connection(lambda: _Dialling(loop), address)
         try:
-            if response.status != 200:
-                raise LinkError(await response.text())
-            theirs = await _read_hello(response.content)
+            transport.write(request_with(encode_hello(self._hello)))
+            theirs = decode_hello(await dialling.hello())
             if theirs.refused:
                 raise RefusedError(theirs.refused)
-            connection = response.connection
-            if connection is None or connection.transport is None or connection.protocol is None:
-                raise LinkError("the peer closed the link while it opened")
-            link = Link(loop, self._receiver, theirs, connection.transport, (session, response, done))
+            link = dialling.link = Link(loop, self._receiver, theirs, transport)
         except BaseException:
-            done.cancel()
-            response.close()
+            transport.abort()
             raise
-        connection.protocol.set_parser(link, response.content)
-        connection.transport.set_protocol(_Reader(link, connection.protocol))
+        transport.set_protocol(_Reader(link, dialling))
         link.greet()
-        loop.create_task(_close_session_after(link, session, response, done))
         return link
-
-
-async def _close_session_after(
-    link: Link, session: aiohttp.ClientSession, response: aiohttp.ClientResponse, done: asyncio.Future[None]
-) -> None:
-    await link.gone.wait()
-    if not done.done():
-        done.cancel()
-    response.close()
-    await session.close()
 
 
 class Acceptor:
@@ -235,7 +237,7 @@ class Acceptor:
             await response.write_eof()
             return response
         loop = asyncio.get_running_loop()
-        link = Link(loop, self._receiver, theirs, request.transport, (request, response))
+        link = Link(loop, self._receiver, theirs, request.transport)
         request.protocol.set_parser(link)
         request.transport.set_protocol(_Reader(link, request.protocol))
         # It counts from the first frame on: a dialler that has given up meanwhile never sends one.

@@ -40,7 +40,7 @@ from actorrt.runtime.process import (
     thread_count,
     variable_of,
 )
-from actorrt.runtime.surroundings import SIGNALS, handler_of
+from actorrt.runtime.surroundings import DEFAULT, SIGNALS, handler_of, set_handler, set_mask
 
 MAX_PACKET: Final = 128 * 1024
 WORKER_ID: Final = "ACTORRT_WORKER_ID"  # the variable that tells whose descendant a process is
@@ -104,12 +104,15 @@ class _Zygote:
         self._decode: Callable[[bytes], Fork] = msgspec.msgpack.Decoder(Fork).decode
         _close_all_but(sock.fileno())
         flush_output()
+        self._streams = _Streams()
         set_process_name("actorrt-zygote")
         set_child_subreaper()  # daemons that a worker leaves behind come to us and end with us
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the driver to act on
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only so that the wake-up byte is written
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        # What a worker has to set back; nothing here changes any from now on.
+        self._handled = [number for number in SIGNALS if callable(handler_of(number))]
         # What is imported by now is never freed: leaving it out of collections keeps its pages shared.
         gc.collect()
         gc.freeze()
@@ -166,15 +169,16 @@ class _Zygote:
         set_pdeathsig(signal.SIGKILL)
         if os.getppid() != self._pid:  # it ended before the line above could count
             os._exit(1)
-        _restore_signals()
-        _redirect(stdout, stderr)
+        _restore_signals(self._handled)
+        self._streams.begin(stdout, stderr)
         _close_all_but()
         self._sock.detach()
         atexit._clear()
         set_oom_score(WORKER_OOM_SCORE)
         set_process_name("actorrt-worker")
         # `random` re-seeds itself after a fork.
-        os.environ.update(request.env)
+        for name, value in request.env.items():
+            os.environ[name] = value
         if request.cwd is not None:
             _enter(request.cwd)
         self._worker_main(WorkerStart(request.params))
@@ -233,13 +237,12 @@ def _kill_worker(pid: int) -> None:
         kill_group(pid, signal.SIGKILL)
 
 
-def _restore_signals() -> None:
+def _restore_signals(handled: list[int]) -> None:
     signal.set_wakeup_fd(-1)
-    for number in SIGNALS:
-        if callable(handler_of(number)):
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in handled:
+        set_handler(number, DEFAULT)
+    set_handler(signal.SIGINT, signal.default_int_handler)
+    set_mask(signal.SIG_SETMASK, ())
 
 
 def _enter(folder: str) -> None:
@@ -250,19 +253,30 @@ def _enter(folder: str) -> None:
         print(f"this worker runs in /: {folder} cannot be entered ({error.strerror})", file=sys.stderr)
 
 
-def _redirect(stdout: int, stderr: int) -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
-        os.dup2(source, target)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = NamedOutput(1)
-    sys.stderr = sys.__stderr__ = NamedOutput(2)
+class _Streams:
+    """The standard streams of workers, made once for all of them."""
+
+    def __init__(self) -> None:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        self._stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
+        self._stdout, self._stderr = NamedOutput.before_fork(1), NamedOutput.before_fork(2)
+
+    def begin(self, stdout: int, stderr: int) -> None:
+        """Be those of this process, with its pipes."""
+        sys.stdin = sys.__stdin__ = self._stdin
+        for fd, source, stream in ((1, stdout, self._stdout), (2, stderr, self._stderr)):
+            os.dup2(source, fd)
+            stream.begin()
+        sys.stdout = sys.__stdout__ = self._stdout
+        sys.stderr = sys.__stderr__ = self._stderr
 
 
 def _close_all_but(*keep: int) -> None:
-    # Those of the listing itself are closed by then.
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd not in keep:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+    first = 3
+    # The highest is that of the listing itself, or above it.
+    last = max(map(int, os.listdir("/proc/self/fd")))
+    for fd in (*sorted(keep), last + 1):
+        os.closerange(first, fd)
+        first = fd + 1

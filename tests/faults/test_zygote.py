@@ -108,6 +108,11 @@ print("to the other pipe", file=sys.stderr)
     assert await output.rest() == (f"blue {tmp_path} True ''\n", "to the other pipe\n")
 
 
+async def test_a_worker_knows_that_it_prints_into_a_pipe(zygote: Zygote) -> None:
+    text = "import sys; print(*(s.seekable() or s.isatty() or s.fileno() for s in (sys.stdout, sys.stderr)))"
+    assert await (await zygote.run(text))[1].rest() == ("1 2\n", "")
+
+
 async def test_a_worker_holds_no_descriptor_but_its_own(zygote: Zygote) -> None:
     _, output = await zygote.run("import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))")
     # The fourth is the listing's own.

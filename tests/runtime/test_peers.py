@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -176,3 +177,42 @@ async def test_a_dialler_that_has_given_up_is_no_link_and_no_loss(session: Path)
     assert receiver.lost == []
     await mine.close()
     await other.close()
+
+
+async def test_a_dial_of_what_says_something_else_is_an_error_at_once(session: Path, mine: Peers) -> None:
+    async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    path = socket_path(str(session), OTHER)
+    async with await asyncio.start_unix_server(say, path):
+        with pytest.raises(LinkError, match=r"the peer answered 'HTTP/1\.1 404 Not Found'"):
+            await mine.dial(OTHER, path)
+    assert not mine.links
+
+
+async def test_a_dial_of_what_hangs_up_is_an_error_at_once(session: Path, mine: Peers) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    path = socket_path(str(session), OTHER)
+    async with await asyncio.start_unix_server(hang_up, path):
+        with pytest.raises(LinkError, match=r"could not open a link to .*: ConnectionResetError: "):
+            await mine.dial(OTHER, path)
+
+
+async def test_a_dial_that_ends_without_a_link_leaves_no_connection(session: Path) -> None:
+    mine, ended = peers_of(ME, session, dial_timeout_s=0.01), asyncio.Event()
+
+    async def read_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        ended.set()
+
+    path = socket_path(str(session), OTHER)
+    async with await asyncio.start_unix_server(read_on, path):
+        with pytest.raises(NoAnswerError):
+            await mine.dial(OTHER, path)
+        await ended.wait()
+    await mine.close()
