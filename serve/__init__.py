@@ -14,6 +14,7 @@ if __name__ != "actorrt.serve":
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
+    from . import request_router as request_router
     from .api import build as build
     from .api import delete as delete
     from .api import get_app_handle as get_app_handle
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from .declaration import deployment as deployment
     from .handle import DeploymentHandle as DeploymentHandle
     from .http_options import HTTPOptions as HTTPOptions
+    from .policy import Cost as Cost
     from .request_context import ReplicaContext as ReplicaContext
     from .request_context import get_replica_context as get_replica_context
     from .response import DeploymentResponse as DeploymentResponse
     from .response import DeploymentResponseGenerator as DeploymentResponseGenerator
+    from .router_options import RequestRouterConfig as RequestRouterConfig
     from .statuses import ApplicationStatus as ApplicationStatus
     from .statuses import DeploymentStatus as DeploymentStatus
     from .statuses import ServeStatus as ServeStatus
@@ -44,7 +47,7 @@ __all__ = [
     "get_app_handle", "get_deployment_handle", "get_replica_context",
     "DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator",
     "HTTPOptions", "ReplicaContext", "ServeStatus", "ApplicationStatus", "DeploymentStatus",
-    "exceptions",
+    "Cost", "RequestRouterConfig", "request_router", "exceptions",
 ]  # fmt: skip
 
 _HOMES = {
@@ -54,16 +57,18 @@ _HOMES = {
     "declaration": ["Application", "Deployment", "deployment"],
     "handle": ["DeploymentHandle"],
     "http_options": ["HTTPOptions"],
+    "policy": ["Cost"],
     "request_context": ["ReplicaContext", "get_replica_context"],
     "response": ["DeploymentResponse", "DeploymentResponseGenerator"],
+    "router_options": ["RequestRouterConfig"],
     "statuses": ["ApplicationStatus", "DeploymentStatus", "ServeStatus"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "exceptions":
-        value: object = import_module(".exceptions", __name__)
+    if name in ("exceptions", "request_router"):
+        value: object = import_module(f".{name}", __name__)
     elif name in _HOME_OF:
         value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
     else:

@@ -27,6 +27,8 @@ from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeErro
 from .graph import flatten
 from .handle import DeploymentHandle
 from .http_options import HTTPOptions
+from .news import PolicyKind
+from .router_options import RequestRouterConfig
 from .shipping import pickle_code, pickle_value
 from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .statuses import ServeStatus
@@ -133,10 +135,19 @@ def build(target: Application[Any] | ASGIApp, name: str, route_prefix: str | Non
             each.deployment.all_options,
             pickle_code(each.deployment.func_or_class, each.args, dict(each.kwargs), each.name),
             pickle_value(each.deployment.user_config, f"user_config of {each.name!r}"),
+            _policy_kind(each.deployment.all_options.request_router, each.name),
         )
         for each in flat
     ]
     return ApplicationSpec(name, prefix, flat[-1].name, tuple(specs))
+
+
+def _policy_kind(given: RequestRouterConfig, deployment: str) -> PolicyKind:
+    cls = given.request_router_class
+    if isinstance(cls, str):
+        return PolicyKind(cls)
+    code = pickle_value((cls, dict(given.request_router_kwargs)), f"request_router of {deployment!r}")
+    return PolicyKind(cls.__qualname__, code)
 
 
 def _wait_for_interrupt(text: str) -> None:

@@ -44,6 +44,8 @@ class Connection:
         self.closed = False
         # Where this process has had Serve listen: should controller and proxy die together, it listens there again.
         self.http_options: HTTPOptions | None = None
+        # How to have something called where this process's requests are sent from, if any thread but one must not.
+        self.deliver: Callable[[Callable[[], None]], object] | None = None
         self._lock = threading.Lock()
         self._listeners: dict[Topic, list[Listener]] = {}
         self._values: dict[Topic, Any] = {}

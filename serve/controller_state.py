@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from actorrt import ActorHandle
 
 from .lifecycle import LEAVING, ROUTED, ReplicaState
+from .news import DeploymentNews, ReplicaNews
 from .reconcile import History, Observed, ReplicaView, Target, given_up, refuses
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec, resources_of
 from .statuses import (
@@ -159,18 +160,21 @@ class DeploymentRecord:
     def observed(self) -> Observed:
         return Observed([each.view() for each in self.replicas.values()], self.history, self.before)
 
-    def routing(self) -> tuple[str, int, int, tuple[tuple[str, ActorHandle[Any]], ...]]:
+    def routing(self) -> DeploymentNews:
         """What routers have to know."""
         if self.spec is None:
-            return "it was deleted", 1, -1, ()
-        options = (self.aim() or self.spec).options
+            return DeploymentNews("it was deleted")
+        aim = self.aim() or self.spec
         failed = self.status.status is DeploymentStatus.DEPLOY_FAILED
-        routed = tuple((each.id, each.handle) for each in self.replicas.values() if each.state in ROUTED)
+        routed = tuple(ReplicaNews(each.id, each.handle) for each in self.replicas.values() if each.state in ROUTED)
         # What was taken before is started again if it has gone. Requests wait, unless that fails again and again.
-        history = self.history if self.aim() is self.spec else self.before
+        history = self.history if aim is self.spec else self.before
         hopeless = history.failed_starts >= FAILING_STARTS or (failed and self.accepted is None)
         reason = (self.status.message or history.reason) if hopeless and not routed else ""
-        return reason, options.max_ongoing_requests, options.max_queued_requests, routed
+        options = aim.options
+        return DeploymentNews(
+            reason, options.max_ongoing_requests, options.max_queued_requests, routed, aim.request_router
+        )
 
 
 # Where so many starts in a row have failed and no replica serves, requests are refused and do not wait for the next.

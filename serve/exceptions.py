@@ -3,7 +3,9 @@
     ActorrtError
       ServeError
         DeployFailedError            a deployment could not be brought up: the reason is in it
-        BackPressureError            the queue in front of a deployment is full
+        RequestRefusedError          the deployment's request router did not take the request
+          BackPressureError          the queue in front of a deployment is full
+        RequestRouterError           the deployment's request router failed, by its own fault
         RequestCancelledError        the request was cancelled, by its caller or by whoever waited for that one
         DeploymentUnavailableError   no such application or deployment, or it failed
         ReplicaUnavailableError      the replica went away while it had the request
@@ -34,17 +36,42 @@ class DeployFailedError(ServeError):
         return f"application {self.application!r} could not be deployed: {self.reason}"
 
 
-class BackPressureError(ServeError):
-    """`max_queued_requests` requests already wait for the deployment; this one was not sent and is safe to repeat."""
+class RequestRefusedError(ServeError):
+    """The deployment's request router did not take the request, which was not sent and is safe to repeat.
 
-    def __init__(self, deployment: str, queued: int, limit: int) -> None:
-        super().__init__(deployment, queued, limit)
-        self.deployment, self.queued, self.limit = deployment, queued, limit
+    `retry_after_s` says when that is worth a try; None: never. `status` is what HTTP clients get. You do not get this
+    where there is nothing to send to: that is DeploymentUnavailableError.
+    """
+
+    def __init__(self, deployment: str, reason: str, retry_after_s: float | None = 1.0, status: int = 503) -> None:
+        super().__init__(deployment, reason, retry_after_s, status)
+        self.deployment, self.reason, self.retry_after_s, self.status = deployment, reason, retry_after_s, status
 
     def __str__(self) -> str:
-        return (
-            f"deployment {self.deployment!r} is full: {self.queued} requests wait, max_queued_requests is {self.limit}"
-        )
+        return f"deployment {self.deployment!r} does not take the request: {self.reason}"
+
+
+class BackPressureError(RequestRefusedError):
+    """`max_queued_requests` requests already wait for the deployment; this one was not sent and is safe to repeat."""
+
+    def __init__(self, deployment: str, queued: int, limit: int, retry_after_s: float = 1.0) -> None:
+        super().__init__(deployment, f"{queued} requests wait, max_queued_requests is {limit}", retry_after_s)
+        self.args = (deployment, queued, limit, retry_after_s)
+        self.queued, self.limit = queued, limit
+
+    def __str__(self) -> str:
+        return f"deployment {self.deployment!r} is full: {self.reason}"
+
+
+class RequestRouterError(ServeError):
+    """The request router of the deployment, a class of the user's, raised or gave what it must not. Not sent."""
+
+    def __init__(self, deployment: str, router: str, cause: str) -> None:
+        super().__init__(deployment, router, cause)
+        self.deployment, self.router, self.cause = deployment, router, cause
+
+    def __str__(self) -> str:
+        return f"the request router {self.router} of deployment {self.deployment!r} failed: {self.cause}"
 
 
 class RequestCancelledError(ServeError):

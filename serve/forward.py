@@ -18,16 +18,17 @@ from typing import Any, Final
 
 from actorrt import ObjectRef, ObjectRefGenerator, Pipe, cancel, exceptions
 
-from .exceptions import BackPressureError, DeploymentUnavailableError
+from .exceptions import RequestRouterError, ServeError
 from .http_request import ClientDisconnected, HttpRequest
 from .incoming import DISCONNECT_GRACE_S
 from .listener import lend
 from .loan import Lender
+from .policy import ONE_REQUEST, Cost, Grant
 from .request_head import pack_head
 from .responses import error_page
-from .router import Router, Target
-from .routing import Slots
-from .unavailable import RETRY_AFTER_S, client_text, unavailable_in
+from .router import Router
+from .target import Target
+from .unavailable import RETRY_AFTER_S, answer_to, client_text
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
@@ -47,11 +48,12 @@ class Forwarded:
     """One request under way. What the router calls, and what the refs and the client bring."""
 
     # What a request has from the start stands in the class: most need little else, and there are many.
+    cost: Cost = ONE_REQUEST
     # The replica's call, where it runs, and by which number the request is known there.
     _ref: ObjectRef[Any] | None = None
     _target: Target | None = None
     _key = 0
-    _slots: Slots
+    _grant: Grant
     # When it is cancelled, if its client has gone.
     _grace: asyncio.TimerHandle | None = None
     _relay: asyncio.Task[None] | None = None
@@ -90,17 +92,17 @@ class Forwarded:
     def start(self) -> None:
         try:
             self._router.submit(self)
-        except (BackPressureError, DeploymentUnavailableError) as error:
+        except ServeError as error:
             logger.info("request %s: %s", self._request.request_id.decode("latin-1"), error)
             self.fail(error)
 
     # The router's side.
 
-    def send(self, target: Target, slots: Slots) -> None:
+    def send(self, target: Target, grant: Grant) -> None:
         request = self._request
         connection = request.connection
         if connection is None or request.answered:
-            self._router.released(slots)
+            self._router.released(grant)
             return
         try:
             head = pack_head(
@@ -114,7 +116,7 @@ class Forwarded:
                 request.fields,
             )
         except ValueError:
-            self._router.released(slots)
+            self._router.released(grant)
             self._refuse(400, "malformed request")
             return
         self._target, self._key = target, (key := next(_keys))
@@ -125,22 +127,23 @@ class Forwarded:
             lender.requests[key] = self
         ref: ObjectRef[Any] = target.http.remote_piped(self, head, body, framing, key)
         self._ref = ref
-        ref.add_done_callback(partial(self._answered, target, slots), here=True)
-        self._slots = slots
+        ref.add_done_callback(partial(self._answered, target, grant), here=True)
+        self._grant = grant
 
     def fail(self, error: Exception) -> None:
-        unavailable = unavailable_in(error) is not None
-        if isinstance(error, exceptions.ActorrtError) and not isinstance(error, exceptions.TaskError):
+        if (found := answer_to(error)) is not None:
+            self._refuse(*found)
+        elif isinstance(error, exceptions.ActorrtError) and not isinstance(
+            error, exceptions.TaskError | RequestRouterError
+        ):
             # Not the application's own: a process, or all of the session, has come to its end under the request.
-            unavailable = True
-        if unavailable:
             self._refuse(503, client_text(error), RETRY_AFTER_S)
         else:
             self._refuse(500, "Internal Server Error")
 
     # The answer.
 
-    def _answered(self, target: Target, slots: Slots, ref: ObjectRef[Any]) -> None:
+    def _answered(self, target: Target, grant: Grant, ref: ObjectRef[Any]) -> None:
         if self._ref is not ref:
             return
         self._ref = None
@@ -150,61 +153,61 @@ class Forwarded:
             self._grace.cancel()
         error = ref.exception()
         if error is not None:
-            self._failed(target, slots, error)
+            self._failed(target, grant, error)
             return
         answer = ref.peek()
         if type(answer) is bytes:
             self._done()
             self._request.respond(answer)
             if not self._freed:
-                self._router.released(slots)
+                self._router.released(grant)
         elif type(answer) is int:
-            self._router.refused(self, target, slots, answer)
+            self._router.refused(self, target, grant, answer)
         else:
             first, stream, close = answer
             if stream and (self._request.connection is None or self._request.answered):
                 # The client went, or its time was up, while this was on its way.
                 target.drop_stream.remote(stream)
-                self._router.released(slots)
+                self._router.released(grant)
             elif stream:
                 generator: ObjectRefGenerator[bytes] = target.stream.remote(stream)
                 self._request.write(first)
                 self._relay = self._spawn(self._pass_on(generator, close))
                 # Not at the end of the task: of one that is cancelled before its first step, nothing runs.
-                self._relay.add_done_callback(partial(self._relayed, generator, slots))
+                self._relay.add_done_callback(partial(self._relayed, generator, grant))
             else:
                 self._done()
                 self._request.respond(first, close)
-                self._release(slots)
+                self._release(grant)
 
-    def _failed(self, target: Target, slots: Slots, error: BaseException) -> None:
+    def _failed(self, target: Target, grant: Grant, error: BaseException) -> None:
         if (
             isinstance(error, exceptions.TaskCancelledError)
             or self._request.answered
             or self._request.connection is None
         ):
-            self._release(slots)
+            self._release(grant)
             self._refuse(503, "the request was cancelled")
             return
         if self._request.written and not self._take_back(target):
             # Part of the response has reached the client: the rest cannot come from another replica.
             logger.info("a response broke off, request %s: %s", self._request.request_id.decode("latin-1"), error)
-            self._release(slots)
+            self._release(grant)
             self._done()
             self._request.abort()
             return
         # Nothing of an answer has reached the client, who could not tell a repetition from a slow answer.
         self._repeats_left -= 1
         freed, self._freed, self._asked = self._freed, False, False
-        final = self._router.failed(self, target, None if freed else slots, error, self._repeats_left >= 0)
+        final = self._router.failed(self, target, None if freed else grant, error, self._repeats_left >= 0)
         if final is not None:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
 
-    def _relayed(self, generator: ObjectRefGenerator[bytes], slots: Slots, relay: asyncio.Task[None]) -> None:
+    def _relayed(self, generator: ObjectRefGenerator[bytes], grant: Grant, relay: asyncio.Task[None]) -> None:
         if relay.cancelled():
             cancel(generator)
-        self._router.released(slots)
+        self._router.released(grant)
 
     async def _pass_on(self, generator: ObjectRefGenerator[bytes], close: bool) -> None:
         request = self._request
@@ -267,11 +270,11 @@ class Forwarded:
     def _code_ended(self, ref: ObjectRef[Any], ended: ObjectRef[bool]) -> None:
         if self._ref is ref and ended.exception() is None and ended.peek():
             self._freed = True
-            self._router.released(self._slots)
+            self._router.released(self._grant)
 
-    def _release(self, slots: Slots) -> None:
+    def _release(self, grant: Grant) -> None:
         if not self._freed:
-            self._router.released(slots)
+            self._router.released(grant)
 
     def has_room(self, pipe: Pipe) -> None:
         request = self._request

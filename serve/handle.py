@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from .options import unknown
+from .handle_options import HandleOptions, parse_handle_options
+from .policy import Cost
 from .request_context import current_request
 from .response import DeploymentResponse, DeploymentResponseGenerator
 from .router import Router, router_of
@@ -16,17 +17,6 @@ from .spec import DeploymentId
 P = ParamSpec("P")
 R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
-
-NOT_YET: Final = (
-    "multiplexed_model_id", "session_id", "_prefer_local_routing", "_by_reference",
-    "request_serialization", "response_serialization",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class HandleOptions:
-    method_name: str = "__call__"
-    stream: bool = False
 
 
 class DeploymentHandle(Generic[T_co]):
@@ -54,9 +44,11 @@ class DeploymentHandle(Generic[T_co]):
     if TYPE_CHECKING:
 
         @overload
-        def options(self, *, method_name: str = ..., stream: Literal[True]) -> StreamHandle[T_co]: ...
+        def options(self, *, method_name: str = ..., stream: Literal[True], cost: Cost = ...) -> StreamHandle[T_co]: ...
         @overload
-        def options(self, *, method_name: str = ..., stream: Literal[False] = ...) -> DeploymentHandle[T_co]: ...
+        def options(
+            self, *, method_name: str = ..., stream: Literal[False] = ..., cost: Cost = ...
+        ) -> DeploymentHandle[T_co]: ...
         def options(self, **options: Any) -> Any: ...
 
         # A plain function or an instance with __call__; the first overload that fits says what the call gives.
@@ -77,11 +69,12 @@ class DeploymentHandle(Generic[T_co]):
     else:
 
         def options(self, **options):
-            """The handle with another method or with `stream=True`, for methods that are generators.
+            """The handle with another method, with `stream=True`, for methods that are generators, or with the `cost`
+            of its calls, for the deployment's request router.
 
             An unknown option is a ValueError that names the nearest known one, a wrong type a TypeError.
             """
-            return DeploymentHandle(self._deployment, _parsed(options, self._options))._sharing(self)
+            return DeploymentHandle(self._deployment, parse_handle_options(options, self._options))._sharing(self)
 
         def remote(self, *args, **kwargs):
             """Call it. BackPressureError if too many requests wait, DeploymentUnavailableError if it is gone."""
@@ -92,7 +85,7 @@ class DeploymentHandle(Generic[T_co]):
             options = self._options
             kind = DeploymentResponseGenerator if options.stream else DeploymentResponse
             request_id = context.request_id if context is not None else uuid.uuid4().hex
-            response = kind(router, options.method_name, request_id, context, args, kwargs)
+            response = kind(router, options, request_id, context, args, kwargs)
             response.start()
             return response
 
@@ -126,16 +119,6 @@ class DeploymentHandle(Generic[T_co]):
         return DeploymentHandle, (self._deployment, self._options)
 
 
-def _parsed(given: Mapping[str, Any], base: HandleOptions) -> HandleOptions:
-    for name, value in given.items():
-        if name not in HandleOptions.__dataclass_fields__:
-            raise ValueError(unknown("handle option", name, HandleOptions.__dataclass_fields__, NOT_YET))
-        kind = bool if name == "stream" else str
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
-    return replace(base, **given)
-
-
 if TYPE_CHECKING:
 
     class StreamHandle(Generic[T_co]):
@@ -152,5 +135,5 @@ if TYPE_CHECKING:
         @overload
         def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponseGenerator[Any]: ...
         def remote(self, *args: Any, **kwargs: Any) -> Any: ...
-        def options(self, *, method_name: str = ..., stream: bool = ...) -> StreamHandle[T_co]: ...
+        def options(self, *, method_name: str = ..., stream: bool = ..., cost: Cost = ...) -> StreamHandle[T_co]: ...
         def __getattr__(self, name: str) -> StreamHandle[Any]: ...

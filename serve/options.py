@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, cast
 
+from .router_options import DEFAULT_ROUTER, RequestRouterConfig, parse_request_router
+
 ACTOR_OPTIONS: Final = ("num_cpus", "num_gpus", "memory", "resources", "runtime_env")
 # What Ray's users may write and what is not here yet is told apart from a typing error.
 NOT_YET: Final = (
@@ -21,7 +23,6 @@ NOT_YET: Final = (
     "placement_group_bundle_label_selector",
     "placement_group_bundles",
     "placement_group_strategy",
-    "request_router_config",
     "rolling_update_percentage",
     "version",
 )
@@ -29,7 +30,11 @@ NOT_YET: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DeploymentOptions:
-    """Seconds for times. -1 for `max_queued_requests` means no limit. `actor_options` asks for what a replica needs."""
+    """Seconds for times. -1 for `max_queued_requests` means no limit. `actor_options` asks for what a replica needs.
+
+    `request_router` is given as "power_of_two", "round_robin", "least_requests", a class (see request_router.py) or a
+    RequestRouterConfig.
+    """
 
     name: str
     num_replicas: int = 1
@@ -37,6 +42,7 @@ class DeploymentOptions:
     max_queued_requests: int = -1
     user_config: Any = None
     actor_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    request_router: RequestRouterConfig = DEFAULT_ROUTER
     health_check_period_s: float = 10.0
     health_check_timeout_s: float = 30.0
     # A replica that has not taken a new user_config by then keeps the one before, and the update has failed.
@@ -49,17 +55,20 @@ class DeploymentOptions:
 
 
 KNOWN: Final = tuple(each.name for each in fields(DeploymentOptions))
+# As Ray spells them.
+ALSO: Final = {"ray_actor_options": "actor_options", "request_router_config": "request_router"}
 
 
 def parse_options(given: Mapping[str, Any], base: DeploymentOptions) -> DeploymentOptions:
     """`base` with the given options. ValueError names an unknown option or a bad value, TypeError a wrong type."""
     values: dict[str, Any] = {}
     for name, value in given.items():
-        key = "actor_options" if name == "ray_actor_options" else name
+        key = ALSO.get(name, name)
         if key not in KNOWN:
-            raise ValueError(unknown("deployment option", name, (*KNOWN, "ray_actor_options"), NOT_YET))
+            raise ValueError(unknown("deployment option", name, (*KNOWN, *ALSO), NOT_YET))
         if key in values:
-            raise ValueError("give actor_options or ray_actor_options, not both: they are the same")
+            other = next(also for also, plain in ALSO.items() if plain == key)
+            raise ValueError(f"give {key} or {other}, not both: they are the same")
         values[key] = CHECKS[key](name, value)
     return replace(base, **values)
 
@@ -134,6 +143,7 @@ CHECKS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "max_queued_requests": _whole(0, (-1,)),
     "user_config": _any,
     "actor_options": _actor_options,
+    "request_router": parse_request_router,
     "health_check_period_s": _seconds(zero=False),
     "health_check_timeout_s": _seconds(zero=False),
     "reconfigure_timeout_s": _seconds(zero=False),

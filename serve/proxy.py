@@ -68,6 +68,7 @@ class Proxy:
         self._root_paths: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._connection.deliver = self._loop.call_soon_threadsafe
         self._server: HttpServer | None = None
         self._listener: socket.socket | None = None
         self._kept: dict[str, Any] = {}

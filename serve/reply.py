@@ -41,7 +41,7 @@ from .responses import (
     whole_or_large,
 )
 from .thread_iteration import iterate_in_thread
-from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, client_text, unavailable_in
+from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, answer_to, unavailable_in
 from .user_code import UserCode
 from .user_errors import exit_error, with_frames
 
@@ -137,10 +137,10 @@ class Replier:
         """What the client is told of an error; the log has the rest."""
         if isinstance(error, _CutOff):
             return error_page(503, NOT_AVAILABLE, framing, each, RETRY_AFTER_S)
-        if (unavailable := unavailable_in(error)) is not None:
+        if (answer := answer_to(error)) is not None:
             # No fault of the code's, and there may be many: a line for each, without a traceback.
-            logger.info("%s of deployment %r: %s", method_and_path(head), self._deployment, unavailable)
-            return error_page(503, client_text(unavailable), framing, each, RETRY_AFTER_S)
+            logger.info("%s of deployment %r: %s", method_and_path(head), self._deployment, error)
+            return error_page(answer.status, answer.text, framing, each, answer.retry_after_s)
         if isinstance(error, HTTPException):
             with suppress(Exception):  # a status, a header or a detail that is none is an error of the application
                 return whole(_page_of(error), framing, each)

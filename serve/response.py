@@ -19,10 +19,12 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 from actorrt import ObjectRef, ObjectRefGenerator, cancel, exceptions
 
 from .exceptions import RequestCancelledError
+from .handle_options import HandleOptions
 from .nested import take_out
+from .policy import Cost, Grant
 from .request_context import RequestContext
-from .router import Router, Target
-from .routing import Slots
+from .router import Router
+from .target import Target
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -43,8 +45,8 @@ class _Call:
         "_done",
         "_error",
         "_kwargs",
-        "_method",
         "_nested",
+        "_options",
         "_router",
         "_unresolved",
         "_waiters",
@@ -54,14 +56,14 @@ class _Call:
     def __init__(
         self,
         router: Router,
-        method: str,
+        options: HandleOptions,
         request_id: str,
         context: RequestContext | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
         self._router = router
-        self._method = method
+        self._options = options
         self.request_id = request_id
         self._context = context
         self._args: Sequence[Any] = args
@@ -74,6 +76,11 @@ class _Call:
         self._unresolved = 0
         if context is not None:
             context.add(self)
+
+    @property
+    def cost(self) -> Cost:
+        """What it takes of a replica, as its caller has said."""
+        return self._options.cost
 
     def start(self) -> None:
         """Submit it, once the responses among its arguments have arrived. BackPressureError if it is refused now."""
@@ -109,7 +116,7 @@ class _Call:
 
     def _message(self) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the actor call: responses as refs, so that their values go straight to the replica."""
-        head = [self._method, self.request_id, len(self._nested), *(each.ref() for each in self._nested)]
+        head = [self._options.method_name, self.request_id, len(self._nested), *(each.ref() for each in self._nested)]
         args = [_as_ref(each) for each in self._args]
         return head + args, {key: _as_ref(each) for key, each in self._kwargs.items()}
 
@@ -122,7 +129,7 @@ class _Call:
                 return exceptions.NotSerializableError(f"argument {number} of {counted[2]}", error.member, error.cause)
         return error
 
-    def send(self, target: Target, slots: Slots) -> None:
+    def send(self, target: Target, grant: Grant) -> None:
         raise NotImplementedError
 
     def fail(self, error: BaseException | None) -> None:
@@ -210,29 +217,29 @@ class DeploymentResponse(_Call, Generic[T_co]):
         super().__init__(*args)
         self._ref: ObjectRef[Any] | None = None
 
-    def send(self, target: Target, slots: Slots) -> None:
+    def send(self, target: Target, grant: Grant) -> None:
         args, kwargs = self._message()
         try:
-            ref: ObjectRef[Any] = target.call(self._method).remote(*args, **kwargs)
+            ref: ObjectRef[Any] = target.call(self._options.method_name).remote(*args, **kwargs)
         except Exception as error:  # an argument that cannot be pickled
-            self._router.released(slots)
+            self._router.released(grant)
             self._finish(self._in_words_of_the_caller(error))
             return
         self._ref = ref
-        ref.add_done_callback(partial(self._settled, target, slots), here=True)
+        ref.add_done_callback(partial(self._settled, target, grant), here=True)
         if self._cancelled:
             cancel(ref)
 
-    def _settled(self, target: Target, slots: Slots, ref: ObjectRef[Any]) -> None:
+    def _settled(self, target: Target, grant: Grant, ref: ObjectRef[Any]) -> None:
         error = ref.exception()
         if self._cancelled or isinstance(error, exceptions.TaskCancelledError):
             # Also where the request's code has caught its cancellation, and gave a value or another error.
             self._finish(self._was_cancelled())
-            self._router.released(slots)
+            self._router.released(grant)
         elif error is None:
             self._finish(None)
-            self._router.released(slots)
-        elif (final := self._router.failed(self, target, slots, error)) is not None:
+            self._router.released(grant)
+        elif (final := self._router.failed(self, target, grant, error)) is not None:
             self._finish(final)
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -313,7 +320,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
     # source by itself, and with the call its slot comes back.
-    __slots__ = ("_batch", "_closed", "_generator", "_slots", "_target")
+    __slots__ = ("_batch", "_closed", "_generator", "_grant", "_target")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -321,20 +328,20 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         self._generator: ObjectRefGenerator[Any] | None = None
         self._target: Target | None = None
         # The slot at the replica, until somebody has given it back.
-        self._slots: list[Slots] = []
+        self._grant = _Held()
         self._batch: deque[Any] = deque()
         self._closed = False
 
-    def send(self, target: Target, slots: Slots) -> None:
+    def send(self, target: Target, grant: Grant) -> None:
         args, kwargs = self._message()
         try:
-            generator: ObjectRefGenerator[Any] = target.call_stream(self._method).remote(*args, **kwargs)
+            generator: ObjectRefGenerator[Any] = target.call_stream(self._options.method_name).remote(*args, **kwargs)
         except Exception as error:
-            self._router.released(slots)
+            self._router.released(grant)
             self._finish(self._in_words_of_the_caller(error))
             return
-        self._generator, self._target, self._slots = generator, target, [slots]
-        generator.end.add_done_callback(partial(_give_back, self._router, self._slots), here=True)
+        self._generator, self._target, self._grant = generator, target, _Held((grant,))
+        generator.end.add_done_callback(partial(_give_back, self._router, self._grant), here=True)
         if self._cancelled:
             cancel(generator)
         self._finish(None)
@@ -347,7 +354,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         self._args, self._kwargs, self._nested = (), {}, []
 
     def _release(self) -> None:
-        _give_back(self._router, self._slots)
+        _give_back(self._router, self._grant)
 
     def _judge(self, error: BaseException) -> BaseException | None:
         """None: it did not start there, and was sent elsewhere or waits."""
@@ -360,7 +367,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             return error
         self._generator = self._target = None
         self._done = False
-        return self._router.failed(self, target, _taken(self._slots), error)
+        return self._router.failed(self, target, _taken(self._grant), error)
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         return _AsyncFor(self)
@@ -421,6 +428,15 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             except Exception as error:
                 self._raise_final(self._judge(error))
 
+    def report_used(self, used: Cost) -> None:
+        """Say what the request has really used, as far as is known: its router learns it when the stream has ended.
+
+        The last word counts. Without one, and once the stream has ended, the request has used its cost.
+        """
+        if not isinstance(cast(object, used), Cost):
+            raise TypeError(f"used must be a Cost, not {type(used).__name__}")
+        self._grant.used = used
+
     def cancel(self) -> None:
         """End the stream at its source, with all that it asked for."""
         if self._cancelled:
@@ -436,7 +452,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         """The same, and nothing more is given. Waits for nothing."""
         self._closed = True
         self._batch.clear()
-        if not self._done or self._slots:
+        if not self._done or self._grant:
             self.cancel()
 
     async def aclose(self) -> None:
@@ -476,17 +492,23 @@ class _AsyncFor(Generic[T_co]):
             task.get_loop().call_soon(self._stream.cancel)
 
 
-def _taken(slots: list[Slots]) -> Slots | None:
-    """The slot, for the first of all threads that takes it."""
+class _Held(list[Grant]):
+    """The grant of a stream until somebody has given it back, and what the caller knows of its use."""
+
+    used: Cost | None = None
+
+
+def _taken(held: _Held) -> Grant | None:
+    """The grant, for the first of all threads that takes it."""
     try:
-        return slots.pop()
+        return held.pop()
     except IndexError:
         return None
 
 
-def _give_back(router: Router, slots: list[Slots], _: object = None) -> None:
-    if (found := _taken(slots)) is not None:
-        router.released(found)
+def _give_back(router: Router, held: _Held, _: object = None) -> None:
+    if (found := _taken(held)) is not None:
+        router.released(found, held.used)
 
 
 def _as_ref(value: Any) -> Any:

@@ -1,109 +1,80 @@
 """The router of one deployment in this process: finds a replica for each request, or lets it wait, or refuses it.
 
-What is decided is in routing.py; this adds the replicas' handles, a lock, and what is done when one refuses or dies.
-Its methods may be called from any thread. A request is sent outside of the lock.
+What is decided is the policy's (policy.py); this adds the replicas' handles, a lock, what is done when one refuses or
+dies, and that no request is lost by a policy that fails or makes way for another. Its methods may be called from any
+thread. A request is sent outside of the lock.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
-from actorrt import ActorHandle, ObjectRef, exceptions
+from actorrt import ObjectRef, exceptions
 
 from .connection import Connection, connect
-from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from .exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestRefusedError,
+    RequestRouterError,
+)
+from .news import SERVE_ENDED, DeploymentNews, PolicyKind
+from .policies import FAILURES, DeploymentGone, Gone, PolicyFailed, Unusable, make_policy
+from .policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
 from .refusals import DRAINING, ReplicaRefusedError
-from .routing import QueueFull, Routing, Slots
+from .routing import PowerOfTwo
 from .spec import DeploymentId
-from .topics import SERVE_ENDED
+from .target import Target
+from .user_errors import in_a_line, with_frames
 
-if TYPE_CHECKING:
-    from .loan import Lender
+logger = logging.getLogger("actorrt.serve")
 
-# So many batches of a streamed response may be under way; those that are made meanwhile become one.
-STREAM_WINDOW: Final = 4
-# And so many messages of a websocket, or values of a generator: whoever is slow to take them holds no more.
-ITEM_WINDOW: Final = 32
-# Names that were asked for and that may not be methods at all.
-MANY_NAMES: Final = 256
+# A policy that gives so much in a row that is of no use is asked no more until there are news.
+MOST_MISTAKES: Final = 1000
 
 
-class Target:
-    """A replica with what is called on it."""
-
-    __slots__ = (
-        "_calls",
-        "_streams",
-        "code_ended",
-        "drop_stream",
-        "gone",
-        "handle",
-        "http",
-        "id",
-        "lender",
-        "may_lend",
-        "stream",
-        "websocket",
-        "websocket_message",
-    )
-
-    def __init__(self, id: str, handle: ActorHandle[Any]) -> None:
-        self.id = id
-        self.handle = handle
-        self.http = handle.http
-        self.gone = handle.http_gone
-        self.code_ended = handle.http_code_ended
-        self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
-        self.drop_stream = handle.http_drop
-        self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
-        self.websocket_message = handle.websocket_message
-        # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
-        self.lender: Lender | None = None
-        self.may_lend = True
-        self._calls: dict[str, Any] = {}
-        self._streams: dict[str, Any] = {}
-
-    def call(self, method: str) -> Any:
-        """What calls a method of the deployment; errors know it by its name there."""
-        found = self._calls.get(method)
-        if found is None:
-            if len(self._calls) >= MANY_NAMES:
-                self._calls.clear()
-            found = self._calls[method] = self.handle.call.options(name=method)
-        return found
-
-    def call_stream(self, method: str) -> Any:
-        found = self._streams.get(method)
-        if found is None:
-            if len(self._streams) >= MANY_NAMES:
-                self._streams.clear()
-            found = self._streams[method] = self.handle.call_stream.options(
-                name=method, num_returns="streaming", generator_backpressure=ITEM_WINDOW
-            )
-        return found
-
-
-class Pending(Protocol):
+class Pending(Request, Protocol):
     """A request as the router sees it. Hashable by identity. Neither method may raise."""
 
-    def send(self, target: Target, slots: Slots) -> None: ...
+    def send(self, target: Target, grant: Grant) -> None: ...
     def fail(self, error: Exception) -> None: ...
+
+
+# Where a request goes, or why it goes nowhere; None: it waits.
+Placed: TypeAlias = "tuple[Target, Grant] | Exception | None"
+
+
+class _Sending(threading.local):
+    """Whether this thread is at it."""
+
+    now = False
 
 
 class Router:
     def __init__(self, connection: Connection, deployment: DeploymentId) -> None:
         self.deployment = deployment
         self._lock = threading.Lock()
-        self._sending = threading.local()
-        self._routing: Routing[Pending] = Routing(random.Random().random)
+        self._sending = _Sending()
+        self._context = PolicyContext(str(deployment), random.Random().random, time.monotonic, self._ready)
+        self._policy: Policy
+        self._kind: PolicyKind | None
+        self._name = PolicyKind().name
+        # Those that the policy has and that have no grant, in their order: it answers for them, and this for it.
+        self._waiting: OrderedDict[Pending, None] = OrderedDict()
         self._targets: dict[str, Target] = {}
+        self._dead: set[str] = set()
         self._watched: set[str] = set()
-        self._gone = ""
-        # Whether the limits are known.
-        self._is_told = False
+        self._looks_later = False
+        self._deliver = connection.deliver
         self._topic = ("deployment", *deployment)
         # None from the news on that there is no such deployment, until the next request.
         self._connection: Connection | None = None
@@ -116,7 +87,9 @@ class Router:
         with self._lock:
             if self._connection is not None:
                 return
-            self._connection, self._gone, self._is_told = connection, "", False
+            self._connection, self._deliver = connection, connection.deliver
+            # Until it is known which policy it has: without a replica all requests wait.
+            self._policy, self._kind = PowerOfTwo(self._context), None
         with _lock:
             _routers.setdefault((connection.name, self.deployment), self)
         connection.listen(self._topic, self._told, SERVE_ENDED)
@@ -131,37 +104,59 @@ class Router:
                     del _routers[connection.name, self.deployment]
             connection.leave(self._topic, self._told)
 
-    def _told(self, value: Any) -> None:
-        """(reason, max_ongoing, max_queued, ((id, handle), ...)); a reason means that there is no such deployment."""
-        reason, max_ongoing, max_queued, replicas = value
+    def _told(self, news: DeploymentNews) -> None:
+        # User code is loaded outside of the lock.
+        other = None
+        if not news.reason and news.policy != self._kind:
+            other = make_policy(news.policy, self._context)
         with self._lock:
-            self._gone = reason
-            self._routing.max_ongoing = max_ongoing
-            self._routing.max_queued = max_queued
+            self._name = news.policy.name
+            self._dead.intersection_update(each.id for each in news.replicas)
+            news = news._replace(replicas=tuple(each for each in news.replicas if each.id not in self._dead))
             known = self._targets
-            self._targets = {id: known.get(id) or Target(id, handle) for id, handle in replicas}
-            self._routing.update(self._targets)
+            self._targets = {each.id: known.get(each.id) or Target(each.id, each.handle) for each in news.replicas}
             new = [target for id, target in self._targets.items() if id not in self._watched]
             self._watched = set(self._targets)
-            waiting = self._routing.drop_waiting() if reason else []
-        for request in waiting:
-            request.fail(DeploymentUnavailableError(str(self.deployment), reason))
-        if reason:
+            placed: list[tuple[Pending, Placed]] = []
+            if news.reason:
+                self._replace_policy(Gone(news.reason), None)
+                waiting, self._waiting = self._waiting, OrderedDict()
+                placed = [(request, self._place(request)) for request in waiting]
+            elif other is not None:
+                placed = self._change_policy(other, news)
+            else:
+                self._update(news)
+        for request, place in placed:
+            self._act(request, place)
+        if news.reason:
             self._leave()
             return
         for target in new:
             self._watch(target)
         self._send_waiting()
-        self._refuse_excess()
 
-    def _refuse_excess(self) -> None:
-        """Requests were taken before it was known how many may wait: those that are too many learn it now."""
-        with self._lock:
-            first, self._is_told = not self._is_told, True
-            excess = self._routing.drop_excess() if first else []
-            limit = self._routing.max_queued
-        for request in excess:
-            request.fail(BackPressureError(str(self.deployment), limit, limit))
+    def _change_policy(self, policy: Policy, news: DeploymentNews) -> list[tuple[Pending, Placed]]:
+        """Have another policy, which gets all that wait. None of them is too many, if they were taken by one before."""
+        first = self._kind is None
+        self._replace_policy(policy, None if isinstance(policy, Unusable) else news.policy)
+        self._update(news if first else news._replace(max_queued=-1))
+        waiting, self._waiting = self._waiting, OrderedDict()
+        placed = [(request, self._place(request)) for request in waiting]
+        if not first:
+            self._update(news)
+        return placed
+
+    def _replace_policy(self, policy: Policy, kind: PolicyKind | None) -> None:
+        before, self._policy, self._kind = self._policy, policy, kind
+        self._tell(before.close)
+
+    def _update(self, news: DeploymentNews) -> None:
+        try:
+            self._policy.update(news)
+        except FAILURES as error:
+            # It does not know where to send. With the next news another one is made.
+            self._log(error)
+            self._replace_policy(Unusable(in_a_line(error)), None)
 
     def _watch(self, target: Target) -> None:
         # The call fails as soon as the replica's socket closes, whether or not this process has requests there.
@@ -170,113 +165,264 @@ class Router:
 
     def _died(self, id: str, _: object = None) -> None:
         with self._lock:
-            self._routing.died(id)
+            if self._targets.pop(id, None) is not None:
+                self._dead.add(id)
+                self._tell(self._policy.died, id)
 
     # Requests.
 
     def submit(self, request: Pending) -> None:
-        """Send it or let it wait. BackPressureError or DeploymentUnavailableError if neither is possible."""
-        if self._connection is None:
+        """Send it or let it wait. RequestRefusedError, RequestRouterError or DeploymentUnavailableError if neither."""
+        grant = None
+        try:
+            with self._lock:
+                grant = self._policy.submit(request)
+                if grant is None:
+                    self._waiting[request] = None
+                    return
+                target = self._targets[grant.replica]
+        except FAILURES as error:
+            self._submit_failed(request, grant, error)
+        else:
+            request.send(target, grant)
+
+    def _submit_failed(self, request: Pending, grant: Grant | None, error: BaseException) -> None:
+        if isinstance(error, DeploymentGone) and self._connection is None:
             # It may have been deployed again.
             self._listen(connect())
+            self.submit(request)
+            return
         with self._lock:
-            if self._gone:
-                raise DeploymentUnavailableError(str(self.deployment), self._gone)
-            try:
-                slots = self._routing.submit(request)
-            except QueueFull as full:
-                raise BackPressureError(str(self.deployment), full.queued, full.limit) from None
-            if slots is None:
-                return
-            target = self._targets[slots.id]
-        request.send(target, slots)
+            place = self._misplaced(request, grant, error)
+        if isinstance(place, Exception):
+            raise place from None
+        self._act(request, place)
 
     def withdraw(self, request: Pending) -> bool:
         """It is not wanted any more. False if it was sent already."""
         with self._lock:
-            return self._routing.withdraw(request)
+            if request not in self._waiting:
+                return False
+            del self._waiting[request]
+            try:
+                self._policy.withdraw(request)
+            except FAILURES as error:
+                self._log(error)
+            return True
 
-    def released(self, slots: Slots) -> None:
-        """A request has ended; the next one may go."""
+    def released(self, grant: Grant, used: Cost | None = None) -> None:
+        """A request has ended; the next one may go. `used` says what it took, if that is known."""
         with self._lock:
-            self._routing.release(slots)
-            if not self._routing.queued:
+            try:
+                grant.policy.release(grant, used)
+            except FAILURES as error:
+                self._log(error)
+            if not self._waiting:
                 return
+        self._send_waiting()
+
+    def _ready(self) -> None:
+        """The policy may have given grants. Called on any thread, perhaps within one of the policy's methods."""
+        if self._deliver is not None:
+            with suppress(RuntimeError):  # its loop is closed, with all that waited
+                self._deliver(self._send_waiting)
+        elif self._lock.acquire(blocking=False):
+            self._lock.release()
+            self._send_waiting()
+        elif not self._looks_later:
+            # Whoever has the lock does not look any more; it may be this very thread.
+            self._looks_later = True
+            threading.Thread(target=self._look_later, name="actorrt-router", daemon=True).start()
+
+    def _look_later(self) -> None:
+        self._looks_later = False
         self._send_waiting()
 
     def _send_waiting(self) -> None:
         # One that cannot be sent gives its slot back within `send`: whoever sends already sees to the next one too.
         # Were it sent from there, as many of them as wait would be as many calls deep.
-        if getattr(self._sending, "now", False):
+        if self._sending.now:
             return
         self._sending.now = True
+        mistakes = 0
         try:
             while True:
-                with self._lock:
-                    found = self._routing.next_waiting()
-                    if found is None:
+                found: Any = None
+                try:
+                    with self._lock:
+                        if (found := self._policy.next()) is None:
+                            return
+                        request, grant = found
+                        target = self._targets[grant.replica]
+                        del self._waiting[request]
+                except FAILURES as error:
+                    mistakes += 1
+                    if not self._go_on_after(found, error, mistakes):
                         return
-                    request, slots = found
-                    target = self._targets[slots.id]
-                request.send(target, slots)
+                else:
+                    request.send(target, grant)
+                    if not self._waiting:
+                        return
         finally:
             self._sending.now = False
 
-    def refused(self, request: Pending, target: Target, slots: Slots | None, reason: int) -> None:
-        """The replica did not start it: it goes to another, before all that wait."""
+    def _go_on_after(self, found: Any, error: BaseException, mistakes: int) -> bool:
+        """`next` has failed, or has given what cannot be sent: a request for it, or the one that has waited longest,
+        gets an answer. False if there is nothing more to be had.
+        """
         with self._lock:
-            if reason == DRAINING:
-                self._routing.died(target.id)
+            if mistakes > MOST_MISTAKES:
+                self._replace_policy(Unusable("it makes one mistake after the other"), None)
+            request, grant = _pair(found)
+            place: Placed = None
+            if request in self._waiting:
+                del self._waiting[request]
+                place = self._misplaced(request, grant, error)
+            elif isinstance(grant, Grant):
+                # The request was withdrawn as its grant was on its way.
+                self._tell(grant.policy.release, grant, NOTHING)
+            elif self._waiting:
+                request, _ = self._waiting.popitem(last=False)
+                self._tell(self._policy.withdraw, request)
+                place = self._failure(error)
             else:
-                self._routing.filled(target.id)
-        if reason != DRAINING:
+                self._log(error)
+                return False
+        self._act(request, place)
+        return True
+
+    def refused(self, request: Pending, target: Target, grant: Grant | None, reason: int) -> None:
+        """The replica did not start it: it goes to another, before all that wait."""
+        if reason == DRAINING:
+            self._died(target.id)
+        else:
+            with self._lock:
+                self._tell(self._policy.filled, target.id)
             ref: ObjectRef[None] = target.handle.until_free.remote()
             ref.add_done_callback(partial(self._emptied, target.id), here=True)
-        self._again(request, slots)
+        self._again(request, grant)
 
     def _emptied(self, id: str, _: object = None) -> None:
         with self._lock:
-            self._routing.emptied(id)
+            self._tell(self._policy.emptied, id)
         self._send_waiting()
 
-    def _again(self, request: Pending, slots: Slots | None) -> None:
+    def _again(self, request: Pending, grant: Grant | None) -> None:
         with self._lock:
-            if slots is not None:
-                self._routing.release(slots)
-            gone = self._gone
-            found = None if gone else self._routing.again(request)
-            target = self._targets[found.id] if found is not None else None
-        if gone:
-            request.fail(DeploymentUnavailableError(str(self.deployment), gone))
-        elif target is not None and found is not None:
-            request.send(target, found)
+            if grant is not None:
+                self._tell(grant.policy.release, grant, NOTHING)
+            place = self._place_again(request)
+        self._act(request, place)
 
     def failed(
-        self, request: Pending, target: Target, slots: Slots | None, error: BaseException, repeatable: bool = False
+        self, request: Pending, target: Target, grant: Grant | None, error: BaseException, repeatable: bool = False
     ) -> BaseException | None:
         """Judge an error of a call to a replica: None if the request goes to another one, else what its caller gets.
 
-        The slot is given back in either case; None: it was already. `repeatable`: to another one also if the replica
+        The grant is released in either case; None: it was already. `repeatable`: to another one also if the replica
         that died may have begun it.
         """
         if isinstance(error, ReplicaRefusedError):
-            self.refused(request, target, slots, error.reason)
+            self.refused(request, target, grant, error.reason)
             return None
         # One that could not be sent says nothing about the replica: the next one could not be sent it either.
         if isinstance(error, exceptions.ActorError) and not isinstance(error, exceptions.TaskError):
             self._died(target.id)
             may_have_run = getattr(error, "may_have_run", False)
             if repeatable or not may_have_run:
-                self._again(request, slots)
+                self._again(request, grant)
                 return None
             error = ReplicaUnavailableError(str(self.deployment), target.id, str(getattr(error, "cause", error)))
-        if slots is not None:
-            self.released(slots)
+        if grant is not None:
+            self.released(grant)
         return error
 
     def statistics(self) -> dict[str, Any]:
+        """How many requests wait, which policy there is, and what it has to say."""
         with self._lock:
-            return {"queued": self._routing.queued, "ongoing": self._routing.statistics()}
+            try:
+                ongoing = dict(self._policy.statistics())
+            except FAILURES:
+                ongoing = {}
+            return {"queued": len(self._waiting), "policy": self._name, "ongoing": ongoing}
+
+    # What a policy gives, or fails to. All of this is called with the lock.
+
+    def _tell(self, method: Callable[..., object], *args: object) -> None:
+        """What the policy makes of it is of no consequence for the request, or for others."""
+        try:
+            method(*args)
+        except FAILURES as error:
+            self._log(error)
+
+    def _log(self, error: BaseException) -> None:
+        if not isinstance(error, PolicyFailed):
+            logger.error("the request router %s of %s failed:\n%s", self._name, self.deployment, with_frames(error))
+
+    def _place(self, request: Pending) -> Placed:
+        grant = None
+        try:
+            if (grant := self._policy.submit(request)) is None:
+                self._waiting[request] = None
+                return None
+            return self._targets[grant.replica], grant
+        except FAILURES as error:
+            return self._misplaced(request, grant, error)
+
+    def _place_again(self, request: Pending) -> Placed:
+        grant = None
+        try:
+            if (grant := self._policy.again(request)) is None:
+                self._waiting[request] = None
+                self._waiting.move_to_end(request, last=False)
+                return None
+            return self._targets[grant.replica], grant
+        except FAILURES as error:
+            return self._misplaced(request, grant, error, tried_again=True)
+
+    def _misplaced(self, request: Pending, grant: object, error: BaseException, tried_again: bool = False) -> Placed:
+        """What becomes of a request that was refused, or got what is no grant of a replica that is there."""
+        if isinstance(error, DeploymentGone):
+            return DeploymentUnavailableError(str(self.deployment), str(error))
+        if isinstance(error, QueueFull):
+            return BackPressureError(str(self.deployment), error.queued, error.limit, error.retry_after_s or 0.0)
+        if isinstance(error, Refused):
+            return RequestRefusedError(str(self.deployment), error.reason, error.retry_after_s, error.status)
+        if isinstance(grant, Refused):
+            return self._misplaced(request, None, grant)
+        if isinstance(grant, Grant):
+            self._tell(grant.policy.release, grant, NOTHING)
+            if not tried_again:
+                # The replica has gone just now, and the grant was on its way.
+                return self._place_again(request)
+            error = PolicyFailed(f"it gave two grants of replicas that are not there, {grant.replica!r} at last")
+        elif grant is not None:
+            error = PolicyFailed(f"it gave a {type(grant).__name__} in the place of a Grant")
+        self._tell(self._policy.withdraw, request)
+        return self._failure(error)
+
+    def _failure(self, error: BaseException) -> RequestRouterError:
+        self._log(error)
+        cause = str(error) if isinstance(error, PolicyFailed) else in_a_line(error)
+        return RequestRouterError(str(self.deployment), self._name, cause)
+
+    @staticmethod
+    def _act(request: Pending, place: Placed) -> None:
+        """Without the lock."""
+        if isinstance(place, Exception):
+            request.fail(place)
+        elif place is not None:
+            request.send(*place)
+
+
+def _pair(found: Any) -> tuple[Any, Any]:
+    """Request and grant, as far as `next` has given any."""
+    try:
+        request, grant = found
+        hash(request)
+    except FAILURES:
+        return None, None
+    return request, grant
 
 
 # A router that is made may learn at once that there is no such deployment, and leave.

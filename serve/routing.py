@@ -1,166 +1,211 @@
-"""Decide which replica gets a request, or that it waits, or that it is refused.
+"""Policies that decide by what this process has sent to each replica: Serve's own, and what a user's may build on.
 
-Power of two choices: of two replicas drawn at random the one with fewer requests gets it, which keeps queues nearly as
-short as looking at all of them (Mitzenmacher, 2001). Nothing here sends; the random source is an argument.
+Nothing here sends or waits; clock and random source are arguments.
 """
 
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import Final
 
-T = TypeVar("T", bound=Hashable)
+from .news import DeploymentNews
+from .policy import Cost, Grant, Policy, PolicyContext, QueueFull, Request
+
+# When to ask again is told from how fast the queue has moved since a refusal of late: this where there was none, and
+# this at most.
+UNKNOWN_WAIT_S: Final = 1.0
+LONGEST_WAIT_S: Final = 60.0
+# "Of late"; what lies further back than half of this counts for less.
+MEMORY_S: Final = 30.0
 
 
-class Slots:
-    """One replica as this router sees it."""
+class Slots(Grant):
+    """One replica as this router sees it; a grant of it is one of its slots, whichever."""
 
-    __slots__ = ("dead", "full", "id", "ongoing")
+    __slots__ = ("full", "ongoing")
 
-    def __init__(self, id: str) -> None:
-        self.id = id
+    def __init__(self, policy: Policy, replica: str) -> None:
+        super().__init__(policy, replica)
         self.ongoing = 0
         # It refused a request: others send to it too. No more until it says that it has room.
         self.full = False
-        self.dead = False
 
     def __repr__(self) -> str:
-        marks = (" full" if self.full else "") + (" dead" if self.dead else "")
-        return f"Slots({self.id}: {self.ongoing}{marks})"
+        return f"Slots({self.replica}: {self.ongoing}{' full' if self.full else ''})"
 
 
-class QueueFull(Exception):
-    """`queued` requests wait, and that is the limit."""
-
-    def __init__(self, queued: int, limit: int) -> None:
-        super().__init__(queued, limit)
-        self.queued, self.limit = queued, limit
-
-
-class Routing(Generic[T]):
+class LocalPolicy(ABC):
     """The replicas of one deployment and the requests that wait for one, first come, first served.
 
-    `random` gives a float in [0, 1). A caller takes a slot by `choose` or `submit` and gives it back by `release`.
+    A subclass says which of `live` gets a request. Only it may know of limits beyond `max_ongoing` and `max_queued`.
     """
 
-    def __init__(self, random: Callable[[], float], max_ongoing: int = 1, max_queued: int = -1) -> None:
-        self._random = random
-        self.max_ongoing = max_ongoing
-        self.max_queued = max_queued
+    def __init__(self, context: PolicyContext) -> None:
+        self._clock = context.clock
+        self.random = context.random
+        self.max_ongoing = 1
+        self.max_queued = -1
+        self.live: list[Slots] = []
         self._by_id: dict[str, Slots] = {}
-        self._live: list[Slots] = []
-        self._waiting: OrderedDict[T, None] = OrderedDict()
+        self._waiting: OrderedDict[Request, None] = OrderedDict()
+        # How many have left the queue to be sent, and since when that is counted.
+        self._left = 0.0
+        self._since = -math.inf
 
-    @property
-    def queued(self) -> int:
-        return len(self._waiting)
+    @abstractmethod
+    def choose(self, request: Request) -> Slots | None:
+        """One of `live` that `has_room`; None if the request is to wait, and all that come after it."""
+        ...
 
-    @property
-    def ongoing(self) -> int:
-        return sum(each.ongoing for each in self._live)
+    def has_room(self, slots: Slots) -> bool:
+        return not slots.full and slots.ongoing < self.max_ongoing
 
-    def statistics(self) -> dict[str, int]:
-        """Requests at each replica."""
-        return {each.id: each.ongoing for each in self._live}
-
-    def update(self, replicas: Iterable[str]) -> None:
-        """These are the replicas now. Who was found dead stays dead; counts of those that stay are kept."""
-        ids = list(dict.fromkeys(replicas))
+    def update(self, news: DeploymentNews) -> None:
+        """Counts of replicas that stay are kept."""
         known = self._by_id
-        self._by_id = {id: known.get(id) or Slots(id) for id in ids}
-        self._live = [each for each in self._by_id.values() if not each.dead]
+        self._by_id = {each.id: known.get(each.id) or Slots(self, each.id) for each in news.replicas}
+        self.live = list(self._by_id.values())
+        self.max_ongoing = news.max_ongoing
+        self.max_queued = news.max_queued
 
-    def died(self, replica: str) -> None:
-        """It is never chosen again, whatever `update` says."""
-        if (slots := self._by_id.get(replica)) is not None:
-            slots.dead = True
-            self._live = [each for each in self._live if each is not slots]
-
-    def filled(self, replica: str) -> None:
-        """It refused a request for want of room."""
-        if (slots := self._by_id.get(replica)) is not None:
-            slots.full = True
-
-    def emptied(self, replica: str) -> None:
-        """It has room again."""
-        if (slots := self._by_id.get(replica)) is not None:
-            slots.full = False
-
-    def submit(self, request: T) -> Slots | None:
-        """A slot for this request, or None: it waits. QueueFull if too many wait already."""
+    def submit(self, request: Request) -> Slots | None:
         # Nobody overtakes those that wait.
-        if not self._waiting and (slots := self.choose()) is not None:
+        if not self._waiting and (slots := self.choose(request)) is not None:
+            slots.ongoing += 1
             return slots
         if 0 <= self.max_queued <= len(self._waiting):
-            raise QueueFull(len(self._waiting), self.max_queued)
+            raise QueueFull(len(self._waiting), self.max_queued, self._expected_wait_s())
         self._waiting[request] = None
         return None
 
-    def again(self, request: T) -> Slots | None:
-        """A slot for a request that had one and did not start there. If it must wait, then before all others."""
-        if (slots := self.choose()) is not None:
+    def again(self, request: Request) -> Slots | None:
+        if (slots := self.choose(request)) is not None:
+            slots.ongoing += 1
             return slots
         self._waiting[request] = None
         self._waiting.move_to_end(request, last=False)
         return None
 
-    def withdraw(self, request: T) -> bool:
-        """It waits no more. False if it did not wait."""
-        if request in self._waiting:
+    def withdraw(self, request: Request) -> None:
+        self._waiting.pop(request, None)
+
+    def next(self) -> tuple[Request, Slots] | None:
+        for request in self._waiting:
+            if (slots := self.choose(request)) is None:
+                return None
+            slots.ongoing += 1
+            self._left += 1
             del self._waiting[request]
-            return True
-        return False
+            return request, slots
+        return None
 
-    def next_waiting(self) -> tuple[T, Slots] | None:
-        """The request that has waited longest and a slot for it, as long as there are both."""
-        if not self._waiting or (slots := self.choose()) is None:
-            return None
-        request, _ = self._waiting.popitem(last=False)
-        return request, slots
+    def release(self, grant: Grant, used: Cost | None) -> None:
+        grant.ongoing -= 1  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # only Slots are given
 
-    def drop_excess(self) -> list[T]:
-        """Those that came last, as far as more wait than may."""
-        dropped: list[T] = []
-        while 0 <= self.max_queued < len(self._waiting):
-            request, _ = self._waiting.popitem()
-            dropped.append(request)
-        return dropped
+    def died(self, replica: str) -> None:
+        if (slots := self._by_id.pop(replica, None)) is not None:
+            self.live = [each for each in self.live if each is not slots]
 
-    def drop_waiting(self) -> list[T]:
-        """All that wait, which do so no more: the deployment is gone."""
-        waiting = list(self._waiting)
+    def filled(self, replica: str) -> None:
+        if (slots := self._by_id.get(replica)) is not None:
+            slots.full = True
+
+    def emptied(self, replica: str) -> None:
+        if (slots := self._by_id.get(replica)) is not None:
+            slots.full = False
+
+    def close(self) -> None:
         self._waiting.clear()
-        return waiting
 
-    def release(self, slots: Slots) -> None:
-        slots.ongoing -= 1
+    def statistics(self) -> dict[str, int]:
+        return {each.replica: each.ongoing for each in self.live}
 
-    def choose(self) -> Slots | None:
-        """A replica with room, one request of it taken; None if there is none."""
-        live = self._live
+    def _expected_wait_s(self) -> float:
+        """How long all that wait take to leave the queue, if that goes on as it has since a refusal of late."""
+        now = self._clock()
+        elapsed, left = now - self._since, self._left
+        if elapsed > MEMORY_S:
+            self._since, self._left = now, 0.0
+            return UNKNOWN_WAIT_S
+        if not left:
+            return UNKNOWN_WAIT_S
+        if elapsed > MEMORY_S / 2:
+            self._since, self._left = now - elapsed / 2, left / 2
+        return min(len(self._waiting) * elapsed / left, LONGEST_WAIT_S)
+
+
+class PowerOfTwo(LocalPolicy):
+    """Of two replicas drawn at random the one with fewer requests gets the next.
+
+    That keeps queues nearly as short as looking at all of them (Mitzenmacher, 2001).
+    """
+
+    def choose(self, request: Request) -> Slots | None:
+        live = self.live
         count = len(live)
         if count == 1:
             chosen = live[0]
-        elif count == 0:
+            return None if chosen.full or chosen.ongoing >= self.max_ongoing else chosen
+        if count == 0:
             return None
-        else:
-            first = int(self._random() * count)
-            second = int(self._random() * (count - 1))
-            if second >= first:
-                second += 1
-            chosen, other = live[first], live[second]
-            if chosen.full or (other.ongoing < chosen.ongoing and not other.full):
-                chosen = other
+        first = int(self.random() * count)
+        second = int(self.random() * (count - 1))
+        if second >= first:
+            second += 1
+        chosen, other = live[first], live[second]
+        if chosen.full or (other.ongoing < chosen.ongoing and not other.full):
+            chosen = other
         if chosen.full or chosen.ongoing >= self.max_ongoing:
             # Both are taken, but another may be free: a request waits only if all are.
-            chosen = min(
-                (each for each in live if not each.full and each.ongoing < self.max_ongoing),
-                key=_ongoing,
-                default=None,
-            )
-            if chosen is None:
-                return None
-        chosen.ongoing += 1
+            limit = self.max_ongoing
+            return min((each for each in live if each.ongoing < limit and not each.full), key=_ongoing, default=None)
         return chosen
+
+
+class LeastRequests(LocalPolicy):
+    """The replica with the fewest requests of this process gets the next; any of them where there are several."""
+
+    def choose(self, request: Request) -> Slots | None:
+        chosen: Slots | None = None
+        ties = 0
+        for slots in self.live:
+            if not self.has_room(slots):
+                continue
+            if chosen is None or slots.ongoing < chosen.ongoing:
+                chosen, ties = slots, 1
+            elif slots.ongoing == chosen.ongoing:
+                ties += 1
+                if self.random() * ties < 1:
+                    chosen = slots
+        return chosen
+
+
+class RoundRobin(LocalPolicy):
+    """One replica after the other; who has no room is left out. Each process begins at another one, at random."""
+
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
+        self._turn: int | None = None
+
+    def choose(self, request: Request) -> Slots | None:
+        count = len(self.live)
+        turn = int(self.random() * count) if self._turn is None else self._turn
+        for index in range(turn, turn + count):
+            slots = self.live[index % count]
+            if self.has_room(slots):
+                self._turn = (index + 1) % count
+                return slots
+        return None
+
+
+BUILT_IN: Final[Mapping[str, type[LocalPolicy]]] = {
+    "power_of_two": PowerOfTwo,
+    "round_robin": RoundRobin,
+    "least_requests": LeastRequests,
+}
 
 
 def _ongoing(slots: Slots) -> int:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
+from .news import DEFAULT_POLICY, PolicyKind
 from .options import DeploymentOptions
 from .root_path import check_path
+from .router_options import DEFAULT_ROUTER
 
 
 class DeploymentId(NamedTuple):
@@ -24,7 +26,8 @@ class DeploymentId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """`code` is the pickled (callable, args, kwargs), `config` the pickled user_config, which `options` lacks.
+    """`code` is the pickled (callable, args, kwargs), `config` the pickled user_config, which `options` lacks, as they
+    lack the request router.
 
     `version` changes if replicas have to be replaced for an update, `config_version` if it is enough to tell those that
     run.
@@ -36,6 +39,7 @@ class DeploymentSpec:
     config: bytes
     version: str
     config_version: str
+    request_router: PolicyKind = DEFAULT_POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,22 @@ class ApplicationSpec:
     deployments: tuple[DeploymentSpec, ...]
 
 
-def make_spec(app: str, name: str, options: DeploymentOptions, code: bytes, config: bytes) -> DeploymentSpec:
-    """The spec with its versions; they follow from the contents alone."""
+def make_spec(
+    app: str,
+    name: str,
+    options: DeploymentOptions,
+    code: bytes,
+    config: bytes,
+    request_router: PolicyKind = DEFAULT_POLICY,
+) -> DeploymentSpec:
+    """The spec with its versions; they follow from the contents alone. Replicas know nothing of the request router."""
     restart = hashlib.blake2b(code, digest_size=8)
     restart.update(repr(_sorted(options.actor_options)).encode())
     light = hashlib.blake2b(config, digest_size=8)
     light.update(repr(options.max_ongoing_requests).encode())
-    options = replace(options, user_config=None)
-    return DeploymentSpec(DeploymentId(app, name), options, code, config, restart.hexdigest(), light.hexdigest())
+    options = replace(options, user_config=None, request_router=DEFAULT_ROUTER)
+    versions = restart.hexdigest(), light.hexdigest()
+    return DeploymentSpec(DeploymentId(app, name), options, code, config, *versions, request_router)
 
 
 def resources_of(spec: DeploymentSpec) -> dict[str, float]:

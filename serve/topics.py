@@ -10,11 +10,11 @@ import asyncio
 import time
 from typing import Any, Final
 
+from .news import NO_SUCH_DEPLOYMENT
+
 # Its value: prefix -> (application, its ingress), and why nothing is served yet, "" once something was.
 ROUTES: Final = ("routes",)
 NOTHING_YET: Final = "no application has been deployed yet"
-NO_SUCH_DEPLOYMENT: Final = ("there is no such deployment", 1, -1, ())
-SERVE_ENDED: Final = ("Serve has ended", 1, -1, ())
 
 
 class Topic:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, client_text, unavailable_in
+from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, answer_to
 
 # Close codes of RFC 6455 and of its registry.
 INTERNAL_ERROR: Final = 1011
@@ -72,13 +72,13 @@ def denial(status: int, text: str, retry_after_s: int | None = None) -> list[dic
 
 def failure(state: WebsocketState, error: BaseException | None) -> list[dict[str, Any]]:
     """What the client is told of an application that raised this, or that has returned without a handshake."""
-    unavailable = unavailable_in(error)
+    answer = answer_to(error)
     if state is S.CONNECTING:
-        if unavailable is not None:
-            return denial(503, client_text(unavailable), RETRY_AFTER_S)
+        if answer is not None:
+            return denial(*answer)
         return denial(500, "Internal Server Error")
     if state is S.OPEN and error is not None:
-        code = INTERNAL_ERROR if unavailable is None else TRY_AGAIN_LATER
+        code = INTERNAL_ERROR if answer is None else TRY_AGAIN_LATER
         return [{"type": CLOSE, "code": code, "reason": ""}]
     if state is S.DENYING:
         return [{"type": DENY_BODY, "body": b"", "more_body": False}]

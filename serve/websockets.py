@@ -13,9 +13,10 @@ from typing import Any
 
 from actorrt import ObjectRefGenerator, cancel, exceptions
 
-from .exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
-from .router import Router, Target
-from .routing import Slots
+from .exceptions import ReplicaUnavailableError, ServeError
+from .policy import ONE_REQUEST, Cost, Grant
+from .router import Router
+from .target import Target
 from .websocket_rules import ACCEPT, DISCONNECT, TABLE, WebsocketState, failure
 
 logger = logging.getLogger("actorrt.serve.proxy")
@@ -26,21 +27,23 @@ _numbers = itertools.count(1)
 class Tunnel:
     """One websocket of a client. `run` returns when it is over."""
 
+    cost: Cost = ONE_REQUEST
+
     def __init__(self, router: Router, head: bytes, request_id: bytes) -> None:
         self._router = router
         self._head = head
         self._request_id = request_id
-        self._placed: asyncio.Future[tuple[Target, Slots]] = asyncio.get_running_loop().create_future()
+        self._placed: asyncio.Future[tuple[Target, Grant]] = asyncio.get_running_loop().create_future()
         # The client's next message, which no replica has been given yet.
         self._received: asyncio.Future[Any] | None = None
 
     # The router's side.
 
-    def send(self, target: Target, slots: Slots) -> None:
+    def send(self, target: Target, grant: Grant) -> None:
         if self._placed.done():
-            self._router.released(slots)
+            self._router.released(grant)
         else:
-            self._placed.set_result((target, slots))
+            self._placed.set_result((target, grant))
 
     def fail(self, error: Exception) -> None:
         if not self._placed.done():
@@ -54,7 +57,7 @@ class Tunnel:
             self._router.submit(self)
             while not await self._try(receive, send):
                 pass
-        except (BackPressureError, DeploymentUnavailableError) as error:
+        except ServeError as error:
             logger.info("a websocket was refused: %s", error)
             for event in failure(WebsocketState.CONNECTING, error):
                 await send(event)
@@ -68,7 +71,7 @@ class Tunnel:
                 self._received.cancel()
                 await asyncio.wait([self._received])
 
-    async def _place(self, receive: Any) -> tuple[Target, Slots]:
+    async def _place(self, receive: Any) -> tuple[Target, Grant]:
         """Wait for a replica as long as the client does."""
         if not self._placed.done():
             received = self._next_message(receive)
@@ -94,7 +97,7 @@ class Tunnel:
     async def _try(self, receive: Any, send: Any) -> bool:
         """Run it on the replica that the router gave. False if that refused it and another is to be tried."""
         try:
-            target, slots = await self._place(receive)
+            target, grant = await self._place(receive)
         except BaseException:
             self._give_back()
             raise
@@ -114,7 +117,7 @@ class Tunnel:
                     if isinstance(event, int):
                         refused = True
                         self._placed = asyncio.get_running_loop().create_future()
-                        self._router.refused(self, target, slots, event)
+                        self._router.refused(self, target, grant, event)
                         return False
                     if event["type"] == ACCEPT:
                         accepted.set()
@@ -136,7 +139,7 @@ class Tunnel:
             if incoming is not None:
                 incoming.cancel()
             if not refused:
-                self._router.released(slots)
+                self._router.released(grant)
         return True
 
     async def _forward(self, receive: Any, target: Target, key: str, accepted: asyncio.Event) -> None:

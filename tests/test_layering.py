@@ -34,7 +34,7 @@ PURE_IN_SERVE: Final = frozenset(
         "statuses",
     }
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
-    | {"websocket_rules"}
+    | {"websocket_rules", "news", "policy", "router_options", "handle_options", "request_router"}
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {

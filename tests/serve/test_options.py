@@ -1,12 +1,29 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actorrt.serve.options import KNOWN, DeploymentOptions, parse_options
+from actorrt.serve.request_router import LocalPolicy, PolicyContext, Request, RequestRouterConfig, RoundRobin, Slots
 
 BASE = DeploymentOptions(name="d")
+
+
+class Mine(LocalPolicy):
+    def __init__(self, context: PolicyContext, size: int) -> None:
+        super().__init__(context)
+
+    def choose(self, request: Request) -> Slots | None:
+        return None
+
+
+class WithoutChoose(LocalPolicy):
+    pass
+
+
+class WithoutNext(RoundRobin):
+    next = None  # type: ignore[assignment]
 
 
 def test_the_defaults_are_those_that_people_know() -> None:
@@ -33,6 +50,25 @@ def test_the_defaults_are_those_that_people_know() -> None:
         ({"name": "a#b"}, "name must not be empty, hold '#'"),
         ({"ray_actor_options": {"num_cpu": 1}}, "unknown key in ray_actor_options 'num_cpu'; did you mean 'num_cpus'?"),
         ({"actor_options": {}, "ray_actor_options": {}}, "not both"),
+        ({"request_router": "round_robin", "request_router_config": "round_robin"}, "not both"),
+        (
+            {"request_router": "round robin"},
+            "unknown request_router 'round robin': there are power_of_two,",
+        ),
+        ({"request_router": "no_such_module:Router"}, "request_router no_such_module:Router is not there: No module"),
+        ({"request_router": "actorrt.serve.routing:Nope"}, "request_router actorrt.serve.routing:Nope is not there"),
+        (
+            {"request_router_config": {"request_router_clas": "x"}},
+            "unknown key 'request_router_clas' of request_",
+        ),
+        (
+            {"request_router_config": {"max_backoff_s": 1}},
+            "key 'max_backoff_s' of request_router_config has no",
+        ),
+        (
+            {"request_router": RequestRouterConfig("round_robin", {"start": 1})},
+            "request_router 'round_robin' takes no request_router_kwargs",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(given: dict[str, Any], said: str) -> None:
@@ -45,6 +81,44 @@ def test_a_wrong_option_is_refused_by_name(given: dict[str, Any], said: str) -> 
 def test_each_option_refuses_a_wrong_type_by_its_name(name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be "):
         parse_options({name: object()}, BASE)
+
+
+@pytest.mark.parametrize(
+    ("spelt", "meant"),
+    [
+        ("least_requests", "least_requests"),
+        (RoundRobin, "round_robin"),
+        ("actorrt.serve.routing:RoundRobin", "round_robin"),
+        ("ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter", "power_of_two"),
+        (RequestRouterConfig("round_robin"), "round_robin"),
+        ({"request_router_class": "round_robin"}, "round_robin"),
+        (RequestRouterConfig(Mine, {"size": 3}), Mine),
+    ],
+)
+@pytest.mark.parametrize("option", ["request_router", "request_router_config"])
+def test_a_request_router_may_be_spelt_as_in_ray(option: str, spelt: object, meant: object) -> None:
+    found = parse_options({option: spelt}, BASE).request_router
+    assert found.request_router_class == meant
+    assert found.request_router_kwargs == ({"size": 3} if meant is Mine else {})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (int, "int has no update() and no submit() and"),
+        (LocalPolicy, "LocalPolicy has no choose(): derive it from serve.request_router.LocalPolicy"),
+        (WithoutChoose, "WithoutChoose has no choose(): derive"),
+        (WithoutNext, "WithoutNext has no next(): derive"),
+        (Mine, "Mine is made by Mine(context, **request_router_kwargs): missing a required argument: 'size'"),
+        (RequestRouterConfig(Mine, {"sise": 3}), "missing a required argument: 'size'"),
+        (RequestRouterConfig(Mine, cast(Any, {1: 3})), "a dict with names as keys"),
+        (Mine(PolicyContext("", lambda: 0, lambda: 0, lambda: None), 3), "or a class, not Mine"),
+    ],
+)
+def test_what_is_no_request_router_is_refused_where_it_is_written(given: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=r"^request_router must be ") as refused:
+        parse_options({"request_router": given}, BASE)
+    assert said in str(refused.value)
 
 
 def test_a_bool_is_no_number() -> None:

@@ -13,10 +13,12 @@ from actorrt.exceptions import ActorDiedError, NotSentError
 from actorrt.serve import connection as module
 from actorrt.serve import router as routers
 from actorrt.serve.connection import Connection
-from actorrt.serve.router import Router, Target
-from actorrt.serve.routing import Slots
+from actorrt.serve.news import NO_SUCH_DEPLOYMENT, DeploymentNews, ReplicaNews
+from actorrt.serve.policy import ONE_REQUEST, Cost, Grant
+from actorrt.serve.router import Router
 from actorrt.serve.spec import DeploymentId
-from actorrt.serve.topics import NO_SUCH_DEPLOYMENT, ROUTES, Topics
+from actorrt.serve.target import Target
+from actorrt.serve.topics import ROUTES, Topics
 
 
 async def test_who_asks_with_a_version_of_an_earlier_controller_is_answered_at_once() -> None:
@@ -127,8 +129,8 @@ def test_news_that_cannot_be_read_are_asked_for_again(monkeypatch: pytest.Monkey
 def test_a_router_of_a_deleted_deployment_leaves_and_the_next_request_brings_it_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    deleted = ("it was deleted", 1, -1, ())
-    controller = Answers((1, deleted), (2, ("", 5, -1, (("0", FakeHandle()),))), (3, None))
+    deleted = DeploymentNews("it was deleted")
+    controller = Answers((1, deleted), (2, DeploymentNews("", 5, -1, (ReplicaNews("0", FakeHandle()),))), (3, None))
     connection = Connection(controller, "")  # type: ignore[arg-type]
     monkeypatch.setattr(routers, "connect", lambda: connection)
     router = Router(connection, DeploymentId("a", "d"))
@@ -163,20 +165,22 @@ class FakeHandle:
 
 
 class Request:
+    cost: Cost = ONE_REQUEST
+
     def __init__(self) -> None:
-        self.sent: list[tuple[Target, Slots]] = []
+        self.sent: list[tuple[Target, Grant]] = []
         self.failed: list[Exception] = []
 
-    def send(self, target: Target, slots: Slots) -> None:
-        self.sent.append((target, slots))
+    def send(self, target: Target, grant: Grant) -> None:
+        self.sent.append((target, grant))
 
     def fail(self, error: Exception) -> None:
         self.failed.append(error)
 
 
 def test_what_cannot_be_sent_costs_no_replica() -> None:
-    replicas = tuple((str(number), FakeHandle()) for number in range(3))
-    controller = Answers((1, ("", 5, -1, replicas)), (2, None))
+    replicas = tuple(ReplicaNews(str(number), FakeHandle()) for number in range(3))
+    controller = Answers((1, DeploymentNews("", 5, -1, replicas)), (2, None))
     connection = Connection(controller, "")  # type: ignore[arg-type]
     router = Router(connection, DeploymentId("a", "d"))
     controller.answer()
@@ -184,7 +188,7 @@ def test_what_cannot_be_sent_costs_no_replica() -> None:
     router.submit(request)
     error = NotSentError("the call", "too large")
     assert router.failed(request, *request.sent[0], error) is error
-    assert router.statistics() == {"queued": 0, "ongoing": {"0": 0, "1": 0, "2": 0}}
+    assert router.statistics() == {"queued": 0, "policy": "power_of_two", "ongoing": {"0": 0, "1": 0, "2": 0}}
     assert (len(request.sent), request.failed) == (1, [])
 
 
@@ -195,13 +199,13 @@ class Unsendable(Request):
         super().__init__()
         self._router = router
 
-    def send(self, target: Target, slots: Slots) -> None:
-        super().send(target, slots)
-        self._router.failed(self, target, slots, NotSentError("the call", "too large"))
+    def send(self, target: Target, grant: Grant) -> None:
+        super().send(target, grant)
+        self._router.failed(self, target, grant, NotSentError("the call", "too large"))
 
 
 def test_any_number_of_requests_that_cannot_be_sent_may_wait() -> None:
-    controller = Answers((1, ("", 1, -1, (("0", FakeHandle()),))), (2, None))
+    controller = Answers((1, DeploymentNews("", 1, -1, (ReplicaNews("0", FakeHandle()),))), (2, None))
     connection = Connection(controller, "")  # type: ignore[arg-type]
     router = Router(connection, DeploymentId("a", "d"))
     controller.answer()
@@ -212,4 +216,4 @@ def test_any_number_of_requests_that_cannot_be_sent_may_wait() -> None:
         router.submit(request)
     router.released(first.sent[0][1])
     assert {len(each.sent) for each in (*unsendable, last)} == {1}
-    assert router.statistics() == {"queued": 0, "ongoing": {"0": 1}}
+    assert router.statistics() == {"queued": 0, "policy": "power_of_two", "ongoing": {"0": 1}}

@@ -1,0 +1,21 @@
+"""What a request router of one's own is written with: the public names.
+
+    class ByTokens(LocalPolicy):
+        def choose(self, request):
+            free = [slots for slots in self.live if self.has_room(slots)]
+            return min(free, key=lambda slots: slots.ongoing, default=None)
+
+    @serve.deployment(request_router=ByTokens)
+
+`LocalPolicy` keeps the queue and the counts. A class that decides elsewhere, or later, has all methods of `Policy`.
+"""
+
+from .news import DeploymentNews, ReplicaNews
+from .policy import NOTHING, Cost, Grant, Policy, PolicyContext, Refused, Request
+from .router_options import RequestRouterConfig
+from .routing import LeastRequests, LocalPolicy, PowerOfTwo, RoundRobin, Slots
+
+__all__ = [
+    "Policy", "PolicyContext", "DeploymentNews", "ReplicaNews", "Request", "Cost", "NOTHING", "Grant", "Refused",
+    "LocalPolicy", "Slots", "PowerOfTwo", "LeastRequests", "RoundRobin", "RequestRouterConfig",
+]  # fmt: skip

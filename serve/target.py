@@ -1,0 +1,72 @@
+"""A replica with what is called on it, as the requests that a router sends there see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from actorrt import ActorHandle
+
+if TYPE_CHECKING:
+    from .loan import Lender
+
+# So many batches of a streamed response may be under way; those that are made meanwhile become one.
+STREAM_WINDOW: Final = 4
+# And so many messages of a websocket, or values of a generator: whoever is slow to take them holds no more.
+ITEM_WINDOW: Final = 32
+# Names that were asked for and that may not be methods at all.
+MANY_NAMES: Final = 256
+
+
+class Target:
+    """A replica with what is called on it."""
+
+    __slots__ = (
+        "_calls",
+        "_streams",
+        "code_ended",
+        "drop_stream",
+        "gone",
+        "handle",
+        "http",
+        "id",
+        "lender",
+        "may_lend",
+        "stream",
+        "websocket",
+        "websocket_message",
+    )
+
+    def __init__(self, id: str, handle: ActorHandle[Any]) -> None:
+        self.id = id
+        self.handle = handle
+        self.http = handle.http
+        self.gone = handle.http_gone
+        self.code_ended = handle.http_code_ended
+        self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
+        self.drop_stream = handle.http_drop
+        self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
+        self.websocket_message = handle.websocket_message
+        # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
+        self.lender: Lender | None = None
+        self.may_lend = True
+        self._calls: dict[str, Any] = {}
+        self._streams: dict[str, Any] = {}
+
+    def call(self, method: str) -> Any:
+        """What calls a method of the deployment; errors know it by its name there."""
+        found = self._calls.get(method)
+        if found is None:
+            if len(self._calls) >= MANY_NAMES:
+                self._calls.clear()
+            found = self._calls[method] = self.handle.call.options(name=method)
+        return found
+
+    def call_stream(self, method: str) -> Any:
+        found = self._streams.get(method)
+        if found is None:
+            if len(self._streams) >= MANY_NAMES:
+                self._streams.clear()
+            found = self._streams[method] = self.handle.call_stream.options(
+                name=method, num_returns="streaming", generator_backpressure=ITEM_WINDOW
+            )
+        return found
