@@ -18,7 +18,7 @@ from .own_class import method_of
 
 def find_method(instance: Instance, name: str) -> Any:
     """What to call with the arguments. Raises AttributeError if there is no such method."""
-    if name.startswith("__") and name in BUILT_IN_METHODS:
+    if name in BUILT_IN_METHODS:
         return partial(BUILT_IN_METHODS[name], instance)
     target = instance.target
     own: Any = type(target).__dict__.get(name)

@@ -77,11 +77,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt")
 
-_OUTCOMES: Final = (Reply, Outcome)
-_ITEMS: Final = (Item, ItemValue)
+# Sets, since `isinstance` asks the metaclass of a message's class wherever that is another one.
+_OUTCOMES: Final = frozenset({Reply, Outcome})
+_ITEMS: Final = frozenset({Item, ItemValue})
 _CALL_TAGS: Final = frozenset(map(tag_of, (ActorCall, TaskCall, StartActor)))
 _RESULT_TAGS: Final = frozenset(map(tag_of, (*_OUTCOMES, *_ITEMS)))
-_FOR_EXECUTOR = (ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken)
+_FOR_EXECUTOR: Final = frozenset(
+    {ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken}
+)
 
 
 class Dispatch:
@@ -99,23 +102,25 @@ class Dispatch:
         answered: dict[int, int] = {}
         back: list[tuple[Call, int]] = []
         by_actors: dict[ActorClient, int] = {}
+        message: Any
         for message in messages:
+            kind = type(message)  # pyright: ignore[reportUnknownVariableType]
             try:
-                if isinstance(message, _OUTCOMES):
+                if kind in _OUTCOMES:
                     call = inflight.pop(message.seq, None)
                     if call is not None:
                         if type(call) is Call and type(call.target) is ActorClient:
                             self._actor_outcome(link, call, message, by_actors)
                         else:
                             self._outcome(link, call, message, answered, back)
-                elif isinstance(message, _ITEMS):
+                elif kind in _FOR_EXECUTOR:
+                    work.append(message)
+                elif kind in _ITEMS:
                     call = inflight.get(message.seq)
                     if call is not None and not call.done:
                         call.take_item(message)
                     else:
                         self._drop_item(link, message)
-                elif isinstance(message, _FOR_EXECUTOR):
-                    work.append(message)
                 else:
                     if work:
                         self._work(link, work)
@@ -179,18 +184,17 @@ class Dispatch:
         """The outcome of a call to an actor. What only has to be counted is, in `by_actors`."""
         actors = self._runtime.actors
         client: ActorClient = call.target
-        outcome = None if isinstance(message, Reply) else message
-        if outcome is not None:
-            if self._not_asked_for(link, call, outcome):
+        if not isinstance(message, Reply):
+            if self._not_asked_for(link, call, message):
                 return
-            if outcome.kind == NO_ACTOR:
-                actors.places.no_actor(client, call, started=bool(outcome.count))
+            if message.kind == NO_ACTOR:
+                actors.places.no_actor(client, call, started=bool(message.count))
                 return
-        if outcome is not None and outcome.kind == FAILED and _may_retry(call, outcome):
-            call.repeats(outcome)
-            # In front of what was called after it, which may wait for it.
-            actors.came_back(client, None, 1, [call])
-            return
+            if message.kind == FAILED and _may_retry(call, message):
+                call.repeats(message)
+                # In front of what was called after it, which may wait for it.
+                actors.came_back(client, None, 1, [call])
+                return
         if client.traits.max_pending >= 0:
             # First: whoever gets the value may call again at once.
             actors.answered(client, 1)

@@ -50,7 +50,7 @@ from .references import Entry
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-_WORK: Final = (ActorCall, TaskCall, StartActor, StopActor)
+_WORK: Final = frozenset({ActorCall, TaskCall, StartActor, StopActor})
 
 logger = logging.getLogger("actorrt")
 
@@ -97,8 +97,8 @@ class Executor:
         """Handle what came over `link` in one frame, in order."""
         work: list[Work] = []
         for message in messages:
-            if isinstance(message, _WORK):
-                work.append(message)
+            if type(message) in _WORK:
+                work.append(cast("Work", message))
             elif isinstance(message, Define):
                 self._define(link, message)
             elif isinstance(message, Forget):

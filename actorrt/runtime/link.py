@@ -48,6 +48,8 @@ BATCH: Final = 256
 ASK: Final = tag_of(Ask)
 ANSWER: Final = tag_of(Answer)
 REFUSAL: Final = tag_of(Refusal)
+# What a link answers, or hands to who has asked; all else is the receiver's.
+_DIALOGUE: Final = frozenset({Answer, Refusal, Ask, Withdraw})
 # What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
 SEND_BUFFER_BYTES: Final = 512 * 1024
 _NOT_WAITING: Final = (False,)
@@ -434,10 +436,18 @@ class Link:
             pipe.arrived(part.data, part.last)
 
     def _take(self, messages: list[AnyMessage]) -> None:
+        # Most frames bring calls or their outcomes and nothing else.
+        for message in messages:
+            if type(message) in _DIALOGUE:
+                self._take_in_parts(messages)
+                return
+        if messages:
+            self._receiver.receive(self, messages)
+
+    def _take_in_parts(self, messages: list[AnyMessage]) -> None:
         rest: list[AnyMessage] = []
         for message in messages:
-            kind = type(message)
-            if kind is Answer or kind is Refusal or kind is Ask or kind is Withdraw:
+            if type(message) in _DIALOGUE:
                 # Order counts between questions and other messages.
                 if rest:
                     self._receiver.receive(self, rest)

@@ -258,7 +258,10 @@ class LoopExecutor(Executor):
         self._handing_over = True
         try:
             for message in work:
-                self._take_one(link, message)
+                if type(message) is ActorCall:
+                    self._call(link, message)
+                else:
+                    self._take_one(link, message)
             if self._flush_due:
                 # That an actor was made is said before its calls run, so that nobody takes them for unrun if those
                 # end this process.
@@ -271,9 +274,7 @@ class LoopExecutor(Executor):
                 self.loop.call_soon(self._drain)
 
     def _take_one(self, link: Link, message: Work) -> None:
-        if type(message) is ActorCall:
-            self._call(link, message)
-        elif isinstance(message, TaskCall):
+        if isinstance(message, TaskCall):
             self._task(link, message)
         elif isinstance(message, StartActor):
             self._actors.start(link, message)
@@ -315,7 +316,8 @@ class LoopExecutor(Executor):
             self.reply(link, self.outcomes.no_actor(call.seq))
             return
         try:
-            limiter = instance.limiter_of(call.method, call.group)
+            plain = instance.groups is None and not call.group
+            limiter = instance.limiter if plain else instance.limiter_of(call.method, call.group)
         except ValueError as error:
             self.reply(
                 link, self.outcomes.failure(RunningCall(link, call.seq, call.name or call.method, instance), error)

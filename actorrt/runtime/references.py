@@ -32,6 +32,8 @@ logger = logging.getLogger("actorrt")
 
 T_co = TypeVar("T_co", covariant=True)
 
+_CALLBACK_RAISED: Final = "a callback of a ref raised an error"
+
 # Another process owns the object and has not been asked for it yet.
 REMOTE: Final = 0
 PENDING: Final = 1
@@ -228,7 +230,7 @@ def _call_safely(callback: Callable[[], object]) -> None:
     try:
         callback()
     except Exception:
-        logger.exception("a callback of a ref raised an error")
+        logger.exception(_CALLBACK_RAISED)
 
 
 def _complete(future: asyncio.Future[None]) -> None:
@@ -328,8 +330,7 @@ class ObjectRef(Generic[T_co]):
         that loop is closed by then, it runs on the runtime's own thread and must not block. All that is due on one loop
         after one batch of messages shares one wake-up.
         """
-        run = partial(callback, self)
-        waiter = callback_waiter(run, loop, here)
+        waiter = partial(_run_here, callback, self) if here else callback_waiter(partial(callback, self), loop, here)
         entry = self._entry
         if entry.state <= PENDING:
             runtime = current.session()
@@ -435,7 +436,9 @@ def remove_callbacks(entry: Entry, callback: Callable[..., object], given: objec
 
 
 def _calls(waiter: Any, wanted: partial[object]) -> bool:
-    run: Any = waiter.args[0] if type(waiter) is partial and waiter.args else None  # pyright: ignore[reportUnknownMemberType]
+    if type(waiter) is not partial or not waiter.args:  # pyright: ignore[reportUnknownMemberType]
+        return False
+    run: Any = partial(*waiter.args) if waiter.func is _run_here else waiter.args[0]  # pyright: ignore[reportUnknownMemberType]
     return type(run) is partial and _same_call(cast("partial[object]", run), wanted)
 
 
@@ -446,6 +449,13 @@ def _same_call(one: partial[object], other: partial[object]) -> bool:
 
 def _ignoring(run: Callable[[], object]) -> Waiter:
     return partial(_run_safely, run)
+
+
+def _run_here(callback: Callable[[Any], object], ref: object, _: Entry) -> None:
+    try:
+        callback(ref)
+    except Exception:
+        logger.exception(_CALLBACK_RAISED)
 
 
 def _run_safely(run: Callable[[], object], _: Entry) -> None:
