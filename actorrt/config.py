@@ -6,7 +6,7 @@ The only reader of the environment. What a program chooses for itself (`init(...
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 PREFIX: Final = "ACTORRT_"
 _N = TypeVar("_N", int, float)
@@ -65,13 +65,25 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """The settings of this process; ValueError names a variable whose text is not of its type."""
-        given = os.environ if environment is None else environment
+        given = _set_now() if environment is None else environment
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = PREFIX + field.name.upper()
+        for variable, (name, default) in _VARIABLES.items() if given else ():
             if text := given.get(variable, ""):
-                values[field.name] = _parse(variable, text, field.default)
+                values[name] = _parse(variable, text, default)
         return cls(**values)
+
+
+# By its variable: the name of a setting, and its default.
+_VARIABLES: Final[dict[str, tuple[str, object]]] = {
+    PREFIX + field.name.upper(): (field.name, field.default) for field in fields(Settings)
+}
+_AS_BYTES: Final = tuple(map(os.fsencode, _VARIABLES))
+
+
+def _set_now() -> dict[str, str]:
+    """Those of our variables that are set. Each new worker asks: the bytes behind `os.environ` know it at once."""
+    data: dict[bytes, bytes] = cast("Any", os.environ)._data
+    return {os.fsdecode(name): os.fsdecode(data[name]) for name in _AS_BYTES if name in data}
 
 
 def _parse(variable: str, text: str, default: object) -> bool | int | float | str:

@@ -45,3 +45,12 @@ def test_no_text_gives_anything_but_a_value_or_a_value_error(text: str) -> None:
     for variable in ("ACTORRT_INLINE_LIMIT", "ACTORRT_BLOCK_REPORT_S", "ACTORRT_LOG_TO_DRIVER", "ACTORRT_ADDRESS"):
         with suppress(ValueError):
             Settings.from_environment({variable: text})
+
+
+def test_the_variables_are_those_of_the_process_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTORRT_NAMESPACE", "färöer")
+    monkeypatch.setenv("ACTORRT_LOG_ROTATION_COUNT", "7")
+    settings = Settings.from_environment()
+    assert (settings.namespace, settings.log_rotation_count) == ("färöer", 7)
+    monkeypatch.delenv("ACTORRT_NAMESPACE")
+    assert Settings.from_environment().namespace == ""

@@ -118,7 +118,8 @@ class MarkFinder:
 
 def _begun(data: bytes) -> int:
     """With how many bytes of a mark the data ends."""
-    return next((size for size in range(len(_MARK) - 1, 0, -1) if data.endswith(_MARK[:size])), 0)
+    at = data.rfind(_MARK[:1], -len(_MARK) + 1) if data else -1
+    return len(data) - at if at >= 0 and _MARK.startswith(data[at:]) else 0
 
 
 def printable(line: bytes) -> str:

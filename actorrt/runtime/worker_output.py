@@ -272,6 +272,8 @@ class _Stream:
             if shown:
                 self._show(rest)
             self._name = name
+        if not data:
+            return
         self._file.write(data)
         lines = self._splitter.feed(data)
         if shown:
