@@ -8,14 +8,15 @@ used again and again, and the link writes to the socket itself. The bytes stay v
 from __future__ import annotations
 
 import asyncio
+import importlib
 import mmap
 import os
 import platform
+import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import msgspec
 
 from actorrt.exceptions import LinkError
@@ -28,7 +29,12 @@ from .link import Link, Receiver, let_go
 from .pipes import PIECE
 from .socket_paths import reachable
 
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
 HELLO_TIMEOUT_S: Final = 10.0
+_SERVER: Final = "aiohttp.web"
+_CLOSED: Final = "the peer closed the link while it opened"
 # As much as one read takes: a piece of a pipe in its frame, exactly, so that the next read begins with the next frame.
 READ_BYTES: Final = PIECE + RAW_FRAME_BYTES
 
@@ -60,7 +66,7 @@ def why_refused(mine: Hello, theirs: Hello) -> str:
     return ""
 
 
-async def _read_hello(content: aiohttp.StreamReader) -> Hello:
+async def _read_hello(content: StreamReader) -> Hello:
     data = b""
     while True:
         piece, chunk_ends = await content.readchunk()
@@ -146,7 +152,7 @@ class _Dialling(asyncio.Protocol):
         if self.link is not None:
             self.link.feed_eof()
         elif not self._hello.done():
-            self._hello.set_result(exc or ConnectionResetError("the peer closed the link while it opened"))
+            self._hello.set_result(exc or ConnectionResetError(_CLOSED))
 
 
 class Dialler:
@@ -187,6 +193,8 @@ class Dialler:
             theirs = decode_hello(await dialling.hello())
             if theirs.refused:
                 raise RefusedError(theirs.refused)
+            if transport.is_closing():
+                raise ConnectionResetError(_CLOSED)
             link = dialling.link = Link(loop, self._receiver, theirs, transport)
         except BaseException:
             transport.abort()
@@ -209,6 +217,9 @@ class Acceptor:
         self._runner: Any = None
 
     async def listen(self, path: str) -> None:
+        if _SERVER not in sys.modules:
+            # A program that only dials never needs it. It takes a fifth of a second.
+            await asyncio.to_thread(importlib.import_module, _SERVER)
         from aiohttp import web
 
         runner = web.ServerRunner(web.Server(self._handle, access_log=None, handler_cancellation=True))
@@ -219,11 +230,11 @@ class Acceptor:
         self._runner = runner
 
     async def _handle(self, request: Any) -> Any:
-        from aiohttp import web
+        from aiohttp import ClientError, web
 
         try:
             theirs = await asyncio.wait_for(_read_hello(request.content), HELLO_TIMEOUT_S)
-        except (ConnectionError, TimeoutError, LinkError, aiohttp.ClientError, msgspec.DecodeError):
+        except (ConnectionError, TimeoutError, LinkError, ClientError, msgspec.DecodeError):
             # Somebody only looked whether this process listens, or speaks something else.
             return web.Response(status=400)
         refused = why_refused(self._hello, theirs) or self._admit(theirs)

@@ -133,6 +133,23 @@ print(actorrt.is_initialized(), actorrt.get(add.remote(1, 2)), actorrt.is_initia
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False 3 True\n", "")
 
 
+def test_a_program_that_only_dials_loads_no_server(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import sys
+import actorrt
+
+@actorrt.remote
+class Adder:
+    def add(self, a, b):
+        return a + b
+
+print(actorrt.get(Adder.remote().add.remote(1, 2)), "aiohttp" in sys.modules)
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 False\n", "")
+
+
 @pytest.mark.parametrize(
     "first_use",
     [
