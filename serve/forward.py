@@ -47,24 +47,20 @@ ROOM_STEP: Final = 248 * 1024
 class Forwarded:
     """One request under way. What the router calls, and what the refs and the client bring."""
 
-    # What a request has from the start stands in the class: most need little else, and there are many.
+    # What most requests keep from the start and are seldom asked for stands in the class: there are many of them.
     cost: Cost = ONE_REQUEST
     # The replica's call, where it runs, and by which number the request is known there.
     _ref: ObjectRef[Any] | None = None
     _target: Target | None = None
     _key = 0
     _grant: Grant
-    # When it is cancelled, if its client has gone.
-    _grace: asyncio.TimerHandle | None = None
     _relay: asyncio.Task[None] | None = None
     _repeats_left = 0
     # Where the request's body goes, once the replica wants it.
     _pipe: Pipe | None = None
-    # Its place in the replica was given back before its client had taken all of the response.
-    _freed = _asked = False
+    _asked = False
     # Bytes of the response that the client has taken and the replica was not told of.
     _taken = 0
-    _timer: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -83,6 +79,11 @@ class Forwarded:
         self._root = root_path
         self._loop = loop
         self._tasks = tasks
+        # When it is cancelled, if its client has gone.
+        self._grace: asyncio.TimerHandle | None = None
+        # Its place in the replica was given back before its client had taken all of the response.
+        self._freed = False
+        self._timer: asyncio.TimerHandle | None = None
         if not request.streams and request.method in SAFE_METHODS:
             self._repeats_left = REPEATS
         if timeout_s is not None:

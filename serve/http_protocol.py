@@ -45,6 +45,7 @@ SPECIAL: Final = {
     b"x-forwarded-for": FORWARDED,
     b"x-forwarded-proto": FORWARDED,
 }
+HASH: Final = ord("#")
 # RFC 9110, 7.2: a name or an address, and perhaps a port. Empty where a target has no authority.
 HOST_FORM: Final = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.:~!$&'()*+,;=-]+\])(?::[0-9]*)?")
 # After a refusal what the client still sends is thrown away for this long, so that it can read why: a connection closed
@@ -114,6 +115,42 @@ class _Refused(Exception):
 class ServeProtocol(HttpToolsProtocol):
     """One connection of a client. Requests are answered in the order in which they came."""
 
+    # Beside the base's attributes they are too many for Python to keep them where it finds them at once.
+    __slots__ = (
+        "_acknowledged",
+        "_advancing",
+        "_behind",
+        "_behind_server",
+        "_body_came",
+        "_body_left",
+        "_current",
+        "_deadline",
+        "_discarded",
+        "_fd",
+        "_fed_in_head",
+        "_forwarded",
+        "_front",
+        "_head_bytes",
+        "_host",
+        "_hosts",
+        "_idle_since",
+        "_in_head",
+        "_lingering",
+        "_measured",
+        "_measured_from",
+        "_measured_since",
+        "_options",
+        "_quiet_bytes",
+        "_reading",
+        "_refusal",
+        "_stalled_since",
+        "_target",
+        "_upgrade_ignored",
+        "_upgrades",
+        "_written_when_lent",
+        "line",
+    )
+
     parser: Any
 
     def __init__(
@@ -151,8 +188,8 @@ class ServeProtocol(HttpToolsProtocol):
         # What servers in front of this one say of where the request that is read comes from.
         self._behind_server = False
         self._forwarded: list[tuple[bytes, bytes]] = []
-        # The head that was read last asked for another protocol, which is not spoken here.
-        self._upgrade_ignored = False
+        # The head that was read last asked for another protocol; and that is not spoken here.
+        self._upgrades = self._upgrade_ignored = False
         # What a response is written to where that needs no transport; 0: not known yet.
         self._fd = 0
         # What had been written to it when it was lent last; -1: it never was.
@@ -271,7 +308,7 @@ class ServeProtocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Read what follows a head that asked for another protocol, where the parser stops for good."""
-        self._upgrade_ignored = False
+        self._upgrades = self._upgrade_ignored = False
         request = self._reading
         if request is None:
             self.parser = _parser(self)
@@ -366,15 +403,17 @@ class ServeProtocol(HttpToolsProtocol):
             self._refuse(400, "a request has one Host field, with a name or an address")
             raise _Refused
         if parser.should_upgrade():
+            self._upgrades = True
             if self._is_websocket(request):
                 return
             # RFC 9110, 7.8: a request as any other.
             self._upgrade_ignored = True
         target = self._target
-        if not target.startswith(b"/") and target != b"*":
+        if target[:1] != b"/" and target != b"*":
             parsed = httptools.parse_url(target)
             target = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
-        if b"#" in target:
+        # By its number: Python looks for bytes only once an error has told it that they are none.
+        if HASH in target:
             target = target.partition(b"#")[0]
         request.path, _, request.query = target.partition(b"?")
         request.keep_alive = not request.http10 and parser.should_keep_alive()
@@ -413,7 +452,7 @@ class ServeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         request = self._reading
-        if request is None or (self.parser.should_upgrade() and (request.has_body or self._is_websocket(request))):
+        if request is None or (self._upgrades and (request.has_body or self._is_websocket(request))):
             return  # the parser stops behind the head
         self._reading = None
         self._deadline = 0.0
@@ -531,7 +570,10 @@ class ServeProtocol(HttpToolsProtocol):
                 self._linger()
         elif request.complete:
             self._current = None
-            self._advance()
+            if self._behind or self._reading is not None or self._refusal is not None:
+                self._advance()
+            else:
+                self._rest()
         else:
             # The rest of its body is read and thrown away before the next request can begin.
             request.discard()
@@ -561,8 +603,12 @@ class ServeProtocol(HttpToolsProtocol):
         finally:
             self._advancing = False
         if not self._behind:
-            self.flow.resume_reading()
-            self._idle_since = self._front.clock()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing waits to be answered."""
+        self.flow.resume_reading()
+        self._idle_since = self._front.clock()
 
     async def drain(self) -> None:
         if self.flow.write_paused:

@@ -45,27 +45,21 @@ class Backend(Protocol):
 class HttpRequest:
     """`fields` holds names, in lower case, and values in turn. `body` is complete if `streams` is false."""
 
-    # What a request has from the start stands in the class: most need little else, and there are many.
+    # What most requests keep from the start and are seldom asked for stands in the class: there are many of them. To
+    # read it there takes longer than from the request itself.
     method = b""
     path = b""
     query = b""
     version = b"1.1"
-    http10 = False
     keep_alive = True
-    request_id = b""
     timeout_s: float | None = None
     body = b""
-    # Its body comes in parts, by `read` or `take`.
-    streams = False
     # How long it is; None if the client has not said.
     length: int | None = None
     complete = False
-    expects = False
     # Bytes of the body that nobody has taken yet.
     held = 0
     _waiter: asyncio.Future[None] | None = None
-    # Nothing more may be written.
-    answered = False
     # Some of the response has been written.
     written = False
     # Another process writes the response to the client's socket.
@@ -87,6 +81,13 @@ class HttpRequest:
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
+        self.http10 = False
+        self.request_id = b""
+        # Its body comes in parts, by `read` or `take`.
+        self.streams = False
+        self.expects = False
+        # Nothing more may be written.
+        self.answered = False
         # The connection as the request saw it: a server in front of this one may have told of another.
         self.line = connection.line
         self.fields: list[bytes] = []

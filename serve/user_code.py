@@ -16,7 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from typing import Any, cast
+from types import CoroutineType
+from typing import Any, Final, cast
 
 from starlette.types import ASGIApp
 
@@ -25,6 +26,8 @@ from .request_context import HookContext
 from .user_errors import with_frames
 
 logger = logging.getLogger("actorrt.serve.replica")
+
+_Coroutine: Final[Any] = CoroutineType
 
 MOST_THREADS = 128
 # How long the end of user code may take where nothing else is said.
@@ -181,6 +184,7 @@ class UserCode:
         threads: ThreadPoolExecutor | None = None,
     ) -> Any:
         """What the method gives; of a generator method the generator itself."""
+        result: Any
         if method.kind is Kind.PLAIN:
             context = contextvars.copy_context()
             future = (threads or self.threads).submit(context.run, _in_thread, method.function, args, kwargs)
@@ -192,7 +196,7 @@ class UserCode:
                 raise
         else:
             result = method.function(*args, **kwargs)
-        if inspect.isawaitable(result):
+        if type(result) is _Coroutine or inspect.isawaitable(result):
             task = asyncio.current_task()
             self._waiting.add(task)
             try:

@@ -376,10 +376,13 @@ class LoopExecutor(Executor):
                 raise ActorGone
             mark = mark_of(instance.cls, call.method)
             if call.slots is None:
-                # As `noting_borrows` does it. Nothing is put back after an error: this call has a context of its own.
-                token = new_borrows.set(owners)
-                args = codec.deserialize(call.args)
-                new_borrows.reset(token)
+                if codec.NAMES_A_CALL in call.args:
+                    # As `noting_borrows` does it. Nothing is put back after an error: the call's context is its own.
+                    token = new_borrows.set(owners)
+                    args = codec.deserialize(call.args)
+                    new_borrows.reset(token)
+                else:
+                    args = codec.deserialize(call.args)
                 kwargs = _NO_KWARGS
                 if type(args) is list:
                     args, kwargs = cast(list[Any], args)

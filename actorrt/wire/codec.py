@@ -24,6 +24,9 @@ _PROTOCOL: Final = 5
 _Pickler: Final = pickle.Pickler
 _reducers: Final = Reducers()
 SURELY_SMALL: Final = 16 * 1024
+# The byte by which a pickle of this protocol names what is called when it is loaded. Where it does not occur nothing
+# is: the value is made of plain data, without a ref or handle.
+NAMES_A_CALL: Final = pickle.STACK_GLOBAL[0]
 
 _noted: ContextVar[list[Any] | None] = ContextVar("actorrt_noted_refs", default=None)
 
