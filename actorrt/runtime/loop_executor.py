@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_Coroutine: Final[Any] = CoroutineType
 # What writes large results into shared memory.
 WRITER_THREADS: Final = 4
 
@@ -396,8 +397,8 @@ class LoopExecutor(Executor):
                 outcome = await self._threads.run(run, call, method, args, kwargs)
             else:
                 result = method(*args, **kwargs)
-                if type(result) is CoroutineType or inspect.isawaitable(result):
-                    result = await cast("Any", result)
+                if type(result) is _Coroutine or inspect.isawaitable(result):
+                    result = await result
                     swallowed = run.interrupted
                 else:
                     # Plain code is told by a flag alone.

@@ -87,6 +87,28 @@ def test_no_fast_way_for_results_that_may_be_large(value: Any) -> None:
     assert codec.dumps_atom(value) is None
 
 
+HOLDING_A_REF = st.recursive(
+    st.builds(Named, st.text()),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3)
+        | st.tuples(VALUES, inner)
+        | st.dictionaries(st.text(), inner, min_size=1, max_size=3)
+        | st.tuples(ARRAYS, inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(HOLDING_A_REF)
+def test_what_holds_a_ref_is_known_by_a_byte_of_its_pickle(value: Any) -> None:
+    assert codec.NAMES_A_CALL in codec.pack(codec.serialize(value))
+
+
+@pytest.mark.parametrize("value", [(b"x", None, 3, "y", 1.5), [(True,), {"a": [1, 2]}]])
+def test_plain_data_names_no_call(value: Any) -> None:
+    assert codec.NAMES_A_CALL not in codec.pack(codec.serialize(value))
+
+
 def test_large_arrays_are_views_of_the_payload_that_nobody_can_write_to() -> None:
     array = np.arange(100_000)
     serialized = codec.serialize({"a": array})
