@@ -429,9 +429,9 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
                 self._raise_final(self._judge(error))
 
     def report_used(self, used: Cost) -> None:
-        """Say what the request has really used, as far as is known: its router learns it when the stream has ended.
+        """Say what the request has really used so far: its router learns it when the stream ends at its source.
 
-        The last word counts. Without one, and once the stream has ended, the request has used its cost.
+        The last word before that counts. Without one the request has used its cost.
         """
         if not isinstance(cast(object, used), Cost):
             raise TypeError(f"used must be a Cost, not {type(used).__name__}")

@@ -4,7 +4,8 @@ import asyncio
 import os
 import random
 import signal
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ import actorrt
 from actorrt import serve
 from actorrt.exceptions import ActorDiedError, ActorNotFoundError, ActorUnavailableError
 from actorrt.serve.exceptions import ReplicaUnavailableError
+from actorrt.serve.request_router import Cost, DeploymentNews, Grant, PolicyContext
+from actorrt.serve.request_router import Request as Routed
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +82,66 @@ class Load:
         return Counter(answer.status_code for answer in self.answers)
 
 
-async def test_killed_replicas_cost_no_request_that_may_be_repeated(url: str) -> None:
-    await asyncio.to_thread(serve.run, Works.bind("v1"), name="killed", route_prefix="/killed")
+class Leases:
+    """A policy that gives one lease for each request, later and on a thread of its own, and never more than four."""
+
+    def __init__(self, context: PolicyContext) -> None:
+        self._context = context
+        self._waiting: deque[Routed] = deque()
+        self._free: list[str] = []
+        self._given: set[Grant] = set()
+        self._due = 0
+
+    def update(self, news: DeploymentNews) -> None:
+        self._free = [each.id for each in news.replicas]
+
+    def submit(self, request: Routed) -> None:
+        self._waiting.append(request)
+        self._ask()
+
+    def again(self, request: Routed) -> None:
+        self._waiting.appendleft(request)
+        self._ask()
+
+    def withdraw(self, request: Routed) -> None:
+        self._waiting.remove(request)
+
+    def _ask(self) -> None:
+        timer = threading.Timer(0.002, self._answered)
+        timer.daemon = True
+        timer.start()
+
+    def _answered(self) -> None:
+        self._due += 1
+        self._context.ready()
+
+    def next(self) -> tuple[Routed, Grant] | None:
+        if not (self._waiting and self._free and self._due) or len(self._given) >= 4:
+            return None
+        self._due -= 1
+        self._free.append(self._free.pop(0))
+        lease = Grant(self, self._free[0])
+        self._given.add(lease)
+        return self._waiting.popleft(), lease
+
+    def release(self, grant: Grant, used: Cost | None) -> None:
+        self._given.remove(grant)
+
+    def died(self, replica: str) -> None:
+        self._free.remove(replica)
+
+    def filled(self, replica: str) -> None: ...
+    def emptied(self, replica: str) -> None: ...
+    def close(self) -> None: ...
+
+    def statistics(self) -> dict[str, int]:
+        return {"given": len(self._given)}
+
+
+@pytest.mark.parametrize("router", ["power_of_two", "round_robin", "least_requests", Leases])
+async def test_killed_replicas_cost_no_request_that_may_be_repeated(url: str, router: Any) -> None:
+    app = Works.options(request_router=router).bind("v1")
+    await asyncio.to_thread(serve.run, app, name="killed", route_prefix="/killed")
     killed: set[int] = set()
     async with Load(url + "/killed") as load:
         for _ in range(3):

@@ -4,16 +4,24 @@ import asyncio
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import pytest
 from starlette.requests import Request as HttpRequest
 
+import actorrt
 from actorrt import serve
+from actorrt.serve.exceptions import RequestRefusedError, RequestRouterError
 from actorrt.serve.request_router import (
+    NOTHING,
+    Cost,
+    DeploymentNews,
+    Grant,
     LocalPolicy,
     PolicyContext,
+    Refused,
     Request,
     RequestRouterConfig,
     Slots,
@@ -24,11 +32,7 @@ from .conftest import Serving
 
 @serve.deployment(num_replicas=2, max_ongoing_requests=10)
 class Who:
-    """Says which replica it is, and holds requests until it is told."""
-
-    def __init__(self) -> None:
-        self.held: deque[asyncio.Future[None]] = deque()
-        self.most = 0
+    """Says which replica it is."""
 
     async def __call__(self, request: HttpRequest) -> int:
         return os.getpid()
@@ -36,14 +40,9 @@ class Who:
     async def pid(self) -> int:
         return os.getpid()
 
-    async def hold(self) -> int:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.held.append(future)
-        await future
+    async def hold(self, gate: Any) -> int:
+        await gate.passed.remote()
         return os.getpid()
-
-    async def let_go(self) -> None:
-        self.held.popleft().set_result(None)
 
     async def numbers(self, end: int) -> AsyncIterator[int]:
         for number in range(end):
@@ -137,3 +136,225 @@ async def test_grants_that_come_from_a_timer_reach_clients_and_handles(serving: 
     handle = await asyncio.to_thread(serve.get_app_handle, "later")
     assert len(await asyncio.gather(*(handle.pid.remote() for _ in range(100)))) == 100
     assert [each async for each in handle.options(stream=True).numbers.remote(3)] == [0, 1, 2]
+
+
+class Ledger:
+    """The one place that knows what all processes have sent: an actor that gives out so many tokens at once."""
+
+    def __init__(self, tokens: int) -> None:
+        self.free = tokens
+        self.least = tokens
+        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.used: list[int | None] = []
+
+    async def take(self, tokens: int) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append((tokens, future))
+        self._look()
+        await future
+
+    async def give_back(self, tokens: int, used: int | None) -> None:
+        self.free += tokens
+        self.used.append(used)
+        self._look()
+
+    def _look(self) -> None:
+        while self.waiting and (self.waiting[0][1].cancelled() or self.waiting[0][0] <= self.free):
+            tokens, future = self.waiting.popleft()
+            if not future.cancelled():
+                self.free -= tokens
+                self.least = min(self.least, self.free)
+                future.set_result(None)
+
+    async def seen(self) -> tuple[int, int, list[int | None]]:
+        return self.free, self.least, self.used
+
+
+class Lease(Grant):
+    __slots__ = ("tokens",)
+
+    def __init__(self, policy: "Central", replica: str, tokens: int) -> None:
+        super().__init__(policy, replica)
+        self.tokens = tokens
+
+
+class Central:
+    """A policy whose grants are the ledger's: each comes from another process, and is a lease of its own."""
+
+    def __init__(self, context: PolicyContext, ledger: Any, most: int) -> None:
+        self._context = context
+        self._ledger = ledger
+        self._most = most
+        self._replicas: list[str] = []
+        self._turn = 0
+        self._asked: dict[Request, int] = {}
+        self._granted: deque[tuple[Request, int]] = deque()
+
+    def update(self, news: DeploymentNews) -> None:
+        self._replicas = [each.id for each in news.replicas]
+
+    def submit(self, request: Request) -> None:
+        tokens = request.cost.tokens
+        if tokens > self._most:
+            raise Refused(f"{tokens} tokens are more than {self._most}", None, 413)
+        self._asked[request] = tokens
+        ref = self._ledger.take.remote(tokens)
+        ref.add_done_callback(lambda _: self._arrived(request, tokens))
+
+    def again(self, request: Request) -> None:
+        self.submit(request)
+
+    def _arrived(self, request: Request, tokens: int) -> None:
+        self._granted.append((request, tokens))
+        self._context.ready()
+
+    def next(self) -> tuple[Request, Grant] | None:
+        while self._granted and self._replicas:
+            request, tokens = self._granted.popleft()
+            self._turn += 1
+            lease = Lease(self, self._replicas[self._turn % len(self._replicas)], tokens)
+            if self._asked.pop(request, None) is not None:
+                return request, lease
+            self.release(lease, NOTHING)
+        return None
+
+    def withdraw(self, request: Request) -> None:
+        self._asked.pop(request, None)
+
+    def release(self, grant: Grant, used: Cost | None) -> None:
+        assert isinstance(grant, Lease)
+        self._ledger.give_back.remote(grant.tokens, None if used is None else used.tokens)
+
+    def died(self, replica: str) -> None:
+        self._replicas = [each for each in self._replicas if each != replica]
+
+    def filled(self, replica: str) -> None: ...
+    def emptied(self, replica: str) -> None: ...
+    def close(self) -> None: ...
+
+    def statistics(self) -> dict[str, Any]:
+        return {"asked": len(self._asked)}
+
+
+@serve.deployment
+class Front:
+    """Says what each of its calls costs, as a front that counts tokens does."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    async def __call__(self, request: HttpRequest) -> int:
+        cost = Cost(tokens=int(request.query_params["tokens"]))
+        return await self.engine.options(cost=cost).pid.remote()  # type: ignore[no-any-return]
+
+    async def stream(self, tokens: int) -> int:
+        numbers = self.engine.options(cost=Cost(tokens=tokens), stream=True).numbers.remote(10**9)
+        count = 0
+        async for _ in numbers:
+            count += 1
+            numbers.report_used(Cost(tokens=count))
+            if count == 3:
+                break
+        await numbers.aclose()
+        return count
+
+
+@pytest.fixture
+def ledger(serving: Serving) -> Iterator[Any]:
+    handle = actorrt.remote(Ledger).remote(10)
+    yield handle
+    actorrt.kill(handle)
+
+
+async def test_a_ledger_in_another_process_grants_tokens_to_all_that_send(serving: Serving, ledger: Any) -> None:
+    config = RequestRouterConfig(Central, {"ledger": ledger, "most": 10})
+    engine = Who.options(request_router=config)
+    url = await asyncio.to_thread(serving.run, Front.options(num_replicas=2).bind(engine.bind()), "central")
+    async with httpx.AsyncClient(timeout=30) as client:
+        sizes = [number % 10 + 1 for number in range(60)]
+        answers = await asyncio.gather(*(client.get(url, params={"tokens": size}) for size in sizes))
+        assert Counter(answer.status_code for answer in answers) == {200: 60}
+        # What can never fit is refused, with the reason and without a time to come again, through the front.
+        refused = await client.get(url, params={"tokens": 11})
+    assert (refused.status_code, "retry-after" in refused.headers) == (413, False)
+    assert "11 tokens are more than 10" in refused.text
+    front = await asyncio.to_thread(serve.get_app_handle, "central")
+    assert await front.stream.remote(8) == 3
+    with pytest.raises(RequestRefusedError) as error:
+        direct = await asyncio.to_thread(serve.get_deployment_handle, "Who", "central")
+        await direct.options(cost=Cost(tokens=12)).pid.remote()
+    assert error.value.status == 413
+    while (seen := await ledger.seen.remote())[0] != 10 or len(seen[2]) < 61:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    free, least, used = seen
+    assert (free, least >= 0, len(used)) == (10, True, 61)
+    assert Counter(used) == {None: 60, 3: 1}
+
+
+class Odd(LocalPolicy):
+    """Has an opinion of each request by its tokens."""
+
+    def choose(self, request: Request) -> Slots | None:
+        match request.cost.tokens:
+            case 1:
+                raise ValueError("told to")
+            case 2:
+                raise Refused("come again later", 2.1, 429)
+            case 3:
+                raise SystemExit(3)
+            case _:
+                return next(filter(self.has_room, self.live), None)
+
+
+async def test_what_a_policy_raises_is_the_answer_to_its_request_alone(serving: Serving) -> None:
+    url = await asyncio.to_thread(serving.run, Front.bind(Who.options(request_router=Odd).bind()), "odd")
+    async with httpx.AsyncClient(timeout=30) as client:
+        answers = await asyncio.gather(*(client.get(url, params={"tokens": number % 4}) for number in range(40)))
+    assert [answer.status_code for answer in answers] == [200, 500, 429, 500] * 10
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 429} == {"3"}
+    handle = await asyncio.to_thread(serve.get_deployment_handle, "Who", "odd")
+    with pytest.raises(RequestRouterError, match="request router Odd of deployment 'odd#Who' failed: ValueError: told"):
+        await handle.options(cost=Cost(tokens=1)).pid.remote()
+    with pytest.raises(RequestRefusedError, match="come again later"):
+        await handle.options(cost=Cost(tokens=2)).pid.remote()
+    assert isinstance(await handle.pid.remote(), int)
+
+
+class Broken(LocalPolicy):
+    """Of what the proxy itself asks it nothing comes."""
+
+    def choose(self, request: Request) -> Slots | None:
+        raise ValueError("not for clients")
+
+
+def test_a_broken_router_of_an_ingress_is_500_and_the_next_update_mends_it(serving: Serving) -> None:
+    url = serving.run(Who.options(request_router=Broken).bind(), "broken")
+    answer = serving.client.get(url)
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    serving.run(Who.bind(), "broken")
+    assert len(pids(serving, url, 4)) == 4
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+
+    async def passed(self) -> None:
+        await self.opened.wait()
+
+    async def open(self) -> None:
+        self.opened.set()
+
+
+async def test_an_update_to_another_policy_loses_none_that_wait(serving: Serving) -> None:
+    gate = actorrt.remote(Gate).remote()
+    app = Who.options(num_replicas=1, max_ongoing_requests=2)
+    await asyncio.to_thread(serving.run, app.options(max_queued_requests=20).bind(), "waiting")
+    handle = await asyncio.to_thread(serve.get_app_handle, "waiting")
+    waiting = [handle.hold.remote(gate) for _ in range(12)]
+    for number, other in enumerate(["round_robin", Always, Later, "power_of_two"]):
+        options = app.options(request_router=other, max_queued_requests=number)
+        await asyncio.to_thread(serving.run, options.bind(), "waiting")
+        assert not any(each.done() for each in waiting)
+    await gate.open.remote()
+    assert len(set(await asyncio.gather(*waiting))) == 1
