@@ -77,7 +77,9 @@ class DeploymentHandle(Generic[T_co]):
             return DeploymentHandle(self._deployment, parse_handle_options(options, self._options))._sharing(self)
 
         def remote(self, *args, **kwargs):
-            """Call it. BackPressureError if too many requests wait, DeploymentUnavailableError if it is gone."""
+            """Call it. RequestRefusedError if its router does not take it, BackPressureError where that is because too
+            many requests wait, DeploymentUnavailableError if it is gone.
+            """
             router = self._router
             if router is None:
                 router = self._router = router_of(self._deployment)

@@ -187,13 +187,12 @@ class Router:
             request.send(target, grant)
 
     def _submit_failed(self, request: Pending, grant: Grant | None, error: BaseException) -> None:
-        if isinstance(error, DeploymentGone) and self._connection is None:
+        has_left = isinstance(error, DeploymentGone) and self._connection is None
+        if has_left:
             # It may have been deployed again.
             self._listen(connect())
-            self.submit(request)
-            return
         with self._lock:
-            place = self._misplaced(request, grant, error)
+            place = self._place(request) if has_left else self._misplaced(request, grant, error)
         if isinstance(place, Exception):
             raise place from None
         self._act(request, place)

@@ -278,6 +278,41 @@ def test_news_of_the_same_policy_leave_it_in_its_place() -> None:
     assert [each.id for each in tickets.news.replicas] == ["a", "b", "c"]
 
 
+def test_all_that_there_is_room_for_are_sent_at_once() -> None:
+    router = new_router()
+    requests = submit(router, *"0123")
+    tell(router, "a", ROUND_ROBIN, max_ongoing=3)
+    later = submit(router, *"45")
+    assert [len(each.sent) for each in (*requests, *later)] == [1, 1, 1, 0, 0, 0]
+    tell(router, "ab", ROUND_ROBIN, max_ongoing=3)
+    assert [len(each.sent) for each in (*requests, *later)] == 6 * [1]
+
+
+def test_a_policy_that_has_kept_what_it_raised_for_is_told_to_let_it_go() -> None:
+    class Keeps(Tickets):
+        def submit(self, request: Request) -> None:
+            super().submit(request)
+            raise ValueError("too late")
+
+    router = new_router()
+    tell(router, "a", kind(Keeps))
+    policy: Any = router._policy
+    (request,) = submit(router, "r")
+    assert isinstance(request.failed[0], RequestRouterError)
+    assert policy.waiting == []
+
+
+def test_who_asks_a_deployment_that_is_still_gone_is_told_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller: Any = Handle()
+    connection = Connection(controller, "")
+    monkeypatch.setattr("actorrt.serve.router.connect", lambda: connection)
+    router = Router(connection, DeploymentId("app", "gone"))
+    # These news are known here when the router listens again.
+    connection._tell(("deployment", "app", "gone"), DeploymentNews("it was deleted"))
+    with pytest.raises(DeploymentUnavailableError, match="it was deleted"):
+        router.submit(Pending())
+
+
 class Eager(Tickets):
     """Says that there are grants within the very methods that are called with the router's lock."""
 
