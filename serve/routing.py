@@ -160,6 +160,8 @@ class PowerOfTwo(LocalPolicy):
             chosen = other
         if chosen.full or chosen.ongoing >= self.max_ongoing:
             # Both are taken, but another may be free: a request waits only if all are.
+            if count == 2:
+                return None
             limit = self.max_ongoing
             return min((each for each in live if each.ongoing < limit and not each.full), key=_ongoing, default=None)
         return chosen

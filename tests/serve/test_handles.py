@@ -217,6 +217,7 @@ def test_errors_arrive_as_what_user_code_raised(tools: Any) -> None:
         ({"session_id": "x"}, ValueError, "'session_id' is not supported yet"),
         ({"stream": 1}, TypeError, "stream must be a bool, not int"),
         ({"method_name": 1}, TypeError, "method_name must be a str, not int"),
+        ({"cost": 1}, TypeError, "cost must be a Cost, not int"),
     ],
 )
 def test_a_wrong_option_of_a_handle_is_refused(tools: Any, options: Any, kind: type[Exception], said: str) -> None:

@@ -1,5 +1,6 @@
 """The router with policies that fail, make mistakes, grant later, or make way for others: no request is lost."""
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -515,6 +516,28 @@ def test_requests_of_a_deployment_that_goes_fail_and_its_policy_is_closed() -> N
     router._told(DeploymentNews("it was deleted"))
     assert [type(error) for error in waits.failed] == [DeploymentUnavailableError]
     assert tickets.closed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"tokens": 1.5}, TypeError, "tokens of a cost must be an int, not float"),
+        ({"requests": True}, TypeError, "requests of a cost must be an int, not bool"),
+        ({"tokens": -1}, ValueError, "tokens of a cost must be zero or more, not -1"),
+    ],
+)
+def test_a_cost_counts_whole_requests_and_tokens(wrong: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        Cost(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "status", "said"),
+    [(-1.0, 503, "retry_after_s must be zero or more"), (math.nan, 503, "retry_after_s"), (1.0, 500, "must be one of")],
+)
+def test_a_refusal_says_what_clients_understand(retry_after_s: float, status: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Refused("no", retry_after_s, status)
 
 
 def test_what_policies_are_fits_the_protocol() -> None:
