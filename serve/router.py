@@ -38,8 +38,9 @@ from .user_errors import in_a_line, with_frames
 
 logger = logging.getLogger("actorrt.serve")
 
-# A policy that gives so much in a row that is of no use is asked no more until there are news.
-MOST_MISTAKES: Final = 1000
+# A policy that gives so much at a time that is of no use is asked no more until there are news. As many clients may
+# have gone at once, whose requests it had granted already.
+MOST_MISTAKES: Final = 20_000
 
 
 class Pending(Request, Protocol):
@@ -202,12 +203,16 @@ class Router:
         with self._lock:
             if request not in self._waiting:
                 return False
+            was_first = next(iter(self._waiting)) is request
             del self._waiting[request]
             try:
                 self._policy.withdraw(request)
             except FAILURES as error:
                 self._log(error)
-            return True
+        if was_first and self._waiting:
+            # Those behind it may have waited for it alone.
+            self._send_waiting()
+        return True
 
     def released(self, grant: Grant, used: Cost | None = None) -> None:
         """A request has ended; the next one may go. `used` says what it took, if that is known."""
@@ -283,7 +288,7 @@ class Router:
             elif self._waiting:
                 request, _ = self._waiting.popitem(last=False)
                 self._tell(self._policy.withdraw, request)
-                place = self._failure(error)
+                place = self._misplaced(request, None, error)
             else:
                 self._log(error)
                 return False
@@ -299,17 +304,17 @@ class Router:
                 self._tell(self._policy.filled, target.id)
             ref: ObjectRef[None] = target.handle.until_free.remote()
             ref.add_done_callback(partial(self._emptied, target.id), here=True)
-        self._again(request, grant)
+        self._again(request, grant, NOTHING)
 
     def _emptied(self, id: str, _: object = None) -> None:
         with self._lock:
             self._tell(self._policy.emptied, id)
         self._send_waiting()
 
-    def _again(self, request: Pending, grant: Grant | None) -> None:
+    def _again(self, request: Pending, grant: Grant | None, used: Cost | None) -> None:
         with self._lock:
             if grant is not None:
-                self._tell(grant.policy.release, grant, NOTHING)
+                self._tell(grant.policy.release, grant, used)
             place = self._place_again(request)
         self._act(request, place)
 
@@ -329,7 +334,7 @@ class Router:
             self._died(target.id)
             may_have_run = getattr(error, "may_have_run", False)
             if repeatable or not may_have_run:
-                self._again(request, grant)
+                self._again(request, grant, None if may_have_run else NOTHING)
                 return None
             error = ReplicaUnavailableError(str(self.deployment), target.id, str(getattr(error, "cause", error)))
         if grant is not None:

@@ -289,6 +289,44 @@ def test_all_that_there_is_room_for_are_sent_at_once() -> None:
     assert [len(each.sent) for each in (*requests, *later)] == 6 * [1]
 
 
+class Picky(LocalPolicy):
+    """Sends nothing that costs much, refuses what costs more, and fails at what costs most, as long as it is closed."""
+
+    def choose(self, request: Request) -> Slots | None:
+        match request.cost.tokens:
+            case 1:
+                return None
+            case 2 if self.live:
+                raise Refused("too much", 3.0, 429)
+            case 3 if self.live:
+                raise ValueError("told to")
+            case _:
+                return next(filter(self.has_room, self.live), None)
+
+
+def test_who_waited_behind_one_that_is_withdrawn_is_sent() -> None:
+    router = new_router()
+    tell(router, "a", kind(Picky))
+    costly, other = Pending(cost=Cost(tokens=1)), Pending()
+    router.submit(costly)
+    router.submit(other)
+    assert not other.ended
+    assert router.withdraw(costly)
+    assert other.sent
+
+
+def test_what_is_refused_or_fails_only_when_its_turn_comes_fails_alone() -> None:
+    router = new_router()
+    tell(router, "", kind(Picky))
+    requests = [Pending(cost=Cost(tokens=tokens)) for tokens in (0, 2, 3, 0, 2, 0)]
+    for request in requests:
+        router.submit(request)
+    tell(router, "a", kind(Picky), max_ongoing=10)
+    assert [type(each.failed[0]).__name__ if each.failed else len(each.sent) for each in requests] == [
+        1, "RequestRefusedError", "RequestRouterError", 1, "RequestRefusedError", 1
+    ]  # fmt: skip
+
+
 def test_a_policy_that_has_kept_what_it_raised_for_is_told_to_let_it_go() -> None:
     class Keeps(Tickets):
         def submit(self, request: Request) -> None:
