@@ -47,6 +47,7 @@ async def results() -> None:
     assert_type(handle.remote(serve.run(Plain.bind()).remote(1)), serve.DeploymentResponse[Any])
     assert_type(await handle.other.remote("a"), Any)
     assert_type(await serve.run(Plain.options(num_replicas=3).bind()).remote(1), float)
+    assert_type(await serve.run(Plain.bind()).options(cost=serve.Cost(tokens=3)).remote(1), float)
     assert_type(await serve.run(function.bind()).remote(1), str)
     async for item in serve.run(Stream.bind()).options(stream=True).remote(3):
         assert_type(item, int)
