@@ -8,12 +8,14 @@ import logging
 import os
 import signal
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from actorrt import exceptions
+from actorrt.core.start_attempts import StartAttempts
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
 from .cgroup import Cgroup, OomWatch
@@ -41,12 +43,21 @@ Env = tuple[tuple[str, str], ...]
 Kind = tuple[int, str, Env, Env]
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-# A worker that is killed while it starts is replaced, so often in a row.
-START_ATTEMPTS: Final = 3
+# Who dies of one of these was killed by somebody: no fault of its own raises them.
+SENT_BY_OTHERS: Final = (signal.SIGKILL, signal.SIGTERM)
 # Shared workers of one program and environment, for each CPU, before further ones are made in place of blocked ones.
 MOST_SHARED: Final = 4
 # A worker that has said goodbye may take this long to flush its output and end.
 GOODBYE_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class YoungEnd:
+    """A worker has ended while it started."""
+
+    cause: str
+    # It was not killed by somebody else.
+    by_itself: bool
 
 
 class Worker:
@@ -70,7 +81,7 @@ class Worker:
     )
 
     def __init__(
-        self, process: bytes, kind: Kind, gpus: list[int], is_shared: bool, started: asyncio.Future[None]
+        self, process: bytes, kind: Kind, gpus: list[int], is_shared: bool, started: asyncio.Future[YoungEnd | None]
     ) -> None:
         self.process = process
         self.kind = kind
@@ -86,6 +97,7 @@ class Worker:
         self.cause = ""
         # Why it gets no more work, though it may stay for what it owns.
         self.retired = ""
+        # None once it is ready for work.
         self.started = started
         self.reap_timer: asyncio.TimerHandle | None = None
 
@@ -139,7 +151,8 @@ class Workers:
             raise
 
     def _nobody_came(self, kind: Kind, task: asyncio.Task[Worker]) -> None:
-        if _take_out(self._unclaimed, kind, task) and not task.cancelled() and task.exception() is None:
+        failed = task.cancelled() or task.exception() is not None
+        if _take_out(self._unclaimed, kind, task) and not failed:
             self.idle(task.result())
 
     async def shared(self, job: int, env: dict[str, str], want: int) -> list[Worker]:
@@ -156,8 +169,14 @@ class Workers:
         if task is None:
             task = self._loop.create_task(self._start_shared(key))
             self._starting_shared[key] = task
-            task.add_done_callback(lambda _: self._starting_shared.pop(key, None))
+            task.add_done_callback(partial(self._shared_started, key))
         return await asyncio.shield(task)
+
+    def _shared_started(self, key: tuple[int, Env], task: asyncio.Task[list[Worker]]) -> None:
+        del self._starting_shared[key]
+        if not task.cancelled():
+            # Whoever waits has it; nobody may wait any more.
+            task.exception()
 
     async def _start_shared(self, key: tuple[int, Env]) -> list[Worker]:
         worker = await self._start((key[0], "loop", key[1], ()), [], is_shared=True)
@@ -188,23 +207,24 @@ class Workers:
         self.kill(worker.process, why)
 
     async def _start(self, kind: Kind, gpus: list[int], is_shared: bool = False) -> Worker:
-        attempts = 0
+        limit_s = self._node.settings.worker_start_timeout_s
+        attempts = StartAttempts(limit_s)
         while True:
             worker = await self._fork(kind, gpus, is_shared)
-            zygotes = self.zygote.count
             try:
-                async with asyncio.timeout(self._node.settings.worker_start_timeout_s):
-                    await worker.started
+                async with asyncio.timeout(limit_s):
+                    end = await worker.started
             except TimeoutError:
                 self.kill(worker.process, "it did not start in time")
                 raise exceptions.WorkerCrashedError("a new worker", "it did not start in time", False) from None
-            except exceptions.WorkerCrashedError:
-                # The end of its zygote says nothing about it.
-                attempts += zygotes == self.zygote.count and self.zygote.pid is not None
-                if worker.cause or attempts == START_ATTEMPTS:
-                    raise
-            else:
+            if end is None:
                 return worker
+            pause_s = attempts.ended(self._loop.time(), by_itself=end.by_itself)
+            story = attempts.story(end.cause)
+            if worker.cause or pause_s is None:
+                raise exceptions.WorkerCrashedError("a new worker", story, False)
+            logger.warning("a new worker died: %s; another one is started in %g s", story, pause_s)
+            await asyncio.sleep(pause_s)
 
     async def _fork(self, kind: Kind, gpus: list[int], is_shared: bool) -> Worker:
         node = self._node
@@ -408,7 +428,8 @@ class Workers:
     def link_lost(self, link: Link) -> None:
         """It closed its link, or is dead: either way nothing can be asked of it any more."""
         worker = self._by_process.get(link.peer)
-        if worker is not None:
+        # One that starts may dial again; if it does not, it ends by itself or is late.
+        if worker is not None and worker.started.done():
             self._kill_after(worker, GOODBYE_S if link.farewell else 0.0)
 
     def _exited(self, pid: int, status: int, lost: str) -> None:
@@ -423,7 +444,12 @@ class Workers:
         cause = worker.cause or in_order or describe_exit(status, out_of_memory=out_of_memory)
         if killed and lost and not worker.cause:
             cause = f"{cause} since {lost}"
+        sent = os.WIFSIGNALED(status) and os.WTERMSIG(status) in SENT_BY_OTHERS
+        # The end of its zygote says no more about it.
+        by_itself = not lost and (out_of_memory or not sent)
         self._forget(worker, Exit(cause, out_of_memory, last_begun(self._node.config.session, worker.process)))
+        if not worker.started.done():
+            worker.started.set_result(YoungEnd(cause, by_itself))
 
     def _forget(self, worker: Worker, end: Exit) -> None:
         self._by_process.pop(worker.process, None)
@@ -435,11 +461,6 @@ class Workers:
         self._loops.ended(worker)
         self._outputs.ended(worker)
         self._exits.ended(worker.process, end)
-        if not worker.started.done():
-            worker.started.set_exception(
-                exceptions.WorkerCrashedError("a new worker", f"it ended while it started: {end.cause}", False)
-            )
-            worker.started.exception()
         self._node.leases.worker_ended(worker)
 
     async def exit_of(self, process: bytes) -> Exit:

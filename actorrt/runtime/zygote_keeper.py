@@ -39,8 +39,6 @@ class ZygoteKeeper:
         self._node = node
         self._on_exit = on_exit
         self._restarts = Restarts()
-        # How many there have been.
-        self.count = 0
         self._client = self._take(Child(start.zygote_pid, start.zygote))
         self._changed = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
@@ -53,7 +51,6 @@ class ZygoteKeeper:
     def _take(self, child: Child) -> ZygoteClient:
         node = self._node
         node.children.add(child.pid)
-        self.count += 1
 
         def exited(pid: int, status: int) -> None:
             self._on_exit(pid, status, client.lost)
