@@ -160,8 +160,9 @@ class Router:
             self._replace_policy(Unusable(in_a_line(error)), None)
 
     def _watch(self, target: Target) -> None:
-        # The call fails as soon as the replica's socket closes, whether or not this process has requests there.
-        ref: ObjectRef[None] = target.handle.until_death.remote()
+        # The call fails when the replica has died, whether or not this process has requests there. Where only the link
+        # to it broke it is made again.
+        ref: ObjectRef[None] = target.handle.until_death.options(max_task_retries=-1).remote()
         ref.add_done_callback(partial(self._died, target.id), here=True)
 
     def _died(self, id: str, _: object = None) -> None:
@@ -331,7 +332,9 @@ class Router:
             return None
         # One that could not be sent says nothing about the replica: the next one could not be sent it either.
         if isinstance(error, exceptions.ActorError) and not isinstance(error, exceptions.TaskError):
-            self._died(target.id)
+            if not isinstance(error, exceptions.ActorUnavailableError):
+                self._died(target.id)
+            # Else only the link to it broke: it may be where it was.
             may_have_run = getattr(error, "may_have_run", False)
             if repeatable or not may_have_run:
                 self._again(request, grant, None if may_have_run else NOTHING)
