@@ -1,0 +1,42 @@
+"""Language models: engines in replicas, behind a front that speaks OpenAI's and Anthropic's protocols.
+
+Each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .config import ApiKey as ApiKey
+    from .config import FrontConfig as FrontConfig
+    from .config import LlamaCppEngine as LlamaCppEngine
+    from .config import LLMConfig as LLMConfig
+    from .config import LoraAdapter as LoraAdapter
+    from .config import ServerEngine as ServerEngine
+    from .config import SimulatedEngine as SimulatedEngine
+    from .config import WordLlamaEngine as WordLlamaEngine
+
+__all__ = [
+    "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
+    "FrontConfig", "ApiKey",
+]  # fmt: skip
+
+_HOMES = {
+    "config": [
+        "ApiKey", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine", "SimulatedEngine",
+        "WordLlamaEngine",
+    ],
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
