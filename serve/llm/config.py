@@ -44,7 +44,7 @@ class ServerEngine(_Config):
 
     kind: Literal["server"] = "server"
     command: list[str] = Field(min_length=1)
-    """Program and arguments, without a shell. `{port}`, `{host}`, `{model_id}`, `{gpus}` and `{session}` are filled in."""
+    """Program and arguments, without a shell. `{port}`, `{host}`, `{model_id}`, `{gpus}`, `{session}` are filled in."""
     health_path: str = "/health"
     """Answers 200 as soon as requests can come."""
     start_timeout_s: float = Field(default=600.0, gt=0)
