@@ -35,6 +35,8 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
     | {"websocket_rules"}
+    | {"llm.engines.interface"}
+    | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {
