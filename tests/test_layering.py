@@ -37,6 +37,8 @@ PURE_IN_SERVE: Final = frozenset(
     | {"websocket_rules"}
     | {"llm.engines.interface"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
+    | {"llm.fields", "llm.chat_answers"}
+    | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {
