@@ -366,14 +366,26 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         return _AsyncFor(self)
 
     async def __anext__(self) -> T_co:
-        while not self._batch:
+        if not self._batch:
+            self._batch.extend(await self.next_values())
+            if not self._batch:
+                raise StopAsyncIteration
+        return self._batch.popleft()
+
+    async def next_values(self) -> list[T_co]:
+        """All values that are there, at least one; `[]` at the end. Whoever is cancelled in it ends the stream."""
+        if self._batch:
+            taken = list(self._batch)
+            self._batch.clear()
+            return taken
+        while True:
             await self._wait()
             if self._closed:
-                raise StopAsyncIteration
+                return []
             if self._error is not None:
                 raise self._error
             if self._generator is None:
-                raise StopAsyncIteration
+                return []
             try:
                 batch = await self._generator.next_values()
             except asyncio.CancelledError:
@@ -384,12 +396,11 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             except Exception as error:
                 self._raise_final(self._judge(error))
                 continue
-            if not batch:
+            if batch:
+                self._started()
+            else:
                 self._release()
-                raise StopAsyncIteration
-            self._started()
-            self._batch.extend(batch)
-        return self._batch.popleft()
+            return batch
 
     def _raise_final(self, error: BaseException | None) -> None:
         if error is not None:

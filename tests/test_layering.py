@@ -39,6 +39,7 @@ PURE_IN_SERVE: Final = frozenset(
     | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
     | {"llm.fields", "llm.chat_answers"}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
+    | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {

@@ -1,0 +1,131 @@
+"""The front: an ASGI application that speaks OpenAI's and Anthropic's protocols and hands requests on to models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ..applications import BareApplication
+from ..exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError
+from ..user_errors import with_frames
+from . import listing
+from .calling import open_call
+from .catalogue import Catalogue, Served
+from .cors import Cors
+from .engines.interface import EngineError
+from .exchange import ClientGone, Exchange
+from .keys import Keys
+from .metrics import Meter
+from .pass_through import pass_through
+from .problems import Problem
+from .routes import Kind, allowed, check_method, find, no_such_path
+from .services import Handler, Services
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from ..handle import DeploymentHandle
+    from .config import FrontConfig, LLMConfig
+
+logger = logging.getLogger("actorrt.serve.llm")
+
+RETRY_AFTER_S: Final = 1
+
+
+async def _health(services: Services, exchange: Exchange, name: str) -> None:
+    await exchange.respond(200, [], b"")
+
+
+HANDLERS: Final[Mapping[Kind, Handler]] = {
+    Kind.CHAT: pass_through(Kind.CHAT),
+    Kind.COMPLETION: pass_through(Kind.COMPLETION),
+    Kind.EMBEDDINGS: pass_through(Kind.EMBEDDINGS),
+    Kind.RERANK: pass_through(Kind.RERANK),
+    Kind.SCORE: pass_through(Kind.SCORE),
+    Kind.MODELS: listing.models,
+    Kind.MODEL: listing.model,
+    Kind.HEALTH: _health,
+}
+
+
+class Front(BareApplication):
+    """A replica of the front."""
+
+    def __init__(self, config: FrontConfig, models: list[tuple[LLMConfig, DeploymentHandle[Any]]]) -> None:
+        catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
+        super().__init__(FrontApplication(Services(config, catalogue, Meter(), open_call)))
+
+
+class FrontApplication:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._keys = Keys(services.config.keys)
+        self._cors = Cors(services.config.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(f"the front has no {scope['type']}")
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._answer(exchange)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not exchange.gone or task is None:
+                raise
+            task.uncancel()
+        finally:
+            exchange.close()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        origin = exchange.headers.get(b"origin")
+        try:
+            found = find(exchange.path)
+            if exchange.method == "OPTIONS" and found is not None:
+                asked = exchange.headers.get(b"access-control-request-headers")
+                await exchange.respond(204, self._cors.preflight(origin, allowed(found[0]), asked), b"")
+                return
+            exchange.always = self._cors.headers(origin)
+            if found is None:
+                raise no_such_path(exchange.path)
+            route, name = found
+            exchange.api = route.api
+            check_method(route, exchange.method, exchange.path)
+            if not route.open:
+                headers = exchange.headers
+                exchange.tenant = self._keys.tenant_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            if (handler := HANDLERS.get(route.kind)) is None:
+                raise no_such_path(exchange.path)
+            await handler(self._services, exchange, name)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            await exchange.fail(_problem(error, exchange))
+
+
+def _problem(error: Exception, exchange: Exchange) -> Problem:
+    """What a client is told of an error. Its own words may hold what no client should see: they are for the log."""
+    match error:
+        case Problem():
+            return error
+        case BackPressureError():
+            return Problem(503, str(error), code="overloaded", retry_after_s=RETRY_AFTER_S)
+        case DeploymentUnavailableError() | RequestCancelledError():
+            logger.info("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)
+        case ReplicaUnavailableError():
+            logger.warning("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            message = "the replica that ran the model went away"
+            return Problem(503, message, code="model_unavailable", retry_after_s=RETRY_AFTER_S)
+        case EngineError():
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            return Problem(502, "the model's engine failed", code="engine_error")
+        case _:
+            logger.error(
+                "%s %s failed, request %s:\n%s", exchange.method, exchange.path, exchange.request_id, with_frames(error)
+            )
+            return Problem(500, "internal error", code="internal_error")

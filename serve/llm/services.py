@@ -1,0 +1,74 @@
+"""What every handler of the front works with: the models, the settings, and how a model is called.
+
+A handler is a coroutine function `(services, exchange, name)` that answers one kind of request. What it raises is told
+to the client in the shape of the API that was spoken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from .catalogue import Catalogue, Chosen
+from .engines.interface import EngineCall
+from .event_stream import EventStream
+from .generation import Generation
+from .problems import Problem
+from .reading import Asked, read, renamed
+
+if TYPE_CHECKING:
+    from .calling import Open
+    from .config import FrontConfig
+    from .exchange import Exchange
+    from .metrics import Meter
+
+Handler = Callable[["Services", "Exchange", str], Awaitable[None]]
+
+# An engine learns of a request's surroundings from these, and nothing of its client: no keys, no cookies.
+_HANDED_ON: Final = (b"traceparent", b"tracestate", b"x-data-parallel-rank", b"x-session-id")
+
+
+class Services:
+    def __init__(self, config: FrontConfig, catalogue: Catalogue, meter: Meter, open_: Open) -> None:
+        self.config, self.catalogue, self.meter = config, catalogue, meter
+        self._open = open_
+
+    async def read(self, exchange: Exchange) -> Asked:
+        """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""
+        body = await exchange.body(self.config.max_body_bytes)
+        exchange.cancel_when_gone()
+        return read(body)
+
+    async def check_path(self, chosen: Chosen, path: str) -> None:
+        """Problem 501 if the model's engine does not answer this."""
+        facts = await chosen.served.facts()
+        if path not in facts.paths:
+            offered = ", ".join(sorted(each for each in facts.paths if each.startswith("/v1/")))
+            raise Problem(
+                501,
+                f"the engine of model {chosen.served.model_id!r} ({facts.kind}) does not answer {path}; "
+                f"it answers {offered}",
+                param="model",
+                code="not_supported_by_engine",
+            )
+
+    def call(self, exchange: Exchange, chosen: Chosen, path: str, asked: Asked) -> EngineCall:
+        """The call that a request stands for, with the bytes that came, but for a name that only the front knows."""
+        same = asked.model == chosen.name or asked.model is None
+        body = asked.body if same else renamed(asked.body, chosen.name)
+        return EngineCall(path, body, asked.stream, "POST", self.call_headers(exchange))
+
+    def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
+        given = exchange.headers
+        on = [(name.decode(), given[name].decode("latin-1")) for name in _HANDED_ON if name in given]
+        return (("x-request-id", exchange.request_id), *on)
+
+    def generation(self, exchange: Exchange, chosen: Chosen, operation: str) -> Generation:
+        """A call at the model, to be entered. `operation`: what metrics call it, "chat", "text_completion", ..."""
+        generation = Generation(chosen.served, exchange.tenant, operation, self._open, self.meter.ended)
+        self.meter.began(generation)
+        exchange.generation = generation
+        return generation
+
+    def event_stream(self, exchange: Exchange) -> EventStream:
+        return EventStream(exchange, self.config.ping_s)
