@@ -85,6 +85,10 @@ class SimulatedEngine(_Config):
     """Tokens of the longest request."""
     block_tokens: int = Field(default=16, ge=1)
     """Tokens of a block of the prefix cache; 0 hits below one block."""
+    chunk_tokens: int = Field(default=2048, ge=1)
+    """Prompt tokens that are read in one step at most, so that a long prompt does not hold up those who decode."""
+    answer_tokens: int = Field(default=200, ge=1)
+    """Tokens of an answer on average, where the request neither sets a limit nor `ignore_eos`."""
     speed: float = Field(default=1.0, gt=0)
     """All times are divided by this."""
 
