@@ -38,6 +38,7 @@ PURE_IN_SERVE: Final = frozenset(
     | {"llm.engines.interface"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
     | {"llm.fields", "llm.chat_answers"}
+    | {f"llm.responses.{name}" for name in ("answer", "events", "items", "request", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
     | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
