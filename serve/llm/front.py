@@ -21,6 +21,7 @@ from .keys import Keys
 from .metrics import Meter
 from .pass_through import pass_through
 from .problems import Problem
+from .resume.streams import resuming
 from .routes import Kind, allowed, check_method, find, no_such_path
 from .services import Handler, Services
 
@@ -56,7 +57,7 @@ class Front(BareApplication):
 
     def __init__(self, config: FrontConfig, models: list[tuple[LLMConfig, DeploymentHandle[Any]]]) -> None:
         catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
-        super().__init__(FrontApplication(Services(config, catalogue, Meter(), open_call)))
+        super().__init__(FrontApplication(Services(config, catalogue, Meter(), resuming(open_call))))
 
 
 class FrontApplication:

@@ -61,6 +61,6 @@ def serve_url(node: None) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def scripted_app(serve_url: str) -> Iterator[ScriptedApp]:
-    app = run_scripted(serve_url, "scripted", FrontConfig(max_body_bytes=1_000_000))
+    app = run_scripted(serve_url, "scripted", FrontConfig(max_body_bytes=1_000_000), max_resumes=0)
     with app.client:
         yield app

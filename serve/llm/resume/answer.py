@@ -59,8 +59,10 @@ class Sent:
 class Runs(ABC):
     """The answer to one request, whatever runs it takes. Raises CannotGoOnError where the rest cannot be had."""
 
-    def __init__(self, call: EngineCall) -> None:
+    def __init__(self, call: EngineCall, *, continues: bool) -> None:
+        """`continues`: whether the engine goes on from what a request ends with; else all is replayed."""
         self.call = call
+        self.continues = continues
         self.way = Way.FIRST
         self.done = False
         self.before: int = 0

@@ -29,9 +29,9 @@ class _Choice:
 class ChoicesAnswer(Runs):
     """An `Answer` of choices: of chat, or of raw completions."""
 
-    def __init__(self, call: EngineCall, *, names_continuation: bool = False) -> None:
+    def __init__(self, call: EngineCall, *, continues: bool = True, names_continuation: bool = False) -> None:
         """`names_continuation`: the engine must be told that the last message is to be continued (vLLM, SGLang)."""
-        super().__init__(call)
+        super().__init__(call, continues=continues)
         self._is_chat = call.path.endswith("/chat/completions")
         self._names_continuation = names_continuation
         self._choices: dict[int, _Choice] = {}
@@ -83,7 +83,7 @@ class ChoicesAnswer(Runs):
 
     def _continues(self, body: dict[str, Any]) -> bool:
         """Put what was generated to the end of the request, where that continues it."""
-        if (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
+        if not self.continues or (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
             return False
         choice = self._choices.get(0) or _Choice()
         if any(place != ("content",) for place in choice.parts):
