@@ -37,6 +37,7 @@ class Target:
     __slots__ = (
         "_calls",
         "_streams",
+        "aside",
         "code_ended",
         "drop_stream",
         "gone",
@@ -60,6 +61,7 @@ class Target:
         self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
+        self.aside = handle.aside
         # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
         self.lender: Lender | None = None
         self.may_lend = True
@@ -171,6 +173,11 @@ class Router:
     def _died(self, id: str, _: object = None) -> None:
         with self._lock:
             self._routing.died(id)
+
+    def targets(self) -> dict[str, Target]:
+        """All replicas that serve, as far as is known by now."""
+        with self._lock:
+            return dict(self._targets)
 
     # Requests.
 

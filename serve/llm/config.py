@@ -169,5 +169,7 @@ class FrontConfig(_Config):
     """Answers of /v1/responses that are kept for `previous_response_id` and GET; the oldest go first."""
     num_replicas: int = Field(default=1, ge=1)
     """Replicas of the front."""
+    access_log: bool = False
+    """Whether each request is a line of the log, with its model, tenant, tokens and times."""
     chat_page: bool = False
     """Whether `/` is a page to chat on."""

@@ -6,6 +6,7 @@ A small shell around ASGI's three arguments, so that nothing is done for a token
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..request_context import current_request
@@ -39,6 +40,7 @@ class Exchange:
         self.client: tuple[str, int] | None = scope.get("client")
         context = current_request.get()
         self.request_id = context.request_id if context is not None else ""
+        self.came_at = monotonic()
         self.api = Api.OPENAI
         self.tenant = ""
         # Of each response of this request.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..applications import BareApplication
 from ..exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError
 from ..user_errors import with_frames
-from . import listing
+from . import access_log, listing, operating
 from .calling import open_call
 from .catalogue import Catalogue, Served
 from .cors import Cors
@@ -36,10 +36,6 @@ logger = logging.getLogger("actorrt.serve.llm")
 RETRY_AFTER_S: Final = 1
 
 
-async def _health(services: Services, exchange: Exchange, name: str) -> None:
-    await exchange.respond(200, [], b"")
-
-
 HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.CHAT: pass_through(Kind.CHAT),
     Kind.COMPLETION: pass_through(Kind.COMPLETION),
@@ -48,7 +44,9 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.SCORE: pass_through(Kind.SCORE),
     Kind.MODELS: listing.models,
     Kind.MODEL: listing.model,
-    Kind.HEALTH: _health,
+    Kind.HEALTH: operating.health,
+    Kind.METRICS: operating.metrics,
+    Kind.LOAD: operating.load,
 }
 
 
@@ -65,6 +63,8 @@ class FrontApplication:
         self._services = services
         self._keys = Keys(services.config.keys)
         self._cors = Cors(services.config.cors_origins)
+        if services.config.access_log:
+            access_log.show()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,6 +81,8 @@ class FrontApplication:
             task.uncancel()
         finally:
             exchange.close()
+            if self._services.config.access_log:
+                access_log.log(exchange)
 
     async def _answer(self, exchange: Exchange) -> None:
         origin = exchange.headers.get(b"origin")
@@ -105,7 +107,10 @@ class FrontApplication:
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception as error:
-            await exchange.fail(_problem(error, exchange))
+            problem = _problem(error, exchange)
+            if exchange.generation is None:
+                self._services.meter.refused(problem.status)
+            await exchange.fail(problem)
 
 
 def _problem(error: Exception, exchange: Exchange) -> Problem:

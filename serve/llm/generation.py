@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .calling import Answer, Open
-    from .catalogue import Served
+    from .catalogue import Chosen
 
 
 class Generation:
     """A context manager: at its end the call is closed, wherever it was, and told to who counts."""
 
     def __init__(
-        self, served: Served, tenant: str, operation: str, open_: Open, ended: Callable[[Generation], None]
+        self, chosen: Chosen, tenant: str, operation: str, open_: Open, ended: Callable[[Generation], None]
     ) -> None:
-        self.served, self.tenant, self.operation = served, tenant, operation
+        self.served, self.model = chosen
+        self.tenant, self.operation = tenant, operation
         self._open = open_
         self._ended = ended
         self._answer: Answer | None = None

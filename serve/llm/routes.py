@@ -30,6 +30,7 @@ class Kind(Enum):
     COUNT_TOKENS = "count_tokens"
     HEALTH = "health"
     METRICS = "metrics"
+    LOAD = "load"
     PAGE = "page"
 
 
@@ -62,6 +63,7 @@ _PATHS: Final[Mapping[str, Route]] = {
     "/v1/messages/count_tokens": _by(Kind.COUNT_TOKENS, "POST", api=Api.ANTHROPIC),
     "/health": _by(Kind.HEALTH, "GET", open=True),
     "/metrics": _by(Kind.METRICS, "GET", open=True),
+    "/load": _by(Kind.LOAD, "GET", open=True),
     "/": _by(Kind.PAGE, "GET", open=True),
 }
 _BELOW_RESPONSES: Final[Mapping[str, Route]] = {

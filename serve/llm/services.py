@@ -65,7 +65,7 @@ class Services:
 
     def generation(self, exchange: Exchange, chosen: Chosen, operation: str) -> Generation:
         """A call at the model, to be entered. `operation`: what metrics call it, "chat", "text_completion", ..."""
-        generation = Generation(chosen.served, exchange.tenant, operation, self._open, self.meter.ended)
+        generation = Generation(chosen, exchange.tenant, operation, self._open, self.meter.ended)
         self.meter.began(generation)
         exchange.generation = generation
         return generation

@@ -24,6 +24,7 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> st
 
 class Scripted:
     def __init__(self) -> None:
+        self._running = 0
         self._calls: list[Any] = []
         self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -33,6 +34,7 @@ class Scripted:
     async def generate(self, call: EngineCall) -> AsyncGenerator[Any]:
         asked = json.loads(call.body)
         user = asked.get("user", "")
+        self._running += 1
         self._calls.append((call.path, call.body, call.stream, call.headers))
         self._told[f"{user} began"].set()
         try:
@@ -51,7 +53,11 @@ class Scripted:
                     case _:
                         raise ValueError(step)
         finally:
+            self._running -= 1
             self._told[f"{user} ended"].set()
+
+    async def statistics(self) -> dict[str, float]:
+        return {"running": self._running, "waiting": 0}
 
     # What tests call by a handle.
 
