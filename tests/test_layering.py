@@ -42,7 +42,10 @@ PURE_IN_SERVE: Final = frozenset(
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
     | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
-    | {f"llm.engines.{name}" for name in ("simulated_request", "simulated_choice")}
+    | {
+        f"llm.engines.{name}"
+        for name in ("simulated_request", "simulated_choice", "request_fields", "similarity_requests")
+    }
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {

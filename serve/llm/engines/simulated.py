@@ -14,8 +14,9 @@ import msgspec
 from ..config import SimulatedEngine
 from .completion_bytes import DONE, Completion, Usage
 from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
+from .request_fields import Refused, text_field, tokens_field
 from .simulated_choice import Choice, Prompt
-from .simulated_request import Refused, Wanted, read, text_field, tokens_field
+from .simulated_request import Wanted, read
 from .simulation import Pace, Running, Simulation
 from .word_pieces import number, pieces, text_of
 

@@ -1,9 +1,9 @@
 """What a request asks of the simulated engine: read from its JSON, or refused by a sentence that names the field."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, cast
 
+from .request_fields import Fields, Refused, are_tokens
 from .word_pieces import text_of
 
 _ABSENT = "the simulated engine has no {}: it answers with words that follow from the prompt"
@@ -13,31 +13,6 @@ _LACKED = {
     "suffix": "suffixes",
 }  # fmt: skip
 _MOST_CHOICES = 128
-
-
-class Refused(ValueError):
-    """The request is wrong. Becomes an answer with this status, in the shape of the API."""
-
-    def __init__(
-        self, message: str, param: str | None = None, *, kind: str = "invalid_request_error", status: int = 400
-    ) -> None:
-        super().__init__(message, param)
-        self.message, self.param, self.kind, self.status = message, param, kind, status
-        self.numbers: dict[str, int] = {}
-
-    @classmethod
-    def too_long(cls, prompt: int, context: int) -> "Refused":
-        """As llama.cpp's server says it."""
-        message = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
-        refused = cls(message, kind="exceed_context_size_error")
-        refused.numbers = {"n_prompt_tokens": prompt, "n_ctx": context}
-        return refused
-
-    def body(self) -> bytes:
-        error: dict[str, object] = {"code": self.status, "message": self.message, "type": self.kind}
-        if self.param is not None:
-            error["param"] = self.param
-        return json.dumps({"error": error | self.numbers}).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +39,7 @@ class Wanted:
 
 def read(body: bytes, *, chat: bool) -> Wanted:
     """Raises Refused."""
-    fields = _Fields.of(body)
+    fields = Fields.of(body)
     for name, what in _LACKED.items():
         if fields.all.get(name) not in (None, False, 0, [], ""):
             raise Refused(_ABSENT.format(what), name)
@@ -93,54 +68,6 @@ def read(body: bytes, *, chat: bool) -> Wanted:
         echo=not chat and fields.of_type("echo", bool, "true or false", False),
         ignore_end=fields.of_type("ignore_eos", bool, "true or false", False),
     )
-
-
-def text_field(body: bytes, name: str) -> str:
-    """For /tokenize."""
-    return _Fields.of(body).of_type(name, str, "a string", "")
-
-
-def tokens_field(body: bytes, name: str) -> list[int]:
-    """For /detokenize."""
-    tokens = _Fields.of(body).of_type(name, list, "a list of token numbers", [])
-    if not _are_tokens(tokens):
-        raise Refused(f"'{name}' must be a list of token numbers", name)
-    return tokens
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    all: dict[str, Any]
-
-    @classmethod
-    def of(cls, body: bytes) -> "_Fields":
-        try:
-            value = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"the body is no JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise Refused("the body must be a JSON object")
-        return cls(cast(dict[str, Any], value))
-
-    def of_type(self, name: str, kind: Any, what: str, default: Any) -> Any:
-        value = self.all.get(name)
-        if value is None:
-            return default
-        # A bool is an int to Python, and not to those who send JSON.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise Refused(f"'{name}' must be {what}, but is {_shown(value)}", name)
-        return value
-
-    def count(self, name: str, *, most: int | None = None) -> int | None:
-        value = self.of_type(name, int, "an integer", None)
-        if value is not None and (value < 1 or (most is not None and value > most)):
-            raise Refused(f"'{name}' must be {f'1 to {most}' if most else 'at least 1'}, but is {_shown(value)}", name)
-        return value
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _conversation(messages: object) -> tuple[str, str]:
@@ -186,18 +113,14 @@ def _content(content: object, name: str) -> str:
 def _prompts(prompt: object) -> tuple[str, ...]:
     if prompt is None:
         raise Refused("'prompt' is required", "prompt")
-    if isinstance(prompt, str) or _are_tokens(prompt):
+    if isinstance(prompt, str) or are_tokens(prompt):
         prompt = [prompt]
-    if isinstance(prompt, list) and prompt and all(isinstance(p, str) or _are_tokens(p) for p in cast(Any, prompt)):
+    if isinstance(prompt, list) and prompt and all(isinstance(p, str) or are_tokens(p) for p in cast(Any, prompt)):
         try:
             return tuple(p if isinstance(p, str) else text_of(p) for p in cast(list[str | list[int]], prompt))
         except ValueError as error:
             raise Refused(str(error), "prompt") from None
     raise Refused("'prompt' must be a string, a list of strings, a list of token numbers, or a list of those", "prompt")
-
-
-def _are_tokens(value: Any) -> bool:
-    return isinstance(value, list) and value != [] and all(type(item) is int for item in cast(list[object], value))
 
 
 def _stop(stop: Any) -> tuple[str, ...]:
