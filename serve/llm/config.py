@@ -45,6 +45,10 @@ class ServerEngine(_Config):
     kind: Literal["server"] = "server"
     command: list[str] = Field(min_length=1)
     """Program and arguments, without a shell. `{port}`, `{host}`, `{model_id}`, `{gpus}`, `{session}` are filled in."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Where it listens, on 127.0.0.1; None: a free port, which the command gets as `{port}`."""
+    keep_alive: bool = True
+    """Whether connections are used again. False for servers that keep a thread for each, as llama.cpp's does."""
     health_path: str = "/health"
     """Answers 200 as soon as requests can come."""
     start_timeout_s: float = Field(default=600.0, gt=0)
