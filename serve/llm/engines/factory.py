@@ -6,7 +6,7 @@ from typing import Any, Final
 from ..config import LLMConfig
 from .interface import Engine
 
-# By kind: module and class. Each is made with the model's configuration and, in it, its own.
+# By kind: module and class.
 _ENGINES: Final = {
     "llamacpp": ("llamacpp", "LlamaCpp"),
     "server": ("server", "Server"),
@@ -19,4 +19,6 @@ def make_engine(config: LLMConfig) -> Engine:
     """An engine that was not started yet. The adapters of the configuration are for its owner to load."""
     module, name = _ENGINES[config.engine.kind]
     made: Any = getattr(import_module(f".{module}", __package__), name)
-    return made(config, config.engine)
+    if config.engine.kind in ("llamacpp", "server"):
+        return made(config, config.engine)
+    return made(config.engine)
