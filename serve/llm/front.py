@@ -14,10 +14,14 @@ from ..user_errors import with_frames
 from . import access_log, listing, operating
 from .calling import open_call
 from .catalogue import Catalogue, Served
+from .chat_answers import ChatError
 from .cors import Cors
 from .engines.interface import EngineError
 from .exchange import ClientGone, Exchange
+from .fields import FieldError
 from .keys import Keys
+from .made_from_chat import chat_problem, field_problem
+from .messages import service as messages
 from .metrics import Meter
 from .pass_through import pass_through
 from .problems import Problem
@@ -47,6 +51,8 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.HEALTH: operating.health,
     Kind.METRICS: operating.metrics,
     Kind.LOAD: operating.load,
+    Kind.MESSAGES: messages.create,
+    Kind.COUNT_TOKENS: messages.count_tokens,
 }
 
 
@@ -118,6 +124,11 @@ def _problem(error: Exception, exchange: Exchange) -> Problem:
     match error:
         case Problem():
             return error
+        case FieldError():
+            return field_problem(error, exchange.api)
+        case ChatError():
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            return chat_problem(error)
         case BackPressureError():
             return Problem(503, str(error), code="overloaded", retry_after_s=RETRY_AFTER_S)
         case DeploymentUnavailableError() | RequestCancelledError():

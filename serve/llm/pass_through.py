@@ -9,7 +9,8 @@ import msgspec
 
 from .checks import check
 from .event_stream import EVENTS, EventStream
-from .problems import Problem
+from .made_from_chat import engine_problem
+from .problems import Api, Problem
 from .routes import Kind
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ async def hand_back(services: Services, exchange: Exchange, generation: Generati
     """Make the call and give the client its answer."""
     with services.event_stream(exchange) if call.stream else nullcontext() as stream:
         head = await generation.open(call)
+        if head.status >= 400 and exchange.api is Api.ANTHROPIC:
+            # Engines that have Anthropic's API do not all have its errors.
+            raise engine_problem(head.status, await generation.rest())
         if stream is not None and head.streams and head.status < 300:
             await _stream(exchange, generation, stream, head)
         elif stream is not None and stream.begun:

@@ -15,7 +15,7 @@ WEATHER = {"name": "weather", "description": "Of a city", "input_schema": {"type
 
 
 def _chat(**fields: Any) -> dict[str, Any]:
-    return chat_request({**HELLO, **fields}).body
+    return chat_request({**HELLO, **fields}, "m").body
 
 
 def test_the_least_request_says_the_same_in_both() -> None:
@@ -136,7 +136,7 @@ def test_a_conversation_with_tools_thoughts_and_images() -> None:
 
 
 def test_an_answer_that_the_client_began_is_gone_on_with() -> None:
-    request = chat_request({**HELLO, "messages": [*HELLO["messages"], {"role": "assistant", "content": "Well"}]})
+    request = chat_request({**HELLO, "messages": [*HELLO["messages"], {"role": "assistant", "content": "Well"}]}, "m")
     assert request.prefill == "Well"
     assert request.body["continue_final_message"] is True
     assert request.body["add_generation_prompt"] is False
@@ -144,14 +144,12 @@ def test_an_answer_that_the_client_began_is_gone_on_with() -> None:
 
 def test_counting_needs_no_max_tokens_and_asks_for_no_stream() -> None:
     body = {"model": "m", "messages": HELLO["messages"], "stream": True}
-    assert chat_request(body, counting=True).body == {"model": "m", "messages": HELLO["messages"]}
+    assert chat_request(body, "m", counting=True).body == {"model": "m", "messages": HELLO["messages"]}
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"model": None}, "model: the field is required"),
-        ({"model": ""}, "model: must have 1 to 256 characters, not 0"),
         ({"max_tokens": None}, "max_tokens: the field is required"),
         ({"max_tokens": 0}, "max_tokens: must be at least 1"),
         ({"max_tokens": True}, "max_tokens: must be an integer, not a boolean"),
@@ -246,7 +244,7 @@ def test_whatever_comes_is_converted_or_refused_by_name(messages: Any, tools: An
     refusal: FieldError | None = None
     turns: list[dict[str, Any]] = []
     try:
-        turns = chat_request(body).body["messages"]
+        turns = chat_request(body, "m").body["messages"]
     except FieldError as error:
         refusal = error
     if refusal is not None:

@@ -25,7 +25,10 @@ def _ids() -> Callable[[str], str]:
 
 def _envelope(**fields: Any) -> dict[str, Any]:
     return envelope(
-        read_request({"model": "m", "input": "Hello", **fields}, _ids()), id="resp_1", created_at=1_700_000_000
+        read_request({"model": "m", "input": "Hello", **fields}, _ids()),
+        id="resp_1",
+        model="m",
+        created_at=1_700_000_000,
     )
 
 

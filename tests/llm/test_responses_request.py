@@ -189,7 +189,6 @@ def test_what_this_server_lacks_may_be_left_out_instead() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"model": None}, "model: the field is required"),
         ({"input": None}, "input: the field is required"),
         ({"input": []}, "input: there must be at least one item"),
         ({"input": 5}, "input: must be an array, not a number"),

@@ -12,8 +12,6 @@ import msgspec
 from ..chat_answers import ChatError, Piece, ToolCall, Usage
 from .answer import envelope, stop_of, usage_of
 
-PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
-
 
 def event(fields: dict[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (fields["type"].encode(), msgspec.json.encode(fields))

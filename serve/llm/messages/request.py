@@ -30,7 +30,6 @@ class ChatRequest(NamedTuple):
 def check(body: Mapping[str, Any], *, counting: bool = False) -> None:
     """What must hold of any request, whoever answers it. Raises FieldError."""
     request = Node(body)
-    request.need("model").name()
     if not counting:
         request.need("max_tokens").whole(1)
     messages = request.need("messages")
@@ -50,23 +49,24 @@ def check(body: Mapping[str, Any], *, counting: bool = False) -> None:
     _sampling(request)
 
 
-def chat_request(body: Mapping[str, Any], *, counting: bool = False) -> ChatRequest:
+def chat_request(body: Mapping[str, Any], model: str, *, counting: bool = False, ignore: bool = False) -> ChatRequest:
     """The request for chat/completions. Raises FieldError, also for what nothing here could answer.
 
+    `ignore`: a field that this server lacks is left out and not refused.
     A field that the Messages API does not have is the engine's own, and goes on as it is.
     """
     check(body, counting=counting)
     request = Node(body)
     chat = {name: value for name, value in body.items() if name not in _READ | _HINTS | _ELSEWHERE}
     for name in _ELSEWHERE & body.keys():
-        if body[name] is not None:
+        if body[name] is not None and not ignore:
             raise FieldError((name,), "is not supported by this server")
     messages: list[dict[str, Any]] = []
     if (system := request.get("system")) is not None:
         messages.append(system_turn(system))
     for message in request.need("messages").items():
         messages.extend(turns_of(message))
-    chat |= {"model": body["model"], "messages": messages, **_sampling(request), **chat_tools(request)}
+    chat |= {"model": model, "messages": messages, **_sampling(request), **chat_tools(request)}
     chat |= _thinking(request)
     stop_sequences: tuple[str, ...] = tuple(chat.get("stop", ()))
     prefill = ""

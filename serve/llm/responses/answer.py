@@ -31,7 +31,7 @@ _SAID_BACK: Final[Mapping[str, Any]] = {
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def envelope(request: ResponsesRequest, *, id: str, created_at: int) -> dict[str, Any]:
+def envelope(request: ResponsesRequest, *, id: str, model: str, created_at: int) -> dict[str, Any]:
     """A response of which nothing has been said."""
     given = request.fields
     said_back = {name: given[name] if given.get(name) is not None else value for name, value in _SAID_BACK.items()}
@@ -46,7 +46,7 @@ def envelope(request: ResponsesRequest, *, id: str, created_at: int) -> dict[str
         "completed_at": None,
         "error": None,
         "incomplete_details": None,
-        "model": request.model,
+        "model": model,
         "output": [],
         **said_back,
         "store": request.store,

@@ -30,7 +30,6 @@ class ResponsesRequest:
     """What a client asks for, checked."""
 
     fields: Mapping[str, Any]
-    model: str
     items: Sequence[Item]
     """Of `input`, complete, but for references."""
     chat: Mapping[str, Any]
@@ -57,7 +56,6 @@ class ResponsesRequest:
 def read_request(fields: Mapping[str, Any], new_id: NewId, *, ignore: bool = False) -> ResponsesRequest:
     """Raises FieldError. `ignore`: what this server lacks is left out and not refused."""
     request = Node(fields)
-    model = request.need("model").name()
     for name in sorted(_ELSEWHERE & fields.keys()):
         if fields[name] is not None and not ignore:
             raise FieldError((name,), "is not supported by this server")
@@ -74,7 +72,6 @@ def read_request(fields: Mapping[str, Any], new_id: NewId, *, ignore: bool = Fal
     own = {name: value for name, value in fields.items() if name not in _READ | _HINTS | _ELSEWHERE}
     return ResponsesRequest(
         fields=fields,
-        model=model,
         items=items,
         chat={**own, **_sampling(request), **chat_tools(request), **_form(request)},
         instructions=None if instructions is None else instructions.text(),
