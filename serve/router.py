@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -106,6 +107,7 @@ class Router:
         self._gone = ""
         # Whether the limits are known.
         self._is_told = False
+        self._on_told: list[Callable[[], object]] = []
         self._topic = ("deployment", *deployment)
         # None from the news on that there is no such deployment, until the next request.
         self._connection: Connection | None = None
@@ -146,8 +148,11 @@ class Router:
             new = [target for id, target in self._targets.items() if id not in self._watched]
             self._watched = set(self._targets)
             waiting = self._routing.drop_waiting() if reason else []
+            on_told, self._on_told = self._on_told, []
         for request in waiting:
             request.fail(DeploymentUnavailableError(str(self.deployment), reason))
+        for callback in on_told:
+            callback()
         if reason:
             self._leave()
             return
@@ -178,6 +183,16 @@ class Router:
         """All replicas that serve, as far as is known by now."""
         with self._lock:
             return dict(self._targets)
+
+    def when_told(self, callback: Callable[[], object]) -> None:
+        """Call it once there was news of the replicas, on whatever thread that comes; now if there was."""
+        if self._connection is None:
+            self._listen(connect())
+        with self._lock:
+            if not self._is_told and not self._gone:
+                self._on_told.append(callback)
+                return
+        callback()
 
     # Requests.
 

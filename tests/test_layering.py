@@ -41,6 +41,7 @@ PURE_IN_SERVE: Final = frozenset(
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "request", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
+    | {"llm.tallies", "llm.unsupported"}
     | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
     | {
         f"llm.engines.{name}"

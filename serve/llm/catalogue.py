@@ -49,6 +49,8 @@ class Catalogue:
         self.since = since
         self.models = {each.model_id: each for each in models}
         self._names: dict[str, Chosen] = {}
+        # Adapters that were loaded live, by model: their paths by their names.
+        self.live: dict[str, dict[str, str]] = {model_id: {} for model_id in self.models}
         for served in self.models.values():
             config = served.config
             for name in (config.model_id, *config.aliases):
@@ -71,11 +73,13 @@ class Catalogue:
     def names(self) -> Mapping[str, Chosen]:
         return self._names
 
-    def add_adapter(self, served: Served, name: str) -> None:
-        self._names[name] = Chosen(served, name)
-
-    def remove_adapter(self, name: str) -> None:
-        self._names.pop(name, None)
+    def know_adapters(self, served: Served, adapters: Mapping[str, str]) -> None:
+        """These are the adapters of a model that are loaded live from now on."""
+        for name in self.live[served.model_id]:
+            self._names.pop(name, None)
+        self.live[served.model_id] = dict(adapters)
+        for name in adapters:
+            self._names[name] = Chosen(served, name)
 
     def _known(self) -> str:
         names = sorted(self._names)

@@ -173,6 +173,8 @@ class FrontConfig(_Config):
     """Answers of /v1/responses that are kept for `previous_response_id` and GET; the oldest go first."""
     num_replicas: int = Field(default=1, ge=1)
     """Replicas of the front."""
+    live_adapters: bool = False
+    """Whether requests may load and unload LoRA adapters (/v1/load_lora_adapter). They name files of the server's."""
     access_log: bool = False
     """Whether each request is a line of the log, with its model, tenant, tokens and times."""
     chat_page: bool = False

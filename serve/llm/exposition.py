@@ -9,14 +9,17 @@ from .problems import Problem
 
 if TYPE_CHECKING:
     from .metrics import Totals
-    from .tallies import Counter, Histogram
+    from .tallies import Histogram
 
 _BY: Final = ("gen_ai_operation_name", "gen_ai_request_model", "tenant")
 _OF: Final = ("gen_ai_request_model", "tenant")
+# Which replica of the front has counted.
+_FRONT: Final = "front"
 
 
-def exposition(totals: Totals, engines: Mapping[str, Mapping[str, float]]) -> tuple[bytes, bytes]:
-    """The text and its content type. `engines`: what each model's engines say of themselves, by model.
+def exposition(totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, float]]) -> tuple[bytes, bytes]:
+    """The text and its content type. `totals`: what each replica of the front has counted, by its id, which is a label:
+    when one goes no counter goes back. `engines`: what each model's engines say of themselves, by model.
 
     Problem 501 without prometheus-client.
     """
@@ -39,66 +42,58 @@ class _Families:
         return self._families
 
 
-def _families(totals: Totals, engines: Mapping[str, Mapping[str, float]]) -> Iterator[Any]:
-    yield _histogram(
-        "gen_ai_server_time_to_first_token_seconds", "From the request to its first token", _BY, totals.first_token
-    )
-    yield _histogram(
-        "gen_ai_server_time_per_output_token_seconds", "Between tokens after the first", _BY, totals.each_token
-    )
-    yield _histogram(
+# Attribute of Totals, name, help, labels.
+_HISTOGRAMS: Final = (
+    ("first_token", "gen_ai_server_time_to_first_token_seconds", "From the request to its first token", _BY),
+    ("each_token", "gen_ai_server_time_per_output_token_seconds", "From a token to the next", _BY),
+    (
+        "duration",
         "gen_ai_server_request_duration_seconds",
         "From the request to the end of its answer",
         (*_BY, "error_type"),
-        totals.duration,
-    )
-    yield _histogram("gen_ai_client_token_usage", "Tokens of a request", (*_BY, "gen_ai_token_type"), totals.tokens)
-    yield _counter("actorrt_llm_cached_tokens", "Tokens of prompts that were not read again", _OF, totals.cached_tokens)
-    yield _counter("actorrt_llm_resumes", "Answers that went on at another replica", _OF, totals.resumes)
-    yield _counter("actorrt_llm_aborted", "Requests whose client left", _OF, totals.aborted)
-    yield _counter("actorrt_llm_refused", "Requests that were answered by no model", ("status",), totals.refused)
-    yield _gauge(
-        "actorrt_llm_running", "Requests at a model, those that wait for it included", _OF, totals.running.series
-    )
-    names = sorted({name for said in engines.values() for name in said})
-    for name in names:
-        series = {(model,): said[name] for model, said in engines.items() if name in said}
-        yield _gauge(
-            f"actorrt_llm_engine_{name}", "What engines say of themselves, all replicas together", _OF[:1], series
-        )
+    ),
+    ("tokens", "gen_ai_client_token_usage", "Tokens of a request", (*_BY, "gen_ai_token_type")),
+)
+_COUNTERS: Final = (
+    ("cached_tokens", "actorrt_llm_cached_tokens", "Tokens of prompts that were not read again", _OF),
+    ("resumes", "actorrt_llm_resumes", "How often an answer went on at another replica", _OF),
+    ("aborted", "actorrt_llm_aborted", "Requests whose client left", _OF),
+    ("refused", "actorrt_llm_refused", "Requests that came to no model", ("status",)),
+)
 
 
-def _histogram(name: str, help: str, labels: tuple[str, ...], histogram: Histogram) -> Any:
-    from prometheus_client.metrics_core import HistogramMetricFamily
+def _families(totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, float]]) -> Iterator[Any]:
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    family = HistogramMetricFamily(name, help, labels=labels)
-    for values, (counts, total) in histogram.series.items():
-        below = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(_number, histogram.bounds), "+Inf"), counts, strict=True):
-            below += count
-            buckets.append((bound, below))
-        family.add_metric(values, buckets, total[0])
-    return family
+    for attribute, name, help, labels in _HISTOGRAMS:
+        family: Any = HistogramMetricFamily(name, help, labels=(*labels, _FRONT))
+        for id, each in totals.items():
+            histogram: Histogram = getattr(each, attribute)
+            for values, (counts, total) in histogram.series.items():
+                family.add_metric((*values, id), list(_buckets(histogram.bounds, counts)), total[0])
+        yield family
+    for attribute, name, help, labels in _COUNTERS:
+        family = CounterMetricFamily(name, help, labels=(*labels, _FRONT))
+        for id, each in totals.items():
+            for values, value in getattr(each, attribute).series.items():
+                family.add_metric((*values, id), value)
+        yield family
+    family = GaugeMetricFamily("actorrt_llm_running", "Requests, those that wait included", labels=(*_OF, _FRONT))
+    for id, each in totals.items():
+        for values, value in each.running.series.items():
+            family.add_metric((*values, id), value)
+    yield family
+    for name in sorted({name for said in engines.values() for name in said}):
+        help = "What engines say of themselves, summed up over replicas"
+        family = GaugeMetricFamily(f"actorrt_llm_engine_{name}", help, labels=_OF[:1])
+        for model, said in engines.items():
+            if name in said:
+                family.add_metric((model,), said[name])
+        yield family
 
 
-def _number(bound: float) -> str:
-    return repr(float(bound))
-
-
-def _counter(name: str, help: str, labels: tuple[str, ...], counter: Counter) -> Any:
-    from prometheus_client.metrics_core import CounterMetricFamily
-
-    family = CounterMetricFamily(name, help, labels=labels)
-    for values, value in counter.series.items():
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, help: str, labels: tuple[str, ...], series: Mapping[tuple[str, ...], float]) -> Any:
-    from prometheus_client.metrics_core import GaugeMetricFamily
-
-    family = GaugeMetricFamily(name, help, labels=labels)
-    for values, value in series.items():
-        family.add_metric(values, value)
-    return family
+def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> Iterator[tuple[str, float]]:
+    below = 0
+    for bound, count in zip((*bounds, "+Inf"), counts, strict=True):
+        below += count
+        yield (bound if isinstance(bound, str) else repr(float(bound))), below

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..applications import BareApplication
 from ..exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError
 from ..user_errors import with_frames
-from . import access_log, listing, operating
+from . import access_log, adapters, listing, operating, tokenizing
 from .calling import open_call
 from .catalogue import Catalogue, Served
 from .chat_answers import ChatError
@@ -22,7 +22,7 @@ from .fields import FieldError
 from .keys import Keys
 from .made_from_chat import chat_problem, field_problem
 from .messages import service as messages
-from .metrics import Meter
+from .metrics import Meter, Totals
 from .pass_through import pass_through
 from .problems import Problem
 from .resume.streams import resuming
@@ -46,6 +46,10 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.EMBEDDINGS: pass_through(Kind.EMBEDDINGS),
     Kind.RERANK: pass_through(Kind.RERANK),
     Kind.SCORE: pass_through(Kind.SCORE),
+    Kind.TOKENIZE: tokenizing.tokenize,
+    Kind.DETOKENIZE: tokenizing.detokenize,
+    Kind.LOAD_ADAPTER: adapters.load,
+    Kind.UNLOAD_ADAPTER: adapters.unload,
     Kind.MODELS: listing.models,
     Kind.MODEL: listing.model,
     Kind.HEALTH: operating.health,
@@ -57,11 +61,23 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
 
 
 class Front(BareApplication):
-    """A replica of the front."""
+    """A replica of the front. Its methods are asked by the other replicas of it."""
 
     def __init__(self, config: FrontConfig, models: list[tuple[LLMConfig, DeploymentHandle[Any]]]) -> None:
         catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
-        super().__init__(FrontApplication(Services(config, catalogue, Meter(), resuming(open_call))))
+        self._services = Services(config, catalogue, Meter(), resuming(open_call))
+        super().__init__(FrontApplication(self._services))
+
+    async def totals(self) -> Totals:
+        return self._services.meter.totals
+
+    async def live_adapters(self) -> dict[str, dict[str, str]]:
+        return self._services.catalogue.live
+
+    async def know_adapters(self, model_id: str, adapters: dict[str, str]) -> None:
+        catalogue = self._services.catalogue
+        if (served := catalogue.models.get(model_id)) is not None:
+            catalogue.know_adapters(served, adapters)
 
 
 class FrontApplication:
@@ -107,6 +123,7 @@ class FrontApplication:
             if not route.open:
                 headers = exchange.headers
                 exchange.tenant = self._keys.tenant_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            await self._services.learn_adapters()
             if (handler := HANDLERS.get(route.kind)) is None:
                 raise no_such_path(exchange.path)
             await handler(self._services, exchange, name)

@@ -74,7 +74,13 @@ class Generation:
         parts: list[bytes] = []
         while values := await self.take():
             parts += [data for data, _ in values]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(parts) == 1:
+            return parts[0]
+        body = b"".join(parts)
+        if self.usage is None:
+            # It may lie across two parts.
+            self.usage = usage_in(body)
+        return body
 
     def __enter__(self) -> Self:
         return self

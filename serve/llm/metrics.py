@@ -30,7 +30,7 @@ _FIRST_ERROR: Final = 400
 
 
 class Totals:
-    """All that is counted, as plain values: it can be sent to another process and added up."""
+    """All that is counted, as plain values, which can be sent to another process."""
 
     def __init__(self) -> None:
         # By operation, model and tenant.
@@ -47,10 +47,6 @@ class Totals:
         self.aborted = Counter()
         # By status: requests that came to no model.
         self.refused = Counter()
-
-    def merge(self, other: Totals) -> None:
-        for name, mine in vars(self).items():
-            mine.merge(getattr(other, name))
 
 
 class Meter:

@@ -26,8 +26,7 @@ async def health(services: Services, exchange: Exchange, name: str) -> None:
 
 
 async def metrics(services: Services, exchange: Exchange, name: str) -> None:
-    totals = services.meter.totals
-    engines = await engine_statistics(services)
+    totals, engines = await asyncio.gather(services.fronts().totals(), engine_statistics(services))
     text, content_type = exposition(totals, engines)
     await exchange.respond(200, [(b"content-type", content_type)], text)
 
@@ -36,7 +35,8 @@ async def load(services: Services, exchange: Exchange, name: str) -> None:
     """Requests that engines run, and those that wait: in engines, or for a replica."""
     engines = await engine_statistics(services)
     running = sum(int(said.get("running", 0)) for said in engines.values())
-    here = sum(int(count) for count in services.meter.totals.running.series.values())
+    totals = await services.fronts().totals()
+    here = sum(int(count) for each in totals.values() for count in each.running.series.values())
     await exchange.respond_json(msgspec.json.encode({"running": running, "waiting": max(0, here - running)}))
 
 
@@ -53,4 +53,6 @@ async def _of_model(served: Served) -> dict[str, float]:
     for each in said.values():
         if isinstance(each, dict):
             sums.update(cast("dict[str, float]", each))
+    # Of processes there is no sum.
+    sums.pop("pid", None)
     return dict(sums)

@@ -12,6 +12,7 @@ from .event_stream import EVENTS, EventStream
 from .made_from_chat import engine_problem
 from .problems import Api, Problem
 from .routes import Kind
+from .unsupported import check_supported
 
 if TYPE_CHECKING:
     from .engines.interface import EngineCall, Head
@@ -42,7 +43,8 @@ def pass_through(kind: Kind) -> Handler:
         asked = await services.read(exchange)
         chosen = services.catalogue.choose(asked.model)
         check(kind, asked.fields)
-        await services.check_path(chosen, exchange.path)
+        facts = await services.check_path(chosen, exchange.path)
+        check_supported(kind, asked.fields, facts.kind, services.config.unsupported)
         call = services.call(exchange, chosen, exchange.path, asked)
         with services.generation(exchange, chosen, operation) as generation:
             await hand_back(services, exchange, generation, call)
@@ -65,7 +67,7 @@ async def hand_back(services: Services, exchange: Exchange, generation: Generati
             await stream.end()
         else:
             body = await generation.rest()
-            await exchange.respond(head.status, [*_content_type(head), *_handed_back(head, generation)], body)
+            await exchange.respond(head.status, [*content_type(head), *_handed_back(head, generation)], body)
 
 
 async def _stream(exchange: Exchange, generation: Generation, stream: EventStream, head: Head) -> None:
@@ -75,7 +77,7 @@ async def _stream(exchange: Exchange, generation: Generation, stream: EventStrea
     await stream.end()
 
 
-def _content_type(head: Head) -> Headers:
+def content_type(head: Head) -> Headers:
     kinds = [value.encode("latin-1") for name, value in head.headers if name == "content-type"]
     return [(b"content-type", kinds[0] if kinds else b"application/json")]
 

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from .catalogue import Catalogue, Chosen
-from .engines.interface import EngineCall
+from .engines.interface import ADAPTER_PATH, EngineCall, EngineFacts
 from .event_stream import EventStream
+from .fronts import Fronts
 from .generation import Generation
 from .problems import Problem
 from .reading import Asked, read, renamed
@@ -32,6 +33,23 @@ class Services:
     def __init__(self, config: FrontConfig, catalogue: Catalogue, meter: Meter, open_: Open) -> None:
         self.config, self.catalogue, self.meter = config, catalogue, meter
         self._open = open_
+        self._fronts: Fronts | None = None
+        self._adapters_known = False
+
+    def fronts(self) -> Fronts:
+        """All replicas of this front."""
+        if self._fronts is None:
+            self._fronts = Fronts()
+        return self._fronts
+
+    async def learn_adapters(self) -> None:
+        """Ask the other replicas, once, which adapters were loaded before this one was there."""
+        if self._adapters_known or not self.config.live_adapters:
+            return
+        self._adapters_known = True
+        for model_id, adapters in (await self.fronts().adapters()).items():
+            if adapters and (served := self.catalogue.models.get(model_id)) is not None:
+                self.catalogue.know_adapters(served, adapters)
 
     async def read(self, exchange: Exchange) -> Asked:
         """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""
@@ -39,8 +57,8 @@ class Services:
         exchange.cancel_when_gone()
         return read(body)
 
-    async def check_path(self, chosen: Chosen, path: str) -> None:
-        """Problem 501 if the model's engine does not answer this."""
+    async def check_path(self, chosen: Chosen, path: str) -> EngineFacts:
+        """What the model's engine is. Problem 501 if it does not answer this."""
         facts = await chosen.served.facts()
         if path not in facts.paths:
             offered = ", ".join(sorted(each for each in facts.paths if each.startswith("/v1/")))
@@ -51,12 +69,16 @@ class Services:
                 param="model",
                 code="not_supported_by_engine",
             )
+        return facts
 
     def call(self, exchange: Exchange, chosen: Chosen, path: str, asked: Asked) -> EngineCall:
         """The call that a request stands for, with the bytes that came, but for a name that only the front knows."""
         same = asked.model == chosen.name or asked.model is None
         body = asked.body if same else renamed(asked.body, chosen.name)
-        return EngineCall(path, body, asked.stream, "POST", self.call_headers(exchange))
+        headers = self.call_headers(exchange)
+        if (live := self.catalogue.live[chosen.served.model_id]) and chosen.name in live:
+            headers = (*headers, (ADAPTER_PATH, live[chosen.name]))
+        return EngineCall(path, body, asked.stream, "POST", headers)
 
     def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
         given = exchange.headers

@@ -1,4 +1,4 @@
-"""Counters and histograms as plain numbers: cheap to add to, to send and to sum. How they are shown is another matter.
+"""Counters and histograms as plain numbers: cheap to add to and to send. How they are shown is another matter.
 
 A value of a label comes from a client at times; after `MOST_VALUES` of them all further ones are "other".
 """
@@ -46,14 +46,6 @@ class Histogram:
         counts[bisect_left(self.bounds, value)] += 1
         total[0] += value
 
-    def merge(self, other: "Histogram") -> None:
-        """Add what another of the same bounds has counted."""
-        for labels, (their_counts, their_total) in other.series.items():
-            counts, total = self.series.setdefault(labels, ([0] * (len(self.bounds) + 1), [0.0]))
-            for at, count in enumerate(their_counts):
-                counts[at] += count
-            total[0] += their_total[0]
-
 
 class Counter:
     """Also for what goes down again, where a sum over processes has a meaning."""
@@ -65,7 +57,3 @@ class Counter:
 
     def add(self, labels: Labels, value: float = 1) -> None:
         self.series[labels] = self.series.get(labels, 0) + value
-
-    def merge(self, other: "Counter") -> None:
-        for labels, value in other.series.items():
-            self.add(labels, value)

@@ -6,7 +6,10 @@ must be known of an answer on its way (tokens, the end) stands beside the bytes,
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+ADAPTER_PATH: Final = "x-actorrt-adapter-path"
+"""Header of a call whose model is an adapter that was loaded live: where a replica that has not got it finds it."""
 
 
 class EngineCall(NamedTuple):
