@@ -170,7 +170,9 @@ class FrontConfig(_Config):
     ping_s: float = Field(default=10.0, gt=0)
     """Seconds of silence after which a stream is sent a sign of life: Anthropic's `ping`, else a comment."""
     stored_responses: int = Field(default=1000, ge=0)
-    """Answers of /v1/responses that are kept for `previous_response_id` and GET; the oldest go first."""
+    """Answers of /v1/responses that are kept for later requests; those unused for longest go first. 0: none."""
+    stored_response_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Bytes that these may take together, with all that went into them."""
     num_replicas: int = Field(default=1, ge=1)
     """Replicas of the front."""
     live_adapters: bool = False

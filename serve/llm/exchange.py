@@ -36,6 +36,7 @@ class Exchange:
         root: str = scope.get("root_path", "")
         self.method: str = scope["method"]
         self.path = path.removeprefix(root) if root and path.startswith(root + "/") else path
+        self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.client: tuple[str, int] | None = scope.get("client")
         context = current_request.get()

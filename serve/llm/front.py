@@ -9,22 +9,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..applications import BareApplication
-from ..exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError
-from ..user_errors import with_frames
 from . import access_log, adapters, listing, operating, tokenizing
 from .calling import open_call
 from .catalogue import Catalogue, Served
-from .chat_answers import ChatError
 from .cors import Cors
-from .engines.interface import EngineError
 from .exchange import ClientGone, Exchange
-from .fields import FieldError
+from .failures import problem_of
 from .keys import Keys
-from .made_from_chat import chat_problem, field_problem
 from .messages import service as messages
 from .metrics import Meter, Totals
 from .pass_through import pass_through
-from .problems import Problem
+from .responses import service as responses
+from .responses.keeping import Keeping
 from .resume.streams import resuming
 from .routes import Kind, allowed, check_method, find, no_such_path
 from .services import Handler, Services
@@ -36,9 +32,6 @@ if TYPE_CHECKING:
     from .config import FrontConfig, LLMConfig
 
 logger = logging.getLogger("actorrt.serve.llm")
-
-RETRY_AFTER_S: Final = 1
-
 
 HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.CHAT: pass_through(Kind.CHAT),
@@ -57,15 +50,26 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.LOAD: operating.load,
     Kind.MESSAGES: messages.create,
     Kind.COUNT_TOKENS: messages.count_tokens,
+    Kind.RESPONSES: responses.create,
+    Kind.RESPONSE: responses.one,
+    Kind.RESPONSE_CANCEL: responses.cancel,
+    Kind.RESPONSE_INPUT: responses.input_items,
+    Kind.RESPONSE_TOKENS: responses.input_tokens,
 }
 
 
 class Front(BareApplication):
     """A replica of the front. Its methods are asked by the other replicas of it."""
 
-    def __init__(self, config: FrontConfig, models: list[tuple[LLMConfig, DeploymentHandle[Any]]]) -> None:
+    def __init__(
+        self,
+        config: FrontConfig,
+        models: list[tuple[LLMConfig, DeploymentHandle[Any]]],
+        store: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        """`store`: of responses (`bind_store`); without one none are kept."""
         catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
-        self._services = Services(config, catalogue, Meter(), resuming(open_call))
+        self._services = Services(config, catalogue, Meter(), resuming(open_call), Keeping(store))
         super().__init__(FrontApplication(self._services))
 
     async def totals(self) -> Totals:
@@ -130,36 +134,7 @@ class FrontApplication:
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception as error:
-            problem = _problem(error, exchange)
+            problem = problem_of(error, exchange)
             if exchange.generation is None:
                 self._services.meter.refused(problem.status)
             await exchange.fail(problem)
-
-
-def _problem(error: Exception, exchange: Exchange) -> Problem:
-    """What a client is told of an error. Its own words may hold what no client should see: they are for the log."""
-    match error:
-        case Problem():
-            return error
-        case FieldError():
-            return field_problem(error, exchange.api)
-        case ChatError():
-            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
-            return chat_problem(error)
-        case BackPressureError():
-            return Problem(503, str(error), code="overloaded", retry_after_s=RETRY_AFTER_S)
-        case DeploymentUnavailableError() | RequestCancelledError():
-            logger.info("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
-            return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)
-        case ReplicaUnavailableError():
-            logger.warning("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
-            message = "the replica that ran the model went away"
-            return Problem(503, message, code="model_unavailable", retry_after_s=RETRY_AFTER_S)
-        case EngineError():
-            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
-            return Problem(502, "the model's engine failed", code="engine_error")
-        case _:
-            logger.error(
-                "%s %s failed, request %s:\n%s", exchange.method, exchange.path, exchange.request_id, with_frames(error)
-            )
-            return Problem(500, "internal error", code="internal_error")

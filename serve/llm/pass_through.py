@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ _NOT_HANDED_BACK: Final = frozenset(
     | {"keep-alive", "server", "transfer-encoding", "vary", "x-accel-buffering", "x-request-id"}
 )
 RESUMES: Final = b"x-actorrt-resumes"
+Shown = Callable[[bytes], Awaitable[None]]
 
 
 def pass_through(kind: Kind) -> Handler:
@@ -52,28 +54,35 @@ def pass_through(kind: Kind) -> Handler:
     return handle
 
 
-async def hand_back(services: Services, exchange: Exchange, generation: Generation, call: EngineCall) -> None:
-    """Make the call and give the client its answer."""
+async def hand_back(
+    services: Services, exchange: Exchange, generation: Generation, call: EngineCall, shown: Shown | None = None
+) -> None:
+    """Make the call and give the client its answer, each part of which, if it is no error, is first `shown`."""
     with services.event_stream(exchange) if call.stream else nullcontext() as stream:
         head = await generation.open(call)
         if head.status >= 400 and exchange.api is Api.ANTHROPIC:
             # Engines that have Anthropic's API do not all have its errors.
             raise engine_problem(head.status, await generation.rest())
         if stream is not None and head.streams and head.status < 300:
-            await _stream(exchange, generation, stream, head)
+            await _stream(generation, stream, head, shown)
         elif stream is not None and stream.begun:
             body = await generation.rest()
             await stream.write(b"data: %b\n\n" % _in_a_line(body))
             await stream.end()
         else:
             body = await generation.rest()
+            if shown is not None and head.status < 300:
+                await shown(body)
             await exchange.respond(head.status, [*content_type(head), *_handed_back(head, generation)], body)
 
 
-async def _stream(exchange: Exchange, generation: Generation, stream: EventStream, head: Head) -> None:
+async def _stream(generation: Generation, stream: EventStream, head: Head, shown: Shown | None) -> None:
     await stream.begin([*EVENTS, *_handed_back(head, generation)])
     while values := await generation.take():
-        await stream.write(values[0][0] if len(values) == 1 else b"".join([data for data, _ in values]))
+        data = values[0][0] if len(values) == 1 else b"".join([data for data, _ in values])
+        if shown is not None:
+            await shown(data)
+        await stream.write(data)
     await stream.end()
 
 

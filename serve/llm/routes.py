@@ -26,6 +26,7 @@ class Kind(Enum):
     RESPONSE = "response"
     RESPONSE_CANCEL = "response_cancel"
     RESPONSE_INPUT = "response_input"
+    RESPONSE_TOKENS = "response_tokens"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     HEALTH = "health"
@@ -59,6 +60,7 @@ _PATHS: Final[Mapping[str, Route]] = {
     "/v1/load_lora_adapter": _by(Kind.LOAD_ADAPTER, "POST"),
     "/v1/unload_lora_adapter": _by(Kind.UNLOAD_ADAPTER, "POST"),
     "/v1/responses": _by(Kind.RESPONSES, "POST"),
+    "/v1/responses/input_tokens": _by(Kind.RESPONSE_TOKENS, "POST"),
     "/v1/messages": _by(Kind.MESSAGES, "POST", api=Api.ANTHROPIC),
     "/v1/messages/count_tokens": _by(Kind.COUNT_TOKENS, "POST", api=Api.ANTHROPIC),
     "/health": _by(Kind.HEALTH, "GET", open=True),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .config import FrontConfig
     from .exchange import Exchange
     from .metrics import Meter
+    from .responses.keeping import Keeping
 
 Handler = Callable[["Services", "Exchange", str], Awaitable[None]]
 
@@ -30,8 +31,8 @@ _HANDED_ON: Final = (b"traceparent", b"tracestate", b"x-data-parallel-rank", b"x
 
 
 class Services:
-    def __init__(self, config: FrontConfig, catalogue: Catalogue, meter: Meter, open_: Open) -> None:
-        self.config, self.catalogue, self.meter = config, catalogue, meter
+    def __init__(self, config: FrontConfig, catalogue: Catalogue, meter: Meter, open_: Open, keeping: Keeping) -> None:
+        self.config, self.catalogue, self.meter, self.keeping = config, catalogue, meter, keeping
         self._open = open_
         self._fronts: Fronts | None = None
         self._adapters_known = False

@@ -11,6 +11,7 @@ from actorrt import serve
 from actorrt.serve.declaration import Deployment
 from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.front import Front
+from actorrt.serve.llm.responses.store import bind_store
 from actorrt.serve.options import DeploymentOptions
 
 from .scripted import scripted
@@ -43,11 +44,11 @@ class ScriptedApp:
         self.model.until.remote(name).result(timeout_s=20)
 
 
-def run_scripted(url: str, name: str, front: FrontConfig, **config: Any) -> ScriptedApp:
-    """Deploy it as an application under a prefix of that name."""
+def run_scripted(url: str, name: str, front: FrontConfig, *paths: str, **config: Any) -> ScriptedApp:
+    """Deploy it as an application under a prefix of that name. `paths`: what the model answers besides."""
     model = LLMConfig(model_id="scripted", aliases=["other/name"], engine=SimulatedEngine(), **config)
     options = DeploymentOptions(name="front", max_ongoing_requests=1000)
-    app = Deployment[Front](Front, options).bind(front, [(model, scripted())])
+    app = Deployment[Front](Front, options).bind(front, [(model, scripted(*paths))], bind_store(front))
     serve.run(app, name=name, route_prefix=f"/{name}")
     client = httpx.Client(base_url=f"{url}/{name}", timeout=20, trust_env=False)
     return ScriptedApp(f"{url}/{name}", client, serve.get_deployment_handle("scripted", name))

@@ -23,13 +23,14 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> st
 
 
 class Scripted:
-    def __init__(self) -> None:
+    def __init__(self, paths: frozenset[str]) -> None:
+        self._paths = paths
         self._running = 0
         self._calls: list[Any] = []
         self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def facts(self) -> EngineFacts:
-        return EngineFacts("scripted", PATHS, Capacity(1000, 4, 1000))
+        return EngineFacts("scripted", self._paths, Capacity(1000, 4, 1000))
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Any]:
         asked = json.loads(call.body)
@@ -72,5 +73,5 @@ class Scripted:
         await self._told[name].wait()
 
 
-def scripted() -> Any:
-    return serve.deployment(name="scripted", max_ongoing_requests=16)(Scripted).bind()
+def scripted(*paths: str) -> Any:
+    return serve.deployment(name="scripted", max_ongoing_requests=16)(Scripted).bind(PATHS | {*paths})

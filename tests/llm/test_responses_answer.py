@@ -52,7 +52,7 @@ def _streamed(pieces: Iterable[Piece], **fields: Any) -> list[dict[str, Any]]:
     out = events.start()
     for piece in pieces:
         out += events.feed(piece)
-    return _parsed([*out, *events.end(1_700_000_001)])
+    return _parsed([*out, *events.end(1_700_000_001), events.last()])
 
 
 def test_a_text_is_a_message_and_what_was_asked_is_said_back() -> None:
@@ -163,7 +163,8 @@ def test_a_chat_that_breaks_off_fails_with_what_there_was() -> None:
     out = events.start() + events.feed(Piece(text="Hel"))
     with pytest.raises(ChatError, match="before it was finished"):
         events.end(0)
-    last = _parsed([*out, *events.fail("the engine failed")])[-1]
+    events.fail("the engine failed")
+    last = _parsed([*out, events.last()])[-1]
     assert last["type"] == "response.failed"
     assert last["response"]["status"] == "failed"
     assert last["response"]["error"] == {"code": "server_error", "message": "the engine failed"}

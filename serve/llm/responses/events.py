@@ -35,13 +35,10 @@ class ResponseEvents:
         self._usage: Usage | None = None
 
     def start(self, *, queued: bool = False) -> list[bytes]:
-        said = dict(self.response)
-        first = [] if not queued else [self._event("response.queued", response={**said, "status": "queued"})]
-        return [
-            self._event("response.created", response=said),
-            *first,
-            self._event("response.in_progress", response=said),
-        ]
+        out = [self._event("response.created", response=self.response)]
+        if queued:
+            out.append(self._event("response.queued", response={**self.response, "status": "queued"}))
+        return [*out, self._event("response.in_progress", response=self.response)]
 
     def feed(self, piece: Piece) -> list[bytes]:
         """What a chunk says: often one event, none for a chunk that only names a role."""
@@ -61,7 +58,7 @@ class ResponseEvents:
         return out
 
     def end(self, at: int) -> list[bytes]:
-        """The last events. Raises ChatError if the chat broke off."""
+        """What ends the last item; then comes `last`. Raises ChatError if the chat broke off."""
         if self._finish is None:
             raise ChatError("the engine's answer ended before it was finished")
         status = status_of(self._finish)
@@ -71,13 +68,15 @@ class ResponseEvents:
             out += self._say("text", "", [])
             out += self._close(status)
         self.response = ended(self.response, self._output, self._finish, self._usage, at)
-        return [*out, self._event(f"response.{status}", response=self.response)]
+        return out
 
-    def fail(self, message: str) -> list[bytes]:
-        """The last event of a response that broke off."""
+    def fail(self, message: str) -> None:
+        """The response broke off; then comes `last`."""
         output = self._output if self._open is None else [*self._output, self._open.item("incomplete")]
         self.response = failed(self.response, output, message)
-        return [self._event("response.failed", response=self.response)]
+
+    def last(self) -> bytes:
+        return self._event(f"response.{self.response['status']}", response=self.response)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = msgspec.json.encode({"type": kind, "sequence_number": self._sequence, **fields})
