@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve test apps check format bench lock clean
+.PHONY: help serve test apps check format bench load lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -44,6 +44,9 @@ bench: $(STAMPS)/test  ## actorrt and its peers side by side, as a table (long: 
 	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get install -y -q wrk; } || echo "make bench: wrk is missing, so the HTTP rows are left out; install wrk to have them"
 	$(BIN)/python loadtests/compare.py $(ARGS)
+
+load: $(STAMPS)/test  ## users of the chat application, with simulated engines, for a minute: a table, CSV files and a picture
+	$(BIN)/python loadtests/llm/load.py $(ARGS)
 
 lock:  ## take the newest releases that pyproject.toml allows into requirements.lock
 	rm -rf build/lock
