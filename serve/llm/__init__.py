@@ -7,6 +7,8 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .app import build_llm_deployment as build_llm_deployment
+    from .app import build_openai_app as build_openai_app
     from .config import ApiKey as ApiKey
     from .config import FrontConfig as FrontConfig
     from .config import LlamaCppEngine as LlamaCppEngine
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
     from .config import WordLlamaEngine as WordLlamaEngine
 
 __all__ = [
+    "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
     "FrontConfig", "ApiKey",
 ]  # fmt: skip
 
 _HOMES = {
+    "app": ["build_llm_deployment", "build_openai_app"],
     "config": [
         "ApiKey", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine", "SimulatedEngine",
         "WordLlamaEngine",

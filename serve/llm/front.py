@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..applications import BareApplication
-from . import access_log, adapters, listing, operating, tokenizing
+from . import access_log, adapters, listing, operating, page, tokenizing
 from .calling import open_call
 from .catalogue import Catalogue, Served
 from .cors import Cors
@@ -48,6 +48,7 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.HEALTH: operating.health,
     Kind.METRICS: operating.metrics,
     Kind.LOAD: operating.load,
+    Kind.PAGE: page.show,
     Kind.MESSAGES: messages.create,
     Kind.COUNT_TOKENS: messages.count_tokens,
     Kind.RESPONSES: responses.create,

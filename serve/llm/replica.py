@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from .config import LLMConfig
 from .engines.factory import make_engine
-from .engines.interface import Delta, EngineCall, EngineFacts, Head
+from .engines.interface import ADAPTER, Delta, EngineCall, EngineFacts, Head
 from .sleeper import Sleeper
 
 logger = logging.getLogger("actorrt.serve.replica")
@@ -19,6 +20,7 @@ class Model:
 
     async def __init__(self, config: LLMConfig) -> None:  # pyright: ignore[reportGeneralTypeIssues]
         self._config = config
+        self._adapters_change = asyncio.Lock()
         self._engine = make_engine(config)
         self._sleeper = Sleeper(self._engine, config.model_id, config.sleep_after_s)
         for adapter in config.adapters:
@@ -29,12 +31,24 @@ class Model:
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
         """See `Engine.generate`. Of a model that sleeps, the first request waits until it is awake."""
         async with self._sleeper.awake():
+            await self._have_adapter(call)
             answer = self._engine.generate(call)
             try:
                 async for item in answer:
                     yield item
             finally:
                 await answer.aclose()
+
+    async def _have_adapter(self, call: EngineCall) -> None:
+        """Load the adapter that a call is for, if it came to its model before this replica did."""
+        found = next((value for name, value in call.headers if name == ADAPTER), None)
+        if found is None:
+            return
+        name, _, path = found.partition("=")
+        async with self._adapters_change:
+            if name not in self._facts.adapters:
+                await self._engine.load_adapter(name, path)
+                self._with_adapters([*self._facts.adapters, name])
 
     async def facts(self) -> EngineFacts:
         return self._facts
@@ -48,12 +62,12 @@ class Model:
             return await self._engine.detokenize(tokens)
 
     async def load_adapter(self, name: str, path: str) -> EngineFacts:
-        async with self._sleeper.awake():
+        async with self._sleeper.awake(), self._adapters_change:
             await self._engine.load_adapter(name, path)
             return self._with_adapters([*self._facts.adapters, name])
 
     async def unload_adapter(self, name: str) -> EngineFacts:
-        async with self._sleeper.awake():
+        async with self._sleeper.awake(), self._adapters_change:
             await self._engine.unload_adapter(name)
             return self._with_adapters([each for each in self._facts.adapters if each != name])
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from .catalogue import Catalogue, Chosen
-from .engines.interface import ADAPTER_PATH, EngineCall, EngineFacts
+from .engines.interface import ADAPTER, EngineCall, EngineFacts
 from .event_stream import EventStream
 from .fronts import Fronts
 from .generation import Generation
@@ -78,7 +78,7 @@ class Services:
         body = asked.body if same else renamed(asked.body, chosen.name)
         headers = self.call_headers(exchange)
         if (live := self.catalogue.live[chosen.served.model_id]) and chosen.name in live:
-            headers = (*headers, (ADAPTER_PATH, live[chosen.name]))
+            headers = (*headers, (ADAPTER, f"{chosen.name}={live[chosen.name]}"))
         return EngineCall(path, body, asked.stream, "POST", headers)
 
     def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:

@@ -58,7 +58,11 @@ async def detokenize(services: Services, exchange: Exchange, name: str) -> None:
     tokens = asked.fields["tokens"]
     if wrong := [each for each in tokens if not is_whole(each) or each < 0]:
         raise wrong_type("tokens", "an array of token ids", wrong[0])
-    text: str = await chosen.served.handle.detokenize.remote(tokens)
+    try:
+        text: str = await chosen.served.handle.detokenize.remote(tokens)
+    except ValueError as error:
+        message = str(getattr(error, "cause", error))
+        raise Problem(400, message, param="tokens", code="invalid_value") from None
     await exchange.respond_json(msgspec.json.encode({"prompt": text}))
 
 

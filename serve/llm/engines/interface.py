@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-ADAPTER_PATH: Final = "x-actorrt-adapter-path"
-"""Header of a call whose model is an adapter that was loaded live: where a replica that has not got it finds it."""
+ADAPTER: Final = "x-actorrt-adapter"
+"""Header of a call whose model is an adapter that was loaded live: "NAME=PATH", for a replica that has not got it."""
 
 
 class EngineCall(NamedTuple):
