@@ -13,6 +13,7 @@ from ..options import DeploymentOptions, parse_options
 from .config import FrontConfig, LLMConfig
 from .front import Front
 from .replica import Model
+from .responses.store import bind_store
 
 # The front waits for models: what they cannot take waits in front of them.
 _FRONT_REQUESTS: Final = 10_000
@@ -34,7 +35,7 @@ def build_openai_app(
     names: set[str] = set()
     bound = [(each, build_llm_deployment(each, name=_deployment_name(each.model_id, names))) for each in models]
     options = DeploymentOptions(name="front", num_replicas=settings.num_replicas, max_ongoing_requests=_FRONT_REQUESTS)
-    return Deployment[Front](Front, options).bind(settings, bound)
+    return Deployment[Front](Front, options).bind(settings, bound, bind_store(settings))
 
 
 def build_llm_deployment(config: LLMConfig | Mapping[str, Any], *, name: str | None = None) -> Application[Model]:
