@@ -136,12 +136,7 @@ class ResponseTable:
             return False
         record.running = False
         self.bytes -= record.size
-        for kept in record.given + record.output:
-            kept.holders -= 1
-            if not kept.holders:
-                self.bytes -= len(kept.data)
-                if self._items.get((key[0], kept.id)) is kept:
-                    del self._items[key[0], kept.id]
+        self._let_go(key[0], record.given + record.output)
         return True
 
     def _grow(self, record: Record, by: int) -> None:
@@ -149,6 +144,7 @@ class ResponseTable:
         self.bytes += by
 
     def _say(self, tenant: str, record: Record, output: Iterable[ItemBytes]) -> None:
+        self._let_go(tenant, record.output)
         record.output = tuple(map(_Kept, output))
         self._hold(tenant, record.output)
 
@@ -158,6 +154,14 @@ class ResponseTable:
                 self.bytes += len(kept.data)
                 self._items[tenant, kept.id] = kept
             kept.holders += 1
+
+    def _let_go(self, tenant: str, items: Iterable[_Kept]) -> None:
+        for kept in items:
+            kept.holders -= 1
+            if not kept.holders:
+                self.bytes -= len(kept.data)
+                if self._items.get((tenant, kept.id)) is kept:
+                    del self._items[tenant, kept.id]
 
     def _make_room(self) -> None:
         while len(self._records) > self._most or self.bytes > self._most_bytes:
