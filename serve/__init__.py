@@ -14,6 +14,7 @@ if __name__ != "actorrt.serve":
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
+    from . import llm as llm
     from .api import build as build
     from .api import delete as delete
     from .api import get_app_handle as get_app_handle
@@ -44,7 +45,7 @@ __all__ = [
     "get_app_handle", "get_deployment_handle", "get_replica_context",
     "DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator",
     "HTTPOptions", "ReplicaContext", "ServeStatus", "ApplicationStatus", "DeploymentStatus",
-    "exceptions",
+    "exceptions", "llm",
 ]  # fmt: skip
 
 _HOMES = {
@@ -62,8 +63,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "exceptions":
-        value: object = import_module(".exceptions", __name__)
+    if name in ("exceptions", "llm"):
+        value: object = import_module(f".{name}", __name__)
     elif name in _HOME_OF:
         value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
     else:

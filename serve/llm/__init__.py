@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from .config import ServerEngine as ServerEngine
     from .config import SimulatedEngine as SimulatedEngine
     from .config import WordLlamaEngine as WordLlamaEngine
+    from .status import ModelStatus as ModelStatus
+    from .status import status as status
 
 __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
     "FrontConfig", "ApiKey",
+    "status", "ModelStatus",
 ]  # fmt: skip
 
 _HOMES = {
@@ -30,6 +33,7 @@ _HOMES = {
         "ApiKey", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine", "SimulatedEngine",
         "WordLlamaEngine",
     ],
+    "status": ["ModelStatus", "status"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

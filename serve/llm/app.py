@@ -18,6 +18,8 @@ from .responses.store import bind_store
 # The front waits for models: what they cannot take waits in front of them.
 _FRONT_REQUESTS: Final = 10_000
 _WITHOUT_SLOTS: Final = 256
+MODEL_PREFIX: Final = "model:"
+"""Deployments of models have names that begin so."""
 _NOT_IN_NAMES: Final = str.maketrans({"#": "-", "/": "-", "\n": "-"})
 
 
@@ -75,7 +77,7 @@ def _check_names(models: Iterable[LLMConfig]) -> None:
 
 
 def _deployment_name(model_id: str, taken: set[str]) -> str:
-    base = name = "model:" + model_id.translate(_NOT_IN_NAMES).strip()
+    base = name = MODEL_PREFIX + model_id.translate(_NOT_IN_NAMES).strip()
     number = 2
     while name in taken:
         name = f"{base}-{number}"

@@ -1,6 +1,10 @@
 """What makes an application of models, before anything runs; and one that runs with simulated engines."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,3 +89,16 @@ def test_there_is_a_page_to_chat_on_where_it_was_asked_for(client: httpx.Client)
     page = client.get("/")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "<html" in page.text
+
+
+def test_the_command_line_shows_models_engines_and_slots(client: httpx.Client) -> None:
+    command = [str(Path(sys.executable).with_name("actorrt")), "status"]
+    shown = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=50, check=True)
+    models = {each["model"]: each for each in json.loads(shown.stdout)["models"]}
+    assert set(models) == {"fast", "words"}
+    fast = models["fast"]
+    expected = ("models", "simulated", 1, SimulatedEngine().slots, SimulatedEngine().context, 0, 0)
+    assert tuple(fast.values())[:8] == (expected[0], "fast", *expected[1:])
+    text = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True).stdout
+    (line,) = [each.split() for each in text.splitlines() if each.startswith("fast")]
+    assert line == ["fast", "simulated", "1", str(fast["slots"]), str(fast["context"]), "0", "0"]
