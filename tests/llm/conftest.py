@@ -47,7 +47,7 @@ class ScriptedApp:
 def run_scripted(url: str, name: str, front: FrontConfig, *paths: str, **config: Any) -> ScriptedApp:
     """Deploy it as an application under a prefix of that name. `paths`: what the model answers besides."""
     model = LLMConfig(model_id="scripted", aliases=["other/name"], engine=SimulatedEngine(), **config)
-    options = DeploymentOptions(name="front", max_ongoing_requests=1000)
+    options = DeploymentOptions(name="front", num_replicas=front.num_replicas, max_ongoing_requests=1000)
     app = Deployment[Front](Front, options).bind(front, [(model, scripted(*paths))], bind_store(front))
     serve.run(app, name=name, route_prefix=f"/{name}")
     client = httpx.Client(base_url=f"{url}/{name}", timeout=20, trust_env=False)

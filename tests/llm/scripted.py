@@ -26,6 +26,7 @@ class Scripted:
     def __init__(self, paths: frozenset[str]) -> None:
         self._paths = paths
         self._running = 0
+        self._adapters: dict[str, str] = {}
         self._calls: list[Any] = []
         self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -60,7 +61,19 @@ class Scripted:
     async def statistics(self) -> dict[str, float]:
         return {"running": self._running, "waiting": 0}
 
+    async def load_adapter(self, name: str, path: str) -> None:
+        if path == "missing":
+            raise EngineError("there is no adapter file 'missing'")
+        self._adapters[name] = path
+
+    async def unload_adapter(self, name: str) -> None:
+        if self._adapters.pop(name, None) is None:
+            raise ValueError(f"there is no adapter {name!r}")
+
     # What tests call by a handle.
+
+    async def adapters(self) -> dict[str, str]:
+        return self._adapters
 
     async def calls(self) -> list[Any]:
         return self._calls
