@@ -9,22 +9,32 @@ import msgspec
 
 from .chat_answers import ChatError, Piece, read_answer, read_chunk
 from .engines.interface import EngineCall
+from .exchange import JSON
 from .problems import Api, Problem
 from .resume.events import a_dict, events
+from .routes import Kind
+from .unsupported import check_supported
 
 if TYPE_CHECKING:
     from .catalogue import Chosen
-    from .exchange import Exchange
+    from .engines.interface import EngineFacts
+    from .exchange import Exchange, Headers
     from .fields import FieldError
     from .generation import Generation
     from .services import Services
 
 CHAT: Final = "/v1/chat/completions"
+RESUMES: Final = b"x-actorrt-resumes"
 
 
-async def check_chat(services: Services, chosen: Chosen, api: str) -> None:
-    """Problem 501 where neither the API nor chat/completions, of which it could be made, is there."""
-    facts = await chosen.served.facts()
+def chat_call(
+    services: Services, exchange: Exchange, chosen: Chosen, facts: EngineFacts, api: str, body: Mapping[str, Any]
+) -> EngineCall:
+    """The call that stands for a request of `api`.
+
+    Problem 501 where neither that nor chat/completions, of which it could be made, is there; 400 for a parameter that
+    the engine lacks, where these are refused.
+    """
     if CHAT not in facts.paths:
         raise Problem(
             501,
@@ -33,9 +43,7 @@ async def check_chat(services: Services, chosen: Chosen, api: str) -> None:
             param="model",
             code="not_supported_by_engine",
         )
-
-
-def chat_call(services: Services, exchange: Exchange, body: Mapping[str, Any]) -> EngineCall:
+    check_supported(Kind.CHAT, body, facts.kind, services.config.unsupported)
     return EngineCall(
         CHAT, msgspec.json.encode(body), bool(body.get("stream")), "POST", services.call_headers(exchange)
     )
@@ -48,6 +56,14 @@ async def begin(generation: Generation, call: EngineCall) -> None:
         raise engine_problem(head.status, await generation.rest())
     if call.stream and not head.streams:
         raise ChatError("the engine answered a streamed request with something else than events")
+
+
+async def answer_with(exchange: Exchange, generation: Generation, answer: Mapping[str, Any]) -> None:
+    """Answer a request that is not streamed."""
+    headers: Headers = [JSON]
+    if generation.resumes:
+        headers.append((RESUMES, b"%d" % generation.resumes))
+    await exchange.respond(200, headers, msgspec.json.encode(answer))
 
 
 async def whole(generation: Generation) -> Piece:

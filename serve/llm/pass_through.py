@@ -10,7 +10,7 @@ import msgspec
 
 from .checks import check
 from .event_stream import EVENTS, EventStream
-from .made_from_chat import engine_problem
+from .made_from_chat import RESUMES, engine_problem
 from .problems import Api, Problem
 from .routes import Kind
 from .unsupported import check_supported
@@ -34,7 +34,6 @@ _NOT_HANDED_BACK: Final = frozenset(
     {"access-control-allow-origin", "cache-control", "connection", "content-length", "content-type", "date"}
     | {"keep-alive", "server", "transfer-encoding", "vary", "x-accel-buffering", "x-request-id"}
 )
-RESUMES: Final = b"x-actorrt-resumes"
 Shown = Callable[[bytes], Awaitable[None]]
 
 

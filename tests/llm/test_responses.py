@@ -306,11 +306,12 @@ def test_an_engine_that_makes_responses_itself_is_handed_through_and_kept(small_
     said = json.dumps(made)
     if stream:
         said = f'event: response.completed\ndata: {{"type": "response.completed",  "response": {said}}}\n\n'
-    response = _post(small_app, [EVENTS if stream else JSON, ["say", said, 1]], stream=stream)
+    tools = [{"type": "of_tomorrow"}]
+    response = _post(small_app, [EVENTS if stream else JSON, ["say", said, 1]], stream=stream, tools=tools)
     assert response.text == said
     path, body, _, _ = small_app.last_call()
     assert path == "/v1/responses"
-    assert json.loads(body)["input"] == "hello"
+    assert (json.loads(body)["input"], json.loads(body)["tools"]) == ("hello", tools)
     assert small_app.client.get(f"/v1/responses/{made['id']}").json() == made
     _post(small_app, [JSON, ["say", json.dumps(NATIVE), 1]], previous_response_id=made["id"], input="and?")
     sent = json.loads(small_app.last_call()[1])

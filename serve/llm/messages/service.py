@@ -9,13 +9,14 @@ import msgspec
 
 from ..counting import count_prompt
 from ..event_stream import EVENTS
-from ..made_from_chat import begin, chat_call, check_chat, pieces, whole
+from ..made_from_chat import answer_with, begin, chat_call, pieces, whole
 from ..pass_through import hand_back
 from .answer import message
 from .events import MessageEvents
 from .request import ChatRequest, chat_request, check
 
 if TYPE_CHECKING:
+    from ..engines.interface import EngineCall
     from ..exchange import Exchange
     from ..generation import Generation
     from ..services import Services
@@ -35,27 +36,32 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
         with services.generation(exchange, chosen, "chat") as generation:
             await hand_back(services, exchange, generation, call)
         return
-    await check_chat(services, chosen, _MESSAGES)
     ignore = services.config.unsupported == "ignore"
     request = chat_request(asked.fields, chosen.name, ignore=ignore)
     shown = asked.model or chosen.name
+    call = chat_call(services, exchange, chosen, facts, _MESSAGES, request.body)
     with services.generation(exchange, chosen, "chat") as generation:
         if asked.stream:
-            await _stream(services, exchange, generation, request, shown)
+            await _stream(services, exchange, generation, call, request, shown)
         else:
-            await begin(generation, chat_call(services, exchange, request.body))
+            await begin(generation, call)
             piece = await whole(generation)
             answer = message(
                 piece, id=_id(), model=shown, stop_sequences=request.stop_sequences, prefill=request.prefill
             )
-            await exchange.respond_json(msgspec.json.encode(answer))
+            await answer_with(exchange, generation, answer)
 
 
 async def _stream(
-    services: Services, exchange: Exchange, generation: Generation, request: ChatRequest, model: str
+    services: Services,
+    exchange: Exchange,
+    generation: Generation,
+    call: EngineCall,
+    request: ChatRequest,
+    model: str,
 ) -> None:
     with services.event_stream(exchange) as stream:
-        await begin(generation, chat_call(services, exchange, request.body))
+        await begin(generation, call)
         events = MessageEvents(id=_id(), model=model, stop_sequences=request.stop_sequences)
         await stream.begin(EVENTS)
         await stream.write(events.start())

@@ -22,6 +22,16 @@ def read_items(given: Node, new_id: NewId) -> list[Item]:
     return [_read(item, new_id) for item in given.items()]
 
 
+def items_as_they_are(given: object, new_id: NewId) -> list[Item]:
+    """Items for an engine that knows what they mean. What is no item is left out: the engine says so."""
+    if isinstance(given, str):
+        return read_items(Node(given), new_id)
+    if not isinstance(given, list):
+        return []
+    dicts = [cast("Item", item) for item in cast("list[object]", given) if isinstance(item, dict)]
+    return [{"type": "message" if "role" in item else "item_reference", "id": new_id("item"), **item} for item in dicts]
+
+
 def _read(item: Node, new_id: NewId) -> Item:
     kind = item.get("type")
     match kind.text() if kind is not None else "message" if item.get("role") is not None else "item_reference":

@@ -51,12 +51,20 @@ class Keeping:
             raise Problem(404, "responses are not kept by this server", code="not_found")
         return self._store
 
+    async def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Problem 503 as long as there is no store that answers."""
+        try:
+            return await getattr(self.store, method).remote(*args, **kwargs)
+        except ServeError as error:
+            logger.warning("the store of responses did not answer: %s", error)
+            raise Problem(503, "the store of responses is not available", retry_after_s=1) from None
+
     async def context(self, tenant: str, previous: str | None, items: Sequence[Item]) -> Context:
         """Problem 404 for a response or an item that is not here."""
         references = [item["id"] for item in items if item["type"] == "item_reference"]
         if previous is None and not references:
             return Context(None, (), items)
-        earlier, found = await self.store.context.remote(tenant, previous, references)
+        earlier, found = await self._ask("context", tenant, previous, references)
         if previous is not None and earlier is None:
             raise Problem(
                 404, _gone("response", previous), param="previous_response_id", code="previous_response_not_found"
@@ -89,7 +97,7 @@ class Keeping:
     async def begin(self, tenant: str, response: dict[str, Any], context: Context, *, streams: bool) -> None:
         """Keep a response that will be made in the background. Problem 503 if there is no room."""
         own, data = in_bytes(context.items), msgspec.json.encode(response)
-        if not await self.store.begin.remote(tenant, response["id"], data, own, streams=streams):
+        if not await self._ask("begin", tenant, response["id"], data, own, streams=streams):
             raise Problem(503, "as many responses as are kept are being made in the background", code="overloaded")
 
     async def add(self, tenant: str, id: str, events: Sequence[bytes], response: dict[str, Any] | None) -> None:
@@ -106,17 +114,17 @@ class Keeping:
 
     async def get(self, tenant: str, id: str) -> bytes:
         """Problem 404 if it is not here."""
-        return _found(await self.store.get.remote(tenant, id), id)
+        return _found(await self._ask("get", tenant, id), id)
 
     async def given(self, tenant: str, id: str) -> list[Item]:
         """The items that went into a response, the oldest first."""
-        return [msgspec.json.decode(data) for data in _found(await self.store.given.remote(tenant, id), id)]
+        return [msgspec.json.decode(data) for data in _found(await self._ask("given", tenant, id), id)]
 
     async def cancel(self, tenant: str, id: str) -> bytes:
-        return _found(await self.store.cancel.remote(tenant, id), id)
+        return _found(await self._ask("cancel", tenant, id), id)
 
     async def delete(self, tenant: str, id: str) -> None:
-        if not await self.store.delete.remote(tenant, id):
+        if not await self._ask("delete", tenant, id):
             raise _not_here(id)
 
     async def follow(self, tenant: str, id: str, after: int) -> AsyncGenerator[bytes, None]:

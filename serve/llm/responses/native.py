@@ -6,12 +6,15 @@ numbers, indices, text.format, why an answer is incomplete), so those are made f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ..fields import FieldError
 from ..pass_through import hand_back
 from ..resume.events import a_dict, events
+from .items import items_as_they_are
 
 if TYPE_CHECKING:
     from ..catalogue import Chosen
@@ -19,16 +22,17 @@ if TYPE_CHECKING:
     from ..exchange import Exchange
     from ..reading import Asked
     from ..services import Services
+    from .items import NewId
     from .keeping import Context
-    from .request import ResponsesRequest
 
 _RESPONSES: Final = "/v1/responses"
 _LAST: Final = (b"response.completed", b"response.incomplete")
 
 
-def is_native(facts: EngineFacts) -> bool:
+def is_native(facts: EngineFacts, fields: Mapping[str, Any]) -> bool:
+    """Whether the engine is to make this one. One in the background is made here: its id must be known at once."""
     # llama.cpp, in whatever process, is what has /props.
-    return _RESPONSES in facts.paths and "/props" not in facts.paths
+    return _RESPONSES in facts.paths and "/props" not in facts.paths and fields.get("background") is not True
 
 
 async def hand_back_response(
@@ -36,11 +40,15 @@ async def hand_back_response(
     exchange: Exchange,
     chosen: Chosen,
     asked: Asked,
-    request: ResponsesRequest,
-    context: Context,
+    new_id: NewId,
 ) -> None:
+    previous, store = asked.fields.get("previous_response_id"), asked.fields.get("store") is not False
+    if previous is not None and not isinstance(previous, str):
+        raise FieldError(("previous_response_id",), "must be a string")
+    items = items_as_they_are(asked.fields.get("input"), new_id)
+    context = await services.keeping.context(exchange.tenant, previous, items)
     call = services.call(exchange, chosen, _RESPONSES, asked)
-    if context.before is not None or context.own != request.items:
+    if previous is not None or context.own != items:
         call = _with_items(call, context)
 
     async def keep(data: bytes) -> None:
@@ -48,7 +56,7 @@ async def hand_back_response(
             await services.keeping.keep(exchange.tenant, response, context)
 
     with services.generation(exchange, chosen, "chat") as generation:
-        await hand_back(services, exchange, generation, call, keep if request.store else None)
+        await hand_back(services, exchange, generation, call, keep if store else None)
 
 
 def _with_items(call: EngineCall, context: Context) -> EngineCall:

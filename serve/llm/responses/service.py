@@ -15,7 +15,7 @@ from ..event_stream import EVENTS
 from ..exchange import ClientGone
 from ..failures import problem_of
 from ..fields import FieldError
-from ..made_from_chat import begin, chat_call, check_chat, pieces, whole
+from ..made_from_chat import answer_with, begin, chat_call, pieces, whole
 from ..problems import Problem
 from . import answer
 from .background import make_in_background
@@ -42,16 +42,16 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
     """POST /v1/responses."""
     asked = await services.read(exchange)
     chosen = services.catalogue.choose(asked.model)
+    facts = await chosen.served.facts()
+    if is_native(facts, asked.fields):
+        await hand_back_response(services, exchange, chosen, asked, new_id)
+        return
     request = read_request(asked.fields, new_id, ignore=services.config.unsupported == "ignore")
     if request.background and not services.keeping.keeps:
         raise FieldError(("background",), "needs a server that keeps responses, and this one does not")
     context = await services.keeping.context(exchange.tenant, request.previous, request.items)
-    facts = await chosen.served.facts()
-    if is_native(facts) and not request.background:
-        await hand_back_response(services, exchange, chosen, asked, request, context)
-        return
-    await check_chat(services, chosen, _RESPONSES)
-    call = chat_call(services, exchange, request.chat_body(context.items, chosen.name))
+    body = request.chat_body(context.items, chosen.name)
+    call = chat_call(services, exchange, chosen, facts, _RESPONSES, body)
     response = answer.envelope(request, id=new_id("resp"), model=asked.model or chosen.name, created_at=int(time()))
     response["store"] = request.store and services.keeping.keeps
     if request.background:
@@ -70,7 +70,7 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
             response = answer.whole(response, await whole(generation), new_id, int(time()))
         if response["store"]:
             response["store"] = await services.keeping.keep(exchange.tenant, response, context)
-        await exchange.respond_json(msgspec.json.encode(response))
+        await answer_with(exchange, generation, response)
 
 
 async def _stream(
