@@ -6,7 +6,7 @@ What goes on at another replica when one dies is wrapped around this and nothing
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from ..exceptions import ReplicaUnavailableError
 from .engines.interface import Delta, EngineCall, Head
@@ -38,6 +38,9 @@ class Answer(Protocol):
         ...
 
 
+# Of a plain tuple, as a replica gives it, without a call of Python code.
+_new: Final = cast(Any, tuple).__new__
+
 Open = Callable[["Served", EngineCall], Awaitable[Answer]]
 """Make the call and return when the engine's Head is there.
 
@@ -61,7 +64,7 @@ class ReplicaAnswer:
         if self._first:
             first, self._first = self._first, []
             return first
-        return await self._stream.next_values()
+        return [_new(Delta, value) for value in await self._stream.next_values()]
 
     def close(self) -> None:
         self._stream.close()
@@ -69,7 +72,7 @@ class ReplicaAnswer:
 
 async def open_call(served: Served, call: EngineCall) -> Answer:
     """`Open` without anything around it."""
-    stream = served.handle.generate.options(stream=True).remote(call)
+    stream = served.generate.remote(call)
     try:
         values = await stream.next_values()
     except BaseException:
@@ -77,4 +80,4 @@ async def open_call(served: Served, call: EngineCall) -> Answer:
         raise
     if not values:
         raise ReplicaUnavailableError(served.handle.deployment_name, "", "its answer ended before it began")
-    return ReplicaAnswer(stream, values[0], values[1:])
+    return ReplicaAnswer(stream, Head(*values[0]), [_new(Delta, value) for value in values[1:]])

@@ -22,6 +22,7 @@ class Served:
     def __init__(self, config: LLMConfig, handle: DeploymentHandle[Any]) -> None:
         self.config = config
         self.handle = handle
+        self.generate = handle.generate.options(stream=True)
         self._facts: EngineFacts | None = None
 
     @property

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ..background import spawn
 from .exchange import ClientGone, Exchange, Headers
@@ -44,10 +45,10 @@ class EventStream:
         if not self.begun:
             await self._exchange.begin(200, headers)
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Coroutine[Any, Any, None]:
         """Whole events. ClientGone if nobody takes them."""
         self._writes += 1
-        await self._exchange.write(data)
+        return self._exchange.write(data)
 
     async def end(self) -> None:
         await self._exchange.end()

@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 from .config import LLMConfig
 from .engines.factory import make_engine
-from .engines.interface import ADAPTER, Delta, EngineCall, EngineFacts, Head
+from .engines.interface import ADAPTER, EngineCall, EngineFacts
 from .sleeper import Sleeper
 
 logger = logging.getLogger("actorrt.serve.replica")
@@ -28,14 +29,17 @@ class Model:
         self._facts = await self._engine.start()
         self._sleeper.begin()
 
-    async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
-        """See `Engine.generate`. Of a model that sleeps, the first request waits until it is awake."""
+    async def generate(self, call: EngineCall) -> AsyncGenerator[tuple[Any, ...], None]:
+        """See `Engine.generate`. Of a model that sleeps, the first request waits until it is awake.
+
+        Plain tuples with the fields of Head and Delta: named ones take seven times as long to pickle.
+        """
         async with self._sleeper.awake():
             await self._have_adapter(call)
             answer = self._engine.generate(call)
             try:
                 async for item in answer:
-                    yield item
+                    yield tuple(item)
             finally:
                 await answer.aclose()
 
