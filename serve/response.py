@@ -339,6 +339,11 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             cancel(generator)
         self._finish(None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was not sent to a replica yet: none has room for it."""
+        return not self._done
+
     def _may_start_again(self) -> bool:
         # As long as no value has come, the replica may turn out to have refused it.
         return self._generator is not None

@@ -74,6 +74,8 @@ async def open_call(served: Served, call: EngineCall) -> Answer:
     """`Open` without anything around it."""
     stream = served.generate.remote(call)
     try:
+        if stream.waits:
+            await served.room_within(stream.until_done())
         values = await stream.next_values()
     except BaseException:
         stream.close()

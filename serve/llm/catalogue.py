@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from ..exceptions import DeploymentUnavailableError
 from .engines.interface import EngineFacts
 from .problems import Problem
 
 if TYPE_CHECKING:
     from ..handle import DeploymentHandle
     from .config import LLMConfig
+
+T = TypeVar("T")
 
 # So many names are told to who asked for none of them.
 _NAMED_IN_ERRORS = 20
@@ -32,8 +36,18 @@ class Served:
     async def facts(self) -> EngineFacts:
         """What its engine is and can. It waits for the engine's start; then it is known."""
         if (facts := self._facts) is None:
-            facts = self._facts = await self.handle.facts.remote()
+            facts = self._facts = await self.room_within(self.handle.facts.remote())
         return facts
+
+    async def room_within(self, waiting: Awaitable[T]) -> T:
+        """Wait for a replica, no longer than the configuration says. DeploymentUnavailableError after that."""
+        limit_s = self.config.queue_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await waiting
+        except TimeoutError:
+            name = self.handle.deployment_name
+            raise DeploymentUnavailableError(name, f"no replica had room within {limit_s:g} s") from None
 
 
 class Chosen(NamedTuple):

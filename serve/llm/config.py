@@ -133,6 +133,8 @@ class LLMConfig(_Config):
     """How often a stream whose replica died goes on at another one; 0: never."""
     sleep_after_s: float | None = Field(default=None, gt=0)
     """Seconds without a request after which the engine sleeps (where it can); None: never."""
+    queue_timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds that a request waits until a replica has room for it, or is there at all; then it is 503."""
     owned_by: str = "actorrt"
     """What /v1/models says."""
 

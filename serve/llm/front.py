@@ -94,6 +94,10 @@ class FrontApplication:
             access_log.show()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000, "reason": "nothing here speaks by websockets"})
+            return
         if scope["type"] != "http":
             raise NotImplementedError(f"the front has no {scope['type']}")
         exchange = Exchange(scope, receive, send)

@@ -86,5 +86,7 @@ class Scripted:
         await self._told[name].wait()
 
 
-def scripted(*paths: str) -> Any:
-    return serve.deployment(name="scripted", max_ongoing_requests=16)(Scripted).bind(PATHS | {*paths})
+def scripted(*paths: str, **options: Any) -> Any:
+    """`options` of its deployment."""
+    given = {"name": "scripted", "max_ongoing_requests": 16, **options}
+    return serve.deployment(**given)(Scripted).bind(PATHS | {*paths})

@@ -37,13 +37,13 @@ def test_an_adapter_is_a_model_for_all_fronts_from_its_loading_to_its_unloading(
     assert b'"model":"poet"' in body
     # What a replica of the model that has not loaded it needs for that.
     assert ("x-actorrt-adapter", "poet=/poet") in headers
-    assert fronts.model.adapters.remote().result() == {"poet": "/poet"}
+    assert fronts.ask("adapters") == {"poet": "/poet"}
     assert fronts.client.get("/v1/models/poet").json()["parent"] == "scripted"
     again = fronts.client.post(LOAD, json={"lora_name": "poet", "lora_path": "/other"})
     assert (again.status_code, again.json()["error"]["param"]) == (400, "lora_name")
     assert fronts.client.post(UNLOAD, json={"lora_name": "poet"}).status_code == 200
     assert statuses(fronts, "poet") == {404}
-    assert fronts.model.adapters.remote().result() == {}
+    assert fronts.ask("adapters") == {}
 
 
 def test_an_adapter_that_cannot_be_loaded_is_none(fronts: ScriptedApp) -> None:
