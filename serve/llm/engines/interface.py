@@ -70,6 +70,8 @@ class EngineFacts:
     capacity: Capacity
     continues_chat: bool = False
     """Whether a last message of the assistant is continued, so that a broken stream can go on elsewhere."""
+    continues_forms: bool = False
+    """Whether that holds also within a form that `response_format` asks for, which many begin anew."""
     names_continuation: bool = False
     """Whether that must be asked for (`continue_final_message`), as of vLLM and SGLang."""
     adapters: tuple[str, ...] = field(default=())

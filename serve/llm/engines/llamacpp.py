@@ -67,7 +67,12 @@ class LlamaCpp(ServedEngine):
         paths = _RERANKS if reranks else _EMBEDS if config.embeddings else _GENERATES
         capacity = Capacity(kv_tokens=config.context, slots=config.slots, context=self._per_slot)
         return EngineFacts(
-            "llamacpp", _SERVES | paths, capacity, continues_chat=paths is _GENERATES, adapters=self._adapters.names()
+            "llamacpp",
+            _SERVES | paths,
+            capacity,
+            continues_chat=paths is _GENERATES,
+            continues_forms=paths is _GENERATES,
+            adapters=self._adapters.names(),
         )
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:

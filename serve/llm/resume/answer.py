@@ -14,10 +14,17 @@ A further run has one of three ways:
 import json
 from abc import ABC, abstractmethod
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from ..engines.interface import Delta, EngineCall
-from .events import Event, events
+from .events import Event, a_dict, events
+
+# What holds an answer to a form from its first token on, by the engine's own names for it.
+_FORMS: Final = (
+    "grammar", "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+    "regex", "ebnf",
+)  # fmt: skip
+_FORMATS: Final = ("response_format", "text", "output_config")
 
 
 class Way(Enum):
@@ -59,10 +66,14 @@ class Sent:
 class Runs(ABC):
     """The answer to one request, whatever runs it takes. Raises CannotGoOnError where the rest cannot be had."""
 
-    def __init__(self, call: EngineCall, *, continues: bool) -> None:
-        """`continues`: whether the engine goes on from what a request ends with; else all is replayed."""
+    def __init__(self, call: EngineCall, *, continues: bool, continues_forms: bool = False) -> None:
+        """`continues`: whether the engine goes on from what a request ends with; else all is replayed.
+
+        `continues_forms`: whether it does so also within a form that `response_format` asks for.
+        """
         self.call = call
-        self.continues = continues
+        self._continues = continues
+        self._continues_forms = continues_forms
         self.way = Way.FIRST
         self.done = False
         self.before: int = 0
@@ -129,6 +140,12 @@ class Runs(ABC):
         self.before, self._tokens = tokens, 0
         return self.next_call()
 
+    def can_continue(self, body: dict[str, Any]) -> bool:
+        """Whether the engine goes on from a begun answer to this request: not if its form would begin anew."""
+        if not self._continues or any(body.get(name) for name in _FORMS):
+            return False
+        return self._continues_forms or not any(_has_form(body.get(name)) for name in _FORMATS)
+
     def anew(self) -> EngineCall:
         """Nothing was sent yet: the first run again."""
         self.way, self.before = Way.FIRST, 0
@@ -141,6 +158,12 @@ class Runs(ABC):
                 if value is not None:
                     self.read(value)
         self._kept.clear()
+
+
+def _has_form(value: Any) -> bool:
+    """Of `response_format`, or of `text` in Responses."""
+    said = a_dict(value)
+    return a_dict(said.get("format", said)).get("type", "text") != "text"
 
 
 def body_of(call: EngineCall) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from .answer import Runs, Sent, Way, body_of, less, with_body
 from .events import DONE, Event, a_dict, a_list, event
 
 LIMITS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
-# What holds a raw completion to a form from its first token on.
-_FORMS: Final = ("grammar", "json_schema", "response_format", "guided_json", "guided_grammar", "guided_regex")
 _SAID: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _LENGTH: Final[dict[str, Any]] = {"index": 0, "delta": {}, "finish_reason": "length"}
 _Place = tuple[str | int, ...]
@@ -29,9 +27,16 @@ class _Choice:
 class ChoicesAnswer(Runs):
     """An `Answer` of choices: of chat, or of raw completions."""
 
-    def __init__(self, call: EngineCall, *, continues: bool = True, names_continuation: bool = False) -> None:
+    def __init__(
+        self,
+        call: EngineCall,
+        *,
+        continues: bool = True,
+        continues_forms: bool = False,
+        names_continuation: bool = False,
+    ) -> None:
         """`names_continuation`: the engine must be told that the last message is to be continued (vLLM, SGLang)."""
-        super().__init__(call, continues=continues)
+        super().__init__(call, continues=continues, continues_forms=continues_forms)
         self._is_chat = call.path.endswith("/chat/completions")
         self._names_continuation = names_continuation
         self._choices: dict[int, _Choice] = {}
@@ -56,7 +61,7 @@ class ChoicesAnswer(Runs):
         body = body_of(self.call)
         if len(self._choices) >= (body.get("n") or 1) and all(each.finished for each in self._choices.values()):
             return self._usage(body)
-        if not self._continues(body):
+        if not self._continue(body):
             self.way = Way.REPLAY
             for choice in self._choices.values():
                 for sent in choice.parts.values():
@@ -81,25 +86,25 @@ class ChoicesAnswer(Runs):
         self.way = Way.COUNT
         return with_body(self.call, {**body, "max_tokens": 1, "n": 1})
 
-    def _continues(self, body: dict[str, Any]) -> bool:
+    def _continue(self, body: dict[str, Any]) -> bool:
         """Put what was generated to the end of the request, where that continues it."""
-        if not self.continues or (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
+        if not self.can_continue(body) or (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
             return False
         choice = self._choices.get(0) or _Choice()
         if any(place != ("content",) for place in choice.parts):
             return False
         text = choice.parts[("content",)].text if choice.parts else ""
         if self._is_chat:
-            return self._continues_chat(body, text)
+            return self._continue_chat(body, text)
         prompt: object = body.get("prompt")
         if len(a_list(prompt)) == 1:
             prompt = a_list(prompt)[0]
-        if not isinstance(prompt, str) or body.get("echo") or body.get("suffix") or any(map(body.get, _FORMS)):
+        if not isinstance(prompt, str) or body.get("echo") or body.get("suffix"):
             return False
         body["prompt"] = prompt + text
         return True
 
-    def _continues_chat(self, body: dict[str, Any], text: str) -> bool:
+    def _continue_chat(self, body: dict[str, Any], text: str) -> bool:
         messages = list(a_list(body.get("messages")))
         last = a_dict(messages[-1]) if messages else {}
         if last.get("role") == "assistant":

@@ -23,8 +23,8 @@ class _Block:
 class MessagesAnswer(Runs):
     """An `Answer` of Anthropic's kind."""
 
-    def __init__(self, call: EngineCall, *, continues: bool = True) -> None:
-        super().__init__(call, continues=continues)
+    def __init__(self, call: EngineCall, *, continues: bool = True, continues_forms: bool = False) -> None:
+        super().__init__(call, continues=continues, continues_forms=continues_forms)
         self._blocks: list[_Block] = []
         self._started = False
         self._reason: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class MessagesAnswer(Runs):
             return event({"type": "message_stop"}, "message_stop")
         body = body_of(self.call)
         self._first = 0
-        if not self.continues or any(block.kind != "text" for block in self._blocks):
+        if not self.can_continue(body) or any(block.kind != "text" for block in self._blocks):
             self.way = Way.REPLAY
             for block in self._blocks:
                 block.sent.replay()

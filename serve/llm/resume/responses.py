@@ -28,8 +28,8 @@ class _Item:
 class ResponsesAnswer(Runs):
     """An `Answer` of the Responses API, where the engine has it itself."""
 
-    def __init__(self, call: EngineCall, *, continues: bool = True) -> None:
-        super().__init__(call, continues=continues)
+    def __init__(self, call: EngineCall, *, continues: bool = True, continues_forms: bool = False) -> None:
+        super().__init__(call, continues=continues, continues_forms=continues_forms)
         self._items: list[_Item] = []
         self._id = ""
         self._created: Any = None
@@ -53,7 +53,7 @@ class ResponsesAnswer(Runs):
         body = body_of(self.call)
         self._own = {}
         text = self.generated()
-        alone = self.continues and [item.kind for item in self._items] == ["message"]
+        alone = self.can_continue(body) and [item.kind for item in self._items] == ["message"]
         if (text and not alone) or (text and less(body, ("max_output_tokens",), self.before) == 0):
             self.way = Way.REPLAY
             for item in self._items:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
@@ -23,14 +22,26 @@ logger = logging.getLogger("actorrt.serve.llm")
 
 # After these the same may be asked of another replica. A deployment that is gone, or full, has none.
 _BROKEN: Final = (ReplicaUnavailableError, EngineError, RequestCancelledError)
-_MADE_BY: Final[dict[str, Callable[[EngineCall, EngineFacts], Runs]]] = {
-    "/v1/chat/completions": lambda call, facts: ChoicesAnswer(
-        call, continues=facts.continues_chat, names_continuation=facts.names_continuation
-    ),
-    "/v1/completions": lambda call, facts: ChoicesAnswer(call, continues=True),
-    "/v1/messages": lambda call, facts: MessagesAnswer(call, continues=facts.continues_chat),
-    "/v1/responses": lambda call, facts: ResponsesAnswer(call, continues=facts.continues_chat),
-}
+
+
+def _runs_of(call: EngineCall, facts: EngineFacts) -> Runs | None:
+    """How an answer to this is put together from several runs; None where that is not known."""
+    match call.path:
+        case "/v1/chat/completions":
+            return ChoicesAnswer(
+                call,
+                continues=facts.continues_chat,
+                continues_forms=facts.continues_forms,
+                names_continuation=facts.names_continuation,
+            )
+        case "/v1/completions":
+            return ChoicesAnswer(call)
+        case "/v1/messages":
+            return MessagesAnswer(call, continues=facts.continues_chat, continues_forms=facts.continues_forms)
+        case "/v1/responses":
+            return ResponsesAnswer(call, continues=facts.continues_chat, continues_forms=facts.continues_forms)
+        case _:
+            return None
 
 
 def resuming(open_: Open) -> Open:
@@ -117,8 +128,7 @@ class _Stream(_Runs):
     async def open(self) -> None:
         facts = await self._served.facts()
         self.head = (await self._opened()).head
-        make = _MADE_BY.get(self._call.path)
-        self._runs = make(self._call, facts) if make is not None and self.head.streams else None
+        self._runs = _runs_of(self._call, facts) if self.head.streams else None
 
     async def take(self) -> list[Delta]:
         runs = self._runs
