@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -32,14 +33,25 @@ GRAMMAR = f'root ::= "{SAID}"'
 
 
 class Watched(Model):
-    """A model that notes which process answers; with one request at a time, so that it is that one."""
+    """A model that notes which process answers; with one request at a time, so that it is that one.
+
+    While there is a file "*.kill" beside the note, it takes it and kills itself in the midst of the answer.
+    """
 
     async def __init__(self, config: LLMConfig, note: str) -> None:
         self._note = note
         await super().__init__(config)
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
-        Path(self._note).write_text(str(os.getpid()), encoding="utf-8")
+        # In one step, so that nobody reads a part of it.
+        file = Path(f"{self._note}.{os.getpid()}")
+        file.write_text(str(os.getpid()), encoding="utf-8")
+        file.rename(self._note)
+        orders = sorted(Path(self._note).parent.glob("*.kill"))
+        if orders:
+            orders[0].unlink()
+            # Long before the answer is made, whatever else this process is held up by.
+            asyncio.get_running_loop().call_later(0.02, os.kill, os.getpid(), signal.SIGKILL)
         async for item in super().generate(call):
             yield item
 
@@ -67,8 +79,19 @@ class App:
                         self.kill()
         return found, pieces
 
+    def whole(self, path: str, body: dict[str, Any], *, kills: int) -> Any:
+        """The answer as one, for which so many replicas begin that are killed."""
+        body = {key: value for key, value in body.items() if key != "stream_options"}
+        for number in range(kills):
+            (self._note.parent / f"{number}.kill").touch()
+        response = self.client.post(path, json={"model": "m", **body})
+        assert response.status_code == 200, response.text
+        assert response.headers.get("x-actorrt-resumes", "0") == str(kills)
+        return response.json()
+
     def kill(self) -> None:
         os.kill(int(self._note.read_text()), signal.SIGKILL)
+        self._note.unlink()
 
 
 def text_in(value: dict[str, Any]) -> str:
@@ -84,6 +107,8 @@ def text_in(value: dict[str, Any]) -> str:
 def plain(value: Any) -> Any:
     """Without ids, times, and what an engine says of its own speed."""
     if isinstance(value, dict):
+        if "cache_read_input_tokens" in value:
+            value = {**value, "input_tokens": value["input_tokens"] + value["cache_read_input_tokens"]}
         return {
             key: "*" if key in ("id", "item_id", "created", "created_at", "completed_at") else plain(each)
             for key, each in value.items()
@@ -109,7 +134,7 @@ def run_app(url: str, name: str, config: LLMConfig, note: Path) -> App:
 
 @pytest.fixture(scope="module")
 def simulated(serve_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    config = LLMConfig(model_id="m", engine=SimulatedEngine(decode_step_s=0.002), max_resumes=MANY)
+    config = LLMConfig(model_id="m", engine=SimulatedEngine(decode_step_s=0.004), max_resumes=MANY)
     app = run_app(serve_url, "simulated", config, tmp_path_factory.mktemp("simulated") / "pid")
     with app.client:
         yield app
@@ -149,6 +174,12 @@ def test_a_stream_survives_as_many_kills_as_it_may(simulated: App) -> None:
     undisturbed, pieces = simulated.stream(path, REQUESTS[path], set())
     got, _ = simulated.stream(path, REQUESTS[path], set(range(10, pieces, 10)))
     assert whole(got) == whole(undisturbed)
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+def test_an_answer_that_is_not_streamed_is_the_undisturbed_one(simulated: App, path: str) -> None:
+    undisturbed = simulated.whole(path, REQUESTS[path], kills=0)
+    assert plain(simulated.whole(path, REQUESTS[path], kills=2)) == plain(undisturbed)
 
 
 @pytest.fixture(scope="module")
