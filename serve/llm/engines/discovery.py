@@ -40,13 +40,16 @@ class Discovered:
     models: tuple[str, ...] = field(default=())
 
 
-async def discover(http: OpenAIHttp) -> Discovered:
+async def discover(http: OpenAIHttp, *, paths: frozenset[str] | None = None) -> Discovered:
+    """With `paths` it is not asked what it answers."""
     described, models, props, info = await asyncio.gather(
         fetch(http, "/openapi.json"), fetch(http, "/v1/models"), fetch(http, "/props"), fetch(http, "/get_server_info")
     )
     settings = (props or {}).get("default_generation_settings")
     is_llamacpp = isinstance(settings, dict) and "total_slots" in (props or {})
-    if described is not None and isinstance(described.get("paths"), dict):
+    if paths is not None:
+        pass
+    elif described is not None and isinstance(described.get("paths"), dict):
         paths = frozenset(cast(dict[str, Any], described["paths"]))
     else:
         paths = await _tried(http)

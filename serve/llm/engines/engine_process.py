@@ -63,6 +63,7 @@ class EngineProcess:
             process.kill()
             if process._reader is None:
                 process._reader = asyncio.create_task(process._follow(b""))
+            await asyncio.shield(process.ended)
             raise
         return process
 

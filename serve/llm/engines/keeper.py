@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from .engine_process import EngineProcess, Launch
@@ -25,6 +26,8 @@ _TELL_EVERY_S: Final = 30.0
 _MOST_PAUSE_S: Final = 30.0
 # One that has lived so long is started again at once.
 _LIVED_S: Final = 60.0
+# Connections break a little before a process is known to be gone.
+_BREAK_S: Final = 0.5
 # A free port that somebody else takes before the engine does.
 _PORTS_TRIED: Final = 3
 # After so many restarts that failed in a row, the replica is ill.
@@ -64,6 +67,11 @@ class EngineKeeper:
     def pid(self) -> int:
         """Of the engine; 0: there is none now."""
         return self._process.pid if self._process is not None and not self._process.ended.done() else 0
+
+    @property
+    def log(self) -> Path:
+        """Where what it prints is written."""
+        return self._launch().log
 
     @property
     def is_started(self) -> bool:
@@ -106,12 +114,20 @@ class EngineKeeper:
             await self._changed.wait()
         return http
 
+    async def lost(self, http: OpenAIHttp) -> bool:
+        """Whether the engine that answered there has ended; `http` then gives the next one."""
+        process = self._process
+        if self._http is http and process is not None:
+            await asyncio.wait([process.ended], timeout=_BREAK_S)
+            while self._http is http and process.ended.done():
+                await self._changed.wait()
+        return self._http is not http
+
     async def explain(self, error: EngineError) -> EngineError:
         """What a request is told that failed with `error`: if the engine has ended, how, and its last words."""
         process = self._process
         if process is not None:
-            # Connections break before the process is known to be gone.
-            await asyncio.wait([process.ended], timeout=0.5)
+            await asyncio.wait([process.ended], timeout=_BREAK_S)
             if process.ended.done():
                 return EngineError(
                     f"the engine of {self._name} ended as it answered, {process.ended.result()}{_quoted(process)}"

@@ -23,6 +23,10 @@ _IDLE_S: Final = 4.0
 _LINE_BYTES: Final = 64 * 1024
 
 
+class NotListeningError(EngineError):
+    """There was no connection: the request was not begun."""
+
+
 class OpenAIHttp:
     """One engine's address. Requests are as many at once as there are callers; closing a request's generator closes
     its connection, which is how an engine learns that nobody waits any more.
@@ -109,6 +113,8 @@ class OpenAIHttp:
         if body or method in ("POST", "PUT", "PATCH"):
             own.append(("content-type", "application/json"))
         while True:
+            if self._session.closed:
+                raise NotListeningError("the engine has ended")
             connection = SimpleNamespace(reused=False)
             try:
                 return await self._session.request(
@@ -120,7 +126,7 @@ class OpenAIHttp:
                     trace_request_ctx=connection,
                 )
             except self._aiohttp.ClientConnectorError as error:
-                raise EngineError(f"the engine does not listen: {_said(error)}") from error
+                raise NotListeningError(f"the engine does not listen: {_said(error)}") from error
             except self._aiohttp.ClientResponseError as error:
                 raise EngineError(f"the engine answers what is no HTTP: {error.message}") from error
             except (self._aiohttp.ClientError, ConnectionError) as error:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from .interface import Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper
-from .openai_http import OpenAIHttp
+from .openai_http import NotListeningError, OpenAIHttp
 from .prometheus_text import samples_of
 
 
@@ -37,17 +37,25 @@ class ServedEngine(ABC):
         await self._keeper.stop()
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
-        http = await self._keeper.http()
         self._running += 1
-        answer = http.generate(call)
         try:
-            async for item in answer:
-                yield item
-        except EngineError as error:
-            raise await self._keeper.explain(error) from error
+            while True:
+                http = await self._keeper.http()
+                answer = http.generate(call)
+                try:
+                    async for item in answer:
+                        yield item
+                    return
+                except NotListeningError:
+                    # Ended a moment ago: the next one takes it, since nothing of it was begun.
+                    if not await self._keeper.lost(http):
+                        raise
+                except EngineError as error:
+                    raise await self._keeper.explain(error) from error
+                finally:
+                    await answer.aclose()
         finally:
             self._running -= 1
-            await answer.aclose()
 
     async def check(self) -> None:
         await self._keeper.check(idle=not self._running)

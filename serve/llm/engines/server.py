@@ -144,7 +144,7 @@ class Server(ServedEngine):
 
     async def _learn(self, http: OpenAIHttp) -> None:
         config = self._config
-        self._found = await discover(http)
+        self._found = await discover(http, paths=None if config.paths is None else frozenset(config.paths))
         self._numbers.clear()
         for name, path in self._adapters.known.items():
             await self._load(http, name, path)
