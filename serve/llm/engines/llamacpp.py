@@ -119,9 +119,6 @@ class LlamaCpp(ServedEngine):
     async def wake(self) -> None:
         raise EngineError("llama.cpp has no sleep of its own: start it")
 
-    def _tokenize_body(self, text: str, add_special: bool) -> dict[str, Any]:
-        return {"content": text, "add_special": add_special}
-
     def _launch(self) -> Launch:
         config = self._config
         given: dict[str, Any] = {

@@ -76,15 +76,14 @@ class ServedEngine(ABC):
         return found
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        answer = await self._ask("/tokenize", self._tokenize_body(text, add_special))
+        # In the words of vLLM and SGLang, and in those of llama.cpp: each passes over the other's.
+        asked = {"model": self._name, "prompt": text, "add_special_tokens": add_special}
+        answer = await self._ask("/tokenize", {**asked, "content": text, "add_special": add_special})
         return [int(each) for each in answer["tokens"]]
 
     async def detokenize(self, tokens: list[int]) -> str:
         answer = await self._ask("/detokenize", {"tokens": tokens, "model": self._name})
         return str(answer.get("prompt", answer.get("content", answer.get("text", ""))))
-
-    def _tokenize_body(self, text: str, add_special: bool) -> dict[str, Any]:
-        return {"model": self._name, "prompt": text, "add_special_tokens": add_special}
 
     async def _ask(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """POST, and the object that it answers. EngineError if it refuses, with its reason."""
