@@ -125,6 +125,7 @@ class FrontApplication:
                 return
             exchange.always = self._cors.headers(origin)
             if found is None:
+                listing.speak_as_asked(exchange)
                 raise no_such_path(exchange.path)
             route, name = found
             exchange.api = route.api

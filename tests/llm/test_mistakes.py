@@ -102,6 +102,11 @@ def test_a_path_that_is_not_there_is_404_and_names_those_that_are(scripted_app: 
     assert CHAT in response.json()["error"]["message"]
 
 
+def test_who_speaks_anthropics_is_told_in_their_shape_of_a_path_that_is_not_there(scripted_app: ScriptedApp) -> None:
+    response = scripted_app.client.post("/v1/message", headers={"anthropic-version": "2023-06-01"})
+    assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found_error")
+
+
 def test_anthropics_paths_say_it_in_anthropics_shape(scripted_app: ScriptedApp) -> None:
     response = scripted_app.client.get("/v1/messages")
     assert response.status_code == 405

@@ -190,7 +190,14 @@ class _Nothing:
 
 
 def _follow(runs: Runs, deltas: list[Delta]) -> list[Delta]:
+    followed: list[Delta] = []
     try:
-        return [Delta(data, delta.tokens) for delta in deltas if (data := runs.take(delta))]
+        for delta in deltas:
+            data = runs.take(delta)
+            if data is delta.data:
+                followed.append(delta)  # so is each of a first run
+            elif data:
+                followed.append(Delta(data, delta.tokens))
     except CannotGoOnError as error:
         raise EngineError(str(error)) from error
+    return followed
