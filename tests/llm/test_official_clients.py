@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from actorrt import serve
 from actorrt.serve.llm import FrontConfig, LlamaCppEngine, LLMConfig, SimulatedEngine, build_openai_app
 from actorrt.serve.llm.chat_answers import read_answer, read_chunk
-from actorrt.serve.llm.engines.interface import Delta, EngineCall
+from actorrt.serve.llm.engines.interface import EngineCall
 from actorrt.serve.llm.messages.answer import message
 from actorrt.serve.llm.messages.events import MessageEvents
 from actorrt.serve.llm.messages.request import chat_request
@@ -216,8 +216,8 @@ OWN = {"id", "item_id", "created_at", "completed_at", "model"}
 
 def _engine(models: Models, path: str, body: dict[str, Any]) -> bytes:
     call = EngineCall(path, json.dumps(body).encode(), bool(body.get("stream")))
-    items = models.smol.generate.options(stream=True).remote(call)
-    return b"".join(item.data for item in items if isinstance(item, Delta))
+    _, *deltas = models.smol.generate.options(stream=True).remote(call)
+    return b"".join(data for data, _ in deltas)
 
 
 def _within(theirs: Any, ours: Any, path: str = "") -> None:
