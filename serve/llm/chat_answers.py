@@ -4,9 +4,9 @@ Engines name the same thing differently: the thoughts of a model are `reasoning_
 `reasoning` (vLLM), the stop string that ended an answer is `stop_reason` (vLLM) or `matched_stop` (SGLang).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 Json = Mapping[str, Any]
 
@@ -54,6 +54,20 @@ class Piece(NamedTuple):
     """The stop string that ended it, where the engine says so."""
     usage: Usage | None = None
     logprobs: tuple[Json, ...] = ()
+
+
+# Asks for an answer that goes on with the last message, the assistant's. Engines of one kind know that this is meant,
+# those of another are told so; each ignores what it does not know.
+GO_ON: Final[Json] = {"add_generation_prompt": False, "continue_final_message": True}
+
+
+def prefill_of(turns: Sequence[Json]) -> str:
+    """What the assistant has said already, where it is to go on; "" if it is to begin.
+
+    Engines of one kind repeat it in an answer that is not streamed.
+    """
+    last = turns[-1]
+    return "" if last["role"] != "assistant" or "tool_calls" in last else last["content"] or ""
 
 
 def read_answer(answer: Json) -> Piece:

@@ -143,6 +143,13 @@ def test_what_fails_in_the_midst_is_an_error_event(scripted_app: ScriptedApp, en
     assert last == {"type": "error", "error": {"type": "api_error", "message": sentence}}
 
 
+def test_an_answer_that_an_engine_cannot_go_on_with_is_refused(scripted_app: ScriptedApp) -> None:
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "Well"}]
+    response = _post(scripted_app, JSON, messages=messages)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("messages.1: the engine cannot go on")
+
+
 def test_an_answer_that_is_none_is_an_error(scripted_app: ScriptedApp) -> None:
     response = _post(scripted_app, JSON, ["say", "<html>", 0])
     assert response.status_code == 502

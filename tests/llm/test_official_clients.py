@@ -74,6 +74,15 @@ def scripted_clients(scripted_app: ScriptedApp) -> Iterator[tuple[Any, Any]]:
         yield ours, theirs
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_client_began_is_gone_on_with_and_not_repeated(models: Models, stream: bool) -> None:
+    given = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "Yes, it is"}]
+    grammar = {"grammar": 'root ::= " exactly so."'}
+    answer = models.openai.responses.create(model="smol", input=given, extra_body=grammar, stream=stream)
+    text = "".join(each.delta for each in answer if each.type.endswith("text.delta")) if stream else answer.output_text
+    assert text == " exactly so."
+
+
 class City(BaseModel):
     name: str
     country: str

@@ -167,6 +167,20 @@ def test_what_fails_in_the_midst_is_a_failed_response_and_not_kept(scripted_app:
     assert scripted_app.client.get(f"/v1/responses/{last['response']['id']}").status_code == 404
 
 
+def test_an_engine_that_refuses_after_a_sign_of_life_is_a_failed_response(pinged_app: ScriptedApp) -> None:
+    said = json.dumps({"error": {"code": 400, "message": "too long"}})
+    script = [["wait", "pinged"], ["head", 400, "application/json"], ["say", said, 0]]
+    body = {"model": "scripted", "input": "hello", "script": script, "stream": True}
+    received = ""
+    with pinged_app.client.stream("POST", "/v1/responses", json=body) as response:
+        for part in response.iter_text():
+            received += part
+            pinged_app.tell("pinged")
+    events = _events(received.replace(": ping\n\n", ""))
+    assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.failed"]
+    assert events[-1]["response"]["error"]["message"] == "too long"
+
+
 def test_a_mistake_names_its_field(scripted_app: ScriptedApp) -> None:
     response = _post(scripted_app, _say("x"), tools=[{"type": "web_search"}])
     assert response.status_code == 400
@@ -277,6 +291,22 @@ def test_a_failure_in_the_background_is_a_failed_response(scripted_app: Scripted
     failed = _poll(scripted_app, id)
     assert failed["status"] == "failed"
     assert failed["error"] == {"code": "server_error", "message": "the model's engine failed"}
+
+
+@pytest.fixture(scope="module")
+def pinged_app(serve_url: str) -> Iterator[ScriptedApp]:
+    app = run_scripted(serve_url, "pinged", FrontConfig(ping_s=0.05, stored_responses=0))
+    with app.client:
+        yield app
+
+
+def test_a_server_that_keeps_nothing_says_so(pinged_app: ScriptedApp) -> None:
+    made = _post(pinged_app, _say("x")).json()
+    assert (made["store"], made["output"][0]["content"][0]["text"]) == (False, "x")
+    assert pinged_app.client.get(f"/v1/responses/{made['id']}").status_code == 404
+    assert _post(pinged_app, _say("x"), previous_response_id=made["id"]).status_code == 404
+    refused = _post(pinged_app, _say("x"), background=True)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "background")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from ..chat_answers import GO_ON, prefill_of
 from ..fields import FieldError, Node
 from .content import system_turn, turns_of
 from .tools import chat_tools
@@ -70,10 +71,9 @@ def chat_request(body: Mapping[str, Any], model: str, *, counting: bool = False,
     chat |= _thinking(request)
     stop_sequences: tuple[str, ...] = tuple(chat.get("stop", ()))
     prefill = ""
-    if messages[-1]["role"] == "assistant":
-        # Engines of one kind know what is meant, those of another are told; each ignores what it does not know.
-        chat |= {"add_generation_prompt": False, "continue_final_message": True}
-        prefill = messages[-1]["content"] or ""
+    if begun := prefill_of(messages):
+        chat |= GO_ON
+        prefill = begun
     if not counting:
         chat["max_tokens"] = body["max_tokens"]
         if body.get("stream"):

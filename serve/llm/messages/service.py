@@ -9,6 +9,7 @@ import msgspec
 
 from ..counting import count_prompt
 from ..event_stream import EVENTS
+from ..fields import FieldError
 from ..made_from_chat import answer_with, begin, chat_call, pieces, whole
 from ..pass_through import hand_back
 from .answer import message
@@ -38,6 +39,11 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
         return
     ignore = services.config.unsupported == "ignore"
     request = chat_request(asked.fields, chosen.name, ignore=ignore)
+    if request.prefill and not facts.continues_chat:
+        at = len(asked.fields["messages"]) - 1
+        raise FieldError(
+            ("messages", at), "the engine cannot go on with a message of the assistant: end with the user's"
+        )
     shown = asked.model or chosen.name
     call = chat_call(services, exchange, chosen, facts, _MESSAGES, request.body)
     with services.generation(exchange, chosen, "chat") as generation:

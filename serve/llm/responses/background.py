@@ -35,10 +35,11 @@ def make_in_background(
     chosen: Chosen,
     call: EngineCall,
     response: dict[str, Any],
+    prefill: str,
     new_id: NewId,
 ) -> None:
-    """`response`: as it is kept by now."""
-    spawn(_watched(services, exchange, chosen, call, response, new_id))
+    """`response`: as it is kept by now. `prefill`: what the engine may repeat before its answer."""
+    spawn(_watched(services, exchange, chosen, call, response, prefill, new_id))
 
 
 async def _watched(
@@ -47,9 +48,10 @@ async def _watched(
     chosen: Chosen,
     call: EngineCall,
     response: dict[str, Any],
+    prefill: str,
     new_id: NewId,
 ) -> None:
-    making = asyncio.get_running_loop().create_task(_make(services, exchange, chosen, call, response, new_id))
+    making = asyncio.get_running_loop().create_task(_make(services, exchange, chosen, call, response, prefill, new_id))
     try:
         await services.keeping.watch(exchange.tenant, response["id"])
     except ServeError as error:
@@ -69,6 +71,7 @@ async def _make(
     chosen: Chosen,
     call: EngineCall,
     response: dict[str, Any],
+    prefill: str,
     new_id: NewId,
 ) -> None:
     keeping, tenant = services.keeping, exchange.tenant
@@ -82,7 +85,9 @@ async def _make(
             if call.stream:
                 rest = await _streamed(services, tenant, generation, events)
             else:
-                events.response = answer.whole(response, await whole(generation), new_id, int(time()))
+                piece = await whole(generation)
+                piece = piece._replace(text=piece.text.removeprefix(prefill))
+                events.response = answer.whole(response, piece, new_id, int(time()))
     except Exception as error:
         events.fail(problem_of(error, exchange).message)
     await keeping.finish(tenant, events.response, [*rest, events.last()] if call.stream else [])

@@ -34,6 +34,10 @@ class ResponseEvents:
         self._finish: str | None = None
         self._usage: Usage | None = None
 
+    @property
+    def begun(self) -> bool:
+        return self._sequence > 0
+
     def start(self, *, queued: bool = False) -> list[bytes]:
         out = [self._event("response.created", response=self.response)]
         if queued:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from ..chat_answers import GO_ON, prefill_of
 from ..counting import count_prompt
 from ..event_stream import EVENTS
 from ..exchange import ClientGone
@@ -51,13 +52,16 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
         raise FieldError(("background",), "needs a server that keeps responses, and this one does not")
     context = await services.keeping.context(exchange.tenant, request.previous, request.items)
     body = request.chat_body(context.items, chosen.name)
+    prefill = prefill_of(body["messages"]) if facts.continues_chat else ""
+    if prefill:
+        body |= GO_ON
     call = chat_call(services, exchange, chosen, facts, _RESPONSES, body)
     response = answer.envelope(request, id=new_id("resp"), model=asked.model or chosen.name, created_at=int(time()))
     response["store"] = request.store and services.keeping.keeps
     if request.background:
         response["status"] = "queued"
         await services.keeping.begin(exchange.tenant, response, context, streams=request.stream)
-        make_in_background(services, exchange, chosen, call, response, new_id)
+        make_in_background(services, exchange, chosen, call, response, prefill, new_id)
         if request.stream:
             await _follow(services, exchange, response["id"], -1)
         else:
@@ -67,7 +71,9 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
     else:
         with services.generation(exchange, chosen, "chat") as generation:
             await begin(generation, call)
-            response = answer.whole(response, await whole(generation), new_id, int(time()))
+            piece = await whole(generation)
+            piece = piece._replace(text=piece.text.removeprefix(prefill))
+            response = answer.whole(response, piece, new_id, int(time()))
         if response["store"]:
             response["store"] = await services.keeping.keep(exchange.tenant, response, context)
         await answer_with(exchange, generation, response)
@@ -82,12 +88,12 @@ async def _stream(
     context: Context,
 ) -> None:
     with services.generation(exchange, chosen, "chat") as generation, services.event_stream(exchange) as stream:
-        await begin(generation, call)
         events = ResponseEvents(response, new_id)
-        await stream.begin(EVENTS)
-        await stream.write(b"".join(events.start()))
         rest: list[bytes] = []
         try:
+            await begin(generation, call)
+            await stream.begin(EVENTS)
+            await stream.write(b"".join(events.start()))
             while came := await pieces(generation):
                 if out := [event for piece in came for event in events.feed(piece)]:
                     await stream.write(b"".join(out))
@@ -95,6 +101,10 @@ async def _stream(
         except ClientGone:
             raise
         except Exception as error:
+            if not stream.begun:
+                raise
+            if not events.begun:
+                await stream.write(b"".join(events.start()))
             events.fail(problem_of(error, exchange).message)
             events.response["store"] = False
         if events.response["store"]:
