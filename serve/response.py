@@ -384,7 +384,8 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             self._batch.clear()
             return taken
         while True:
-            await self._wait()
+            if not self._done:
+                await self._wait()
             if self._closed:
                 return []
             if self._error is not None:
@@ -401,10 +402,10 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             except Exception as error:
                 self._raise_final(self._judge(error))
                 continue
-            if batch:
-                self._started()
-            else:
+            if not batch:
                 self._release()
+            elif self._args or self._kwargs or self._nested:
+                self._started()
             return batch
 
     def _raise_final(self, error: BaseException | None) -> None:
