@@ -313,7 +313,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
     # source by itself, and with the call its slot comes back.
-    __slots__ = ("_batch", "_closed", "_generator", "_slots", "_target")
+    __slots__ = ("_batch", "_begun", "_closed", "_generator", "_slots", "_target")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -323,6 +323,8 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         # The slot at the replica, until somebody has given it back.
         self._slots: list[Slots] = []
         self._batch: deque[Any] = deque()
+        # A value has come.
+        self._begun = False
         self._closed = False
 
     def send(self, target: Target, slots: Slots) -> None:
@@ -349,6 +351,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         return self._generator is not None
 
     def _started(self) -> None:
+        self._begun = True
         self._args, self._kwargs, self._nested = (), {}, []
 
     def _release(self) -> None:
@@ -404,7 +407,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
                 continue
             if not batch:
                 self._release()
-            elif self._args or self._kwargs or self._nested:
+            elif not self._begun:
                 self._started()
             return batch
 
