@@ -152,6 +152,27 @@ async def test_what_is_no_whole_answer_is_an_error(answer: bytes, reason: str) -
             await items_of(http)
 
 
+@pytest.mark.parametrize("begun", [b"", ANSWER[:-1], STREAM])
+async def test_whoever_waits_for_an_answer_when_all_is_closed_hears_of_it(begun: bytes) -> None:
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(begun)
+        asked.set()
+        await reader.read()
+
+    async with engine(serve) as http:
+        answer = http.generate(CALL)
+        if begun:
+            await anext(answer)
+        waiting = asyncio.ensure_future(anext(answer))
+        await asked.wait()
+        await http.close()
+        with pytest.raises(EngineError):
+            await waiting
+
+
 async def test_an_engine_that_does_not_listen_is_named() -> None:
     http = OpenAIHttp(unix_socket="/nowhere/engine.sock")
     with pytest.raises(EngineError, match="does not listen"):

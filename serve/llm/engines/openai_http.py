@@ -39,6 +39,7 @@ class OpenAIHttp:
         import aiohttp
 
         self._aiohttp = aiohttp
+        self._open: set[aiohttp.ClientResponse] = set()
         self._base = f"http://127.0.0.1:{port}" if port else "http://engine"
         connector: aiohttp.BaseConnector
         options: dict[str, Any] = {"force_close": True} if not keep_alive else {"keepalive_timeout": _IDLE_S}
@@ -63,6 +64,7 @@ class OpenAIHttp:
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
         """See `Engine.generate`. Whatever status the engine answers with is an answer."""
         response = await self._begin(call.method, call.path, call.body, call.headers)
+        self._open.add(response)
         try:
             head = Head(response.status, _handed_on(response))
             yield head
@@ -81,8 +83,7 @@ class OpenAIHttp:
         except ValueError as error:
             raise EngineError(f"the engine streams what is no server-sent event: {error}") from error
         finally:
-            # At the end of an answer this gives the connection back; before, it closes it.
-            response.close()
+            self._end(response)
 
     async def ask(
         self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = 60.0
@@ -91,17 +92,27 @@ class OpenAIHttp:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._begin(method, path, body, ())
+                self._open.add(response)
                 try:
                     return response.status, await response.read()
                 finally:
-                    response.close()
+                    self._end(response)
         except TimeoutError as error:
             raise EngineError(f"the engine did not answer {method} {path} within {timeout_s:g} s") from error
         except (self._aiohttp.ClientError, ConnectionError) as error:
             raise EngineError(f"the engine broke off its answer to {method} {path}: {_said(error)}") from error
 
     async def close(self) -> None:
+        """Once the engine has ended. Who still reads an answer hears that it is broken off."""
+        for response in self._open:
+            # A session that is closed tells those who read nothing.
+            response.content.set_exception(self._aiohttp.ClientPayloadError("the engine has ended"))
         await self._session.close()
+
+    def _end(self, response: aiohttp.ClientResponse) -> None:
+        """At the end of an answer this gives the connection back; before, it closes it."""
+        self._open.discard(response)
+        response.close()
 
     async def _begin(
         self, method: str, path: str, body: bytes | None, headers: tuple[tuple[str, str], ...]
