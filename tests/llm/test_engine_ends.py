@@ -14,7 +14,7 @@ import pytest
 from actorrt import serve
 from actorrt.serve.declaration import Deployment
 from actorrt.serve.llm import LLMConfig, ServerEngine
-from actorrt.serve.llm.engines.interface import Delta, EngineCall
+from actorrt.serve.llm.engines.interface import EngineCall
 from actorrt.serve.llm.replica import Model
 from actorrt.serve.options import DeploymentOptions
 
@@ -70,8 +70,9 @@ def pid_of(handle: Any) -> int:
 
 
 def answer_of(handle: Any) -> int:
-    items = list(handle.generate.options(stream=True).remote(CALL))
-    return int(b"".join(item.data for item in items if isinstance(item, Delta)))
+    # Tuples, as they come over a link.
+    _, *deltas = handle.generate.options(stream=True).remote(CALL)
+    return int(b"".join(data for data, _ in deltas))
 
 
 def test_a_replica_that_is_killed_or_deleted_leaves_nothing_of_its_engine(serve_url: str) -> None:

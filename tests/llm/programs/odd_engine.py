@@ -1,7 +1,8 @@
 """An engine as nobody wants one: `odd_engine.py PORT WAY...`; it answers /health, and each way does it some harm.
 
 dies: ends at once, saying why. silent: listens on nothing. floods: prints for ever. stubborn: ignores SIGTERM. forks:
-has a child in a session of its own, which has another. breaks: ends in the midst of its first answer, once.
+has a child in a session of its own, which has another. breaks: ends in the midst of its first answer, once. sleeps: has
+/sleep and /wake_up, and fails in its sleep.
 """
 
 import os
@@ -13,17 +14,30 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 WAYS = sys.argv[2:]
+ASLEEP = threading.Event()
+DESCRIPTION = b'{"paths": {"/v1/completions": {}, "/sleep": {}, "/wake_up": {}}}'
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path == "/openapi.json" and "sleeps" in WAYS:
+            self.answer(200, DESCRIPTION)
+            return
         self.answer(200 if self.path in ("/health", "/v1/models") else 404, b'{"data": []}')
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self.path != "/v1/completions":
+        if self.path == "/sleep?level=1" and "sleeps" in WAYS:
+            ASLEEP.set()
+            self.answer(200, b"")
+        elif self.path == "/wake_up" and "sleeps" in WAYS:
+            ASLEEP.clear()
+            self.answer(200, b"")
+        elif ASLEEP.is_set():
+            self.answer(503, b'{"error": "zzz"}')
+        elif self.path != "/v1/completions":
             self.answer(404, b"{}")
         elif "breaks" in WAYS and not Path("broken").exists():
             Path("broken").touch()
