@@ -57,7 +57,7 @@ class Keeping:
             return await getattr(self.store, method).remote(*args, **kwargs)
         except ServeError as error:
             logger.warning("the store of responses did not answer: %s", error)
-            raise Problem(503, "the store of responses is not available", retry_after_s=1) from None
+            raise no_store() from None
 
     async def context(self, tenant: str, previous: str | None, items: Sequence[Item]) -> Context:
         """Problem 404 for a response or an item that is not here."""
@@ -94,11 +94,31 @@ class Keeping:
             return False
         return True
 
-    async def begin(self, tenant: str, response: dict[str, Any], context: Context, *, streams: bool) -> None:
-        """Keep a response that will be made in the background. Problem 503 if there is no room."""
+    async def hold(
+        self, tenant: str, response: dict[str, Any], context: Context, *, streams: bool
+    ) -> AsyncGenerator[None, None]:
+        """Keep a response while it is made: one value once it is kept, and the end when it need not be made any more.
+
+        Problem 503 if there is no room, or no store.
+        """
         own, data = in_bytes(context.items), msgspec.json.encode(response)
-        if not await self._ask("begin", tenant, response["id"], data, own, streams=streams):
-            raise Problem(503, "as many responses as are kept are being made in the background", code="overloaded")
+        held = self.store.hold.options(stream=True).remote(tenant, response["id"], data, own, streams=streams)
+        kept = False
+        try:
+            while values := await held.next_values():
+                if not values[0]:
+                    raise Problem(
+                        503, "as many responses as are kept are being made in the background", code="overloaded"
+                    )
+                kept = True
+                yield
+            if not kept:
+                raise no_store()
+        except ServeError as error:
+            logger.warning("the store of responses did not answer: %s", error)
+            raise no_store() from None
+        finally:
+            held.close()
 
     async def add(self, tenant: str, id: str, events: Sequence[bytes], response: dict[str, Any] | None) -> None:
         data = None if response is None else msgspec.json.encode(response)
@@ -107,10 +127,6 @@ class Keeping:
     async def finish(self, tenant: str, response: dict[str, Any], events: Sequence[bytes]) -> None:
         data, output = msgspec.json.encode(response), in_bytes(response["output"])
         await self.store.finish.remote(tenant, response["id"], data, list(events), output)
-
-    async def watch(self, tenant: str, id: str) -> None:
-        """Returns when a response in the background need not be made any more."""
-        await self.store.watch.remote(tenant, id)
 
     async def get(self, tenant: str, id: str) -> bytes:
         """Problem 404 if it is not here."""
@@ -144,6 +160,10 @@ class Keeping:
                     yield data
         finally:
             events.close()
+
+
+def no_store() -> Problem:
+    return Problem(503, "the store of responses is not available", retry_after_s=1)
 
 
 def in_bytes(items: Iterable[Item]) -> list[ItemBytes]:

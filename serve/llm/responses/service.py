@@ -60,8 +60,7 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
     response["store"] = request.store and services.keeping.keeps
     if request.background:
         response["status"] = "queued"
-        await services.keeping.begin(exchange.tenant, response, context, streams=request.stream)
-        make_in_background(services, exchange, chosen, call, response, prefill, new_id)
+        await make_in_background(services, exchange, chosen, call, response, context, prefill, new_id)
         if request.stream:
             await _follow(services, exchange, response["id"], -1)
         else:

@@ -44,25 +44,26 @@ class ResponseStore:
         """Keep a response. False if `before` is not here: then its items must come along."""
         return self._table.put((tenant, id), response, before=before, own=own, output=output)
 
-    async def begin(self, tenant: str, id: str, response: bytes, own: list[ItemBytes], *, streams: bool) -> bool:
-        """Keep a response that is being made in the background. False if there is no room for one more of these."""
-        try:
-            return self._table.put((tenant, id), response, before=None, own=own, running=True, streams=streams)
-        except NoRoomError:
-            return False
+    async def hold(
+        self, tenant: str, id: str, response: bytes, own: list[ItemBytes], *, streams: bool
+    ) -> AsyncGenerator[bool, None]:
+        """Keep a response while it is made in the background. First whether there is room for one more of these.
 
-    async def watch(self, tenant: str, id: str) -> None:
-        """Returns as soon as the response need not be made any more: it was cancelled, deleted, or is made.
-
-        Whoever makes it waits here all the while: if that process ends, the response has failed.
+        It ends as soon as the response need not be made any more: it was cancelled, deleted, or is made. Whoever makes
+        it reads here all the while: if that process ends, the response has failed.
         """
         key = tenant, id
         try:
+            self._table.put(key, response, before=None, own=own, running=True, streams=streams)
+        except NoRoomError:
+            yield False
+            return
+        try:
+            yield True
             while (record := self._table.get(key)) is not None and record.running:
                 await self._change(key)
-        except asyncio.CancelledError:
+        finally:
             self._end(key, "response.failed", status="failed", error={"code": "server_error", "message": GONE})
-            raise
 
     async def add(self, tenant: str, id: str, events: list[bytes], response: bytes | None) -> None:
         if self._table.add_events((tenant, id), events, response):
