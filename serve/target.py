@@ -23,6 +23,7 @@ class Target:
     __slots__ = (
         "_calls",
         "_streams",
+        "aside",
         "code_ended",
         "drop_stream",
         "gone",
@@ -46,6 +47,7 @@ class Target:
         self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
+        self.aside = handle.aside
         # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
         self.lender: Lender | None = None
         self.may_lend = True

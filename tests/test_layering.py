@@ -35,6 +35,18 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
     | {"websocket_rules", "news", "policy", "router_options", "handle_options", "request_router"}
+    | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
+    | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
+    | {"llm.fields", "llm.chat_answers"}
+    | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
+    | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
+    | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
+    | {"llm.tallies", "llm.unsupported"}
+    | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
+    | {
+        f"llm.engines.{name}"
+        for name in ("simulated_request", "simulated_choice", "request_fields", "similarity_requests")
+    }
 )
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {

@@ -1,0 +1,55 @@
+# pyright: basic, reportMissingImports=false
+"""The limit for language models: an engine behind bare uvicorn, in one process. `PORT SETTINGS`, the latter in JSON.
+
+What an engine's own server would be, had it no more to do than to hand the engine's bytes out.
+"""
+
+import sys
+
+import uvicorn
+
+from actorrt.serve.llm import SimulatedEngine
+from actorrt.serve.llm.engines.interface import EngineCall, Head
+from actorrt.serve.llm.engines.simulated import Simulated
+
+engine = Simulated(SimulatedEngine.model_validate_json(sys.argv[2]))
+
+
+async def app(scope, receive, send) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        await engine.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await engine.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if scope["path"] == "/health":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    async for item in engine.generate(EngineCall(scope["path"], body)):
+        if type(item) is Head:
+            headers = [(name.encode(), value.encode()) for name, value in item.headers]
+            await send({"type": "http.response.start", "status": item.status, "headers": headers})
+        else:
+            await send({"type": "http.response.body", "body": item.data, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        proxy_headers=False,
+        log_level="warning",
+    )

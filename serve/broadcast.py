@@ -1,0 +1,50 @@
+"""Ask every replica of a deployment the same: for what is the replica's own, and no request that any could answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .router import router_of
+from .spec import DeploymentId
+
+if TYPE_CHECKING:
+    from actorrt import ObjectRef
+
+    from .handle import DeploymentHandle
+
+
+async def ask_all(handle: DeploymentHandle[Any], method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
+    """What each replica answers, by its id: a value, or the error that it raised or met.
+
+    It takes no place among a replica's requests. TimeoutError of the replicas that have not answered by then.
+    """
+    router = router_of(DeploymentId(handle.app_name, handle.deployment_name))
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+    router.when_told(partial(_tell, loop, told))
+    await told
+    targets = router.targets()
+    refs: list[ObjectRef[Any]] = [target.aside.remote(method, *args) for target in targets.values()]
+    answers = await asyncio.gather(*(_answer(ref, timeout_s) for ref in refs))
+    return dict(zip(targets, answers, strict=True))
+
+
+async def _answer(ref: ObjectRef[Any], timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await ref
+    except Exception as error:
+        return error
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Future[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_set, told)
+
+
+def _set(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)

@@ -1,0 +1,86 @@
+"""Build an application of models: `build_openai_app(configs)` gives a graph for `serve.run` and `actorrt serve`.
+
+The front is a deployment of its own, and so is each model, so that an answer can go on when a model's replica dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+
+from ..declaration import Application, Deployment
+from ..options import DeploymentOptions, parse_options
+from .config import FrontConfig, LLMConfig
+from .front import Front
+from .replica import Model
+from .responses.store import bind_store
+
+# The front waits for models: what they cannot take waits in front of them.
+_FRONT_REQUESTS: Final = 10_000
+_WITHOUT_SLOTS: Final = 256
+MODEL_PREFIX: Final = "model:"
+"""Deployments of models have names that begin so."""
+_NOT_IN_NAMES: Final = str.maketrans({"#": "-", "/": "-", "\n": "-"})
+
+
+def build_openai_app(
+    configs: LLMConfig | Iterable[LLMConfig | Mapping[str, Any]] | Mapping[str, Any],
+    front: FrontConfig | Mapping[str, Any] | None = None,
+) -> Application[Front]:
+    """An application that serves these models. As in Ray, they may also stand in {"llm_configs": [...]}.
+
+    ValueError if a name stands for two models, or a configuration is wrong (pydantic's ValidationError is one).
+    """
+    models = _models(configs)
+    settings = front if isinstance(front, FrontConfig) else FrontConfig.model_validate(front or {})
+    _check_names(models)
+    names: set[str] = set()
+    bound = [(each, build_llm_deployment(each, name=_deployment_name(each.model_id, names))) for each in models]
+    options = DeploymentOptions(name="front", num_replicas=settings.num_replicas, max_ongoing_requests=_FRONT_REQUESTS)
+    return Deployment[Front](Front, options).bind(settings, bound, bind_store(settings))
+
+
+def build_llm_deployment(config: LLMConfig | Mapping[str, Any], *, name: str | None = None) -> Application[Model]:
+    """One model as a node of a graph, without a front. `name`: of its deployment, else it is made of `model_id`."""
+    model = config if isinstance(config, LLMConfig) else LLMConfig.model_validate(config)
+    slots = getattr(model.engine, "slots", None)
+    default = DeploymentOptions(
+        name=name or _deployment_name(model.model_id, set()),
+        max_ongoing_requests=2 * slots if slots is not None else _WITHOUT_SLOTS,
+    )
+    return Deployment[Model](Model, parse_options(model.deployment, default)).bind(model)
+
+
+def _models(configs: Any) -> list[LLMConfig]:
+    if isinstance(configs, LLMConfig):
+        return [configs]
+    if hasattr(configs, "llm_configs"):
+        configs = configs.llm_configs
+    elif isinstance(configs, Mapping):
+        given = cast("Mapping[str, Any]", configs)
+        if "llm_configs" not in given:
+            return [LLMConfig.model_validate(given)]
+        configs = given["llm_configs"]
+    models = [each if isinstance(each, LLMConfig) else LLMConfig.model_validate(each) for each in configs]
+    if not models:
+        raise ValueError("there is no model: give at least one LLMConfig")
+    return models
+
+
+def _check_names(models: Iterable[LLMConfig]) -> None:
+    seen: dict[str, str] = {}
+    for model in models:
+        for name in (model.model_id, *model.aliases, *(each.name for each in model.adapters)):
+            if name in seen:
+                raise ValueError(f"the name {name!r} stands for model {seen[name]!r} and for {model.model_id!r}")
+            seen[name] = model.model_id
+
+
+def _deployment_name(model_id: str, taken: set[str]) -> str:
+    base = name = MODEL_PREFIX + model_id.translate(_NOT_IN_NAMES).strip()
+    number = 2
+    while name in taken:
+        name = f"{base}-{number}"
+        number += 1
+    taken.add(name)
+    return name

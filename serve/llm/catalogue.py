@@ -1,0 +1,103 @@
+"""Which names there are for which models, and what is known of their engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ..exceptions import DeploymentUnavailableError
+from .engines.interface import EngineFacts
+from .problems import Problem
+
+if TYPE_CHECKING:
+    from ..handle import DeploymentHandle
+    from .config import LLMConfig
+
+T = TypeVar("T")
+
+# So many names are told to who asked for none of them.
+_NAMED_IN_ERRORS = 20
+
+
+class Served:
+    """A model with the handle of its deployment."""
+
+    def __init__(self, config: LLMConfig, handle: DeploymentHandle[Any]) -> None:
+        self.config = config
+        self.handle = handle
+        self.generate = handle.generate.options(stream=True)
+        self._facts: EngineFacts | None = None
+
+    @property
+    def model_id(self) -> str:
+        return self.config.model_id
+
+    async def facts(self) -> EngineFacts:
+        """What its engine is and can. It waits for the engine's start; then it is known."""
+        if (facts := self._facts) is None:
+            facts = self._facts = await self.room_within(self.handle.facts.remote())
+        return facts
+
+    async def room_within(self, waiting: Awaitable[T]) -> T:
+        """Wait for a replica, no longer than the configuration says. DeploymentUnavailableError after that."""
+        limit_s = self.config.queue_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await waiting
+        except TimeoutError:
+            name = self.handle.deployment_name
+            raise DeploymentUnavailableError(name, f"no replica had room within {limit_s:g} s") from None
+
+
+class Chosen(NamedTuple):
+    """What a name in a request stands for."""
+
+    served: Served
+    name: str
+    """By which the engine knows it: the model's own name, or an adapter's."""
+
+
+class Catalogue:
+    def __init__(self, models: Iterable[Served], since: int) -> None:
+        """`since`: when they came to be here, in seconds of Unix time."""
+        self.since = since
+        self.models = {each.model_id: each for each in models}
+        self._names: dict[str, Chosen] = {}
+        # Adapters that were loaded live, by model: their paths by their names.
+        self.live: dict[str, dict[str, str]] = {model_id: {} for model_id in self.models}
+        for served in self.models.values():
+            config = served.config
+            for name in (config.model_id, *config.aliases):
+                self._names[name] = Chosen(served, config.model_id)
+            for adapter in config.adapters:
+                self._names[adapter.name] = Chosen(served, adapter.name)
+
+    def choose(self, name: str | None) -> Chosen:
+        """Problem 404 with the known names. Where there is one model only, it need not be named."""
+        if name is None:
+            if len(self.models) == 1:
+                return self._names[next(iter(self.models))]
+            raise Problem(400, f"'model' is missing: {self._known()}", param="model", code="missing_required_parameter")
+        if (found := self._names.get(name)) is None:
+            raise Problem(
+                404, f"there is no model {name[:256]!r}: {self._known()}", param="model", code="model_not_found"
+            )
+        return found
+
+    def names(self) -> Mapping[str, Chosen]:
+        return self._names
+
+    def know_adapters(self, served: Served, adapters: Mapping[str, str]) -> None:
+        """These are the adapters of a model that are loaded live from now on."""
+        for name in self.live[served.model_id]:
+            self._names.pop(name, None)
+        self.live[served.model_id] = dict(adapters)
+        for name in adapters:
+            self._names[name] = Chosen(served, name)
+
+    def _known(self) -> str:
+        names = sorted(self._names)
+        more = len(names) - _NAMED_IN_ERRORS
+        shown = ", ".join(names[:_NAMED_IN_ERRORS])
+        return f"there are {shown}" + (f" and {more} more" if more > 0 else "")

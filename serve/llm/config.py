@@ -1,0 +1,185 @@
+"""What users write: which models an application serves, by which engines, to whom.
+
+Everything is checked here, where it is written, and says what is wrong in one sentence. Nothing here acts on it.
+"""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ..options import DeploymentOptions, parse_options
+
+_Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LlamaCppEngine(_Config):
+    """llama.cpp inside of the replica (package `xllamacpp`): a GGUF file, several requests at once."""
+
+    kind: Literal["llamacpp"] = "llamacpp"
+    model: _Name
+    """Path of the GGUF file; `package:NAME` for the one GGUF file that an installed Python package carries."""
+    slots: int = Field(default=4, ge=1, le=1024)
+    """Requests that run at once, in one batch."""
+    context: int = Field(default=8192, ge=64)
+    """Tokens of context for all slots together: each has `context / slots`."""
+    threads: int = Field(default=1, ge=1, le=1024)
+    """CPU threads that compute. More than there are free cores make it slower."""
+    gpu_layers: int = Field(default=-1, ge=-1)
+    """Layers on the GPU; -1: as many as fit, where there is a GPU."""
+    chat_template: str | None = None
+    """Jinja text in place of the model's own template."""
+    embeddings: bool = False
+    """Serve embeddings (and nothing else, where the model was made for them)."""
+    params: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Further fields of llama.cpp's common parameters, by their names there: {"cache_type_k": "q8_0"}."""
+
+
+class ServerEngine(_Config):
+    """A server process that speaks the OpenAI protocol (vLLM, SGLang, llama.cpp's own): started, watched and ended."""
+
+    kind: Literal["server"] = "server"
+    command: list[str] = Field(min_length=1)
+    """Program and arguments, without a shell. `{port}`, `{host}`, `{model_id}`, `{gpus}`, `{session}` are filled in."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Where it listens, on 127.0.0.1; None: a free port, which the command gets as `{port}`."""
+    keep_alive: bool = True
+    """Whether connections are used again. False for servers that keep a thread for each, as llama.cpp's does."""
+    health_path: str = "/health"
+    """Answers 200 as soon as requests can come."""
+    start_timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds until it must answer; loading a large model takes minutes."""
+    stop_timeout_s: float = Field(default=10.0, ge=0)
+    """Seconds between SIGTERM and SIGKILL for its whole process group."""
+    env: dict[str, str] = Field(default_factory=dict[str, str])
+    """Further environment variables."""
+    paths: list[str] | None = None
+    """What it answers; None: it is asked (its OpenAPI description, else by trying)."""
+    kv_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that its cache holds; None: it is asked, where it says so."""
+    slots: int = Field(default=256, ge=1)
+    """Requests that it runs at once."""
+    context: int | None = Field(default=None, ge=1)
+    """Tokens of the longest request; None: it is asked."""
+    ranks: int = Field(default=1, ge=1)
+    """Data-parallel ranks."""
+    continues_chat: bool | None = None
+    """Whether it continues a last message of the assistant; None: known by what it is."""
+
+
+class SimulatedEngine(_Config):
+    """No model, but the time that one would take: for load tests without a GPU."""
+
+    kind: Literal["simulated"] = "simulated"
+    prefill_tokens_per_s: float = Field(default=10_000.0, gt=0)
+    """Prompt tokens (outside of the prefix cache) that are read in a second."""
+    decode_step_s: float = Field(default=0.01, ge=0)
+    """Seconds of one step of decoding with a batch of one: each running request gets one token a step."""
+    decode_step_per_request_s: float = Field(default=0.0, ge=0)
+    """Seconds that each further request in the batch adds to the step."""
+    kv_tokens: int = Field(default=100_000, ge=1)
+    """Tokens that the key-value cache holds; requests wait while they do not fit."""
+    slots: int = Field(default=64, ge=1)
+    """Requests that are decoded at once."""
+    context: int = Field(default=8192, ge=2)
+    """Tokens of the longest request."""
+    block_tokens: int = Field(default=16, ge=1)
+    """Tokens of a block of the prefix cache; 0 hits below one block."""
+    chunk_tokens: int = Field(default=2048, ge=1)
+    """Prompt tokens that are read in one step at most, so that a long prompt does not hold up those who decode."""
+    answer_tokens: int = Field(default=200, ge=1)
+    """Tokens of an answer on average, where the request neither sets a limit nor `ignore_eos`."""
+    speed: float = Field(default=1.0, gt=0)
+    """All times are divided by this."""
+
+
+class WordLlamaEngine(_Config):
+    """Embeddings and reranking by a small model that the package `wordllama` carries."""
+
+    kind: Literal["wordllama"] = "wordllama"
+    dimensions: int = Field(default=256, ge=1)
+    """Numbers in an embedding."""
+
+
+EngineConfig = Annotated[LlamaCppEngine | ServerEngine | SimulatedEngine | WordLlamaEngine, Field(discriminator="kind")]
+
+
+class LoraAdapter(_Config):
+    """A LoRA adapter that is loaded when the model starts. Requests choose it by its name, as a model."""
+
+    name: _Name
+    path: _Name
+    """File (llama.cpp) or folder (vLLM, SGLang)."""
+
+
+class LLMConfig(_Config):
+    """A model: its name, its engine, and the deployment that runs it."""
+
+    model_id: _Name
+    """The name that requests give."""
+    engine: EngineConfig
+    aliases: list[_Name] = Field(default_factory=list[str])
+    """Further names for it."""
+    adapters: list[LoraAdapter] = Field(default_factory=list[LoraAdapter])
+    max_adapters: int = Field(default=16, ge=0)
+    """LoRA adapters that may be loaded at once, those that are loaded live included."""
+    deployment: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Options of its deployment: num_replicas, max_ongoing_requests (default: twice the engine's slots), ..."""
+    max_resumes: int = Field(default=3, ge=0)
+    """How often a stream whose replica died goes on at another one; 0: never."""
+    sleep_after_s: float | None = Field(default=None, gt=0)
+    """Seconds without a request after which the engine sleeps (where it can); None: never."""
+    queue_timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds that a request waits until a replica has room for it, or is there at all; then it is 503."""
+    owned_by: str = "actorrt"
+    """What /v1/models says."""
+
+    @field_validator("deployment")
+    @classmethod
+    def _known(cls, options: dict[str, Any]) -> dict[str, Any]:
+        parse_options(options, DeploymentOptions(name="model"))
+        return options
+
+
+class ApiKey(_Config):
+    """A key that clients send as `Authorization: Bearer KEY` or `x-api-key: KEY`."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """The key's SHA-256 in hexadecimal, so that a configuration holds no secret: `ApiKey.of("sk-...", tenant)`."""
+    tenant: _Name
+    """To whom its requests are counted."""
+
+    @classmethod
+    def of(cls, key: str, tenant: str) -> "ApiKey":
+        return cls(sha256=hashlib.sha256(key.encode()).hexdigest(), tenant=tenant)
+
+
+class FrontConfig(_Config):
+    """What clients meet: who may come, and what each may send."""
+
+    keys: list[ApiKey] = Field(default_factory=list[ApiKey])
+    """Once there is one, requests without a known key are refused with 401."""
+    cors_origins: list[str] = Field(default_factory=lambda: ["*"])
+    """Origins whose pages may call; empty: none."""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    """A larger request is 413."""
+    unsupported: Literal["refuse", "ignore"] = "refuse"
+    """What becomes of a known parameter that the model's engine lacks: 400 that names it, or nothing."""
+    ping_s: float = Field(default=10.0, gt=0)
+    """Seconds of silence after which a stream is sent a sign of life: Anthropic's `ping`, else a comment."""
+    stored_responses: int = Field(default=1000, ge=0)
+    """Answers of /v1/responses that are kept for later requests; those unused for longest go first. 0: none."""
+    stored_response_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Bytes that these may take together, with all that went into them."""
+    num_replicas: int = Field(default=1, ge=1)
+    """Replicas of the front."""
+    live_adapters: bool = False
+    """Whether requests may load and unload LoRA adapters (/v1/load_lora_adapter). They name files of the server's."""
+    access_log: bool = False
+    """Whether each request is a line of the log, with its model, tenant, tokens and times."""
+    chat_page: bool = False
+    """Whether `/` is a page to chat on."""

@@ -1,0 +1,153 @@
+"""llama.cpp from the package `xllamacpp`: its own HTTP server on a Unix socket, in a process that the replica owns."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final
+
+from ..config import LlamaCppEngine, LLMConfig
+from .adapters import AdapterTable, with_field
+from .engine_process import Launch
+from .gguf_file import adapter_path, gguf_path
+from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
+from .keeper import EngineKeeper
+from .openai_http import OpenAIHttp
+from .place import new_place
+from .served import ServedEngine, fetch
+
+logger = logging.getLogger("actorrt.serve.replica")
+
+_PROGRAM: Final = Path(__file__).with_name("llamacpp_program.py")
+_START_S: Final = 600.0
+# It keeps nothing that it would have to write down.
+_STOP_S: Final = 0.0
+_SERVES: Final = frozenset({"/v1/models", "/tokenize", "/detokenize", "/metrics", "/props", "/slots", "/health"})
+_GENERATES: Final = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
+    | {"/completion", "/infill", "/apply-template", "/lora-adapters"}
+)
+_EMBEDS: Final = frozenset({"/v1/embeddings", "/embeddings"})
+_RERANKS: Final = frozenset({"/v1/rerank", "/v1/reranking", "/rerank"})
+
+
+class LlamaCpp(ServedEngine):
+    """Its adapters are loaded with the model: another one means that the model is loaded again, between requests."""
+
+    def __init__(self, config: LLMConfig, engine: LlamaCppEngine) -> None:
+        super().__init__(config.model_id)
+        self._config = engine
+        self._place = new_place(config.model_id)
+        self._adapters = AdapterTable(config.max_adapters)
+        self._per_slot = max(1, engine.context // engine.slots)
+        self._keeper = EngineKeeper(
+            config.model_id,
+            self._launch,
+            self._learn,
+            start_timeout_s=_START_S,
+            stop_timeout_s=_STOP_S,
+            health_path="/health",
+            keep_alive=False,
+        )
+
+    async def start(self) -> EngineFacts:
+        gguf_path(self._config.model)
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise EngineError("the llamacpp engine needs a package that is not installed: pip install xllamacpp")
+        return await super().start()
+
+    def facts(self) -> EngineFacts:
+        config = self._config
+        reranks = config.params.get("pooling_type") in ("rank", 4)
+        paths = _RERANKS if reranks else _EMBEDS if config.embeddings else _GENERATES
+        capacity = Capacity(kv_tokens=config.context, slots=config.slots, context=self._per_slot)
+        return EngineFacts(
+            "llamacpp",
+            _SERVES | paths,
+            capacity,
+            continues_chat=paths is _GENERATES,
+            continues_forms=paths is _GENERATES,
+            adapters=self._adapters.names(),
+        )
+
+    async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
+        async with self._adapters.use():
+            if self._adapters.known and call.method == "POST":
+                call = call._replace(body=self._choose_adapter(call.body))
+            answer = super().generate(call)
+            try:
+                async for item in answer:
+                    yield item
+            finally:
+                await answer.aclose()
+
+    def _choose_adapter(self, body: bytes) -> bytes:
+        """Requests name an adapter as their model; llama.cpp wants to be told of each by its number."""
+        chosen = self._adapters.chosen_in(body)
+        scales = [{"id": number, "scale": float(name == chosen)} for number, name in enumerate(self._adapters.known)]
+        return with_field(body, "lora", json.dumps(scales).encode())
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        file = adapter_path(name, path)
+        async with self._adapters.change():
+            self._adapters.add(name, str(file))
+            try:
+                await self._load_again()
+            except EngineError:
+                self._adapters.remove(name)
+                await self._load_again()
+                raise
+
+    async def unload_adapter(self, name: str) -> None:
+        async with self._adapters.change():
+            self._adapters.remove(name)
+            await self._load_again()
+
+    async def _load_again(self) -> None:
+        if self._keeper.is_started:
+            await self._keeper.stop()
+            await self._keeper.start()
+
+    async def sleep(self) -> None:
+        raise EngineError("llama.cpp has no sleep of its own: stop it")
+
+    async def wake(self) -> None:
+        raise EngineError("llama.cpp has no sleep of its own: start it")
+
+    def _launch(self) -> Launch:
+        config = self._config
+        given: dict[str, Any] = {
+            "model.path": str(gguf_path(config.model)),
+            "model_alias": [self._name],
+            "hostnames": [self._place.unix_socket],
+            "n_parallel": config.slots,
+            "n_ctx": config.context,
+            "cpuparams.n_threads": config.threads,
+            "cpuparams_batch.n_threads": config.threads,
+            "n_gpu_layers": config.gpu_layers,
+            "embedding": config.embeddings,
+            "endpoint_slots": True,
+            "endpoint_metrics": True,
+            # A connection keeps a thread while it is there: as many as may come, and some for questions of ours.
+            "n_threads_http": 4 * config.slots + 32,
+            "ui": False,
+        }
+        if config.chat_template is not None:
+            given["chat_template"] = config.chat_template
+        if self._adapters.known:
+            given |= {"lora_adapters": list(self._adapters.known.values()), "lora_init_without_apply": True}
+        given |= config.params
+        # The replica may have its packages from elsewhere than this interpreter by itself.
+        env = {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+        command = (sys.executable, "-P", str(_PROGRAM), json.dumps(given))
+        return Launch(command, self._place.log, env, unix_socket=self._place.unix_socket)
+
+    async def _learn(self, http: OpenAIHttp) -> None:
+        settings = (await fetch(http, "/props") or {}).get("default_generation_settings", {})
+        # Less than was asked for, if the model was made for less.
+        self._per_slot = int(settings.get("n_ctx", self._per_slot)) or self._per_slot

@@ -1,0 +1,141 @@
+"""One HTTP request and its response: the body read up to a limit, the response whole or in parts, and who has left.
+
+A small shell around ASGI's three arguments, so that nothing is done for a token but to send it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ..request_context import current_request
+from .problems import Api, Problem, error_body, error_event, error_headers
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from .generation import Generation
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON: Final = (b"content-type", b"application/json")
+_BODILESS: Final = frozenset({204, 304})
+
+
+class ClientGone(Exception):
+    """The client has left: nobody takes what would be sent."""
+
+
+class Exchange:
+    """`api`, `tenant` and what else is found out of a request are set by who finds it out."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        self.method: str = scope["method"]
+        self.path = path.removeprefix(root) if root and path.startswith(root + "/") else path
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.client: tuple[str, int] | None = scope.get("client")
+        context = current_request.get()
+        self.request_id = context.request_id if context is not None else ""
+        self.came_at = monotonic()
+        self.api = Api.OPENAI
+        self.tenant = ""
+        # Of each response of this request.
+        self.always: Headers = []
+        # What it asked of a model, for the log.
+        self.generation: Generation | None = None
+        self.status = 0
+        self.gone = self.complete = False
+        self._watch: asyncio.Task[None] | None = None
+
+    # The request.
+
+    async def body(self, limit: int) -> bytes:
+        """All of the body. Problem 413 as soon as it is clear that it is longer."""
+        announced = self.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > limit:
+            raise self._too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise self._too_large(limit)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self, limit: int) -> Problem:
+        return Problem(413, f"the body is larger than {limit} bytes", code="request_too_large")
+
+    def cancel_when_gone(self) -> None:
+        """Have this task cancelled when the client leaves. The body has been read."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._watch = asyncio.get_running_loop().create_task(self._until_gone(task))
+
+    async def _until_gone(self, task: asyncio.Task[Any]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.complete:
+            self.gone = True
+            task.cancel()
+
+    # The response.
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole response."""
+        if status not in _BODILESS:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await self.begin(status, headers)
+        await self._body(body, more=False)
+
+    async def respond_json(self, body: bytes, status: int = 200) -> None:
+        await self.respond(status, [JSON], body)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """The head of a response whose body comes by `write`, up to `end`."""
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.always]})
+
+    async def write(self, data: bytes) -> None:
+        """A part of the body; returns when there is room for the next. ClientGone if nobody takes it."""
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except OSError:
+            self.gone = True
+            raise ClientGone from None
+
+    async def end(self) -> None:
+        await self._body(b"", more=False)
+
+    async def _body(self, data: bytes, more: bool) -> None:
+        self.complete = not more
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except OSError:
+            self.gone = True
+            raise ClientGone from None
+
+    async def fail(self, problem: Problem) -> None:
+        """Say what is wrong in the shape of the API: as a response, or as the last event of one that has begun."""
+        if self.complete:
+            return
+        if self.status:
+            await self.write(error_event(problem, self.api))
+            await self.end()
+        else:
+            await self.respond(problem.status, error_headers(problem), error_body(problem, self.api))
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()

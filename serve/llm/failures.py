@@ -1,0 +1,49 @@
+"""What a client is told when something fails. An error's own words may hold what it should not see: they are logged."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ..exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError
+from ..user_errors import with_frames
+from .chat_answers import ChatError
+from .engines.interface import EngineError
+from .fields import FieldError
+from .made_from_chat import chat_problem, field_problem
+from .problems import Problem
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+logger = logging.getLogger("actorrt.serve.llm")
+
+RETRY_AFTER_S: Final = 1
+
+
+def problem_of(error: Exception, exchange: Exchange) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case FieldError():
+            return field_problem(error, exchange.api)
+        case ChatError():
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            return chat_problem(error)
+        case BackPressureError():
+            return Problem(503, str(error), code="overloaded", retry_after_s=RETRY_AFTER_S)
+        case DeploymentUnavailableError() | RequestCancelledError():
+            logger.info("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)
+        case ReplicaUnavailableError():
+            logger.warning("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            message = "the replica that ran the model went away"
+            return Problem(503, message, code="model_unavailable", retry_after_s=RETRY_AFTER_S)
+        case EngineError():
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            return Problem(502, "the model's engine failed", code="engine_error")
+        case _:
+            logger.error(
+                "%s %s failed, request %s:\n%s", exchange.method, exchange.path, exchange.request_id, with_frames(error)
+            )
+            return Problem(500, "internal error", code="internal_error")

@@ -1,0 +1,146 @@
+"""The front: an ASGI application that speaks OpenAI's and Anthropic's protocols and hands requests on to models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ..applications import BareApplication
+from . import access_log, adapters, listing, operating, page, tokenizing
+from .calling import open_call
+from .catalogue import Catalogue, Served
+from .cors import Cors
+from .exchange import ClientGone, Exchange
+from .failures import problem_of
+from .keys import Keys
+from .messages import service as messages
+from .metrics import Meter, Totals
+from .pass_through import pass_through
+from .responses import service as responses
+from .responses.keeping import Keeping
+from .resume.streams import resuming
+from .routes import Kind, allowed, check_method, find, no_such_path
+from .services import Handler, Services
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from ..handle import DeploymentHandle
+    from .config import FrontConfig, LLMConfig
+
+logger = logging.getLogger("actorrt.serve.llm")
+
+HANDLERS: Final[Mapping[Kind, Handler]] = {
+    Kind.CHAT: pass_through(Kind.CHAT),
+    Kind.COMPLETION: pass_through(Kind.COMPLETION),
+    Kind.EMBEDDINGS: pass_through(Kind.EMBEDDINGS),
+    Kind.RERANK: pass_through(Kind.RERANK),
+    Kind.SCORE: pass_through(Kind.SCORE),
+    Kind.TOKENIZE: tokenizing.tokenize,
+    Kind.DETOKENIZE: tokenizing.detokenize,
+    Kind.LOAD_ADAPTER: adapters.load,
+    Kind.UNLOAD_ADAPTER: adapters.unload,
+    Kind.MODELS: listing.models,
+    Kind.MODEL: listing.model,
+    Kind.HEALTH: operating.health,
+    Kind.METRICS: operating.metrics,
+    Kind.LOAD: operating.load,
+    Kind.PAGE: page.show,
+    Kind.MESSAGES: messages.create,
+    Kind.COUNT_TOKENS: messages.count_tokens,
+    Kind.RESPONSES: responses.create,
+    Kind.RESPONSE: responses.one,
+    Kind.RESPONSE_CANCEL: responses.cancel,
+    Kind.RESPONSE_INPUT: responses.input_items,
+    Kind.RESPONSE_TOKENS: responses.input_tokens,
+}
+
+
+class Front(BareApplication):
+    """A replica of the front. Its methods are asked by the other replicas of it."""
+
+    def __init__(
+        self,
+        config: FrontConfig,
+        models: list[tuple[LLMConfig, DeploymentHandle[Any]]],
+        store: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        """`store`: of responses (`bind_store`); without one none are kept."""
+        catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
+        self._services = Services(config, catalogue, Meter(), resuming(open_call), Keeping(store))
+        super().__init__(FrontApplication(self._services))
+
+    async def totals(self) -> Totals:
+        return self._services.meter.totals
+
+    async def live_adapters(self) -> dict[str, dict[str, str]]:
+        return self._services.catalogue.live
+
+    async def know_adapters(self, model_id: str, adapters: dict[str, str]) -> None:
+        catalogue = self._services.catalogue
+        if (served := catalogue.models.get(model_id)) is not None:
+            catalogue.know_adapters(served, adapters)
+
+
+class FrontApplication:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._keys = Keys(services.config.keys)
+        self._cors = Cors(services.config.cors_origins)
+        if services.config.access_log:
+            access_log.show()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000, "reason": "nothing here speaks by websockets"})
+            return
+        if scope["type"] != "http":
+            raise NotImplementedError(f"the front has no {scope['type']}")
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._answer(exchange)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not exchange.gone or task is None:
+                raise
+            task.uncancel()
+        finally:
+            exchange.close()
+            if self._services.config.access_log:
+                access_log.log(exchange)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        origin = exchange.headers.get(b"origin")
+        try:
+            found = find(exchange.path)
+            if exchange.method == "OPTIONS" and found is not None:
+                asked = exchange.headers.get(b"access-control-request-headers")
+                await exchange.respond(204, self._cors.preflight(origin, allowed(found[0]), asked), b"")
+                return
+            exchange.always = self._cors.headers(origin)
+            if found is None:
+                listing.speak_as_asked(exchange)
+                raise no_such_path(exchange.path)
+            route, name = found
+            exchange.api = route.api
+            check_method(route, exchange.method, exchange.path)
+            if not route.open:
+                headers = exchange.headers
+                exchange.tenant = self._keys.tenant_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            await self._services.learn_adapters()
+            if (handler := HANDLERS.get(route.kind)) is None:
+                raise no_such_path(exchange.path)
+            await handler(self._services, exchange, name)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            problem = problem_of(error, exchange)
+            if exchange.generation is None:
+                self._services.meter.refused(problem.status)
+            await exchange.fail(problem)

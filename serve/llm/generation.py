@@ -1,0 +1,94 @@
+"""One call at a model, from its opening to its end, with what is counted of it on the way.
+
+All that asks a model for an answer goes through here, so that nothing is left out of the metrics.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .engines.interface import Delta, EngineCall, Head
+from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .calling import Answer, Open
+    from .catalogue import Chosen
+
+
+class Generation:
+    """A context manager: at its end the call is closed, wherever it was, and told to who counts."""
+
+    def __init__(
+        self, chosen: Chosen, tenant: str, operation: str, open_: Open, ended: Callable[[Generation], None]
+    ) -> None:
+        self.served, self.model = chosen
+        self.tenant, self.operation = tenant, operation
+        self._open = open_
+        self._ended = ended
+        self._answer: Answer | None = None
+        self.started_at = monotonic()
+        # When the first generated token came, and the last; 0.0: none did.
+        self.first_at = self.last_at = 0.0
+        # Generated tokens that have come.
+        self.tokens = 0
+        self.status = 0
+        self.usage: Usage | None = None
+        self.finish: str | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def resumes(self) -> int:
+        return self._answer.resumes if self._answer is not None else 0
+
+    async def open(self, call: EngineCall) -> Head:
+        """Raises as `Open`."""
+        self._answer = await self._open(self.served, call)
+        head = self._answer.head
+        self.status = head.status
+        return head
+
+    async def take(self) -> list[Delta]:
+        """All deltas that are there; `[]` at the end. Raises as `Open`."""
+        assert self._answer is not None
+        values = await self._answer.take()
+        came = 0
+        for data, tokens in values:
+            came += tokens
+            if USAGE_MARK in data and (usage := usage_in(data)) is not None:
+                self.usage = usage
+            if FINISH_MARKS[0] in data or FINISH_MARKS[1] in data:
+                self.finish = finish_in(data)
+        if came:
+            self.last_at = monotonic()
+            if not self.tokens:
+                self.first_at = self.last_at
+            self.tokens += came
+        return values
+
+    async def rest(self) -> bytes:
+        """All that is still to come, as one."""
+        parts: list[bytes] = []
+        while values := await self.take():
+            parts += [data for data, _ in values]
+        if len(parts) == 1:
+            return parts[0]
+        body = b"".join(parts)
+        if self.usage is None:
+            # It may lie across two parts.
+            self.usage = usage_in(body)
+        return body
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.error = error
+        if self._answer is not None:
+            self._answer.close()
+        self._ended(self)

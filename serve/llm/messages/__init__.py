@@ -1,0 +1,1 @@
+"""Anthropic's Messages API, made from chat/completions or handed to an engine that has it."""

@@ -1,0 +1,76 @@
+"""What chat/completions answered as a message of Anthropic's. No I/O."""
+
+import json
+from collections.abc import Collection
+from typing import Any, Final, cast
+
+from ..chat_answers import Piece, Usage
+
+_REASONS: Final = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+
+
+def message(piece: Piece, *, id: str, model: str, stop_sequences: Collection[str], prefill: str) -> dict[str, Any]:
+    """The whole message. Engines of one kind repeat the prefill before what follows it, which this takes off."""
+    content: list[dict[str, Any]] = []
+    if piece.reasoning:
+        content.append({"type": "thinking", "thinking": piece.reasoning, "signature": ""})
+    if text := (piece.text or piece.refusal).removeprefix(prefill):
+        content.append({"type": "text", "text": text})
+    content += [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": tool_input(call.arguments)}
+        for call in piece.tool_calls
+    ]
+    reason, sequence = stop_of(piece.finish, piece.stop, stop_sequences)
+    return {
+        **envelope(id, model),
+        "content": content,
+        "stop_reason": reason,
+        "stop_sequence": sequence,
+        "usage": usage_of(piece.usage or Usage()),
+    }
+
+
+def envelope(id: str, model: str) -> dict[str, Any]:
+    """A message of which nothing has been said."""
+    return {
+        "id": id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": usage_of(Usage()),
+    }
+
+
+def stop_of(finish: str | None, stop: str | None, stop_sequences: Collection[str]) -> tuple[str, str | None]:
+    """`stop_reason` and `stop_sequence`. Where the engine does not say which string ended it, its turn has ended."""
+    if finish in (None, "stop") and stop is not None and stop in stop_sequences:
+        return "stop_sequence", stop
+    return _REASONS.get(finish or "stop", "end_turn"), None
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """Anthropic counts what was read from the cache beside `input_tokens` and not in it."""
+    return {
+        "input_tokens": usage.prompt - usage.cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.cached,
+        "output_tokens": usage.completion,
+    }
+
+
+def tool_input(arguments: str) -> dict[str, Any]:
+    """The arguments as an object. What a model wrote that is none is kept under the name that Anthropic gives it."""
+    try:
+        value: Any = json.loads(arguments or "{}")
+    except ValueError:
+        value = None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {"INVALID_JSON": arguments}

@@ -1,0 +1,90 @@
+"""What goes wrong with a request, and how each API says so. Nothing here decides that something is wrong.
+
+OpenAI: `{"error": {"message", "type", "param", "code"}}`. Anthropic: `{"type": "error", "error": {"type", "message"}}`.
+"""
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+
+class Api(Enum):
+    """Whose protocol a request speaks."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class Problem(Exception):
+    """A request that cannot be answered, and what its client is told."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str | None = None,
+        retry_after_s: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        """`kind` is the `type` of OpenAI's shape; None: the one that the status has there."""
+        super().__init__(status, message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.kind, self.retry_after_s, self.headers = kind, retry_after_s, headers
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}"
+
+
+OPENAI_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    501: "not_implemented_error",
+    502: "server_error",
+    503: "service_unavailable_error",
+    504: "server_error",
+}
+ANTHROPIC_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    501: "api_error",
+    502: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+# Of every other mistake of a client's, in both.
+INVALID: Final = "invalid_request_error"
+
+
+def error_body(problem: Problem, api: Api) -> bytes:
+    """The JSON of a response."""
+    if api is Api.ANTHROPIC:
+        kind = ANTHROPIC_TYPES.get(problem.status, INVALID)
+        return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": problem.message}})
+    kind = problem.kind or OPENAI_TYPES.get(problem.status, INVALID)
+    error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
+    return msgspec.json.encode({"error": error})
+
+
+def error_event(problem: Problem, api: Api) -> bytes:
+    """The same as the last event of a stream that has begun."""
+    before = b"event: error\n" if api is Api.ANTHROPIC else b""
+    return b"%bdata: %b\n\n" % (before, error_body(problem, api))
+
+
+def error_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    """Without those that every response has."""
+    headers = [(b"content-type", b"application/json"), *problem.headers]
+    if problem.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % problem.retry_after_s))
+    return headers

@@ -1,0 +1,113 @@
+"""Read a request's JSON once, for what routing needs. The bytes themselves go on as they came.
+
+Engines are of many minds about JSON that is none: here all of it is a sentence and a status of 400.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+
+from .problems import Problem
+
+# What two readers must not take differently: which model is asked, and in which form the answer comes.
+_ONCE: Final = (b'"model"', b'"stream"')
+_LARGEST: Final = 2**63
+
+
+class Asked(NamedTuple):
+    """A request's body: as it came, and what it says."""
+
+    body: bytes
+    fields: Mapping[str, Any]
+    model: str | None
+    stream: bool
+
+
+def read(body: bytes) -> Asked:
+    """Problem 400 if it is no JSON object, or one of which readers could disagree."""
+    fields = parse(body)
+    if any(body.count(name) > 1 for name in _ONCE):
+        _refuse_twice(body)
+    model = fields.get("model")
+    if model is not None and not isinstance(model, str):
+        raise wrong_type("model", "a string", model)
+    stream = fields.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise wrong_type("stream", "true or false", stream)
+    return Asked(body, fields, model or None, bool(stream))
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is."""
+    if not body:
+        raise Problem(400, "the body is empty: it must be a JSON object", code="invalid_json")
+    try:
+        value: Any = msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        raise Problem(400, "the body is not UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise Problem(400, "the body is nested too deeply", code="invalid_json") from None
+    except ValueError as error:
+        raise Problem(400, f"the body is not valid JSON: {_reason(body, error)}", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise Problem(400, f"the body must be a JSON object, not {_kind_of(value)}", code="invalid_json")
+    return cast("dict[str, Any]", value)
+
+
+def _reason(body: bytes, error: ValueError) -> str:
+    if re.search(rb"\\u[dD][89a-fA-F]", body):
+        return "half of a surrogate pair stands alone"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def _refuse_twice(body: bytes) -> None:
+    last: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> None:
+        # The outermost object comes last.
+        nonlocal last
+        last = pairs
+
+    json.loads(body, object_pairs_hook=keep)
+    seen: set[str] = set()
+    for name, _ in last:
+        if name in seen:
+            raise Problem(400, f"{name!r} stands twice in the body", param=name[:64], code="invalid_json")
+        seen.add(name)
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """The body with another model; every other value keeps its bytes."""
+    parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    parts["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(parts)
+
+
+def wrong_type(name: str, expected: str, value: object) -> Problem:
+    return Problem(400, f"{name!r} must be {expected}, not {_kind_of(value)}", param=name, code="invalid_type")
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer that an engine can hold."""
+    return type(value) is int and -_LARGEST <= value < _LARGEST
+
+
+def _kind_of(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer" if is_whole(value) else "an integer of more than 64 bits"
+        case float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

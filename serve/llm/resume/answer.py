@@ -1,0 +1,187 @@
+"""What the answers of all protocols have in common when they are put together from several runs.
+
+A run is one request to one replica. The first run's events go to the client as they came and are kept as bytes; only
+when a run breaks are they read. The events of a further run are changed, one by one, so that they follow.
+
+A further run has one of three ways:
+
+    CONTINUE  the request ends with what was generated so far, so the engine goes on from there
+    REPLAY    the request is the first one again, for what cannot be continued (tool calls, several choices, a grammar
+              over raw text): what was sent already is compared and left out
+    COUNT     everything was sent but the usage: one token is asked for, to learn how long the prompt is
+"""
+
+import json
+from abc import ABC, abstractmethod
+from enum import Enum, auto
+from typing import Any, Final
+
+from ..engines.interface import Delta, EngineCall
+from .events import Event, a_dict, events
+
+# What holds an answer to a form from its first token on, by the engine's own names for it.
+_FORMS: Final = (
+    "grammar", "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+    "regex", "ebnf",
+)  # fmt: skip
+_FORMATS: Final = ("response_format", "text", "output_config")
+
+
+class Way(Enum):
+    FIRST = auto()
+    CONTINUE = auto()
+    REPLAY = auto()
+    COUNT = auto()
+
+
+class CannotGoOnError(Exception):
+    """The rest of an answer cannot be had: another run says something else than the one that broke."""
+
+
+class Sent:
+    """A text of which a part was sent: what a replay says again is compared with it and left out."""
+
+    __slots__ = ("_ahead", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._ahead = 0
+
+    def replay(self) -> None:
+        self._ahead = len(self.text)
+
+    def add(self, piece: str) -> str:
+        """The part of the piece that is new. Raises CannotGoOnError if what is not new is not the same."""
+        if self._ahead:
+            begin = len(self.text) - self._ahead
+            again = piece[: self._ahead]
+            if self.text[begin : begin + len(again)] != again:
+                raise CannotGoOnError("the answer cannot go on: another replica answers the same request differently")
+            self._ahead -= len(again)
+            piece = piece[len(again) :]
+        self.text += piece
+        return piece
+
+
+class Runs(ABC):
+    """The answer to one request, whatever runs it takes. Raises CannotGoOnError where the rest cannot be had."""
+
+    def __init__(self, call: EngineCall, *, continues: bool, continues_forms: bool = False) -> None:
+        """`continues`: whether the engine goes on from what a request ends with; else all is replayed.
+
+        `continues_forms`: whether it does so also within a form that `response_format` asks for.
+        """
+        self.call = call
+        self._continues = continues
+        self._continues_forms = continues_forms
+        self.way = Way.FIRST
+        self.done = False
+        self.before: int = 0
+        """Tokens that were generated before this run."""
+        self.owed = b""
+        """What goes to the client in front of the next events."""
+        self._tokens: int = 0
+        self._kept: list[bytes] = []
+
+    # ---- what each protocol says itself
+
+    @abstractmethod
+    def ends(self, each: Event) -> bool:
+        """Whether nothing follows this event."""
+
+    @abstractmethod
+    def read(self, value: dict[str, Any]) -> None:
+        """Take note of an event that the client was sent as it came."""
+
+    @abstractmethod
+    def follow(self, value: dict[str, Any]) -> bytes:
+        """Change an event of a further run so that it follows what the client has, and take note of it."""
+
+    @abstractmethod
+    def generated(self) -> str:
+        """The text that the client has been sent, for counting its tokens."""
+
+    @abstractmethod
+    def next_call(self) -> EngineCall | bytes:
+        """Set the way of the next run, and give its request: or the last bytes, where nothing is left to ask."""
+
+    # ---- what is the same for all
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the client has all of it."""
+        return self.done
+
+    def take(self, delta: Delta) -> bytes:
+        """The events of a run as they go to the client; b"" where they say nothing new."""
+        self._tokens += delta.tokens
+        if self.way is Way.FIRST:
+            self._kept.append(delta.data)
+            if not delta.tokens:
+                self.done = self.done or any(self.ends(each) for each in events(delta.data))
+            return delta.data
+        taken = [self.owed] if self.owed else []
+        self.owed = b""
+        for each in events(delta.data):
+            value = each.value()
+            if self.ends(each):
+                self.done = True
+            taken.append(each.raw if value is None else self.follow(value))
+        return b"".join(taken)
+
+    def again(self, tokens: int | None = None) -> EngineCall | bytes:
+        """The run has broken: the request for the rest, or the last bytes where nothing is left to ask.
+
+        `tokens`: how many `generated()` is, where that was counted; else the events are taken to have one each.
+        """
+        self.read_kept()
+        if tokens is None:
+            tokens = self.before + self._tokens if self.way is Way.CONTINUE else max(self.before, self._tokens)
+        self.before, self._tokens = tokens, 0
+        return self.next_call()
+
+    def can_continue(self, body: dict[str, Any]) -> bool:
+        """Whether the engine goes on from a begun answer to this request: not if its form would begin anew."""
+        if not self._continues or any(body.get(name) for name in _FORMS):
+            return False
+        return self._continues_forms or not any(_has_form(body.get(name)) for name in _FORMATS)
+
+    def anew(self) -> EngineCall:
+        """Nothing was sent yet: the first run again."""
+        self.way, self.before = Way.FIRST, 0
+        return self.call
+
+    def read_kept(self) -> None:
+        for data in self._kept:
+            for each in events(data):
+                value = each.value()
+                if value is not None:
+                    self.read(value)
+        self._kept.clear()
+
+
+def _has_form(value: Any) -> bool:
+    """Of `response_format`, or of `text` in Responses."""
+    said = a_dict(value)
+    return a_dict(said.get("format", said)).get("type", "text") != "text"
+
+
+def body_of(call: EngineCall) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(call.body)
+    return value
+
+
+def with_body(call: EngineCall, body: dict[str, Any]) -> EngineCall:
+    return call._replace(body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def less(body: dict[str, Any], names: tuple[str, ...], tokens: int) -> int | None:
+    """Take the tokens that were generated off the limits of these names; the least that is left, None without any."""
+    left: int | None = None
+    for name in names:
+        limit = body.get(name)
+        if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0:
+            remaining = max(0, limit - tokens)
+            body[name] = remaining
+            left = remaining if left is None else min(left, remaining)
+    return left

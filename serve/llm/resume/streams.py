@@ -1,0 +1,203 @@
+"""Calls that go on at another replica when theirs dies: what is wrapped around `calling.open_call`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from actorrt import exceptions
+
+from ...exceptions import ReplicaUnavailableError, RequestCancelledError
+from ..calling import Answer, Open
+from ..engines.interface import Delta, EngineCall, EngineError, EngineFacts, Head
+from .answer import CannotGoOnError, Runs
+from .choices import ChoicesAnswer
+from .messages import MessagesAnswer
+from .responses import ResponsesAnswer
+
+if TYPE_CHECKING:
+    from ..catalogue import Served
+
+logger = logging.getLogger("actorrt.serve.llm")
+
+# After these the same may be asked of another replica. A deployment that is gone, or full, has none.
+_BROKEN: Final = (ReplicaUnavailableError, EngineError, RequestCancelledError)
+
+
+def _runs_of(call: EngineCall, facts: EngineFacts) -> Runs | None:
+    """How an answer to this is put together from several runs; None where that is not known."""
+    match call.path:
+        case "/v1/chat/completions":
+            return ChoicesAnswer(
+                call,
+                continues=facts.continues_chat,
+                continues_forms=facts.continues_forms,
+                names_continuation=facts.names_continuation,
+            )
+        case "/v1/completions":
+            return ChoicesAnswer(call)
+        case "/v1/messages":
+            return MessagesAnswer(call, continues=facts.continues_chat, continues_forms=facts.continues_forms)
+        case "/v1/responses":
+            return ResponsesAnswer(call, continues=facts.continues_chat, continues_forms=facts.continues_forms)
+        case _:
+            return None
+
+
+def resuming(open_: Open) -> Open:
+    """`open_`, with answers that survive their replica as often as the model's configuration allows."""
+
+    async def open(served: Served, call: EngineCall) -> Answer:
+        if not served.config.max_resumes:
+            return await open_(served, call)
+        if not call.stream:
+            whole = _Whole(open_, served, call)
+            await whole.open()
+            return whole
+        stream = _Stream(open_, served, call)
+        await stream.open()
+        return stream
+
+    return open
+
+
+class _Runs:
+    """The runs of one call: opened one after the other, each counted."""
+
+    def __init__(self, open_: Open, served: Served, call: EngineCall) -> None:
+        self._open = open_
+        self._served = served
+        self._call = call
+        self._answer: Answer | None = None
+        self.resumes = 0
+
+    async def _opened(self) -> Answer:
+        """Open the call, at another replica while it breaks before anything has come."""
+        while True:
+            try:
+                answer = self._answer = await self._open(self._served, self._call)
+                return answer
+            except _BROKEN as error:
+                self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
+        """Count it; raise it once there were too many."""
+        self.close()
+        if self.resumes >= self._served.config.max_resumes:
+            raise error
+        self.resumes += 1
+        logger.info(
+            "model %s: an answer goes on at another replica (%d of %d): %s",
+            self._served.model_id, self.resumes, self._served.config.max_resumes, error,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+
+class _Whole(_Runs):
+    """An answer that is not streamed: its client has none of it yet, so a further run begins anew."""
+
+    head: Head
+
+    async def open(self) -> None:
+        while True:
+            answer = await self._opened()
+            try:
+                deltas: list[Delta] = []
+                while values := await answer.take():
+                    deltas += values
+            except _BROKEN as error:
+                self._broke(error)
+            else:
+                self.head, self._deltas = answer.head, deltas
+                return
+
+    async def take(self) -> list[Delta]:
+        deltas, self._deltas = self._deltas, []
+        return deltas
+
+
+class _Stream(_Runs):
+    """A streamed answer: what its client has is followed by the rest."""
+
+    head: Head
+
+    async def open(self) -> None:
+        facts = await self._served.facts()
+        self.head = (await self._opened()).head
+        self._runs = _runs_of(self._call, facts) if self.head.streams else None
+
+    async def take(self) -> list[Delta]:
+        runs = self._runs
+        while True:
+            assert self._answer is not None
+            try:
+                deltas = await self._answer.take()
+            except _BROKEN as error:
+                if runs is None:
+                    raise
+                deltas = await self._go_on(runs, error)
+            else:
+                if runs is None or not deltas:
+                    return deltas
+                deltas = _follow(runs, deltas)
+            if deltas:
+                return deltas
+
+    async def _go_on(self, runs: Runs, error: Exception) -> list[Delta]:
+        """Ask for the rest at another replica. What is to be sent without asking, if that is all."""
+        while True:
+            self._broke(error)
+            call = runs.again(await self._counted(runs.generated()))
+            if isinstance(call, bytes):
+                self._answer = _Nothing(self.head)
+                return [Delta(call)]
+            self._call = call
+            answer = await self._opened()
+            if answer.head.status < 300 and answer.head.streams:
+                return []
+            # It refuses what it was asked: no other one would take it.
+            words = b"".join([data for data, _ in await answer.take()])[:500].decode("utf-8", "replace")
+            raise EngineError(f"the rest of an answer was refused with status {answer.head.status}: {words}") from error
+
+    async def _counted(self, text: str) -> int | None:
+        """Its tokens, where the number of events may not be theirs: a character may take several tokens."""
+        if text.isascii():
+            return None
+        try:
+            tokens: list[int] = await self._served.handle.tokenize.remote(text)
+        except (exceptions.ActorrtError, EngineError):
+            return None
+        return len(tokens)
+
+
+class _Nothing:
+    """The answer of nobody: nothing is left to come."""
+
+    resumes = 0
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+
+    async def take(self) -> list[Delta]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def _follow(runs: Runs, deltas: list[Delta]) -> list[Delta]:
+    followed: list[Delta] = []
+    try:
+        for delta in deltas:
+            data = runs.take(delta)
+            if data is delta.data:
+                followed.append(delta)  # so is each of a first run
+            elif data:
+                followed.append(Delta(data, delta.tokens))
+    except CannotGoOnError as error:
+        raise EngineError(str(error)) from error
+    return followed

@@ -1,0 +1,97 @@
+"""What every handler of the front works with: the models, the settings, and how a model is called.
+
+A handler is a coroutine function `(services, exchange, name)` that answers one kind of request. What it raises is told
+to the client in the shape of the API that was spoken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from .catalogue import Catalogue, Chosen
+from .engines.interface import ADAPTER, EngineCall, EngineFacts
+from .event_stream import EventStream
+from .fronts import Fronts
+from .generation import Generation
+from .problems import Problem
+from .reading import Asked, read, renamed
+
+if TYPE_CHECKING:
+    from .calling import Open
+    from .config import FrontConfig
+    from .exchange import Exchange
+    from .metrics import Meter
+    from .responses.keeping import Keeping
+
+Handler = Callable[["Services", "Exchange", str], Awaitable[None]]
+
+# An engine learns of a request's surroundings from these, and nothing of its client: no keys, no cookies.
+_HANDED_ON: Final = (b"traceparent", b"tracestate", b"x-data-parallel-rank", b"x-session-id")
+
+
+class Services:
+    def __init__(self, config: FrontConfig, catalogue: Catalogue, meter: Meter, open_: Open, keeping: Keeping) -> None:
+        self.config, self.catalogue, self.meter, self.keeping = config, catalogue, meter, keeping
+        self._open = open_
+        self._fronts: Fronts | None = None
+        self._adapters_known = False
+
+    def fronts(self) -> Fronts:
+        """All replicas of this front."""
+        if self._fronts is None:
+            self._fronts = Fronts()
+        return self._fronts
+
+    async def learn_adapters(self) -> None:
+        """Ask the other replicas, once, which adapters were loaded before this one was there."""
+        if self._adapters_known or not self.config.live_adapters:
+            return
+        self._adapters_known = True
+        for model_id, adapters in (await self.fronts().adapters()).items():
+            if adapters and (served := self.catalogue.models.get(model_id)) is not None:
+                self.catalogue.know_adapters(served, adapters)
+
+    async def read(self, exchange: Exchange) -> Asked:
+        """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""
+        body = await exchange.body(self.config.max_body_bytes)
+        exchange.cancel_when_gone()
+        return read(body)
+
+    async def check_path(self, chosen: Chosen, path: str) -> EngineFacts:
+        """What the model's engine is. Problem 501 if it does not answer this."""
+        facts = await chosen.served.facts()
+        if path not in facts.paths:
+            offered = ", ".join(sorted(each for each in facts.paths if each.startswith("/v1/")))
+            raise Problem(
+                501,
+                f"the engine of model {chosen.served.model_id!r} ({facts.kind}) does not answer {path}; "
+                f"it answers {offered}",
+                param="model",
+                code="not_supported_by_engine",
+            )
+        return facts
+
+    def call(self, exchange: Exchange, chosen: Chosen, path: str, asked: Asked) -> EngineCall:
+        """The call that a request stands for, with the bytes that came, but for a name that only the front knows."""
+        same = asked.model == chosen.name or asked.model is None
+        body = asked.body if same else renamed(asked.body, chosen.name)
+        headers = self.call_headers(exchange)
+        if (live := self.catalogue.live[chosen.served.model_id]) and chosen.name in live:
+            headers = (*headers, (ADAPTER, f"{chosen.name}={live[chosen.name]}"))
+        return EngineCall(path, body, asked.stream, "POST", headers)
+
+    def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
+        given = exchange.headers
+        on = [(name.decode(), given[name].decode("latin-1")) for name in _HANDED_ON if name in given]
+        return (("x-request-id", exchange.request_id), *on)
+
+    def generation(self, exchange: Exchange, chosen: Chosen, operation: str) -> Generation:
+        """A call at the model, to be entered. `operation`: what metrics call it, "chat", "text_completion", ..."""
+        generation = Generation(chosen, exchange.tenant, operation, self._open, self.meter.ended)
+        self.meter.began(generation)
+        exchange.generation = generation
+        return generation
+
+    def event_stream(self, exchange: Exchange) -> EventStream:
+        return EventStream(exchange, self.config.ping_s)

@@ -1,0 +1,88 @@
+"""`status()`: which models run, by which engines, and how much they have to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from .. import api
+from ..broadcast import ask_all
+from .app import MODEL_PREFIX
+
+if TYPE_CHECKING:
+    from .engines.interface import EngineFacts
+
+# A replica that takes longer is not shown.
+ANSWER_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """The replicas of a model, together."""
+
+    application: str
+    model: str
+    """As its deployment is named, without the prefix."""
+    engine: str
+    """The kind of its engine."""
+    replicas: int
+    """Those that answered."""
+    slots: int
+    """Requests that run at once, in all of them."""
+    context: int
+    """Tokens of the longest request."""
+    running: int
+    waiting: int
+    """Requests that wait inside of engines."""
+    adapters: tuple[str, ...] = ()
+    asleep: int = 0
+    """Replicas whose engine sleeps."""
+
+
+def status() -> list[ModelStatus]:
+    """The models of all applications. It blocks, for seconds at most; empty if Serve does not run."""
+    return asyncio.run(_all())
+
+
+async def _all() -> list[ModelStatus]:
+    # It blocks too, and is no part of a loop that others wait for.
+    applications = api.status().applications
+    found = await asyncio.gather(
+        *(
+            _one(application, deployment)
+            for application, overview in applications.items()
+            for deployment in overview.deployments
+            if deployment.startswith(MODEL_PREFIX)
+        )
+    )
+    return [each for each in found if each is not None]
+
+
+async def _one(application: str, deployment: str) -> ModelStatus | None:
+    handle = api.get_deployment_handle(deployment, application)
+    facts, said = await asyncio.gather(
+        ask_all(handle, "facts", timeout_s=ANSWER_S), ask_all(handle, "statistics", timeout_s=ANSWER_S)
+    )
+    engines: list[EngineFacts] = [each for each in facts.values() if not isinstance(each, Exception)]
+    if not engines:
+        return None
+    numbers = [cast("Mapping[str, float]", each) for each in said.values() if isinstance(each, dict)]
+    capacities = [each.capacity for each in engines]
+
+    def total(name: str) -> int:
+        return int(sum(each.get(name, 0) for each in numbers))
+
+    return ModelStatus(
+        application,
+        deployment.removeprefix(MODEL_PREFIX),
+        engines[0].kind,
+        len(engines),
+        sum(each.slots * each.ranks for each in capacities),
+        min(each.context for each in capacities),
+        total("running"),
+        total("waiting"),
+        tuple(sorted({name for each in engines for name in each.adapters})),
+        total("asleep"),
+    )

@@ -1,0 +1,59 @@
+"""Parameters that an engine lacks and takes in silence: refused or ignored, by one rule for all of them.
+
+Only what an engine of a kind is known to leave unread stands here. A `server` engine checks for itself what it is sent,
+and the simulated engine generates nothing that a parameter could change.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from .problems import Problem
+from .routes import Kind
+
+Asks = Callable[[Any], bool]
+
+
+def _anything(value: Any) -> bool:
+    return value not in (None, False, [], {}, "")
+
+
+def _more_than_one(value: Any) -> bool:
+    return isinstance(value, int) and value > 1
+
+
+def _more_than_text(value: Any) -> bool:
+    return value not in (None, [], ["text"])
+
+
+_LLAMACPP: Final[Mapping[str, Asks]] = {
+    "audio": _anything,
+    "best_of": _more_than_one,
+    "echo": _anything,
+    "function_call": _anything,
+    "functions": _anything,
+    "modalities": _more_than_text,
+    "prediction": _anything,
+    "prompt_logprobs": _anything,
+    "suffix": _anything,
+    "use_beam_search": _anything,
+    "web_search_options": _anything,
+}
+_LACKED: Final[Mapping[str, Mapping[str, Asks]]] = {"llamacpp": _LLAMACPP}
+_GENERATES: Final = frozenset({Kind.CHAT, Kind.COMPLETION})
+
+
+def check_supported(kind: Kind, fields: Mapping[str, Any], engine: str, rule: Literal["refuse", "ignore"]) -> None:
+    """Problem 400 that names a parameter that `engine`, the kind of an engine, would leave unread."""
+    if rule == "ignore" or kind not in _GENERATES:
+        return
+    lacked = _LACKED.get(engine)
+    if not lacked:
+        return
+    for name, value in fields.items():
+        if (asks := lacked.get(name)) is not None and asks(value):
+            raise unsupported(name, engine)
+
+
+def unsupported(name: str, engine: str) -> Problem:
+    message = f"the engine of this model ({engine}) has no {name!r}"
+    return Problem(400, message, param=name, code="unsupported_parameter")

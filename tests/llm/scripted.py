@@ -1,0 +1,92 @@
+"""A model that does what a request's own field `script` says, step by step: how the front takes each turn of events.
+
+Steps: ["head", status, content type], ["say", text, tokens], ["wait", name] until somebody tells it, ["raise"] an
+EngineError, ["die"] with the process.
+"""
+
+import asyncio
+import json
+import os
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from actorrt import serve
+from actorrt.serve.llm.engines.interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
+
+PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+
+
+def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> str:
+    delta = {} if text is None else {"content": text}
+    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'finish_reason': finish}], **more})}\n\n"
+
+
+class Scripted:
+    def __init__(self, paths: frozenset[str]) -> None:
+        self._paths = paths
+        self._running = 0
+        self._adapters: dict[str, str] = {}
+        self._calls: list[Any] = []
+        self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def facts(self) -> EngineFacts:
+        return EngineFacts("scripted", self._paths, Capacity(1000, 4, 1000))
+
+    async def generate(self, call: EngineCall) -> AsyncGenerator[Any]:
+        asked = json.loads(call.body)
+        user = asked.get("user", "")
+        self._running += 1
+        self._calls.append((call.path, call.body, call.stream, call.headers))
+        self._told[f"{user} began"].set()
+        try:
+            for step, *args in asked["script"]:
+                match step:
+                    case "head":
+                        yield Head(args[0], (("content-type", args[1]), ("x-engine", "scripted"), ("server", "it")))
+                    case "say":
+                        yield Delta(args[0].encode(), args[1])
+                    case "wait":
+                        await self._told[args[0]].wait()
+                    case "raise":
+                        raise EngineError("a secret reason")
+                    case "die":
+                        os._exit(3)
+                    case _:
+                        raise ValueError(step)
+        finally:
+            self._running -= 1
+            self._told[f"{user} ended"].set()
+
+    async def statistics(self) -> dict[str, float]:
+        return {"running": self._running, "waiting": 0}
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        if path == "missing":
+            raise EngineError("there is no adapter file 'missing'")
+        self._adapters[name] = path
+
+    async def unload_adapter(self, name: str) -> None:
+        if self._adapters.pop(name, None) is None:
+            raise ValueError(f"there is no adapter {name!r}")
+
+    # What tests call by a handle.
+
+    async def adapters(self) -> dict[str, str]:
+        return self._adapters
+
+    async def calls(self) -> list[Any]:
+        return self._calls
+
+    async def tell(self, name: str) -> None:
+        self._told[name].set()
+
+    async def until(self, name: str) -> None:
+        """Of a request's user: "NAME began" and "NAME ended"."""
+        await self._told[name].wait()
+
+
+def scripted(*paths: str, **options: Any) -> Any:
+    """`options` of its deployment."""
+    given = {"name": "scripted", "max_ongoing_requests": 16, **options}
+    return serve.deployment(**given)(Scripted).bind(PATHS | {*paths})

@@ -1,0 +1,104 @@
+"""What makes an application of models, before anything runs; and one that runs with simulated engines."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from actorrt import serve
+from actorrt.serve.llm import (
+    FrontConfig,
+    LLMConfig,
+    LoraAdapter,
+    SimulatedEngine,
+    WordLlamaEngine,
+    build_llm_deployment,
+    build_openai_app,
+)
+
+from .conftest import HELLO
+
+
+def simulated(model_id: str, **more: Any) -> LLMConfig:
+    return LLMConfig(model_id=model_id, engine=SimulatedEngine(speed=100), **more)
+
+
+def deployments(app: Any) -> dict[str, Any]:
+    return {each.deployment.name: each.deployment for _, each in app.args[1]}
+
+
+def test_each_model_is_a_deployment_with_room_for_twice_its_slots() -> None:
+    app = build_openai_app([simulated("a/b"), simulated("a-b", deployment={"num_replicas": 2})])
+    made = deployments(app)
+    assert set(made) == {"model:a-b", "model:a-b-2"}
+    assert made["model:a-b"].max_ongoing_requests == 2 * SimulatedEngine().slots
+    assert made["model:a-b-2"].num_replicas == 2
+    assert build_llm_deployment(simulated("a#b")).deployment.name == "model:a-b"
+
+
+def test_configurations_may_be_written_as_in_ray_and_as_plain_data() -> None:
+    plain = {"model_id": "a", "engine": {"kind": "simulated"}}
+    for given in (plain, [plain], {"llm_configs": [plain]}, SimpleNamespace(llm_configs=[plain]), simulated("a")):
+        assert set(deployments(build_openai_app(given, {"chat_page": True}))) == {"model:a"}
+
+
+def test_what_is_wrong_is_said_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="no model"):
+        build_openai_app([])
+    with pytest.raises(ValueError, match="'b' stands for model 'a' and for 'b'"):
+        build_openai_app([simulated("a", adapters=[LoraAdapter(name="b", path="x")]), simulated("b")])
+    with pytest.raises(ValueError, match="max_tokns"):
+        build_openai_app({"model_id": "a", "engine": {"kind": "simulated", "max_tokns": 1}})
+
+
+@pytest.fixture(scope="module")
+def client(serve_url: str) -> Iterator[httpx.Client]:
+    words = LLMConfig(model_id="words", engine=WordLlamaEngine())
+    serve.run(build_openai_app([simulated("fast"), words], FrontConfig(chat_page=True)), name="models")
+    with httpx.Client(base_url=serve_url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+def test_each_model_answers_what_its_engine_can(client: httpx.Client) -> None:
+    chat = {"model": "fast", "messages": HELLO, "max_tokens": 3}
+    assert client.post("/v1/chat/completions", json=chat).json()["usage"]["completion_tokens"] == 3
+    events = client.post("/v1/chat/completions", json={**chat, "stream": True}).text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    embedded = client.post("/v1/embeddings", json={"model": "words", "input": "x"}).json()
+    assert len(embedded["data"][0]["embedding"]) == WordLlamaEngine().dimensions
+    refused = client.post("/v1/chat/completions", json={**chat, "model": "words"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (501, "not_supported_by_engine")
+
+
+def test_text_becomes_tokens_and_text_again(client: httpx.Client) -> None:
+    said = client.post("/v1/tokenize", json={"model": "fast", "prompt": "some words of text"}).json()
+    assert (said["count"], said["max_model_len"]) == (len(said["tokens"]), SimulatedEngine().context)
+    again = client.post("/v1/detokenize", json={"model": "fast", "tokens": said["tokens"]}).json()
+    assert again == {"prompt": "some words of text"}
+    wrong = client.post("/v1/detokenize", json={"model": "fast", "tokens": [1]})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "tokens")
+
+
+def test_there_is_a_page_to_chat_on_where_it_was_asked_for(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "<html" in page.text
+
+
+def test_the_command_line_shows_models_engines_and_slots(client: httpx.Client) -> None:
+    command = [str(Path(sys.executable).with_name("actorrt")), "status"]
+    shown = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=50, check=True)
+    models = {each["model"]: each for each in json.loads(shown.stdout)["models"]}
+    assert set(models) == {"fast", "words"}
+    fast = models["fast"]
+    expected = ("models", "simulated", 1, SimulatedEngine().slots, SimulatedEngine().context, 0, 0)
+    assert tuple(fast.values())[:8] == (expected[0], "fast", *expected[1:])
+    text = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True).stdout
+    (line,) = [each.split() for each in text.splitlines() if each.startswith("fast")]
+    assert line == ["fast", "simulated", "1", str(fast["slots"]), str(fast["context"]), "0", "0"]

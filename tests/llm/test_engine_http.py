@@ -1,0 +1,180 @@
+"""How a replica speaks to its engine's HTTP server: raw sockets stand here for servers with their habits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError, Head
+from actorrt.serve.llm.engines.openai_http import OpenAIHttp
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+CALL = EngineCall("/v1/completions", b'{"prompt": "a", "unknown": 1}', headers=(("x-request-id", "7"), ("host", "no")))
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nserver: s\r\nx-own: 1\r\n\r\n{}"
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+    )
+    return head + await reader.readexactly(length)
+
+
+@asynccontextmanager
+async def engine(serve: Serve) -> AsyncIterator[OpenAIHttp]:
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    http = OpenAIHttp(port=server.sockets[0].getsockname()[1])
+    try:
+        yield http
+    finally:
+        await http.close()
+        server.close()
+
+
+async def items_of(http: OpenAIHttp, call: EngineCall = CALL) -> list[Head | Delta]:
+    return [item async for item in http.generate(call)]
+
+
+async def test_bytes_go_and_come_as_they_are() -> None:
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await read_request(reader))
+        writer.write(ANSWER)
+        await reader.read()
+
+    async with engine(serve) as http:
+        head, delta = await items_of(http)
+    assert head == Head(200, (("content-type", "application/json"), ("x-own", "1")))
+    assert delta == Delta(b"{}", 0)
+    assert requests[0].startswith(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert requests[0].endswith(b'\r\n\r\n{"prompt": "a", "unknown": 1}')
+    assert b"x-request-id: 7\r\n" in requests[0]
+
+
+async def test_connections_that_the_engine_closes_fail_no_request() -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Three requests, the last of which it takes and does not answer, as one that closes at that moment.
+        nonlocal connections
+        connections += 1
+        for _ in range(2):
+            await read_request(reader)
+            writer.write(ANSWER)
+        await read_request(reader)
+
+    async with engine(serve) as http:
+        for _ in range(10):
+            assert (await items_of(http))[1] == Delta(b"{}", 0)
+    assert connections == 5
+
+
+async def test_a_fresh_connection_that_is_closed_is_an_error_and_not_tried_for_ever() -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+
+    async with engine(serve) as http:
+        with pytest.raises(EngineError, match="closed the connection before it answered"):
+            await items_of(http)
+    assert connections == 1
+
+
+async def test_each_event_is_given_as_it_comes_and_closing_ends_the_connection() -> None:
+    proceed, gone = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        # Two chunks make an event and a half.
+        writer.write(STREAM + b'13\r\ndata: {"text": "a"}\r\n')
+        await proceed.wait()
+        writer.write(b"8\r\n\n\ndata: \r\n")
+        await reader.read()
+        gone.set()
+
+    async with engine(serve) as http:
+        answer = http.generate(CALL)
+        assert isinstance(await anext(answer), Head)
+        proceed.set()
+        assert await anext(answer) == Delta(b'data: {"text": "a"}\n\n', 1)
+        await answer.aclose()
+        await gone.wait()
+
+
+async def test_who_is_cancelled_as_it_waits_for_an_answer_ends_the_connection() -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.set()
+        await reader.read()
+        gone.set()
+
+    async with engine(serve) as http:
+        task = asyncio.create_task(items_of(http))
+        await asked.wait()
+        task.cancel()
+        await gone.wait()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (STREAM + b"8\r\ndata: 1\n\r\n", "broke off in the midst of its answer"),
+        (ANSWER[:-1], "broke off in the midst of its answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "what is no HTTP"),
+    ],
+)
+async def test_what_is_no_whole_answer_is_an_error(answer: bytes, reason: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+
+    async with engine(serve) as http:
+        with pytest.raises(EngineError, match=reason):
+            await items_of(http)
+
+
+@pytest.mark.parametrize("begun", [b"", ANSWER[:-1], STREAM])
+async def test_whoever_waits_for_an_answer_when_all_is_closed_hears_of_it(begun: bytes) -> None:
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(begun)
+        asked.set()
+        await reader.read()
+
+    async with engine(serve) as http:
+        answer = http.generate(CALL)
+        if begun:
+            await anext(answer)
+        waiting = asyncio.ensure_future(anext(answer))
+        await asked.wait()
+        await http.close()
+        with pytest.raises(EngineError):
+            await waiting
+
+
+async def test_an_engine_that_does_not_listen_is_named() -> None:
+    http = OpenAIHttp(unix_socket="/nowhere/engine.sock")
+    with pytest.raises(EngineError, match="does not listen"):
+        await items_of(http)
+    await http.close()

