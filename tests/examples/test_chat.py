@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 ASK: Final = {
     "model": "smollm2",
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -25,6 +26,12 @@ def test_a_model_answers_a_token_an_event_and_ctrl_c_ends_it_all(start_server: A
         whole = client.post("/v1/chat/completions", json=ASK).json()
         said = whole["choices"][0]["message"]["content"]
         assert len(said.split()) > 3
+
+        # The curl of the README.
+        (curl,) = re.findall(r"^\$ (curl .*/v1/chat/completions .*)$", README, re.MULTILINE)
+        command = curl.replace("http://127.0.0.1:8000", server.url).replace("curl ", "curl -sS --noproxy '*' ")
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=100)
+        assert json.loads(done.stdout)["choices"][0]["message"]["content"]
 
         ask = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
         with client.stream("POST", "/v1/chat/completions", json=ask) as response:
