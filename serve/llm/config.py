@@ -18,7 +18,7 @@ class _Config(BaseModel):
 
 
 class LlamaCppEngine(_Config):
-    """llama.cpp inside of the replica (package `xllamacpp`): a GGUF file, several requests at once."""
+    """llama.cpp (package `xllamacpp`) in a process that the replica owns: a GGUF file, several requests at once."""
 
     kind: Literal["llamacpp"] = "llamacpp"
     model: _Name

@@ -96,22 +96,23 @@ class LlamaCpp(ServedEngine):
         file = adapter_path(name, path)
         async with self._adapters.change():
             self._adapters.add(name, str(file))
-            try:
-                await self._load_again()
-            except EngineError:
-                self._adapters.remove(name)
-                await self._load_again()
-                raise
+            if self._keeper.is_started:
+                try:
+                    await self._load_again()
+                except BaseException:
+                    self._adapters.remove(name)
+                    await self._load_again()
+                    raise
 
     async def unload_adapter(self, name: str) -> None:
         async with self._adapters.change():
             self._adapters.remove(name)
-            await self._load_again()
+            if self._keeper.is_started:
+                await self._load_again()
 
     async def _load_again(self) -> None:
-        if self._keeper.is_started:
-            await self._keeper.stop()
-            await self._keeper.start()
+        await self._keeper.stop()
+        await self._keeper.start()
 
     async def sleep(self) -> None:
         raise EngineError("llama.cpp has no sleep of its own: stop it")

