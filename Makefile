@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve chat test apps clients check format bench load lock clean
+.PHONY: help serve chat test models apps clients check format bench load lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -30,8 +30,11 @@ chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by
 	@echo "make chat: loading the model, then chat at http://127.0.0.1:8000"
 	$(BIN)/actorrt serve examples.chat:app $(ARGS)
 
-test: $(STAMPS)/test  ## the whole test suite, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+test: $(STAMPS)/test  ## the test suite but that of language models, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/llm $(ARGS)
+
+models: $(STAMPS)/test  ## the tests of language models, with real engines
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/llm $(ARGS)
 
 apps: $(APPS)/stamp  ## applications of other packages, served unchanged (long: the packages are installed first)
 	$(APPS)/bin/python -m pytest --numprocesses 2 -o filterwarnings=default tests/apps $(ARGS)
