@@ -39,7 +39,15 @@ class Completion:
         return f'data: {{"choices":[{{"index":{index},"logprobs":null,"finish_reason":null,"text":"'.encode()
 
     def after_text(self) -> bytes:
-        return (b'"}}],' if self.chat else b'"}],') + self._tail() + b"}\n\n"
+        return self._end_of_text() + self._tail() + b"}\n\n"
+
+    def _end_of_text(self) -> bytes:
+        return b'"}}],' if self.chat else b'"}],'
+
+    def stamped(self, event: bytes, nanoseconds: int) -> bytes:
+        """A token's event that says at which time of CLOCK_MONOTONIC it was made."""
+        end = self._end_of_text()
+        return event.replace(end, b'%b"timings":{"emitted_ns":%d},' % (end, nanoseconds))
 
     def role(self, index: int) -> bytes:
         """The first event of a choice; only a chat has one."""
