@@ -44,10 +44,13 @@ class Completion:
     def _end_of_text(self) -> bytes:
         return b'"}}],' if self.chat else b'"}],'
 
-    def stamped(self, event: bytes, nanoseconds: int) -> bytes:
-        """A token's event that says at which time of CLOCK_MONOTONIC it was made."""
+    def stamped(self, events: bytes, nanoseconds: int) -> bytes:
+        """The events; those that bring text say at which time of CLOCK_MONOTONIC they were made."""
         end = self._end_of_text()
-        return event.replace(end, b'%b"timings":{"emitted_ns":%d},' % (end, nanoseconds))
+        stamp = b'%b"timings":{"emitted_ns":%d},' % (end, nanoseconds)
+        return b"\n\n".join(
+            event.replace(end, stamp) if b'"finish_reason":null' in event else event for event in events.split(b"\n\n")
+        )
 
     def role(self, index: int) -> bytes:
         """The first event of a choice; only a chat has one."""
