@@ -96,6 +96,14 @@ MEASURES: Final[Mapping[str, Measure]] = {
     ),
     "serve.first_200": Measure("start of the server to its first 200", "s", more_is_better=False),
     "serve.memory": Measure("memory of the server with one replica (PSS)", "MB", more_is_better=False),
+    "llm.tokens_c64": Measure("streamed tokens, an event each, 64 streams", "tokens/s"),
+    "llm.ttft_p50": Measure("time to first token, 1 client, p50", "ms", more_is_better=False),
+    "llm.ttft_p95": Measure("time to first token, 1 client, p95", "ms", more_is_better=False),
+    "llm.held_p99": Measure("from the engine to the client, 64 paced streams, p99", "ms", more_is_better=False),
+    "llm.whole_c16": Measure("chat completions of 8 tokens, not streamed, 16 clients", "req/s"),
+    "llm.llamacpp_c4": Measure("tokens of llama.cpp, 4 slots, 4 clients", "tokens/s"),
+    "llm.first_answer": Measure("start with llama.cpp to the first answer", "s", more_is_better=False),
+    "llm.memory": Measure("memory with llama.cpp (PSS)", "MB", more_is_better=False),
 }
 
 
@@ -226,6 +234,40 @@ ROWS: Final[tuple[Row, ...]] = (
         (
             Bound("serve.first_200", 2, 1.2),
             Bound("serve.memory", 250, 150),
+        ),
+    ),
+    Row(
+        "llm_tokens",
+        "streamed tokens of a simulated model, 64 streams",
+        (
+            Bound("llm.tokens_c64", 60_000, 150_000),
+            _times("llm.tokens_c64", "uvicorn_llm", 0.8, 1.5),
+        ),
+    ),
+    Row(
+        "llm_delays",
+        "time to first token over the engine's own server; time a token is held back",
+        (
+            Bound("llm.ttft_p50", 2, 0.7, "uvicorn_llm", Relation.OVER),
+            Bound("llm.ttft_p95", 4, 1.5, "uvicorn_llm", Relation.OVER),
+            Bound("llm.held_p99", 3, 1, "uvicorn_llm", Relation.OVER),
+        ),
+    ),
+    Row(
+        "llm_whole",
+        "chat completions of 8 tokens before the same server",
+        (
+            _times("llm.whole_c16", "vllm_router", 0.3, 0.6),
+            _times("llm.whole_c16", "smg", 0.3, 0.6),
+        ),
+    ),
+    Row(
+        "llm_llamacpp",
+        "llama.cpp beside its own server: tokens; start to the first answer; memory",
+        (
+            _times("llm.llamacpp_c4", "llamacpp", 0.95, 1.0),
+            Bound("llm.first_answer", 2.5, 1.5, "llamacpp", Relation.OVER),
+            Bound("llm.memory", 200, 120, "llamacpp", Relation.OVER),
         ),
     ),
 )

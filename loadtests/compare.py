@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from loadtests import http_side, machine, markdown, processes, revision, script_side, venvs
 from loadtests.catalogue import MEASURES, OURS, ROWS, Row
+from loadtests.llm import side as llm_side
 from loadtests.plan import Step, Workload, choose_rows, choose_sides, choose_workloads, steps
 from loadtests.record import Record, from_json
 from loadtests.report import Change, Line, Outcome, changes
@@ -171,7 +172,9 @@ def run(step: Step, wanted: frozenset[str], logs: Path, *, quick: bool) -> Outco
         figures: Mapping[str, float] = {}
         reason: str | None = None
         try:
-            if step.workload.server:
+            if step.workload.llm:
+                figures = llm_side.measure(one, step.workload.key)
+            elif step.workload.server:
                 given = frozenset(step.workload.gives)
                 measured = http_side.measure(one, wanted & given)
                 figures = {measure: value for measure, value in measured.items() if measure in given}

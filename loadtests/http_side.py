@@ -103,17 +103,17 @@ def _load(run: Run, server: Server, port: int, wanted: frozenset[str], figures: 
     seconds = 1 if run.quick else 5
     groups = {measure.partition(".")[0] for measure in wanted}
     if "http" in groups:
-        _wrk(port, server.path, server.body, 16, 1)  # warm-up
+        run_wrk(port, server.path, server.body, 16, 1)  # warm-up
         for connections in (1, 16, 64):
-            result = _wrk(port, server.path, server.body, connections, seconds)
+            result = run_wrk(port, server.path, server.body, connections, seconds)
             figures[f"http.c{connections}"] = result.rate
             figures[f"http.c{connections}_{'p50' if connections == 1 else 'p99'}"] = (
                 result.p50_ms if connections == 1 else result.p99_ms
             )
     if "streams" in groups and server.streams:
-        _wrk(port, "/stream", None, 16, 1)
+        run_wrk(port, "/stream", None, 16, 1)
         for connections in (1, 16):
-            figures[f"streams.c{connections}"] = _wrk(port, "/stream", None, connections, seconds).rate
+            figures[f"streams.c{connections}"] = run_wrk(port, "/stream", None, connections, seconds).rate
         figures["streams.delay_p50"], figures["streams.delay_p99"] = _chunk_delay(port, 2 if run.quick else 10)
 
 
@@ -121,9 +121,9 @@ def _load_with_bodies(port: int, seconds: int, figures: dict[str, float]) -> Non
     # First, while nothing large has gone through the server yet.
     with _growth(figures):
         for path, size in (("/1m", 0), ("/taken", _MB)):
-            _wrk(port, path, f"#{size}" if size else None, 64, seconds)
+            run_wrk(port, path, f"#{size}" if size else None, 64, seconds)
     for measure, path, size, connections in _BODIES:
-        figures[measure] = _wrk(port, path, f"#{size}" if size else None, connections, seconds).rate
+        figures[measure] = run_wrk(port, path, f"#{size}" if size else None, connections, seconds).rate
 
 
 @contextmanager
@@ -169,7 +169,8 @@ def parse_wrk(output: str) -> WrkResult:
     raise RunError(f"wrk gave no result: {' '.join(output.split())[-200:]}")
 
 
-def _wrk(port: int, path: str, body: str | None, connections: int, seconds: int) -> WrkResult:
+def run_wrk(port: int, path: str, body: str | None, connections: int, seconds: int) -> WrkResult:
+    """Requests by that many connections for that long; with a body they are POST. Raises RunError."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_LUA)]
     command += [f"http://127.0.0.1:{port}{path}", *(["--", "POST", body] if body is not None else [])]
     try:

@@ -20,6 +20,8 @@ class Workload:
     gives: tuple[str, ...]
     sides: tuple[str, ...]
     server: bool = False
+    # The same, of language models.
+    llm: bool = False
     rounds: int | None = None
     in_quick: bool = True
     limit_s: float = 180.0
@@ -90,6 +92,19 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         ),
         (OURS, "uvicorn", "ray_serve_haproxy", "ray_serve"),
         server=True,
+    ),
+    Workload(
+        "llm_tokens",
+        ("llm.tokens_c64", "llm.ttft_p50", "llm.ttft_p95", "llm.held_p99"),
+        (OURS, "uvicorn_llm"),
+        llm=True,
+    ),
+    Workload("llm_whole", ("llm.whole_c16",), (OURS, "vllm_router", "smg"), llm=True),
+    Workload(
+        "llm_llamacpp",
+        ("llm.llamacpp_c4", "llm.first_answer", "llm.memory"),
+        (OURS, "llamacpp"),
+        llm=True,
     ),
     Workload(
         "million_actors",

@@ -38,6 +38,8 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "aiohttp": ("aiohttp", "uvloop", "msgspec"),
     "numpy": ("numpy",),
     "locust": ("locust",),
+    "vllm-router": ("vllm-router==0.1.17",),
+    "smg": ("smg==1.13.0",),
     # No peer: it draws the chart.
     "matplotlib": ("matplotlib",),
 }
@@ -65,4 +67,9 @@ SIDES: Final[Mapping[str, Side]] = {
     ),
     "litserve": Side("LitServe", "litserve", ("litserve", "uvicorn")),
     "mosec": Side("mosec", "mosec", ("mosec",)),
+    # The engines are ours, so these run where the project is installed.
+    "uvicorn_llm": Side("bare uvicorn, the same engine", None, ("uvicorn", "httptools", "uvloop")),
+    "llamacpp": Side("llama.cpp's own server", None, ("xllamacpp",)),
+    "vllm_router": Side("vllm-router", "vllm-router", ("vllm-router",)),
+    "smg": Side("smg", "smg", ("smg",)),
 }

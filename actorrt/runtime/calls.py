@@ -188,7 +188,8 @@ class Call:
         if stream is not None and not self.done:
             entry = self.runtime.objects.new_entry()
             if isinstance(item, Item):
-                entry.settle(references.INLINE, item.data)
+                # Nobody knows of it yet, so nobody waits.
+                entry.state, entry.data = references.INLINE, item.data
             else:
                 if item.value.kind == SEGMENT:
                     entry.seq = item.value.seq

@@ -212,7 +212,7 @@ class LoopBridge:
             self._run()
 
     def complete(self, future: asyncio.Future[None], _: object = None) -> None:
-        self.call(partial(_complete, future))
+        self.call(partial(complete, future))
 
     def _run(self) -> None:
         self._woken = False
@@ -233,7 +233,7 @@ def _call_safely(callback: Callable[[], object]) -> None:
         logger.exception(_CALLBACK_RAISED)
 
 
-def _complete(future: asyncio.Future[None]) -> None:
+def complete(future: asyncio.Future[None]) -> None:
     # A future of a loop that is closed has nobody left who waits.
     if not future.done() and not future.get_loop().is_closed():
         future.set_result(None)

@@ -1,9 +1,11 @@
 # pyright: basic, reportMissingImports=false
-"""The limit for language models: an engine behind bare uvicorn, in one process. `PORT SETTINGS`, the latter in JSON.
+"""The limit for language models: simulated engines behind bare uvicorn, in one process. `PORT SETTINGS`.
 
-What an engine's own server would be, had it no more to do than to hand the engine's bytes out.
+The settings are JSON, those of each engine by its model's name. It is what an engine's own server would be, had it no
+more to do than to hand out the engine's bytes.
 """
 
+import json
 import sys
 
 import uvicorn
@@ -12,16 +14,20 @@ from actorrt.serve.llm import SimulatedEngine
 from actorrt.serve.llm.engines.interface import EngineCall, Head
 from actorrt.serve.llm.engines.simulated import Simulated
 
-engine = Simulated(SimulatedEngine.model_validate_json(sys.argv[2]))
+engines = {
+    name: Simulated(SimulatedEngine.model_validate(settings)) for name, settings in json.loads(sys.argv[2]).items()
+}
 
 
 async def app(scope, receive, send) -> None:
     if scope["type"] == "lifespan":
         await receive()
-        await engine.start()
+        for engine in engines.values():
+            await engine.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await engine.stop()
+        for engine in engines.values():
+            await engine.stop()
         await send({"type": "lifespan.shutdown.complete"})
         return
     body, more = b"", True
@@ -33,6 +39,7 @@ async def app(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
         return
+    engine = engines[json.loads(body)["model"]] if body else next(iter(engines.values()))
     async for item in engine.generate(EngineCall(scope["path"], body)):
         if type(item) is Head:
             headers = [(name.encode(), value.encode()) for name, value in item.headers]

