@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from actorrt import ActorHandle
 
+from .history import History
+from .kept import KeptRecord
 from .lifecycle import LEAVING, ROUTED, ReplicaState
 from .news import DeploymentNews, ReplicaNews
-from .reconcile import History, Observed, ReplicaView, Target, given_up, refuses
+from .reconcile import Observed, ReplicaView, Target, given_up, refuses
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec, resources_of
 from .statuses import (
     ApplicationStatus,
@@ -58,12 +60,6 @@ class ReplicaRecord:
             resources_of(self.spec),
             self.lacks,
         )
-
-
-class KeptRecord(NamedTuple):
-    deployment: DeploymentId
-    history: History
-    before: History
 
 
 @dataclass

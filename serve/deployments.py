@@ -12,16 +12,18 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from actorrt import ActorHandle, exceptions, remote
 
 from . import replica_calls
 from .background import spawn
 from .connection import NAMESPACE
-from .controller_state import DeploymentRecord, KeptRecord, ReplicaRecord, crowd_out, end_of_update
+from .controller_state import DeploymentRecord, ReplicaRecord, crowd_out, end_of_update
+from .history import History
+from .kept import KeptRecord, KeptReplica
 from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
-from .reconcile import Drain, Explain, History, Kill, Start, Update, reconcile
+from .reconcile import Drain, Explain, Kill, Start, Update, reconcile
 from .replica import Replica
 from .spec import DeploymentId, DeploymentSpec
 from .statuses import DeploymentStatus
@@ -34,17 +36,6 @@ MANY_CALLS: Final = 100_000
 ANSWER_TIMEOUT_S: Final = 5.0
 
 _ReplicaActor = remote(Replica)
-
-
-class KeptReplica(NamedTuple):
-    """A replica as one controller leaves it to the next."""
-
-    deployment: DeploymentId
-    version: str
-    id: str
-    state: ReplicaState
-    config_version: str
-    handle: ActorHandle[Any]
 
 
 class Deployments:

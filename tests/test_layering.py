@@ -33,8 +33,19 @@ PURE_IN_SERVE: Final = frozenset(
         "spec",
         "statuses",
     }
-    | {"lifecycle", "reconcile", "routing", "routes", "request_head", "responses", "refusals", "nested", "unavailable"}
-    | {"websocket_rules", "news", "policy", "router_options", "handle_options", "request_router"}
+    | {
+        "lifecycle",
+        "history",
+        "reconcile",
+        "routing",
+        "routes",
+        "request_head",
+        "responses",
+        "refusals",
+        "nested",
+        "unavailable",
+    }
+    | {"websocket_rules", "history", "news", "policy", "router_options", "handle_options", "request_router"}
     | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
     | {"llm.fields", "llm.chat_answers"}

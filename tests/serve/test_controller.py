@@ -12,8 +12,9 @@ from actorrt.serve import controller as module
 from actorrt.serve import replica_calls
 from actorrt.serve.controller import Controller
 from actorrt.serve.controller_state import ReplicaRecord
-from actorrt.serve.deployments import Deployments, KeptReplica
+from actorrt.serve.deployments import Deployments
 from actorrt.serve.http_options import HTTPOptions
+from actorrt.serve.kept import KeptReplica
 from actorrt.serve.lifecycle import ReplicaState as S
 from actorrt.serve.listener import bind
 from actorrt.serve.options import DeploymentOptions

@@ -7,9 +7,9 @@ import pytest
 
 from actorrt.serve.controller_state import ApplicationRecord, DeploymentRecord, ReplicaRecord, crowd_out, end_of_update
 from actorrt.serve.deployments import Deployments
+from actorrt.serve.history import History
 from actorrt.serve.lifecycle import ReplicaState as S
 from actorrt.serve.options import DeploymentOptions
-from actorrt.serve.reconcile import History
 from actorrt.serve.spec import ApplicationSpec, DeploymentSpec, make_spec
 from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
 from actorrt.serve.topics import Topic, Topics

@@ -1,0 +1,33 @@
+"""What one controller leaves to the next.
+
+The proxy holds it meanwhile, and need not load what decides by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from actorrt import ActorHandle
+
+from .history import History
+from .lifecycle import ReplicaState
+from .spec import DeploymentId
+
+
+class KeptRecord(NamedTuple):
+    """How a deployment has done."""
+
+    deployment: DeploymentId
+    history: History
+    before: History
+
+
+class KeptReplica(NamedTuple):
+    """A replica as one controller leaves it to the next."""
+
+    deployment: DeploymentId
+    version: str
+    id: str
+    state: ReplicaState
+    config_version: str
+    handle: ActorHandle[Any]
