@@ -60,6 +60,7 @@ class App:
     def __init__(self, url: str, note: Path) -> None:
         self.client = httpx.Client(base_url=url, timeout=60, trust_env=False)
         self._note = note
+        self.killed = 0
 
     def stream(self, path: str, body: dict[str, Any], kill_after: set[int]) -> tuple[list[Any], int]:
         """All events, and how many pieces of text there were. A replica is killed after so many pieces of text."""
@@ -90,8 +91,11 @@ class App:
         return response.json()
 
     def kill(self) -> None:
-        os.kill(int(self._note.read_text()), signal.SIGKILL)
-        self._note.unlink()
+        """Kill the replica that answers. None does where the client still reads what one said before it was killed."""
+        if self._note.exists():
+            os.kill(int(self._note.read_text()), signal.SIGKILL)
+            self._note.unlink()
+            self.killed += 1
 
 
 def text_in(value: dict[str, Any]) -> str:
@@ -172,8 +176,10 @@ def test_a_stream_is_the_undisturbed_one_when_its_replica_is_killed(simulated: A
 def test_a_stream_survives_as_many_kills_as_it_may(simulated: App) -> None:
     path = "/v1/chat/completions"
     undisturbed, pieces = simulated.stream(path, REQUESTS[path], set())
+    before = simulated.killed
     got, _ = simulated.stream(path, REQUESTS[path], set(range(10, pieces, 10)))
     assert whole(got) == whole(undisturbed)
+    assert simulated.killed > before
 
 
 @pytest.mark.parametrize("path", REQUESTS)
