@@ -172,13 +172,13 @@ def answered(name: str, cuts: list[int]) -> tuple[list[bytes], int]:
                 break
             left -= 1
             got.append(answer.take(delta))
-        if answer.is_complete:
+        if answer.done:
             return got, run
         run += 1
         call = answer.again()
         if isinstance(call, bytes):
             got.append(call)
-            assert answer.is_complete
+            assert answer.done
             return got, run
 
 

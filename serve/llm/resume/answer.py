@@ -76,10 +76,9 @@ class Runs(ABC):
         self._continues_forms = continues_forms
         self.way = Way.FIRST
         self.done = False
+        """Whether the client has all of it."""
         self.before: int = 0
         """Tokens that were generated before this run."""
-        self.owed = b""
-        """What goes to the client in front of the next events."""
         self._tokens: int = 0
         self._kept: list[bytes] = []
 
@@ -107,11 +106,6 @@ class Runs(ABC):
 
     # ---- what is the same for all
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has all of it."""
-        return self.done
-
     def take(self, delta: Delta) -> bytes:
         """The events of a run as they go to the client; b"" where they say nothing new."""
         self._tokens += delta.tokens
@@ -120,8 +114,7 @@ class Runs(ABC):
             if not delta.tokens:
                 self.done = self.done or any(self.ends(each) for each in events(delta.data))
             return delta.data
-        taken = [self.owed] if self.owed else []
-        self.owed = b""
+        taken: list[bytes] = []
         for each in events(delta.data):
             value = each.value()
             if self.ends(each):

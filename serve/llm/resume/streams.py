@@ -139,6 +139,8 @@ class _Stream(_Runs):
             except _BROKEN as error:
                 if runs is None:
                     raise
+                if runs.done:
+                    return []
                 deltas = await self._go_on(runs, error)
             else:
                 if runs is None or not deltas:
@@ -149,19 +151,18 @@ class _Stream(_Runs):
 
     async def _go_on(self, runs: Runs, error: Exception) -> list[Delta]:
         """Ask for the rest at another replica. What is to be sent without asking, if that is all."""
-        while True:
-            self._broke(error)
-            call = runs.again(await self._counted(runs.generated()))
-            if isinstance(call, bytes):
-                self._answer = _Nothing(self.head)
-                return [Delta(call)]
-            self._call = call
-            answer = await self._opened()
-            if answer.head.status < 300 and answer.head.streams:
-                return []
-            # It refuses what it was asked: no other one would take it.
-            words = b"".join([data for data, _ in await answer.take()])[:500].decode("utf-8", "replace")
-            raise EngineError(f"the rest of an answer was refused with status {answer.head.status}: {words}") from error
+        self._broke(error)
+        call = runs.again(await self._counted(runs.generated()))
+        if isinstance(call, bytes):
+            self._answer = _Nothing(self.head)
+            return [Delta(call)]
+        self._call = call
+        answer = await self._opened()
+        if answer.head.status < 300 and answer.head.streams:
+            return []
+        # It refuses what it was asked: no other one would take it.
+        words = b"".join([data for data, _ in await answer.take()])[:500].decode("utf-8", "replace")
+        raise EngineError(f"the rest of an answer was refused with status {answer.head.status}: {words}") from error
 
     async def _counted(self, text: str) -> int | None:
         """Its tokens, where the number of events may not be theirs: a character may take several tokens."""
