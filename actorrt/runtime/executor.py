@@ -50,6 +50,8 @@ from .references import Entry
 if TYPE_CHECKING:
     from .runtime import Runtime
 
+# What a cancelled call has called is cancelled after so long, if its own code could not be interrupted until then.
+LATE_S: Final = 0.05
 _WORK: Final = frozenset({ActorCall, TaskCall, StartActor, StopActor})
 
 logger = logging.getLogger("actorrt")
@@ -147,21 +149,48 @@ class Executor:
         run = link.serving.get(message.seq)
         if run is None:
             return
-        before, run.cancelled = run.cancelled, True
         run.asked = True
-        if message.recursive:
-            run.forcing = message.force
-            self.cancel_calls(run.living_children(), message.force)
         self.end_by_force(run, message)
-        if not before:
-            # Once: its parent, its group and its user may all cancel it, and its `finally` blocks are left in peace.
-            self.interrupt(run)
+        self.end_call(run, message.force if message.recursive else None)
 
-    @staticmethod
-    def end_by_force(run: RunningCall, message: Cancel) -> None:
+    def end_by_force(self, run: RunningCall, message: Cancel) -> None:
         """End this process if that is asked for, and the call is a task that has it to itself."""
         if message.force and run.actor is None and run.lease:
+            if message.recursive:
+                self.cancel_calls(run.living_children(), True)
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def end_call(self, run: RunningCall, forcing: bool | None) -> None:
+        """Interrupt a running call and what it has called, with force or not (None: leave that alone).
+
+        The call comes first: otherwise the outcome of what it has called takes it into its `finally` blocks, and the
+        interruption hits those. Once: its parent, its group and its user may all cancel it, and what its `finally`
+        blocks call is left in peace.
+        """
+        before, run.cancelled = run.cancelled, True
+        reached = run.forcing
+        if forcing is not None:
+            run.forcing = forcing or bool(reached)
+        if not before:
+            self.interrupt(run)
+            if run.forcing is not None:
+                self.reach_later(run, run.forcing)
+        elif run.forcing is not None and run.forcing is not reached:
+            self.cancel_calls(run.living_children(), run.forcing)
+
+    def reach_later(self, run: RunningCall, force: bool) -> None:
+        """Cancel what a call has called so far even if its code, which may block, is not interrupted for a while."""
+        children = run.living_children()
+        if children:
+            self.runtime.loop.call_later(LATE_S, self._reach, run, children, force)
+
+    def _reach(self, run: RunningCall, children: list[Call], force: bool) -> None:
+        if self.runs(run):
+            self.cancel_calls(children, force)
+
+    def runs(self, run: RunningCall) -> bool:
+        """Whether the call has not ended."""
+        return run.link.serving.get(run.seq) is run
 
     def cancel_calls(self, calls: list[Call], force: bool) -> None:
         """Cancel what a cancelled call has called in turn; on the runtime loop."""
@@ -169,17 +198,13 @@ class Executor:
             self.runtime.cancel_call(call, force, True)
 
     def interrupt(self, run: RunningCall) -> None:
-        """Make a running call end, as far as its kind allows."""
+        """Make a running call end, as far as its kind allows, and then what it has called, if `forcing` says so."""
         raise NotImplementedError
 
     def link_lost(self, link: Link) -> None:
         """A caller is gone: what it called ends, and the actors that it owns."""
         for run in list(link.serving.values()):
-            before, run.cancelled = run.cancelled, True
-            run.forcing = bool(run.forcing)
-            self.cancel_calls(run.living_children(), run.forcing)
-            if not before:
-                self.interrupt(run)
+            self.end_call(run, False)
         for function in [function for function, links in self._definers.items() if link in links]:
             self._forget(link, function)
         self.outcomes.peer_lost(link.peer)

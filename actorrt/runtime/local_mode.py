@@ -463,13 +463,19 @@ class LocalRuntime(Runtime):
         task = self._running.get(call)
         if call.done or task is None:
             return
-        call.cancel_asked = True
+        before, call.cancel_asked = call.cancel_asked, True
         run = self._runs.get(call)
+        reaches = False
         if run is not None:
             run.asked = True
-            for child in run.living_children() if recursive else ():
+            # Once, as in a worker: what its `finally` blocks call is left in peace.
+            reaches = recursive and run.forcing is None
+        if not before:
+            task.cancel()
+        if run is not None and reaches:
+            run.forcing = force
+            for child in run.living_children():
                 self.cancel_call(child, force, True)
-        task.cancel()
 
 
 def _call_with(target: Any) -> Callable[..., Any]:

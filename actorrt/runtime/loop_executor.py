@@ -599,13 +599,16 @@ class LoopExecutor(Executor):
         if now is not None and now.seq == message.seq and now.link is link:
             # Code that has not come to an await holds up the loop, and may end before the loop gets to this message.
             now.asked = True
-            if message.recursive:
-                self.cancel_calls(now.living_children(), message.force)
             self.end_by_force(now, message)
+            if message.recursive:
+                self.reach_later(now, message.force)
         elif (run := link.serving.get(message.seq)) is not None:
             self.end_by_force(run, message)
         # The call may lie in the inbox still: what was handed over before goes first.
         self.enqueue(link, [message])
+
+    def runs(self, run: RunningCall) -> bool:
+        return run is self._eager.now or super().runs(run)
 
     def _cancel(self, link: Link, message: Cancel) -> None:
         waiting = link.waiting.pop(message.seq, None)
@@ -635,7 +638,7 @@ class LoopExecutor(Executor):
         if (told := getattr(run, "on_cancel", None)) is not None:
             told()
         if run.forcing is not None and (children := run.living_children()):
-            # It has gone on calling since its children were cancelled. What its `finally` blocks call is left alone.
+            # Only what it has called until now: its `finally` blocks, which run next, call what is left alone.
             self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
 
     def credit(self, link: Link, message: Credit) -> None:

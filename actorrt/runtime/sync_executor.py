@@ -207,12 +207,14 @@ class SyncExecutor(Executor):
     def interrupt(self, run: RunningCall) -> None:
         if run.gate is not None:
             run.gate.cancel()
-        # A method of a sync actor is not interrupted: it can look at is_canceled().
         if run.actor is None:
             self._interrupts.interrupt(run)
+        else:
+            # A method of a sync actor is not interrupted: it can look at is_canceled().
+            self._interrupted(run)
 
     def _interrupted(self, run: RunningCall) -> None:
-        """The main thread is about to be interrupted in a call, which has gone on calling since that was asked for."""
+        """The code of a call is about to be interrupted: what it has called until now ends with it."""
         if run.forcing is not None and (children := run.living_children()):
             self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
 

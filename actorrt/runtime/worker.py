@@ -116,8 +116,7 @@ async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) ->
     executor.on_idle = partial(runtime.run_soon, look)
     for link in links:
         for run in list(link.serving.values()):
-            run.cancelled = True
-            executor.interrupt(run)
+            executor.end_call(run, None)
     look()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LEAVE_GRACE_S):

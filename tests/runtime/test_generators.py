@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Note:
         return self.told
 
 
-async def steps_async(note: Any, upto: int) -> AsyncIterator[int]:
+async def steps_async(note: Any, upto: int) -> AsyncGenerator[int]:
     try:
         for i in range(upto):
             await note.tell.remote(i)
@@ -95,8 +95,10 @@ class Sync:
 
 class Async:
     async def steps(self, note: Any, upto: int) -> AsyncIterator[int]:
-        async for value in steps_async(note, upto):
-            yield value
+        # Otherwise the loop closes the inner one, and some time after the outer: as in plain Python.
+        async with contextlib.aclosing(steps_async(note, upto)) as values:
+            async for value in values:
+                yield value
 
     async def fails(self, after: int) -> AsyncIterator[Any]:
         async for value in fails_async(after):
