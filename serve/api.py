@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
 
-from . import connection
+from . import WORKER_MODULES, connection
 from .applications import as_graph
 from .controller import Controller
 from .declaration import Application
@@ -74,7 +74,7 @@ def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy:
 
 def _controller() -> connection.Connection:
     if not is_initialized():
-        init()
+        init(preload_modules=WORKER_MODULES)
     if (found := connection.connected()) is not None:
         return found
     controller: ActorHandle[Any] = _ControllerActor.options(

@@ -140,7 +140,7 @@ def _say(text: str) -> None:
 def _start(options: actorrt.serve.HTTPOptions, pointless: threading.Event) -> str:
     """Start a node, and a proxy on it unless there is nothing to serve. The URL that the proxy listens on."""
     try:
-        actorrt.init()
+        actorrt.init(preload_modules=actorrt.serve.WORKER_MODULES)
         if pointless.is_set():
             return ""
         return actorrt.serve.start(options)

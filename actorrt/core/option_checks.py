@@ -54,6 +54,20 @@ def text(name: str, value: Any) -> str:
     return str.__str__(value)
 
 
+def module_names(name: str, value: Any) -> tuple[str, ...]:
+    """Names of modules, as `import` takes them."""
+    wanted = "a list of names of modules"
+    if not isinstance(value, list | tuple):
+        raise wrong_type(name, wanted, value)
+    names = cast("Sequence[Any]", value)
+    for one in names:
+        if not isinstance(one, str):
+            raise wrong_type(name, wanted, names)
+        if not all(part.isidentifier() for part in one.split(".")):
+            raise wrong_value(name, wanted, names)
+    return tuple(map(str.__str__, names))
+
+
 def seconds(name: str, value: Any) -> float | None:
     """A time to wait, which is a number of seconds; None and an infinity are without limit."""
     wanted = "None or a number of seconds"

@@ -120,6 +120,7 @@ class InitOptions:
     ignore_reinit_error: bool = False
     log_to_driver: bool | None = None
     env_vars: tuple[tuple[str, str], ...] = ()
+    preload_modules: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
@@ -230,6 +231,7 @@ _INIT: Final[Mapping[str, Check]] = {
     "ignore_reinit_error": check.boolean,
     "log_to_driver": check.boolean,
     "runtime_env": check.environment,
+    "preload_modules": check.module_names,
     "include_dashboard": check.off_only("there is no dashboard"),
     "dashboard_host": check.not_yet("there is no dashboard"),
     "dashboard_port": check.not_yet("there is no dashboard"),

@@ -39,6 +39,7 @@ class LaunchConfig(msgspec.Struct, frozen=True):
     resources: dict[str, int]
     store_limit: int
     driver_pid: int
+    preload_modules: list[str]
 
 
 def complete(given: LaunchConfig, session: str) -> NodeConfig:
@@ -51,6 +52,7 @@ def complete(given: LaunchConfig, session: str) -> NodeConfig:
         store_limit=given.store_limit or int(memory_limit() * STORE_SHARE),
         driver_pid=given.driver_pid,
         ready_fd=READY_FD,
+        preload_modules=given.preload_modules,
     )
 
 
@@ -67,7 +69,7 @@ def become(again: Again) -> None:
     sock = socket.socket(fileno=again.node_fd)
     match again:
         case ZygoteAgain():
-            run_zygote(sock, worker_main)
+            run_zygote(sock, worker_main, again.preload_modules)
         case HeadAgain():
             set_process_name("actorrt-head")
             sock.set_inheritable(False)
@@ -90,6 +92,7 @@ def main() -> None:
         node_main=partial(node_main, config),
         head_main=partial(head_main, config.head, config.session),
         worker_main=worker_main,
+        preload_modules=config.preload_modules,
         node_fds=[config.ready_fd, MARK_FD, _keep_from_cleaners(session)],
     )
 

@@ -111,6 +111,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     driver_pid: int
     # Told, by one byte, when the node listens.
     ready_fd: int
+    preload_modules: list[str]
 
 
 class Node:

@@ -119,6 +119,7 @@ def launch(settings: Settings, options: InitOptions) -> Launched:
         "head": head.hex(),
         "driver_pid": os.getpid(),
         "resources": resources_of(options),
+        "preload_modules": list(options.preload_modules),
         "store_limit": options.object_store_memory or settings.object_store_memory,
     }
     session, mark = begin(folder, node, facts)

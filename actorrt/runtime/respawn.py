@@ -33,6 +33,7 @@ class ZygoteAgain(msgspec.Struct, frozen=True, tag="zygote"):
 
     session: str
     node_fd: int
+    preload_modules: list[str]
 
 
 Again = HeadAgain | ZygoteAgain
@@ -58,10 +59,10 @@ def spawn_head(head: bytes, session: str, driver_pidfd: int | None) -> Child:
     )
 
 
-def spawn_zygote(session: str) -> Child:
+def spawn_zygote(session: str, preload_modules: list[str]) -> Child:
     """Start a zygote; it may be sent requests at once. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return _spawn(ours, theirs, [theirs.fileno()], lambda copies: ZygoteAgain(session, copies[0]))
+    return _spawn(ours, theirs, [theirs.fileno()], lambda copies: ZygoteAgain(session, copies[0], preload_modules))
 
 
 def _spawn(

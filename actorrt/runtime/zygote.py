@@ -8,6 +8,8 @@ a thread would make PDEATHSIG and fork itself unsafe.
 A worker is born as the leader of a process group of its own. Once it has ended, its whole group is killed, so what
 it started and left behind ends with it. What has left the group for a session of its own and was orphaned is known by a
 variable of its environment, which names the worker.
+
+Between forks it imports the modules that the session has named, so that workers are born with them.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -73,7 +77,14 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", array_like=True):
     status: int
 
 
-Reply = Forked | ForkFailed | Exited
+class NotLoaded(msgspec.Struct, frozen=True, tag="not_loaded", array_like=True):
+    """A module that workers were to be born with, and why each has to import it by itself."""
+
+    module: str
+    error: str
+
+
+Reply = Forked | ForkFailed | Exited | NotLoaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +94,29 @@ class WorkerStart:
     params: bytes
 
 
-def run_zygote(sock: socket.socket, worker_main: Callable[[WorkerStart], object]) -> NoReturn:
+def run_zygote(
+    sock: socket.socket, worker_main: Callable[[WorkerStart], object], modules: Sequence[str] = ()
+) -> NoReturn:
     """Serve forks until the node's end of `sock` closes, then end with all that was forked.
+
+    `modules` are imported meanwhile, one whenever there is nothing else to do.
 
     To be called in a freshly forked process with one thread; never returns, runs no exit handlers. Every other
     descriptor above 2 is closed: a copy in a long-lived process would keep others from seeing an end of file.
     """
-    run_and_exit(lambda: _Zygote(sock, worker_main).run())
+    run_and_exit(lambda: _Zygote(sock, worker_main, modules).run())
 
 
 class _Zygote:
-    def __init__(self, sock: socket.socket, worker_main: Callable[[WorkerStart], object]) -> None:
+    def __init__(
+        self, sock: socket.socket, worker_main: Callable[[WorkerStart], object], modules: Sequence[str]
+    ) -> None:
         if (threads := thread_count(os.getpid())) != 1:
             raise RuntimeError(f"the zygote must be forked where only one thread goes on, and has {threads}")
         self._pid = os.getpid()
         self._sock = sock
         self._worker_main = worker_main
+        self._modules = deque(modules)
         self._workers: dict[int, str] = {}  # by pid: its WORKER_ID
         self._encode: Callable[[Reply], bytes] = msgspec.msgpack.Encoder().encode
         self._decode: Callable[[bytes], Fork] = msgspec.msgpack.Decoder(Fork).decode
@@ -122,7 +140,9 @@ class _Zygote:
         poll.register(self._sock, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(0 if self._modules else None)}
+            if not ready:
+                self._load(self._modules.popleft())
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
@@ -130,6 +150,19 @@ class _Zygote:
             if self._sock.fileno() in ready and not self._answer():
                 break
         self._end_everything()
+
+    def _load(self, module: str) -> None:
+        before = thread_count(self._pid)
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            self._tell(NotLoaded(module, f"{type(error).__name__}: {error}"))
+        else:
+            if started := thread_count(self._pid) - before:
+                self._tell(NotLoaded(module, f"its import starts threads ({started}), which no fork takes along"))
+        if not self._modules:
+            gc.collect()
+            gc.freeze()
 
     def _answer(self) -> bool:
         """Handle one packet; False at the end of the node."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,7 +19,9 @@ import msgspec
 
 from actorrt.runtime.process import children_of, describe_exit, kill_group, kill_process
 from actorrt.runtime.process_watch import wait_child
-from actorrt.runtime.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, Reply
+from actorrt.runtime.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, Reply
+
+logger = logging.getLogger("actorrt")
 
 MAX_FORKS_AT_ONCE: Final = 16
 CLOSE_DEADLINE_S: Final = 10.0
@@ -196,6 +199,8 @@ class ZygoteClient:
                     future.set_exception(ForkError(error))
             case Exited(pid, status):
                 self._exited(pid, status)
+            case NotLoaded(module, error):
+                logger.warning("workers are not born with %s, and import it where they need it: %s", module, error)
 
     def _hand_over(self, pid: int) -> None:
         """The caller of fork knows the pid from here on; so it may hear of its end, in a later turn of the loop."""

@@ -71,7 +71,7 @@ class ZygoteKeeper:
             pause = min(LONGEST_PAUSE_S, self._restarts.pause(self._node.loop.time()))
             await asyncio.sleep(pause)
             try:
-                child = spawn_zygote(self._node.config.session)
+                child = spawn_zygote(self._node.config.session, self._node.config.preload_modules)
             except OSError as error:
                 logger.warning("a zygote cannot be started: %s", error)
             else:

@@ -1,4 +1,5 @@
-"""A zygote on the socket whose descriptor is given; its workers run the Python text that they are started with."""
+"""A zygote on the socket whose descriptor is given, with the modules that are named behind it; its workers run the
+Python text that they are started with."""
 
 import random  # noqa: F401  the point of one test: imported before the fork
 import socket
@@ -12,4 +13,4 @@ def worker_main(start: WorkerStart) -> None:
 
 
 if __name__ == "__main__":
-    run_zygote(socket.socket(fileno=int(sys.argv[1])), worker_main)
+    run_zygote(socket.socket(fileno=int(sys.argv[1])), worker_main, sys.argv[2:])
