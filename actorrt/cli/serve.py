@@ -14,10 +14,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-import typer
+import click
 
 import actorrt
 from actorrt.cli import target as targets
@@ -30,34 +30,31 @@ HEALTHY_WITHIN_S: Final = 10.0
 LOOK_S: Final = 2.0
 
 
-def serve(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE:GRAPH",
-            help="The module to import, and the name in it that .bind() gave, or that of an ASGI application.",
-        ),
-    ],
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    app_dir: Annotated[Path, typer.Option(help="Folder to import MODULE from.")] = Path(),
-    name: Annotated[str, typer.Option(help="Name of the application.")] = "default",
-    route_prefix: Annotated[str, typer.Option(help="Path below which it answers.")] = "/",
-    access_log: Annotated[bool, typer.Option("--access-log", help="Log a line for each request.")] = False,
-) -> None:
+@click.command()
+@click.argument("target", metavar="MODULE:GRAPH")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every network of this machine.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes a free one.")
+@click.option("--app-dir", type=click.Path(path_type=Path), default=".", help="Folder to import MODULE from.")
+@click.option("--name", default="default", help="Name of the application.")
+@click.option("--route-prefix", default="/", help="Path below which it answers.")
+@click.option("--access-log", is_flag=True, help="Log a line for each request.")
+def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_prefix: str, access_log: bool) -> None:
     """Serve a graph of deployments over HTTP.
 
+    MODULE is the module to import, GRAPH the name in it that .bind() gave, or that of an ASGI application.
+
+    \b
     Given app.py with
 
         from actorrt import serve
 
+    \b
         @serve.deployment
         class Hello:
             async def __call__(self, request):
                 return "hello"
 
+    \b
         app = Hello.bind()
 
     run `actorrt serve app:app`, and `curl http://127.0.0.1:8000/` once the URL is printed.
@@ -88,7 +85,7 @@ def serve(
         _say("stopping: running requests may end, new ones are refused")
         actorrt.serve.shutdown()
     except KeyboardInterrupt:
-        raise typer.Exit(128 + stop.number) from None
+        raise SystemExit(128 + stop.number) from None
     except actorrt.exceptions.ActorrtError as error:
         raise CommandError(str(error)) from None
     finally:

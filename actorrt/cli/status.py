@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 import actorrt
 from actorrt.cli.problems import CommandError
 
 
-def status(
-    address: Annotated[str, typer.Option(help="The node to ask; auto is the newest one on this machine.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
+@click.command(short_help="Show the nodes, what is free on them, and the models they serve.")
+@click.option("--address", default="auto", help="The node to ask; auto is the newest one on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def status(address: str, as_json: bool) -> None:
     """Show the nodes of a running cluster, how much of each resource is free, and the language models it serves."""
     try:
         actorrt.init(address, log_to_driver=False)

@@ -357,7 +357,7 @@ def _read(fd: int) -> bytes:
 
 @pytest.mark.parametrize("target", ["no_such_module:app", "hello:no_such_name", "hello:Hello", "hello", "hello.py:app"])
 def test_a_wrong_target_is_answered_with_one_paragraph(target: str, tmp_path: Path) -> None:
-    code, said = _refused(target, cwd=tmp_path)
+    code, said = _refused(target, "--port", "0", cwd=tmp_path)
     assert code == 2
     assert said.startswith("actorrt: ")
     assert said.count("\n") == 1
