@@ -10,11 +10,15 @@
         DeploymentUnavailableError   no such application or deployment, or it failed
         ReplicaUnavailableError      the replica went away while it had the request
 
-What user code raises is not here: it arrives as the user's own class. Fields are the arguments, so that pickle can
-rebuild each of them.
+PlainError is no more than a base of what parts of Serve raise in a replica. What user code raises is not here: it
+arrives as the user's own class. Fields are the arguments, so that pickle can rebuild each of them.
 """
 
 from actorrt.exceptions import ActorrtError
+
+
+class PlainError(Exception):
+    """Its text tells a person all there is to know: class and frames would hide it."""
 
 
 class ServeError(ActorrtError):

@@ -24,6 +24,7 @@ from actorrt import ActorHandle, call_pipe, exit_actor, get_runtime_context, met
 from . import connection
 from .background import spawn
 from .byte_channel import ByteChannel
+from .exceptions import PlainError
 from .incoming import Incoming
 from .incoming_body import IncomingBody
 from .lifecycle import ReplicaState
@@ -136,7 +137,7 @@ class Replica:
             await self._code.reconfigure(pickle.loads(settings.config))
             await self._code.check_health()
         except Exception as error:
-            if settings.first_try:
+            if settings.first_try and not isinstance(error, PlainError):
                 # The next tries most likely end the same way.
                 told = with_frames(error).replace("Traceback (most recent call last):\n", "")
                 logger.error("%s of application %s could not start:\n%s", settings.deployment, settings.app, told)

@@ -276,11 +276,17 @@ async def _instance_of(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return cls(*args, **kwargs)  # the metaclass knows how
     made = cls.__new__(cls, *args, **kwargs)
     if isinstance(made, cls):
-        started: Any = cast(Any, type(made)).__init__(made, *args, **kwargs)
-        if inspect.isawaitable(started):
-            await started
-        elif started is not None:
-            raise TypeError(f"__init__() should return None, not {type(started).__name__!r}")
+        try:
+            started: Any = cast(Any, type(made)).__init__(made, *args, **kwargs)
+            if inspect.isawaitable(started):
+                await started
+            elif started is not None:
+                raise TypeError(f"__init__() should return None, not {type(started).__name__!r}")
+        except BaseException:
+            # Python calls it of what was half made too, but awaits nothing.
+            if inspect.iscoroutinefunction(getattr(made, "__del__", None)):
+                await asyncio.shield(_finalize(made, CLOSE_S))
+            raise
     return made
 
 

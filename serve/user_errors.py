@@ -9,12 +9,16 @@ from typing import Final
 
 from actorrt.exceptions import text_of
 
+from .exceptions import PlainError
+
 # Both names under which the files of this package are found: the folder itself and the link to it.
 _OURS: Final = tuple({os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.path.realpath(__file__))})
 
 
 def in_a_line(error: BaseException) -> str:
     """`ValueError: no such model (/app/models.py, line 12)`"""
+    if isinstance(error, PlainError):
+        return text_of(error)
     frames = traceback.extract_tb(_from_user_code(error.__traceback__))
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     text = text_of(error).strip()

@@ -5,11 +5,22 @@ Exit code 2: what was typed is wrong. Exit code 1: it was right and could not be
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 import traceback
+from pathlib import Path
 from typing import Final
 
 WRONG_USE: Final = 2
 FAILED: Final = 1
+
+# Where no line of the user's own lies: this package, Python's library, and what is installed.
+_PACKAGE: Final = Path(__file__).parent.parent
+_OF_OTHERS: Final = (
+    *(f"{folder}/" for folder in (_PACKAGE, (_PACKAGE / "serve").resolve())),
+    *(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")),
+    f"{sys.base_prefix}/lib/",
+)
 
 
 class CommandError(Exception):
@@ -29,7 +40,8 @@ def describe(error: BaseException) -> str:
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith("<frozen"):
-            return f"{what} ({frame.filename}, line {frame.lineno})"
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<frozen")]
+    theirs = [each for each in frames if not each.filename.startswith(_OF_OTHERS)]
+    for frame in reversed(theirs or frames):
+        return f"{what} ({frame.filename}, line {frame.lineno})"
     return what

@@ -29,10 +29,10 @@ def build_openai_app(
 ) -> Application[Front]:
     """An application that serves these models. As in Ray, they may also stand in {"llm_configs": [...]}.
 
-    ValueError if a name stands for two models, or a configuration is wrong (pydantic's ValidationError is one).
+    ValueError if a name stands for two models, or a configuration is wrong.
     """
     models = _models(configs)
-    settings = front if isinstance(front, FrontConfig) else FrontConfig.model_validate(front or {})
+    settings = front if isinstance(front, FrontConfig) else FrontConfig(**(front or {}))
     _check_names(models)
     names: set[str] = set()
     bound = [(each, build_llm_deployment(each, name=_deployment_name(each.model_id, names))) for each in models]
@@ -42,7 +42,7 @@ def build_openai_app(
 
 def build_llm_deployment(config: LLMConfig | Mapping[str, Any], *, name: str | None = None) -> Application[Model]:
     """One model as a node of a graph, without a front. `name`: of its deployment, else it is made of `model_id`."""
-    model = config if isinstance(config, LLMConfig) else LLMConfig.model_validate(config)
+    model = _model(config)
     slots = getattr(model.engine, "slots", None)
     default = DeploymentOptions(
         name=name or _deployment_name(model.model_id, set()),
@@ -59,12 +59,20 @@ def _models(configs: Any) -> list[LLMConfig]:
     elif isinstance(configs, Mapping):
         given = cast("Mapping[str, Any]", configs)
         if "llm_configs" not in given:
-            return [LLMConfig.model_validate(given)]
+            return [_model(given)]
         configs = given["llm_configs"]
-    models = [each if isinstance(each, LLMConfig) else LLMConfig.model_validate(each) for each in configs]
+    models = [_model(each) for each in configs]
     if not models:
         raise ValueError("there is no model: give at least one LLMConfig")
     return models
+
+
+def _model(config: Any) -> LLMConfig:
+    if isinstance(config, LLMConfig):
+        return config
+    if not isinstance(config, Mapping):
+        raise TypeError(f"a model is an LLMConfig or a mapping of its fields, not of type {type(config).__name__}")
+    return LLMConfig(**cast("Mapping[str, Any]", config))
 
 
 def _check_names(models: Iterable[LLMConfig]) -> None:

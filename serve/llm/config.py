@@ -4,17 +4,50 @@ Everything is checked here, where it is written, and says what is wrong in one s
 """
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
-from ..options import DeploymentOptions, parse_options
+from ..options import DeploymentOptions, parse_options, unknown
 
+# Of engines, by which pydantic tells them apart.
+_KINDS: Final = frozenset({"llamacpp", "server", "simulated", "wordllama"})
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ConfigError(ValueError):
+    """A configuration says what it may not: one sentence for each mistake."""
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            sentences = [_sentence(type(self), each) for each in error.errors(include_url=False)]
+            raise ConfigError("; ".join(sentences)) from None
+
+
+def _sentence(config: type[BaseModel], mistake: ErrorDetails) -> str:
+    """What pydantic has found, for who wrote it. The place is without the kind of an engine, which nobody writes."""
+    parts = [part for part in mistake["loc"] if part not in _KINDS]
+    where = config.__name__ + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    value: object = mistake["input"]
+    match mistake["type"]:
+        case "extra_forbidden":
+            return unknown(f"{config.__name__} field", str(parts[0]), config.model_fields)
+        case "missing":
+            return f"{config.__name__} needs the field {str(parts[0])!r}"
+        case "value_error":
+            return f"{where}: {mistake['msg'].removeprefix('Value error, ')}"
+        case _:
+            # What has another form than a hash may be the secret itself.
+            shown = isinstance(value, bool | int | float | str) and mistake["type"] != "string_pattern_mismatch"
+            given = f", not {value!r}"[:100] if shown else ""
+            return f"{where}: {mistake['msg'][:1].lower()}{mistake['msg'][1:]}{given}"
 
 
 class LlamaCppEngine(_Config):

@@ -97,5 +97,6 @@ class Model:
             await self._engine.check()
 
     async def __del__(self) -> None:
-        await self._sleeper.end()
-        await self._engine.stop()
+        if hasattr(self, "_sleeper"):  # else its constructor has failed before there was an engine
+            await self._sleeper.end()
+            await self._engine.stop()

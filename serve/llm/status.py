@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .. import api
 from ..broadcast import ask_all
 from .app import MODEL_PREFIX
 
 if TYPE_CHECKING:
+    from ..handle import DeploymentHandle
     from .engines.interface import EngineFacts
 
 # A replica that takes longer is not shown.
@@ -43,25 +44,21 @@ class ModelStatus:
 
 def status() -> list[ModelStatus]:
     """The models of all applications. It blocks, for seconds at most; empty if Serve does not run."""
-    return asyncio.run(_all())
+    handles = [
+        api.get_deployment_handle(deployment, application)
+        for application, overview in api.status().applications.items()
+        for deployment in overview.deployments
+        if deployment.startswith(MODEL_PREFIX)
+    ]
+    return asyncio.run(_all(handles))
 
 
-async def _all() -> list[ModelStatus]:
-    # It blocks too, and is no part of a loop that others wait for.
-    applications = api.status().applications
-    found = await asyncio.gather(
-        *(
-            _one(application, deployment)
-            for application, overview in applications.items()
-            for deployment in overview.deployments
-            if deployment.startswith(MODEL_PREFIX)
-        )
-    )
+async def _all(handles: list[DeploymentHandle[Any]]) -> list[ModelStatus]:
+    found = await asyncio.gather(*(_one(each) for each in handles))
     return [each for each in found if each is not None]
 
 
-async def _one(application: str, deployment: str) -> ModelStatus | None:
-    handle = api.get_deployment_handle(deployment, application)
+async def _one(handle: DeploymentHandle[Any]) -> ModelStatus | None:
     facts, said = await asyncio.gather(
         ask_all(handle, "facts", timeout_s=ANSWER_S), ask_all(handle, "statistics", timeout_s=ANSWER_S)
     )
@@ -75,8 +72,8 @@ async def _one(application: str, deployment: str) -> ModelStatus | None:
         return int(sum(each.get(name, 0) for each in numbers))
 
     return ModelStatus(
-        application,
-        deployment.removeprefix(MODEL_PREFIX),
+        handle.app_name,
+        handle.deployment_name.removeprefix(MODEL_PREFIX),
         engines[0].kind,
         len(engines),
         sum(each.slots * each.ranks for each in capacities),

@@ -13,7 +13,9 @@ import pytest
 
 from actorrt import serve
 from actorrt.serve.llm import (
+    ApiKey,
     FrontConfig,
+    LlamaCppEngine,
     LLMConfig,
     LoraAdapter,
     SimulatedEngine,
@@ -53,8 +55,42 @@ def test_what_is_wrong_is_said_where_it_is_written() -> None:
         build_openai_app([])
     with pytest.raises(ValueError, match="'b' stands for model 'a' and for 'b'"):
         build_openai_app([simulated("a", adapters=[LoraAdapter(name="b", path="x")]), simulated("b")])
-    with pytest.raises(ValueError, match="max_tokns"):
-        build_openai_app({"model_id": "a", "engine": {"kind": "simulated", "max_tokns": 1}})
+    with pytest.raises(TypeError, match="an LLMConfig or a mapping of its fields, not of type int"):
+        build_openai_app([5])  # pyright: ignore[reportArgumentType]
+
+
+MISTAKES: list[tuple[type[Any], dict[str, Any], str]] = [
+    (LlamaCppEngine, {"model": "x", "slot": 4}, "unknown LlamaCppEngine field 'slot'; did you mean 'slots'?"),
+    (LlamaCppEngine, {}, "LlamaCppEngine needs the field 'model'"),
+    (LoraAdapter, {}, "LoraAdapter needs the field 'name'; LoraAdapter needs the field 'path'"),
+    (FrontConfig, {"ping_s": 0}, "FrontConfig.ping_s: input should be greater than 0, not 0"),
+    (
+        LLMConfig,
+        {"model_id": "a", "engine": {"kind": "simulated", "slos": 1}},
+        "LLMConfig.engine: unknown SimulatedEngine field 'slos'; did you mean 'slots'?",
+    ),
+    (
+        LLMConfig,
+        {"model_id": "a", "engine": {"kind": "simulated"}, "deployment": {"num_replica": 1}},
+        "LLMConfig.deployment: unknown deployment option 'num_replica'; did you mean 'num_replicas'?",
+    ),
+    (
+        LLMConfig,
+        {"model_id": "a", "engine": {"kind": "simulated"}, "aliases": ["b", ""]},
+        "LLMConfig.aliases[1]: string should have at least 1 character, not ''",
+    ),
+    # What is no hash may be the key.
+    (ApiKey, {"sha256": "sk-1", "tenant": "a"}, "ApiKey.sha256: string should match pattern '^[0-9a-f]{64}$'"),
+]
+
+
+@pytest.mark.parametrize(("config", "given", "sentence"), MISTAKES)
+def test_a_mistake_in_a_configuration_is_a_sentence_that_names_the_field(
+    config: type[Any], given: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        config(**given)
+    assert str(caught.value) == sentence
 
 
 @pytest.fixture(scope="module")

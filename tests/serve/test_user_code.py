@@ -232,3 +232,25 @@ async def test_a_decorator_by_wraps_decides_what_a_method_and_a_constructor_take
         assert code.instance.given == "made up"
         takes = {name: code.method(name).takes_request for name in vars(Decorated) if "takes" in name}
     assert takes == {"takes": True, "takes_none": False, "below_takes_none": False, "below_takes": True}
+
+
+class HalfMade:
+    """What its constructor began is ended by its coroutine `__del__` though the constructor fails."""
+
+    ended = 0
+
+    async def __init__(self) -> None:  # pyright: ignore[reportGeneralTypeIssues]
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    async def __del__(self) -> None:
+        await asyncio.sleep(0)
+        HalfMade.ended += 1
+
+
+async def test_an_async_del_is_awaited_though_the_constructor_failed() -> None:
+    code = UserCode(1)
+    with pytest.raises(ValueError, match="no"):
+        await code.construct(pickle.dumps((HalfMade, (), {})), lambda: None)
+    await code.close()
+    assert HalfMade.ended == 1

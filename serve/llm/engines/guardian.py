@@ -95,7 +95,7 @@ class Guardian:
             try:
                 self._become_engine(theirs, guardian)
             except BaseException as error:
-                os.write(theirs_too, str(error).encode())
+                os.write(theirs_too, str(getattr(error, "strerror", None) or error).encode())
             finally:
                 os._exit(127)
         os.close(theirs)

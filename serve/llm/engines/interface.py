@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from ...exceptions import PlainError
+
 ADAPTER: Final = "x-actorrt-adapter"
 """Header of a call whose model is an adapter that was loaded live: "NAME=PATH", for a replica that has not got it."""
 
@@ -78,7 +80,7 @@ class EngineFacts:
     """LoRA adapters that are loaded now."""
 
 
-class EngineError(Exception):
+class EngineError(PlainError):
     """The engine could not do what was asked: it did not start, has ended, or answers what is no HTTP.
 
     An error that the engine itself reports (a status of 400 or more) is an answer and not this.
