@@ -52,6 +52,28 @@ async def test_answers_come_as_the_engine_gives_them(engine: Engine) -> None:
     assert head.status == 400
     assert json.loads(deltas[0].data)["error"]["type"] == "invalid_request_error"
     assert (await engine.detokenize(await engine.tokenize("Hello there"))) == "Hello there"
+    with pytest.raises(ValueError, match="tokens"):
+        await engine.detokenize([10**9])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_request_has_wrong_is_not_said_to_be_the_engines_fault(engine: Engine, stream: bool) -> None:
+    wrong: list[dict[str, object]] = [
+        {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+        {"content": [{"type": "text"}]},
+        {"content": [{"type": "text", "text": None}]},
+        {"content": "x", "name": None},
+        {"content": "x", "tool_calls": [{}]},
+    ]
+    for message in wrong:
+        head, deltas = await answer_of(engine, chat(stream=stream, messages=[{"role": "user", **message}]))
+        error = json.loads(deltas[0].data)["error"]
+        assert (head.status, error["param"]) == (400, "messages"), message
+    head, deltas = await answer_of(engine, chat(stream=stream, tools=[{"type": "custom", "custom": {"name": "x"}}]))
+    assert (head.status, json.loads(deltas[0].data)["error"]["param"]) == (400, "tools")
+    head, deltas = await answer_of(engine, chat(stream=stream, messages=[{"role": "user", "content": "a " * 2000}]))
+    error = json.loads(deltas[0].data)["error"]
+    assert (head.status, error["code"], error["n_ctx"]) == (400, "context_length_exceeded", 512)
 
 
 @pytest.mark.parametrize(

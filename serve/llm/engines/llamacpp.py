@@ -17,6 +17,7 @@ from .engine_process import Launch
 from .gguf_file import adapter_path, gguf_path
 from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper
+from .llamacpp_errors import as_openai
 from .openai_http import OpenAIHttp
 from .place import new_place
 from .served import ServedEngine, fetch
@@ -82,6 +83,12 @@ class LlamaCpp(ServedEngine):
             answer = super().generate(call)
             try:
                 async for item in answer:
+                    if isinstance(item, Head) and item.status >= 400:
+                        body = b"".join([each.data async for each in answer if isinstance(each, Delta)])
+                        status, body = as_openai(item.status, body)
+                        yield item._replace(status=status)
+                        yield Delta(body)
+                        return
                     yield item
             finally:
                 await answer.aclose()

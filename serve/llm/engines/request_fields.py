@@ -13,20 +13,25 @@ class Refused(ValueError):
     ) -> None:
         super().__init__(message, param)
         self.message, self.param, self.kind, self.status = message, param, kind, status
+        self.code: str | None = None
         self.numbers: dict[str, int] = {}
 
     @classmethod
     def too_long(cls, prompt: int, context: int) -> "Refused":
-        """As llama.cpp's server says it."""
+        """In the words of llama.cpp's server."""
         message = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
         refused = cls(message, kind="exceed_context_size_error")
+        refused.code = "context_length_exceeded"
         refused.numbers = {"n_prompt_tokens": prompt, "n_ctx": context}
         return refused
 
     def body(self) -> bytes:
-        error: dict[str, object] = {"code": self.status, "message": self.message, "type": self.kind}
-        if self.param is not None:
-            error["param"] = self.param
+        error: dict[str, object] = {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
         return json.dumps({"error": error | self.numbers}).encode()
 
 

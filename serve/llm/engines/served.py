@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from .interface import Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper
+from .llamacpp_errors import is_mistake
 from .openai_http import NotListeningError, OpenAIHttp
 from .prometheus_text import samples_of
 
@@ -82,16 +83,26 @@ class ServedEngine(ABC):
         return [int(each) for each in answer["tokens"]]
 
     async def detokenize(self, tokens: list[int]) -> str:
-        answer = await self._ask("/detokenize", {"tokens": tokens, "model": self._name})
+        answer = await self._ask(
+            "/detokenize", {"tokens": tokens, "model": self._name}, wrong="not all of these are tokens"
+        )
         return str(answer.get("prompt", answer.get("content", answer.get("text", ""))))
 
-    async def _ask(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = 60.0) -> dict[str, Any]:
-        """POST, and the object that it answers. EngineError if it refuses, with its reason."""
+    async def _ask(
+        self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = 60.0, wrong: str = ""
+    ) -> dict[str, Any]:
+        """POST, and the object that it answers. EngineError if it refuses, with its reason.
+
+        ValueError with `wrong`, if that is said, where what it was asked was wrong.
+        """
         http = await self._keeper.http()
         sent = b"" if body is None else json.dumps(body).encode()
         status, answer = await http.ask("POST", path, sent, timeout_s=timeout_s)
         if status >= 400:
-            raise EngineError(f"the engine of {self._name} answers {status} to {path}: {reason_in(answer)}")
+            reason = reason_in(answer)
+            if wrong and is_mistake(status, reason):
+                raise ValueError(wrong)
+            raise EngineError(f"the engine of {self._name} answers {status} to {path}: {reason}")
         return object_in(answer)
 
 
