@@ -56,6 +56,15 @@ async def test_answers_come_as_the_engine_gives_them(engine: Engine) -> None:
         await engine.detokenize([10**9])
 
 
+async def test_each_event_of_several_prompts_is_a_chunk(engine: Engine) -> None:
+    body = {"model": "smol", "prompt": ["One, two,", "Red, green,"], "max_tokens": 3, "stream": True}
+    head, deltas = await answer_of(engine, EngineCall("/v1/completions", json.dumps(body).encode(), stream=True))
+    assert head.streams
+    events = b"".join(delta.data for delta in deltas).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    assert {json.loads(event[6:])["choices"][0]["index"] for event in events[:-2]} == {0, 1}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_a_request_has_wrong_is_not_said_to_be_the_engines_fault(engine: Engine, stream: bool) -> None:
     wrong: list[dict[str, object]] = [

@@ -28,6 +28,8 @@ _PROGRAM: Final = Path(__file__).with_name("llamacpp_program.py")
 _START_S: Final = 600.0
 # It keeps nothing that it would have to write down.
 _STOP_S: Final = 0.0
+# What it says first to several prompts at once, and what clients take for a chunk.
+_NOTHING: Final = b"data: null\n\n"
 _SERVES: Final = frozenset({"/v1/models", "/tokenize", "/detokenize", "/metrics", "/props", "/slots", "/health"})
 _GENERATES: Final = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
@@ -89,6 +91,10 @@ class LlamaCpp(ServedEngine):
                         yield item._replace(status=status)
                         yield Delta(body)
                         return
+                    if isinstance(item, Delta) and _NOTHING in item.data:
+                        item = item._replace(data=item.data.replace(_NOTHING, b""))
+                        if not item.data:
+                            continue
                     yield item
             finally:
                 await answer.aclose()
