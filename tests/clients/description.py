@@ -1,8 +1,6 @@
-"""What requests and answers of our routes look like, as an OpenAPI description: what is common to all engines."""
+"""Requests that every engine answers, as an OpenAPI description. Answers are as OpenAI's own says."""
 
-from typing import Any
-
-Schema = dict[str, Any]
+from .official import Schema, official
 
 TEXT: Schema = {"type": "string", "maxLength": 200}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -27,23 +25,30 @@ def list_of(item: Schema) -> Schema:
 
 
 RANK = record({"index": COUNT, "relevance_score": {"type": "number"}})
-MODEL = record({"id": ID, "object": {"const": "model"}, "created": COUNT, "owned_by": ID})
 MESSAGE = record({"id": ID, "type": {"const": "message"}, "content": {"type": "array"}, "usage": {"type": "object"}})
 CHAT_MESSAGE = record({"role": one_of("system", "user", "assistant"), "content": TEXT})
+INPUT_ITEM = record(
+    {
+        "type": {"const": "message"},
+        "role": one_of("developer", "user"),
+        "content": {"anyOf": [ID, many(record({"type": {"const": "input_text"}, "text": ID}))]},
+    }
+)
+TOOL = record({"type": {"const": "function"}, "name": {"const": "f"}, "parameters": {"const": {"type": "object"}}})
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 20}
 SAMPLING: Schema = {
-    "max_tokens": {"type": "integer", "minimum": 1, "maximum": 20},
     "temperature": {"type": "number", "minimum": 0, "maximum": 2},
     "top_p": {"type": "number", "minimum": 0.01, "maximum": 1},
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**31},
     "stop": {"anyOf": [TEXT, many(TEXT, most=4)]},
     "n": {"type": "integer", "minimum": 1, "maximum": 3},
+    "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2},
+    "stream": {"type": "boolean"},
+    "stream_options": record({"include_usage": {"type": "boolean"}}),
+    "user": TEXT,
 }
 OPENAI_ERROR = record({"error": record({"message": ID, "type": ID})})
 ANTHROPIC_ERROR = record({"type": {"const": "error"}, "error": record({"type": ID, "message": ID})})
-USAGE = record({"prompt_tokens": COUNT, "total_tokens": COUNT})
-FINISH = one_of("stop", "length", "tool_calls")
-CHAT_CHOICE = record({"index": COUNT, "finish_reason": FINISH, "message": record({"role": {"const": "assistant"}})})
-COMPLETION_CHOICE = record({"index": COUNT, "finish_reason": FINISH, "text": {"type": "string"}})
 
 
 def _post(asked: Schema, answer: Schema, error: Schema = OPENAI_ERROR) -> Schema:
@@ -67,27 +72,44 @@ def _get(answer: Schema) -> Schema:
 def description(chat: str, words: str) -> Schema:
     """`chat` and `words` are the models for text and for embeddings."""
     model, embedder = one_of(chat), one_of(words)
-    completion = {"id": ID, "object": ID, "created": COUNT, "model": {"const": chat}, "usage": USAGE}
+    theirs = official(chat, words)
+
+    def post(path: str, asked: Schema) -> Schema:
+        """With OpenAI's answers."""
+        body = {"required": True, "content": {"application/json": {"schema": asked}}}
+        return {"post": {"requestBody": body, "responses": theirs["paths"][path]["post"]["responses"]}}
+
     return {
         "openapi": "3.1.0",
         "info": {"title": "actorrt.serve.llm", "version": "1"},
+        "components": theirs["components"],
         "paths": {
-            "/v1/models": _get(record({"object": {"const": "list"}, "data": list_of(MODEL)})),
             "/load": _get(record({"running": COUNT, "waiting": COUNT})),
-            "/v1/chat/completions": _post(
-                record({"model": model, "messages": many(CHAT_MESSAGE)}, SAMPLING),
-                record({**completion, "choices": list_of(CHAT_CHOICE)}),
+            "/v1/chat/completions": post(
+                "/chat/completions",
+                record({"model": model, "messages": many(CHAT_MESSAGE), "max_completion_tokens": LIMIT}, SAMPLING),
             ),
-            "/v1/completions": _post(
-                record({"model": model, "prompt": {"anyOf": [ID, many(ID)]}}, SAMPLING),
-                record({**completion, "choices": list_of(COMPLETION_CHOICE)}),
+            "/v1/completions": post(
+                "/completions",
+                record({"model": model, "prompt": {"anyOf": [ID, many(ID)]}, "max_tokens": LIMIT}, SAMPLING),
             ),
-            "/v1/embeddings": _post(
+            "/v1/embeddings": post(
+                "/embeddings",
                 record(
                     {"model": embedder, "input": {"anyOf": [ID, many(ID)]}},
                     {"encoding_format": one_of("float", "base64"), "user": TEXT},
                 ),
-                record({"object": {"const": "list"}, "data": list_of(record({"index": COUNT})), "usage": USAGE}),
+            ),
+            "/v1/responses": post(
+                "/responses",
+                record(
+                    {
+                        "model": model,
+                        "input": {"anyOf": [ID, many(INPUT_ITEM)]},
+                        "max_output_tokens": {"type": "integer", "minimum": 16, "maximum": 20},
+                    },
+                    {"instructions": TEXT, "stream": {"type": "boolean"}, "tools": many(TOOL, least=0, most=1)},
+                ),
             ),
             "/v1/rerank": _post(
                 record({"model": embedder, "query": ID, "documents": many(ID)}, {"top_n": COUNT}),
@@ -96,25 +118,16 @@ def description(chat: str, words: str) -> Schema:
             "/v1/tokenize": _post(
                 record({"model": model, "prompt": TEXT}), record({"count": COUNT, "tokens": {"type": "array"}})
             ),
-            "/v1/responses": _post(
-                record(
-                    {"model": model, "input": ID},
-                    {"max_output_tokens": {"type": "integer", "minimum": 16, "maximum": 20}, "instructions": TEXT},
-                ),
-                record({"id": ID, "object": {"const": "response"}, "output": {"type": "array"}, "status": ID}),
-            ),
             "/v1/messages": _post(
                 record(
                     {
                         "model": model,
-                        "max_tokens": {"type": "integer", "minimum": 1, "maximum": 20},
+                        "max_tokens": LIMIT,
                         "messages": many(record({"role": one_of("user"), "content": ID})),
                     },
                     {"system": TEXT, "temperature": {"type": "number", "minimum": 0, "maximum": 1}},
                 ),
-                record(
-                    {"id": ID, "type": {"const": "message"}, "content": {"type": "array"}, "usage": {"type": "object"}}
-                ),
+                MESSAGE,
                 ANTHROPIC_ERROR,
             ),
         },

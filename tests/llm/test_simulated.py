@@ -101,7 +101,7 @@ async def test_streamed_or_not_the_words_are_the_same_and_another_prompt_has_oth
     body = await whole(engine, messages=HELLO, **asked)
     streamed = await events(engine, messages=HELLO, **asked)
     text = "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed)
-    assert body["choices"][0]["message"] == {"role": "assistant", "content": text}
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": text, "refusal": None}
     assert body["usage"]["completion_tokens"] == 30 == len(pieces(text))
     other = await whole(engine, messages=[{"role": "user", "content": "hello!"}], **asked)
     assert other["choices"][0]["message"]["content"] != text
@@ -176,9 +176,8 @@ async def test_a_stop_string_ends_the_answer_and_no_part_of_it_shows() -> None:
     stop = words[10][-2:] + words[11][:2]
     expected = text[: text.index(stop)]
     stopped = await whole(engine, messages=HELLO, max_tokens=30, ignore_eos=True, stop=["nowhere", stop])
-    assert stopped["choices"][0] == {
-        "finish_reason": "stop", "index": 0, "message": {"role": "assistant", "content": expected}
-    }  # fmt: skip
+    message = {"role": "assistant", "content": expected, "refusal": None}
+    assert stopped["choices"][0] == {"finish_reason": "stop", "index": 0, "message": message, "logprobs": None}
     streamed = await events(engine, messages=HELLO, max_tokens=30, ignore_eos=True, stop=stop)
     assert "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed) == expected
     assert all(event["choices"][0]["delta"].get("content") != "" for event in streamed)

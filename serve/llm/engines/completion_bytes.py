@@ -72,8 +72,8 @@ class Completion:
         choices: list[dict[str, Any]] = []
         for index, (text, reason) in enumerate(texts):
             if self.chat:
-                message = {"role": "assistant", "content": text}
-                choices.append({"finish_reason": reason, "index": index, "message": message})
+                message = {"role": "assistant", "content": text, "refusal": None}
+                choices.append({"finish_reason": reason, "index": index, "message": message, "logprobs": None})
             else:
                 choices.append({"text": text, "index": index, "logprobs": None, "finish_reason": reason})
         head: dict[str, Any] = {"choices": choices, "created": self.created, "model": self.model}
