@@ -22,6 +22,8 @@ WORDS = "words"
 TOOLS = "tools"
 CALLS = "calls"
 FAKE = "fake"
+# It takes one request at a time, and lets none wait.
+NARROW = "narrow"
 
 # A request without a limit gets no more tokens than this.
 LIMIT = {"n_predict": 100}
@@ -41,6 +43,11 @@ app = build_openai_app(
         LLMConfig(model_id=FAKE, engine=SimulatedEngine(speed=1000)),
         LLMConfig(model_id=TOOLS, engine=ServerEngine(command=[sys.executable, TOOL_SERVER, "{port}"], slots=8)),
         LLMConfig(model_id=CALLS, engine=CALLING),
+        LLMConfig(
+            model_id=NARROW,
+            engine=SimulatedEngine(context=100_000),
+            deployment={"max_ongoing_requests": 1, "max_queued_requests": 0},
+        ),
     ],
     FrontConfig(keys=[ApiKey.of(KEY, "clients")]),
 )

@@ -16,6 +16,8 @@ from ..conftest import Server
 collect_ignore_glob = [] if find_spec("litellm") else ["test_*.py"]
 # Clients follow a proxy that the environment names, also to this machine.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+# LiteLLM would fetch a list of prices.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 HERE: Final = Path(__file__).parent
 
 

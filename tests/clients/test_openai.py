@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from .application import CALLS, FAKE, KEY, MODEL, TOOLS, WORDS
+from .application import CALLS, FAKE, KEY, MODEL, NARROW, TOOLS, WORDS
 
 ASK: list[Any] = [{"role": "user", "content": "Name a colour."}]
 
@@ -83,7 +83,7 @@ def test_completions_embeddings_and_models(client: OpenAI) -> None:
     assert done.choices[0].text
     embedded = client.embeddings.create(model=WORDS, input=["a cat", "a dog"])
     assert [len(each.embedding) for each in embedded.data] == [256, 256]
-    assert {model.id for model in client.models.list()} == {MODEL, WORDS, FAKE, TOOLS, CALLS}
+    assert {model.id for model in client.models.list()} == {MODEL, WORDS, FAKE, TOOLS, CALLS, NARROW}
     assert client.models.retrieve(MODEL).id == MODEL
 
 
