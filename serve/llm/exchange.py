@@ -105,7 +105,11 @@ class Exchange:
     async def begin(self, status: int, headers: Headers) -> None:
         """The head of a response whose body comes by `write`, up to `end`."""
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.always]})
+        headers = [*headers, *self.always]
+        if self.api is Api.ANTHROPIC:
+            # What Anthropic's clients look for. The proxy adds the name that OpenAI's know.
+            headers.append((b"request-id", self.request_id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """A part of the body; returns when there is room for the next. ClientGone if nobody takes it."""
@@ -131,10 +135,11 @@ class Exchange:
         if self.complete:
             return
         if self.status:
-            await self.write(error_event(problem, self.api))
+            await self.write(error_event(problem, self.api, self.request_id))
             await self.end()
         else:
-            await self.respond(problem.status, error_headers(problem), error_body(problem, self.api))
+            body = error_body(problem, self.api, self.request_id)
+            await self.respond(problem.status, error_headers(problem), body)
 
     def close(self) -> None:
         if self._watch is not None:

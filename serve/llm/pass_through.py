@@ -32,7 +32,7 @@ OPERATIONS: Final = {
 # Of an engine's head: what is said anew here, or is a matter between the two of us.
 _NOT_HANDED_BACK: Final = frozenset(
     {"access-control-allow-origin", "cache-control", "connection", "content-length", "content-type", "date"}
-    | {"keep-alive", "server", "transfer-encoding", "vary", "x-accel-buffering", "x-request-id"}
+    | {"keep-alive", "request-id", "server", "transfer-encoding", "vary", "x-accel-buffering", "x-request-id"}
 )
 Shown = Callable[[bytes], Awaitable[None]]
 

@@ -1,6 +1,7 @@
 """What goes wrong with a request, and how each API says so. Nothing here decides that something is wrong.
 
-OpenAI: `{"error": {"message", "type", "param", "code"}}`. Anthropic: `{"type": "error", "error": {"type", "message"}}`.
+OpenAI: `{"error": {"message", "type", "param", "code"}}`. Anthropic: `{"type": "error", "error": {"type", "message"},
+"request_id"}`.
 """
 
 from enum import Enum
@@ -66,20 +67,21 @@ ANTHROPIC_TYPES: Final = {
 INVALID: Final = "invalid_request_error"
 
 
-def error_body(problem: Problem, api: Api) -> bytes:
+def error_body(problem: Problem, api: Api, request_id: str) -> bytes:
     """The JSON of a response."""
     if api is Api.ANTHROPIC:
         kind = ANTHROPIC_TYPES.get(problem.status, INVALID)
-        return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": problem.message}})
+        error = {"type": kind, "message": problem.message}
+        return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
     kind = problem.kind or OPENAI_TYPES.get(problem.status, INVALID)
     error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
     return msgspec.json.encode({"error": error})
 
 
-def error_event(problem: Problem, api: Api) -> bytes:
+def error_event(problem: Problem, api: Api, request_id: str) -> bytes:
     """The same as the last event of a stream that has begun."""
     before = b"event: error\n" if api is Api.ANTHROPIC else b""
-    return b"%bdata: %b\n\n" % (before, error_body(problem, api))
+    return b"%bdata: %b\n\n" % (before, error_body(problem, api, request_id))
 
 
 def error_headers(problem: Problem) -> list[tuple[bytes, bytes]]:

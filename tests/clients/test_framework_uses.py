@@ -54,12 +54,15 @@ def test_anthropic_texts_systems_images_and_lengths(url: str) -> None:
             assert text == stream.get_final_text()
         raw = client.messages.with_raw_response.create(model=MODEL, max_tokens=3, messages=ASK)
         assert raw.parse().stop_reason == "max_tokens"
+        assert raw.request_id
+        assert raw.parse()._request_id == raw.request_id
         source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
         image: list[Any] = [{"role": "user", "content": [{"type": "image", "source": source}]}]
         with pytest.raises(anthropic.BadRequestError, match="image input is not supported"):
             client.messages.create(model=MODEL, max_tokens=3, messages=image)
-        with pytest.raises(anthropic.BadRequestError, match="context"):
+        with pytest.raises(anthropic.BadRequestError, match="context") as refused:
             client.messages.create(model=MODEL, max_tokens=3, messages=TOO_LONG)
+        assert refused.value.request_id
         begun: list[Any] = [*ASK, {"role": "assistant", "content": "My colour is"}]
         assert client.messages.create(model=MODEL, max_tokens=3, messages=begun).content
 

@@ -104,7 +104,9 @@ def test_a_mistake_is_a_sentence_in_anthropics_shape(scripted_app: ScriptedApp) 
     assert response.json() == {
         "type": "error",
         "error": {"type": "invalid_request_error", "message": "max_tokens: the field is required"},
+        "request_id": response.headers["request-id"],
     }
+    assert response.headers["request-id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,8 @@ def test_an_engines_error_keeps_its_status_and_sentence(
     said = json.dumps({"error": {"code": status, "message": "too long", "type": "exceed_context_size_error"}})
     response = _post(scripted_app, ["head", status, "application/json"], ["say", said, 0], stream=stream)
     assert response.status_code == status
-    assert response.json() == {"type": "error", "error": {"type": kind, "message": "too long"}}
+    error = {"type": kind, "message": "too long"}
+    assert response.json() == {"type": "error", "error": error, "request_id": response.headers["request-id"]}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,8 @@ def test_what_fails_in_the_midst_is_an_error_event(scripted_app: ScriptedApp, en
     response = _post(scripted_app, EVENTS, ["say", chunk("Hel"), 1], *end, stream=True)
     assert response.status_code == 200
     last = _events(response.text)[-1]
-    assert last == {"type": "error", "error": {"type": "api_error", "message": sentence}}
+    error = {"type": "api_error", "message": sentence}
+    assert last == {"type": "error", "error": error, "request_id": response.headers["request-id"]}
 
 
 def test_an_answer_that_an_engine_cannot_go_on_with_is_refused(scripted_app: ScriptedApp) -> None:

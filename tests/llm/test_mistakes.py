@@ -113,4 +113,5 @@ def test_anthropics_paths_say_it_in_anthropics_shape(scripted_app: ScriptedApp) 
     assert response.json() == {
         "type": "error",
         "error": {"type": "invalid_request_error", "message": "/v1/messages is asked by POST, not by GET"},
+        "request_id": response.headers["request-id"],
     }
