@@ -47,8 +47,8 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {"websocket_rules", "history", "news", "policy", "router_options", "handle_options", "request_router"}
     | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
-    | {f"llm.resume.{name}" for name in ("answer", "choices", "events", "messages", "responses")}
-    | {"llm.fields", "llm.chat_answers"}
+    | {f"llm.resume.{name}" for name in ("answer", "choices", "engine_errors", "events", "messages", "responses")}
+    | {"llm.fields", "llm.json_kinds", "llm.chat_answers"}
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}

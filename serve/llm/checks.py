@@ -6,8 +6,9 @@ Only what every engine would refuse, or would take for something else than it is
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
+from .json_kinds import is_whole
 from .problems import Problem
-from .reading import is_whole, wrong_type
+from .reading import wrong_type
 from .routes import Kind
 
 Check = Callable[[str, Any], None]

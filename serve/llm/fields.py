@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from .json_kinds import kind_of
+
 Path = tuple[str | int, ...]
 
 
@@ -56,13 +58,13 @@ class Node:
     def mapping(self) -> Mapping[str, Any]:
         value: object = self.value
         if not isinstance(value, dict):
-            raise self.error(f"must be an object, not {_kind(value)}")
+            raise self.error(f"must be an object, not {kind_of(value)}")
         return cast("Mapping[str, Any]", value)
 
     def items(self) -> "Iterator[Node]":
         value: object = self.value
         if not isinstance(value, list):
-            raise self.error(f"must be an array, not {_kind(value)}")
+            raise self.error(f"must be an array, not {kind_of(value)}")
         for index, item in enumerate(cast("list[Any]", value)):
             yield Node(item, (*self.path, index))
 
@@ -72,7 +74,7 @@ class Node:
 
     def text(self) -> str:
         if not isinstance(self.value, str):
-            raise self.error(f"must be a string, not {_kind(self.value)}")
+            raise self.error(f"must be a string, not {kind_of(self.value)}")
         return self.value
 
     def name(self, longest: int = 256) -> str:
@@ -84,26 +86,26 @@ class Node:
 
     def flag(self) -> bool:
         if not isinstance(self.value, bool):
-            raise self.error(f"must be true or false, not {_kind(self.value)}")
+            raise self.error(f"must be true or false, not {kind_of(self.value)}")
         return self.value
 
     def whole(self, least: int, most: int = 2**53) -> int:
         if not isinstance(self.value, int) or isinstance(self.value, bool):
-            raise self.error(f"must be an integer, not {_kind(self.value)}")
+            raise self.error(f"must be an integer, not {kind_of(self.value)}")
         if not least <= self.value <= most:
             raise self.error(f"must be at least {least}" if self.value < least else f"must be at most {most}")
         return self.value
 
     def number(self, least: float, most: float) -> float:
         if not isinstance(self.value, int | float) or isinstance(self.value, bool):
-            raise self.error(f"must be a number, not {_kind(self.value)}")
+            raise self.error(f"must be a number, not {kind_of(self.value)}")
         if not least <= self.value <= most:
             raise self.error(f"must be between {least:g} and {most:g}, not {self.value:g}")
         return self.value
 
     def choice(self, *options: str) -> str:
         if self.value not in options:
-            given = repr(self.value[:64]) if isinstance(self.value, str) else _kind(self.value)
+            given = repr(self.value[:64]) if isinstance(self.value, str) else kind_of(self.value)
             raise self.error(f"must be {_either(options)}, not {given}")
         return cast("str", self.value)
 
@@ -111,19 +113,3 @@ class Node:
 def _either(options: tuple[str, ...]) -> str:
     quoted = [repr(option) for option in options]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"

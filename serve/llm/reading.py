@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
+from .json_kinds import kind_of
 from .problems import Problem
 
 # What two readers must not take differently: which model is asked, and in which form the answer comes.
 _ONCE: Final = (b'"model"', b'"stream"')
-_LARGEST: Final = 2**63
 
 
 class Asked(NamedTuple):
@@ -53,7 +53,7 @@ def parse(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise Problem(400, f"the body is not valid JSON: {_reason(body, error)}", code="invalid_json") from None
     if not isinstance(value, dict):
-        raise Problem(400, f"the body must be a JSON object, not {_kind_of(value)}", code="invalid_json")
+        raise Problem(400, f"the body must be a JSON object, not {kind_of(value)}", code="invalid_json")
     return cast("dict[str, Any]", value)
 
 
@@ -87,27 +87,4 @@ def renamed(body: bytes, model: str) -> bytes:
 
 
 def wrong_type(name: str, expected: str, value: object) -> Problem:
-    return Problem(400, f"{name!r} must be {expected}, not {_kind_of(value)}", param=name, code="invalid_type")
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is an integer that an engine can hold."""
-    return type(value) is int and -_LARGEST <= value < _LARGEST
-
-
-def _kind_of(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int():
-            return "an integer" if is_whole(value) else "an integer of more than 64 bits"
-        case float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+    return Problem(400, f"{name!r} must be {expected}, not {kind_of(value)}", param=name, code="invalid_type")

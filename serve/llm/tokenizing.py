@@ -9,9 +9,10 @@ import msgspec
 from ..exceptions import ReplicaUnavailableError
 from .checks import check
 from .engines.interface import EngineCall, EngineFacts
+from .json_kinds import is_whole
 from .pass_through import content_type
 from .problems import Problem
-from .reading import is_whole, wrong_type
+from .reading import wrong_type
 from .routes import Kind
 from .unsupported import unsupported
 

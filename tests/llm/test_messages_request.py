@@ -165,7 +165,7 @@ def test_counting_needs_no_max_tokens_and_asks_for_no_stream() -> None:
         ),
         ({"messages": [{"role": "user"}]}, "messages.0.content: the field is required"),
         ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: there must be at least one block"),
-        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content: must be an array, not a number"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content: must be an array, not an integer"),
         (
             {"messages": [{"role": "user", "content": [{"text": "x"}]}]},
             "messages.0.content.0.type: the field is required",
@@ -182,7 +182,7 @@ def test_counting_needs_no_max_tokens_and_asks_for_no_stream() -> None:
             {"messages": [{"role": "assistant", "content": [{"type": "image"}]}]},
             "messages.0.content.0: a block of type 'image' cannot be in a message of the assistant here",
         ),
-        ({"system": 5}, "system: must be an array, not a number"),
+        ({"system": 5}, "system: must be an array, not an integer"),
         ({"system": [{"type": "image"}]}, "system.0.type: must be 'text', not 'image'"),
         ({"temperature": -1}, "temperature: must be between 0 and 2, not -1"),
         ({"temperature": "hot"}, "temperature: must be a number, not a string"),
@@ -191,7 +191,7 @@ def test_counting_needs_no_max_tokens_and_asks_for_no_stream() -> None:
         ({"stop_sequences": "a"}, "stop_sequences: must be an array, not a string"),
         ({"stop_sequences": [" "]}, "stop_sequences.0: must hold something else than white space"),
         ({"stream": "yes"}, "stream: must be true or false, not a string"),
-        ({"metadata": {"user_id": 5}}, "metadata.user_id: must be a string, not a number"),
+        ({"metadata": {"user_id": 5}}, "metadata.user_id: must be a string, not an integer"),
         ({"tools": [{"name": "x"}]}, "tools.0.input_schema: the field is required"),
         ({"tools": [WEATHER, WEATHER]}, "tools.1.name: there are two tools 'weather'"),
         (
