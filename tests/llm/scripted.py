@@ -1,5 +1,7 @@
 """A model that does what a request's own field `script` says, step by step: how the front takes each turn of events.
 
+With `scripts`, a list of them, each call for one user follows the next.
+
 Steps: ["head", status, content type], ["say", text, tokens], ["wait", name] until somebody tells it, ["raise"] an
 EngineError, ["die"] with the process.
 """
@@ -7,7 +9,7 @@ EngineError, ["die"] with the process.
 import asyncio
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -28,6 +30,7 @@ class Scripted:
         self._running = 0
         self._adapters: dict[str, str] = {}
         self._calls: list[Any] = []
+        self._calls_of = Counter[str]()
         self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def facts(self) -> EngineFacts:
@@ -39,8 +42,10 @@ class Scripted:
         self._running += 1
         self._calls.append((call.path, call.body, call.stream, call.headers))
         self._told[f"{user} began"].set()
+        script = asked["scripts"][self._calls_of[user]] if "scripts" in asked else asked["script"]
+        self._calls_of[user] += 1
         try:
-            for step, *args in asked["script"]:
+            for step, *args in script:
                 match step:
                     case "head":
                         yield Head(args[0], (("content-type", args[1]), ("x-engine", "scripted"), ("server", "it")))

@@ -56,7 +56,7 @@ class ChoicesAnswer(Runs):
     # ---- the next run
 
     def next_call(self) -> EngineCall | bytes:
-        if not self._same:
+        if not self._choices:
             return self.anew()
         body = body_of(self.call)
         if len(self._choices) >= (body.get("n") or 1) and all(each.finished for each in self._choices.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
@@ -12,6 +13,7 @@ from ..calling import Answer, Open
 from ..engines.interface import Delta, EngineCall, EngineError, EngineFacts, Head
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
+from .engine_errors import until_failure
 from .messages import MessagesAnswer
 from .responses import ResponsesAnswer
 
@@ -124,6 +126,8 @@ class _Stream(_Runs):
     """A streamed answer: what its client has is followed by the rest."""
 
     head: Head
+    # What the engine said of itself behind what was taken last.
+    _failed: str | None = None
 
     async def open(self) -> None:
         facts = await self._served.facts()
@@ -135,8 +139,11 @@ class _Stream(_Runs):
         while True:
             assert self._answer is not None
             try:
+                if self._failed is not None:
+                    raise EngineError(f"the engine failed as it answered: {self._failed}")
                 deltas = await self._answer.take()
             except _BROKEN as error:
+                self._failed = None
                 if runs is None:
                     raise
                 if runs.done:
@@ -145,6 +152,8 @@ class _Stream(_Runs):
             else:
                 if runs is None or not deltas:
                     return deltas
+                if self.resumes < self._served.config.max_resumes:
+                    deltas, self._failed = until_failure(deltas)
                 deltas = _follow(runs, deltas)
             if deltas:
                 return deltas
@@ -190,7 +199,7 @@ class _Nothing:
         pass
 
 
-def _follow(runs: Runs, deltas: list[Delta]) -> list[Delta]:
+def _follow(runs: Runs, deltas: Sequence[Delta]) -> list[Delta]:
     followed: list[Delta] = []
     try:
         for delta in deltas:

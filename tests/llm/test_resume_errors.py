@@ -1,0 +1,119 @@
+"""Errors that an engine puts into its stream: one of the engine ends a run, one of the request the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from actorrt.serve.llm import FrontConfig
+from actorrt.serve.llm.engines.interface import Delta
+from actorrt.serve.llm.resume.engine_errors import until_failure
+from actorrt.serve.llm.resume.events import event
+
+from .conftest import HELLO, ScriptedApp, run_scripted
+from .scripted import chunk
+
+RESUMES = 2
+HEAD = ["head", 200, "text/event-stream"]
+DONE = "data: [DONE]\n\n"
+# As llama.cpp says it.
+FAILED = event({"error": {"code": 500, "message": "Compute error.", "type": "server_error"}}).decode()
+WRONG = event({"error": {"code": 400, "message": "no such token", "type": "invalid_request_error"}}).decode()
+
+FAILURES: list[dict[str, Any]] = [
+    json.loads(FAILED[6:]),
+    {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}},
+    {"object": "error", "message": "it died", "type": "InternalServerError", "code": 500},
+    {"error": {"message": "full", "type": "rate_limit_error", "code": 429}},
+    {"error": "it died"},
+    {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+    {"type": "error", "sequence_number": 3, "code": "server_error", "message": "it died", "param": None},
+    {"type": "response.failed", "response": {"id": "r", "error": {"code": "server_error", "message": "it died"}}},
+]
+NO_FAILURES: list[dict[str, Any]] = [
+    json.loads(WRONG[6:]),
+    {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
+    {"type": "error", "error": {"type": "invalid_request_error", "message": "too long"}},
+    {"type": "response.failed", "response": {"error": {"code": "invalid_prompt", "message": "too long"}}},
+    {"type": "response.created", "response": {"id": "r", "error": None}},
+    {"choices": [{"index": 0, "delta": {"content": '{"error": "it died"}'}}]},
+]
+
+
+@pytest.mark.parametrize("value", FAILURES)
+def test_what_an_engine_says_of_its_own_failure_ends_the_events_before(value: dict[str, Any]) -> None:
+    first, second = Delta(b"data: 1\n\n", 1), Delta(b"data: 2\n\n" + event(value) + b"data: [DONE]\n\n", 1)
+    sound, said = until_failure([first, second, Delta(b"data: 3\n\n")])
+    assert said
+    assert sound == [first, Delta(b"data: 2\n\n", 1)]
+
+
+@pytest.mark.parametrize("value", NO_FAILURES)
+def test_what_is_no_failure_of_the_engine_goes_on(value: dict[str, Any]) -> None:
+    deltas = [Delta(event(value)), Delta(b"data: [DONE]\n\n")]
+    assert until_failure(deltas) == (deltas, None)
+
+
+@pytest.fixture(scope="module")
+def app(serve_url: str) -> Iterator[ScriptedApp]:
+    app = run_scripted(serve_url, "errors", FrontConfig(), max_resumes=RESUMES)
+    with app.client:
+        yield app
+
+
+def asked(app: ScriptedApp, user: str, *scripts: list[list[Any]], path: str, **fields: Any) -> httpx.Response:
+    return app.client.post(path, json=app.request(stream=True, user=user, scripts=scripts, **fields))
+
+
+def calls_for(app: ScriptedApp, user: str) -> int:
+    return sum(json.loads(body).get("user") == user for _, body, _, _ in app.ask("calls"))
+
+
+def test_a_stream_goes_on_when_its_engine_says_that_it_failed(app: ScriptedApp) -> None:
+    first = [HEAD, ["say", chunk("a", id="1"), 1], ["say", chunk("b", id="1") + FAILED + DONE, 1]]
+    again = [["say", chunk("a", id="2"), 1], ["say", chunk("b", id="2"), 1], ["say", chunk("c", id="2"), 1]]
+    end = [["say", chunk(finish="stop", id="2"), 0], ["say", DONE, 0]]
+    answer = asked(app, "on", first, [HEAD, *again, *end], path="/v1/chat/completions")
+    rest = [chunk(piece, id="1") for piece in ("a", "b", "c")]
+    assert parsed(answer.text) == parsed("".join([*rest, chunk(finish="stop", id="1"), DONE]))
+    assert calls_for(app, "on") == 2
+
+
+def test_an_error_as_the_first_event_is_one_of_the_engine_too(app: ScriptedApp) -> None:
+    second = [HEAD, ["say", chunk("a"), 1], ["say", chunk(finish="stop") + DONE, 0]]
+    answer = asked(app, "first", [HEAD, ["say", FAILED + DONE, 0]], second, path="/v1/chat/completions")
+    assert parsed(answer.text) == parsed(chunk("a") + chunk(finish="stop") + DONE)
+
+
+def test_after_so_many_resumes_the_client_has_the_error_as_it_came(app: ScriptedApp) -> None:
+    script = [HEAD, ["say", chunk("a"), 1], ["say", FAILED + DONE, 0]]
+    answer = asked(app, "often", *[script] * (RESUMES + 1), path="/v1/chat/completions")
+    assert parsed(answer.text) == parsed(chunk("a") + FAILED + DONE)
+    assert calls_for(app, "often") == RESUMES + 1
+
+
+def test_an_error_of_the_request_is_an_answer(app: ScriptedApp) -> None:
+    script = [HEAD, ["say", chunk("a"), 1], ["say", WRONG + DONE, 0]]
+    answer = asked(app, "wrong", script, path="/v1/chat/completions")
+    assert answer.text == chunk("a") + WRONG + DONE
+    assert calls_for(app, "wrong") == 1
+
+
+def test_messages_that_are_made_from_chat_go_on_too(app: ScriptedApp) -> None:
+    first = [HEAD, ["say", chunk("a"), 1], ["say", FAILED + DONE, 0]]
+    second = [HEAD, ["say", chunk("a"), 1], ["say", chunk("b"), 1], ["say", chunk(finish="stop") + DONE, 0]]
+    answer = asked(app, "messages", first, second, path="/v1/messages", messages=HELLO, max_tokens=9)
+    assert [value["delta"]["text"] for value in parsed(answer.text) if value["type"] == "content_block_delta"] == [
+        "a",
+        "b",
+    ]
+    assert "event: error" not in answer.text
+
+
+def parsed(text: str) -> list[Any]:
+    data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(each) if each.startswith("{") else each for each in data]
