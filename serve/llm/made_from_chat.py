@@ -43,7 +43,7 @@ def chat_call(
             param="model",
             code="not_supported_by_engine",
         )
-    check_supported(Kind.CHAT, body, facts.kind, services.config.unsupported)
+    check_supported(Kind.CHAT, body, facts, services.config.unsupported)
     return EngineCall(
         CHAT, msgspec.json.encode(body), bool(body.get("stream")), "POST", services.call_headers(exchange)
     )

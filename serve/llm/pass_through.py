@@ -45,7 +45,7 @@ def pass_through(kind: Kind) -> Handler:
         chosen = services.catalogue.choose(asked.model)
         check(kind, asked.fields)
         facts = await services.check_path(chosen, exchange.path)
-        check_supported(kind, asked.fields, facts.kind, services.config.unsupported)
+        check_supported(kind, asked.fields, facts, services.config.unsupported)
         call = services.call(exchange, chosen, exchange.path, asked)
         with services.generation(exchange, chosen, operation) as generation:
             await hand_back(services, exchange, generation, call)

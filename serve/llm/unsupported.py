@@ -1,16 +1,18 @@
 """Parameters that an engine lacks and takes in silence: refused or ignored, by one rule for all of them.
 
-Only what an engine of a kind is known to leave unread stands here. A `server` engine checks for itself what it is sent,
-and the simulated engine generates nothing that a parameter could change.
+Only what an engine of a kind is known to leave unread stands here, and what it says of itself (`EngineFacts`). Else a
+`server` engine checks what it is sent, and the simulated engine generates nothing that a parameter could change.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
+from .engines.interface import EngineFacts
 from .problems import Problem
 from .routes import Kind
 
 Asks = Callable[[Any], bool]
+Rule = Literal["refuse", "ignore"]
 
 
 def _anything(value: Any) -> bool:
@@ -42,16 +44,26 @@ _LACKED: Final[Mapping[str, Mapping[str, Asks]]] = {"llamacpp": _LLAMACPP}
 _GENERATES: Final = frozenset({Kind.CHAT, Kind.COMPLETION})
 
 
-def check_supported(kind: Kind, fields: Mapping[str, Any], engine: str, rule: Literal["refuse", "ignore"]) -> None:
-    """Problem 400 that names a parameter that `engine`, the kind of an engine, would leave unread."""
+def check_supported(kind: Kind, fields: Mapping[str, Any], facts: EngineFacts, rule: Rule) -> None:
+    """Problem 400 that names a parameter that the engine would leave unread."""
     if rule == "ignore" or kind not in _GENERATES:
         return
-    lacked = _LACKED.get(engine)
+    check_tools(fields, facts, rule)
+    lacked = _LACKED.get(facts.kind)
     if not lacked:
         return
     for name, value in fields.items():
         if (asks := lacked.get(name)) is not None and asks(value):
-            raise unsupported(name, engine)
+            raise unsupported(name, facts.kind)
+
+
+def check_tools(fields: Mapping[str, Any], facts: EngineFacts, rule: Rule) -> None:
+    """The same for tools alone, which chat and Messages name alike. They may stand there for none to be called."""
+    if facts.takes_tools or rule == "ignore" or not fields.get("tools"):
+        return
+    if fields.get("tool_choice") not in ("none", {"type": "none"}):
+        message = "the chat template of this model has no tools: it would not be told of them"
+        raise Problem(400, message, param="tools", code="unsupported_parameter")
 
 
 def unsupported(name: str, engine: str) -> Problem:

@@ -53,7 +53,9 @@ class ScriptedApp:
         return answer
 
 
-def run_scripted(url: str, name: str, front: FrontConfig, *paths: str, **config: Any) -> ScriptedApp:
+def run_scripted(
+    url: str, name: str, front: FrontConfig, *paths: str, takes_tools: bool = True, **config: Any
+) -> ScriptedApp:
     """Deploy it as an application under a prefix of that name. `paths`: what the model answers besides.
 
     `config` are fields of LLMConfig, "deployment" with options of the model's.
@@ -61,7 +63,7 @@ def run_scripted(url: str, name: str, front: FrontConfig, *paths: str, **config:
     model = LLMConfig(model_id="scripted", aliases=["other/name"], engine=SimulatedEngine(), **config)
     options = DeploymentOptions(name="front", num_replicas=front.num_replicas, max_ongoing_requests=1000)
     app = Deployment[Front](Front, options).bind(
-        front, [(model, scripted(*paths, **model.deployment))], bind_store(front)
+        front, [(model, scripted(*paths, takes_tools=takes_tools, **model.deployment))], bind_store(front)
     )
     serve.run(app, name=name, route_prefix=f"/{name}")
     client = httpx.Client(base_url=f"{url}/{name}", timeout=20, trust_env=False)

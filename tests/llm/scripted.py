@@ -25,8 +25,9 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> st
 
 
 class Scripted:
-    def __init__(self, paths: frozenset[str]) -> None:
+    def __init__(self, paths: frozenset[str], takes_tools: bool) -> None:
         self._paths = paths
+        self._takes_tools = takes_tools
         self._running = 0
         self._adapters: dict[str, str] = {}
         self._calls: list[Any] = []
@@ -34,7 +35,7 @@ class Scripted:
         self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def facts(self) -> EngineFacts:
-        return EngineFacts("scripted", self._paths, Capacity(1000, 4, 1000))
+        return EngineFacts("scripted", self._paths, Capacity(1000, 4, 1000), takes_tools=self._takes_tools)
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Any]:
         asked = json.loads(call.body)
@@ -91,7 +92,7 @@ class Scripted:
         await self._told[name].wait()
 
 
-def scripted(*paths: str, **options: Any) -> Any:
+def scripted(*paths: str, takes_tools: bool = True, **options: Any) -> Any:
     """`options` of its deployment."""
     given = {"name": "scripted", "max_ongoing_requests": 16, **options}
-    return serve.deployment(**given)(Scripted).bind(PATHS | {*paths})
+    return serve.deployment(**given)(Scripted).bind(PATHS | {*paths}, takes_tools)

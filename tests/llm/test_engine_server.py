@@ -62,6 +62,8 @@ async def llama(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     assert {CHAT, "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize"} <= facts.paths
     assert "/v1/embeddings" not in facts.paths
     assert facts.continues_chat
+    # SmolLM2's template has none.
+    assert not facts.takes_tools
     yield engine
     await engine.stop()
 

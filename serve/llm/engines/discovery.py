@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -37,6 +38,7 @@ class Discovered:
     kv_tokens: int = 0
     slots: int = 0
     owned_by: str = ""
+    takes_tools: bool = True
     models: tuple[str, ...] = field(default=())
 
 
@@ -72,8 +74,15 @@ async def discover(http: OpenAIHttp, *, paths: frozenset[str] | None = None) -> 
         kv_tokens,
         slots,
         str(listed[0].get("owned_by", "")) if listed else "",
+        takes_tools(props or {}),
         tuple(str(each.get("id", "")) for each in listed),
     )
+
+
+def takes_tools(props: Mapping[str, Any]) -> bool:
+    """Whether the chat template of llama.cpp's /props has tools; it leaves them out where there are none."""
+    caps = props.get("chat_template_caps")
+    return not isinstance(caps, dict) or cast(dict[str, Any], caps).get("supports_tools") is not False
 
 
 async def _tried(http: OpenAIHttp) -> frozenset[str]:

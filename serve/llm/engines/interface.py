@@ -76,6 +76,8 @@ class EngineFacts:
     """Whether that holds also within a form that `response_format` asks for, which many begin anew."""
     names_continuation: bool = False
     """Whether that must be asked for (`continue_final_message`), as of vLLM and SGLang."""
+    takes_tools: bool = True
+    """False where it is known that the model's chat template says nothing of them, so that they are left unread."""
     adapters: tuple[str, ...] = field(default=())
     """LoRA adapters that are loaded now."""
 

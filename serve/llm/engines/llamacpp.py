@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..config import LlamaCppEngine, LLMConfig
 from .adapters import AdapterTable, with_field
+from .discovery import takes_tools
 from .engine_process import Launch
 from .gguf_file import adapter_path, gguf_path
 from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
@@ -48,6 +49,7 @@ class LlamaCpp(ServedEngine):
         self._place = new_place(config.model_id)
         self._adapters = AdapterTable(config.max_adapters)
         self._per_slot = max(1, engine.context // engine.slots)
+        self._takes_tools = True
         self._keeper = EngineKeeper(
             config.model_id,
             self._launch,
@@ -75,6 +77,7 @@ class LlamaCpp(ServedEngine):
             capacity,
             continues_chat=paths is _GENERATES,
             continues_forms=paths is _GENERATES,
+            takes_tools=self._takes_tools,
             adapters=self._adapters.names(),
         )
 
@@ -162,6 +165,8 @@ class LlamaCpp(ServedEngine):
         return Launch(command, self._place.log, env, unix_socket=self._place.unix_socket)
 
     async def _learn(self, http: OpenAIHttp) -> None:
-        settings = (await fetch(http, "/props") or {}).get("default_generation_settings", {})
+        props = await fetch(http, "/props") or {}
+        settings = props.get("default_generation_settings", {})
         # Less than was asked for, if the model was made for less.
         self._per_slot = int(settings.get("n_ctx", self._per_slot)) or self._per_slot
+        self._takes_tools = takes_tools(props)

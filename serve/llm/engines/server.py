@@ -62,6 +62,7 @@ class Server(ServedEngine):
             frozenset(config.paths) if config.paths is not None else found.paths,
             Capacity(kv_tokens or slots * context, slots, context, config.ranks),
             continues_chat=continues,
+            takes_tools=found.takes_tools,
             adapters=self._adapters.names(),
         )
 

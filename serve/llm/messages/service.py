@@ -12,6 +12,7 @@ from ..event_stream import EVENTS
 from ..fields import FieldError
 from ..made_from_chat import answer_with, begin, chat_call, pieces, whole
 from ..pass_through import hand_back
+from ..unsupported import check_tools
 from .answer import message
 from .events import MessageEvents
 from .request import ChatRequest, chat_request, check
@@ -33,6 +34,7 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
     check(asked.fields)
     facts = await chosen.served.facts()
     if _MESSAGES in facts.paths:
+        check_tools(asked.fields, facts, services.config.unsupported)
         call = services.call(exchange, chosen, _MESSAGES, asked)
         with services.generation(exchange, chosen, "chat") as generation:
             await hand_back(services, exchange, generation, call)
