@@ -29,18 +29,23 @@ async def load(services: Services, exchange: Exchange, name: str) -> None:
     catalogue = services.catalogue
     if (known := catalogue.names().get(adapter)) is not None:
         raise Problem(400, f"{adapter!r} is a name of {known.served.model_id!r} already", param="lora_name")
-    live = catalogue.live[served.model_id]
-    if len(live) + len(served.config.adapters) >= served.config.max_adapters:
+    loading = catalogue.loading[served.model_id]
+    if adapter in loading:
+        raise Problem(400, f"{adapter!r} is being loaded already", param="lora_name")
+    loaded = len(served.config.adapters) + len(catalogue.live[served.model_id]) + len(loading)
+    if loaded >= served.config.max_adapters:
         raise Problem(400, f"{served.config.max_adapters} adapters are loaded, as many as max_adapters allows")
-    # Before it is there, so that two requests for one name cannot both load it.
-    catalogue.know_adapters(served, {**live, adapter: path})
-    answers = await ask_all(served.handle, "load_adapter", adapter, path, timeout_s=LOAD_S)
-    failures = [each for each in answers.values() if isinstance(each, Exception)]
-    if failures or not answers:
-        catalogue.know_adapters(served, {each: live[each] for each in live if each != adapter})
-        await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
-        raise _refused(failures[0] if failures else EngineError("the model has no replica"), "lora_path")
-    await services.fronts().tell_adapters(served.model_id, catalogue.live[served.model_id])
+    loading.add(adapter)
+    try:
+        answers = await ask_all(served.handle, "load_adapter", adapter, path, timeout_s=LOAD_S)
+        failures = [each for each in answers.values() if isinstance(each, Exception)]
+        if failures or not answers:
+            await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
+            raise _refused(failures[0] if failures else EngineError("the model has no replica"), "lora_path")
+        catalogue.know_adapter(served.model_id, adapter, path)
+    finally:
+        loading.discard(adapter)
+    await services.fronts().tell_adapter(served.model_id, adapter, path)
     await _succeed(exchange, f"Success: LoRA adapter '{adapter}' added successfully.")
 
 
@@ -52,10 +57,9 @@ async def unload(services: Services, exchange: Exchange, name: str) -> None:
     if found is None or adapter not in catalogue.live[found.served.model_id]:
         raise Problem(404, f"there is no adapter {adapter!r} that was loaded live", param="lora_name")
     served = found.served
-    left = {each: path for each, path in catalogue.live[served.model_id].items() if each != adapter}
     # No request may choose it any more when it goes.
-    await services.fronts().tell_adapters(served.model_id, left)
-    catalogue.know_adapters(served, left)
+    catalogue.forget_adapter(served.model_id, adapter)
+    await services.fronts().tell_unloaded(served.model_id, adapter)
     answers = await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
     # A replica that has not loaded it is as it should be.
     failures = [each for each in answers.values() if isinstance(each, Exception) and not isinstance(each, ValueError)]

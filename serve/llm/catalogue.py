@@ -66,6 +66,8 @@ class Catalogue:
         self._names: dict[str, Chosen] = {}
         # Adapters that were loaded live, by model: their paths by their names.
         self.live: dict[str, dict[str, str]] = {model_id: {} for model_id in self.models}
+        # Those that are not there yet: no request may choose them, and no second one load them.
+        self.loading: dict[str, set[str]] = {model_id: set() for model_id in self.models}
         for served in self.models.values():
             config = served.config
             for name in (config.model_id, *config.aliases):
@@ -88,13 +90,15 @@ class Catalogue:
     def names(self) -> Mapping[str, Chosen]:
         return self._names
 
-    def know_adapters(self, served: Served, adapters: Mapping[str, str]) -> None:
-        """These are the adapters of a model that are loaded live from now on."""
-        for name in self.live[served.model_id]:
-            self._names.pop(name, None)
-        self.live[served.model_id] = dict(adapters)
-        for name in adapters:
+    def know_adapter(self, model_id: str, name: str, path: str) -> None:
+        """An adapter that is loaded live is a model from now on."""
+        if (served := self.models.get(model_id)) is not None:
+            self.live[model_id][name] = path
             self._names[name] = Chosen(served, name)
+
+    def forget_adapter(self, model_id: str, name: str) -> None:
+        if self.live.get(model_id, {}).pop(name, None) is not None:
+            del self._names[name]
 
     def _known(self) -> str:
         names = sorted(self._names)

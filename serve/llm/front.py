@@ -79,10 +79,11 @@ class Front(BareApplication):
     async def live_adapters(self) -> dict[str, dict[str, str]]:
         return self._services.catalogue.live
 
-    async def know_adapters(self, model_id: str, adapters: dict[str, str]) -> None:
-        catalogue = self._services.catalogue
-        if (served := catalogue.models.get(model_id)) is not None:
-            catalogue.know_adapters(served, adapters)
+    async def know_adapter(self, model_id: str, name: str, path: str) -> None:
+        self._services.catalogue.know_adapter(model_id, name, path)
+
+    async def forget_adapter(self, model_id: str, name: str) -> None:
+        self._services.catalogue.forget_adapter(model_id, name)
 
 
 class FrontApplication:

@@ -28,15 +28,20 @@ class Fronts:
         """What each has counted, by its id."""
         return cast("dict[str, Totals]", await self._all("totals"))
 
-    async def tell_adapters(self, model_id: str, adapters: dict[str, str]) -> None:
-        """Let all know which adapters of a model were loaded live, by name and path."""
-        await self._all("know_adapters", model_id, adapters)
+    async def tell_adapter(self, model_id: str, name: str, path: str) -> None:
+        """Let all know of an adapter that was loaded live."""
+        await self._all("know_adapter", model_id, name, path)
+
+    async def tell_unloaded(self, model_id: str, name: str) -> None:
+        """Let all forget it."""
+        await self._all("forget_adapter", model_id, name)
 
     async def adapters(self) -> dict[str, dict[str, str]]:
         """Which adapters were loaded live, by model: what the others know."""
         known: dict[str, dict[str, str]] = {}
         for their in (await self._all("live_adapters")).values():
-            known |= their
+            for model_id, adapters in their.items():
+                known.setdefault(model_id, {}).update(adapters)
         return known
 
     async def _all(self, method: str, *args: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ to the client in the shape of the API that was spoken.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,7 @@ class Services:
         self._open = open_
         self._fronts: Fronts | None = None
         self._adapters_known = False
+        self._learning = asyncio.Lock()
 
     def fronts(self) -> Fronts:
         """All replicas of this front."""
@@ -47,10 +49,13 @@ class Services:
         """Ask the other replicas, once, which adapters were loaded before this one was there."""
         if self._adapters_known or not self.config.live_adapters:
             return
-        self._adapters_known = True
-        for model_id, adapters in (await self.fronts().adapters()).items():
-            if adapters and (served := self.catalogue.models.get(model_id)) is not None:
-                self.catalogue.know_adapters(served, adapters)
+        async with self._learning:
+            if self._adapters_known:
+                return
+            for model_id, adapters in (await self.fronts().adapters()).items():
+                for name, path in adapters.items():
+                    self.catalogue.know_adapter(model_id, name, path)
+            self._adapters_known = True
 
     async def read(self, exchange: Exchange) -> Asked:
         """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""

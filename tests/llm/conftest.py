@@ -54,7 +54,13 @@ class ScriptedApp:
 
 
 def run_scripted(
-    url: str, name: str, front: FrontConfig, *paths: str, takes_tools: bool = True, **config: Any
+    url: str,
+    name: str,
+    front: FrontConfig,
+    *paths: str,
+    kind: type[Front] = Front,
+    takes_tools: bool = True,
+    **config: Any,
 ) -> ScriptedApp:
     """Deploy it as an application under a prefix of that name. `paths`: what the model answers besides.
 
@@ -62,7 +68,7 @@ def run_scripted(
     """
     model = LLMConfig(model_id="scripted", aliases=["other/name"], engine=SimulatedEngine(), **config)
     options = DeploymentOptions(name="front", num_replicas=front.num_replicas, max_ongoing_requests=1000)
-    app = Deployment[Front](Front, options).bind(
+    app = Deployment[Front](kind, options).bind(
         front, [(model, scripted(*paths, takes_tools=takes_tools, **model.deployment))], bind_store(front)
     )
     serve.run(app, name=name, route_prefix=f"/{name}")

@@ -1,11 +1,19 @@
 """Adapters that are loaded while their model serves, and what the replicas of a front know of each other."""
 
+import asyncio
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from actorrt import serve
+from actorrt.serve.broadcast import ask_all
 from actorrt.serve.llm import FrontConfig
+from actorrt.serve.llm.front import Front
 
 from .conftest import HELLO, ScriptedApp, run_scripted
 
@@ -15,12 +23,24 @@ LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 OFTEN = 20
 
 
+class MortalFront(Front):
+    async def pid(self) -> int:
+        return os.getpid()
+
+
 @pytest.fixture(scope="module")
 def fronts(serve_url: str) -> Iterator[ScriptedApp]:
     """Two replicas of the front."""
-    app = run_scripted(serve_url, "fronts", FrontConfig(num_replicas=2, live_adapters=True))
+    app = run_scripted(serve_url, "fronts", FrontConfig(num_replicas=2, live_adapters=True), kind=MortalFront)
     with app.client:
         yield app
+
+
+def pids() -> dict[str, Any]:
+    """The processes of the front's replicas that answer."""
+    front = serve.get_deployment_handle("front", "fronts")
+    answers = asyncio.run(ask_all(front, "pid", timeout_s=20))
+    return {id: answer for id, answer in answers.items() if isinstance(answer, int)}
 
 
 def statuses(app: ScriptedApp, model: str) -> set[int]:
@@ -51,6 +71,34 @@ def test_an_adapter_that_cannot_be_loaded_is_none(fronts: ScriptedApp) -> None:
     assert (refused.status_code, refused.json()["error"]["message"]) == (400, "there is no adapter file 'missing'")
     assert statuses(fronts, "lost") == {404}
     assert fronts.client.post(UNLOAD, json={"lora_name": "lost"}).status_code == 404
+
+
+def test_what_is_loaded_beside_one_that_fails_stays(fronts: ScriptedApp) -> None:
+    lost = {"lora_name": "lost", "lora_path": "missing after good"}
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(fronts.client.post, LOAD, json=lost)
+        fronts.until("lost is loaded")
+        try:
+            assert fronts.client.post(LOAD, json={"lora_name": "good", "lora_path": "/good"}).status_code == 200
+        finally:
+            fronts.tell("good")
+        assert refused.result().status_code == 400
+    assert statuses(fronts, "good") == {200}
+    assert statuses(fronts, "lost") == {404}
+    assert fronts.client.post(UNLOAD, json={"lora_name": "good"}).status_code == 200
+
+
+def test_a_front_that_comes_later_knows_what_was_loaded_at_its_first_requests(fronts: ScriptedApp) -> None:
+    assert fronts.client.post(LOAD, json={"lora_name": "early", "lora_path": "/early"}).status_code == 200
+    killed, *_ = pids().values()
+    os.kill(killed, signal.SIGKILL)
+    while killed in (now := pids().values()) or len(now) < 2:
+        pass
+    request = {"model": "early", "messages": HELLO, "script": ANSWER}
+    with ThreadPoolExecutor(OFTEN) as pool:
+        asked = [pool.submit(fronts.client.post, "/v1/chat/completions", json=request) for _ in range(OFTEN)]
+        assert {each.result().status_code for each in asked} == {200}
+    assert fronts.client.post(UNLOAD, json={"lora_name": "early"}).status_code == 200
 
 
 def test_without_the_setting_nobody_loads_files_of_the_server(scripted_app: ScriptedApp) -> None:
