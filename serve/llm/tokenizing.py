@@ -30,7 +30,7 @@ async def tokenize(services: Services, exchange: Exchange, name: str) -> None:
     fields = asked.fields
     chosen = services.catalogue.choose(asked.model)
     check(Kind.TOKENIZE, fields)
-    facts = await chosen.served.facts()
+    facts = await services.check_path(chosen, "/tokenize")
     if _speaks_vllms(facts):
         await _ask(services, exchange, services.call(exchange, chosen, "/tokenize", asked), chosen)
         return
@@ -59,6 +59,7 @@ async def detokenize(services: Services, exchange: Exchange, name: str) -> None:
     tokens = asked.fields["tokens"]
     if wrong := [each for each in tokens if not is_whole(each) or each < 0]:
         raise wrong_type("tokens", "an array of token ids", wrong[0])
+    await services.check_path(chosen, "/detokenize")
     try:
         text: str = await chosen.served.handle.detokenize.remote(tokens)
     except ValueError as error:

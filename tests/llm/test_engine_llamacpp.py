@@ -85,6 +85,12 @@ async def test_what_a_request_has_wrong_is_not_said_to_be_the_engines_fault(engi
     assert (head.status, error["code"], error["n_ctx"]) == (400, "context_length_exceeded", 512)
 
 
+async def test_a_number_that_is_no_token_is_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="no token of this model"):
+        await engine.detokenize([1, 10**8])
+    assert await engine.detokenize(await engine.tokenize("Hello there")) == "Hello there"
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [

@@ -86,9 +86,14 @@ def test_an_engine_that_fails_in_the_midst_is_an_event(scripted_app: ScriptedApp
 
 
 def test_what_the_engine_lacks_is_a_501_that_says_so(scripted_app: ScriptedApp) -> None:
-    response = scripted_app.client.post("/v1/rerank", json={"model": "scripted", "query": "a", "documents": ["b"]})
-    assert response.status_code == 501
-    assert response.json()["error"]["code"] == "not_supported_by_engine"
+    for path, fields in (
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+        ("/v1/tokenize", {"prompt": "a"}),
+        ("/v1/detokenize", {"tokens": [1]}),
+    ):
+        response = scripted_app.client.post(path, json={"model": "scripted", **fields})
+        assert response.status_code == 501
+        assert response.json()["error"]["code"] == "not_supported_by_engine"
 
 
 def test_headers_that_are_the_clients_own_stay_here(scripted_app: ScriptedApp) -> None:
