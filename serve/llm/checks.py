@@ -42,6 +42,19 @@ def _of(expected: str, *types: type) -> Check:
     return check
 
 
+def _stop(name: str, value: Any) -> None:
+    _of("a string or an array of strings", str, list)(name, value)
+    named = (
+        {f"{name}[{number}]": each for number, each in enumerate(value)} if isinstance(value, list) else {name: value}
+    )
+    for where, each in named.items():
+        if not isinstance(each, str):
+            raise wrong_type(where, "a string", each)
+        if not each:
+            message = f"{where!r} is empty: every answer would stop before its first token"
+            raise Problem(400, message, param=where, code="invalid_value")
+
+
 def _below(name: str, value: object, allowed: str) -> Problem:
     return Problem(400, f"{name!r} must be {allowed}, not {value}", param=name, code="invalid_value")
 
@@ -56,7 +69,7 @@ _SAMPLING: Final[Mapping[str, Check]] = {
     "presence_penalty": _number(-2, 2),
     "frequency_penalty": _number(-2, 2),
     "seed": _whole(),
-    "stop": _of("a string or an array of strings", str, list),
+    "stop": _stop,
     "stream_options": _of("an object", dict),
     "logit_bias": _of("an object or an array", dict, list),
 }

@@ -33,9 +33,11 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         path: str = scope["path"]
+        self.asked_path = path
         root: str = scope.get("root_path", "")
         self.method: str = scope["method"]
-        self.path = path.removeprefix(root) if root and path.startswith(root + "/") else path
+        # "" is the prefix itself, without a slash.
+        self.path = path.removeprefix(root) if path == root or path.startswith(root + "/") else path
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.client: tuple[str, int] | None = scope.get("client")
@@ -55,7 +57,13 @@ class Exchange:
     # The request.
 
     async def body(self, limit: int) -> bytes:
-        """All of the body. Problem 413 as soon as it is clear that it is longer."""
+        """All of the body. Problem 413 as soon as it is clear that it is longer, 415 if it is compressed."""
+        encoding = self.headers.get(b"content-encoding", b"identity")
+        if encoding.strip().lower() != b"identity":
+            shown = encoding.decode("latin-1")[:64]
+            message = f"the body is encoded as {shown!r}: send it as it is, without Content-Encoding"
+            accepted = ((b"accept-encoding", b"identity"),)
+            raise Problem(415, message, code="unsupported_content_encoding", headers=accepted)
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
             raise self._too_large(limit)

@@ -130,7 +130,7 @@ class FrontApplication:
                 raise no_such_path(exchange.path)
             route, name = found
             exchange.api = route.api
-            check_method(route, exchange.method, exchange.path)
+            check_method(route, exchange.method, exchange.path or "/")
             if not route.open:
                 headers = exchange.headers
                 exchange.tenant = self._keys.tenant_of(headers.get(b"authorization"), headers.get(b"x-api-key"))

@@ -67,6 +67,8 @@ _PATHS: Final[Mapping[str, Route]] = {
     "/metrics": _by(Kind.METRICS, "GET", open=True),
     "/load": _by(Kind.LOAD, "GET", open=True),
     "/": _by(Kind.PAGE, "GET", open=True),
+    # The prefix of the application, without a slash behind it.
+    "": _by(Kind.PAGE, "GET", open=True),
 }
 _BELOW_RESPONSES: Final[Mapping[str, Route]] = {
     "": _by(Kind.RESPONSE, "GET", "DELETE"),

@@ -164,3 +164,9 @@ def test_a_key_is_asked_for_and_used(browser: Page, url: str) -> None:
     ask(browser, EVENTS, ["say", chunk("yes"), 1], DONE)
     browser.wait_for(f"{ENDED} && {text('.turn.assistant')} === 'yes'")
     assert browser.said == []
+
+
+def test_the_page_is_found_without_the_slash_behind_its_prefix(browser: Page, url: str) -> None:
+    browser.open(f"{url}/open", 800, 600)
+    browser.wait_for("document.querySelector('#model').length === 2")
+    assert browser.value("location.pathname") == "/open/"

@@ -1,5 +1,6 @@
 """Every mistake is a status and a sentence in the shape of the API that was spoken, and the next request is served."""
 
+import gzip
 import json
 from typing import Any
 
@@ -53,6 +54,9 @@ WRONG: list[tuple[str, bytes, int, str | None, str]] = [
     (CHAT, body(temperature=-0.1), 400, "temperature", "at least 0"),
     (CHAT, body(top_p=1.5), 400, "top_p", "between 0 and 1"),
     (CHAT, body(tools={}), 400, "tools", "an array, not an object"),
+    (CHAT, body(stop=""), 400, "stop", "empty"),
+    (CHAT, body(stop=["a", ""]), 400, "stop[1]", "empty"),
+    (CHAT, body(stop=["a", 1]), 400, "stop[1]", "a string, not an integer"),
     (CHAT, body(stop=1), 400, "stop", "a string or an array of strings, not an integer"),
     ("/v1/completions", b'{"model":"scripted"}', 400, "prompt", "missing"),
     ("/v1/completions", b'{"model":"scripted","prompt":{}}', 400, "prompt", "not an object"),
@@ -88,6 +92,15 @@ def test_a_body_over_the_limit_is_413_whether_or_not_it_was_announced(scripted_a
     for response in (announced, in_parts):
         assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
     assert scripted_app.client.post(CHAT, content=body(padding="x" * 900_000)).status_code == 200
+
+
+def test_a_compressed_body_is_415_and_says_so(scripted_app: ScriptedApp) -> None:
+    client = scripted_app.client
+    for encoding in ("gzip", "zstd"):
+        response = client.post(CHAT, content=gzip.compress(body()), headers={"content-encoding": encoding})
+        assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")
+        assert f"encoded as '{encoding}'" in response.json()["error"]["message"]
+    assert client.post(CHAT, content=body(), headers={"content-encoding": "identity"}).status_code == 200
 
 
 def test_a_method_that_is_not_there_is_405_and_says_which_are(scripted_app: ScriptedApp) -> None:
