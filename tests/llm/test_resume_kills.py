@@ -39,6 +39,9 @@ GRAMMAR = f'root ::= "{SAID}"'
 class Watched(Model):
     """A model that notes which process answers; with one request at a time, so that it is that one.
 
+    A file "hold" beside the note says after how many tokens a stream stands still, so that it is not at its end before
+    a client that is slow to read has killed its process.
+
     An answer that is not streamed is not read while it is made: while there is a file "*.kill" beside the note, the
     process takes it, and kills itself when the engine has generated as many tokens as it says.
     """
@@ -57,8 +60,16 @@ class Watched(Model):
                 tokens = int(orders[0].read_text(encoding="utf-8"))
                 orders[0].unlink()
                 group.create_task(self._kill_after(tokens))
+            left = self._hold()
             async for item in super().generate(call):
                 yield item
+                left -= item[1] if isinstance(item[1], int) else 0
+                if left <= 0:
+                    await asyncio.Event().wait()
+
+    def _hold(self) -> int:
+        hold = Path(self._note).with_name("hold")
+        return int(hold.read_text(encoding="utf-8")) if hold.exists() else sys.maxsize
 
     async def _kill_after(self, tokens: int) -> None:
         # Nothing tells of it but the engine, if it is asked.
@@ -84,11 +95,17 @@ class App:
         self.client = httpx.Client(base_url=url, timeout=60, trust_env=False)
         self._note = note
 
-    def stream(self, path: str, body: dict[str, Any], kill_after: tuple[int, ...] = ()) -> tuple[list[Any], int]:
-        """All events, and how many pieces of text there were. A replica is killed after so many pieces of text."""
+    def stream(
+        self, path: str, body: dict[str, Any], kill_after: tuple[int, ...] = (), *, replayed: bool = False
+    ) -> tuple[list[Any], int]:
+        """All events, and how many pieces of text there were. A replica is killed after so many pieces of text.
+
+        `replayed`: whether each begins anew, and does not go on.
+        """
         found: list[Any] = []
         pieces = 0
         kills = list(kill_after)
+        self._hold(kills, replayed)
         with self.client.stream("POST", path, json={"model": "m", **body, "stream": True}) as response:
             assert response.status_code == 200, response.read()
             for line in response.iter_lines():
@@ -99,8 +116,10 @@ class App:
                 found.append(value)
                 pieces += isinstance(value, dict) and bool(text_in(value))
                 # None answers where these are pieces of what one said before it was killed.
-                if kills and pieces >= kills[0] and self._kill():
+                if kills and pieces >= kills[0] and self._note.exists():
                     kills.pop(0)
+                    self._hold(kills, replayed)
+                    self._kill()
         assert not kills
         return found, pieces
 
@@ -114,14 +133,19 @@ class App:
         assert response.headers.get("x-actorrt-resumes", "0") == str(len(kill_after))
         return response.json()
 
-    def _kill(self) -> bool:
-        """Kill the replica that answers, if there is one."""
-        if not self._note.exists():
-            return False
+    def _hold(self, kills: list[int], replayed: bool) -> None:
+        """Let no run get far beyond its kill; the last one comes to its end."""
+        file = self._note.with_name("hold")
+        if kills:
+            file.write_text(str((kills[0] if replayed else 10) + 2), encoding="utf-8")
+        else:
+            file.unlink(missing_ok=True)
+
+    def _kill(self) -> None:
+        """Kill the replica that answers."""
         pid = int(self._note.read_text())
         self._note.unlink()
         os.kill(pid, signal.SIGKILL)
-        return True
 
 
 def text_in(value: dict[str, Any]) -> str:
@@ -234,7 +258,7 @@ def test_llama_cpp_goes_on_where_it_was(llamacpp: App, path: str) -> None:
     body = request_to_llamacpp(path)
     undisturbed, pieces = llamacpp.stream(path, body)
     assert pieces > 30
-    got, _ = llamacpp.stream(path, body, (10, 20, 30))
+    got, _ = llamacpp.stream(path, body, (10, 20, 30), replayed="grammar" in body)
     assert whole(got) == whole(undisturbed)
 
 
