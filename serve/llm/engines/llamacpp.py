@@ -19,14 +19,18 @@ from .gguf_file import adapter_path, gguf_path
 from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper
 from .llamacpp_errors import as_openai
+from .llamacpp_requests import Whole, as_stream, with_progress, without_progress
 from .openai_http import OpenAIHttp
 from .place import new_place
 from .served import ServedEngine, fetch
+from .whole_events import tokens_of_answer
 
 logger = logging.getLogger("actorrt.serve.replica")
 
 _PROGRAM: Final = Path(__file__).with_name("llamacpp_program.py")
 _START_S: Final = 600.0
+# On a CPU a larger batch is hardly faster, and nothing else happens until it is read.
+_CPU_BATCH: Final = 16
 # It keeps nothing that it would have to write down.
 _STOP_S: Final = 0.0
 # What it says first to several prompts at once, and what clients take for a chunk.
@@ -36,6 +40,7 @@ _GENERATES: Final = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
     | {"/completion", "/infill", "/apply-template", "/lora-adapters"}
 )
+_JSON: Final = (("content-type", "application/json; charset=utf-8"),)
 _EMBEDS: Final = frozenset({"/v1/embeddings", "/embeddings"})
 _RERANKS: Final = frozenset({"/v1/rerank", "/v1/reranking", "/rerank"})
 
@@ -66,10 +71,13 @@ class LlamaCpp(ServedEngine):
             raise EngineError("the llamacpp engine needs a package that is not installed: pip install xllamacpp")
         return await super().start()
 
+    @property
+    def _reranks(self) -> bool:
+        return self._config.params.get("pooling_type") in ("rank", 4)
+
     def facts(self) -> EngineFacts:
         config = self._config
-        reranks = config.params.get("pooling_type") in ("rank", 4)
-        paths = _RERANKS if reranks else _EMBEDS if config.embeddings else _GENERATES
+        paths = _RERANKS if self._reranks else _EMBEDS if config.embeddings else _GENERATES
         capacity = Capacity(kv_tokens=config.context, slots=config.slots, context=self._per_slot)
         return EngineFacts(
             "llamacpp",
@@ -85,7 +93,7 @@ class LlamaCpp(ServedEngine):
         async with self._adapters.use():
             if self._adapters.known and call.method == "POST":
                 call = call._replace(body=self._choose_adapter(call.body))
-            answer = super().generate(call)
+            answer = self._generate(call)
             try:
                 async for item in answer:
                     if isinstance(item, Head) and item.status >= 400:
@@ -101,6 +109,48 @@ class LlamaCpp(ServedEngine):
                     yield item
             finally:
                 await answer.aclose()
+
+    def _generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
+        if call.stream:
+            asked = with_progress(call)
+            return super().generate(call) if asked is None else self._streamed(asked)
+        asked = as_stream(call)
+        return super().generate(call) if asked is None else self._whole(asked)
+
+    async def _streamed(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
+        answer = super().generate(call)
+        try:
+            reads = True
+            async for item in answer:
+                if reads and isinstance(item, Delta):
+                    reads = not item.tokens
+                    if data := without_progress(item.data):
+                        yield item._replace(data=data)
+                else:
+                    yield item
+        finally:
+            await answer.aclose()
+
+    async def _whole(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
+        answer = super().generate(call)
+        try:
+            head = await anext(answer)
+            assert isinstance(head, Head)
+            if not head.streams:
+                yield head
+                async for item in answer:
+                    yield item
+                return
+            whole, tokens = Whole(call.path), 0
+            async for item in answer:
+                assert isinstance(item, Delta)
+                whole.feed(item.data)
+                tokens += item.tokens
+            status, body = whole.answer()
+            yield Head(status, _JSON)
+            yield Delta(body, tokens_of_answer(body) or tokens)
+        finally:
+            await answer.aclose()
 
     def _choose_adapter(self, body: bytes) -> bytes:
         """Requests name an adapter as their model; llama.cpp wants to be told of each by its number."""
@@ -162,6 +212,12 @@ class LlamaCpp(ServedEngine):
             "n_threads_http": 4 * config.slots + 32,
             "ui": False,
         }
+        if not (config.embeddings or self._reranks):
+            # One more for each slot that answers: what a step computes is for these first.
+            if config.prefill_batch is not None:
+                given["n_batch"] = config.prefill_batch + config.slots
+            else:
+                given["n_batch_without_gpu"] = _CPU_BATCH + config.slots
         if config.chat_template is not None:
             given["chat_template"] = config.chat_template
         if self._adapters.known:

@@ -19,7 +19,11 @@ def main() -> None:
     except ImportError as error:
         fail(f"the llamacpp engine needs the package xllamacpp ({error}): pip install xllamacpp")
     params: Any = xllamacpp.CommonParams()
-    for name, value in json.loads(sys.argv[1]).items():
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    batch = given.pop("n_batch_without_gpu", None)
+    if batch is not None and not any("GPU" in str(each["type"]) for each in xllamacpp.get_device_info()):
+        given = {"n_batch": batch, **given}
+    for name, value in given.items():
         if name == "lora_adapters":
             value = [_adapter(xllamacpp, path) for path in value]
         set_parameter(params, name, value)
