@@ -258,3 +258,18 @@ def test_tool_calls_are_replayed_and_their_pieces_come_once() -> None:
     ]
     assert "".join(each["function"].get("arguments", "") for each in said) == '{"a":1,"b":2}'
     assert [each["id"] for each in said if "id" in each] == ["call_0"]
+
+
+def test_of_a_long_answer_little_is_kept_and_it_goes_on() -> None:
+    answer = ChoicesAnswer(request("chat/completions", messages=QUESTION))
+    size = 0
+    for number in range(10_000):
+        choice = {"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None}
+        delta = Delta(event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [choice]}), 1)
+        size += len(delta.data)
+        assert answer.take(delta) is delta.data
+        assert answer.held < 100_000
+    assert size > 1_000_000
+    call = answer.again()
+    assert isinstance(call, EngineCall)
+    assert json.loads(call.body)["messages"][-1]["content"] == "".join(f"{number} " for number in range(10_000))

@@ -12,6 +12,7 @@ A further run has one of three ways:
 """
 
 import json
+import zlib
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Any, Final
@@ -24,6 +25,9 @@ _FORMS: Final = (
     "grammar", "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
     "regex", "ebnf",
 )  # fmt: skip
+# So many pieces are packed at once.
+_PACKED: Final = 256
+_FAST: Final = 1
 _FORMATS: Final = ("response_format", "text", "output_config")
 
 
@@ -81,6 +85,8 @@ class Runs(ABC):
         """Tokens that were generated before this run."""
         self._tokens: int = 0
         self._kept: list[bytes] = []
+        # Those before: events of one stream are so alike that little is left of them.
+        self._packed: list[bytes] = []
 
     # ---- what each protocol says itself
 
@@ -111,6 +117,9 @@ class Runs(ABC):
         self._tokens += delta.tokens
         if self.way is Way.FIRST:
             self._kept.append(delta.data)
+            if len(self._kept) >= _PACKED:
+                self._packed.append(zlib.compress(b"".join(self._kept), _FAST))
+                self._kept.clear()
             if not delta.tokens:
                 self.done = self.done or any(self.ends(each) for each in events(delta.data))
             return delta.data
@@ -145,12 +154,18 @@ class Runs(ABC):
         return self.call
 
     def read_kept(self) -> None:
-        for data in self._kept:
+        for data in (*map(zlib.decompress, self._packed), *self._kept):
             for each in events(data):
                 value = each.value()
                 if value is not None:
                     self.read(value)
+        self._packed.clear()
         self._kept.clear()
+
+    @property
+    def held(self) -> int:
+        """Bytes of events that are kept until they are read."""
+        return sum(map(len, self._packed)) + sum(map(len, self._kept))
 
 
 def _has_form(value: Any) -> bool:
