@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from actorrt.serve.llm import FrontConfig
@@ -65,53 +65,53 @@ def app(serve_url: str) -> Iterator[ScriptedApp]:
         yield app
 
 
-def asked(app: ScriptedApp, user: str, *scripts: list[list[Any]], path: str, **fields: Any) -> httpx.Response:
-    return app.client.post(path, json=app.request(stream=True, user=user, scripts=scripts, **fields))
-
-
-def calls_for(app: ScriptedApp, user: str) -> int:
-    return sum(json.loads(body).get("user") == user for _, body, _, _ in app.ask("calls"))
+def asked(app: ScriptedApp, *scripts: list[list[Any]], path: str, **fields: Any) -> tuple[str, int]:
+    """The answer, and how many calls it took."""
+    user = uuid.uuid4().hex
+    response = app.client.post(path, json=app.request(stream=True, user=user, scripts=scripts, **fields))
+    calls = sum(json.loads(body).get("user") == user for _, body, _, _ in app.ask("calls"))
+    return response.text, calls
 
 
 def test_a_stream_goes_on_when_its_engine_says_that_it_failed(app: ScriptedApp) -> None:
     first = [HEAD, ["say", chunk("a", id="1"), 1], ["say", chunk("b", id="1") + FAILED + DONE, 1]]
     again = [["say", chunk("a", id="2"), 1], ["say", chunk("b", id="2"), 1], ["say", chunk("c", id="2"), 1]]
     end = [["say", chunk(finish="stop", id="2"), 0], ["say", DONE, 0]]
-    answer = asked(app, "on", first, [HEAD, *again, *end], path="/v1/chat/completions")
+    answer, calls = asked(app, first, [HEAD, *again, *end], path="/v1/chat/completions")
     rest = [chunk(piece, id="1") for piece in ("a", "b", "c")]
-    assert parsed(answer.text) == parsed("".join([*rest, chunk(finish="stop", id="1"), DONE]))
-    assert calls_for(app, "on") == 2
+    assert parsed(answer) == parsed("".join([*rest, chunk(finish="stop", id="1"), DONE]))
+    assert calls == 2
 
 
 def test_an_error_as_the_first_event_is_one_of_the_engine_too(app: ScriptedApp) -> None:
     second = [HEAD, ["say", chunk("a"), 1], ["say", chunk(finish="stop") + DONE, 0]]
-    answer = asked(app, "first", [HEAD, ["say", FAILED + DONE, 0]], second, path="/v1/chat/completions")
-    assert parsed(answer.text) == parsed(chunk("a") + chunk(finish="stop") + DONE)
+    answer, _ = asked(app, [HEAD, ["say", FAILED + DONE, 0]], second, path="/v1/chat/completions")
+    assert parsed(answer) == parsed(chunk("a") + chunk(finish="stop") + DONE)
 
 
 def test_after_so_many_resumes_the_client_has_the_error_as_it_came(app: ScriptedApp) -> None:
     script = [HEAD, ["say", chunk("a"), 1], ["say", FAILED + DONE, 0]]
-    answer = asked(app, "often", *[script] * (RESUMES + 1), path="/v1/chat/completions")
-    assert parsed(answer.text) == parsed(chunk("a") + FAILED + DONE)
-    assert calls_for(app, "often") == RESUMES + 1
+    answer, calls = asked(app, *[script] * (RESUMES + 1), path="/v1/chat/completions")
+    assert parsed(answer) == parsed(chunk("a") + FAILED + DONE)
+    assert calls == RESUMES + 1
 
 
 def test_an_error_of_the_request_is_an_answer(app: ScriptedApp) -> None:
     script = [HEAD, ["say", chunk("a"), 1], ["say", WRONG + DONE, 0]]
-    answer = asked(app, "wrong", script, path="/v1/chat/completions")
-    assert answer.text == chunk("a") + WRONG + DONE
-    assert calls_for(app, "wrong") == 1
+    answer, calls = asked(app, script, path="/v1/chat/completions")
+    assert answer == chunk("a") + WRONG + DONE
+    assert calls == 1
 
 
 def test_messages_that_are_made_from_chat_go_on_too(app: ScriptedApp) -> None:
     first = [HEAD, ["say", chunk("a"), 1], ["say", FAILED + DONE, 0]]
     second = [HEAD, ["say", chunk("a"), 1], ["say", chunk("b"), 1], ["say", chunk(finish="stop") + DONE, 0]]
-    answer = asked(app, "messages", first, second, path="/v1/messages", messages=HELLO, max_tokens=9)
-    assert [value["delta"]["text"] for value in parsed(answer.text) if value["type"] == "content_block_delta"] == [
+    answer, _ = asked(app, first, second, path="/v1/messages", messages=HELLO, max_tokens=9)
+    assert [value["delta"]["text"] for value in parsed(answer) if value["type"] == "content_block_delta"] == [
         "a",
         "b",
     ]
-    assert "event: error" not in answer.text
+    assert "event: error" not in answer
 
 
 def parsed(text: str) -> list[Any]:
