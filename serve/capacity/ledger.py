@@ -1,0 +1,256 @@
+"""What each line has left, and the leases that took it: the sum of a line's leases is what it has given, always.
+
+A lease is of one queue's epoch, one incarnation of a line, and has a number of its own. It ends once, by its number:
+whoever gives it back a second time, or after its line has ended, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .line_index import LineIndex
+from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
+
+
+class LeaseId(NamedTuple):
+    epoch: int
+    incarnation: int
+    number: int
+
+
+class Line:
+    """One rank of a replica, in tokens."""
+
+    __slots__ = (
+        "backlog",
+        "fill_tokens",
+        "id",
+        "incarnation",
+        "is_open",
+        "kv_tokens",
+        "leases",
+        "most_backlog",
+        "number",
+        "running",
+        "slots",
+        "used",
+    )
+
+    def __init__(self, id: LineId, number: int, incarnation: int) -> None:
+        self.id: LineId = id
+        # By which the index knows it.
+        self.number: int = number
+        self.incarnation: int = incarnation
+        # Prompts and expected answers of what runs; of that, the parts of prompts that are not read yet.
+        self.used: int = 0
+        self.backlog: int = 0
+        self.running: int = 0
+        self.leases: dict[int, Lease] = {}
+        # Whether it takes requests: not while it drains, or has not said what it runs.
+        self.is_open = True
+        self.kv_tokens: int = 0
+        self.fill_tokens: int = 0
+        self.slots: int = 0
+        self.most_backlog: float = 0.0
+
+    def offer(self, facts: LineFacts, limits: Limits) -> None:
+        self.kv_tokens, self.slots = facts.kv_tokens, facts.slots
+        self.fill_tokens = int(facts.kv_tokens * limits.fill)
+        self.most_backlog = facts.prefill_rate * limits.prefill_s
+
+    @property
+    def free(self) -> int:
+        """The largest need that it admits now; -1 if it admits none. Empty, it admits whatever can ever fit."""
+        if not self.running:
+            return self.kv_tokens if self.is_open else -1
+        if not self.is_open or self.running >= self.slots or self.backlog > self.most_backlog:
+            return -1
+        return max(-1, self.fill_tokens - self.used)
+
+    def admits(self, tokens: int, share: float = 1.0) -> bool:
+        """Whether a need fits, within a share of what the line may give at all; alone, it always does."""
+        if tokens > self.free:
+            return False
+        return share >= 1.0 or not self.running or self.used + tokens <= self.fill_tokens * share
+
+
+class Lease:
+    """What one request takes of one line, until it is released."""
+
+    __slots__ = ("generated", "id", "line", "output", "prompt", "router", "unread")
+
+    def __init__(self, id: LeaseId, line: Line, router: str, need: Need, uncached: int) -> None:
+        self.id = id
+        self.line = line
+        # Who has it, and answers for it.
+        self.router = router
+        self.prompt = need.prompt
+        # As expected, and as it is by now.
+        self.output = need.output
+        self.generated = 0
+        # What of the prompt is still to be read by the engine.
+        self.unread = uncached
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + max(self.output, self.generated)
+
+
+def _busyness(line: Line, uncached: int) -> int:
+    """How long it takes to the first token, were each request that runs as much work as the prompts to be read. One
+    token more than there is: with nothing to be read, the line that runs least is the least busy.
+    """
+    return (line.backlog + uncached + 1) * (line.running + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A line for a request, and how much of the prompt it has to read there."""
+
+    line: Line
+    uncached: int
+
+
+class Ledger:
+    def __init__(self, epoch: int, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.epoch = epoch
+        self.limits = limits
+        self.lines: dict[LineId, Line] = {}
+        self.leases: dict[int, Lease] = {}
+        # Leases whose answer was longer than expected.
+        self.short = 0
+        self._index: LineIndex[Line] = LineIndex()
+        self._next_line = 0
+        self._next_lease = 0
+
+    @property
+    def most_tokens(self) -> int:
+        """The largest need that some line can ever hold; 0 without lines."""
+        return max((line.kv_tokens for line in self.lines.values()), default=0)
+
+    # Lines.
+
+    def set_line(self, id: LineId, facts: LineFacts, incarnation: int) -> list[Lease]:
+        """A line is there, or offers something else now. The leases of its earlier incarnation, which have ended."""
+        line = self.lines.get(id)
+        ended: list[Lease] = []
+        if line is not None and line.incarnation != incarnation:
+            ended = self.drop_line(id)
+            line = None
+        if line is None:
+            self._next_line += 1
+            line = self.lines[id] = Line(id, self._next_line, incarnation)
+        line.offer(facts, self.limits)
+        self._index.put(line)
+        return ended
+
+    def open_line(self, id: LineId, is_open: bool) -> None:
+        """Have it take requests, or none: what runs there goes on."""
+        line = self.lines[id]
+        line.is_open = is_open
+        self._index.put(line)
+
+    def drop_line(self, id: LineId) -> list[Lease]:
+        """It has ended, and its leases with it."""
+        line = self.lines.pop(id, None)
+        if line is None:
+            return []
+        self._index.take(line)
+        ended = list(line.leases.values())
+        for lease in ended:
+            del self.leases[lease.id.number]
+        line.leases.clear()
+        return ended
+
+    # Leases.
+
+    def find(
+        self, need: Need, cached: Iterable[tuple[Line, int]] = (), share: float = 1.0, chance: float = 0.0
+    ) -> Placed | None:
+        """The line that would begin to answer soonest, of those that admit it.
+
+        `cached` are lines that hold the beginning of its prompt, with how many tokens of it; `share` is how much of a
+        line its band may fill; `chance`, in [0, 1), decides between equals.
+        """
+        best: Placed | None = None
+        least = 0
+        for line, tokens in cached:
+            if line.admits(need.tokens, share):
+                uncached = max(0, need.prompt - tokens)
+                score = _busyness(line, uncached)
+                if best is None or score < least:
+                    best, least = Placed(line, uncached), score
+        for line in self._index.candidates(need.tokens, share, chance):
+            score = _busyness(line, need.prompt)
+            if best is None or score < least:
+                best, least = Placed(line, need.prompt), score
+        return best
+
+    @property
+    def looks(self) -> int:
+        """Lines that were looked at so far, to find one."""
+        return self._index.looks
+
+    def admit(self, placed: Placed, need: Need, router: str) -> Lease:
+        """Give it. Raises ValueError where the line does not admit it: nothing is given beyond the ledger."""
+        line = placed.line
+        if self.lines.get(line.id) is not line or not line.admits(need.tokens):
+            raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
+        self._next_lease += 1
+        lease = Lease(LeaseId(self.epoch, line.incarnation, self._next_lease), line, router, need, placed.uncached)
+        self._add(lease)
+        return lease
+
+    def adopt(self, id: LineId, number: int, router: str, need: Need, generated: int, unread: int) -> Lease | None:
+        """A lease of an earlier epoch, which a line says it runs. None if there is no such line, or it has it already.
+
+        It may fill the line beyond its limits: it runs, whoever let it.
+        """
+        line = self.lines.get(id)
+        if line is None or number in self.leases:
+            return None
+        self._next_lease = max(self._next_lease, number)
+        lease = Lease(LeaseId(self.epoch, line.incarnation, number), line, router, need, unread)
+        lease.generated = generated
+        self._add(lease)
+        return lease
+
+    def _add(self, lease: Lease) -> None:
+        line = lease.line
+        self.leases[lease.id.number] = line.leases[lease.id.number] = lease
+        line.used += lease.tokens
+        line.backlog += lease.unread
+        line.running += 1
+        self._index.put(line)
+
+    def progress(self, number: int, generated: int) -> None:
+        """An answer has come so far, which means that its prompt was read."""
+        lease = self.leases.get(number)
+        if lease is None or generated < lease.generated:
+            return
+        line, before = lease.line, lease.tokens
+        line.backlog -= lease.unread
+        lease.unread = 0
+        if generated > lease.output >= lease.generated:
+            self.short += 1
+        lease.generated = generated
+        line.used += lease.tokens - before
+        self._index.put(line)
+
+    def release(self, number: int) -> Lease | None:
+        """A request has ended. None if that is known."""
+        lease = self.leases.pop(number, None)
+        if lease is None:
+            return None
+        line = lease.line
+        del line.leases[number]
+        line.used -= lease.tokens
+        line.backlog -= lease.unread
+        line.running -= 1
+        self._index.put(line)
+        return lease
+
+    def of_router(self, router: str) -> Iterator[Lease]:
+        return (lease for lease in self.leases.values() if lease.router == router)

@@ -1,0 +1,66 @@
+"""What one request takes of a line, and what a line offers. A line is one rank of one replica. Tokens throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+
+class LineId(NamedTuple):
+    replica: str
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LineFacts:
+    """What an engine offers on one rank."""
+
+    kv_tokens: int
+    """Tokens that its key-value cache holds."""
+    slots: int
+    """Requests that run at once."""
+    prefill_rate: float
+    """Tokens of prompts a second, measured."""
+
+    def __post_init__(self) -> None:
+        if self.kv_tokens < 1 or self.slots < 1 or not self.prefill_rate > 0:
+            raise ValueError(f"a line needs tokens, slots and a rate above zero, not {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request takes: its prompt, and the answer that is expected of it."""
+
+    prompt: int
+    output: int
+
+    def __post_init__(self) -> None:
+        if self.prompt < 0 or self.output < 0:
+            raise ValueError(f"a request needs zero or more tokens, not {self}")
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.output
+
+    def within(self, kv_tokens: int) -> Need:
+        """The same with an answer that fits beside its prompt: an engine ends it there."""
+        return self if self.tokens <= kv_tokens else Need(self.prompt, max(0, kv_tokens - self.prompt))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How full a line may be while another request is admitted."""
+
+    fill: float = 0.9
+    """Of its key-value tokens. The rest is for answers that are longer than expected."""
+    prefill_s: float = 2.0
+    """Seconds of prompts that wait to be read."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fill <= 1:
+            raise ValueError(f"fill must be above 0 and at most 1, not {self.fill}")
+        if not self.prefill_s > 0:
+            raise ValueError(f"prefill_s must be above 0, not {self.prefill_s}")
+
+
+DEFAULT_LIMITS: Final = Limits()
