@@ -49,6 +49,10 @@ PURE_IN_SERVE: Final = frozenset(
     | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "engine_errors", "events", "messages", "responses")}
     | {"llm.fields", "llm.json_kinds", "llm.chat_answers"}
+    | {
+        f"capacity.{name}"
+        for name in ("need", "ledger", "line_index", "prefix_index", "output_lengths", "fair_order", "drain", "queue")
+    }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}

@@ -7,4 +7,5 @@ prefix_index.py    which lines hold the beginning of a prompt
 output_lengths.py  how long an answer will be
 fair_order.py      whose turn it is
 drain.py           how fast waiting tokens go, hence how long a wait will be
+    queue.py           all of these as one: admit, let wait, refuse
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .line_index import LineIndex
+from .line_index import LineIndex, busyness
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
 
 
@@ -98,13 +98,6 @@ class Lease:
         return self.prompt + max(self.output, self.generated)
 
 
-def _busyness(line: Line, uncached: int) -> int:
-    """How long it takes to the first token, were each request that runs as much work as the prompts to be read. One
-    token more than there is: with nothing to be read, the line that runs least is the least busy.
-    """
-    return (line.backlog + uncached + 1) * (line.running + 1)
-
-
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A line for a request, and how much of the prompt it has to read there."""
@@ -175,18 +168,15 @@ class Ledger:
         line its band may fill; `chance`, in [0, 1), decides between equals.
         """
         best: Placed | None = None
-        least = 0
+        least: int | None = None
         for line, tokens in cached:
             if line.admits(need.tokens, share):
                 uncached = max(0, need.prompt - tokens)
-                score = _busyness(line, uncached)
-                if best is None or score < least:
-                    best, least = Placed(line, uncached), score
-        for line in self._index.candidates(need.tokens, share, chance):
-            score = _busyness(line, need.prompt)
-            if best is None or score < least:
-                best, least = Placed(line, need.prompt), score
-        return best
+                busy = busyness(line.backlog + uncached, line.running)
+                if least is None or busy < least:
+                    best, least = Placed(line, uncached), busy
+        found = self._index.least_busy(need.tokens, need.prompt, share, chance, least)
+        return best if found is None else Placed(found[0], need.prompt)
 
     @property
     def looks(self) -> int:

@@ -9,11 +9,19 @@ not admit it lie among those that do.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
+# More than any line's number.
+LAST: Final = 2**62
 # In a cell where not all lines admit the request, so many are looked at before another cell is.
 LOOKS: Final = 4
+
+
+def busyness(unread: int, running: int) -> int:
+    """How long it takes to a request's first token, were each request that runs as much work as the prompts that are
+    to be read. One token more than there is: with nothing to be read, the line that runs least is the least busy.
+    """
+    return (unread + 1) * (running + 1)
 
 
 class IndexedLine(Protocol):
@@ -71,37 +79,46 @@ class LineIndex(Generic[L]):
         if not places:
             del self._cells[cell]
 
-    def candidates(self, tokens: int, share: float = 1.0, chance: float = 0.0) -> Iterator[L]:
-        """The least busy line of each cell that admits so many tokens. If any line does, there is one."""
+    def least_busy(
+        self, tokens: int, prompt: int, share: float, chance: float, less_than: int | None
+    ) -> tuple[L, int] | None:
+        """The least busy line that admits so many tokens, with how busy it is with the prompt; None if none is less
+        busy than `less_than`. If there is any line, one is found; it is the best of all but for those of its cell that
+        stand before it and do not admit the request.
+        """
         size = tokens.bit_length()
-        found = False
+        best: L | None = None
         unsure: list[list[_Place]] = []
-        for (_, room), places in self._cells.items():
+        for (running, room), places in self._cells.items():
             if room < size:
+                continue
+            busy = busyness(places[0][0] + prompt, running)
+            if less_than is not None and busy >= less_than:
                 continue
             line = self._first(places, tokens, share, chance)
             if line is not None:
-                found = True
-                yield line
+                best, less_than = line, busyness(line.backlog + prompt, running)
             elif len(places) > LOOKS:
                 unsure.append(places)
-        if found:
-            return
-        for places in unsure:
-            for _, number in places:
-                self.looks += 1
-                line = self._lines[number]
-                if line.admits(tokens, share):
-                    yield line
-                    break
+        if best is None:
+            for places in unsure:
+                line = self._first_of_all(places, tokens, share)
+                if line is not None and (
+                    less_than is None or busyness(line.backlog + prompt, line.running) < less_than
+                ):
+                    best, less_than = line, busyness(line.backlog + prompt, line.running)
+        return None if best is None or less_than is None else (best, less_than)
 
     def _first(self, places: list[_Place], tokens: int, share: float, chance: float) -> L | None:
-        if chance and (equal := bisect_right(places, (places[0][0], 2**62))) > 1:
+        if chance and (equal := bisect_right(places, (places[0][0], LAST))) > 1:
             self.looks += 1
             line = self._lines[places[int(chance * equal)][1]]
             if line.admits(tokens, share):
                 return line
-        for _, number in places[:LOOKS]:
+        return self._first_of_all(places[:LOOKS], tokens, share)
+
+    def _first_of_all(self, places: list[_Place], tokens: int, share: float) -> L | None:
+        for _, number in places:
             self.looks += 1
             line = self._lines[number]
             if line.admits(tokens, share):
