@@ -28,6 +28,7 @@ class Line:
         "fill_tokens",
         "id",
         "incarnation",
+        "is_kept",
         "is_open",
         "kv_tokens",
         "leases",
@@ -50,6 +51,8 @@ class Line:
         self.leases: dict[int, Lease] = {}
         # Whether it takes requests: not while it drains, or has not said what it runs.
         self.is_open = True
+        # Whether it is kept for one request, which only who keeps it knows.
+        self.is_kept = False
         self.kv_tokens: int = 0
         self.fill_tokens: int = 0
         self.slots: int = 0
@@ -62,7 +65,12 @@ class Line:
 
     @property
     def free(self) -> int:
-        """The largest need that it admits now; -1 if it admits none. Empty, it admits whatever can ever fit."""
+        """The largest need that it admits now; -1 if it admits none."""
+        return -1 if self.is_kept else self.room
+
+    @property
+    def room(self) -> int:
+        """The largest need that fits now, -1 if none does. Empty, it takes whatever can ever fit."""
         if not self.running:
             return self.kv_tokens if self.is_open else -1
         if not self.is_open or self.running >= self.slots or self.backlog > self.most_backlog:
@@ -70,8 +78,12 @@ class Line:
         return max(-1, self.fill_tokens - self.used)
 
     def admits(self, tokens: int, share: float = 1.0) -> bool:
+        """Whether it takes such a need."""
+        return not self.is_kept and self.has_room(tokens, share)
+
+    def has_room(self, tokens: int, share: float = 1.0) -> bool:
         """Whether a need fits, within a share of what the line may give at all; alone, it always does."""
-        if tokens > self.free:
+        if tokens > self.room:
             return False
         return share >= 1.0 or not self.running or self.used + tokens <= self.fill_tokens * share
 
@@ -143,6 +155,12 @@ class Ledger:
         """Have it take requests, or none: what runs there goes on."""
         line = self.lines[id]
         line.is_open = is_open
+        self._index.put(line)
+
+    def keep_line(self, id: LineId, is_kept: bool) -> None:
+        """Have it take nothing for now, whatever room it has."""
+        line = self.lines[id]
+        line.is_kept = is_kept
         self._index.put(line)
 
     def drop_line(self, id: LineId) -> list[Lease]:

@@ -1,0 +1,373 @@
+"""The capacity queue as a whole: who is admitted, waits or is refused, and nothing lost in any order of events."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from actorrt.serve.capacity.ledger import Lease
+from actorrt.serve.capacity.need import LineFacts, LineId
+from actorrt.serve.capacity.output_lengths import OutputLengths
+from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Refusal, TenantLimits
+
+FACTS = LineFacts(kv_tokens=1000, slots=4, prefill_rate=1000.0)
+
+
+class AsAsked(OutputLengths):
+    """Expects every answer to be as long as it may be."""
+
+    def expect(self, model: str, tenant: str, prompt: int, max_tokens: int | None = None) -> int:
+        return super().expect(model, tenant, prompt) if max_tokens is None else max_tokens
+
+
+def queue_of(
+    lines: int = 1,
+    facts: LineFacts = FACTS,
+    most: QueueLimits | None = None,
+    tenants: Callable[[str], TenantLimits] = lambda _: TenantLimits(),
+    lengths: OutputLengths | None = None,
+) -> CapacityQueue:
+    queue = CapacityQueue(1, 0.0, most=most, tenants=tenants, lengths=lengths or AsAsked())
+    for number in range(lines):
+        queue.set_line(LineId(str(number)), facts, 1)
+    return queue
+
+
+def ask(prompt: int = 10, max_tokens: int = 90, **options: Any) -> Ask:
+    return Ask("m", prompt, max_tokens, **options)
+
+
+def submit(queue: CapacityQueue, one: Ask, now: float = 0.0) -> Lease:
+    lease = queue.submit(one, now)
+    assert lease is not None
+    return lease
+
+
+def given(queue: CapacityQueue, now: float = 0.0) -> list[Ask]:
+    return [one for one, _ in queue.next(now, lambda: 0.0)]
+
+
+def test_what_fits_is_admitted_at_once_and_the_rest_waits_for_its_turn() -> None:
+    queue = queue_of()
+    leases = [submit(queue, ask()) for _ in range(4)]
+    first, second = ask(), ask()
+    assert queue.submit(first, 0.0) is None
+    assert queue.submit(second, 0.0) is None
+    assert given(queue) == []
+    assert queue.release(leases[0].id.number)
+    assert not queue.release(leases[0].id.number)
+    assert given(queue) == [first]
+    queue.release(leases[1].id.number)
+    queue.release(leases[2].id.number)
+    assert given(queue) == [second]
+
+
+def test_who_leaves_the_queue_gets_no_place() -> None:
+    queue = queue_of()
+    lease = submit(queue, ask(100, 900))
+    one, other = ask(), ask()
+    queue.submit(one, 0.0)
+    queue.submit(other, 0.0)
+    assert queue.withdraw(one)
+    assert not queue.withdraw(one)
+    queue.release(lease.id.number)
+    assert given(queue) == [other]
+    assert not queue.withdraw(other)
+
+
+def test_a_large_one_is_not_passed_for_ever_and_others_use_the_rest() -> None:
+    queue = queue_of(2)
+    small = [submit(queue, ask(10, 390)) for _ in range(4)]
+    large = ask(10, 880)
+    assert queue.submit(large, 0.0) is None
+    others = [ask(10, 190) for _ in range(4)]
+    for one in others:
+        assert queue.submit(one, 0.0) is None
+    assert given(queue) == []
+    # One line is kept for the large one, and the others share the other.
+    found: list[Ask] = []
+    for lease in small:
+        queue.release(lease.id.number)
+        found += given(queue)
+    assert len(found) == 5
+    assert set(found) == {large, *others}
+
+
+def test_small_ones_that_keep_coming_do_not_starve_a_large_one() -> None:
+    queue = queue_of(1)
+    running = [submit(queue, ask(10, 190)) for _ in range(4)]
+    large = ask(10, 800)
+    queue.submit(large, 0.0)
+    for turn in range(4):
+        queue.submit(ask(10, 190), float(turn))
+        queue.release(running[turn].id.number)
+        found = given(queue, float(turn))
+        if turn < 3:
+            assert found == []
+        else:
+            assert found == [large]
+
+
+@pytest.mark.parametrize(
+    ("lines", "one", "status", "reason"),
+    [
+        (0, ask(), 503, "no replica serves the model now"),
+        (1, ask(1000), 413, "the prompt has 1000 tokens, and a replica holds 1000 at most"),
+        (1, ask(5000), 413, "the prompt has 5000 tokens, and a replica holds 1000 at most"),
+    ],
+)
+def test_what_can_never_be_served_is_refused_at_once(lines: int, one: Ask, status: int, reason: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        queue_of(lines).submit(one, 0.0)
+    assert (refused.value.status, refused.value.reason) == (status, reason)
+
+
+def test_an_answer_that_may_be_longer_than_there_is_room_is_served_as_far_as_it_goes() -> None:
+    queue = queue_of()
+    assert submit(queue, ask(990, 5000)).tokens == 1000
+
+
+def test_a_full_queue_refuses_with_its_numbers_and_when_to_ask_again() -> None:
+    queue = queue_of(most=QueueLimits(requests=2))
+    lease = submit(queue, ask(10, 990))
+    for _ in range(2):
+        queue.submit(ask(), 0.0)
+    with pytest.raises(Refusal, match="2 requests wait, and 2 is the limit") as refused:
+        queue.submit(ask(), 1.0)
+    assert refused.value.status == 429
+    assert refused.value.retry_after is not None
+    queue.release(lease.id.number)
+    assert len(given(queue)) == 2
+
+
+def test_a_tenant_over_its_limit_is_refused_and_others_are_not() -> None:
+    limits = {"a": TenantLimits(waiting_requests=1, waiting_tokens=150)}
+    queue = queue_of(tenants=lambda name: limits.get(name, TenantLimits()))
+    submit(queue, ask(10, 990))
+    queue.submit(ask(tenant="a"), 0.0)
+    with pytest.raises(Refusal, match="1 requests of tenant a wait, and 1 is the limit"):
+        queue.submit(ask(tenant="a"), 0.0)
+    assert queue.submit(ask(tenant="b"), 0.0) is None
+    limits["a"] = TenantLimits(waiting_tokens=150)
+    queue.limits_changed("a")
+    with pytest.raises(Refusal, match="100 tokens of tenant a wait, and 150 is the limit"):
+        queue.submit(ask(tenant="a"), 0.0)
+
+
+def test_what_a_tenant_may_run_at_once_is_bounded_and_others_pass_it() -> None:
+    queue = queue_of(tenants=lambda name: TenantLimits(running_tokens=150 if name == "a" else None))
+    lease = submit(queue, ask(tenant="a"))
+    held = ask(tenant="a")
+    assert queue.submit(held, 0.0) is None
+    other = ask(tenant="b")
+    assert queue.submit(other, 0.0) is None
+    assert given(queue) == [other]
+    queue.release(lease.id.number)
+    assert given(queue) == [held]
+
+
+def test_who_would_wait_beyond_its_deadline_is_refused_at_once_and_who_did_is_then() -> None:
+    queue = queue_of()
+    lease = submit(queue, ask(10, 490))
+    submit(queue, ask(10, 390))
+    patient = ask(10, 500, deadline=100.0)
+    assert queue.submit(patient, 10.0) is None
+    # Of 900 tokens in the first ten seconds: 500 ahead take more than five.
+    with pytest.raises(Refusal, match=r"it would wait for .* s, and its deadline is in 1 s") as refused:
+        queue.submit(ask(deadline=11.0), 10.0)
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after.seconds > 1
+    assert list(queue.next(99.0, lambda: 0.0)) == []
+    ((found, outcome),) = queue.next(100.0, lambda: 0.0)
+    assert found is patient
+    assert isinstance(outcome, Refusal)
+    assert outcome.status == 429
+    assert queue.release(lease.id.number)
+
+
+def test_a_line_that_ends_names_what_ran_there_and_a_new_life_owes_nothing() -> None:
+    queue = queue_of()
+    one = ask()
+    lease = submit(queue, one)
+    assert queue.set_line(LineId("0"), FACTS, 2) == [one]
+    assert not queue.release(lease.id.number)
+    again = submit(queue, one)
+    assert queue.drop_line(LineId("0")) == [one]
+    assert queue.drop_line(LineId("0")) == []
+    queue.progress(again.id.number, 5)
+    with pytest.raises(Refusal, match="no replica"):
+        queue.submit(ask(), 0.0)
+
+
+def test_answers_that_came_are_what_is_expected_of_the_next() -> None:
+    queue = queue_of(lines=1, facts=LineFacts(100_000, 64, 1e6), lengths=OutputLengths())
+    for _ in range(30):
+        lease = submit(queue, ask(10, 5000))
+        queue.release(lease.id.number, 40, is_whole=True)
+    assert submit(queue, ask(10, 5000)).output < 50
+
+
+def test_a_prompt_goes_where_its_beginning_lies() -> None:
+    queue = queue_of(lines=4, facts=LineFacts(100_000, 64, 1e6))
+    chain = (1, 2, 3, 4)
+    lease = submit(queue, ask(2048, 10, chain=chain))
+    line = lease.line
+    for _ in range(5):
+        queue.progress(lease.id.number, 1)
+        lease = submit(queue, ask(2060, 10, chain=chain))
+        assert lease.line is line
+        assert lease.unread == 12
+
+
+def test_what_another_epoch_let_run_counts() -> None:
+    queue = queue_of()
+    one = ask(10, 890)
+    assert queue.adopt(LineId("0"), 77, one, 20, 0)
+    assert not queue.adopt(LineId("0"), 77, one, 20, 0)
+    assert queue.submit(ask(), 0.0) is None
+    assert queue.release(77, 30)
+    assert len(given(queue)) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"prompt": -1}, {"max_tokens": -1}, {"deadline": float("nan")}])
+def test_a_request_of_no_size_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"tokens|number"):
+        ask(**wrong)
+
+
+def test_a_band_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no band 9"):
+        queue_of().submit(ask(band=9), 0.0)
+
+
+class Queues(RuleBasedStateMachine):
+    """Any order of what may happen, in virtual time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.dice = random.Random(1)
+        self.queue = CapacityQueue(
+            1,
+            0.0,
+            most=QueueLimits(requests=20),
+            tenants=lambda name: TenantLimits(2.0, waiting_requests=10, running_tokens=800 if name == "c" else None),
+            lengths=AsAsked(),
+        )
+        self.waiting: dict[Ask, None] = {}
+        self.running: dict[int, Ask] = {}
+        self.ended: list[int] = []
+
+    def lost(self, asks: Sequence[Ask]) -> None:
+        for one in asks:
+            (number,) = (number for number, each in self.running.items() if each is one)
+            self.ended.append(number)
+            del self.running[number]
+
+    @rule(line=st.sampled_from("abc"), life=st.integers(1, 2), kv=st.integers(1, 2000), slots=st.integers(1, 5))
+    def set_line(self, line: str, life: int, kv: int, slots: int) -> None:
+        self.lost(self.queue.set_line(LineId(line), LineFacts(kv, slots, 100.0), life))
+
+    @rule(line=st.sampled_from("abc"))
+    def drop_line(self, line: str) -> None:
+        self.lost(self.queue.drop_line(LineId(line)))
+
+    @precondition(lambda self: self.queue.ledger.lines)
+    @rule(data=st.data(), is_open=st.booleans())
+    def open_line(self, data: st.DataObject, is_open: bool) -> None:
+        self.queue.open_line(data.draw(st.sampled_from(sorted(self.queue.ledger.lines))), is_open)
+
+    @rule(
+        prompt=st.integers(0, 1500),
+        output=st.integers(0, 1500),
+        tenant=st.sampled_from("abc"),
+        band=st.integers(0, 3),
+        deadline=st.sampled_from([5.0, 100.0, float("inf")]),
+        chain=st.sampled_from([(), (1, 2), (1, 3)]),
+    )
+    def submit(self, prompt: int, output: int, tenant: str, band: int, deadline: float, chain: tuple[int, ...]) -> None:
+        one = Ask(
+            "m", prompt, output, tenant=tenant, band=band, arrived=self.now, deadline=self.now + deadline, chain=chain
+        )
+        try:
+            lease = self.queue.submit(one, self.now, self.dice.random())
+        except Refusal:
+            return
+        if lease is None:
+            self.waiting[one] = None
+        else:
+            self.began(one, lease)
+
+    def began(self, one: Ask, lease: Lease) -> None:
+        line = lease.line
+        assert lease.id.number not in self.running
+        assert lease.id.number not in self.ended
+        assert line.running == 1 or line.used <= line.fill_tokens
+        assert line.running <= line.slots or line.running == 1
+        assert line.is_open
+        self.running[lease.id.number] = one
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(list(self.waiting)))
+        assert self.queue.withdraw(one)
+        del self.waiting[one]
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), generated=st.integers(0, 1000))
+    def progress(self, data: st.DataObject, generated: int) -> None:
+        self.queue.progress(data.draw(st.sampled_from(list(self.running))), generated)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), whole=st.booleans(), cached=st.sampled_from([None, 0, 512]))
+    def release(self, data: st.DataObject, whole: bool, cached: int | None) -> None:
+        number = data.draw(st.sampled_from(list(self.running)))
+        del self.running[number]
+        self.ended.append(number)
+        assert self.queue.release(number, 10, cached, is_whole=whole)
+
+    @rule(data=st.data())
+    def release_again(self, data: st.DataObject) -> None:
+        if self.ended:
+            assert not self.queue.release(data.draw(st.sampled_from(self.ended)))
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 20.0]), passes=st.sampled_from([1, 32, 1000]))
+    def next(self, seconds: float, passes: int) -> None:
+        self.now += seconds
+        for one, outcome in self.queue.next(self.now, self.dice.random, passes):
+            del self.waiting[one]
+            if isinstance(outcome, Lease):
+                self.began(one, outcome)
+            else:
+                assert one.deadline <= self.now
+        assert all(one.deadline > self.now for one in self.waiting)
+        if passes == 1000:
+            self.nobody_waits_for_nothing()
+
+    def nobody_waits_for_nothing(self) -> None:
+        lines = self.queue.ledger.lines.values()
+        for one, band in self.queue.order.turns():
+            tokens_running = sum(each.tokens for each in self.running.values() if each.tenant == one.tenant)
+            if one.tenant == "c" and tokens_running and tokens_running + one.tokens > 800:
+                continue
+            assert not any(line.admits(one.tokens, band.ceiling) for line in lines)
+        # No line is kept from all for one that it has room for.
+        assert sum(line.is_kept for line in lines) <= (1 if self.waiting else 0)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        assert set(self.queue.ledger.leases) == set(self.running)
+        assert len(self.queue.order) == len(self.waiting)
+        for line in self.queue.ledger.lines.values():
+            assert line.used == sum(lease.tokens for lease in line.leases.values())
+
+
+TestQueues = Queues.TestCase
+TestQueues.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
