@@ -185,3 +185,68 @@ def test_llm_systems_schemas_and_conversations(llm: Callable[..., str]) -> None:
     assert len({each["conversation_id"] for each in logged}) == 1
     schema = json.dumps(Colour.model_json_schema())
     assert json.loads(llm("-m", "mine", "--schema", schema, "Name a colour."))["name"] in ("red", "green", "blue")
+
+
+# Pydantic AI and OpenAI's agents.
+
+
+def weather(city: Literal["Oslo", "Rome"]) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
+async def test_pydantic_ai_by_each_of_its_models(url: str) -> None:
+    from pydantic_ai import Agent, NativeOutput, ToolOutput
+    from pydantic_ai.models.anthropic import AnthropicModel
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+    from pydantic_ai.providers.anthropic import AnthropicProvider
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    openais = OpenAIProvider(base_url=f"{url}/v1", api_key=KEY)
+    async with anthropic.AsyncAnthropic(base_url=url, api_key=KEY, max_retries=0) as client:
+        theirs = AnthropicProvider(anthropic_client=client)
+        callers: list[Any] = [
+            OpenAIChatModel(CALLS, provider=openais),
+            OpenAIResponsesModel(CALLS, provider=openais),
+            AnthropicModel(CALLS, provider=theirs, settings={"max_tokens": 60}),
+        ]
+        for model in callers:
+            assert (await Agent(model, tools=[weather]).run("How is the weather?")).output
+            formed = await Agent(model, output_type=ToolOutput(Colour)).run("How is the weather?")
+            assert isinstance(formed.output, Colour)
+            async with Agent(model, tools=[weather]).run_stream("How is the weather?") as stream:
+                assert [text async for text in stream.stream_text()][-1]
+        by_responses = OpenAIResponsesModel(MODEL, provider=openais)
+        formed = await Agent(by_responses, output_type=NativeOutput(Colour)).run("Name a colour.")
+        assert isinstance(formed.output, Colour)
+
+
+async def test_agents_have_forms_sessions_and_handoffs(url: str) -> None:
+    from agents import (
+        Agent,
+        ModelSettings,
+        OpenAIChatCompletionsModel,
+        OpenAIResponsesModel,
+        Runner,
+        SQLiteSession,
+        set_tracing_disabled,
+    )
+    from openai import AsyncOpenAI
+
+    set_tracing_disabled(True)
+    brief = ModelSettings(extra_body={"grammar": 'root ::= "yes" | "no"'})
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+        for kind in (OpenAIChatCompletionsModel, OpenAIResponsesModel):
+            formed = Agent("painter", model=kind(MODEL, client), output_type=Colour)
+            assert isinstance((await Runner.run(formed, "Name a colour.")).final_output, Colour)
+            session = SQLiteSession("one")
+            judge = Agent("judge", model=kind(MODEL, client), instructions="Be brief.", model_settings=brief)
+            for question in ("Is it so?", "And now?"):
+                assert (await Runner.run(judge, question, session=session)).final_output in ("yes", "no")
+            assert len(await session.get_items()) == 4
+            session.close()
+            # What it calls is the hand-over, and who takes over has no tools.
+            clerk = Agent("clerk", model=kind(CALLS, client))
+            door = Agent("door", model=kind(CALLS, client), handoffs=[clerk])
+            ended = await Runner.run(door, "How is the weather?")
+            assert (ended.last_agent.name, bool(ended.final_output)) == ("clerk", True)
