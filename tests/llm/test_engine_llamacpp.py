@@ -52,8 +52,6 @@ async def test_answers_come_as_the_engine_gives_them(engine: Engine) -> None:
     assert head.status == 400
     assert json.loads(deltas[0].data)["error"]["type"] == "invalid_request_error"
     assert (await engine.detokenize(await engine.tokenize("Hello there"))) == "Hello there"
-    with pytest.raises(ValueError, match="tokens"):
-        await engine.detokenize([10**9])
 
 
 async def test_each_event_of_several_prompts_is_a_chunk(engine: Engine) -> None:

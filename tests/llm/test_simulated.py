@@ -331,6 +331,15 @@ async def test_text_becomes_tokens_and_text_again() -> None:
     assert "3 is no token" in json.loads(data)["error"]["message"]
 
 
+async def test_a_chats_prompt_is_told_and_has_the_tokens_that_are_counted() -> None:
+    engine = await started()
+    prompt = json.loads((await ask(engine, "/apply-template", {"messages": HELLO}))[1])["prompt"]
+    usage = (await whole(engine, messages=HELLO, max_tokens=1))["usage"]
+    assert len(await engine.tokenize(prompt)) == usage["prompt_tokens"]
+    head, _, _ = await ask(engine, "/apply-template", {"messages": []})
+    assert head.status == 400
+
+
 @given(text=st.text())
 def test_any_text_has_tokens_that_are_it(text: str) -> None:
     numbers = [number(part) for part in pieces(text)]

@@ -186,14 +186,6 @@ class LlamaCpp(ServedEngine):
     async def wake(self) -> None:
         raise EngineError("llama.cpp has no sleep of its own: start it")
 
-    async def detokenize(self, tokens: list[int]) -> str:
-        try:
-            return await super().detokenize(tokens)
-        except EngineError as error:
-            if "range_check" not in str(error):
-                raise
-            raise ValueError("'tokens' holds a number that is no token of this model") from None
-
     def _launch(self) -> Launch:
         config = self._config
         given: dict[str, Any] = {

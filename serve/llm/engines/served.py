@@ -83,9 +83,8 @@ class ServedEngine(ABC):
         return [int(each) for each in answer["tokens"]]
 
     async def detokenize(self, tokens: list[int]) -> str:
-        answer = await self._ask(
-            "/detokenize", {"tokens": tokens, "model": self._name}, wrong="not all of these are tokens"
-        )
+        wrong = "'tokens' holds a number that is no token of this model"
+        answer = await self._ask("/detokenize", {"tokens": tokens, "model": self._name}, wrong=wrong)
         return str(answer.get("prompt", answer.get("content", answer.get("text", ""))))
 
     async def _ask(

@@ -16,13 +16,15 @@ from .completion_bytes import DONE, Completion, Usage
 from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
 from .request_fields import Refused, text_field, tokens_field
 from .simulated_choice import Choice, Prompt
-from .simulated_request import Wanted, read
+from .simulated_request import Wanted, prompt_of, read
 from .simulation import Pace, Running, Simulation
 from .word_pieces import number, pieces, text_of
 
 _JSON: Final = (("content-type", "application/json; charset=utf-8"),)
 _EVENTS: Final = (("content-type", "text/event-stream"), ("cache-control", "no-cache"))
-_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/detokenize"})
+_PATHS: Final = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/detokenize", "/apply-template"}
+)
 _NO_ADAPTERS: Final = "the simulated engine has no model that a LoRA adapter could change"
 _NO_SLEEP: Final = "the simulated engine holds nothing that it could give back"
 
@@ -130,6 +132,8 @@ class Simulated:
                 model: dict[str, Any] = {"id": "simulated", "object": "model", "owned_by": "actorrt"}
                 meta = {"n_ctx": self._context}
                 return msgspec.json.encode({"object": "list", "data": [model | {"created": 0, "meta": meta}]})
+            case "/apply-template":
+                return msgspec.json.encode({"prompt": prompt_of(call.body)})
             case "/tokenize":
                 tokens = [number(piece) for piece in pieces(text_field(call.body, "content"))]
                 return msgspec.json.encode({"tokens": tokens})

@@ -73,6 +73,11 @@ def read(body: bytes, *, chat: bool) -> Wanted:
     )
 
 
+def prompt_of(body: bytes) -> str:
+    """The prompt that a chat makes. Raises Refused."""
+    return _conversation(Fields.of(body).all.get("messages"))[0]
+
+
 def _conversation(messages: object) -> tuple[str, str]:
     if messages is None:
         raise Refused("'messages' is required", "messages")
