@@ -1,4 +1,4 @@
-"""Ask every replica of a deployment the same: for what is the replica's own, and no request that any could answer."""
+"""Ask replicas of a deployment aside of their requests: every one for what is its own, or any, also if all are full."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actorrt import ObjectRef
 
     from .handle import DeploymentHandle
+    from .target import Target
 
 
 async def ask_all(handle: DeploymentHandle[Any], method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
@@ -21,15 +22,30 @@ async def ask_all(handle: DeploymentHandle[Any], method: str, *args: Any, timeou
 
     It takes no place among a replica's requests. TimeoutError of the replicas that have not answered by then.
     """
+    targets = await _targets(handle)
+    refs: list[ObjectRef[Any]] = [target.aside.remote(method, *args) for target in targets.values()]
+    answers = await asyncio.gather(*(_answer(ref, timeout_s) for ref in refs))
+    return dict(zip(targets, answers, strict=True))
+
+
+async def ask_any(handle: DeploymentHandle[Any], method: str, *args: Any, timeout_s: float) -> Any:
+    """What the first replica that answers says, one after the other being asked in the same way. LookupError if none
+    does.
+    """
+    for target in (await _targets(handle)).values():
+        answer = await _answer(target.aside.remote(method, *args), timeout_s)
+        if not isinstance(answer, Exception):
+            return answer
+    raise LookupError(f"no replica of {handle.deployment_name} answers {method}")
+
+
+async def _targets(handle: DeploymentHandle[Any]) -> dict[str, Target]:
     router = router_of(DeploymentId(handle.app_name, handle.deployment_name))
     loop = asyncio.get_running_loop()
     told: asyncio.Future[None] = loop.create_future()
     router.when_told(partial(_tell, loop, told))
     await told
-    targets = router.targets()
-    refs: list[ObjectRef[Any]] = [target.aside.remote(method, *args) for target in targets.values()]
-    answers = await asyncio.gather(*(_answer(ref, timeout_s) for ref in refs))
-    return dict(zip(targets, answers, strict=True))
+    return router.targets()
 
 
 async def _answer(ref: ObjectRef[Any], timeout_s: float) -> Any:

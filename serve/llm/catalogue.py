@@ -36,8 +36,12 @@ class Served:
     async def facts(self) -> EngineFacts:
         """What its engine is and can. It waits for the engine's start; then it is known."""
         if (facts := self._facts) is None:
-            facts = self._facts = await self.room_within(self.handle.facts.remote())
+            facts = self._facts = await self.ask("facts")
         return facts
+
+    async def ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """What one of its replicas says to a question that takes no time. DeploymentUnavailableError if none does."""
+        return await self.room_within(getattr(self.handle, method).remote(*args, **kwargs))
 
     async def room_within(self, waiting: Awaitable[T]) -> T:
         """Wait for a replica, no longer than the configuration says. DeploymentUnavailableError after that."""

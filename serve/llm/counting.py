@@ -29,7 +29,7 @@ async def count_prompt(services: Services, exchange: Exchange, chosen: Chosen, c
     if _APPLY in facts.paths:
         prompt = (await _ask(services, exchange, chosen, _APPLY, asked)).get("prompt")
         if isinstance(prompt, str):
-            return len(await chosen.served.handle.tokenize.remote(prompt, add_special=True))
+            return len(await chosen.served.ask("tokenize", prompt, add_special=True))
     elif _TOKENIZE in facts.paths:
         # vLLM's takes a chat. An engine whose own takes only a text has nothing to count here, and refuses.
         count = (await _ask(services, exchange, chosen, _TOKENIZE, {**asked, "add_generation_prompt": True})).get(

@@ -47,7 +47,7 @@ async def tokenize(services: Services, exchange: Exchange, name: str) -> None:
         text = fields.get("prompt", fields.get("content"))
         if not isinstance(text, str):
             raise wrong_type("prompt", "a string", text)
-    tokens: list[int] = await chosen.served.handle.tokenize.remote(text, add_special=special)
+    tokens: list[int] = await chosen.served.ask("tokenize", text, add_special=special)
     answer = {"count": len(tokens), "max_model_len": facts.capacity.context, "tokens": tokens, "token_strs": None}
     await exchange.respond_json(msgspec.json.encode(answer))
 
@@ -61,7 +61,7 @@ async def detokenize(services: Services, exchange: Exchange, name: str) -> None:
         raise wrong_type("tokens", "an array of token ids", wrong[0])
     await services.check_path(chosen, "/detokenize")
     try:
-        text: str = await chosen.served.handle.detokenize.remote(tokens)
+        text: str = await chosen.served.ask("detokenize", tokens)
     except ValueError as error:
         message = str(getattr(error, "cause", error))
         raise Problem(400, message, param="tokens", code="invalid_value") from None

@@ -172,6 +172,7 @@ def answered(name: str, cuts: list[int]) -> tuple[list[bytes], int]:
                 break
             left -= 1
             got.append(answer.take(delta))
+        answer.read_kept()
         if answer.done:
             return got, run
         run += 1
@@ -273,3 +274,65 @@ def test_of_a_long_answer_little_is_kept_and_it_goes_on() -> None:
     call = answer.again()
     assert isinstance(call, EngineCall)
     assert json.loads(call.body)["messages"][-1]["content"] == "".join(f"{number} " for number in range(10_000))
+
+
+def said(text: str, tokens: int = 1, index: int = 0, **more: Any) -> Delta:
+    return Delta(event({"id": "a", "choices": [{"index": index, "text": text, "finish_reason": None, **more}]}), tokens)
+
+
+def test_of_several_prompts_none_is_taken_for_all() -> None:
+    """The first is answered, and the others were not begun."""
+    for prompt in (["a", "b"], [[1], [2]]):
+        call = request("completions", prompt=prompt)
+        answer = ChoicesAnswer(call)
+        answer.take(said("x"))
+        answer.take(said("", 0, finish_reason="stop"))
+        assert answer.again() == call
+        assert answer.take(said("x")) == b""
+        assert b'"y"' in answer.take(said("y", index=1))
+    # One prompt, in tokens.
+    answer = ChoicesAnswer(request("completions", prompt=[1, 2]))
+    answer.take(said("x"))
+    answer.take(said("", 0, finish_reason="stop"))
+    assert answer.again() == b"data: [DONE]\n\n"
+
+
+def test_tokens_that_came_in_one_event_are_counted_and_taken_off_the_limit_that_counts() -> None:
+    body = {"prompt": "p", "max_tokens": 3, "max_completion_tokens": 20}
+    answer = ChoicesAnswer(request("completions", **body))
+    answer.take(said("one two"))
+    answer.take(said(" three four five"))
+    rest = answer.again(5)
+    assert isinstance(rest, EngineCall)
+    assert json.loads(rest.body)["max_completion_tokens"] == 15
+    usage = {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8}
+    end = json.loads(answer.take(Delta(event({"id": "b", "choices": [], "usage": usage})))[6:])
+    assert end["usage"] == {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8}
+    # A tokenizer that finds fewer than there were events is mistaken.
+    answer = ChoicesAnswer(request("completions", prompt="p", n_predict=20, max_tokens=3))
+    for _ in range(6):
+        answer.take(said("x"))
+    rest = answer.again(2)
+    assert isinstance(rest, EngineCall)
+    assert json.loads(rest.body)["n_predict"] == 14
+
+
+def test_what_a_rest_says_of_a_token_without_text_is_kept() -> None:
+    answer = ChoicesAnswer(request("completions", prompt="p", logprobs=1))
+    answer.take(said("x"))
+    assert isinstance(answer.again(), EngineCall)
+    assert b"token_logprobs" in answer.take(said("", logprobs={"token_logprobs": [-1.0]}))
+
+
+def test_a_tool_call_that_is_replayed_in_larger_pieces_keeps_its_id() -> None:
+    answer = ChoicesAnswer(request("chat/completions", messages=QUESTION, tools=[{}]))
+
+    def call(id: str, arguments: str) -> Delta:
+        function = {"name": "add", "arguments": arguments}
+        delta = {"tool_calls": [{"index": 0, "id": id, "type": "function", "function": function}]}
+        return Delta(event({"id": id, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}), 1)
+
+    answer.take(call("first", ""))
+    answer.again()
+    choice = json.loads(answer.take(call("second", '{"a"'))[6:])["choices"][0]
+    assert choice["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": '{"a"'}}]

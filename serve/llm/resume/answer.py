@@ -80,7 +80,7 @@ class Runs(ABC):
         self._continues_forms = continues_forms
         self.way = Way.FIRST
         self.done = False
-        """Whether the client has all of it."""
+        """Whether the client has all of it. Of the first run it is known once that `read_kept`."""
         self.before: int = 0
         """Tokens that were generated before this run."""
         self._tokens: int = 0
@@ -120,8 +120,6 @@ class Runs(ABC):
             if len(self._kept) >= _PACKED:
                 self._packed.append(zlib.compress(b"".join(self._kept), _FAST))
                 self._kept.clear()
-            if not delta.tokens:
-                self.done = self.done or any(self.ends(each) for each in events(delta.data))
             return delta.data
         taken: list[bytes] = []
         for each in events(delta.data):
@@ -134,12 +132,12 @@ class Runs(ABC):
     def again(self, tokens: int | None = None) -> EngineCall | bytes:
         """The run has broken: the request for the rest, or the last bytes where nothing is left to ask.
 
-        `tokens`: how many `generated()` is, where that was counted; else the events are taken to have one each.
+        `tokens`: how many `generated()` is, where that was counted. An event may bring several, and each has at least
+        one.
         """
         self.read_kept()
-        if tokens is None:
-            tokens = self.before + self._tokens if self.way is Way.CONTINUE else max(self.before, self._tokens)
-        self.before, self._tokens = tokens, 0
+        events = self.before + self._tokens if self.way is Way.CONTINUE else max(self.before, self._tokens)
+        self.before, self._tokens = max(events, tokens or 0), 0
         return self.next_call()
 
     def can_continue(self, body: dict[str, Any]) -> bool:
@@ -156,6 +154,7 @@ class Runs(ABC):
     def read_kept(self) -> None:
         for data in (*map(zlib.decompress, self._packed), *self._kept):
             for each in events(data):
+                self.done = self.done or self.ends(each)
                 value = each.value()
                 if value is not None:
                     self.read(value)
@@ -184,12 +183,13 @@ def with_body(call: EngineCall, body: dict[str, Any]) -> EngineCall:
 
 
 def less(body: dict[str, Any], names: tuple[str, ...], tokens: int) -> int | None:
-    """Take the tokens that were generated off the limits of these names; the least that is left, None without any."""
+    """Take the tokens that were generated off the limits of these names, of which an engine keeps to the first that is
+    there: how much that leaves; None without any.
+    """
     left: int | None = None
     for name in names:
         limit = body.get(name)
         if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0:
-            remaining = max(0, limit - tokens)
-            body[name] = remaining
-            left = remaining if left is None else min(left, remaining)
+            body[name] = max(0, limit - tokens)
+            left = body[name] if left is None else left
     return left

@@ -6,7 +6,7 @@ from ..engines.interface import EngineCall
 from .answer import Runs, Sent, Way, body_of, less, with_body
 from .events import DONE, Event, a_dict, a_list, event
 
-LIMITS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
+LIMITS: Final = ("n_predict", "max_completion_tokens", "max_tokens")
 _SAID: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _LENGTH: Final[dict[str, Any]] = {"index": 0, "delta": {}, "finish_reason": "length"}
 _Place = tuple[str | int, ...]
@@ -59,7 +59,7 @@ class ChoicesAnswer(Runs):
         if not self._choices:
             return self.anew()
         body = body_of(self.call)
-        if len(self._choices) >= (body.get("n") or 1) and all(each.finished for each in self._choices.values()):
+        if len(self._choices) >= _wanted(body) and all(each.finished for each in self._choices.values()):
             return self._usage(body)
         if not self._continue(body):
             self.way = Way.REPLAY
@@ -88,7 +88,7 @@ class ChoicesAnswer(Runs):
 
     def _continue(self, body: dict[str, Any]) -> bool:
         """Put what was generated to the end of the request, where that continues it."""
-        if not self.can_continue(body) or (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
+        if not self.can_continue(body) or _wanted(body) != 1 or (body.get("best_of") or 1) != 1:
             return False
         choice = self._choices.get(0) or _Choice()
         if any(place != ("content",) for place in choice.parts):
@@ -156,13 +156,19 @@ class ChoicesAnswer(Runs):
         known = self._choices.setdefault(choice.get("index", 0), _Choice())
         if known.finished:
             return False
-        new = False
+        # What a run that goes on says of its tokens is new, also where they bring no text.
+        new = self.way is Way.CONTINUE and bool(choice.get("logprobs"))
         delta: dict[str, Any] = choice.get("delta") or {}
+        for tool in a_list(delta.get("tool_calls")):
+            if ("tool_calls", tool.get("index", 0), "name") in known.parts:
+                # It was begun: its id is that of the run that began it.
+                tool.pop("id", None)
+                tool.pop("type", None)
         for place, holder, key in _texts(choice):
             piece: str = holder[key]
             holder[key] = known.parts.setdefault(place, Sent()).add(piece)
             new = new or bool(holder[key])
-            if not holder[key] and piece and key in ("id", "name", "type"):
+            if not holder[key] and piece and key == "name":
                 del holder[key]
         if "role" in delta:
             if known.role:
@@ -198,6 +204,12 @@ class ChoicesAnswer(Runs):
         details = usage.get("prompt_tokens_details")
         if details and "cached_tokens" in details:
             details["cached_tokens"] = min(details["cached_tokens"], usage["prompt_tokens"])
+
+
+def _wanted(body: dict[str, Any]) -> int:
+    """How many answers a request asks for: each of its prompts may be a text, or a list of tokens."""
+    prompts = a_list(body.get("prompt"))
+    return (len(prompts) if prompts and not isinstance(prompts[0], int) else 1) * (body.get("n") or 1)
 
 
 def _texts(choice: dict[str, Any]) -> list[tuple[_Place, dict[str, Any], str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
 
+from ...broadcast import ask_any
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError
 from ..calling import Answer, Open
 from ..engines.interface import Delta, EngineCall, EngineError, EngineFacts, Head
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt.serve.llm")
 
+# A replica that takes longer to count the tokens of what was sent is not waited for.
+COUNT_S: Final = 2.0
 # After these the same may be asked of another replica. A deployment that is gone, or full, has none.
 _BROKEN: Final = (ReplicaUnavailableError, EngineError, RequestCancelledError)
 
@@ -146,7 +149,7 @@ class _Stream(_Runs):
                 self._failed = None
                 if runs is None:
                     raise
-                if runs.done:
+                if _is_whole(runs):
                     return []
                 deltas = await self._go_on(runs, error)
             else:
@@ -174,12 +177,14 @@ class _Stream(_Runs):
         raise EngineError(f"the rest of an answer was refused with status {answer.head.status}: {words}") from error
 
     async def _counted(self, text: str) -> int | None:
-        """Its tokens, where the number of events may not be theirs: a character may take several tokens."""
-        if text.isascii():
+        """Its tokens, since the number of events may not be theirs: a character may take several, and an engine that
+        has held some back, as they might have become a stop string, gives them as one event.
+        """
+        if not text:
             return None
         try:
-            tokens: list[int] = await self._served.handle.tokenize.remote(text)
-        except (exceptions.ActorrtError, EngineError):
+            tokens: list[int] = await ask_any(self._served.handle, "tokenize", text, timeout_s=COUNT_S)
+        except (LookupError, exceptions.ActorrtError):
             return None
         return len(tokens)
 
@@ -199,6 +204,15 @@ class _Nothing:
         pass
 
 
+def _is_whole(runs: Runs) -> bool:
+    """Whether the client has all of it. EngineError for an answer that cannot be read."""
+    try:
+        runs.read_kept()
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineError(f"an answer that broke off cannot be read: {error!r}") from error
+    return runs.done
+
+
 def _follow(runs: Runs, deltas: Sequence[Delta]) -> list[Delta]:
     followed: list[Delta] = []
     try:
@@ -210,4 +224,6 @@ def _follow(runs: Runs, deltas: Sequence[Delta]) -> list[Delta]:
                 followed.append(Delta(data, delta.tokens))
     except CannotGoOnError as error:
         raise EngineError(str(error)) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineError(f"the rest of an answer cannot be read: {error!r}") from error
     return followed
