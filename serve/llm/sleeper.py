@@ -28,29 +28,32 @@ class Sleeper:
         self._idle = asyncio.Event()
         self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        # Both are nobody's but the engine's: who asked for it may leave meanwhile.
+        self._waking: asyncio.Task[None] | None = None
+        self._falling: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """It is up, and idle from now on."""
         self._wait_for_sleep()
 
     async def end(self) -> None:
-        """It falls asleep no more."""
+        """It falls asleep no more, and does not wake."""
         self._after_s = None
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        tasks = {*self._falling} if self._waking is None else {*self._falling, self._waking}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     @contextlib.asynccontextmanager
     async def awake(self) -> AsyncGenerator[None]:
         """Within this it is awake. EngineError if it cannot be woken."""
-        if self.asleep or self._turning.locked():
+        while self.asleep or self._turning.locked():
             self.waiting += 1
             try:
-                async with self._turning:
-                    await self._wake()
+                await self._until_awake()
             finally:
                 self.waiting -= 1
         self._users += 1
@@ -68,8 +71,46 @@ class Sleeper:
 
     async def sleep(self) -> None:
         """Once nobody uses it; later requests wait, and wake it."""
+        await asyncio.shield(self._fall(only_idle=False))
+
+    async def _until_awake(self) -> None:
+        """All who wait wait for the same, which goes on when the first of them leaves."""
+        if self._waking is None:
+            self._waking = asyncio.create_task(self._wake())
+            self._waking.add_done_callback(self._woken)
+        await asyncio.shield(self._waking)
+
+    async def _wake(self) -> None:
         async with self._turning:
-            if self.asleep:
+            if not self.asleep:
+                return
+            if not self._stopped:
+                try:
+                    await self._engine.wake()
+                except EngineError as error:
+                    logger.warning("%s does not wake up, and is started again: %s", self._name, error)
+                    self._stopped = True
+                    await self._engine.stop()
+            if self._stopped:
+                await self._engine.start()
+            self.asleep = self._stopped = False
+
+    def _woken(self, waking: asyncio.Task[None]) -> None:
+        self._waking = None
+        if not waking.cancelled() and (error := waking.exception()) is not None:
+            logger.error("%s could not be woken: %s", self._name, error)
+        elif not self._users:
+            self._wait_for_sleep()
+
+    def _fall(self, *, only_idle: bool) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._fall_asleep(only_idle))
+        self._falling.add(task)
+        task.add_done_callback(self._falling.discard)
+        return task
+
+    async def _fall_asleep(self, only_idle: bool) -> None:
+        async with self._turning:
+            if self.asleep or (only_idle and self._users):
                 return
             await self._idle.wait()
             try:
@@ -81,25 +122,16 @@ class Sleeper:
                 await self._engine.stop()
             self.asleep = True
 
-    async def _wake(self) -> None:
-        if not self.asleep:
-            return
-        if self._stopped:
-            await self._engine.start()
-        else:
-            await self._engine.wake()
-        self.asleep = self._stopped = False
-
     def _wait_for_sleep(self) -> None:
         if self._after_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._after_s, self._fall_asleep)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(self._after_s, self._sleep_of_itself)
 
-    def _fall_asleep(self) -> None:
+    def _sleep_of_itself(self) -> None:
         if not self._users and not self._turning.locked():
-            self._task = asyncio.create_task(self._sleep_of_itself())
+            self._fall(only_idle=True).add_done_callback(self._told)
 
-    async def _sleep_of_itself(self) -> None:
-        try:
-            await self.sleep()
-        except Exception:
-            logger.exception("%s could not be put to sleep", self._name)
+    def _told(self, falling: asyncio.Task[None]) -> None:
+        if not falling.cancelled() and (error := falling.exception()) is not None:
+            logger.error("%s could not be put to sleep", self._name, exc_info=error)

@@ -12,6 +12,7 @@ from actorrt.serve.llm.engines import llamacpp_program
 from actorrt.serve.llm.engines.factory import make_engine
 from actorrt.serve.llm.engines.gguf_file import gguf_path
 from actorrt.serve.llm.engines.interface import Delta, Engine, EngineCall, EngineError
+from actorrt.serve.llm.engines.llamacpp import LlamaCpp
 
 from .gguf_adapter import write_adapter
 
@@ -45,7 +46,14 @@ async def test_adapters_are_loaded_live_and_used_by_who_names_them(adapter: Path
         # What runs is not broken off by it.
         running = asyncio.create_task(text_of(engine, "smol"))
         await asyncio.sleep(0)
-        await engine.load_adapter("mad", str(adapter))
+        loading = asyncio.create_task(engine.load_adapter("mad", str(adapter)))
+        while isinstance(engine, LlamaCpp) and engine.keeper.is_started:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        # What is asked meanwhile waits, and it is not taken for ill.
+        asking = asyncio.create_task(engine.tokenize("Once"))
+        await engine.check()
+        await loading
+        assert await asking
         assert await running == plain
         mad = await text_of(engine, "mad")
         assert mad != plain

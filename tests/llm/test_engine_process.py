@@ -196,3 +196,15 @@ async def text_of_the_next(engine: Server) -> int:
     with contextlib.suppress(EngineError):
         return int(await text_of(engine))
     return int(await text_of(engine))
+
+
+async def test_one_that_is_not_up_and_is_not_started_again_is_ill() -> None:
+    engine = odd("dies")
+    with pytest.raises(EngineError, match="the weights are cursed"):
+        await engine.start()
+    with pytest.raises(EngineError, match="the weights are cursed"):
+        await engine.check()
+    async with running(odd()) as engine:
+        await engine.check()
+    with pytest.raises(EngineError, match="is stopped"):
+        await engine.check()

@@ -85,3 +85,55 @@ async def test_an_engine_that_does_not_wake_fails_its_requests_and_is_tried_agai
             await answer_of(engine, sleeper)
         (tmp_path / "gone.py").rename(program)
         assert await answer_of(engine, sleeper) == engine.keeper.pid
+
+
+async def test_who_woke_it_may_leave_and_the_next_finds_it_awake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may take longer to load than any of its clients waits."""
+    monkeypatch.chdir(tmp_path)
+    up = tmp_path / "up"
+    up.touch()
+    async with sleeping("slow") as (engine, sleeper):
+        await sleeper.sleep()
+        up.unlink()
+        first = asyncio.create_task(answer_of(engine, sleeper))
+        while not engine.keeper.pid:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        begun = engine.keeper.pid
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(answer_of(engine, sleeper))
+        await asyncio.sleep(0)
+        up.touch()
+        assert await second == begun
+        assert sleeper.waiting == 0
+
+
+async def test_an_engine_that_stays_asleep_is_started_again() -> None:
+    async with sleeping("sleeps", "stays asleep") as (engine, sleeper):
+        before = await answer_of(engine, sleeper)
+        await sleeper.sleep()
+        assert await answer_of(engine, sleeper) == engine.keeper.pid != before
+
+
+async def test_a_request_that_comes_as_it_falls_asleep_by_itself_keeps_it_awake_for_others() -> None:
+    async with sleeping("sleeps", after_s=1000) as (engine, sleeper):
+        sleeper._sleep_of_itself()  # pyright: ignore[reportPrivateUsage]  # as its timer does
+        async with sleeper.awake():
+            await asyncio.sleep(0)
+            assert await answer_of(engine, sleeper) == engine.keeper.pid
+            assert not sleeper.asleep
+
+
+async def test_one_that_was_woken_for_nobody_falls_asleep_again() -> None:
+    async with sleeping("sleeps", after_s=0.01) as (engine, sleeper):
+        await sleeper.sleep()
+        nobody = asyncio.create_task(answer_of(engine, sleeper))
+        await asyncio.sleep(0)
+        nobody.cancel()
+        while sleeper.asleep:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        while not sleeper.asleep:  # noqa: ASYNC110
+            await asyncio.sleep(0)

@@ -21,6 +21,10 @@ class AdapterTable:
         self._free = asyncio.Event()
         self._changing = asyncio.Lock()
 
+    @property
+    def is_changing(self) -> bool:
+        return self._changing.locked()
+
     def names(self) -> tuple[str, ...]:
         return tuple(self.known)
 

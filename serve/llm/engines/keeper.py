@@ -87,7 +87,8 @@ class EngineKeeper:
         task = self._task = asyncio.create_task(self._keep(first))
         try:
             await first
-        except BaseException:
+        except BaseException as error:
+            self._trouble = error if isinstance(error, EngineError) else None
             if self._task is task:
                 await self.stop()
             raise
@@ -135,7 +136,9 @@ class EngineKeeper:
         return error
 
     async def check(self, idle: bool) -> None:
-        """EngineError if it cannot be brought up any more, or does not answer although nobody keeps it busy."""
+        """EngineError if it is not up and nobody is about to bring it up, or does not answer although it is idle."""
+        if self._task is None:
+            raise self._trouble or EngineError(f"the engine of {self._name} is stopped")
         if self._failures >= _ILL_AFTER and self._trouble is not None:
             raise self._trouble
         http = self._http

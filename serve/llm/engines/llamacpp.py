@@ -158,6 +158,15 @@ class LlamaCpp(ServedEngine):
         scales = [{"id": number, "scale": float(name == chosen)} for number, name in enumerate(self._adapters.known)]
         return with_field(body, "lora", json.dumps(scales).encode())
 
+    async def check(self) -> None:
+        # For a change it is ended and started again.
+        if not self._adapters.is_changing:
+            await super().check()
+
+    async def _ask(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = 60.0) -> dict[str, Any]:
+        async with self._adapters.use():
+            return await super()._ask(path, body, timeout_s=timeout_s)
+
     async def load_adapter(self, name: str, path: str) -> None:
         file = adapter_path(name, path)
         async with self._adapters.change():

@@ -2,7 +2,8 @@
 
 dies: ends at once, saying why. silent: listens on nothing. floods: prints for ever. stubborn: ignores SIGTERM. forks:
 has a child in a session of its own, which has another. breaks: ends in the midst of its first answer, once. sleeps: has
-/sleep and /wake_up, and fails in its sleep.
+/sleep and /wake_up, and fails in its sleep. stays asleep: as that, but for waking up. slow: comes up when there is a
+file "up".
 """
 
 import os
@@ -25,6 +26,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/openapi.json" and "sleeps" in WAYS:
             self.answer(200, DESCRIPTION)
             return
+        if "slow" in WAYS and not Path("up").exists():
+            self.answer(503, b"")
+            return
         self.answer(200 if self.path in ("/health", "/v1/models") else 404, b'{"data": []}')
 
     def do_POST(self) -> None:
@@ -32,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/sleep?level=1" and "sleeps" in WAYS:
             ASLEEP.set()
             self.answer(200, b"")
+        elif self.path == "/wake_up" and "stays asleep" in WAYS:
+            self.answer(500, b'{"error": "zzz"}')
         elif self.path == "/wake_up" and "sleeps" in WAYS:
             ASLEEP.clear()
             self.answer(200, b"")
