@@ -5,10 +5,11 @@ What goes on at another replica when one dies is wrapped around this and nothing
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from ..exceptions import ReplicaUnavailableError
+from ..exceptions import ReplicaUnavailableError, RequestCancelledError
 from .engines.interface import Delta, EngineCall, Head
 
 if TYPE_CHECKING:
@@ -73,13 +74,38 @@ class ReplicaAnswer:
 async def open_call(served: Served, call: EngineCall) -> Answer:
     """`Open` without anything around it."""
     stream = served.generate.remote(call)
+    patience = _Patience(stream, served.config.queue_timeout_s)
     try:
-        if stream.waits:
-            await served.room_within(stream.until_done())
         values = await stream.next_values()
-    except BaseException:
+    except BaseException as error:
         stream.close()
+        if patience.is_over and isinstance(error, RequestCancelledError):
+            raise served.no_room() from None
         raise
+    finally:
+        patience.end()
     if not values:
         raise ReplicaUnavailableError(served.handle.deployment_name, "", "its answer ended before it began")
     return ReplicaAnswer(stream, Head(*values[0]), [_new(Delta, value) for value in values[1:]])
+
+
+class _Patience:
+    """Ends a call that waits for a replica too long: at first, or since one has refused it, being full by others."""
+
+    __slots__ = ("_limit_s", "_loop", "_stream", "_timer", "is_over")
+
+    def __init__(self, stream: DeploymentResponseGenerator[Any], limit_s: float) -> None:
+        self._stream, self._limit_s = stream, limit_s
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(limit_s, self._look)
+        self.is_over = False
+
+    def _look(self) -> None:
+        if self._stream.waits:
+            self.is_over = True
+            self._stream.cancel()
+        else:
+            self._timer = self._loop.call_later(self._limit_s, self._look)
+
+    def end(self) -> None:
+        self._timer.cancel()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import DeploymentUnavailableError
 from .engines.interface import EngineFacts
@@ -13,8 +13,6 @@ from .problems import Problem
 if TYPE_CHECKING:
     from ..handle import DeploymentHandle
     from .config import LLMConfig
-
-T = TypeVar("T")
 
 # So many names are told to who asked for none of them.
 _NAMED_IN_ERRORS = 20
@@ -41,17 +39,15 @@ class Served:
 
     async def ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """What one of its replicas says to a question that takes no time. DeploymentUnavailableError if none does."""
-        return await self.room_within(getattr(self.handle, method).remote(*args, **kwargs))
-
-    async def room_within(self, waiting: Awaitable[T]) -> T:
-        """Wait for a replica, no longer than the configuration says. DeploymentUnavailableError after that."""
-        limit_s = self.config.queue_timeout_s
         try:
-            async with asyncio.timeout(limit_s):
-                return await waiting
+            async with asyncio.timeout(self.config.queue_timeout_s):
+                return await getattr(self.handle, method).remote(*args, **kwargs)
         except TimeoutError:
-            name = self.handle.deployment_name
-            raise DeploymentUnavailableError(name, f"no replica had room within {limit_s:g} s") from None
+            raise self.no_room() from None
+
+    def no_room(self) -> DeploymentUnavailableError:
+        limit_s = self.config.queue_timeout_s
+        return DeploymentUnavailableError(self.handle.deployment_name, f"no replica had room within {limit_s:g} s")
 
 
 class Chosen(NamedTuple):

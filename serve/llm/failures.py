@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
-from ..exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError
+from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RequestRefusedError
 from ..user_errors import with_frames
 from .chat_answers import ChatError
 from .engines.interface import EngineError
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt.serve.llm")
 
+# Where no router was asked.
 RETRY_AFTER_S: Final = 1
+_OVERLOADED: Final = (429, 503)
 
 
 def problem_of(error: Exception, exchange: Exchange) -> Problem:
@@ -30,8 +33,12 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
         case ChatError():
             logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
             return chat_problem(error)
-        case BackPressureError():
-            return Problem(503, str(error), code="overloaded", retry_after_s=RETRY_AFTER_S)
+        case RequestRefusedError():
+            code = "overloaded" if error.status in _OVERLOADED else "request_refused"
+            wait_s = error.retry_after_s
+            return Problem(
+                error.status, str(error), code=code, retry_after_s=None if wait_s is None else math.ceil(wait_s)
+            )
         case DeploymentUnavailableError() | RequestCancelledError():
             logger.info("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
             return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)

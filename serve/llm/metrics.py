@@ -10,7 +10,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from ..exceptions import BackPressureError, ServeError
+from ..exceptions import RequestRefusedError, ServeError
 from .engines.interface import EngineError
 from .exchange import ClientGone
 from .tallies import Bounded, Counter, Histogram
@@ -99,7 +99,7 @@ def error_type(generation: Generation) -> str:
             return "client_left"
         case EngineError():
             return "engine_failed"
-        case BackPressureError():
+        case RequestRefusedError():
             return "overloaded"
         case ServeError():
             return "model_unavailable"
