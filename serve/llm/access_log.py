@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +13,7 @@ from .metrics import error_type
 if TYPE_CHECKING:
     from .exchange import Exchange
 
+_PLAIN: Final = re.compile(r"[\w./:@+-]+", re.ASCII)
 logger: Final = logging.getLogger("actorrt.serve.llm.access")
 
 
@@ -48,5 +51,10 @@ def line(exchange: Exchange, now: float) -> str:
     elif exchange.gone:
         facts["error"] = "client_left"
     facts["total_s"] = f"{now - exchange.came_at:.3f}"
-    path = exchange.path.encode("unicode_escape").decode()
-    return f"{exchange.method} {path} " + " ".join(f"{name}={value}" for name, value in facts.items())
+    return f"{exchange.method} {exchange.shown_path} " + " ".join(f"{name}={_one(v)}" for name, v in facts.items())
+
+
+def _one(value: object) -> str:
+    """A value that reads as one, whatever a client has put into it."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -10,6 +10,7 @@ import msgspec
 from .engines.interface import EngineCall
 from .made_from_chat import engine_problem
 from .problems import Problem
+from .resume.events import a_dict
 
 if TYPE_CHECKING:
     from .catalogue import Chosen
@@ -52,7 +53,10 @@ async def _ask(
         if path == _TOKENIZE and head.status < 500:
             raise _cannot(chosen, problem.message)
         raise problem
-    return msgspec.json.decode(body, type=dict[str, Any])
+    try:
+        return a_dict(msgspec.json.decode(body))
+    except ValueError:
+        raise _cannot(chosen, "what it answers is no JSON") from None
 
 
 def _cannot(chosen: Chosen, why: str) -> Problem:

@@ -60,6 +60,8 @@ class EventStream:
         self._timer = self._loop.call_later(self._ping_s, self._tick)
 
     async def _ping(self) -> None:
+        if self._exchange.complete:
+            return  # since this was asked for
         with contextlib.suppress(ClientGone):
             if not self.begun:
                 await self._exchange.begin(200, EVENTS)

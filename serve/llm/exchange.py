@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..request_context import current_request
+from ..root_path import encoded
 from .problems import Api, Problem, error_body, error_event, error_headers
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Exchange:
         self._watch: asyncio.Task[None] | None = None
 
     # The request.
+
+    @property
+    def shown_path(self) -> str:
+        """For logs: as clients write it, in one word."""
+        return encoded(self.path).decode()
 
     async def body(self, limit: int) -> bytes:
         """All of the body. Problem 413 as soon as it is clear that it is longer, 415 if it is compressed."""

@@ -31,7 +31,7 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
         case FieldError():
             return field_problem(error, exchange.api)
         case ChatError():
-            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return chat_problem(error)
         case RequestRefusedError():
             code = "overloaded" if error.status in _OVERLOADED else "request_refused"
@@ -40,17 +40,21 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
                 error.status, str(error), code=code, retry_after_s=None if wait_s is None else math.ceil(wait_s)
             )
         case DeploymentUnavailableError() | RequestCancelledError():
-            logger.info("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            logger.info("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)
         case ReplicaUnavailableError():
-            logger.warning("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            logger.warning("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             message = "the replica that ran the model went away"
             return Problem(503, message, code="model_unavailable", retry_after_s=RETRY_AFTER_S)
         case EngineError():
-            logger.error("%s %s, request %s: %s", exchange.method, exchange.path, exchange.request_id, error)
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(502, "the model's engine failed", code="engine_error")
         case _:
             logger.error(
-                "%s %s failed, request %s:\n%s", exchange.method, exchange.path, exchange.request_id, with_frames(error)
+                "%s %s failed, request %s:\n%s",
+                exchange.method,
+                exchange.shown_path,
+                exchange.request_id,
+                with_frames(error),
             )
             return Problem(500, "internal error", code="internal_error")

@@ -80,8 +80,15 @@ async def pieces(generation: Generation) -> list[Piece]:
     found: list[Piece] = []
     while not found and (values := await generation.take()):
         for data, _ in values:
-            found += [read_chunk(value) for event in events(data) if (value := event.value()) is not None]
+            found += _pieces_in(data)
     return found
+
+
+def _pieces_in(data: bytes) -> list[Piece]:
+    try:
+        return [read_chunk(value) for event in events(data) if (value := event.value()) is not None]
+    except ValueError:
+        raise ChatError("the engine streams what is no JSON") from None
 
 
 def engine_problem(status: int, body: bytes) -> Problem:

@@ -13,8 +13,10 @@ import msgspec
 from .json_kinds import kind_of
 from .problems import Problem
 
-# What two readers must not take differently: which model is asked, and in which form the answer comes.
-_ONCE: Final = (b'"model"', b'"stream"')
+# What two readers must not take differently: which model is asked, in which form the answer comes, what it follows.
+_ONCE: Final = (b'"model"', b'"stream"', b'"previous_response_id"')
+# How a letter of theirs can be written in another way.
+_ESCAPED: Final = (b"\\u005", b"\\u006", b"\\u007")
 
 
 class Asked(NamedTuple):
@@ -29,7 +31,7 @@ class Asked(NamedTuple):
 def read(body: bytes) -> Asked:
     """Problem 400 if it is no JSON object, or one of which readers could disagree."""
     fields = parse(body)
-    if any(body.count(name) > 1 for name in _ONCE):
+    if any(body.count(name) > 1 for name in _ONCE) or (b"\\u00" in body and any(each in body for each in _ESCAPED)):
         _refuse_twice(body)
     model = fields.get("model")
     if model is not None and not isinstance(model, str):
@@ -49,12 +51,16 @@ def parse(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise Problem(400, "the body is not UTF-8", code="invalid_json") from None
     except RecursionError:
-        raise Problem(400, "the body is nested too deeply", code="invalid_json") from None
+        raise _too_deep() from None
     except ValueError as error:
         raise Problem(400, f"the body is not valid JSON: {_reason(body, error)}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise Problem(400, f"the body must be a JSON object, not {kind_of(value)}", code="invalid_json")
     return cast("dict[str, Any]", value)
+
+
+def _too_deep() -> Problem:
+    return Problem(400, "the body is nested too deeply", code="invalid_json")
 
 
 def _reason(body: bytes, error: ValueError) -> str:
@@ -71,11 +77,14 @@ def _refuse_twice(body: bytes) -> None:
         nonlocal last
         last = pairs
 
-    json.loads(body, object_pairs_hook=keep)
+    try:
+        json.loads(body, object_pairs_hook=keep)
+    except RecursionError:
+        raise _too_deep() from None
     seen: set[str] = set()
     for name, _ in last:
         if name in seen:
-            raise Problem(400, f"{name!r} stands twice in the body", param=name[:64], code="invalid_json")
+            raise Problem(400, f"{name[:64]!r} stands twice in the body", param=name[:64], code="invalid_json")
         seen.add(name)
 
 

@@ -178,3 +178,15 @@ async def test_an_engine_that_does_not_listen_is_named() -> None:
     with pytest.raises(EngineError, match="does not listen"):
         await items_of(http)
     await http.close()
+
+
+async def test_headers_in_any_letters_come_as_they_are() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(ANSWER.replace(b"x-own: 1", b"X-Own: \xe6\x97\xa5 \xff"))
+        await reader.read()
+
+    async with engine(serve) as http:
+        head, _ = await items_of(http)
+    assert isinstance(head, Head)
+    assert [(name, value.encode("latin-1")) for name, value in head.headers][1] == ("x-own", b"\xe6\x97\xa5 \xff")

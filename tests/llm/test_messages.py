@@ -137,6 +137,7 @@ def test_an_engines_error_keeps_its_status_and_sentence(
         ([["raise"]], "the model's engine failed"),
         ([["say", 'data: {"error": {"message": "out of memory", "code": 500}}\n\n', 0]], "out of memory"),
         ([], "the engine's answer ended before it was finished"),
+        ([["say", 'data: {"choices\n\n', 0]], "the engine streams what is no JSON"),
     ],
 )
 def test_what_fails_in_the_midst_is_an_error_event(scripted_app: ScriptedApp, end: list[Any], sentence: str) -> None:

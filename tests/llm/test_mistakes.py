@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from actorrt.serve.llm.problems import Problem
+from actorrt.serve.llm.reading import read
+
 from .conftest import HELLO, ScriptedApp
 
 CHAT = "/v1/chat/completions"
@@ -35,6 +38,7 @@ WRONG: list[tuple[str, bytes, int, str | None, str]] = [
     (CHAT, with_text(b"9" * 5000), 400, None, "not valid JSON"),
     (CHAT, with_text(b"[" * 100_000), 400, None, "nested too deeply"),
     (CHAT, b'{"model":"scripted","model":"other"}', 400, "model", "stands twice"),
+    (CHAT, b'{"model":"scripted","mod\\u0065l":"other"}', 400, "model", "stands twice"),
     (CHAT, b'{"stream":true,"model":"scripted","stream":false}', 400, "stream", "stands twice"),
     (CHAT, body(model=1), 400, "model", "a string, not an integer"),
     (CHAT, body(model="nobody"), 404, "model", "other/name, scripted"),
@@ -128,3 +132,11 @@ def test_anthropics_paths_say_it_in_anthropics_shape(scripted_app: ScriptedApp) 
         "error": {"type": "invalid_request_error", "message": "/v1/messages is asked by POST, not by GET"},
         "request_id": response.headers["request-id"],
     }
+
+
+def test_no_depth_of_nesting_is_more_than_a_mistake() -> None:
+    for depth in range(900, 1020):
+        try:
+            read(b'{"a":["model","model"],"b":%b%b}' % (b"[" * depth, b"]" * depth))
+        except Problem as problem:
+            assert problem.message == "the body is nested too deeply"  # noqa: PT017

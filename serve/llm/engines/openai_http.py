@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from .interface import Delta, EngineCall, EngineError, Head
+from .interface import ADAPTER, Delta, EngineCall, EngineError, Head
 from .whole_events import WholeEvents, tokens_in, tokens_of_answer
 
 if TYPE_CHECKING:
@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 # Of the connection between the two of us, or what a front says for itself.
 _NOT_HANDED_ON: Final = frozenset(
-    {"connection", "content-length", "date", "host", "keep-alive", "server", "te", "trailer", "transfer-encoding"}
+    {
+        "connection",
+        "content-length",
+        "date",
+        "host",
+        "keep-alive",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        ADAPTER,
+    }
     | {"accept-encoding", "content-type", "expect", "proxy-authenticate", "proxy-authorization", "upgrade"}
 )
 # uvicorn closes a connection after 5 s, llama.cpp too: ours are given up before.
@@ -150,9 +161,11 @@ async def _note_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> 
 
 
 def _handed_on(response: aiohttp.ClientResponse) -> tuple[tuple[str, str], ...]:
+    # Each byte is a character, as in ASGI.
+    raw = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.raw_headers)
     return tuple(
         (name, value)
-        for name, value in ((name.lower(), value) for name, value in response.headers.items())
+        for name, value in raw
         if (name not in _NOT_HANDED_ON or name == "content-type") and not name.startswith("access-control-")
     )
 

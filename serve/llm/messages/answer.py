@@ -71,6 +71,6 @@ def tool_input(arguments: str) -> dict[str, Any]:
     """The arguments as an object. What a model wrote that is none is kept under the name that Anthropic gives it."""
     try:
         value: Any = json.loads(arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {"INVALID_JSON": arguments}
