@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush
 from typing import Final, Generic, Protocol, TypeVar
 
 INPUT_WEIGHT: Final = 1.0
@@ -184,18 +184,40 @@ class _Group(Generic[W]):
         turns = self._members[first].turns()
         request = next(turns)
         yield request
-        # Few look further.
-        heap = [(self.served[name], name, self._members[name].turns()) for name in self._here if name != first]
-        heap.append((served + request.tokens / self.weights.get(first, 1.0), first, turns))
-        heapify(heap)
+        # Few look further, and few of those at many: members are taken from the heap one by one, and put back.
+        seen = {first}
+        began = [(served + request.tokens / self.weights.get(first, 1.0), first, turns)]
+        taken: list[tuple[float, str]] = []
+        try:
+            while True:
+                following = self._next_unseen(seen, taken)
+                if following is not None and (not began or following < began[0][:2]):
+                    served, name = following
+                    seen.add(name)
+                    turns = self._members[name].turns()
+                elif began:
+                    served, name, turns = heappop(began)
+                else:
+                    return
+                request = next(turns, None)
+                if request is not None:
+                    heappush(began, (served + request.tokens / self.weights.get(name, 1.0), name, turns))
+                    yield request
+        finally:
+            for entry in taken:
+                heappush(self._heap, entry)
+
+    def _next_unseen(self, seen: set[str], taken: list[tuple[float, str]]) -> tuple[float, str] | None:
+        heap, here, served = self._heap, self._here, self.served
         while heap:
-            served, name, turns = heap[0]
-            request = next(turns, None)
-            if request is None:
-                heappop(heap)
-            else:
-                heapreplace(heap, (served + request.tokens / self.weights.get(name, 1.0), name, turns))
-                yield request
+            entry = heap[0]
+            is_true = entry[1] in here and served[entry[1]] == entry[0]
+            if is_true and entry[1] not in seen:
+                return entry
+            heappop(heap)
+            if is_true:
+                taken.append(entry)
+        return None
 
 
 class FairOrder(Generic[W]):

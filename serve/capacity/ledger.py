@@ -197,6 +197,11 @@ class Ledger:
         return best if found is None else Placed(found[0], need.prompt)
 
     @property
+    def largest_room(self) -> int:
+        """No line has room for more tokens now; some may have less. -1 if none takes any."""
+        return self._index.largest_room
+
+    @property
     def looks(self) -> int:
         """Lines that were looked at so far, to find one."""
         return self._index.looks

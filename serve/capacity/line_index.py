@@ -79,6 +79,11 @@ class LineIndex(Generic[L]):
         if not places:
             del self._cells[cell]
 
+    @property
+    def largest_room(self) -> int:
+        """No line has room for more tokens; -1 if none has room for any."""
+        return max(((1 << room) - 1 for _, room in self._cells), default=-1)
+
     def least_busy(
         self, tokens: int, prompt: int, share: float, chance: float, less_than: int | None
     ) -> tuple[L, int] | None:

@@ -144,6 +144,8 @@ class CapacityQueue:
         self._count = 0
         # The line that takes nothing but the first that waits, which fits nowhere yet.
         self._kept: tuple[Ask, LineId] | None = None
+        # Those for whom there is no place, until there is more room.
+        self._without: set[Ask] = set()
         # Whether something has changed by which one that waits may have a place.
         self._may_fit = False
 
@@ -208,6 +210,7 @@ class CapacityQueue:
                 waited = now - ask.arrived
                 yield ask, Refusal(TOO_MANY, f"it has waited for {waited:.3g} s, to its deadline", RetryAfter(1.0))
         if self._may_fit or passes > PASSES:
+            self._without.clear()
             while (found := self._next_place(now, chance(), passes)) is not None:
                 yield found
             self._may_fit = False
@@ -315,6 +318,8 @@ class CapacityQueue:
                 wait_s = self.drain.wait_s(have + more - most if what.startswith("tokens") else ask.tokens, now)
                 raise Refusal(TOO_MANY, f"{have} {what}, and {most} is the limit", retry_after(wait_s, 0.0, chance))
         left = ask.deadline - now
+        if left == math.inf:
+            return
         wait_s = self.drain.wait_s(self.order.ahead(ask), now)
         if wait_s is not None and wait_s > left:
             reason = f"it would wait for {wait_s:.3g} s, and its deadline is in {max(0.0, left):.3g} s"
@@ -322,16 +327,23 @@ class CapacityQueue:
 
     def _next_place(self, now: float, chance: float, passes: int) -> tuple[Ask, Lease] | None:
         is_first = True
+        largest = self.ledger.largest_room
         for count, (ask, band) in enumerate(self.order.turns()):
             if count == passes:
                 break
+            if ask in self._without:
+                is_first = False
+                continue
             tenant = self._tenants[ask.tenant]
             if not self._may_run(tenant, ask):
                 continue
-            lease = self._place(ask, self.order.bands.index(band), tenant, now, chance)
+            lease = None
+            if ask.tokens <= largest or self._is_kept_for(ask):
+                lease = self._place(ask, self.order.bands.index(band), tenant, now, chance)
             if lease is not None:
                 self.withdraw(ask)
                 return ask, lease
+            self._without.add(ask)
             if is_first:
                 self._keep_a_line(ask, band)
                 is_first = False
@@ -341,7 +353,7 @@ class CapacityQueue:
         ledger, share = self.ledger, self.order.bands[band].ceiling
         lines = ledger.lines
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
-        kept = lines[self._kept[1]] if self._kept is not None and self._kept[0] is ask else None
+        kept = lines[self._kept[1]] if self._kept is not None and self._is_kept_for(ask) else None
         if kept is not None and kept.has_room(ask.tokens, share):
             self._let_go()
             placed = Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
@@ -386,9 +398,13 @@ class CapacityQueue:
             self._kept = ask, line.id
             self.ledger.keep_line(line.id, True)
 
+    def _is_kept_for(self, ask: Ask) -> bool:
+        return self._kept is not None and self._kept[0] is ask
+
     def _let_go(self, id: LineId | None = None) -> None:
         """Of the line that is kept, or of this one if it is that."""
         if self._kept is not None and id in (None, self._kept[1]):
             self.ledger.keep_line(self._kept[1], False)
             self._kept = None
             self._may_fit = True
+            self._without.clear()
