@@ -44,9 +44,9 @@ def _of(expected: str, *types: type) -> Check:
 
 def _stop(name: str, value: Any) -> None:
     _of("a string or an array of strings", str, list)(name, value)
-    named = (
-        {f"{name}[{number}]": each for number, each in enumerate(value)} if isinstance(value, list) else {name: value}
-    )
+    named: dict[str, Any] = {name: value}
+    if isinstance(value, list):
+        named = {f"{name}[{number}]": each for number, each in enumerate(cast("list[Any]", value))}
     for where, each in named.items():
         if not isinstance(each, str):
             raise wrong_type(where, "a string", each)
