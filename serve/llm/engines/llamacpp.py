@@ -163,9 +163,11 @@ class LlamaCpp(ServedEngine):
         if not self._adapters.is_changing:
             await super().check()
 
-    async def _ask(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = 60.0) -> dict[str, Any]:
+    async def _ask(
+        self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = 60.0, wrong: str = ""
+    ) -> dict[str, Any]:
         async with self._adapters.use():
-            return await super()._ask(path, body, timeout_s=timeout_s)
+            return await super()._ask(path, body, timeout_s=timeout_s, wrong=wrong)
 
     async def load_adapter(self, name: str, path: str) -> None:
         file = adapter_path(name, path)
