@@ -121,6 +121,14 @@ async def test_a_stream_is_what_the_engine_gives(engine: LlamaCpp, path: str, bo
     assert events[-2:] == own[-2:] == [b"data: [DONE]", b""]
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_of_prompts_that_are_read_while_others_are_answered_nothing_is_told(engine: LlamaCpp) -> None:
+    asked = call(COMPLETION, prompt=["a", "b " * 60], max_tokens=12, ignore_eos=True, cache_prompt=False, stream=True)
+    _, got, tokens = await answer_of(engine.generate(asked))
+    assert tokens > 12
+    assert b"prompt_progress" not in got
+
+
 async def progress(engine: LlamaCpp) -> list[int]:
     """Of each request that runs, in their order: the tokens that it has computed."""
     _, body, _ = await answer_of(engine.generate(EngineCall("/slots", method="GET")))

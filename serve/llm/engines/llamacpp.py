@@ -120,14 +120,12 @@ class LlamaCpp(ServedEngine):
     async def _streamed(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
         answer = super().generate(call)
         try:
-            reads = True
             async for item in answer:
-                if reads and isinstance(item, Delta):
-                    reads = not item.tokens
-                    if data := without_progress(item.data):
-                        yield item._replace(data=data)
-                else:
+                # With several prompts, one may be read while another is answered.
+                if isinstance(item, Head) or (data := without_progress(item.data)) is item.data:
                     yield item
+                elif data:
+                    yield item._replace(data=data)
         finally:
             await answer.aclose()
 
