@@ -31,7 +31,10 @@ def crowded(serve_url: str) -> Iterator[ScriptedApp]:
 @pytest.fixture(scope="module")
 def impatient(serve_url: str) -> Iterator[ScriptedApp]:
     """Room for one request, and others wait for a moment."""
-    app = run_scripted(serve_url, "impatient", FrontConfig(), deployment=ONE, queue_timeout_s=0.2, max_resumes=0)
+    asides = ("/tokenize", "/detokenize")
+    app = run_scripted(
+        serve_url, "impatient", FrontConfig(), *asides, deployment=ONE, queue_timeout_s=0.2, max_resumes=0
+    )
     with app.client:
         yield app
 
