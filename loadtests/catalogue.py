@@ -99,11 +99,13 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "llm.tokens_c64": Measure("streamed tokens, an event each, 64 streams", "tokens/s"),
     "llm.ttft_p50": Measure("time to first token, 1 client, p50", "ms", more_is_better=False),
     "llm.ttft_p95": Measure("time to first token, 1 client, p95", "ms", more_is_better=False),
-    "llm.held_p99": Measure("from the engine to the client, 64 paced streams, p99", "ms", more_is_better=False),
+    "llm.held_p99": Measure(
+        "a token from the engine to the client, 64 streams of 25 a second, p99", "ms", more_is_better=False
+    ),
     "llm.whole_c16": Measure("chat completions of 8 tokens, not streamed, 16 clients", "req/s"),
     "llm.llamacpp_c4": Measure("tokens of llama.cpp, 4 slots, 4 clients", "tokens/s"),
-    "llm.first_answer": Measure("start with llama.cpp to the first answer", "s", more_is_better=False),
-    "llm.memory": Measure("memory with llama.cpp (PSS)", "MB", more_is_better=False),
+    "llm.first_answer": Measure("start of the chat example to its first answer", "s", more_is_better=False),
+    "llm.memory": Measure("memory of the chat example (PSS)", "MB", more_is_better=False),
 }
 
 
@@ -246,7 +248,7 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row(
         "llm_delays",
-        "time to first token over the engine's own server; time a token is held back",
+        "over the engine's own server: time to first token; time a token is held back at a pace",
         (
             Bound("llm.ttft_p50", 2, 0.7, "uvicorn_llm", Relation.OVER),
             Bound("llm.ttft_p95", 4, 1.5, "uvicorn_llm", Relation.OVER),
@@ -263,9 +265,13 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row(
         "llm_llamacpp",
-        "llama.cpp beside its own server: tokens; start to the first answer; memory",
+        "tokens of llama.cpp beside its own server",
+        (_times("llm.llamacpp_c4", "llamacpp", 0.95, 1.0),),
+    ),
+    Row(
+        "llm_chat",
+        "the chat example over its engine alone: start to the first answer; memory",
         (
-            _times("llm.llamacpp_c4", "llamacpp", 0.95, 1.0),
             Bound("llm.first_answer", 2.5, 1.5, "llamacpp", Relation.OVER),
             Bound("llm.memory", 200, 120, "llamacpp", Relation.OVER),
         ),

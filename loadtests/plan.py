@@ -93,19 +93,11 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         (OURS, "uvicorn", "ray_serve_haproxy", "ray_serve"),
         server=True,
     ),
-    Workload(
-        "llm_tokens",
-        ("llm.tokens_c64", "llm.ttft_p50", "llm.ttft_p95", "llm.held_p99"),
-        (OURS, "uvicorn_llm"),
-        llm=True,
-    ),
+    Workload("llm_tokens", ("llm.tokens_c64",), (OURS, "uvicorn_llm"), llm=True),
+    Workload("llm_delays", ("llm.ttft_p50", "llm.ttft_p95", "llm.held_p99"), (OURS, "uvicorn_llm"), llm=True),
     Workload("llm_whole", ("llm.whole_c16",), (OURS, "vllm_router", "smg"), llm=True),
-    Workload(
-        "llm_llamacpp",
-        ("llm.llamacpp_c4", "llm.first_answer", "llm.memory"),
-        (OURS, "llamacpp"),
-        llm=True,
-    ),
+    Workload("llm_llamacpp", ("llm.llamacpp_c4",), (OURS, "llamacpp"), llm=True),
+    Workload("llm_chat", ("llm.first_answer", "llm.memory"), (OURS, "llamacpp"), llm=True),
     Workload(
         "million_actors",
         ("million_actors.seconds", "million_actors.kb"),

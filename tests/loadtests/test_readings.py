@@ -1,5 +1,6 @@
 """What is read from the kernel, from wrk, from a log and from a stream is taken apart rightly."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ from hypothesis import strategies as st
 
 from loadtests.chunk_delay import Chunks
 from loadtests.http_side import parse_wrk
+from loadtests.llm.token_times import Arrivals, idle_share
 from loadtests.machine import field_of
 from loadtests.processes import below, parse_rollup, parse_stat
 from loadtests.running import RunError, last_words
 
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Request-Id: 10\r\n\r\n"
 
 
 def test_a_process_whose_name_looks_like_fields_is_read_rightly() -> None:
@@ -72,3 +74,31 @@ def test_any_cut_of_a_chunked_answer_gives_the_same_bytes(chunks: list[bytes], d
 def test_an_answer_that_is_no_stream_is_refused(head: bytes) -> None:
     with pytest.raises(ValueError, match="not a chunked answer"):
         Chunks().feed(head)
+
+
+@given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_a_token_has_come_when_its_last_byte_has(cuts: list[int]) -> None:
+    event = b'data: {"choices":[{"delta":{"content":"a"}}],"timings":{"emitted_ns":%d}}\n\n'
+    events = [event % stamp for stamp in (1000, 2000, 3000)]
+    stream = HEAD + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in events) + b"0\r\n\r\n"
+    cut_at = [*itertools.takewhile(lambda end: end < len(stream), itertools.accumulate(cuts)), len(stream)]
+    arrivals = Arrivals(asked_at=500)
+    # The time of each piece is where it ends.
+    ended = [arrivals.add(end, stream[begin:end]) for begin, end in itertools.pairwise([0, *cut_at])]
+    assert ended == [end == len(stream) for end in cut_at]
+    ends = [stream.index(each) + len(each) + 2 for each in events]
+    come = [next(end for end in cut_at if end >= whole) for whole in ends]
+    first, held = arrivals.read()
+    assert first == (come[0] - 500) / 1e9
+    assert held == [(at - stamp) / 1e9 for at, stamp in zip(come, (1000, 2000, 3000), strict=True)]
+
+
+def test_a_stream_that_was_cut_short_gives_no_figure() -> None:
+    arrivals = Arrivals(asked_at=0)
+    assert not arrivals.add(1, HEAD + b"1\r\na\r\n")
+    with pytest.raises(ValueError, match="cut short"):
+        arrivals.read()
+
+
+def test_idle_time_is_a_share_of_all_time() -> None:
+    assert idle_share((100.0, 1000.0), (150.0, 1100.0)) == 0.5
