@@ -141,7 +141,11 @@ class Actors:
             if link is not None:
                 if call.cancel_asked:
                     link.push(Cancel(call.message.seq))
-                self._runtime.flush_soon(link)
+                if call.stream is not None and not self._runtime.on_own_thread():
+                    # The first of many messages: to wake another thread for it costs more than to write it.
+                    link.flush()
+                else:
+                    self._runtime.flush_soon(link)
         except KeyboardInterrupt:
             self._take_back(client, call)
             raise

@@ -186,18 +186,17 @@ class Call:
     def take_item(self, item: Item | ItemValue) -> None:
         stream = self.stream
         if stream is not None and not self.done:
-            entry = self.runtime.objects.new_entry()
             if isinstance(item, Item):
-                # Nobody knows of it yet, so nobody waits.
-                entry.state, entry.data = references.INLINE, item.data
+                came: Entry | bytes = item.data
             else:
+                came = entry = self.runtime.objects.new_entry()
                 if item.value.kind == SEGMENT:
                     entry.seq = item.value.seq
                     stream.next_large = next_item(entry.seq)
                 self.runtime.objects.settle(entry, item.value, self, item.index)
             # A producer that runs again begins with the items that are here already.
             if item.index >= stream.came:
-                stream.add(entry)
+                stream.add(came)
 
 
 class Arguments:

@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
+from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, Credit
 
 from . import current, references
@@ -51,7 +52,8 @@ class Stream:
     def __init__(self, call: Call, window: int) -> None:
         self.call = call
         self.window = window
-        self.items: deque[Entry] = deque()
+        # One of a few bytes is just those: most are taken as values, and no ref ever names them.
+        self.items: deque[Entry | bytes] = deque()
         # How many items have come.
         self.came = 0
         # The number of the next item of the present run that lies in shared memory; 0 before the first run.
@@ -64,9 +66,9 @@ class Stream:
         # A deque, since one thread adds to it while another takes from it.
         self._waiters: deque[Waiter] = deque()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, item: Entry | bytes) -> None:
         self.came += 1
-        self.items.append(entry)
+        self.items.append(item)
         if self._abandoned:
             self.items.clear()
         self._wake()
@@ -149,7 +151,7 @@ class Stream:
         # A call that is not under way starts with it.
         link = self.call.link
         if count and self.call.started and link is not None and not link.closed:
-            link.post(Credit(self.call.message.seq, count))
+            self.call.runtime.post_soon(link, Credit(self.call.message.seq, count))
 
     def drop(self) -> None:
         """Nobody takes the rest: the producer is closed, as a local generator would be."""
@@ -211,11 +213,16 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def _pop(self) -> ObjectRef[T_co] | None:
         try:
-            entry = self._stream.items.popleft()
+            item = self._stream.items.popleft()
         except IndexError:
             return None
         self._stream.took(1)
-        return ObjectRef(entry)
+        return ObjectRef(self._entry_of(item) if type(item) is bytes else cast("Entry", item))
+
+    def _entry_of(self, data: bytes) -> Entry:
+        entry = self._call.runtime.objects.new_entry()
+        entry.settle(references.INLINE, data)
+        return entry
 
     def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
         return _AsyncFor(self)
@@ -255,7 +262,8 @@ class ObjectRefGenerator(Generic[T_co]):
         mapped: Entry | None = None
         while not (values := self._take(mapped)):
             if items:
-                mapped = items[0]
+                # What is small is taken as it lies.
+                mapped = cast("Entry", items[0])
                 await self._map(mapped)
             elif self._stream.ended:
                 break
@@ -268,7 +276,12 @@ class ObjectRefGenerator(Generic[T_co]):
         items = self._stream.items
         values: list[T_co] = []
         while items:
-            entry = items[0]
+            item = items[0]
+            if type(item) is bytes:
+                items.popleft()
+                values.append(self._loaded(item))
+                continue
+            entry = cast("Entry", item)
             if entry.state == references.SEGMENT:
                 if entry.view is None and entry is not mapped:
                     break
@@ -279,6 +292,12 @@ class ObjectRefGenerator(Generic[T_co]):
         if values:
             self._stream.took(len(values))
         return values
+
+    def _loaded(self, data: bytes) -> Any:
+        try:
+            return codec.deserialize(data)
+        except references.UNMADE:
+            return self._entry_of(data).load()
 
     async def _map(self, entry: Entry) -> None:
         """Map the first item, which stays in its place. One that cannot be had is taken: its error is raised."""

@@ -28,6 +28,7 @@ from actorrt.wire.messages import (
     AnyMessage,
     Cancel,
     Credit,
+    Item,
     Outcome,
     Reply,
     StartActor,
@@ -116,6 +117,8 @@ class LoopExecutor(Executor):
         self.on_work: Callable[[], None] | None = None
         runtime.on_blocked = self._blocked
         runtime.user_loop_is_here = self._is_here
+        runtime.flush_with_turn = self._flushes_with_turn
+        runtime.flush_turn = self.flush
 
     def run(self) -> None:
         """Run the user's loop until the worker ends."""
@@ -292,11 +295,21 @@ class LoopExecutor(Executor):
     def reply(self, link: Link, message: AnyMessage) -> None:
         """Queue an outcome; all of this turn leave together."""
         link.push(message)
+        self._flush_with_turn(link)
+
+    def _flush_with_turn(self, link: Link) -> None:
         self._dirty.add(link)
         # What a first step replies is flushed when the first steps are done.
         if not self._flush_due and self._eager.now is None:
             self._flush_due = True
             self.loop.call_soon(self.flush)
+
+    def _flushes_with_turn(self, link: Link) -> bool:
+        """Have what was pushed written with the replies of this turn; False in another thread than the loop's."""
+        here = self._is_here()
+        if here:
+            self._flush_with_turn(link)
+        return here
 
     def flush(self) -> None:
         self._flush_due = False
@@ -496,17 +509,20 @@ class LoopExecutor(Executor):
     async def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         """Send the items of a generator as they come, within the credits."""
         index = 0
+        gate: LoopGate = run.gate
         # The credit comes first: the code between two values belongs to the later one.
         if hasattr(result, "__aiter__"):
             try:
                 items = aiter(result)
                 while True:
-                    await run.gate.take()
+                    if not gate.take_now():
+                        await gate.take()
                     try:
                         box = [await anext(items)]
                     except StopAsyncIteration:
                         break
-                    await self._send_item(run, index, box)
+                    if not self._sent_at_once(run, index, box):
+                        await self._send_item(run, index, box)
                     index += 1
             finally:
                 close = getattr(result, "aclose", None)
@@ -516,11 +532,13 @@ class LoopExecutor(Executor):
             try:
                 values = iter(result)
                 while True:
-                    await run.gate.take()
+                    if not gate.take_now():
+                        await gate.take()
                     box = [next(values, END)]
                     if box[0] is END:
                         break
-                    await self._send_item(run, index, box)
+                    if not self._sent_at_once(run, index, box):
+                        await self._send_item(run, index, box)
                     index += 1
                     # Each item is a turn of its own: others run in between, and a cancellation arrives.
                     await asyncio.sleep(0)
@@ -534,6 +552,15 @@ class LoopExecutor(Executor):
             raise asyncio.CancelledError
         return Outcome(run.seq, STREAM_END, count=index)
 
+    def _sent_at_once(self, run: RunningCall, index: int, box: list[Any]) -> bool:
+        """Send what is in `box`, if it is one of the plain values that most streams bring."""
+        data = codec.dumps_item(box[0])
+        if data is None or len(data) > self.runtime.settings.inline_limit:
+            return False
+        box.clear()
+        self._reply_item(run, Item(run.seq, index, data))
+        return True
+
     async def _send_item(self, run: RunningCall, index: int, box: list[Any]) -> None:
         """Send what is in `box`, as it is at this moment."""
         serialized = serialize_result(box[0], run.name)
@@ -545,6 +572,9 @@ class LoopExecutor(Executor):
             item = self.outcomes.item_of(run, index, serialized)
         else:
             item = await self._written(self.outcomes.item_of, run, index, serialized)
+        self._reply_item(run, item)
+
+    def _reply_item(self, run: RunningCall, item: AnyMessage) -> None:
         self.reply(run.link, item)
         if run.task is not None and run.task.cancelling():
             # The cancellation may have come while the item was being written, which it does not interrupt.

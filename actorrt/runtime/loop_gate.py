@@ -23,12 +23,19 @@ class LoopGate:
         if self._event is not None:
             self._event.set()
 
+    def take_now(self) -> bool:
+        """One credit if there is one; the common case, without a coroutine."""
+        left = self.left
+        if left == 0:
+            return False
+        if left != UNLIMITED:
+            self.left = left - 1
+        return True
+
     async def take(self) -> None:
         """One credit; waits while there is none."""
-        while self.left == 0:
+        while not self.take_now():
             if self._event is None:
                 self._event = asyncio.Event()
             self._event.clear()
             await self._event.wait()
-        if self.left != UNLIMITED:
-            self.left -= 1

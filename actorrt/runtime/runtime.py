@@ -25,6 +25,7 @@ from actorrt.core.pipeline import frame_is_due
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorCall,
+    AnyMessage,
     Cancel,
     CancelObject,
     Exit,
@@ -118,6 +119,9 @@ class Runtime:
         self.on_blocked: Callable[[bool], None] | None = None
         # True in a thread whose block stops the actors of this process.
         self.user_loop_is_here: Callable[[], bool] = _no
+        # The same, where that is the user's loop: have a link flushed at the end of its turn, or all such at once.
+        self.flush_with_turn: Callable[[Link], bool] = _not_here
+        self.flush_turn: Callable[[], None] = _nothing
         # In a worker: what its lease gives it, and the actor if it is the only one here.
         self.assigned: dict[str, int] = {}
         self.gpus: list[str] = []
@@ -326,6 +330,15 @@ class Runtime:
             link.flush()
         else:
             self._last_link = link
+            link.post_flush()
+
+    def post_soon(self, link: Link, message: AnyMessage) -> None:
+        """Queue what nobody waits for: it leaves with this turn of the loop that this thread runs, or by a wake-up."""
+        if self.on_own_thread():
+            link.send(message)
+            return
+        link.push(message)
+        if not self.flush_with_turn(link):
             link.post_flush()
 
     def flush(self) -> None:
@@ -730,6 +743,14 @@ class Runtime:
 
 def _no() -> bool:
     return False
+
+
+def _not_here(_: Link) -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
 
 
 def _past(actor: ActorClient, method: str, *_: object) -> NoReturn:

@@ -117,6 +117,8 @@ class Waits:
         if self._runtime.on_own_thread():
             raise RuntimeError("the runtime's own thread cannot wait")
         self._runtime.flush()
+        if self._runtime.user_loop_is_here():
+            self._runtime.flush_turn()
         if gate.wait(0.0):
             return
         timeout_s = timeout or 0.0

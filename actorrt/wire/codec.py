@@ -24,6 +24,8 @@ _PROTOCOL: Final = 5
 _Pickler: Final = pickle.Pickler
 _reducers: Final = Reducers()
 SURELY_SMALL: Final = 16 * 1024
+# So many of them together are surely small, too.
+_FEW_PARTS: Final = 4
 # The byte by which a pickle of this protocol names what is called when it is loaded. Where it does not occur nothing
 # is: the value is made of plain data, without a ref or handle.
 NAMES_A_CALL: Final = pickle.STACK_GLOBAL[0]
@@ -139,6 +141,23 @@ def dumps_atom(value: Any) -> bytes | None:
     # A number may be large, too.
     elif kind not in ATOMS or getsizeof(value) > SURELY_SMALL:
         return None
+    return pickle.dumps(value, _PROTOCOL)
+
+
+def dumps_item(value: Any) -> bytes | None:
+    """The same for one item of a stream, which may also be a short tuple of such values."""
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is not tuple:
+        return dumps_atom(value)
+    if len(value) > _FEW_PARTS:
+        return None
+    for part in value:
+        kind = type(part)  # pyright: ignore[reportUnknownVariableType]
+        if kind is bytes:
+            if len(part) > SURELY_SMALL:
+                return None
+        elif kind not in ATOMS or getsizeof(part) > SURELY_SMALL:
+            return None
     return pickle.dumps(value, _PROTOCOL)
 
 

@@ -125,7 +125,7 @@ def measure(run: Run, workload: str) -> Mapping[str, float]:
 
 def _tokens(port: int, quick: bool, started_s: float) -> dict[str, float]:
     body = _question("at_once", _STREAMED_TOKENS, stream=True)
-    run_wrk(port, "/v1/chat/completions", body, 64, 1)
+    run_wrk(port, "/v1/chat/completions", body, 64, 3)
     rate = run_wrk(port, "/v1/chat/completions", body, 64, 2 if quick else 8).rate
     return {"llm.tokens_c64": rate * _STREAMED_TOKENS}
 

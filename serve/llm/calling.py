@@ -28,7 +28,7 @@ class Answer(Protocol):
         ...
 
     async def take(self) -> list[Delta]:
-        """All that is there, at least one; `[]` at the end. Raises what `Open` does.
+        """All that is there, at least one and as few as that may be; `[]` at the end. Raises what `Open` does.
 
         Whoever is cancelled in it ends the call at its engine.
         """
@@ -65,7 +65,7 @@ class ReplicaAnswer:
         if self._first:
             first, self._first = self._first, []
             return first
-        return [_new(Delta, value) for value in await self._stream.next_values()]
+        return _together(await self._stream.next_values())
 
     def close(self) -> None:
         self._stream.close()
@@ -86,7 +86,7 @@ async def open_call(served: Served, call: EngineCall) -> Answer:
         patience.end()
     if not values:
         raise ReplicaUnavailableError(served.handle.deployment_name, "", "its answer ended before it began")
-    return ReplicaAnswer(stream, Head(*values[0]), [_new(Delta, value) for value in values[1:]])
+    return ReplicaAnswer(stream, Head(*values[0]), _together(values[1:]))
 
 
 class _Patience:
@@ -109,3 +109,11 @@ class _Patience:
 
     def end(self) -> None:
         self._timer.cancel()
+
+
+def _together(values: list[tuple[bytes, int]]) -> list[Delta]:
+    """Deltas that came together as one: what is done for each is done once."""
+    if len(values) < 2:
+        return [_new(Delta, value) for value in values]
+    data, tokens = zip(*values, strict=True)
+    return [Delta(b"".join(data), sum(tokens))]

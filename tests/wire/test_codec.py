@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -174,3 +174,18 @@ def test_a_function_made_here_comes_back() -> None:
 def test_what_cannot_be_pickled_raises_what_pickle_raises(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         codec.serialize(value)
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+@pytest.mark.parametrize("value", [(b"text", 1), (), ("a", None, 1.5, True), b"bytes", 7])
+def test_an_item_of_plain_values_is_pickled_as_any_value_is(value: object) -> None:
+    assert codec.dumps_item(value) == codec.pack(codec.serialize(value))
+
+
+@pytest.mark.parametrize("value", [(b"a" * 20_000, 1), ("a" * 20_000,), tuple(range(5)), (1, [2]), [1], Pair(1, 2)])
+def test_an_item_that_may_be_large_or_more_than_plain_is_left_to_others(value: object) -> None:
+    assert codec.dumps_item(value) is None
