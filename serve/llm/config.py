@@ -66,7 +66,7 @@ class LlamaCppEngine(_Config):
     """Layers on the GPU; -1: as many as fit, where there is a GPU."""
     prefill_batch: int | None = Field(default=None, ge=1)
     """Prompt tokens that are read in one step, in which no other request gets a token and nobody is seen to leave;
-    None: 16 on a CPU, on a GPU as many as llama.cpp takes."""
+    None: 4 for each thread on a CPU, on a GPU as many as llama.cpp takes."""
     chat_template: str | None = None
     """Jinja text in place of the model's own template."""
     embeddings: bool = False

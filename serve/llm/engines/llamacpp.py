@@ -29,8 +29,8 @@ logger = logging.getLogger("actorrt.serve.replica")
 
 _PROGRAM: Final = Path(__file__).with_name("llamacpp_program.py")
 _START_S: Final = 600.0
-# On a CPU a larger batch is hardly faster, and nothing else happens until it is read.
-_CPU_BATCH: Final = 16
+# For each thread. On a CPU a larger batch is hardly faster, and nothing else happens until it is read.
+_CPU_BATCH: Final = 4
 # It keeps nothing that it would have to write down.
 _STOP_S: Final = 0.0
 # What it says first to several prompts at once, and what clients take for a chunk.
@@ -218,7 +218,7 @@ class LlamaCpp(ServedEngine):
             if config.prefill_batch is not None:
                 given["n_batch"] = config.prefill_batch + config.slots
             else:
-                given["n_batch_without_gpu"] = _CPU_BATCH + config.slots
+                given["n_batch_without_gpu"] = _CPU_BATCH * config.threads + config.slots
         if config.chat_template is not None:
             given["chat_template"] = config.chat_template
         if self._adapters.known:
