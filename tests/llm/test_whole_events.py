@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actorrt.serve.llm.engines import whole_events
 from actorrt.serve.llm.engines.whole_events import WholeEvents, tokens_in, tokens_of_answer
 
 EVENT = st.binary(min_size=1, max_size=30).map(lambda data: b"data: " + data.replace(b"\n", b"").replace(b"\r", b""))
@@ -60,3 +61,19 @@ def test_an_answers_tokens_are_those_of_its_usage() -> None:
     assert tokens_of_answer(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 17}}') == 17
     assert tokens_of_answer(b'{"usage":{"input_tokens":3,"output_tokens":18}}') == 18
     assert tokens_of_answer(b'{"error": {}}') == 0
+
+
+@pytest.mark.parametrize("ending", [b"\n\n", b"\r\n\r\n"])
+def test_an_event_is_there_with_its_last_byte(ending: bytes) -> None:
+    for cut in range(1, len(ending)):
+        events = WholeEvents()
+        assert events.feed(b"data: a" + ending[:cut]) == b""
+        assert events.feed(ending[cut:]) == b"data: a" + ending
+
+
+def test_an_event_without_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_events, "MOST_BYTES", 100)
+    events = WholeEvents()
+    events.feed(b"x" * 90)
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        events.feed(b"x" * 20)
