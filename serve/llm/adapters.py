@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..broadcast import ask_all
 from .engines.interface import EngineError
+from .failures import RETRY_AFTER_S
 from .problems import Problem
 from .reading import parse, wrong_type
 
@@ -37,11 +38,14 @@ async def load(services: Services, exchange: Exchange, name: str) -> None:
         raise Problem(400, f"{served.config.max_adapters} adapters are loaded, as many as max_adapters allows")
     loading.add(adapter)
     try:
+        await served.facts()  # which waits for its start
         answers = await ask_all(served.handle, "load_adapter", adapter, path, timeout_s=LOAD_S)
         failures = [each for each in answers.values() if isinstance(each, Exception)]
-        if failures or not answers:
+        if not answers:
+            raise Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)
+        if failures:
             await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
-            raise _refused(failures[0] if failures else EngineError("the model has no replica"), "lora_path")
+            raise _refused(failures[0], "lora_path")
         catalogue.know_adapter(served.model_id, adapter, path)
     finally:
         loading.discard(adapter)

@@ -5,17 +5,22 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from actorrt import serve
 from actorrt.serve.broadcast import ask_all
-from actorrt.serve.llm import FrontConfig
+from actorrt.serve.declaration import Deployment
+from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.front import Front
+from actorrt.serve.options import DeploymentOptions
 
 from .conftest import HELLO, ScriptedApp, run_scripted
+from .scripted import PATHS, Scripted
 
 ANSWER = [["head", 200, "application/json"], ["say", "{}", 0]]
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -99,6 +104,36 @@ def test_a_front_that_comes_later_knows_what_was_loaded_at_its_first_requests(fr
         asked = [pool.submit(fronts.client.post, "/v1/chat/completions", json=request) for _ in range(OFTEN)]
         assert {each.result().status_code for each in asked} == {200}
     assert fronts.client.post(UNLOAD, json={"lora_name": "early"}).status_code == 200
+
+
+class Late(Scripted):
+    """Its model is loaded when something comes through a named pipe."""
+
+    async def __init__(self, pipe: str) -> None:  # pyright: ignore[reportGeneralTypeIssues]
+        await asyncio.to_thread(Path(pipe).read_bytes)
+        super().__init__(PATHS, True)
+
+
+def test_an_adapter_waits_for_its_model_to_be_there(serve_url: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    model = LLMConfig(model_id="late", engine=SimulatedEngine())
+    late = serve.deployment(name="late")(Late).bind(str(pipe))
+    front = Deployment[Front](Front, DeploymentOptions(name="front", max_ongoing_requests=100))
+    app = front.bind(FrontConfig(live_adapters=True), [(model, late)])
+    with (
+        ThreadPoolExecutor(2) as pool,
+        httpx.Client(base_url=f"{serve_url}/late", timeout=20, trust_env=False) as client,
+    ):
+        deployed = pool.submit(serve.run, app, name="late", route_prefix="/late")
+        while client.get("/v1/models").status_code != 200:
+            pass
+        loaded = pool.submit(client.post, LOAD, json={"lora_name": "poet", "lora_path": "/poet"})
+        assert client.get("/v1/models/poet").status_code == 404
+        pipe.write_bytes(b"x")
+        deployed.result()
+        assert loaded.result().status_code == 200
+        assert client.get("/v1/models/poet").status_code == 200
 
 
 def test_without_the_setting_nobody_loads_files_of_the_server(scripted_app: ScriptedApp) -> None:
