@@ -25,7 +25,7 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> st
 
 
 class Scripted:
-    def __init__(self, paths: frozenset[str], takes_tools: bool) -> None:
+    def __init__(self, paths: frozenset[str], takes_tools: bool = True) -> None:
         self._paths = paths
         self._takes_tools = takes_tools
         self._running = 0
