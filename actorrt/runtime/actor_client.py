@@ -16,7 +16,7 @@ from .link import Link
 from .references import Token
 
 if TYPE_CHECKING:
-    from .actor_records import ActorRecord
+    from .actor_records import ActorRecord, OwnedActor
     from .runtime import Runtime
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
@@ -87,7 +87,7 @@ class ActorClient:
         self.repeats = False
         # Tells the owner when this client is garbage. It goes after the client, which nobody finds any more by then:
         # during a `__del__` of its own another thread could still take the client up again.
-        self.hold: Token | None = None
+        self.hold: Token | OwnedActor | None = None
 
     def death(self, may_have_run: bool) -> BaseException:
         """What a call to it ends with, now that it is dead."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.wire import codec
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .definitions import ActorInterface
     from .instance import Instance
     from .runtime import Runtime
+
+
+# One for all actors that have none, of which there may be a million.
+_NO_SHAPE: Final[dict[str, int]] = {}
 
 
 def create(
@@ -70,10 +74,10 @@ def create(
     spec = ActorSpec(
         start,
         cls.blob,
-        dict(options.shape),
+        dict(options.shape) if options.shape else _NO_SHAPE,
         mode,
         not exclusive,
-        {**runtime.env, **dict(options.env_vars)},
+        {**runtime.env, **dict(options.env_vars)} if options.env_vars else runtime.env,
         runtime.job,
         bool(options.name),
     )

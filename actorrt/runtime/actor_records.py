@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt.core.lifecycle import Lifecycle, State
 from actorrt.wire.messages import ActorAt, StartActor
 
+from . import current
 from .link import Link
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 _NOTHING: Final = StartActor(0, b"", b"", b"")
 
@@ -114,3 +119,20 @@ class ActorRecord:
     def death(self) -> ActorAt:
         """What callers are told once it is dead."""
         return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
+
+
+class OwnedActor:
+    """Has an actor of this process end once this is garbage and nobody else has the actor. As `Token`, but there are as
+    many as actors, and it is the only object that each costs.
+    """
+
+    __slots__ = ("_record", "_runtime")
+
+    def __init__(self, runtime: Runtime, record: ActorRecord) -> None:
+        self._runtime = runtime
+        self._record = record
+
+    def __del__(self) -> None:
+        runtime = self._runtime
+        if current.maybe_runtime() is runtime:
+            runtime.release(partial(runtime.actors.release_owned, self._record))

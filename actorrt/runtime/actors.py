@@ -18,6 +18,7 @@ from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
 from .actor_client import ActorClient, Traits
 from .actor_places import ActorPlaces
+from .actor_records import OwnedActor
 from .calls import Call, fill_slots, when_resolved
 from .link import Link
 from .references import Token
@@ -98,7 +99,7 @@ class Actors:
     def own(self, client: ActorClient, record: ActorRecord) -> None:
         """The client is that of an actor of this process, which ends with its last handle."""
         client.record = record
-        client.hold = Token(self._runtime, partial(self._release_owned, record))
+        client.hold = OwnedActor(self._runtime, record)
 
     def know(self, client: ActorClient) -> None:
         with self.lock:
@@ -110,7 +111,8 @@ class Actors:
             # Outside of a call: nobody will say when the copy is gone.
             self._pinned[client.actor] = client
 
-    def _release_owned(self, record: ActorRecord) -> None:
+    def release_owned(self, record: ActorRecord) -> None:
+        """A client of an own actor is garbage; runtime loop."""
         if self._known.get(record.actor) is None:
             self._runtime.supervisor.release(record)
 
