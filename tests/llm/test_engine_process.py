@@ -85,6 +85,20 @@ async def test_a_port_that_somebody_has_is_named_and_nothing_is_started() -> Non
             await odd(port=port).start()
 
 
+async def test_a_port_that_another_engine_is_about_to_listen_at_is_not_shared() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    first, second = odd(port=port), odd(port=port)
+    outcomes = await asyncio.gather(first.start(), second.start(), return_exceptions=True)
+    (error,) = (outcome for outcome in outcomes if isinstance(outcome, EngineError))
+    assert str(error) == f"port {port} is another engine's on this machine; give this one its own"
+    winner, other = (first, second) if outcomes[1] is error else (second, first)
+    await winner.stop()
+    async with running(other):
+        assert await text_of(other)
+
+
 async def test_one_that_prints_gigabytes_answers_and_its_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorrt.serve.llm.engines.engine_process.LOG_BYTES", 1 << 20)
     async with running(odd("floods")) as engine:

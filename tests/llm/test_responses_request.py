@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorrt.serve.llm.fields import FieldError
+from actorrt.serve.llm.responses.items import items_as_they_are
+from actorrt.serve.llm.responses.keeping import in_bytes
 from actorrt.serve.llm.responses.request import ResponsesRequest, read_request
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
@@ -268,3 +270,31 @@ def test_whatever_comes_is_converted_or_refused_by_name(items: Any, tools: Any, 
     else:
         assert json.loads(json.dumps(turns)) == turns
         assert all(turn["role"] in {"user", "assistant", "system", "developer", "tool"} for turn in turns)
+
+
+def test_items_for_an_engine_of_its_own_have_names_that_can_be_kept_by() -> None:
+    items = [{"id": 5, "type": "message"}, {"id": [1], "role": "user"}, {"type": None}, {"id": "own", "type": "x"}, 7]
+    assert items_as_they_are(items, lambda kind: f"{kind}_new") == [
+        {"id": "item_new", "type": "message"},
+        {"id": "item_new", "type": "message", "role": "user"},
+        {"id": "item_new", "type": "item_reference"},
+        {"id": "own", "type": "x"},
+    ]
+    assert [each.id for each in in_bytes([{"id": 5}, {"id": "own"}, {}])] == ["", "own", ""]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "message", "id": "1"},
+        {"type": "function_call"},
+        {"type": "message", "role": "assistant", "content": 5},
+        {},
+    ],
+)
+def test_what_an_engine_of_its_own_has_kept_in_another_shape_is_refused_and_not_our_failure(
+    item: dict[str, Any],
+) -> None:
+    request = read_request({"model": "m", "input": "go on"}, lambda kind: f"{kind}_new")
+    with pytest.raises(FieldError, match="cannot go on with"):
+        request.chat_body([item], "m")

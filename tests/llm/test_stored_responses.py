@@ -87,6 +87,17 @@ def test_what_is_being_made_stays_and_too_much_of_it_is_refused() -> None:
     assert [id for id in "abc" if table.get(("t", id)) is not None] == ["b", "c"]
 
 
+def test_what_is_being_made_is_bounded_by_its_size_too() -> None:
+    table = ResponseTable(100, 1_000)
+    large = [ItemBytes("1", b"x" * 900)]
+    assert table.put(("t", "a"), b"", before=None, own=large, running=True)
+    with pytest.raises(NoRoomError):
+        table.put(("t", "b"), b"", before=None, own=large, running=True)
+    _put(table, "c", running=True)
+    assert table.finish(("t", "a"), b"made", ())
+    assert table.put(("t", "b"), b"", before=None, own=large, running=True)
+
+
 def test_what_has_ended_takes_no_more_events() -> None:
     table = ResponseTable(2, 10_000)
     _put(table, "a", running=True, streams=True)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -216,7 +217,17 @@ class EngineKeeper:
             if launch.port and await _is_taken(launch.port):
                 raise EngineError(f"port {launch.port} is taken by another process; give the engine a free one")
             launch.log.parent.mkdir(parents=True, exist_ok=True)
-            process = self._process = await EngineProcess.start(launch)
+            claim = _claim(launch.port)
+            if claim is None:
+                if tries < _PORTS_TRIED:
+                    continue
+                raise EngineError(f"port {launch.port} is another engine's on this machine; give this one its own")
+            try:
+                process = self._process = await EngineProcess.start(launch)
+            except BaseException:
+                claim.close()
+                raise
+            process.ended.add_done_callback(partial(_give_back, claim))
             http = OpenAIHttp(port=launch.port, unix_socket=launch.unix_socket, keep_alive=self._keep_alive)
             try:
                 await self._until_it_answers(process, http)
@@ -276,6 +287,25 @@ async def _is_taken(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def _claim(port: int) -> socket.socket | None:
+    """What says to the engines of this machine that a port is taken, from before one listens there until it is closed.
+
+    None: it is another's. Two that listen at the same port (SO_REUSEPORT) would each get requests of the other.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        if port:
+            claim.bind(f"\0actorrt-engine-port-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def _give_back(claim: socket.socket, _: object) -> None:
+    claim.close()
 
 
 def free_port() -> int:

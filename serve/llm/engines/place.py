@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,5 +30,6 @@ def new_place(name: str) -> Place:
     folder = Path(get_runtime_context().get_temp_dir() if is_initialized() else tempfile.gettempdir())
     path = folder / f"{unique}.sock"
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
-        path = Path("/tmp") / f"actorrt-{os.getuid()}-{unique}.sock"
+        # Anybody may write there: nobody is to listen before the engine does.
+        path = Path("/tmp") / f"actorrt-{unique}-{secrets.token_hex(16)}.sock"
     return Place(folder / "logs" / f"{unique}-{shown}.log", str(path))

@@ -29,7 +29,15 @@ def items_as_they_are(given: object, new_id: NewId) -> list[Item]:
     if not isinstance(given, list):
         return []
     dicts = [cast("Item", item) for item in cast("list[object]", given) if isinstance(item, dict)]
-    return [{"type": "message" if "role" in item else "item_reference", "id": new_id("item"), **item} for item in dicts]
+    return [_named(item, new_id) for item in dicts]
+
+
+def _named(item: Item, new_id: NewId) -> Item:
+    """The item with a type and an id that are strings: an engine refuses others, and says so."""
+    kind, id = item.get("type"), item.get("id")
+    if not isinstance(kind, str):
+        kind = "message" if "role" in item else "item_reference"
+    return {**item, "type": kind, "id": id if isinstance(id, str) else new_id("item")}
 
 
 def _read(item: Node, new_id: NewId) -> Item:

@@ -108,7 +108,7 @@ class Keeping:
             while values := await held.next_values():
                 if not values[0]:
                     raise Problem(
-                        503, "as many responses as are kept are being made in the background", code="overloaded"
+                        503, "as much as is kept of responses is being made in the background", code="overloaded"
                     )
                 kept = True
                 yield
@@ -167,7 +167,13 @@ def no_store() -> Problem:
 
 
 def in_bytes(items: Iterable[Item]) -> list[ItemBytes]:
-    return [ItemBytes(item.get("id") or "", msgspec.json.encode(item)) for item in items]
+    return [ItemBytes(_id_of(item), msgspec.json.encode(item)) for item in items]
+
+
+def _id_of(item: Item) -> str:
+    """Of an engine of its own it may be anything."""
+    id = item.get("id")
+    return id if isinstance(id, str) else ""
 
 
 def _found(value: T | None, id: str) -> T:

@@ -42,7 +42,11 @@ class ResponsesRequest:
 
     def chat_body(self, context: Sequence[Item], model: str) -> dict[str, Any]:
         """The request for chat/completions about these items. Raises FieldError for one that cannot be said there."""
-        turns = turns_of(context)
+        try:
+            turns = turns_of(context)
+        except (KeyError, AttributeError, TypeError):
+            # Those of `input` were read; one of an engine of its own may have any shape.
+            raise FieldError(("previous_response_id",), "names a response that this model cannot go on with") from None
         if self.instructions is not None:
             turns.insert(0, {"role": "system", "content": self.instructions})
         if not turns:

@@ -29,13 +29,13 @@ class _Kept:
 
 
 class NoRoomError(Exception):
-    """All responses that are kept are still being made: none may go for another."""
+    """What is kept is still being made, all of it: nothing may go for another."""
 
 
 class Record:
     """A response. `running`: it is being made in the background."""
 
-    __slots__ = ("events", "given", "output", "response", "running", "size", "streams")
+    __slots__ = ("events", "given", "given_bytes", "output", "response", "running", "size", "streams")
 
     def __init__(self, response: bytes, given: tuple[_Kept, ...], *, running: bool, streams: bool) -> None:
         self.response = response
@@ -47,6 +47,12 @@ class Record:
         self.events: list[bytes] = []
         # In bytes, of the response and its events; items are counted once, whoever holds them.
         self.size = len(response)
+        self.given_bytes = sum(len(item.data) for item in given)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it keeps here, at most: others may hold some of its items too."""
+        return self.size + self.given_bytes
 
 
 class ResponseTable:
@@ -74,7 +80,7 @@ class ResponseTable:
     ) -> bool:
         """Keep a response whose context is that of `before` and then `own`. False, and nothing kept, without `before`.
 
-        NoRoomError for one that is still being made, where all others are too.
+        NoRoomError for one that is still being made, where with it those that are would be all that is kept.
         """
         given: tuple[_Kept, ...] = ()
         if before is not None:
@@ -82,10 +88,13 @@ class ResponseTable:
             if previous is None:
                 return False
             given = previous.given + previous.output
-        if running and sum(record.running for record in self._records.values()) >= self._most:
-            raise NoRoomError
-        self.remove(key)
         record = Record(response, given + tuple(map(_Kept, own)), running=running, streams=streams)
+        if running:
+            others = [each for each in self._records.values() if each.running]
+            held = record.held + sum(each.held for each in others)
+            if len(others) >= self._most or (others and held > self._most_bytes):
+                raise NoRoomError
+        self.remove(key)
         self._hold(key[0], record.given)
         self._records[key] = record
         self.bytes += record.size
