@@ -49,12 +49,16 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     `timeout` seconds (0 only looks). In a coroutine, `await ref` instead: `get` blocks the loop, and warns.
     """
     single = isinstance(refs, ObjectRef)
-    if not hasattr(refs, "__iter__") and not single:
+    wanted: list[Any]
+    if single:
+        wanted = [refs]
+    elif hasattr(refs, "__iter__"):
+        wanted = list(refs)
+        for ref in wanted:
+            if not isinstance(ref, ObjectRef):
+                raise TypeError(f"get() takes refs, not {type(ref).__name__}")
+    else:
         raise TypeError(f"get() takes a ref or a list of refs, not {type(refs).__name__}")
-    wanted: list[Any] = [refs] if single else list(refs)
-    for ref in wanted:
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"get() takes refs, not {type(ref).__name__}")
     if timeout is not None:
         timeout = check.seconds("timeout", timeout)
     if any(not ref.done() for ref in wanted):

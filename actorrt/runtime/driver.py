@@ -98,9 +98,9 @@ def init(address: str | None = None, **options: Any) -> Context:
 
     `address`: None or "local" starts a node; "auto" joins the newest one that runs here; a session's folder joins that
     one. Options: num_cpus, num_gpus, resources, object_store_memory, namespace, local_mode, log_to_driver,
-    ignore_reinit_error, runtime_env, preload_modules (what workers of a new node are born with, so that each
-    starts faster and their memory is shared; a module that starts threads as it is imported is not for this). The
-    result can be used in `with` and `async with`; leaving it shuts down.
+    ignore_reinit_error, runtime_env, preload_modules (installed modules that workers of a new node are born with,
+    so that each starts faster and their memory is shared; one that starts threads as it is imported is not for this).
+    The result can be used in `with` and `async with`; leaving it shuts down.
 
     Code that runs in a task or an actor, and modules that it imports, belong to a session already: there it gives that
     session's context, whatever the options.

@@ -465,14 +465,13 @@ class LocalRuntime(Runtime):
             return
         before, call.cancel_asked = call.cancel_asked, True
         run = self._runs.get(call)
-        reaches = False
-        if run is not None:
-            run.asked = True
-            # Once, as in a worker: what its `finally` blocks call is left in peace.
-            reaches = recursive and run.forcing is None
         if not before:
             task.cancel()
-        if run is not None and reaches:
+        if run is None:
+            return
+        run.asked = True
+        # Once, as in a worker: what its `finally` blocks call is left in peace.
+        if recursive and run.forcing is None:
             run.forcing = force
             for child in run.living_children():
                 self.cancel_call(child, force, True)

@@ -244,7 +244,15 @@ class FairOrder(Generic[W]):
         if not 0 < weight < float("inf"):
             raise ValueError(f"the weight of tenant {tenant} must be above 0, not {weight}")
         for group in self._groups:
-            group.weights[tenant] = weight
+            # One is what everybody has: of those who have it nothing is kept.
+            if weight == 1.0:
+                group.weights.pop(tenant, None)
+            else:
+                group.weights[tenant] = weight
+
+    def weights(self) -> dict[str, float]:
+        """Of those who have another than 1."""
+        return dict(self._groups[0].weights)
 
     def add(self, request: W, now: float) -> None:
         """It waits from now on. Raises ValueError for a band that there is not."""

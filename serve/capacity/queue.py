@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from .drain import DrainRate, RetryAfter, retry_after
@@ -178,8 +178,7 @@ class CapacityQueue:
         tenant.waiting_tokens += ask.tokens
         self.order.add(ask, now)
         if ask.deadline < math.inf:
-            self._count += 1
-            heappush(self._deadlines, (ask.deadline, self._count, ask))
+            self._note_deadline(ask)
         self._may_fit = True
         return None
 
@@ -297,6 +296,7 @@ class CapacityQueue:
         tenant = self._tenants[name]
         if not tenant.waiting and not tenant.running:
             del self._tenants[name]
+            self.order.set_weight(name, 1.0)
 
     @staticmethod
     def _may_run(tenant: _Tenant, ask: Ask) -> bool:
@@ -324,6 +324,14 @@ class CapacityQueue:
         if wait_s is not None and wait_s > left:
             reason = f"it would wait for {wait_s:.3g} s, and its deadline is in {max(0.0, left):.3g} s"
             raise Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
+
+    def _note_deadline(self, ask: Ask) -> None:
+        self._count += 1
+        heappush(self._deadlines, (ask.deadline, self._count, ask))
+        if len(self._deadlines) > 2 * len(self.order) + 64:
+            # Most have left before theirs.
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self.order]
+            heapify(self._deadlines)
 
     def _next_place(self, now: float, chance: float, passes: int) -> tuple[Ask, Lease] | None:
         is_first = True

@@ -205,6 +205,17 @@ def test_who_would_wait_beyond_its_deadline_is_refused_at_once_and_who_did_is_th
     assert queue.release(lease.id.number)
 
 
+def test_who_has_come_and_gone_leaves_nothing_behind() -> None:
+    queue = queue_of(tenants=lambda _: TenantLimits(weight=2.0))
+    submit(queue, ask(10, 990))
+    for number in range(500):
+        one = ask(tenant=str(number), deadline=1e9)
+        queue.submit(one, 0.0)
+        queue.withdraw(one)
+    assert len(queue._deadlines) <= 66  # pyright: ignore[reportPrivateUsage]
+    assert set(queue.order.weights()) == {""}
+
+
 def test_a_line_that_ends_names_what_ran_there_and_a_new_life_owes_nothing() -> None:
     queue = queue_of()
     one = ask()
