@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actorrt.serve.llm import SimulatedEngine
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError, Head
 from actorrt.serve.llm.engines.simulated import Simulated
+from actorrt.serve.llm.engines.simulation import Simulation
 from actorrt.serve.llm.engines.word_pieces import Author, number, piece, pieces, text_of
 
 CHAT = "/v1/chat/completions"
@@ -317,6 +319,29 @@ async def test_all_streams_of_a_step_get_their_token_in_one_turn_of_the_loop() -
     count()
     await asyncio.gather(*(read(mine) for mine in turns))
     assert all(mine == turns[0] for mine in turns)
+
+
+def test_a_step_that_takes_no_time_is_over_in_the_next_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = 0
+    begin_step = Simulation.begin_step
+
+    def count(self: Simulation, now: float) -> None:
+        nonlocal begun
+        begun += 1
+        begin_step(self, now)
+
+    monkeypatch.setattr(Simulation, "begin_step", count)
+
+    async def ask_often() -> None:
+        engine = await started(speed=1.0, prefill_tokens_per_s=1e9, decode_step_s=0.0)
+        for _ in range(20):
+            await whole(engine, messages=HELLO, max_tokens=5)
+
+    # Whose clock is the one of replicas.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask_often())
+    # A turn for each token, and one after the last.
+    assert begun <= 20 * 8
 
 
 async def test_text_becomes_tokens_and_text_again() -> None:

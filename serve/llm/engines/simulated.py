@@ -180,8 +180,12 @@ class Simulated:
             self._simulation.finish(choice.running, choice.answer_keys() if choice.reason else ())
 
     def _now(self) -> float:
-        """In the time of the simulation, which may run faster or slower."""
-        return self._loop.time() * self._config.speed
+        """In the time of the simulation, which may run faster or slower.
+
+        Not the loop's time, of which uvloop counts milliseconds: until that changes, a step that takes no time would
+        not be over, and be looked at again and again.
+        """
+        return time.monotonic() * self._config.speed
 
     def _turn(self) -> None:
         """End the step whose time has come, give what it brought, and wait for the end of the next one."""
