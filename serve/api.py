@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from .applications import as_graph
 from .controller import Controller
 from .declaration import Application
 from .deployments import MANY_CALLS
+from .drain_watch import DrainWatch
 from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeError
 from .graph import flatten
 from .handle import DeploymentHandle
@@ -116,7 +117,7 @@ def run(
     if blocking:
         where = f" on {url}{route_prefix}" if url else ""
         _wait_for_interrupt(f"serving {name}{where}  (Ctrl-C drains and stops)")
-        shutdown()
+        shutdown(say=_say)
     return handle
 
 
@@ -154,13 +155,17 @@ def _wait_for_interrupt(text: str) -> None:
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
-        print(text, file=sys.stderr, flush=True)
+        _say(text)
         threading.Event().wait()
     except KeyboardInterrupt:
         return
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def delete(name: str) -> None:
@@ -187,8 +192,11 @@ def _status_of(controller: ActorHandle[Any]) -> ObjectRef[ServeStatus]:
     return controller.status.remote()
 
 
-def shutdown() -> None:
-    """Drain and end the proxy, then all applications, then Serve. Nothing happens if it does not run."""
+def shutdown(*, say: Callable[[str], object] | None = None) -> None:
+    """Drain and end the proxy, then all applications, then Serve. Nothing happens if it does not run.
+
+    `say` is called about once a second, on a thread of its own, with a line on what is still waited for, and how long.
+    """
     if not is_initialized():
         return
     try:
@@ -196,7 +204,8 @@ def shutdown() -> None:
     except ServeError:
         return
     try:
-        connection.ask(lambda it: it.shutdown.remote())
+        with DrainWatch(say, status):
+            connection.ask(lambda it: it.shutdown.remote())
     except exceptions.ActorrtError as error:
         raise ServeError(f"Serve did not shut down by itself: {error}") from error
     finally:

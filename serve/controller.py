@@ -27,7 +27,7 @@ from .listener import bind, fetch, lend
 from .proxy import Kept, Proxy
 from .replica_calls import STOP_TIMEOUT_S, end_replica
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec
-from .statuses import ApplicationStatus, ProxyStatus, ServeStatus
+from .statuses import ApplicationStatus, Draining, ProxyStatus, ServeStatus
 from .tls import trouble_with
 from .topics import NOTHING_YET, ROUTES, Topics
 
@@ -37,6 +37,8 @@ PROXY: Final = "proxy"
 # A proxy that cannot be started again is tried with so many seconds in between; the last for as long as there are
 # applications.
 PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+# A proxy that takes longer to say how much it still answers is not waited for.
+STATUS_TIMEOUT_S: Final = 1.0
 # How long a proxy drains where there is no deployment to say it.
 DRAIN_S: Final = 20.0
 # A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
@@ -61,6 +63,8 @@ class Controller:
         self._proxy_lock = asyncio.Lock()
         # Open from the first proxy to the drain: a client that comes while a proxy is replaced waits for the next.
         self._listener: socket.socket | None = None
+        # While Serve shuts down: when, by the loop's clock, the proxy's requests or at last the replicas are cut off.
+        self._drained_by: float | None = None
         # Some application that the proxy serves has been up: it is ready, whatever comes after.
         self._has_served = False
         # Until then nobody is told anything: routers would take it for the news that nothing runs.
@@ -139,6 +143,7 @@ class Controller:
             raise ServeError(f"the controller was restarted and cannot learn what runs: {why}") from None
         await self._until_cleared()
         await self._drain_proxy()
+        self._drained_by = asyncio.get_running_loop().time() + self._drain_limit_s()
         await asyncio.gather(*(self.delete(name) for name in list(self._apps)))
 
     async def _until_cleared(self) -> None:
@@ -149,7 +154,24 @@ class Controller:
     async def status(self) -> ServeStatus:
         await self._ready.wait()
         apps = {name: record.overview(self._deployments.of(name)) for name, record in self._apps.items()}
-        return ServeStatus(apps, {self._proxy_url: self._proxy_status} if self._proxy_url else {})
+        proxies = {self._proxy_url: self._proxy_status} if self._proxy_url else {}
+        return ServeStatus(apps, proxies, draining=await self._draining())
+
+    async def _draining(self) -> Draining | None:
+        if self._drained_by is None:
+            return None
+        left_s = self._drained_by - asyncio.get_running_loop().time()
+        replicas = sum(len(each.replicas) for each in self._deployments)
+        requests = 0
+        if self._proxy is not None:
+            try:
+                async with asyncio.timeout(STATUS_TIMEOUT_S):
+                    requests = await self._proxy.unfinished.remote()
+            except (TimeoutError, exceptions.ActorrtError):
+                logger.debug("the proxy does not say what it still answers")
+            if not requests:
+                left_s = self._drain_limit_s()
+        return Draining(requests, replicas, left_s)
 
     async def ingress_of(self, app: str) -> str:
         """The ingress deployment's name, or "" if there is no such application."""
@@ -302,8 +324,8 @@ class Controller:
         self._stop_listening()
         if proxy is not None:
             self._proxy_status = ProxyStatus.DRAINING
-            specs = [each.spec for each in self._deployments if each.spec is not None]
-            limit_s = max((each.options.graceful_shutdown_timeout_s for each in specs), default=DRAIN_S)
+            limit_s = self._drain_limit_s()
+            self._drained_by = asyncio.get_running_loop().time() + limit_s
             try:
                 async with asyncio.timeout(limit_s + ANSWER_TIMEOUT_S):
                     self._topics.forget(await proxy.drain.remote(limit_s))
@@ -314,6 +336,10 @@ class Controller:
             self._proxy = None
             self._proxy_status = ProxyStatus.DRAINED
             kill(proxy)
+
+    def _drain_limit_s(self) -> float:
+        specs = [each.spec for each in self._deployments if each.spec is not None]
+        return max((each.options.graceful_shutdown_timeout_s for each in specs), default=DRAIN_S)
 
     # What outlives this process. The proxy keeps it: it runs none of the users' code, and is there anyway.
 

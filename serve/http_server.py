@@ -66,6 +66,11 @@ class HttpServer:
         self._serving = loop.create_task(self._server.serve(sockets=[listener]), context=context)
         self._front.start(loop)
 
+    @property
+    def connections(self) -> int:
+        """How many there are, those of websockets too."""
+        return len(self._server.server_state.connections)
+
     async def drain(self, limit_s: float) -> None:
         """Take no new connections, close idle ones, and return when the others have ended or were cut off."""
         self._front.draining = True

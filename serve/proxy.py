@@ -144,6 +144,10 @@ class Proxy:
         self._connection.closed = True
         return self._connection.name
 
+    async def unfinished(self) -> int:
+        """How many requests and websockets are here, once it drains and idle connections have been closed."""
+        return self._server.connections if self._server is not None else 0
+
     # News.
 
     def _told_routes(self, value: tuple[dict[str, tuple[str, str]], str]) -> None:

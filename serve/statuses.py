@@ -53,12 +53,32 @@ class ApplicationStatusOverview:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """What a shutdown still waits for: requests that the proxy answers, then replicas that end.
+
+    What is left after `left_s` seconds is cut off.
+    """
+
+    requests: int
+    replicas: int
+    left_s: float
+
+    def __str__(self) -> str:
+        at_most = f"{max(0.0, self.left_s):.0f} s"
+        if self.requests:
+            left = "1 request is left" if self.requests == 1 else f"{self.requests} requests are left"
+            return f"{left}, cut off in {at_most} at the latest"
+        return f"{'1 replica is' if self.replicas == 1 else f'{self.replicas} replicas are'} ending, {at_most} at most"
+
+
+@dataclass(frozen=True, slots=True)
 class ServeStatus:
-    """`proxies` maps where a proxy listens, as a URL, to how it is."""
+    """`proxies` maps where a proxy listens, as a URL, to how it is. `draining` is None unless Serve shuts down."""
 
     applications: Mapping[str, ApplicationStatusOverview] = field(default_factory=dict[str, ApplicationStatusOverview])
     proxies: Mapping[str, ProxyStatus] = field(default_factory=dict[str, ProxyStatus])
     target_capacity: float | None = None
+    draining: Draining | None = None
 
 
 def application_status(deployments: Iterable[DeploymentStatus]) -> ApplicationStatus:

@@ -3,36 +3,13 @@
 Programs do not import this. It uses only actorrt's public names, and imports what a command needs when it runs.
 """
 
-from __future__ import annotations
-
-import sys
-
-import click
-
-import actorrt
-from actorrt.cli.problems import CommandError
-from actorrt.cli.serve import serve
-from actorrt.cli.status import status
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
-@click.version_option(
-    actorrt.__version__,
-    message=f"actorrt %(version)s (Python {'.'.join(map(str, sys.version_info[:3]))})",
-    help="Show the version and exit.",
-)
-def commands() -> None:
-    """Tasks, actors and objects over many processes, and HTTP served from graphs of them."""
-
-
-commands.add_command(serve)
-commands.add_command(status)
+from .interrupts import end_by_ctrl_c
 
 
 def main() -> None:
     """The console script."""
-    try:
-        commands(prog_name="actorrt")
-    except CommandError as error:
-        print(f"actorrt: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    end_by_ctrl_c()
+    # Most of the time until something happens goes into this import, and somebody may think better of it meanwhile.
+    from .commands import run
+
+    run()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import os
-import select
-import signal
 import socket
 import sys
 import threading
@@ -21,8 +18,10 @@ import click
 
 import actorrt
 from actorrt.cli import target as targets
+from actorrt.cli.interrupts import BY_SIGNAL, INTERRUPTED
 from actorrt.cli.problems import WRONG_USE, CommandError
 from actorrt.cli.progress import Progress
+from actorrt.cli.stop_signals import StopSignals
 from actorrt.cli.watch import Watch
 
 HEALTHY_WITHIN_S: Final = 10.0
@@ -61,7 +60,8 @@ def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_pre
 
     An ASGI application of FastAPI, Starlette, Django, Quart and others is served as it is, as one deployment.
 
-    Ctrl-C lets running requests end and stops; Ctrl-C twice stops at once. Nothing is left running either way.
+    Ctrl-C lets running requests end and stops, and says meanwhile how many are left; Ctrl-C twice stops at once.
+    Nothing is left running either way.
     """
     targets.look_in(app_dir)
     module = targets.find(target)
@@ -69,7 +69,7 @@ def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_pre
         raise CommandError(f"--route-prefix {route_prefix}: it must start with a /", WRONG_USE)
     _check_port(host, port)
     options = actorrt.serve.HTTPOptions(host=host, port=port, access_log=access_log)
-    stop = _StopSignals()
+    stop = StopSignals()
     try:
         try:
             with Progress() as progress:
@@ -81,11 +81,12 @@ def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_pre
         if not isinstance(found := targets.named(target), actorrt.serve.Application):
             _say(f"{target} is {targets.kind_of(found)}: it is one deployment")
         _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
-        stop.wait()
-        _say("stopping: running requests may end, new ones are refused")
-        actorrt.serve.shutdown()
+        _until_asked_to_stop(stop)
+        _say("stopping: running requests may end, new ones are refused  (Ctrl-C cuts them off)")
+        with Progress() as progress:
+            actorrt.serve.shutdown(say=progress.step if progress.watched else _say)
     except KeyboardInterrupt:
-        raise SystemExit(128 + stop.number) from None
+        raise CommandError(INTERRUPTED, BY_SIGNAL + stop.number) from None
     except actorrt.exceptions.ActorrtError as error:
         raise CommandError(str(error)) from None
     finally:
@@ -132,6 +133,15 @@ def _take_down(name: str) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _until_asked_to_stop(stop: StopSignals) -> None:
+    """Raises CommandError if the node ends meanwhile."""
+    while not stop.wait(LOOK_S):
+        try:
+            actorrt.nodes()
+        except actorrt.exceptions.ActorrtError as error:
+            raise CommandError(f"the node has ended, and all that it served: {error}") from None
 
 
 def _start(options: actorrt.serve.HTTPOptions, pointless: threading.Event) -> str:
@@ -188,38 +198,3 @@ def _why_not(host: str, port: int, error: OSError) -> str:
             return f"{host} is not an address of this machine: choose one with --host"
         case _:
             return f"cannot listen on port {port} of {host}: {error.strerror}"
-
-
-class _StopSignals:
-    """What Ctrl-C and SIGTERM do: interrupt the start; once it serves, end the wait; the second time, end the process.
-
-    The node watches this process and stops everything when it is gone, so ending it is all that "at once" takes.
-    """
-
-    def __init__(self) -> None:
-        # The first that came. What a shell reports for a program that one ended is 128 more.
-        self.number = 0
-        self._serving = False
-        # A lock is no good in a signal handler: the code it interrupts may hold it.
-        self._read, self._write = os.pipe()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, _: object) -> None:
-        if self.number:
-            os._exit(128 + number)
-        self.number = number
-        if not self._serving:
-            raise KeyboardInterrupt
-        os.write(self._write, b"x")
-
-    def now_serving(self) -> None:
-        self._serving = True
-
-    def wait(self) -> None:
-        """Until someone asks to stop. Raises CommandError if the node ends meanwhile."""
-        while not select.select([self._read], [], [], LOOK_S)[0]:
-            try:
-                actorrt.nodes()
-            except actorrt.exceptions.ActorrtError as error:
-                raise CommandError(f"the node has ended, and all that it served: {error}") from None

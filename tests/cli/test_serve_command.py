@@ -242,6 +242,19 @@ def test_the_first_signal_lets_a_running_request_end(number: int, start_server: 
     assert server.wait() == 0
 
 
+def test_it_says_what_it_still_waits_for_until_that_has_ended(start_server: Any, tmp_path: Path) -> None:
+    server = start_server("slow:app")
+    asking = Asking(server.url)
+    assert (tmp_path / "arrived").read_text() == "x"
+    server.process.send_signal(signal.SIGINT)
+    server.wait_for("stopping: 1 request is left, cut off in")
+    (tmp_path / "answer").write_text("late but whole")
+    asking.join()
+    assert asking.answer is not None
+    assert asking.answer.text == "late but whole"
+    assert server.wait() == 0
+
+
 def test_a_response_without_an_end_is_cut_off_when_the_time_to_end_in_is_over(start_server: Any) -> None:
     server = start_server("endless:app")
     with httpx.stream("GET", server.url) as response:
@@ -262,6 +275,7 @@ def test_the_second_ctrl_c_stops_at_once(start_server: Any, tmp_path: Path) -> N
     server.wait_for("stopping")
     server.process.send_signal(signal.SIGINT)
     assert server.wait() == 128 + signal.SIGINT
+    assert server.said[-1] == "actorrt: stopped at once, what was running is cut off\n"
     asking.join()
     # Which of the two ends first is chance: the proxy, or the replica and then the proxy says so.
     assert asking.answer is None or asking.answer.status_code == 503
@@ -274,7 +288,7 @@ def test_ctrl_c_during_the_start_stops_it(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT
         assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        assert process.stderr.read() == "actorrt: interrupted\n"
 
 
 @contextlib.contextmanager
@@ -309,7 +323,7 @@ def test_who_waits_for_an_application_is_answered_when_its_start_is_interrupted(
             assert waiting.makefile("rb").readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
         assert process.wait() == 128 + number
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "actorrt: interrupted\n"
 
 
 def test_nothing_outlives_a_killed_command(start_server: Any) -> None:
