@@ -8,10 +8,11 @@ earliest arrival. Whoever comes back is lifted to those that are there: nobody s
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final, Generic, Protocol, TypeVar
 
 INPUT_WEIGHT: Final = 1.0
@@ -60,37 +61,40 @@ W = TypeVar("W", bound=Waiting)
 
 
 class _User(Generic[W]):
-    """Requests of one user, by deadline and arrival. Those that are gone stay in the heap until their turn comes."""
+    """Requests of one user, sorted by deadline and arrival. Most come at the end and go from the beginning."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, float, int, W]] = []
-        self._here: dict[W, None] = {}
+        # Those before `_start` are gone.
+        self._sorted: list[tuple[float, float, int, W]] = []
+        self._start = 0
+        self._entries: dict[W, tuple[float, float, int, W]] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
-        return bool(self._here)
+        return bool(self._entries)
 
     def add(self, request: W) -> None:
         self._count += 1
-        self._here[request] = None
-        heappush(self._heap, (request.deadline, request.arrived, self._count, request))
+        entry = self._entries[request] = request.deadline, request.arrived, self._count, request
+        insort(self._sorted, entry, self._start)
 
     def remove(self, request: W) -> None:
-        del self._here[request]
-        if len(self._heap) > 2 * len(self._here) + 16:
-            self._heap = [entry for entry in self._heap if entry[3] in self._here]
-            heapify(self._heap)
+        entry = self._entries.pop(request)
+        at = bisect_left(self._sorted, entry, self._start)
+        if at > self._start:
+            del self._sorted[at]
+            return
+        self._start += 1
+        if 2 * self._start > len(self._sorted):
+            del self._sorted[: self._start]
+            self._start = 0
+
+    def first(self) -> W | None:
+        return self._sorted[self._start][3] if self._entries else None
 
     def turns(self) -> Iterator[W]:
-        heap, here = self._heap, self._here
-        while heap and heap[0][3] not in here:
-            heappop(heap)
-        if heap:
-            yield heap[0][3]
-        rest = [entry for entry in heap[1:] if entry[3] in here]
-        heapify(rest)
-        while rest:
-            yield heappop(rest)[3]
+        for at in range(self._start, len(self._sorted)):
+            yield self._sorted[at][3]
 
 
 class _Group(Generic[W]):
@@ -104,8 +108,8 @@ class _Group(Generic[W]):
         self.weights: dict[str, float] = {}
         self._members: dict[str, _Group[W] | _User[W]] = {}
         self._here: dict[str, None] = {}
-        # Of those that are here, by what they were served; entries that are not true any more are passed over.
-        self._heap: list[tuple[float, str]] = []
+        # Those that are here, sorted by what they were served.
+        self._sorted: list[tuple[float, str]] = []
         self._least = 0.0
 
     def __bool__(self) -> bool:
@@ -113,12 +117,7 @@ class _Group(Generic[W]):
 
     def least_served(self) -> float:
         """Of those that are here; of those that were here last if nobody is."""
-        heap, here, served = self._heap, self._here, self.served
-        while heap and (heap[0][1] not in here or served[heap[0][1]] != heap[0][0]):
-            heappop(heap)
-        if heap:
-            self._least = heap[0][0]
-        return self._least
+        return self._sorted[0][0] if self._sorted else self._least
 
     def add(self, request: W, path: tuple[str, ...]) -> None:
         name = path[0]
@@ -127,7 +126,7 @@ class _Group(Generic[W]):
             self.served[name] = max(self.served.get(name, 0.0), least)
             self.served.move_to_end(name)
             self._here[name] = None
-            self._push(name)
+            insort(self._sorted, (self.served[name], name))
         member = self._members.get(name)
         if member is None:
             member = self._members[name] = _User() if self._depth == 1 else _Group(self._depth - 1)
@@ -144,8 +143,9 @@ class _Group(Generic[W]):
         else:
             member.remove(request)
         if not member:
-            self.least_served()
+            self._least = self.least_served()
             del self._here[name]
+            self._take(name)
             if isinstance(member, _User):
                 del self._members[name]
             self._forget_some()
@@ -162,62 +162,43 @@ class _Group(Generic[W]):
             # It was forgotten meanwhile; or nothing of it has waited.
             self.served[name] = self.least_served()
             self._forget_some()
-        self.served[name] += tokens / self.weights.get(name, 1.0)
         if name in self._here:
-            self._push(name)
+            self._take(name)
+            self.served[name] += tokens / self.weights.get(name, 1.0)
+            insort(self._sorted, (self.served[name], name))
+        else:
+            self.served[name] += tokens / self.weights.get(name, 1.0)
         member = self._members.get(name)
         if isinstance(member, _Group):
             member.charge(tokens, path[1:])
 
-    def _push(self, name: str) -> None:
-        heappush(self._heap, (self.served[name], name))
-        if len(self._heap) > 4 * len(self._here) + 16:
-            self._heap = [(self.served[each], each) for each in self._here]
-            heapify(self._heap)
+    def _take(self, name: str) -> None:
+        del self._sorted[bisect_left(self._sorted, (self.served[name], name))]
 
-    def turns(self) -> Iterator[W]:
-        """All requests in the order in which they would be served, were each to take what it needs."""
-        self.least_served()
-        if not self._heap:
-            return
-        served, first = self._heap[0]
-        turns = self._members[first].turns()
-        request = next(turns)
-        yield request
-        # Few look further, and few of those at many: members are taken from the heap one by one, and put back.
-        seen = {first}
-        began = [(served + request.tokens / self.weights.get(first, 1.0), first, turns)]
-        taken: list[tuple[float, str]] = []
-        try:
-            while True:
-                following = self._next_unseen(seen, taken)
-                if following is not None and (not began or following < began[0][:2]):
-                    served, name = following
-                    seen.add(name)
-                    turns = self._members[name].turns()
-                elif began:
-                    served, name, turns = heappop(began)
-                else:
-                    return
-                request = next(turns, None)
-                if request is not None:
-                    heappush(began, (served + request.tokens / self.weights.get(name, 1.0), name, turns))
-                    yield request
-        finally:
-            for entry in taken:
-                heappush(self._heap, entry)
+    def first(self) -> W | None:
+        return self._members[self._sorted[0][1]].first() if self._sorted else None
 
-    def _next_unseen(self, seen: set[str], taken: list[tuple[float, str]]) -> tuple[float, str] | None:
-        heap, here, served = self._heap, self._here, self.served
-        while heap:
-            entry = heap[0]
-            is_true = entry[1] in here and served[entry[1]] == entry[0]
-            if is_true and entry[1] not in seen:
-                return entry
-            heappop(heap)
-            if is_true:
-                taken.append(entry)
-        return None
+    def turns(self, left_out: Container[str] = ()) -> Iterator[W]:
+        """All requests in the order in which they would be served, were each to take what it needs; nothing more of
+        members that are left out, from when they are on. As long as nothing is added, removed or charged.
+        """
+        following, weights = self._sorted, self.weights
+        at = 0
+        # Members that have had a turn, by what they would have been served with it.
+        began: list[tuple[float, str, Iterator[W]]] = []
+        while at < len(following) or began:
+            if at < len(following) and (not began or following[at] < began[0][:2]):
+                value, name = following[at]
+                turns = self._members[name].turns()
+                at += 1
+            else:
+                value, name, turns = heappop(began)
+            if name in left_out:
+                continue
+            request = next(turns, None)
+            if request is not None:
+                yield request
+                heappush(began, (value + request.tokens / weights.get(name, 1.0), name, turns))
 
 
 class FairOrder(Generic[W]):
@@ -231,6 +212,7 @@ class FairOrder(Generic[W]):
         self._since: list[OrderedDict[W, float]] = [OrderedDict() for _ in bands]
         # Tokens that wait in each band, and of each tenant in it.
         self.tokens = [0] * len(bands)
+        self.all_tokens = 0
         self._tenants: list[dict[str, int]] = [{} for _ in bands]
 
     def __len__(self) -> int:
@@ -278,6 +260,7 @@ class FairOrder(Generic[W]):
 
     def _count(self, band: int, request: W, tokens: int) -> None:
         self.tokens[band] += tokens
+        self.all_tokens += tokens
         tenants = self._tenants[band]
         left = tenants.get(request.tenant, 0) + tokens
         if left:
@@ -285,8 +268,9 @@ class FairOrder(Generic[W]):
         else:
             tenants.pop(request.tenant, None)
 
-    def age(self, now: float) -> None:
-        """Have those go up that have waited long enough."""
+    def age(self, now: float) -> bool:
+        """Have those go up that have waited long enough. Whether there were any."""
+        some = False
         for band in range(1, len(self.bands)):
             limit = self.bands[band].ageing_s
             waiting = self._since[band]
@@ -296,12 +280,27 @@ class FairOrder(Generic[W]):
                     break
                 self.remove(request)
                 self._enter(request, band - 1, now)
+                some = True
+        return some
 
-    def turns(self) -> Iterator[tuple[W, Band]]:
-        """All that wait, in their order, with the band that each is in by now."""
+    def first(self) -> tuple[W, int] | None:
+        """The first that waits, and the band that it is in by now."""
+        for band, group in enumerate(self._groups):
+            if group and (request := group.first()) is not None:
+                return request, band
+        return None
+
+    def turns(self, left_out: Container[str] = ()) -> Iterator[tuple[W, Band]]:
+        """All that wait, in their order, with the band that each is in by now; nothing more of tenants that are left
+        out, from when they are on. As long as nothing is added, removed or charged.
+        """
         for band, group in zip(self.bands, self._groups, strict=True):
-            for request in group.turns():
+            for request in group.turns(left_out):
                 yield request, band
+
+    def band_of(self, request: W) -> int:
+        """The band that one which waits is in by now."""
+        return self._places[request]
 
     def charge(self, band: int, tenant: str, user: str, tokens: float) -> None:
         """It was served so many tokens, by their weights."""

@@ -7,11 +7,11 @@ whoever gives it back a second time, or after its line has ended, changes nothin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .line_index import LineIndex, busyness
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
+from .spare_index import SpareIndex
 
 
 class LeaseId(NamedTuple):
@@ -71,11 +71,14 @@ class Line:
     @property
     def room(self) -> int:
         """The largest need that fits now, -1 if none does. Empty, it takes whatever can ever fit."""
-        if not self.running:
-            return self.kv_tokens if self.is_open else -1
-        if not self.is_open or self.running >= self.slots or self.backlog > self.most_backlog:
+        if not self.is_open:
             return -1
-        return max(-1, self.fill_tokens - self.used)
+        if not self.running:
+            return self.kv_tokens
+        if self.running >= self.slots or self.backlog > self.most_backlog:
+            return -1
+        room = self.fill_tokens - self.used
+        return room if room >= 0 else -1
 
     def admits(self, tokens: int, share: float = 1.0) -> bool:
         """Whether it takes such a need."""
@@ -110,8 +113,7 @@ class Lease:
         return self.prompt + max(self.output, self.generated)
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A line for a request, and how much of the prompt it has to read there."""
 
     line: Line
@@ -126,14 +128,20 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         # Leases whose answer was longer than expected.
         self.short = 0
+        # No line that has got more room since this was set has more than so much; whoever tries again sets it to -1.
+        self.gained = -1
         self._index: LineIndex[Line] = LineIndex()
+        self._spare: SpareIndex[Line] = SpareIndex()
+        self._most_tokens: int | None = 0
         self._next_line = 0
         self._next_lease = 0
 
     @property
     def most_tokens(self) -> int:
         """The largest need that some line can ever hold; 0 without lines."""
-        return max((line.kv_tokens for line in self.lines.values()), default=0)
+        if self._most_tokens is None:
+            self._most_tokens = max((line.kv_tokens for line in self.lines.values()), default=0)
+        return self._most_tokens
 
     # Lines.
 
@@ -148,20 +156,31 @@ class Ledger:
             self._next_line += 1
             line = self.lines[id] = Line(id, self._next_line, incarnation)
         line.offer(facts, self.limits)
-        self._index.put(line)
+        self._most_tokens = None
+        self._spare.put(line)
+        self._changed(line)
         return ended
+
+    def _changed(self, line: Line) -> None:
+        """It may have more room than before."""
+        self._index.put(line)
+        if (room := line.room) > self.gained:
+            self.gained = room
 
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""
         line = self.lines[id]
         line.is_open = is_open
-        self._index.put(line)
+        self._changed(line)
 
     def keep_line(self, id: LineId, is_kept: bool) -> None:
         """Have it take nothing for now, whatever room it has."""
         line = self.lines[id]
         line.is_kept = is_kept
-        self._index.put(line)
+        if is_kept:
+            self._index.put(line)
+        else:
+            self._changed(line)
 
     def drop_line(self, id: LineId) -> list[Lease]:
         """It has ended, and its leases with it."""
@@ -169,6 +188,8 @@ class Ledger:
         if line is None:
             return []
         self._index.take(line)
+        self._spare.take(line)
+        self._most_tokens = None
         ended = list(line.leases.values())
         for lease in ended:
             del self.leases[lease.id.number]
@@ -200,6 +221,10 @@ class Ledger:
     def largest_room(self) -> int:
         """No line has room for more tokens now; some may have less. -1 if none takes any."""
         return self._index.largest_room
+
+    def soonest(self, tokens: int) -> Line | None:
+        """The open line that will have room for so many tokens first, if nothing else is given there."""
+        return self._spare.soonest(tokens)
 
     @property
     def looks(self) -> int:
@@ -237,32 +262,45 @@ class Ledger:
         line.backlog += lease.unread
         line.running += 1
         self._index.put(line)
+        self._spare.changed(line.number)
 
     def progress(self, number: int, generated: int) -> None:
         """An answer has come so far, which means that its prompt was read."""
         lease = self.leases.get(number)
         if lease is None or generated < lease.generated:
             return
-        line, before = lease.line, lease.tokens
-        line.backlog -= lease.unread
-        lease.unread = 0
-        if generated > lease.output >= lease.generated:
-            self.short += 1
+        line, unread, before = lease.line, lease.unread, max(lease.output, lease.generated)
         lease.generated = generated
-        line.used += lease.tokens - before
-        self._index.put(line)
+        if generated > before:
+            line.used += generated - before
+            if before == lease.output:
+                self.short += 1
+            self._spare.changed(line.number)
+        elif not unread:
+            return
+        if not unread:
+            self._index.put(line)
+            return
+        line.backlog -= unread
+        lease.unread = 0
+        self._changed(line)
 
-    def release(self, number: int) -> Lease | None:
-        """A request has ended. None if that is known."""
+    def release(self, number: int, generated: int = 0) -> Lease | None:
+        """A request has ended, after so many tokens. None if that is known."""
         lease = self.leases.pop(number, None)
         if lease is None:
             return None
         line = lease.line
         del line.leases[number]
         line.used -= lease.tokens
+        if generated > lease.generated:
+            if generated > lease.output >= lease.generated:
+                self.short += 1
+            lease.generated = generated
         line.backlog -= lease.unread
         line.running -= 1
-        self._index.put(line)
+        self._spare.changed(line.number)
+        self._changed(line)
         return lease
 
     def of_router(self, router: str) -> Iterator[Lease]:

@@ -8,13 +8,14 @@ not admit it lie among those that do.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from typing import Final, Generic, Protocol, TypeVar
 
-# More than any line's number.
-LAST: Final = 2**62
 # In a cell where not all lines admit the request, so many are looked at before another cell is.
 LOOKS: Final = 4
+# A line within its cell is one number, its backlog above its own number: such are compared fastest.
+_BITS: Final = 32
+_NUMBER: Final = (1 << _BITS) - 1
 
 
 def busyness(unread: int, running: int) -> int:
@@ -36,18 +37,18 @@ class IndexedLine(Protocol):
 
 
 L = TypeVar("L", bound=IndexedLine)
-# A line within its cell: its backlog, and its number.
-_Place = tuple[int, int]
-_Cell = tuple[int, int]
 
 
 class LineIndex(Generic[L]):
     def __init__(self) -> None:
         # Lines that admit something, by number.
         self._lines: dict[int, L] = {}
-        # By running requests and size of the room.
-        self._cells: dict[_Cell, list[_Place]] = {}
-        self._places: dict[int, tuple[_Cell, _Place]] = {}
+        # By size of the room, and then by running requests; of each size, those that there are in order.
+        self._cells: dict[int, dict[int, list[int]]] = {}
+        self._running: dict[int, list[int]] = {}
+        self._sizes: list[int] = []
+        # Of each line: how many requests run there, the size of its room, and its place in that cell.
+        self._places: dict[int, tuple[int, int, int]] = {}
         self.looks = 0
 
     def put(self, line: L) -> None:
@@ -56,33 +57,55 @@ class LineIndex(Generic[L]):
         if free < 0:
             self.take(line)
             return
-        cell, place = (line.running, free.bit_length()), (line.backlog, line.number)
-        before = self._places.get(line.number)
-        if before == (cell, place):
+        number, running = line.number, line.running
+        size, place = free.bit_length(), line.backlog << _BITS | number
+        at = running, size, place
+        before = self._places.get(number)
+        if before is None:
+            self._lines[number] = line
+        elif before == at:
             return
-        if before is not None:
-            self._remove(*before)
-        self._lines[line.number] = line
-        self._places[line.number] = cell, place
-        insort(self._cells.setdefault(cell, []), place)
+        else:
+            self._remove(before)
+        self._places[number] = at
+        cells = self._cells.get(size)
+        if cells is None:
+            cells = self._cells[size] = {}
+            self._running[size] = []
+            insort(self._sizes, size)
+        places = cells.get(running)
+        if places is None:
+            cells[running] = [place]
+            insort(self._running[size], running)
+        else:
+            insort(places, place)
 
     def take(self, line: L) -> None:
         """A line is gone, or admits nothing now."""
         before = self._places.pop(line.number, None)
         if before is not None:
             del self._lines[line.number]
-            self._remove(*before)
+            self._remove(before)
 
-    def _remove(self, cell: _Cell, place: _Place) -> None:
-        places = self._cells[cell]
-        del places[bisect_left(places, place)]
-        if not places:
-            del self._cells[cell]
+    def _remove(self, at: tuple[int, int, int]) -> None:
+        running, size, place = at
+        cells = self._cells[size]
+        places = cells[running]
+        if len(places) > 1:
+            del places[bisect_left(places, place)]
+            return
+        del cells[running]
+        if cells:
+            there = self._running[size]
+            del there[bisect_left(there, running)]
+            return
+        del self._cells[size], self._running[size]
+        self._sizes.remove(size)
 
     @property
     def largest_room(self) -> int:
         """No line has room for more tokens; -1 if none has room for any."""
-        return max(((1 << room) - 1 for _, room in self._cells), default=-1)
+        return (1 << self._sizes[-1]) - 1 if self._sizes else -1
 
     def least_busy(
         self, tokens: int, prompt: int, share: float, chance: float, less_than: int | None
@@ -93,18 +116,22 @@ class LineIndex(Generic[L]):
         """
         size = tokens.bit_length()
         best: L | None = None
-        unsure: list[list[_Place]] = []
-        for (running, room), places in self._cells.items():
+        unsure: list[list[int]] = []
+        for room in reversed(self._sizes):
             if room < size:
-                continue
-            busy = busyness(places[0][0] + prompt, running)
-            if less_than is not None and busy >= less_than:
-                continue
-            line = self._first(places, tokens, share, chance)
-            if line is not None:
-                best, less_than = line, busyness(line.backlog + prompt, running)
-            elif len(places) > LOOKS:
-                unsure.append(places)
+                break
+            cells = self._cells[room]
+            for running in self._running[room]:
+                if less_than is not None and (prompt + 1) * (running + 1) >= less_than:
+                    break
+                places = cells[running]
+                if less_than is not None and ((places[0] >> _BITS) + prompt + 1) * (running + 1) >= less_than:
+                    continue
+                line = self._first(places, tokens, share, chance)
+                if line is not None:
+                    best, less_than = line, (line.backlog + prompt + 1) * (running + 1)
+                elif len(places) > LOOKS:
+                    unsure.append(places)
         if best is None:
             for places in unsure:
                 line = self._first_of_all(places, tokens, share)
@@ -114,18 +141,20 @@ class LineIndex(Generic[L]):
                     best, less_than = line, busyness(line.backlog + prompt, line.running)
         return None if best is None or less_than is None else (best, less_than)
 
-    def _first(self, places: list[_Place], tokens: int, share: float, chance: float) -> L | None:
-        if chance and (equal := bisect_right(places, (places[0][0], LAST))) > 1:
-            self.looks += 1
-            line = self._lines[places[int(chance * equal)][1]]
-            if line.admits(tokens, share):
-                return line
+    def _first(self, places: list[int], tokens: int, share: float, chance: float) -> L | None:
+        if chance and len(places) > 1:
+            equal = bisect_left(places, ((places[0] >> _BITS) + 1) << _BITS)
+            if equal > 1:
+                self.looks += 1
+                line = self._lines[places[int(chance * equal)] & _NUMBER]
+                if line.admits(tokens, share):
+                    return line
         return self._first_of_all(places[:LOOKS], tokens, share)
 
-    def _first_of_all(self, places: list[_Place], tokens: int, share: float) -> L | None:
-        for _, number in places:
+    def _first_of_all(self, places: list[int], tokens: int, share: float) -> L | None:
+        for place in places:
             self.looks += 1
-            line = self._lines[number]
+            line = self._lines[place & _NUMBER]
             if line.admits(tokens, share):
                 return line
         return None

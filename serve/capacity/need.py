@@ -27,20 +27,20 @@ class LineFacts:
             raise ValueError(f"a line needs tokens, slots and a rate above zero, not {self}")
 
 
-@dataclass(frozen=True, slots=True)
 class Need:
-    """What a request takes: its prompt, and the answer that is expected of it."""
+    """What a request takes: its prompt, and the answer that is expected of it. Not changed; one is made a request."""
 
-    prompt: int
-    output: int
+    __slots__ = ("output", "prompt", "tokens")
 
-    def __post_init__(self) -> None:
-        if self.prompt < 0 or self.output < 0:
-            raise ValueError(f"a request needs zero or more tokens, not {self}")
+    def __init__(self, prompt: int, output: int) -> None:
+        if prompt < 0 or output < 0:
+            raise ValueError(f"a request needs zero or more tokens, not {prompt} and {output}")
+        self.prompt = prompt
+        self.output = output
+        self.tokens = prompt + output
 
-    @property
-    def tokens(self) -> int:
-        return self.prompt + self.output
+    def __repr__(self) -> str:
+        return f"Need({self.prompt}, {self.output})"
 
     def within(self, kv_tokens: int) -> Need:
         """The same with an answer that fits beside its prompt: an engine ends it there."""

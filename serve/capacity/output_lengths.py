@@ -23,21 +23,31 @@ FIRST_GUESS: Final = 256
 
 
 class _Lengths:
-    __slots__ = ("counts", "total")
+    __slots__ = ("counts", "due", "known", "total")
 
     def __init__(self) -> None:
         self.counts: dict[int, float] = {}
         self.total = 0.0
+        # The quantile, and how many answers more may come before it is looked up again.
+        self.known = 0
+        self.due = 0
 
     def add(self, tokens: int) -> None:
         step = min(bisect_left(_STEPS, tokens), len(_STEPS) - 1)
         self.counts[step] = self.counts.get(step, 0.0) + 1
         self.total += 1
+        self.due -= 1
         if self.total > MEMORY:
             self.counts = {step: count / 2 for step, count in self.counts.items() if count > 0.01}
             self.total = sum(self.counts.values())
 
     def quantile(self, part: float) -> int:
+        """As it was within the last thirtieth of the answers."""
+        if self.due <= 0:
+            self.known, self.due = self._quantile(part), int(self.total / 30) + 1
+        return self.known
+
+    def _quantile(self, part: float) -> int:
         steps = sorted(self.counts)
         sums = list(accumulate(self.counts[step] for step in steps))
         return _STEPS[steps[min(bisect_left(sums, part * self.total), len(steps) - 1)]]
@@ -50,11 +60,11 @@ class OutputLengths:
         if not 0 < quantile < 1:
             raise ValueError(f"the quantile must be between 0 and 1, not {quantile}")
         self.quantile = quantile
-        self._groups: OrderedDict[tuple[str, ...], _Lengths] = OrderedDict()
+        self._groups: OrderedDict[tuple[str | int, ...], _Lengths] = OrderedDict()
 
     @staticmethod
-    def _keys(model: str, tenant: str, prompt: int) -> tuple[tuple[str, ...], ...]:
-        return (model, tenant, str(prompt.bit_length())), (model,), ()
+    def _keys(model: str, tenant: str, prompt: int) -> tuple[tuple[str | int, ...], ...]:
+        return (model, tenant, prompt.bit_length()), (model,), ()
 
     def learn(self, model: str, tenant: str, prompt: int, output: int) -> None:
         """An answer has ended by itself, after so many tokens."""

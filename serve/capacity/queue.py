@@ -11,14 +11,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
+from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
 from .drain import DrainRate, RetryAfter, retry_after
 from .fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT, Band, FairOrder
 from .ledger import Lease, Ledger, Placed
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
 from .output_lengths import OutputLengths
 from .prefix_index import PrefixIndex
+from .sizes import Sizes
+from .tenants import Tenant, TenantLimits, Tenants
+from .window import PASSES, Window
 
 BANDS: Final = (
     Band("priority", ageing_s=None),
@@ -26,31 +30,6 @@ BANDS: Final = (
     Band("flex", ceiling=0.9, ageing_s=60.0),
     Band("batch", ceiling=0.7, ageing_s=None),
 )
-# Of those that wait, so many are looked at for a place, in their order, while the first of them fits nowhere.
-PASSES: Final = 32
-
-TOO_LONG: Final = 413
-TOO_MANY: Final = 429
-NO_REPLICA: Final = 503
-
-
-class Refusal(Exception):
-    """A request is not taken, with the HTTP status that says so. It is safe to repeat, where `retry_after` is set."""
-
-    def __init__(self, status: int, reason: str, retry_after: RetryAfter | None = None) -> None:
-        super().__init__(status, reason, retry_after)
-        self.status, self.reason, self.retry_after = status, reason, retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class TenantLimits:
-    """How a tenant counts beside others, and what it may have; None: as much as there is."""
-
-    weight: float = 1.0
-    waiting_tokens: int | None = None
-    waiting_requests: int | None = None
-    running_tokens: int | None = None
-    """A request beyond it waits, and others pass it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,62 +40,13 @@ class QueueLimits:
     requests: int = 10_000
 
 
-class Ask:
-    """A request as the queue knows it; told from others by its identity."""
-
-    __slots__ = (
-        "arrived", "band", "chain", "deadline", "max_tokens", "model", "need", "prompt", "router", "tenant", "user",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        model: str,
-        prompt: int,
-        max_tokens: int | None = None,
-        *,
-        tenant: str = "",
-        user: str = "",
-        band: int = 1,
-        arrived: float = 0.0,
-        deadline: float = math.inf,
-        router: str = "",
-        chain: Sequence[int] = (),
-    ) -> None:
-        """`prompt` in tokens, `arrived` the first time if it was refused before, `deadline` of its first token,
-        `chain` of its prompt as prefix_index has it. Raises ValueError for numbers below zero.
-        """
-        if prompt < 0 or (max_tokens is not None and max_tokens < 0):
-            raise ValueError(f"a request has zero or more tokens, not {prompt} and {max_tokens}")
-        if math.isnan(deadline) or math.isnan(arrived):
-            raise ValueError("a time must be a number")
-        self.model, self.prompt, self.max_tokens = model, prompt, max_tokens
-        self.tenant, self.user, self.band = tenant, user, band
-        self.arrived, self.deadline, self.router, self.chain = arrived, deadline, router, chain
-        # As expected when it came.
-        self.need = Need(prompt, 0)
-
-    @property
-    def tokens(self) -> int:
-        return self.need.tokens
-
-
-class _Tenant:
-    """What one tenant has, as long as it has something."""
-
-    __slots__ = ("limits", "running", "running_tokens", "waiting", "waiting_tokens")
-
-    def __init__(self, limits: TenantLimits) -> None:
-        self.limits = limits
-        self.waiting = self.waiting_tokens = self.running = self.running_tokens = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(NamedTuple):
     ask: Ask
     # The one that it was served in, which may be above its own.
     band: int
     # Of its prompt, what was expected to be there.
     cached: int
+    tenant: Tenant
 
 
 class CapacityQueue:
@@ -137,15 +67,17 @@ class CapacityQueue:
         self.prefixes: PrefixIndex[LineId] = PrefixIndex()
         self.drain = DrainRate(now)
         self.most = most or QueueLimits()
-        self._limits_of = tenants
-        self._tenants: dict[str, _Tenant] = {}
+        self.tenants = Tenants(tenants, self.order.set_weight)
         self._runs: dict[int, _Run] = {}
         self._deadlines: list[tuple[float, int, Ask]] = []
         self._count = 0
+        # What those that wait need.
+        self._needs = Sizes()
         # The line that takes nothing but the first that waits, which fits nowhere yet.
         self._kept: tuple[Ask, LineId] | None = None
-        # Those for whom there is no place, until there is more room.
-        self._without: set[Ask] = set()
+        # The first that waits, once it has been tried: it is again where more room than it needs has been gained.
+        self._first: Ask | None = None
+        self._window = Window(self.order, self.tenants)
         # Whether something has changed by which one that waits may have a place.
         self._may_fit = False
 
@@ -161,22 +93,22 @@ class CapacityQueue:
         if ask.prompt >= most:
             raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {most} at most")
         expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
-        ask.need = Need(ask.prompt, expected).within(most)
-        tenant = self._tenants.get(ask.tenant)
-        if tenant is None:
-            tenant = self._tenant(ask.tenant)
-        if not self.order and self._may_run(tenant, ask):
+        ask.expect(Need(ask.prompt, expected).within(most))
+        tenant = self.tenants.of(ask.tenant)
+        if not self.order and tenant.may_run(ask.tokens):
             lease = self._place(ask, ask.band, tenant, now, chance)
             if lease is not None:
                 return lease
         try:
             self._check_room(ask, tenant, now, chance)
         except Refusal:
-            self._forget_if_idle(ask.tenant)
+            self.tenants.forget_if_idle(ask.tenant)
             raise
         tenant.waiting += 1
         tenant.waiting_tokens += ask.tokens
         self.order.add(ask, now)
+        self._needs.add(ask.tokens.bit_length())
+        self._window.came(ask)
         if ask.deadline < math.inf:
             self._note_deadline(ask)
         self._may_fit = True
@@ -186,10 +118,13 @@ class CapacityQueue:
         """It does not wait any more. False if it did not."""
         if not self.order.remove(ask):
             return False
-        tenant = self._tenants[ask.tenant]
+        tenant = self.tenants.known[ask.tenant]
         tenant.waiting -= 1
         tenant.waiting_tokens -= ask.tokens
-        self._forget_if_idle(ask.tenant)
+        if not tenant.waiting:
+            self.tenants.forget_if_idle(ask.tenant)
+        self._needs.take(ask.tokens.bit_length())
+        self._window.left()
         if self._kept is not None and self._kept[0] is ask:
             self._let_go()
         self._may_fit = True
@@ -202,17 +137,26 @@ class CapacityQueue:
 
         Called after what may make room, and now and then with more `passes`: then those far behind pass too.
         """
-        self.order.age(now)
+        if self.order.age(now):
+            # In another band it may fill more of a line.
+            self._look_again()
         while self._deadlines and self._deadlines[0][0] <= now:
             ask = heappop(self._deadlines)[2]
             if self.withdraw(ask):
                 waited = now - ask.arrived
                 yield ask, Refusal(TOO_MANY, f"it has waited for {waited:.3g} s, to its deadline", RetryAfter(1.0))
-        if self._may_fit or passes > PASSES:
-            self._without.clear()
-            while (found := self._next_place(now, chance(), passes)) is not None:
-                yield found
-            self._may_fit = False
+        if not self._may_fit and passes <= PASSES:
+            return
+        while True:
+            gained, self.ledger.gained = self.ledger.gained, -1
+            try:
+                yield from self._places(now, chance, passes, gained)
+            except GeneratorExit:
+                self.ledger.gained = max(gained, self.ledger.gained)
+                raise
+            if self.ledger.gained < self._needs.least or not self.order:
+                break
+        self._may_fit = False
 
     def progress(self, number: int, generated: int) -> None:
         """So much of the answer has come by now."""
@@ -229,12 +173,13 @@ class CapacityQueue:
         """A request has ended, after so many tokens; `is_whole` says that its answer ended by itself, `cached` how much
         of its prompt the engine had already. False if it had ended before.
         """
-        if generated is not None:
-            self.progress(number, generated)
-        lease = self.ledger.release(number)
+        lease = self.ledger.leases.get(number)
         if lease is None:
             return False
         run = self._runs[number]
+        if generated is not None and generated > lease.generated:
+            self._charge(run, generated - lease.generated)
+        self.ledger.release(number, generated or 0)
         self._ended(number)
         if is_whole:
             self.lengths.learn(run.ask.model, run.ask.tenant, run.ask.prompt, lease.generated)
@@ -272,55 +217,39 @@ class CapacityQueue:
     def adopt(self, id: LineId, number: int, ask: Ask, generated: int, unread: int) -> bool:
         """A line says that it runs a request which another epoch let it have. False if that is known."""
         output = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
-        ask.need = Need(ask.prompt, output)
+        ask.expect(Need(ask.prompt, output))
         if self.ledger.adopt(id, number, ask.router, ask.need, generated, unread) is None:
             return False
-        self._begin(number, _Run(ask, ask.band, 0))
+        self._begin(number, _Run(ask, ask.band, 0, self.tenants.of(ask.tenant)))
         return True
 
     # ---- tenants
 
     def limits_changed(self, tenant: str) -> None:
-        """Other limits count for a tenant from now on."""
-        if (known := self._tenants.get(tenant)) is not None:
-            known.limits = self._limits_of(tenant)
-            self.order.set_weight(tenant, known.limits.weight)
-            self._may_fit = True
+        """Other limits count for a tenant from now on. Raises ValueError for a weight that is none."""
+        if self.tenants.changed(tenant):
+            self._look_again()
 
-    def _tenant(self, name: str) -> _Tenant:
-        tenant = self._tenants[name] = _Tenant(self._limits_of(name))
-        self.order.set_weight(name, tenant.limits.weight)
-        return tenant
-
-    def _forget_if_idle(self, name: str) -> None:
-        tenant = self._tenants[name]
-        if not tenant.waiting and not tenant.running:
-            del self._tenants[name]
-            self.order.set_weight(name, 1.0)
-
-    @staticmethod
-    def _may_run(tenant: _Tenant, ask: Ask) -> bool:
-        most = tenant.limits.running_tokens
-        # Alone it may, however large it is.
-        return most is None or not tenant.running or tenant.running_tokens + ask.tokens <= most
-
-    def _check_room(self, ask: Ask, tenant: _Tenant, now: float, chance: float) -> None:
-        waiting = len(self.order)
-        waiting_tokens = sum(self.order.tokens)
-        limits = tenant.limits
+    def _check_room(self, ask: Ask, tenant: Tenant, now: float, chance: float) -> None:
+        limits, order = tenant.limits, self.order
         for have, more, most, what in (
-            (waiting, 1, self.most.requests, "requests wait"),
-            (waiting_tokens, ask.tokens, self.most.tokens, "tokens wait"),
-            (tenant.waiting, 1, limits.waiting_requests, f"requests of tenant {ask.tenant} wait"),
-            (tenant.waiting_tokens, ask.tokens, limits.waiting_tokens, f"tokens of tenant {ask.tenant} wait"),
+            (len(order), 1, self.most.requests, "requests"),
+            (order.all_tokens, ask.tokens, self.most.tokens, "tokens"),
+            (tenant.waiting, 1, limits.waiting_requests, "requests of tenant {tenant}"),
+            (tenant.waiting_tokens, ask.tokens, limits.waiting_tokens, "tokens of tenant {tenant}"),
         ):
             if most is not None and have + more > most:
                 wait_s = self.drain.wait_s(have + more - most if what.startswith("tokens") else ask.tokens, now)
-                raise Refusal(TOO_MANY, f"{have} {what}, and {most} is the limit", retry_after(wait_s, 0.0, chance))
+                reason = f"{have} {what.format(tenant=ask.tenant)} wait, and {most} is the limit"
+                raise Refusal(TOO_MANY, reason, retry_after(wait_s, 0.0, chance))
         left = ask.deadline - now
         if left == math.inf:
             return
-        wait_s = self.drain.wait_s(self.order.ahead(ask), now)
+        # Who would not wait too long behind all needs no closer look.
+        wait_s = self.drain.wait_s(order.all_tokens, now)
+        if wait_s is None or wait_s <= left:
+            return
+        wait_s = self.drain.wait_s(order.ahead(ask), now)
         if wait_s is not None and wait_s > left:
             reason = f"it would wait for {wait_s:.3g} s, and its deadline is in {max(0.0, left):.3g} s"
             raise Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
@@ -333,31 +262,54 @@ class CapacityQueue:
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self.order]
             heapify(self._deadlines)
 
-    def _next_place(self, now: float, chance: float, passes: int) -> tuple[Ask, Lease] | None:
-        is_first = True
-        largest = self.ledger.largest_room
-        for count, (ask, band) in enumerate(self.order.turns()):
-            if count == passes:
+    def _places(self, now: float, chance: Callable[[], float], passes: int, gained: int) -> Iterator[tuple[Ask, Lease]]:
+        """Those that have a place now; lines that have got more room since the last look have `gained` at most."""
+        ledger, order, tenants = self.ledger, self.order, self.tenants.known
+        while True:
+            found = order.first()
+            if found is None:
+                return
+            first, band = found
+            tenant = tenants[first.tenant]
+            if not tenant.may_run(first.tokens):
+                first = None
                 break
-            if ask in self._without:
-                is_first = False
+            if first is self._first and first.tokens > gained:
+                break
+            lease = self._try(first, band, tenant, now, chance)
+            if lease is None:
+                self._first = first
+                break
+            yield first, lease
+        if ledger.largest_room < self._needs.least:
+            return
+        if self._window.refresh(now, passes):
+            gained = ledger.most_tokens
+        for ask in self._window.fitting(gained, ledger.largest_room):
+            if ask not in order:
                 continue
-            tenant = self._tenants[ask.tenant]
-            if not self._may_run(tenant, ask):
+            tenant = tenants[ask.tenant]
+            if not tenant.may_run(ask.tokens):
                 continue
-            lease = None
-            if ask.tokens <= largest or self._is_kept_for(ask):
-                lease = self._place(ask, self.order.bands.index(band), tenant, now, chance)
+            if first is None or first not in order:
+                first = self._first = ask
+            elif ask is not first:
+                self._keep_a_line(first)
+            lease = self._try(ask, order.band_of(ask), tenant, now, chance)
             if lease is not None:
-                self.withdraw(ask)
-                return ask, lease
-            self._without.add(ask)
-            if is_first:
-                self._keep_a_line(ask, band)
-                is_first = False
-        return None
+                yield ask, lease
+        self._window.was_tried()
 
-    def _place(self, ask: Ask, band: int, tenant: _Tenant, now: float, chance: float) -> Lease | None:
+    def _try(self, ask: Ask, band: int, tenant: Tenant, now: float, chance: Callable[[], float]) -> Lease | None:
+        """Its lease, and it waits no more; None if it has no place."""
+        if ask.tokens > self.ledger.largest_room and not self._is_kept_for(ask):
+            return None
+        lease = self._place(ask, band, tenant, now, chance())
+        if lease is not None:
+            self.withdraw(ask)
+        return lease
+
+    def _place(self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float) -> Lease | None:
         ledger, share = self.ledger, self.order.bands[band].ceiling
         lines = ledger.lines
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
@@ -370,7 +322,7 @@ class CapacityQueue:
         else:
             return None
         lease = ledger.admit(placed, ask.need, ask.router)
-        run = _Run(ask, band, ask.prompt - placed.uncached)
+        run = _Run(ask, band, ask.prompt - placed.uncached, tenant)
         self._begin(lease.id.number, run)
         self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * placed.uncached)
         self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
@@ -378,33 +330,42 @@ class CapacityQueue:
         return lease
 
     def _begin(self, number: int, run: _Run) -> None:
-        tenant = self._tenants.get(run.ask.tenant) or self._tenant(run.ask.tenant)
+        tenant = run.tenant
         tenant.running += 1
         tenant.running_tokens += run.ask.tokens
         self._runs[number] = run
 
     def _ended(self, number: int) -> Ask:
-        ask = self._runs.pop(number).ask
-        tenant = self._tenants[ask.tenant]
+        run = self._runs.pop(number)
+        ask, tenant = run.ask, run.tenant
         tenant.running -= 1
         tenant.running_tokens -= ask.tokens
-        self._forget_if_idle(ask.tenant)
+        if not tenant.running:
+            self.tenants.forget_if_idle(ask.tenant)
+        if tenant.limits.running_tokens is not None:
+            # It may run others now, wherever there is room.
+            self._look_again()
         return ask
 
     def _charge(self, run: _Run, generated: int) -> None:
         self.order.charge(run.band, run.ask.tenant, run.ask.user, OUTPUT_WEIGHT * generated)
 
-    def _keep_a_line(self, ask: Ask, band: Band) -> None:
+    def _keep_a_line(self, ask: Ask) -> None:
         """Keep the line that will fit it soonest from taking others, or smaller ones pass it for ever."""
         if self._kept is not None:
             if self._kept[0] is ask:
                 return
             self._let_go()
-        able = [line for line in self.ledger.lines.values() if line.kv_tokens >= ask.tokens and line.is_open]
-        if able:
-            line = min(able, key=lambda line: (line.used + ask.tokens - line.fill_tokens * band.ceiling, line.number))
+        line = self.ledger.soonest(ask.tokens)
+        if line is not None:
             self._kept = ask, line.id
             self.ledger.keep_line(line.id, True)
+
+    def _look_again(self) -> None:
+        """Any that waits may have a place now, whatever lines have gained."""
+        self._first = None
+        self._window.is_stale = True
+        self._may_fit = True
 
     def _is_kept_for(self, ask: Ask) -> bool:
         return self._kept is not None and self._kept[0] is ask
@@ -415,4 +376,3 @@ class CapacityQueue:
             self.ledger.keep_line(self._kept[1], False)
             self._kept = None
             self._may_fit = True
-            self._without.clear()

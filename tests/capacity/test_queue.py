@@ -102,10 +102,10 @@ def test_a_large_one_is_not_passed_for_ever_and_others_use_the_rest() -> None:
 def test_a_line_that_was_kept_for_one_that_went_elsewhere_is_used_at_once() -> None:
     queue = queue_of(2)
     first, second = (submit(queue, ask(10, 590)) for _ in range(2))
-    large, small = ask(10, 690), ask(10, 590)
-    queue.submit(large, 0.0)
-    queue.submit(small, 0.0)
-    assert given(queue) == []
+    large, small, passing = ask(10, 690), ask(10, 590), ask(10, 90)
+    for one in (large, small, passing):
+        queue.submit(one, 0.0)
+    assert given(queue) == [passing]
     (kept,) = (line for line in queue.ledger.lines.values() if line.is_kept)
     other, there = (first, second) if first.line is not kept else (second, first)
     queue.release(other.id.number)

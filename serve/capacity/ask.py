@@ -1,0 +1,62 @@
+"""A request as the queue knows it, and how one is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from .drain import RetryAfter
+from .need import Need
+
+TOO_LONG: Final = 413
+TOO_MANY: Final = 429
+NO_REPLICA: Final = 503
+
+
+class Refusal(Exception):
+    """A request is not taken, with the HTTP status that says so. It is safe to repeat, where `retry_after` is set."""
+
+    def __init__(self, status: int, reason: str, retry_after: RetryAfter | None = None) -> None:
+        super().__init__(status, reason, retry_after)
+        self.status, self.reason, self.retry_after = status, reason, retry_after
+
+
+class Ask:
+    """Told from others by its identity."""
+
+    __slots__ = (
+        "arrived", "band", "chain", "deadline", "max_tokens", "model", "need", "prompt", "router", "tenant", "tokens",
+        "user",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        model: str,
+        prompt: int,
+        max_tokens: int | None = None,
+        *,
+        tenant: str = "",
+        user: str = "",
+        band: int = 1,
+        arrived: float = 0.0,
+        deadline: float = math.inf,
+        router: str = "",
+        chain: Sequence[int] = (),
+    ) -> None:
+        """`prompt` in tokens, `arrived` the first time if it was refused before, `deadline` of its first token,
+        `chain` of its prompt as prefix_index has it. Raises ValueError for numbers below zero.
+        """
+        if prompt < 0 or (max_tokens is not None and max_tokens < 0):
+            raise ValueError(f"a request has zero or more tokens, not {prompt} and {max_tokens}")
+        if math.isnan(deadline) or math.isnan(arrived):
+            raise ValueError("a time must be a number")
+        self.model, self.prompt, self.max_tokens = model, prompt, max_tokens
+        self.tenant, self.user, self.band = tenant, user, band
+        self.arrived, self.deadline, self.router, self.chain = arrived, deadline, router, chain
+        self.expect(Need(prompt, 0))
+
+    def expect(self, need: Need) -> None:
+        """It is expected to take so much, as long as it waits and when it is admitted."""
+        self.need = need
+        self.tokens = need.tokens

@@ -1,0 +1,64 @@
+"""What each tenant has waiting and running, beside what it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """How a tenant counts beside others, and what it may have; None: as much as there is."""
+
+    weight: float = 1.0
+    waiting_tokens: int | None = None
+    waiting_requests: int | None = None
+    running_tokens: int | None = None
+    """A request beyond it waits, and others pass it."""
+
+
+class Tenant:
+    """As long as it has something."""
+
+    __slots__ = ("limits", "running", "running_tokens", "waiting", "waiting_tokens")
+
+    def __init__(self, limits: TenantLimits) -> None:
+        self.limits = limits
+        self.waiting = self.waiting_tokens = self.running = self.running_tokens = 0
+
+    def may_run(self, tokens: int) -> bool:
+        """Whether it may run so many more. With nothing running it may, however many they are."""
+        most = self.limits.running_tokens
+        return most is None or not self.running or self.running_tokens + tokens <= most
+
+
+class Tenants:
+    def __init__(self, limits_of: Callable[[str], TenantLimits], set_weight: Callable[[str, float], None]) -> None:
+        self._limits_of, self._set_weight = limits_of, set_weight
+        self.known: dict[str, Tenant] = {}
+
+    def of(self, name: str) -> Tenant:
+        tenant = self.known.get(name)
+        if tenant is None:
+            tenant = Tenant(self._limits_of(name))
+            if tenant.limits.weight != 1.0:
+                self._set_weight(name, tenant.limits.weight)
+            self.known[name] = tenant
+        return tenant
+
+    def forget_if_idle(self, name: str) -> None:
+        tenant = self.known[name]
+        if not tenant.waiting and not tenant.running:
+            del self.known[name]
+            if tenant.limits.weight != 1.0:
+                self._set_weight(name, 1.0)
+
+    def changed(self, name: str) -> bool:
+        """Other limits count for it from now on. False if it has nothing: then they will when it comes."""
+        tenant = self.known.get(name)
+        if tenant is None:
+            return False
+        limits = self._limits_of(name)
+        self._set_weight(name, limits.weight)
+        tenant.limits = limits
+        return True

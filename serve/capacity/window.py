@@ -1,0 +1,78 @@
+"""Those that come next and fit nowhere yet: they may pass the first one, each where there is room for it.
+
+They are looked up in the fair order now and then, and not at each event: between, only those are tried that need no
+more than has become free. So who passes is up to `FRESH_S`, and half of the window, behind the order; who is the
+first of all never is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .ask import Ask
+from .fair_order import FairOrder
+from .tenants import Tenants
+
+# Of those that wait, so many are looked at for a place, in their order, while the first of them fits nowhere.
+PASSES: Final = 32
+FRESH_S: Final = 0.001
+
+
+class Window:
+    def __init__(self, order: FairOrder[Ask], tenants: Tenants) -> None:
+        self._order, self._tenants = order, tenants
+        self.asks: list[Ask] = []
+        # So many of them, from the first on, had no place when they were tried.
+        self._tried = 0
+        # Whether all are in it that wait and may run.
+        self._is_whole = False
+        self._gone = 0
+        self._built = 0.0
+        self.is_stale = True
+
+    def refresh(self, now: float, passes: int) -> bool:
+        """Look it up again if it is time to, or if more of them are to be looked at. Whether it did."""
+        if passes <= PASSES and not self.is_stale and 2 * self._gone < len(self.asks) and now - self._built < FRESH_S:
+            return False
+        asks: list[Ask] = []
+        refused: dict[str, int] = {}
+        left_out: set[str] = set()
+        self._is_whole = True
+        for ask, _ in self._order.turns(left_out):
+            if not self._tenants.known[ask.tenant].may_run(ask.tokens):
+                # Of a tenant at its limit few are looked at, however many come next.
+                count = refused[ask.tenant] = refused.get(ask.tenant, 0) + 1
+                if count == passes:
+                    left_out.add(ask.tenant)
+                continue
+            if len(asks) == passes:
+                self._is_whole = False
+                break
+            asks.append(ask)
+        self.asks = asks
+        self._tried = self._gone = 0
+        self._built = now
+        self.is_stale = False
+        return True
+
+    def came(self, ask: Ask) -> None:
+        """One more waits, which is looked at next if so few do."""
+        if self._is_whole:
+            self.asks.append(ask)
+            self._is_whole = len(self.asks) < 2 * PASSES
+
+    def left(self) -> None:
+        """One of those that wait does not any more."""
+        self._gone += 1
+
+    def fitting(self, gained: int, room: int) -> list[Ask]:
+        """Those worth a try, where lines that have gained some have no more room than `gained`, and all than `room`."""
+        least = min(gained, room)
+        found = [ask for ask in self.asks[: self._tried] if ask.tokens <= least]
+        found += [ask for ask in self.asks[self._tried :] if ask.tokens <= room]
+        return found
+
+    def was_tried(self) -> None:
+        """All that were worth it have been; those that are still there have no place."""
+        del self.asks[2 * PASSES :]
+        self._tried = len(self.asks)
