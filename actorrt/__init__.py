@@ -36,13 +36,15 @@ if TYPE_CHECKING:
     from .runtime.pipes import call_pipe as call_pipe
     from .runtime.references import ObjectRef as ObjectRef
     from .runtime.remote import remote as remote
+    from .runtime.sessions import Session as Session
+    from .runtime.sessions import sessions as sessions
     from .runtime.taskgroup import TaskGroup as TaskGroup
 
 __all__ = [
     "init", "shutdown", "is_initialized",
     "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup", "Pipe", "PipeReceiver",
     "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor", "call_pipe",
-    "nodes", "cluster_resources", "available_resources", "get_gpu_ids", "get_runtime_context",
+    "sessions", "Session", "nodes", "cluster_resources", "available_resources", "get_gpu_ids", "get_runtime_context",
     "exceptions", "serve", "__version__",
 ]  # fmt: skip
 
@@ -60,6 +62,7 @@ _HOMES = {
     "pipes": ["Pipe", "PipeReceiver", "call_pipe"],
     "references": ["ObjectRef"],
     "remote": ["remote"],
+    "sessions": ["Session", "sessions"],
     "taskgroup": ["TaskGroup"],
 }  # fmt: skip
 _HOME_OF = {name: f"actorrt.runtime.{home}" for home, names in _HOMES.items() for name in names}

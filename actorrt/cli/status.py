@@ -1,68 +1,119 @@
-"""`actorrt status`: the nodes that run on this machine, what is free on them, and the language models they serve."""
+"""`actorrt status`: the sessions that run on this machine, what is free on their nodes, and the models they serve."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import click
 
 import actorrt
-from actorrt.cli.problems import CommandError
+from actorrt.cli.problems import WRONG_USE, CommandError
+from actorrt.cli.status_tables import of_models, of_nodes
+
+_NONE: Final = "no cluster runs on this machine; init() without an address starts one"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one session has said, or in `trouble` why it has not."""
+
+    session: actorrt.Session
+    nodes: list[dict[str, Any]]
+    total: dict[str, float]
+    free: dict[str, float]
+    models: Sequence[actorrt.serve.llm.ModelStatus]
+    trouble: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self.session), **self.facts(), "trouble": self.trouble}
+
+    def facts(self) -> dict[str, Any]:
+        models = [asdict(each) for each in self.models]
+        return {"nodes": self.nodes, "total": self.total, "free": self.free, "models": models}
 
 
 @click.command(short_help="Show the nodes, what is free on them, and the models they serve.")
-@click.option("--address", default="auto", help="The node to ask; auto is the newest one on this machine.")
+@click.option(
+    "--address",
+    default="all",
+    help="The session to ask, as this command names it, or the first letters of its name, or the pid of its program; "
+    "auto is the newest one, all is each.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(address: str, as_json: bool) -> None:
-    """Show the nodes of a running cluster, how much of each resource is free, and the language models it serves."""
+    """Show what runs on this machine: each session, its nodes, how much of each resource is free, and the language
+    models it serves.
+
+    A session is what a program has begun by starting a node: `actorrt serve`, or init().
+
+    In JSON, "sessions" lists them, newest first; beside it stand the facts of the first.
+    """
     try:
-        actorrt.init(address, log_to_driver=False)
-    except (ConnectionError, actorrt.exceptions.ActorrtError) as error:
+        running = actorrt.sessions()
+    except OSError as error:
         raise CommandError(str(error)) from None
+    chosen = _chosen(running, address)
+    found: list[Found] = []
+    for session in chosen:
+        found.append(_ask(session))
+        if not as_json:
+            print(("\n" if len(found) > 1 else "") + _shown(found[-1]), flush=True)
+    if as_json:
+        shown = {**found[0].facts(), "sessions": [each.as_dict() for each in found]}
+        print(json.dumps(shown, indent=2, default=str))
+    elif len(running) > len(chosen):
+        rest = len(running) - len(chosen)
+        print(f"\n{rest} other session{'s run' if rest > 1 else ' runs'} here: `actorrt status` shows each")
+    if all(each.trouble for each in found):
+        raise CommandError("; ".join(each.trouble for each in found))
+
+
+def _chosen(running: list[actorrt.Session], address: str) -> list[actorrt.Session]:
+    if not running:
+        raise CommandError(_NONE)
+    if address == "all":
+        return running
+    if address == "auto":
+        return running[:1]
+    folder = os.path.realpath(address)
+    exact = [each for each in running if each.address == folder or str(each.pid) == address]
+    near = exact or [each for each in running if os.path.basename(each.address).startswith(address)]
+    if len(near) == 1:
+        return near
+    what = f"begins with {address!r}" if near else f"is {address!r}"
+    listed = "; ".join(f"{os.path.basename(each.address)} (pid {each.pid})" for each in running)
+    raise CommandError(f"{'more than one session' if near else 'no session'} {what}; there are {listed}", WRONG_USE)
+
+
+def _ask(session: actorrt.Session) -> Found:
+    try:
+        actorrt.init(session.address, log_to_driver=False)
+    except (ConnectionError, actorrt.exceptions.ActorrtError) as error:
+        return Found(session, [], {}, {}, [], str(error))
     try:
         nodes, total, free = actorrt.nodes(), actorrt.cluster_resources(), actorrt.available_resources()
         # What makes models is not loaded where nothing is served.
         models = actorrt.serve.llm.status() if actorrt.serve.status().applications else []
+    except actorrt.exceptions.ActorrtError as error:  # it has ended meanwhile
+        return Found(session, [], {}, {}, [], str(error))
     finally:
         actorrt.shutdown()
-    if as_json:
-        shown = [asdict(each) for each in models]
-        print(json.dumps({"nodes": nodes, "total": total, "free": free, "models": shown}, indent=2, default=str))
+    return Found(session, nodes, total, free, models)
+
+
+def _shown(found: Found) -> str:
+    session = found.session
+    parts = [
+        f"session {session.address}\nbegan {session.began}, pid {session.pid}: {session.program or 'it has ended'}"
+    ]
+    if found.trouble:
+        parts.append(f"it does not answer: {found.trouble}")
     else:
-        print(_table(nodes, total, free))
-        if models:
-            print("\n" + _table_of_models(models))
-
-
-def _table(nodes: list[dict[str, Any]], total: dict[str, float], free: dict[str, float]) -> str:
-    lines = [f"{'node':<18} {'state':<6} address"]
-    lines += [
-        f"{node['NodeID'][:16]:<18} {'alive' if node['Alive'] else 'dead':<6} {node['NodeManagerAddress']}"
-        for node in nodes
-    ]
-    lines += ["", f"{'resource':<18} {'free':>12} of {'total':>12}"]
-    lines += [
-        f"{name:<18} {_amount(name, free.get(name, 0))} of {_amount(name, total[name])}" for name in sorted(total)
-    ]
-    return "\n".join(lines)
-
-
-def _table_of_models(models: Sequence[actorrt.serve.llm.ModelStatus]) -> str:
-    wide = max(len("model"), *(len(each.model) for each in models))
-    numbers = "{:>8} {:>8} {:>8} {:>8} {:>8}"
-    lines = [
-        f"{'model':<{wide}} {'engine':<10} " + numbers.format("replicas", "slots", "context", "running", "waiting")
-    ]
-    for each in models:
-        line = numbers.format(each.replicas, each.slots, each.context, each.running, each.waiting)
-        adapters = f"  adapters: {', '.join(each.adapters)}" if each.adapters else ""
-        asleep = f"  asleep: {each.asleep}" if each.asleep else ""
-        lines.append(f"{each.model:<{wide}} {each.engine:<10} {line}{adapters}{asleep}")
-    return "\n".join(lines)
-
-
-def _amount(name: str, value: float) -> str:
-    return f"{value / 2**30:>8.1f} GiB" if name.endswith("memory") else f"{value:>12g}"
+        parts.append(of_nodes(found.nodes, found.total, found.free))
+    if found.models:
+        parts.append(of_models(found.models))
+    return "\n\n".join(parts)

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from actorrt.config import Settings
@@ -182,12 +183,18 @@ def find_session(settings: Settings, address: str) -> str:
         if os.path.isdir(address) and _alive(address):
             return os.path.realpath(address)
         raise ConnectionError(f"no cluster runs at {address!r}")
+    for session in live_sessions(settings):
+        return session
+    raise ConnectionError("no cluster runs on this machine; init() without an address starts one")
+
+
+def live_sessions(settings: Settings) -> Iterator[str]:
+    """The folders of the sessions that run here, newest first."""
     folder = sessions_folder(settings)
     for name in sorted(filter(is_name, os.listdir(folder)), reverse=True):
         session = os.path.join(folder, name)
         if _alive(session):
-            return session
-    raise ConnectionError("no cluster runs on this machine; init() without an address starts one")
+            yield session
 
 
 def _alive(session: str) -> bool:

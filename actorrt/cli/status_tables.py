@@ -1,0 +1,39 @@
+"""What `actorrt status` prints of a session, as tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import actorrt
+
+
+def of_nodes(nodes: list[dict[str, Any]], total: dict[str, float], free: dict[str, float]) -> str:
+    lines = [f"{'node':<18} {'state':<6} address"]
+    lines += [
+        f"{node['NodeID'][:16]:<18} {'alive' if node['Alive'] else 'dead':<6} {node['NodeManagerAddress']}"
+        for node in nodes
+    ]
+    lines += ["", f"{'resource':<18} {'free':>12} of {'total':>12}"]
+    lines += [
+        f"{name:<18} {_amount(name, free.get(name, 0))} of {_amount(name, total[name])}" for name in sorted(total)
+    ]
+    return "\n".join(lines)
+
+
+def of_models(models: Sequence[actorrt.serve.llm.ModelStatus]) -> str:
+    wide = max(len("model"), *(len(each.model) for each in models))
+    numbers = "{:>8} {:>8} {:>8} {:>8} {:>8}"
+    lines = [
+        f"{'model':<{wide}} {'engine':<10} " + numbers.format("replicas", "slots", "context", "running", "waiting")
+    ]
+    for each in models:
+        line = numbers.format(each.replicas, each.slots, each.context, each.running, each.waiting)
+        adapters = f"  adapters: {', '.join(each.adapters)}" if each.adapters else ""
+        asleep = f"  asleep: {each.asleep}" if each.asleep else ""
+        lines.append(f"{each.model:<{wide}} {each.engine:<10} {line}{adapters}{asleep}")
+    return "\n".join(lines)
+
+
+def _amount(name: str, value: float) -> str:
+    return f"{value / 2**30:>8.1f} GiB" if name.endswith("memory") else f"{value:>12g}"
