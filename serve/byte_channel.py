@@ -1,63 +1,70 @@
 """The bytes of one streamed response, between the code that makes them and the call that carries them away.
 
-What lies here together leaves together: the carrier takes all of it at once, so a fast producer costs few messages and
-a slow one waits for nobody.
+What is made before that call takes any waits here; from then on all goes straight to where the call writes, which
+sends what lies there together.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 MOST_HELD = 256 * 1024
-# An item of a stream travels inside a message, so it must not be large.
-LARGEST_ITEM = 64 * 1024
+
+
+class Sink(Protocol):
+    """Takes bytes at once, and tells how many have not left it."""
+
+    @property
+    def held(self) -> int: ...
+    def write_with_turn(self, data: bytes) -> None: ...
+    async def drained(self) -> None: ...
 
 
 class ByteChannel:
     """One producer, one consumer, one loop."""
 
-    __slots__ = ("_consumer", "_ended", "_error", "_held", "_parts", "_producer", "abandoned", "on_abandoned")
+    __slots__ = ("_ended", "_error", "_held", "_parts", "_sink", "_waiters", "abandoned", "on_abandoned")
 
     def __init__(self) -> None:
-        self._parts: deque[bytes] = deque()
+        self._parts: list[bytes] = []
         self._held = 0
+        self._sink: Sink | None = None
         self._ended = False
         self._error: BaseException | None = None
-        self._consumer: asyncio.Future[None] | None = None
-        self._producer: asyncio.Future[None] | None = None
+        # The consumer, for the end, or who makes more than is taken.
+        self._waiters: list[asyncio.Future[None]] = []
         # Nobody takes any more.
         self.abandoned = False
         self.on_abandoned: Callable[[], object] | None = None
 
     @property
     def full(self) -> bool:
-        return self._held >= MOST_HELD and not self.abandoned
+        held = self._held if self._sink is None else self._sink.held
+        return held >= MOST_HELD and not self.abandoned
 
     def put(self, data: bytes) -> None:
         if not data or self.abandoned:
             return
-        if len(data) <= LARGEST_ITEM:
-            self._parts.append(data)
+        if self._sink is not None:
+            self._sink.write_with_turn(data)
         else:
-            self._parts.extend(data[at : at + LARGEST_ITEM] for at in range(0, len(data), LARGEST_ITEM))
-        self._held += len(data)
-        self._wake(self._consumer)
+            self._parts.append(data)
+            self._held += len(data)
 
     async def room(self) -> None:
-        """Return once the consumer has taken enough, or has gone."""
+        """Return once enough was taken, or nobody takes any more."""
         while self.full:
-            self._producer = asyncio.get_running_loop().create_future()
-            try:
-                await self._producer
-            finally:
-                self._producer = None
+            if self._sink is None:
+                await self._changed()
+            else:
+                await self._sink.drained()
 
     def end(self, error: BaseException | None = None) -> None:
         self._ended = True
         self._error = None if self.abandoned else error
-        self._wake(self._consumer)
+        self._wake()
 
     def abandon(self) -> None:
         """The consumer has gone. If the producer has not ended it is told."""
@@ -67,46 +74,38 @@ class ByteChannel:
         self._parts.clear()
         self._held = 0
         self._error = None
-        self._wake(self._producer)
+        self._wake()
         if not self._ended and self.on_abandoned is not None:
             self.on_abandoned()
 
-    async def take(self) -> bytes:
-        """All that is there, at least a byte and at most LARGEST_ITEM; b"" at the end. Raises the producer's error."""
-        while not self._parts:
-            if self._ended:
-                error, self._error = self._error, None
-                try:
-                    if error is not None:
-                        raise error
-                finally:
-                    del error  # its traceback holds this frame
-                return b""
-            self._consumer = asyncio.get_running_loop().create_future()
-            try:
-                await self._consumer
-            finally:
-                self._consumer = None
-        data = self._pop()
-        self._held -= len(data)
-        if not self.full:
-            self._wake(self._producer)
-        return data
+    async def flow_into(self, sink: Sink) -> None:
+        """Have all that is put here written to `sink` at once. Returns at the end. Raises the producer's error."""
+        for part in self._parts:
+            sink.write_with_turn(part)
+        self._parts.clear()
+        self._held = 0
+        self._sink = sink
+        self._wake()
+        while not self._ended:
+            await self._changed()
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback holds this frame
 
-    def _pop(self) -> bytes:
-        parts = self._parts
-        if self._held <= LARGEST_ITEM:
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            return data
-        taken = [parts.popleft()]
-        size = len(taken[0])
-        while size + len(parts[0]) <= LARGEST_ITEM:
-            size += len(parts[0])
-            taken.append(parts.popleft())
-        return b"".join(taken)
+    async def _changed(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
-    @staticmethod
-    def _wake(waiter: asyncio.Future[None] | None) -> None:
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,9 +1,8 @@
 """Carry one HTTP request from the proxy to a replica and its answer back.
 
-A plain request is one actor call without a task: the router sends it, and the callback of its ref writes the answer.
-Large bodies go beside that call, by its pipe: what comes from one socket is written to the other. A response that is
-large enough the replica writes itself, to its client's socket, which it is lent. One that is made in parts has a task
-for as long as it lasts.
+A request is one actor call without a task: the router sends it, and the callback of its ref writes the answer. Large
+bodies, and responses that are made in parts, go beside that call, by its pipe: what comes from one socket is written to
+the other. A response that is large enough the replica writes itself, to its client's socket, which it is lent.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import socket
 from functools import partial
 from typing import Any, Final
 
-from actorrt import ObjectRef, ObjectRefGenerator, Pipe, cancel, exceptions
+from actorrt import ObjectRef, Pipe, cancel, exceptions
 
 from .exceptions import RequestRouterError, ServeError
-from .http_request import ClientDisconnected, HttpRequest
+from .http_request import HttpRequest
 from .incoming import DISCONNECT_GRACE_S
 from .listener import lend
 from .loan import Lender
 from .policy import ONE_REQUEST, Cost, Grant
 from .request_head import pack_head
-from .responses import error_page
+from .responses import LARGEST_WHOLE, error_page
 from .router import Router
 from .target import Target
 from .unavailable import RETRY_AFTER_S, answer_to, client_text
@@ -54,7 +53,6 @@ class Forwarded:
     _target: Target | None = None
     _key = 0
     _grant: Grant
-    _relay: asyncio.Task[None] | None = None
     _repeats_left = 0
     # Where the request's body goes, once the replica wants it.
     _pipe: Pipe | None = None
@@ -69,7 +67,6 @@ class Forwarded:
         base_path: bytes,
         root_path: bytes,
         loop: asyncio.AbstractEventLoop,
-        tasks: set[asyncio.Task[None]],
         timeout_s: float | None,
     ) -> None:
         self._request = request
@@ -78,7 +75,6 @@ class Forwarded:
         self._base = base_path
         self._root = root_path
         self._loop = loop
-        self._tasks = tasks
         # When it is cancelled, if its client has gone.
         self._grace: asyncio.TimerHandle | None = None
         # Its place in the replica was given back before its client had taken all of the response.
@@ -165,21 +161,10 @@ class Forwarded:
         elif type(answer) is int:
             self._router.refused(self, target, grant, answer)
         else:
-            first, stream, close = answer
-            if stream and (self._request.connection is None or self._request.answered):
-                # The client went, or its time was up, while this was on its way.
-                target.drop_stream.remote(stream)
-                self._router.released(grant)
-            elif stream:
-                generator: ObjectRefGenerator[bytes] = target.stream.remote(stream)
-                self._request.write(first)
-                self._relay = self._spawn(self._pass_on(generator, close))
-                # Not at the end of the task: of one that is cancelled before its first step, nothing runs.
-                self._relay.add_done_callback(partial(self._relayed, generator, grant))
-            else:
-                self._done()
-                self._request.respond(first, close)
-                self._release(grant)
+            first, close = answer
+            self._done()
+            self._request.respond(first, close)
+            self._release(grant)
 
     def _failed(self, target: Target, grant: Grant, error: BaseException) -> None:
         if (
@@ -205,26 +190,6 @@ class Forwarded:
             logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
 
-    def _relayed(self, generator: ObjectRefGenerator[bytes], grant: Grant, relay: asyncio.Task[None]) -> None:
-        if relay.cancelled():
-            cancel(generator)
-        self._router.released(grant)
-
-    async def _pass_on(self, generator: ObjectRefGenerator[bytes], close: bool) -> None:
-        request = self._request
-        try:
-            while batch := await generator.next_values():
-                request.write(batch[0] if len(batch) == 1 else b"".join(batch))
-                await request.drain()
-            self._done()
-            request.respond(b"", close)
-        except ClientDisconnected:
-            cancel(generator)
-        except Exception as error:
-            logger.info("a stream broke off, request %s: %s", request.request_id.decode("latin-1"), error)
-            self._done()
-            request.abort()
-
     # The pipe: bytes of the response come, bytes of the request go. A replica has these only when it asks for them, so
     # that one that refuses the request has taken nothing of it.
 
@@ -233,7 +198,9 @@ class Forwarded:
         if request.answered or request.connection is None:
             return
         self._taken += len(data)
-        if not last and (target := self._target) is not None and target.may_lend and request.can_lend:
+        # What is made in parts comes in small ones: it is not a response that its replica would write itself.
+        large = len(data) > LARGEST_WHOLE and not last
+        if large and (target := self._target) is not None and target.may_lend and request.can_lend:
             _open_channel(target)  # for the next one
         if request.pass_on(data):
             self._make_room(pipe)
@@ -320,8 +287,6 @@ class Forwarded:
         elif self._ref is not None and self._target is not None:
             told: ObjectRef[bool] = self._target.gone.remote(self._key)
             told.add_done_callback(partial(self._told, self._ref), here=True)
-        if self._relay is not None:
-            self._relay.cancel()
 
     def _told(self, ref: ObjectRef[Any], told: ObjectRef[bool]) -> None:
         """The replica knows that nobody waits any more. What runs there may end by itself, if it listens for that."""
@@ -348,12 +313,6 @@ class Forwarded:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _open_channel(target: Target) -> None:

@@ -66,7 +66,6 @@ class Proxy:
         self._root_path = RootPath(options.root_path)
         self._trusted = TrustedServers(options.forwarded_allow_ips or "")
         self._root_paths: dict[str, bytes] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._connection.deliver = self._loop.call_soon_threadsafe
         self._server: HttpServer | None = None
@@ -193,7 +192,7 @@ class Proxy:
         timeout_s = request.timeout_s if request.timeout_s is not None else self._options.request_timeout_s
         router = self._routers[route.prefix]
         root_path = self._root_paths[route.prefix]
-        Forwarded(request, router, self._root_path.raw, root_path, self._loop, self._tasks, timeout_s).start()
+        Forwarded(request, router, self._root_path.raw, root_path, self._loop, timeout_s).start()
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application that uvicorn runs for a websocket."""

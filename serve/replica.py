@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextvars
 import inspect
 import itertools
 import logging
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt.serve.replica")
 
-# A proxy that began a stream and does not come for it has gone.
-UNCLAIMED_STREAM_S: Final = 30.0
 # Whole responses whose clients are slow to take them, together: those of more keep their places among the requests.
 CARRIED_BYTES: Final = 256 * 1024 * 1024
 # Requests that are cancelled when their replica stops may clean up for so long: a part of STOP_TIMEOUT_S.
@@ -97,8 +94,6 @@ class Replica:
         self._config_version = ""
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
-        # Responses whose rest no proxy has come for yet, and when that is given up.
-        self._streams: dict[int, tuple[ByteChannel, asyncio.TimerHandle]] = {}
         # Requests by HTTP that are here, each with a place among those that may run at once.
         self._requests: dict[int, Incoming] = {}
         self._websockets: dict[str, WebsocketRun] = {}
@@ -253,7 +248,7 @@ class Replica:
         self._changed.set()
 
     async def http(self, head: bytes, body: bytes | None, framing: int, key: int) -> Any:
-        """Finished bytes; or (bytes, stream number or 0, whether the connection ends); or why it was refused.
+        """Finished bytes; or (bytes, whether the connection ends); or why it was refused.
 
         Flat values, for speed. `body` None: it comes by the call's pipe. A large response goes there, too, or to its
         client's socket, and what is given then is its end. No other request has the same `key`. Above the bits of
@@ -283,10 +278,11 @@ class Replica:
                 return answer.tail
             return await self._send(answer, self._channels.get(framing >> CHANNEL_SHIFT), key)
         first, channel, close = answer
-        if channel is not None and body is None:
-            # The rest of the request may come still, by the pipe, which ends with this call.
-            return await self._send_parts(first, channel, close)
-        return first, 0 if channel is None else self._offer(channel), close
+        if channel is None:
+            return first, close
+        # Who cancels this call from now on tells the code that its client has gone, and that may take its time.
+        context.answers = True
+        return await self._send_parts(first, channel, close)
 
     def _request_ended(self, key: int) -> None:
         """The last byte of its response is known."""
@@ -312,7 +308,7 @@ class Replica:
             await self._changed.wait()
         return True
 
-    async def _send(self, answer: Large, channel: Borrower | None, key: int) -> tuple[bytes, int, bool]:
+    async def _send(self, answer: Large, channel: Borrower | None, key: int) -> tuple[bytes, bool]:
         """A whole response as fast as its client takes it: to the client's socket, if that is lent, or by the pipe."""
         self._carrying += 1
         self._carried_bytes += len(answer.body)
@@ -321,7 +317,7 @@ class Replica:
                 fd = await channel.claim(key, answer.head[9:12])
                 if fd != NOT_LENT:
                     await Writing(fd, answer.head, answer.body, answer.tail).done()
-                    return b"", 0, answer.close
+                    return b"", answer.close
             pipe = call_pipe()
             pipe.write(answer.head, answer.body)
             await pipe.drained()
@@ -329,7 +325,7 @@ class Replica:
             self._carrying -= 1
             self._carried_bytes -= len(answer.body)
             self._note_change()
-        return answer.tail, 0, answer.close
+        return answer.tail, answer.close
 
     async def http_fetch_channel(self, name: str) -> int:
         """Have a channel by which a proxy lends its clients' sockets: its number; 0 if this is another machine."""
@@ -341,55 +337,31 @@ class Replica:
         self._channels[number] = Borrower(channel, partial(self._channels.pop, number, None))
         return number
 
-    async def _send_parts(self, first: bytes, channel: ByteChannel, close: bool) -> tuple[bytes, int, bool]:
-        """The same for a response that is made in parts."""
+    async def _send_parts(self, first: bytes, channel: ByteChannel, close: bool) -> bytes | tuple[bytes, bool]:
+        """The same for a response that is made in parts: each leaves as it is made, with those of other responses."""
         self._carrying += 1
         try:
             pipe = call_pipe()
-            data = first
-            while data:
-                pipe.write(data)
+            pipe.write_with_turn(first)
+            try:
+                await channel.flow_into(pipe)
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException:
+                # What was made before is the client's.
                 await pipe.drained()
-                data = await channel.take()
+                raise
+            while pipe.held and (close or not pipe.write_with_reply()):
+                await pipe.drained()
         finally:
             self._carried(channel)
-        return b"", 0, close
-
-    def _offer(self, channel: ByteChannel) -> int:
-        number = next(self._numbers)
-        # In an empty context: the request's would live as long as the timer.
-        timer = asyncio.get_running_loop().call_later(
-            UNCLAIMED_STREAM_S, self._unclaimed, number, context=contextvars.Context()
-        )
-        self._streams[number] = channel, timer
-        self._carrying += 1
-        return number
-
-    def _unclaimed(self, number: int) -> None:
-        if (found := self._streams.pop(number, None)) is not None:
-            channel, timer = found
-            timer.cancel()
-            self._carried(channel)
+        return (b"", True) if close else b""
 
     def _carried(self, channel: ByteChannel) -> None:
         """Nobody takes any more from this response."""
         channel.abandon()
         self._carrying -= 1
         self._note_change()
-
-    async def http_stream(self, number: int) -> AsyncGenerator[bytes]:
-        """The rest of a response, in pieces as large as what is there."""
-        channel, timer = self._streams.pop(number)
-        timer.cancel()
-        try:
-            while data := await channel.take():
-                yield data
-        finally:
-            self._carried(channel)
-
-    async def http_drop(self, number: int) -> None:
-        """Nobody will come for the rest of a response."""
-        self._unclaimed(number)
 
     async def websocket(self, head: bytes, key: str) -> AsyncGenerator[Any]:
         """What the application sends to a client, or why it was refused. Messages come by `websocket_message`."""

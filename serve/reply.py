@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .byte_channel import LARGEST_ITEM, ByteChannel
+from .byte_channel import ByteChannel
 from .incoming import DISCONNECT_GRACE_S, Incoming
 from .request_context import RequestContext, current_request
 from .request_head import REQUEST_ID, method_and_path, scope_of
@@ -356,8 +356,7 @@ class _Sender:
                 elif self.channel.full:
                     await self.channel.room()
             else:
-                self.channel.put(data[LARGEST_ITEM:])
-                self.answer.set_result((data[:LARGEST_ITEM], self.channel, made.close))
+                self.answer.set_result((data, self.channel, made.close))
         else:
             raise ResponseError(f"unexpected ASGI message {kind!r}")
 

@@ -21,17 +21,23 @@ class Child(Protocol):
 class RequestContext:
     """One request. `children` are the calls that it made and that have no answer yet."""
 
-    __slots__ = ("children", "request_id")
+    __slots__ = ("answers", "children", "request_id")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        # Its response has begun: what ends the call that carries it does not end what made it.
+        self.answers = False
         self.children: set[Child] = set()
 
     def add(self, child: Child) -> None:
         if not self.children:
             # Whatever the request's own code makes of its cancellation, what it asked for ends.
-            get_runtime_context().on_cancel(self.cancel_children)
+            get_runtime_context().on_cancel(self._call_cancelled)
         self.children.add(child)
+
+    def _call_cancelled(self) -> None:
+        if not self.answers:
+            self.cancel_children()
 
     def cancel_children(self) -> None:
         """The request was cancelled, so nobody waits for what it asked for."""
@@ -46,6 +52,7 @@ class HookContext(RequestContext):
 
     def __init__(self) -> None:
         self.children = set()
+        self.answers = False
 
     @property
     def request_id(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

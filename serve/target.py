@@ -9,9 +9,7 @@ from actorrt import ActorHandle
 if TYPE_CHECKING:
     from .loan import Lender
 
-# So many batches of a streamed response may be under way; those that are made meanwhile become one.
-STREAM_WINDOW: Final = 4
-# And so many messages of a websocket, or values of a generator: whoever is slow to take them holds no more.
+# So many messages of a websocket, or values of a generator, may be under way: who is slow to take them holds no more.
 ITEM_WINDOW: Final = 32
 # Names that were asked for and that may not be methods at all.
 MANY_NAMES: Final = 256
@@ -25,14 +23,12 @@ class Target:
         "_streams",
         "aside",
         "code_ended",
-        "drop_stream",
         "gone",
         "handle",
         "http",
         "id",
         "lender",
         "may_lend",
-        "stream",
         "websocket",
         "websocket_message",
     )
@@ -43,8 +39,6 @@ class Target:
         self.http = handle.http
         self.gone = handle.http_gone
         self.code_ended = handle.http_code_ended
-        self.stream = handle.http_stream.options(num_returns="streaming", generator_backpressure=STREAM_WINDOW)
-        self.drop_stream = handle.http_drop
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
         self.aside = handle.aside

@@ -53,6 +53,8 @@ _DIALOGUE: Final = frozenset({Answer, Refusal, Ask, Withdraw})
 # What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
 SEND_BUFFER_BYTES: Final = 512 * 1024
 _NOT_WAITING: Final = (False,)
+# Of what one system call takes (1,024 on Linux), less what one more piece has.
+_MOST_BUFFERS: Final = 512
 
 
 class Receiver(Protocol):
@@ -220,7 +222,7 @@ class Link:
                     if queue:
                         self._write_batch()
                     else:
-                        self._write_piece()
+                        self._write_pieces()
             finally:
                 if locked and locked[0]:
                     self._lock.release()
@@ -287,15 +289,26 @@ class Link:
         buffers.append(data)
         return buffers, size
 
-    def _write_piece(self) -> None:
-        """Send the next piece of the pipe whose turn it is; messages go before it and between the pieces."""
-        try:
-            pipe = self._piped.popleft()
-        except IndexError:
-            return
-        buffers, size, more = pipe.next_piece()
-        if more:
-            self._piped.append(pipe)
+    def _write_pieces(self) -> None:
+        """Send the next pieces of the pipes whose turn it is, so many small ones as make a large one, in one write.
+
+        Messages go before them and between the writes.
+        """
+        buffers: list[bytes | memoryview] = []
+        size = 0
+        ended: list[Pipe] = []
+        while self._piped and len(buffers) < _MOST_BUFFERS and (not buffers or size + self._piped[0].held <= PIECE):
+            try:
+                pipe = self._piped.popleft()
+            except IndexError:
+                break
+            parts, length, more = pipe.next_piece()
+            if more:
+                self._piped.append(pipe)
+            elif parts:
+                ended.append(pipe)
+            buffers += parts
+            size += length
         if not buffers:
             return
         try:
@@ -310,7 +323,7 @@ class Link:
             self._schedule_loss()
             raise
         self._sent(buffers, count, size)
-        if not more:
+        for pipe in ended:
             pipe.sent()
 
     def _sent(self, buffers: Sequence[bytes | memoryview], count: int, size: int) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
 from actorrt.wire.messages import Room
 
+from . import current
 from .context import running_call
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Pipe:
         "_seq",
         "_size",
         "_stuck",
-        "_waiter",
+        "_waiters",
         "_with_reply",
         "link",
     )
@@ -90,7 +91,7 @@ class Pipe:
         # Something was left by the last write: who writes is told when all of it has gone.
         self._stuck = False
         self._closed = False
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         # A frame that the reply of the call takes along.
         self._with_reply: Frame | None = None
 
@@ -125,19 +126,45 @@ class Pipe:
         with self._lock:
             self._stuck = bool(self._pending)
 
-    def write_with_reply(self, *parts: bytes) -> bool:
-        """Have the last bytes leave with the reply of the call, in one write; for the method's end.
-
-        False, and nothing is sent, if they are more than a piece or something is before them. They are lost if the
-        method raises, or returns anything but a small plain value.
+    def write_with_turn(self, data: bytes) -> None:
+        """The same for a little that comes often: it leaves at the end of this turn of the method's loop, in one write
+        with what other calls have then.
         """
-        size = sum(map(len, parts))
         with self._lock:
-            if self._closed or self._pending or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
+            if self._closed or not data:
+                return
+            self._pending.append(memoryview(data))
+            self._size += len(data)
+            queue = self._takes_a_turn()
+        if queue:
+            self.link.push_pipe(self)
+            runtime = current.maybe_runtime()
+            if runtime is None or not runtime.flush_with_turn(self.link):
+                self.link.flush()
+
+    @property
+    def held(self) -> int:
+        """Bytes that were written and are not on their way."""
+        return self._size
+
+    def write_with_reply(self, *parts: bytes) -> bool:
+        """Have the last bytes leave with the reply of the call, in one write, behind what was written before and has
+        not gone; for the method's end.
+
+        False, and nothing is sent, if there are none or they are more than a piece. They are lost if the method raises,
+        or returns anything but a small plain value.
+        """
+        with self._lock:
+            size = self._size + sum(map(len, parts))
+            if self._closed or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
                 return False
+            if self._pending:
+                parts = (b"".join(self._pending), *parts)
+                self._pending.clear()
+                self._size = 0
             self._room -= size
             head = raw_head(self._seq, self._flags | LAST, size)
-            self._with_reply = Frame([head, *parts, TRAILER], len(head) + size + len(TRAILER))
+            self._with_reply = Frame(_in_few([head, *parts, TRAILER], size), len(head) + size + len(TRAILER))
         return True
 
     async def drained(self) -> None:
@@ -148,7 +175,7 @@ class Pipe:
                     return
                 loop = asyncio.get_running_loop()
                 waiter: asyncio.Future[None] = loop.create_future()
-                self._waiter = loop, waiter
+                self._waiters.append((loop, waiter))
             await waiter
 
     def _takes_a_turn(self) -> bool:
@@ -183,19 +210,20 @@ class Pipe:
                 return [], 0, False
             buffers[0] = head = raw_head(self._seq, self._flags | LAST if last else self._flags, size)
             buffers.append(TRAILER)
-            return buffers, len(head) + size + len(TRAILER), self._queued
+            return _in_few(buffers, size), len(head) + size + len(TRAILER), self._queued
 
     def sent(self) -> None:
         """For the link: what it took last has gone, or goes before all else."""
         with self._lock:
             if self._pending:
                 return
-            waiter, self._waiter = self._waiter, None
             stuck, self._stuck = self._stuck, False
-        with contextlib.suppress(RuntimeError):  # a loop that is closed
-            if waiter is not None:
-                waiter[0].call_soon_threadsafe(_set, waiter[1])
-            if stuck and self._receiver is not None:
+            if not self._waiters and not stuck:
+                return
+            waiters, self._waiters = self._waiters, []
+        _wake(waiters)
+        if stuck and self._receiver is not None:
+            with contextlib.suppress(RuntimeError):  # a loop that is closed
                 self.link.loop.call_soon_threadsafe(self._tell_of_room)
 
     # ---- reading
@@ -255,12 +283,10 @@ class Pipe:
             with_reply, self._with_reply = self._with_reply, None
             self._pending.clear()
             self._size = 0
-            waiter, self._waiter = self._waiter, None
+            waiters, self._waiters = self._waiters, []
         if self._flags & TO_CALLER:
             self.link.pipes.pop(self._seq, None)
-        if waiter is not None:
-            with contextlib.suppress(RuntimeError):
-                waiter[0].call_soon_threadsafe(_set, waiter[1])
+        _wake(waiters)
         return with_reply
 
 
@@ -291,6 +317,17 @@ def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
+
+
+def _in_few(buffers: list[Any], size: int) -> list[Any]:
+    """A small frame in one buffer: it takes the place of one in a system call, and the copy is cheaper."""
+    return [b"".join(buffers)] if size <= _REST else buffers
+
+
+def _wake(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
+    for loop, waiter in waiters:
+        with contextlib.suppress(RuntimeError):  # a loop that is closed
+            loop.call_soon_threadsafe(_set, waiter)
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

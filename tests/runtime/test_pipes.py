@@ -10,6 +10,7 @@ import actorrt
 from actorrt import Pipe, call_pipe
 from actorrt.exceptions import ActorDiedError, TaskCancelledError
 from actorrt.runtime import current
+from actorrt.runtime.context import running_call
 from actorrt.runtime.pipes import FIRST_ROOM, PIECE
 
 
@@ -41,12 +42,31 @@ class Caller:
             pipe.write(part, last=not self._data)
 
 
+class Counted:
+    """A socket whose writes are counted."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock, self.writes = sock, 0
+
+    @classmethod
+    def of(cls, sock: Any) -> "Counted":
+        return sock if isinstance(sock, cls) else cls(sock)
+
+    def sendmsg(self, buffers: Any) -> int:
+        self.writes += 1
+        return self.sock.sendmsg(buffers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+
 @actorrt.remote
 class Piped:
     """Reads and writes the pipes of its calls."""
 
     def __init__(self) -> None:
         self.read = 0
+        self.together = asyncio.Event()
 
     async def write(self, size: int, last: bool) -> str:
         data = hashlib.shake_256(b"%d" % size).digest(size)
@@ -82,6 +102,25 @@ class Piped:
         call_pipe(Reader()).grant(window)
         await ended.wait()
         return seen.hexdigest()
+
+    async def write_often(self, parts: int, together: int) -> list[int]:
+        """Write a part in each turn, with so many calls, then the last with the result: writes of the link, in each."""
+        self.read += 1
+        if self.read == together:
+            self.together.set()
+        await self.together.wait()
+        run: Any = running_call.get()
+        counted = run.link._out = Counted.of(run.link._out)
+        pipe, writes = call_pipe(), list[int]()
+        for at in range(parts):
+            before = counted.writes
+            pipe.write_with_turn(b"%d," % at)
+            await asyncio.sleep(0)
+            writes.append(counted.writes - before)
+        pipe.write_with_turn(b"last")
+        assert pipe.held == 4
+        assert pipe.write_with_reply()
+        return writes
 
     async def write_and_say(self, size: int) -> int:
         call_pipe().write(bytes(size))
@@ -145,6 +184,19 @@ async def test_results_of_many_calls_that_take_bytes_along_come_each_with_its_ow
     for caller, size, result in zip(callers, sizes, results, strict=True):
         assert await result is True
         assert caller.came == b"head" + hashlib.shake_256(b"%d" % size).digest(size)
+
+
+@pytest.mark.parametrize("options", [{"isolated": True}, {"on_runtime_loop": True}])
+async def test_what_many_calls_write_in_a_turn_leaves_in_one_write_and_each_gets_its_own(
+    node: None, options: dict[str, Any]
+) -> None:
+    actor: Any = Piped.options(**options).remote()
+    callers = [Caller() for _ in range(50)]
+    refs = [actor.write_often.remote_piped(caller, 20, 50) for caller in callers]
+    writes = await asyncio.gather(*refs)
+    for caller in callers:
+        assert caller.came == b"".join(b"%d," % at for at in range(20)) + b"last"
+    assert max(map(max, writes)) <= 2
 
 
 async def test_calls_at_once_have_their_own_bytes(actor: Any) -> None:

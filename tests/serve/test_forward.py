@@ -3,39 +3,41 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from actorrt import exceptions
 from actorrt.serve.forward import Forwarded
 from actorrt.serve.http_request import HttpRequest
 
 
 class Wire:
-    """A connection, a router with one slot, and the replica that has it."""
+    """A connection, a router with one slot, the replica that has it, the ref of its call and the pipe beside that."""
 
     line = b"line"
 
-    def __init__(self, answer: Any, *batches: list[bytes]) -> None:
+    def __init__(self, answer: Any) -> None:
         self.free = 1
         self.written: list[bytes] = []
         self._answer = answer
-        self._batches = list(batches)
         self._callback: Any = None
-        self.http = self.stream = self
+        self.http = self
         self.lender = None
         self.may_lend = False
-        self.dropped: list[int] = []
+        self.receiver: Any = None
 
     # The connection.
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
+    def pass_on(self, data: memoryview) -> bool:
+        self.written.append(bytes(data))
+        return True
+
     def finished(self, request: HttpRequest, close: bool) -> None:
         self.written.append(b"END")
-
-    async def drain(self) -> None:
-        await asyncio.sleep(0)
 
     # The router.
 
@@ -53,83 +55,81 @@ class Wire:
     # The replica and its refs.
 
     def remote_piped(self, receiver: Any, *args: Any) -> Any:
-        return self
-
-    def remote(self, *args: Any) -> Any:
+        self.receiver = receiver
         return self
 
     @property
     def gone(self) -> Any:
-        return SimpleNamespace(remote=lambda key: SimpleNamespace(add_done_callback=lambda callback, here: None))
-
-    @property
-    def drop_stream(self) -> Any:
-        return SimpleNamespace(remote=self.dropped.append)
+        return SimpleNamespace(remote=lambda _: Mock())  # pyright: ignore[reportUnknownLambdaType]
 
     def add_done_callback(self, callback: Any, here: bool) -> None:
         self._callback = callback
 
+    def part(self, data: bytes) -> None:
+        self.receiver.arrived(self, memoryview(data), False)
+
     def answer(self) -> None:
         self._callback(self)
 
-    def exception(self) -> None:
-        return None
+    def exception(self) -> Exception | None:
+        return self._answer if isinstance(self._answer, Exception) else None
 
     def peek(self) -> Any:
         return self._answer
 
-    async def next_values(self) -> list[bytes]:
-        await asyncio.sleep(0)
-        return self._batches.pop(0)
 
-
-def forward(wire: Wire) -> tuple[HttpRequest, set[asyncio.Task[None]]]:
+def forward(wire: Wire) -> HttpRequest:
     request = HttpRequest(wire)  # type: ignore[arg-type]
-    tasks: set[asyncio.Task[None]] = set()
-    Forwarded(request, wire, b"", b"", asyncio.get_running_loop(), tasks, None).start()  # type: ignore[arg-type]
-    return request, tasks
+    Forwarded(request, wire, b"", b"", asyncio.get_running_loop(), None).start()  # type: ignore[arg-type]
+    return request
 
 
-async def test_a_stream_holds_its_slot_until_its_end() -> None:
-    wire = Wire((b"head", 1, False), [b"a"], [b"b", b"c"], [])
-    _, tasks = forward(wire)
-    wire.answer()
+@pytest.mark.parametrize("end", [b"", (b"", True)])
+async def test_a_stream_holds_its_slot_until_its_end(end: Any) -> None:
+    wire = Wire(end)
+    forward(wire)
+    for part in (b"HTTP/1.1 200", b"a", b"bc"):
+        wire.part(part)
     assert wire.free == 0
-    await asyncio.gather(*tasks)
-    assert wire.written == [b"head", b"a", b"bc", b"END"]
+    wire.answer()
+    assert wire.written == [b"HTTP/1.1 200", b"a", b"bc", b"END"]
     assert wire.free == 1
 
 
-@pytest.mark.parametrize("turns", range(4))
-async def test_a_client_that_goes_in_any_turn_gives_the_slot_of_its_stream_back(
-    turns: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("parts", range(3))
+async def test_a_client_that_goes_at_any_time_gives_the_slot_of_its_stream_back(
+    parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancelled: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.forward.cancel", cancelled.append)
-    wire = Wire((b"head", 1, False), [b"a"], [b"b"], [])
-    request, tasks = forward(wire)
-    wire.answer()
-    for _ in range(turns):
-        await asyncio.sleep(0)
+
+    def cancel(ref: Any, *, recursive: bool = True) -> None:
+        cancelled.append(ref)
+
+    monkeypatch.setattr("actorrt.serve.forward.cancel", cancel)
+    wire = Wire(exceptions.TaskCancelledError("http"))
+    request = forward(wire)
+    for part in (b"HTTP/1.1 200", b"a")[:parts]:
+        wire.part(part)
     request.gone()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    # What is on its way still is nobody's.
+    wire.part(b"late")
+    assert wire.free == 0
+    wire.answer()
     assert wire.free == 1
-    assert cancelled == [wire]
+    assert cancelled == ([wire] if parts else [])
+    assert b"late" not in wire.written
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_a_stream_that_nobody_waits_for_any_more_is_not_begun(
-    late: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cancelled: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.forward.cancel", cancelled.append)
-    wire = Wire((b"head", 7, False), [b"a"], [])
-    request, tasks = forward(wire)
+async def test_a_stream_that_nobody_waits_for_any_more_is_not_written(late: bool) -> None:
+    wire = Wire(b"")
+    request = forward(wire)
     if late:
         request.respond(b"HTTP/1.1 408")
     else:
         request.gone()
     before = list(wire.written)
-    # The replica had answered already.
+    # The replica has answered already.
+    wire.part(b"HTTP/1.1 200")
     wire.answer()
-    assert (wire.free, wire.dropped, tasks, wire.written) == (1, [7], set(), before)
+    assert (wire.free, wire.written) == (1, before)

@@ -357,7 +357,7 @@ async def test_a_body_that_is_forwarded_slower_than_it_comes_is_not_held_beyond_
         loop = asyncio.get_running_loop()
         replica: Any = SlowReplica(request)
         replicas.append(replica)
-        Forwarded(request, replica, b"", b"", loop, server.backend.tasks, None).start()
+        Forwarded(request, replica, b"", b"", loop, None).start()
 
     async with serving(handler, body_window_bytes=300_000) as server:
         client = await server.connect()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from actorrt import serve
-from actorrt.serve.byte_channel import LARGEST_ITEM
+from actorrt.serve.byte_channel import MOST_HELD
 from actorrt.serve.refusals import FULL
 from actorrt.serve.replica import Replica
 from actorrt.serve.reply import Replier
@@ -20,7 +20,8 @@ from actorrt.serve.request_head import connection_line, pack_head
 from actorrt.serve.user_code import UserCode
 
 HEAD = pack_head(connection_line("http", None, None), b"", b"GET", b"1.1", b"/", b"", b"id", [])
-SIZE = 5 * LARGEST_ITEM
+PART = 64 * 1024
+SIZE = 5 * PART
 KEYS = itertools.count()
 
 
@@ -34,8 +35,8 @@ class Body:
         return self.parts() if self.streams else b"x" * SIZE
 
     async def parts(self) -> Any:
-        yield b"x" * LARGEST_ITEM
-        yield b"x" * LARGEST_ITEM
+        yield b"x" * PART
+        yield b"x" * PART
 
 
 async def serving(streams: bool) -> Any:
@@ -66,19 +67,6 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def test_it_has_drained_when_its_last_response_was_carried_away() -> None:
-    replica = await serving(streams=True)
-    _, number, _ = await replica.http(HEAD, b"", 0, next(KEYS))
-    await turns()
-    draining = asyncio.ensure_future(replica.drain())
-    await turns()
-    assert not draining.done()
-    async for _ in replica.http_stream(number):
-        assert not draining.done()
-    await draining
-    await replica._code.close()
-
-
 class SlowPipe:
     """The pipe of a call whose caller takes its bytes when it is told to."""
 
@@ -86,8 +74,15 @@ class SlowPipe:
         self.size = 0
         self.taken = asyncio.Event()
 
+    @property
+    def held(self) -> int:
+        return 0 if self.taken.is_set() else self.size
+
     def write(self, *parts: bytes) -> None:
         self.size += sum(map(len, parts))
+
+    def write_with_turn(self, data: bytes) -> None:
+        self.write(data)
 
     def write_with_reply(self, *_: bytes) -> bool:
         return False  # as of more than a piece
@@ -108,14 +103,55 @@ async def test_it_has_drained_when_its_last_large_response_is_on_its_way(monkeyp
     assert not draining.done()
     pipe.taken.set()
     await draining
-    assert await answer == (b"", 0, False)
+    assert await answer == (b"", False)
     await replica._code.close()
 
 
-async def test_it_has_drained_when_nobody_comes_for_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.serve.replica.UNCLAIMED_STREAM_S", 0.0)
+async def test_it_has_drained_when_its_last_response_was_carried_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = SlowPipe()
+    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
     replica = await serving(streams=True)
-    await replica.http(HEAD, b"", 0, next(KEYS))
+    answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
+    await turns()
+    assert pipe.size > 2 * PART
+    draining = asyncio.ensure_future(replica.drain())
+    await turns()
+    assert not draining.done()
+    pipe.taken.set()
+    await draining
+    assert await answer == b""
+    await replica._code.close()
+
+
+async def test_it_has_drained_when_nobody_takes_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actorrt.serve.replica.call_pipe", SlowPipe)
+    replica = await serving(streams=True)
+    answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
+    await turns()
+    answer.cancel()
+    await replica.drain()
+    await replica._code.close()
+
+
+class Endless:
+    """Makes its response in parts, faster than anybody takes them."""
+
+    made = 0
+
+    async def __call__(self) -> Any:
+        while True:
+            self.made += PART
+            yield bytes(PART)
+
+
+async def test_who_makes_a_response_waits_while_nobody_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = SlowPipe()
+    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
+    replica = await serving_one(Endless)
+    answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
+    await turns(100)
+    assert replica._code.instance.made <= MOST_HELD + 2 * PART
+    answer.cancel()
     await replica.drain()
     await replica._code.close()
 
