@@ -6,6 +6,7 @@ The front is a deployment of its own, and so is each model, so that an answer ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from ..declaration import Application, Deployment
@@ -18,6 +19,8 @@ from .responses.store import bind_store
 # The front waits for models: what they cannot take waits in front of them.
 _FRONT_REQUESTS: Final = 10_000
 _WITHOUT_SLOTS: Final = 256
+# Their code waits by await alone: it needs no thread beside the one that has the links, and no token is handed over.
+_NO_HOP: Final[Mapping[str, Any]] = {"on_runtime_loop": True}
 MODEL_PREFIX: Final = "model:"
 """Deployments of models have names that begin so."""
 _NOT_IN_NAMES: Final = str.maketrans({"#": "-", "/": "-", "\n": "-"})
@@ -36,7 +39,12 @@ def build_openai_app(
     _check_names(models)
     names: set[str] = set()
     bound = [(each, build_llm_deployment(each, name=_deployment_name(each.model_id, names))) for each in models]
-    options = DeploymentOptions(name="front", num_replicas=settings.num_replicas, max_ongoing_requests=_FRONT_REQUESTS)
+    options = DeploymentOptions(
+        name="front",
+        num_replicas=settings.num_replicas,
+        max_ongoing_requests=_FRONT_REQUESTS,
+        actor_options=_NO_HOP,
+    )
     return Deployment[Front](Front, options).bind(settings, bound, bind_store(settings))
 
 
@@ -48,7 +56,9 @@ def build_llm_deployment(config: LLMConfig | Mapping[str, Any], *, name: str | N
         name=name or _deployment_name(model.model_id, set()),
         max_ongoing_requests=2 * slots if slots is not None else _WITHOUT_SLOTS,
     )
-    return Deployment[Model](Model, parse_options(model.deployment, default)).bind(model)
+    options = parse_options(model.deployment, default)
+    options = replace(options, actor_options={**options.actor_options, **_NO_HOP})
+    return Deployment[Model](Model, options).bind(model)
 
 
 def _models(configs: Any) -> list[LLMConfig]:

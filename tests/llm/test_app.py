@@ -44,6 +44,12 @@ def test_each_model_is_a_deployment_with_room_for_twice_its_slots() -> None:
     assert build_llm_deployment(simulated("a#b")).deployment.name == "model:a-b"
 
 
+def test_front_and_models_have_no_loop_beside_the_links_whatever_else_is_asked_for() -> None:
+    app: Any = build_openai_app([simulated("a", deployment={"actor_options": {"num_cpus": 1}})])
+    assert app.deployment.actor_options == {"on_runtime_loop": True}
+    assert deployments(app)["model:a"].actor_options == {"num_cpus": 1, "on_runtime_loop": True}
+
+
 def test_configurations_may_be_written_as_in_ray_and_as_plain_data() -> None:
     plain = {"model_id": "a", "engine": {"kind": "simulated"}}
     for given in (plain, [plain], {"llm_configs": [plain]}, SimpleNamespace(llm_configs=[plain]), simulated("a")):
