@@ -29,7 +29,7 @@ from .graph import flatten
 from .handle import DeploymentHandle
 from .http_options import HTTPOptions
 from .news import PolicyKind
-from .router_options import RequestRouterConfig
+from .router_options import RequestRouterConfig, queue_config
 from .shipping import pickle_code, pickle_value
 from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .statuses import ServeStatus
@@ -145,6 +145,8 @@ def build(target: Application[Any] | ASGIApp, name: str, route_prefix: str | Non
 
 def _policy_kind(given: RequestRouterConfig, deployment: str) -> PolicyKind:
     cls = given.request_router_class
+    if (config := queue_config(given)) is not None:
+        return PolicyKind(cast(str, cls), pickle_value(config, f"request_router of {deployment!r}"))
     if isinstance(cls, str):
         return PolicyKind(cls)
     code = pickle_value((cls, dict(given.request_router_kwargs)), f"request_router of {deployment!r}")

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from actorrt import ActorHandle
 
+from .capacity_queue.config import NAME as CAPACITY_QUEUE
 from .history import History
-from .kept import KeptRecord
+from .kept import KeptQueue, KeptRecord
 from .lifecycle import LEAVING, ROUTED, ReplicaState
-from .news import DeploymentNews, ReplicaNews
+from .news import DeploymentNews, PolicyKind, QueueNews, ReplicaNews
 from .reconcile import Observed, ReplicaView, Target, given_up, refuses
 from .spec import ApplicationSpec, DeploymentId, DeploymentSpec, resources_of
 from .statuses import (
@@ -78,6 +79,8 @@ class DeploymentRecord:
     history: History = field(default_factory=lambda: History(""))
     before: History = field(default_factory=lambda: History(""))
     replicas: dict[str, ReplicaRecord] = field(default_factory=dict[str, ReplicaRecord])
+    # Its capacity queue, if it has one.
+    queue: KeptQueue | None = None
     status: DeploymentStatusOverview = field(
         default_factory=lambda: DeploymentStatusOverview(DeploymentStatus.UPDATING)
     )
@@ -144,9 +147,12 @@ class DeploymentRecord:
     def kept(self) -> KeptRecord:
         """How far it has come, for a later controller."""
         # Times are of this process only.
-        return KeptRecord(self.id, replace(self.history, failed_at=0.0), replace(self.before, failed_at=0.0))
+        return KeptRecord(
+            self.id, replace(self.history, failed_at=0.0), replace(self.before, failed_at=0.0), self.queue
+        )
 
     def restore(self, kept: KeptRecord) -> None:
+        self.queue = kept.queue
         # A controller that ends may have left what is of two moments.
         if kept.history.version == self.history.version:
             self.history = kept.history
@@ -168,9 +174,15 @@ class DeploymentRecord:
         hopeless = history.failed_starts >= FAILING_STARTS or (failed and self.accepted is None)
         reason = (self.status.message or history.reason) if hopeless and not routed else ""
         options = aim.options
-        return DeploymentNews(
-            reason, options.max_ongoing_requests, options.max_queued_requests, routed, aim.request_router
-        )
+        policy, queue = aim.request_router, None
+        if policy.name == CAPACITY_QUEUE:
+            # Its routers are not replaced for another configuration: they go on with what they have.
+            policy, queue = PolicyKind(CAPACITY_QUEUE), QueueNews(self.queue and self.queue.handle, policy.code)
+        return DeploymentNews(reason, options.max_ongoing_requests, options.max_queued_requests, routed, policy, queue)
+
+    def wants_queue(self) -> bool:
+        aim = self.aim()
+        return aim is not None and aim.request_router.name == CAPACITY_QUEUE
 
 
 # Where so many starts in a row have failed and no replica serves, requests are refused and do not wait for the next.

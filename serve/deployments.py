@@ -14,14 +14,15 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from actorrt import ActorHandle, exceptions, remote
+from actorrt import ActorHandle, exceptions, kill, remote
 
 from . import replica_calls
 from .background import spawn
+from .capacity_queue.actor import QueueActor
 from .connection import NAMESPACE
 from .controller_state import DeploymentRecord, ReplicaRecord, crowd_out, end_of_update
 from .history import History
-from .kept import KeptRecord, KeptReplica
+from .kept import KeptQueue, KeptRecord, KeptReplica
 from .lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
 from .reconcile import Drain, Explain, Kill, Start, Update, reconcile
 from .replica import Replica
@@ -34,8 +35,11 @@ logger = logging.getLogger("actorrt.serve")
 # Far above any limit of a deployment: a replica keeps to its own.
 MANY_CALLS: Final = 100_000
 ANSWER_TIMEOUT_S: Final = 5.0
+# A capacity queue that cannot be started is tried again after so long.
+QUEUE_AGAIN_S: Final = 0.5
 
 _ReplicaActor = remote(Replica)
+_QueueActor = remote(QueueActor)
 
 
 class Deployments:
@@ -119,7 +123,10 @@ class Deployments:
         for spec in accepted:
             self._record(spec.id).accepted = spec
         for kept in records:
-            self._record(kept.deployment).restore(kept)
+            record = self._record(kept.deployment)
+            record.restore(kept)
+            if record.queue is not None:
+                spawn(self._watch_queue(record, record.queue))
 
     def kept(self) -> tuple[KeptReplica, ...]:
         """What a later controller needs to adopt each replica."""
@@ -131,7 +138,8 @@ class Deployments:
 
     def names(self) -> set[str]:
         """Of the actors of all replicas."""
-        return {_name(record.id.app, each) for record in self for each in record.replicas}
+        queues = {record.queue.name for record in self if record.queue is not None}
+        return queues | {_name(record.id.app, each) for record in self for each in record.replicas}
 
     def publish(self, record: DeploymentRecord) -> None:
         """Tell routers, if there is something new for them."""
@@ -199,6 +207,8 @@ class Deployments:
                     if record.id.app == app:
                         record.spec = None
                 self.decide()
+        for record in self._records.values():
+            self._see_to_queue(record)
         for record in [each for each in self._records.values() if each.spec is None and not each.replicas]:
             del self._records[record.id]
             self._topics.release(("deployment", *record.id))
@@ -256,6 +266,43 @@ class Deployments:
                 record.forget(replica.id, now)
 
     # Doing.
+
+    def _see_to_queue(self, record: DeploymentRecord) -> None:
+        """Have a capacity queue if one is wanted, and none if not."""
+        wanted = record.wants_queue()
+        if not wanted and record.queue is not None:
+            before, record.queue = record.queue, None
+            kill(before.handle)
+        elif wanted and record.queue is None:
+            name = f"{record.id}#queue-{uuid.uuid4().hex[:8]}"
+            try:
+                queue: ActorHandle[Any] = _QueueActor.options(
+                    on_runtime_loop=True,
+                    max_concurrency=MANY_CALLS,
+                    max_restarts=-1,
+                    lifetime="detached",
+                    namespace=NAMESPACE,
+                    name=name,
+                ).remote(self._controller, *record.id)
+            except exceptions.ActorrtError as error:
+                # Its name is not to be had: the head is gone. Routers do without it meanwhile.
+                logger.warning("the capacity queue of %s cannot be started yet: %s", record.id, error)
+                asyncio.get_running_loop().call_later(QUEUE_AGAIN_S, self.decide)
+                return
+            record.queue = KeptQueue(name, queue)
+            spawn(self._watch_queue(record, record.queue))
+
+    async def _watch_queue(self, record: DeploymentRecord, queue: KeptQueue) -> None:
+        while record.queue is queue:
+            try:
+                await queue.handle.until_death.remote()
+            except exceptions.ActorUnavailableError as error:
+                logger.warning("the capacity queue of %s is restarted: %s", record.id, error)
+            except exceptions.ActorrtError as error:
+                if record.queue is queue:
+                    logger.error("the capacity queue of %s is gone, another is started: %s", record.id, error)
+                    record.queue = None
+                    self.decide()
 
     def _start_replica(self, record: DeploymentRecord) -> None:
         spec = record.aim()

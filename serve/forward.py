@@ -95,6 +95,14 @@ class Forwarded:
 
     # The router's side.
 
+    def call(self) -> tuple[tuple[str, str, dict[str, str], int], dict[str, Any]]:
+        """Method, path, headers by lower-case names, and bytes of the body, as far as that is here."""
+        request = self._request
+        names, values = request.fields[::2], request.fields[1::2]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in zip(names, values, strict=True)}
+        path = request.path.decode("latin-1")
+        return (request.method.decode("latin-1"), path, headers, 0 if request.streams else len(request.body)), {}
+
     def send(self, target: Target, grant: Grant) -> None:
         request = self._request
         connection = request.connection
@@ -122,7 +130,12 @@ class Forwarded:
         if (lender := target.lender) is not None:
             framing |= lender.framing
             lender.requests[key] = self
-        ref: ObjectRef[Any] = target.http.remote_piped(self, head, body, framing, key)
+        tag = grant.tag
+        ref: ObjectRef[Any] = (
+            target.http.remote_piped(self, head, body, framing, key)
+            if tag is None
+            else target.http_leased.remote_piped(self, tuple(tag), head, body, framing, key)
+        )
         self._ref = ref
         ref.add_done_callback(partial(self._answered, target, grant), here=True)
         self._grant = grant

@@ -14,12 +14,20 @@ from .lifecycle import ReplicaState
 from .spec import DeploymentId
 
 
+class KeptQueue(NamedTuple):
+    """The actor of a capacity queue, and its name."""
+
+    name: str
+    handle: ActorHandle[Any]
+
+
 class KeptRecord(NamedTuple):
     """How a deployment has done."""
 
     deployment: DeploymentId
     history: History
     before: History
+    queue: KeptQueue | None = None
 
 
 class KeptReplica(NamedTuple):

@@ -6,13 +6,23 @@ from typing import Any, Final, NamedTuple
 
 
 class PolicyKind(NamedTuple):
-    """Which policy a deployment has: one of Serve's by its name, or the pickled (class, kwargs) of a user's."""
+    """Which policy a deployment has: one of Serve's by its name, or the pickled (class, kwargs) of a user's.
+
+    In a spec, of "capacity_queue" the pickled configuration.
+    """
 
     name: str = "power_of_two"
     code: bytes = b""
 
 
 DEFAULT_POLICY: Final = PolicyKind()
+
+
+class QueueNews(NamedTuple):
+    """The capacity queue of a deployment that has one: its actor's handle, and its pickled configuration."""
+
+    handle: Any = None
+    config: bytes = b""
 
 
 class ReplicaNews(NamedTuple):
@@ -30,6 +40,7 @@ class DeploymentNews(NamedTuple):
     max_queued: int = -1
     replicas: tuple[ReplicaNews, ...] = ()
     policy: PolicyKind = DEFAULT_POLICY
+    queue: QueueNews | None = None
 
 
 NO_SUCH_DEPLOYMENT: Final = DeploymentNews("there is no such deployment")

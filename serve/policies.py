@@ -6,6 +6,8 @@ import logging
 import pickle
 from typing import Any, Final, NoReturn
 
+from .capacity_queue.config import NAME as CAPACITY_QUEUE
+from .capacity_queue.policy import CapacityQueuePolicy
 from .news import DeploymentNews, PolicyKind
 from .policy import Cost, Grant, Policy, PolicyContext, Request
 from .routing import BUILT_IN
@@ -61,6 +63,8 @@ class Gone(Unusable):
 
 
 def make_policy(kind: PolicyKind, context: PolicyContext) -> Policy:
+    if kind.name == CAPACITY_QUEUE and not kind.code:
+        return CapacityQueuePolicy(context)
     if not kind.code:
         return BUILT_IN[kind.name](context)
     try:

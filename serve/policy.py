@@ -51,9 +51,15 @@ class Grant:
 
     __slots__ = ("policy", "replica")
 
+    # What goes to the replica with the request; None: nothing does.
+    tag: Any = None
+
     def __init__(self, policy: Policy, replica: str) -> None:
         self.policy = policy
         self.replica = replica
+
+    def progress(self, tokens: int) -> None:
+        """So many tokens of the answer have come. From the thread that takes them."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.replica})"

@@ -6,6 +6,10 @@ from .exceptions import ServeError
 
 FULL: Final = 1
 DRAINING: Final = 2
+OUTDATED: Final = 3
+"""Its lease is of an earlier queue than the one that the replica knows."""
+
+_WORDS: Final = {FULL: "the replica is full", DRAINING: "the replica is draining", OUTDATED: "a later queue is there"}
 
 
 class ReplicaRefusedError(ServeError):
@@ -16,4 +20,4 @@ class ReplicaRefusedError(ServeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return "the replica is full" if self.reason == FULL else "the replica is draining"
+        return _WORDS[self.reason]

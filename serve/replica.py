@@ -23,6 +23,8 @@ from actorrt import ActorHandle, call_pipe, exit_actor, get_runtime_context, met
 from . import connection
 from .background import spawn
 from .byte_channel import ByteChannel
+from .capacity_queue.messages import Offer, Tag, incarnation_of
+from .capacity_queue.running import RunningLeases
 from .exceptions import PlainError
 from .incoming import Incoming
 from .incoming_body import IncomingBody
@@ -30,7 +32,7 @@ from .lifecycle import ReplicaState
 from .listener import fetch
 from .loan import CHANNEL_SHIFT, FRAMING, LEAST_LENT, NOT_LENT, Borrower, Writing
 from .nested import put_back
-from .refusals import DRAINING, FULL, ReplicaRefusedError
+from .refusals import DRAINING, FULL, OUTDATED, ReplicaRefusedError
 from .request_context import HookContext, ReplicaContext, RequestContext, current_request, set_replica_context
 from .request_head import REQUEST_ID, scope_of
 from .responses import Large
@@ -52,6 +54,10 @@ CARRIED_BYTES: Final = 256 * 1024 * 1024
 CLEAN_UP_S: Final = 3.0
 # What user code has called as it ended is waited for that long.
 HOOKS_S: Final = 2.0
+# A capacity queue is told of what begins and ends here at most so often.
+LEASES_EVERY_S: Final = 0.05
+# A method of a deployment's code that says what the replica holds, for a capacity queue.
+OFFER: Final = "queue_offer"
 
 
 class ReplicaSettings(NamedTuple):
@@ -104,6 +110,10 @@ class Replica:
         self._context = ReplicaContext("", "", "")
         self._hooks = HookContext()
         self._end_task: asyncio.Task[None] | None = None
+        # What a capacity queue let run here, and the requests of it that came by HTTP, by their keys.
+        self._leases: RunningLeases
+        self._leased: dict[int, int] = {}
+        self._follower: object = None
 
     # Its life.
 
@@ -124,6 +134,7 @@ class Replica:
         self._max_ongoing = settings.max_ongoing
         self._code = UserCode(settings.max_ongoing, self._on_left)
         self._replier = Replier(self._code, settings.deployment, self._note_change)
+        self._leases = RunningLeases(incarnation_of(settings.replica))
         context = self._context = ReplicaContext(settings.app, settings.deployment, settings.replica)
         current_request.set(self._hooks)
         try:
@@ -256,6 +267,10 @@ class Replica:
         """
         if refusal := self._refusal():
             return refusal
+        return await self._http(head, body, framing, key, b"")
+
+    async def _http(self, head: bytes, body: bytes | None, framing: int, key: int, also: bytes) -> Any:
+        """`also`: lines of the response's head."""
         self._ongoing += 1
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
@@ -267,7 +282,8 @@ class Replica:
             request = Incoming(body)
         self._requests[key] = request
         try:
-            answer = await self._replier.answer(lines, request, framing & FRAMING, partial(self._request_ended, key))
+            ended = partial(self._request_ended, key)
+            answer = await self._replier.answer(lines, request, framing & FRAMING, ended, also)
         except asyncio.CancelledError:
             context.cancel_children()
             raise
@@ -284,8 +300,21 @@ class Replica:
         context.answers = True
         return await self._send_parts(first, channel, close)
 
+    async def http_leased(self, tag: tuple[Any, ...], head: bytes, body: bytes | None, framing: int, key: int) -> Any:
+        """The same with a capacity queue's lease."""
+        lease = Tag(*tag)
+        if refusal := self._refusal():
+            return refusal
+        if not self._leases.begin(lease):
+            return OUTDATED
+        self._leased[key] = lease.number
+        self._note_change()
+        return await self._http(head, body, framing, key, b"x-actorrt-queue-ms: %d\r\n" % lease.queue_ms)
+
     def _request_ended(self, key: int) -> None:
         """The last byte of its response is known."""
+        if self._leased and (number := self._leased.pop(key, None)) is not None:
+            self._leases.end(number)
         self._requests.pop(key).end()
         self._ongoing -= 1
         self._changed.set()
@@ -417,6 +446,55 @@ class Replica:
         finally:
             self._end()
 
+    async def call_leased(
+        self, tag: tuple[Any, ...], method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The same with a capacity queue's lease."""
+        lease = self._begin_lease(tag)
+        try:
+            return await self.call(method, request_id, nested, *args, **kwargs)
+        finally:
+            self._leases.end(lease.number)
+
+    def _begin_lease(self, tag: tuple[Any, ...]) -> Tag:
+        self._refuse_call()
+        lease = Tag(*tag)
+        if not self._leases.begin(lease):
+            raise ReplicaRefusedError(OUTDATED)
+        self._note_change()
+        return lease
+
+    async def leases(self, epoch: int) -> AsyncGenerator[tuple[Any, ...]]:
+        """For a capacity queue of this epoch: all leases that run here, then which begin and end, until it goes."""
+        leases = self._leases
+        offer = await self._said_to_hold()
+        first = leases.snapshot(epoch, offer)
+        running = tuple(tuple(tag) for tag in first.running)
+        yield (first.epoch, first.incarnation, None if offer is None else tuple(offer), running)
+        if epoch < leases.epoch:
+            return
+        leases.is_followed = True
+        follower = self._follower = object()
+        try:
+            while self._follower is follower:
+                await asyncio.sleep(LEASES_EVERY_S)
+                while not leases.has_news and self._follower is follower:
+                    self._changed.clear()
+                    await self._changed.wait()
+                report = leases.report()
+                yield (report.begun, report.ended, tuple(tuple(tag) for tag in report.unknown))
+        finally:
+            if self._follower is follower:
+                leases.is_followed = False
+
+    async def _said_to_hold(self) -> Offer | None:
+        """What the deployment's code says that it holds; None: it says nothing."""
+        try:
+            method = self._code.method(OFFER)
+        except AttributeError:
+            return None
+        return Offer(*await self._code.call(method, (), {}))
+
     async def aside(self, method: str, /, *args: Any) -> Any:
         """A call that takes no place among the requests: what is asked of the replica itself, also if it is full."""
         current_request.set(HookContext())
@@ -462,6 +540,21 @@ class Replica:
                 self._end()
                 if task is not None:
                     self._call_streams.discard(task)
+
+    async def call_stream_leased(
+        self, tag: tuple[Any, ...], method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any]:
+        """The same with a capacity queue's lease."""
+        lease = self._begin_lease(tag)
+        stream = self.call_stream(method, request_id, nested, *args, **kwargs)
+        try:
+            async for item in stream:
+                yield item
+        finally:
+            try:
+                await stream.aclose()
+            finally:
+                self._leases.end(lease.number)
 
     def _refuse_call(self) -> None:
         if refusal := self._refusal():

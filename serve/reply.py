@@ -90,13 +90,13 @@ class Replier:
         return bool(self._tasks)
 
     async def answer(
-        self, head: Sequence[bytes], incoming: Incoming, framing: int, ended: Callable[[], None]
+        self, head: Sequence[bytes], incoming: Incoming, framing: int, ended: Callable[[], None], also: bytes = b""
     ) -> Answer:
-        """`head` is the packed head, split into its lines.
+        """`head` is the packed head, split into its lines; `also` are further lines for the response's.
 
         `ended` is called once when the last byte of the response is known. Never raises but for cancellation.
         """
-        each = self._each.lines(head[REQUEST_ID])
+        each = self._each.lines(head[REQUEST_ID]) + also
         scope = scope_of(head)
         if self._code.asgi is not None:
             scope["state"] = dict(self._code.state)

@@ -10,6 +10,10 @@
 `LocalPolicy` keeps the queue and the counts. A class that decides elsewhere, or later, has all methods of `Policy`.
 """
 
+from .capacity.fair_order import Band
+from .capacity.queue import TenantLimits
+from .capacity_queue.config import CapacityQueueConfig
+from .capacity_queue.messages import QueueCost, QueueUse
 from .news import DeploymentNews, ReplicaNews
 from .policy import NOTHING, Cost, Grant, Policy, PolicyContext, Refused, Request
 from .router_options import RequestRouterConfig
@@ -18,4 +22,5 @@ from .routing import LeastRequests, LocalPolicy, PowerOfTwo, RoundRobin, Slots
 __all__ = [
     "Policy", "PolicyContext", "DeploymentNews", "ReplicaNews", "Request", "Cost", "NOTHING", "Grant", "Refused",
     "LocalPolicy", "Slots", "PowerOfTwo", "LeastRequests", "RoundRobin", "RequestRouterConfig",
+    "CapacityQueueConfig", "QueueCost", "QueueUse", "Band", "TenantLimits",
 ]  # fmt: skip

@@ -82,6 +82,10 @@ class _Call:
         """What it takes of a replica, as its caller has said."""
         return self._options.cost
 
+    def call(self) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Its arguments, for a router that asks what it takes."""
+        return self._args, self._kwargs
+
     def start(self) -> None:
         """Submit it, once the responses among its arguments have arrived. BackPressureError if it is refused now."""
         self._nested, self._args, self._kwargs = take_out(DeploymentResponse, self._args, self._kwargs)
@@ -120,12 +124,12 @@ class _Call:
         args = [_as_ref(each) for each in self._args]
         return head + args, {key: _as_ref(each) for key, each in self._kwargs.items()}
 
-    def _in_words_of_the_caller(self, error: Exception) -> Exception:
-        """Count the arguments as the caller does, without those that `_message` has put in front."""
+    def _in_words_of_the_caller(self, error: Exception, tagged: bool) -> Exception:
+        """Count the arguments as the caller does, without those that stand in front: of `_message`, and a tag."""
         if isinstance(error, exceptions.NotSerializableError):
             counted = re.fullmatch(r"argument (\d+) of (.*)", error.what)
             if counted is not None:
-                number = int(counted[1]) - HEAD - len(self._nested)
+                number = int(counted[1]) - HEAD - len(self._nested) - tagged
                 return exceptions.NotSerializableError(f"argument {number} of {counted[2]}", error.member, error.cause)
         return error
 
@@ -219,11 +223,13 @@ class DeploymentResponse(_Call, Generic[T_co]):
 
     def send(self, target: Target, grant: Grant) -> None:
         args, kwargs = self._message()
+        if (tag := grant.tag) is not None:
+            args.insert(0, tuple(tag))
         try:
-            ref: ObjectRef[Any] = target.call(self._options.method_name).remote(*args, **kwargs)
+            ref: ObjectRef[Any] = target.call(self._options.method_name, tag is not None).remote(*args, **kwargs)
         except Exception as error:  # an argument that cannot be pickled
             self._router.released(grant)
-            self._finish(self._in_words_of_the_caller(error))
+            self._finish(self._in_words_of_the_caller(error, tag is not None))
             return
         self._ref = ref
         ref.add_done_callback(partial(self._settled, target, grant), here=True)
@@ -336,11 +342,14 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     def send(self, target: Target, grant: Grant) -> None:
         args, kwargs = self._message()
+        if (tag := grant.tag) is not None:
+            args.insert(0, tuple(tag))
+        call = target.call_stream(self._options.method_name, tag is not None)
         try:
-            generator: ObjectRefGenerator[Any] = target.call_stream(self._options.method_name).remote(*args, **kwargs)
+            generator: ObjectRefGenerator[Any] = call.remote(*args, **kwargs)
         except Exception as error:
             self._router.released(grant)
-            self._finish(self._in_words_of_the_caller(error))
+            self._finish(self._in_words_of_the_caller(error, tag is not None))
             return
         self._generator, self._target, self._grant = generator, target, _Held((grant,))
         generator.end.add_done_callback(partial(_give_back, self._router, self._grant), here=True)
@@ -456,6 +465,11 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         if not isinstance(cast(object, used), Cost):
             raise TypeError(f"used must be a Cost, not {type(used).__name__}")
         self._grant.used = used
+
+    def report_progress(self, tokens: int) -> None:
+        """Say that so many tokens of the answer have come, for a router that counts them; others are not told."""
+        for grant in self._grant:
+            grant.progress(tokens)
 
     def cancel(self) -> None:
         """End the stream at its source, with all that it asked for."""

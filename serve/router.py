@@ -30,7 +30,7 @@ from .exceptions import (
 from .news import SERVE_ENDED, DeploymentNews, PolicyKind
 from .policies import FAILURES, DeploymentGone, Gone, PolicyFailed, Unusable, make_policy
 from .policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
-from .refusals import DRAINING, ReplicaRefusedError
+from .refusals import DRAINING, OUTDATED, ReplicaRefusedError
 from .routing import PowerOfTwo
 from .spec import DeploymentId
 from .target import Target
@@ -322,7 +322,7 @@ class Router:
         """The replica did not start it: it goes to another, before all that wait."""
         if reason == DRAINING:
             self._died(target.id)
-        else:
+        elif reason != OUTDATED:
             with self._lock:
                 self._tell(self._policy.filled, target.id)
             ref: ObjectRef[None] = target.handle.until_free.remote()
@@ -385,7 +385,7 @@ class Router:
             self._log(error)
 
     def _log(self, error: BaseException) -> None:
-        if not isinstance(error, PolicyFailed):
+        if not isinstance(error, PolicyFailed | DeploymentGone):
             logger.error("the request router %s of %s failed:\n%s", self._name, self.deployment, with_frames(error))
 
     def _place(self, request: Pending) -> Placed:

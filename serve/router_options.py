@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, Final, cast
 
+from .capacity_queue.config import NAME as CAPACITY_QUEUE
+from .capacity_queue.config import CapacityQueueConfig, parse_config
 from .policy import trouble_with
 from .routing import BUILT_IN
 
@@ -21,13 +23,15 @@ RAYS_DEFAULT: Final = "PowerOfTwoChoicesRequestRouter"
 @dataclass(frozen=True, slots=True)
 class RequestRouterConfig:
     """Which policy routes a deployment's requests: one of Serve's by its name, a class, or where that is found as
-    "module:name". Of a class, each process that sends requests makes one by `cls(context, **request_router_kwargs)`.
+    "module:name". Of a class, each process that sends requests makes one by `cls(context, **request_router_kwargs)`;
+    those of "capacity_queue" are the fields of CapacityQueueConfig.
     """
 
     request_router_class: str | type = "power_of_two"
     request_router_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+NAMES: Final = (*BUILT_IN, CAPACITY_QUEUE)
 DEFAULT_ROUTER: Final = RequestRouterConfig()
 FIELDS: Final = tuple(each.name for each in fields(RequestRouterConfig))
 
@@ -48,7 +52,9 @@ def parse_request_router(option: str, value: object) -> RequestRouterConfig:
     if not isinstance(kwargs, Mapping) or not all(isinstance(each, str) for each in cast(Mapping[Any, Any], kwargs)):
         raise TypeError(f"{option} must be given request_router_kwargs that are a dict with names as keys")
     found = _found(option, value.request_router_class)
-    if isinstance(found, str):
+    if found == CAPACITY_QUEUE:
+        parse_config(option, cast(Mapping[str, Any], kwargs))
+    elif isinstance(found, str):
         if kwargs:
             raise ValueError(f"{option} {found!r} takes no request_router_kwargs")
     elif trouble := trouble_with(found, dict(cast(Mapping[str, Any], kwargs))):
@@ -56,12 +62,19 @@ def parse_request_router(option: str, value: object) -> RequestRouterConfig:
     return RequestRouterConfig(found, dict(cast(Mapping[str, Any], kwargs)))
 
 
+def queue_config(given: RequestRouterConfig) -> CapacityQueueConfig | None:
+    """That of a capacity queue, if the router is one."""
+    if given.request_router_class != CAPACITY_QUEUE:
+        return None
+    return parse_config("request_router", given.request_router_kwargs)
+
+
 def _found(option: str, value: object) -> str | type:
     """A name of Serve's own, or a class."""
     if isinstance(value, str):
         module, colon, name = value.partition(":")
-        if not colon and value not in BUILT_IN:
-            raise ValueError(f"unknown {option} {value!r}: there are {', '.join(BUILT_IN)}, a class, or 'module:name'")
+        if not colon and value not in NAMES:
+            raise ValueError(f"unknown {option} {value!r}: there are {', '.join(NAMES)}, a class, or 'module:name'")
         if name == RAYS_DEFAULT:
             return "power_of_two"
         if not colon:
@@ -71,6 +84,6 @@ def _found(option: str, value: object) -> str | type:
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"{option} {module}:{name} is not there: {error}") from error
     if not isinstance(value, type):
-        known = ", ".join(map(repr, BUILT_IN))
+        known = ", ".join(map(repr, NAMES))
         raise TypeError(f"{option} must be one of {known}, or a class, not {type(value).__name__}")
     return next((name for name, cls in BUILT_IN.items() if cls is value), value)

@@ -26,6 +26,7 @@ class Target:
         "gone",
         "handle",
         "http",
+        "http_leased",
         "id",
         "lender",
         "may_lend",
@@ -37,6 +38,7 @@ class Target:
         self.id = id
         self.handle = handle
         self.http = handle.http
+        self.http_leased = handle.http_leased
         self.gone = handle.http_gone
         self.code_ended = handle.http_code_ended
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
@@ -45,24 +47,28 @@ class Target:
         # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
         self.lender: Lender | None = None
         self.may_lend = True
-        self._calls: dict[str, Any] = {}
-        self._streams: dict[str, Any] = {}
+        self._calls: dict[tuple[str, bool], Any] = {}
+        self._streams: dict[tuple[str, bool], Any] = {}
 
-    def call(self, method: str) -> Any:
-        """What calls a method of the deployment; errors know it by its name there."""
-        found = self._calls.get(method)
+    def call(self, method: str, is_leased: bool = False) -> Any:
+        """What calls a method of the deployment; errors know it by its name there. `is_leased`: its first argument is
+        the tag of a lease.
+        """
+        found = self._calls.get((method, is_leased))
         if found is None:
             if len(self._calls) >= MANY_NAMES:
                 self._calls.clear()
-            found = self._calls[method] = self.handle.call.options(name=method)
+            called = self.handle.call_leased if is_leased else self.handle.call
+            found = self._calls[method, is_leased] = called.options(name=method)
         return found
 
-    def call_stream(self, method: str) -> Any:
-        found = self._streams.get(method)
+    def call_stream(self, method: str, is_leased: bool = False) -> Any:
+        found = self._streams.get((method, is_leased))
         if found is None:
             if len(self._streams) >= MANY_NAMES:
                 self._streams.clear()
-            found = self._streams[method] = self.handle.call_stream.options(
+            called = self.handle.call_stream_leased if is_leased else self.handle.call_stream
+            found = self._streams[method, is_leased] = called.options(
                 name=method, num_returns="streaming", generator_backpressure=ITEM_WINDOW
             )
         return found

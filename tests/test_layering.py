@@ -54,6 +54,7 @@ PURE_IN_SERVE: Final = frozenset(
         for name in ("need", "ledger", "line_index", "prefix_index", "output_lengths", "fair_order", "drain", "queue")
     }
     | {f"capacity.{name}" for name in ("ask", "sizes", "spare_index", "tenants", "window")}
+    | {f"capacity_queue.{name}" for name in ("config", "messages", "hub", "running")}
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}

@@ -134,7 +134,8 @@ class Ledger:
         self._spare: SpareIndex[Line] = SpareIndex()
         self._most_tokens: int | None = 0
         self._next_line = 0
-        self._next_lease = 0
+        # Above those of all earlier epochs: an epoch is a time in units in which no two leases are given.
+        self._next_lease = epoch
 
     @property
     def most_tokens(self) -> int:
@@ -142,6 +143,11 @@ class Ledger:
         if self._most_tokens is None:
             self._most_tokens = max((line.kv_tokens for line in self.lines.values()), default=0)
         return self._most_tokens
+
+    def begin_epoch(self, epoch: int) -> None:
+        """It is this from now on: a later one was seen somewhere than there was."""
+        self.epoch = epoch
+        self._next_lease = max(self._next_lease, epoch)
 
     # Lines.
 

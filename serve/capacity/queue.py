@@ -83,8 +83,11 @@ class CapacityQueue:
 
     # ---- requests
 
-    def submit(self, ask: Ask, now: float, chance: float = 0.0) -> Lease | None:
-        """A lease, or None: it waits. Raises Refusal if neither, ValueError for a band that there is not."""
+    def submit(self, ask: Ask, now: float, chance: float = 0.0, *, returns: bool = False) -> Lease | None:
+        """A lease, or None: it waits. Raises Refusal if neither, ValueError for a band that there is not.
+
+        `returns`: it had a lease and did not begin, and is not refused because too much waits.
+        """
         if not 0 <= ask.band < len(self.order.bands):
             raise ValueError(f"there is no band {ask.band}")
         most = self.ledger.most_tokens
@@ -100,7 +103,8 @@ class CapacityQueue:
             if lease is not None:
                 return lease
         try:
-            self._check_room(ask, tenant, now, chance)
+            if not returns:
+                self._check_room(ask, tenant, now, chance)
         except Refusal:
             self.tenants.forget_if_idle(ask.tenant)
             raise

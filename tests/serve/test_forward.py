@@ -26,6 +26,7 @@ class Wire:
         self.lender = None
         self.may_lend = False
         self.receiver: Any = None
+        self.tag = None
 
     # The connection.
 

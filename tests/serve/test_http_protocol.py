@@ -305,6 +305,7 @@ class SlowReplica:
         self.size = self.most_held = self.left = 0
         self.http = self
         self.lender, self.may_lend = None, False
+        self.tag = None
         self._callback: Any = None
         self._forwarded: Any = None
 

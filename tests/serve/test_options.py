@@ -1,3 +1,4 @@
+import math
 from typing import Any, cast
 
 import pytest
@@ -5,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorrt.serve.options import KNOWN, DeploymentOptions, parse_options
-from actorrt.serve.request_router import LocalPolicy, PolicyContext, Request, RequestRouterConfig, RoundRobin, Slots
+from actorrt.serve.request_router import (
+    Band,
+    LocalPolicy,
+    PolicyContext,
+    Request,
+    RequestRouterConfig,
+    RoundRobin,
+    Slots,
+    TenantLimits,
+)
+from actorrt.serve.router_options import queue_config
 
 BASE = DeploymentOptions(name="d")
 
@@ -119,6 +130,55 @@ def test_what_is_no_request_router_is_refused_where_it_is_written(given: Any, sa
     with pytest.raises(TypeError, match=r"^request_router must be ") as refused:
         parse_options({"request_router": given}, BASE)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"weight": 1}, "unknown argument 'weight' of request_router 'capacity_queue': there are units, kv_tokens,"),
+        (
+            {"tenants": {"a": {"weight": -1}}},
+            "weight of tenant 'a' in tenants of request_router 'capacity_queue' must be",
+        ),
+        ({"tenants": {"a": {"weight": math.nan}}}, "must be above 0, not nan"),
+        ({"tenants": {"a": {"size": 1}}}, "tenant 'a' in tenants of request_router 'capacity_queue': TenantLimits"),
+        ({"tenants": {"a": {"running_tokens": -5}}}, "running_tokens of tenant 'a' in tenants"),
+        ({"tenants": {3: {}}}, "a tenant in tenants of request_router 'capacity_queue' must be a str, not int"),
+        ({"bands": []}, "bands of request_router 'capacity_queue' must be a list with a band at least"),
+        ({"bands": [{"name": "a", "ceiling": 2}]}, "the ceiling of band a must be above 0 and at most 1, not 2"),
+        ({"bands": [{"name": "a"}], "default_band": "b"}, "there is no band 'b': there are a"),
+        ({"bands": [{"name": "a"}, {"name": "a"}]}, "two bands have the same name"),
+        ({"headroom": 1.5}, "headroom of request_router 'capacity_queue' must be above 0 and at most 1, not 1.5"),
+        (
+            {"units": "bytes"},
+            "units of request_router 'capacity_queue' must be one of auto, requests, tokens, not 'bytes'",
+        ),
+        ({"kv_tokens": 1}, "kv_tokens of request_router 'capacity_queue' must be at least 2, not 1"),
+        ({"deadline_s": -1}, "deadline_s of request_router 'capacity_queue' must be at least 0, not -1"),
+        ({"cost": 5}, "cost of request_router 'capacity_queue' must be a function or 'module:name' of one, not 5"),
+        ({"cost": "nowhere:f"}, "cost function nowhere:f is not there: No module named 'nowhere'"),
+    ],
+)
+def test_what_a_capacity_queue_cannot_be_is_refused_where_it_is_written(kwargs: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        parse_options({"request_router": RequestRouterConfig("capacity_queue", kwargs)}, BASE)
+    assert said in str(refused.value)
+
+
+def test_a_capacity_queue_takes_its_settings_as_values_or_as_dicts() -> None:
+    bands = [Band("first"), {"name": "last", "ceiling": 0.5}]
+    tenants = {"a": TenantLimits(2.0), "b": {"running_tokens": 5}}
+    kwargs = {"bands": bands, "default_band": "last", "tenants": tenants}
+    config = queue_config(
+        parse_options({"request_router": RequestRouterConfig("capacity_queue", kwargs)}, BASE).request_router
+    )
+    assert config is not None
+    assert (config.band(""), config.band("first"), config.bands[1].ceiling) == (1, 0, 0.5)
+    assert (config.tenant("a").weight, config.tenant("b").running_tokens, config.tenant("c")) == (
+        2.0,
+        5,
+        TenantLimits(),
+    )
 
 
 def test_a_bool_is_no_number() -> None:

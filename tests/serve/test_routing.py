@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,8 @@ from actorrt.serve.routing import (
     Slots,
 )
 
+from .queue_in_memory import QueueInMemory
+
 
 class InOrder(LocalPolicy):
     """A user's: the first replica that has room."""
@@ -31,7 +34,8 @@ class InOrder(LocalPolicy):
         return next((slots for slots in self.live if self.has_room(slots)), None)
 
 
-POLICIES = [*BUILT_IN.values(), InOrder]
+# The capacity queue has its own grants and refusals, but keeps what all of them keep.
+POLICIES: list[type[LocalPolicy]] = [*BUILT_IN.values(), InOrder, cast("type[LocalPolicy]", QueueInMemory)]
 
 
 @dataclass(eq=False)
@@ -68,6 +72,13 @@ def granted(policy: LocalPolicy, times: int) -> list[str]:
 
 
 every_policy = pytest.mark.parametrize("cls", POLICIES)
+every_local_policy = pytest.mark.parametrize("cls", POLICIES[:-1])
+
+
+def given_next(policy: LocalPolicy) -> tuple[Request, Slots]:
+    found = policy.next()
+    assert found is not None
+    return found
 
 
 @every_policy
@@ -88,12 +99,26 @@ def test_requests_wait_in_order_and_nobody_overtakes(cls: type[LocalPolicy]) -> 
     policy.release(first, None)
     # There is room, but others were here before.
     assert policy.submit(requests[4]) is None
-    assert policy.next() == (requests[1], first)
+    request, second = given_next(policy)
+    assert (request, second.replica) == (requests[1], "a")
     assert policy.next() is None
-    policy.release(first, NOTHING)
-    assert policy.again(requests[1]) is first
+    policy.release(second, None)
+    assert given_next(policy)[0] is requests[2]
+
+
+@every_local_policy
+def test_who_did_not_start_has_its_slot_again_before_others(cls: type[LocalPolicy]) -> None:
+    policy = made(cls, "a")
+    first = policy.submit(R("first"))
+    assert first is not None
+    second, third = R("second"), R("third")
+    assert (policy.submit(second), policy.submit(third)) == (None, None)
     policy.release(first, None)
-    assert policy.next() == (requests[2], first)
+    assert policy.next() == (second, first)
+    policy.release(first, NOTHING)
+    assert policy.again(second) is first
+    policy.release(first, None)
+    assert policy.next() == (third, first)
 
 
 @every_policy
@@ -122,7 +147,8 @@ def test_a_request_that_did_not_start_goes_before_all_others_and_is_never_refuse
     assert policy.again(first) is None
     assert policy.next() is None
     policy.emptied("a")
-    assert policy.next() == (first, grant)
+    request, again = given_next(policy)
+    assert (request, again.replica) == (first, "a")
 
 
 @every_policy
@@ -152,7 +178,7 @@ def test_a_withdrawn_request_waits_no_more(cls: type[LocalPolicy]) -> None:
     assert policy.next() is None
 
 
-@every_policy
+@every_local_policy
 def test_when_to_ask_again_follows_from_how_fast_the_queue_moves(cls: type[LocalPolicy]) -> None:
     now = 0.0
     policy = made(cls, "a", max_queued=4, clock=lambda: now)
@@ -219,6 +245,8 @@ class Model(RuleBasedStateMachine):
         self.policy = made(self.cls, "", max_ongoing=self.limit, max_queued=3)
         self.out: dict[R, Grant] = {}
         self.waiting: list[R] = []
+        # Whether one that did not start goes before all others, or before those that came after it.
+        self.to_the_front = issubclass(self.cls, LocalPolicy)
         self.full: set[str] = set()
         self.count = 0
 
@@ -296,6 +324,8 @@ class Model(RuleBasedStateMachine):
         again = self.policy.again(request)
         if again is None:
             self.waiting.insert(0, request)
+            if not self.to_the_front:
+                self.waiting.sort(key=lambda each: int(each.name))
         else:
             self.take(request, again)
 

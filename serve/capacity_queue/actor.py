@@ -1,0 +1,192 @@
+"""The capacity queue of one deployment, an actor in a process of its own that the controller starts and ends.
+
+Routers come by `session`, replicas are asked for `leases`; the hub decides. All of it runs on one loop, and what is to
+be told leaves at the end of a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import random
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from actorrt import ActorHandle, Pipe, call_pipe, exceptions, exit_actor
+
+from .. import connection
+from ..background import spawn
+from ..news import SERVE_ENDED, DeploymentNews
+from .config import DEFAULT, CapacityQueueConfig
+from .hub import Hub
+from .messages import Messages, Offer, Report, Snapshot, Tag, encode, to_queue
+from .session import ROOM_STEP
+
+logger = logging.getLogger("actorrt.serve")
+
+TICK_S: Final = 0.1
+# Of what a router says, so much may be under way.
+WINDOW: Final = 4 * 1024 * 1024
+# A replica that does not answer is asked again after so long.
+AGAIN_S: Final = 0.1
+
+
+class _Session:
+    """One router, as long as its call lasts."""
+
+    def __init__(self, queue: QueueActor, router: str) -> None:
+        self._queue = queue
+        self._router = router
+        self._messages = Messages()
+        self._taken = 0
+        self.pipe: Pipe = call_pipe(self)
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
+        self._taken += len(data)
+        if self._taken >= ROOM_STEP:
+            taken, self._taken = self._taken, 0
+            pipe.grant(taken)
+        for message in self._messages.feed(data):
+            self._queue.came(self._router, message)
+
+    def has_room(self, pipe: Pipe) -> None: ...
+
+
+class QueueActor:
+    def __init__(self, controller: ActorHandle[Any], app: str, name: str) -> None:
+        self._clock = time.monotonic
+        self._loop = asyncio.get_running_loop()
+        self._config: CapacityQueueConfig = DEFAULT
+        self._config_bytes = b""
+        self._hub = self._new_hub()
+        self._sessions: dict[str, _Session] = {}
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._due = False
+        self._told_once = False
+        found = connection.set_controller(controller)
+        found.listen(("deployment", app, name), self._told, SERVE_ENDED)
+        spawn(self._tick())
+
+    def _new_hub(self) -> Hub:
+        # Times since 1970 in nanoseconds: later than those of all queues before.
+        return Hub(time.time_ns(), self._clock(), random.Random().random, self._config)
+
+    # ---- the controller
+
+    def _told(self, news: DeploymentNews) -> None:
+        if news.queue is not None and news.queue.config != self._config_bytes:
+            self._config_bytes = news.queue.config
+            self._config = pickle.loads(news.queue.config)
+            if not self._told_once:
+                # Bands are those that it begins with; nobody has asked for anything yet.
+                self._hub = self._new_hub()
+                for name in self._sessions:
+                    self._hub.join(name, self._clock())
+        self._told_once = True
+        now = self._clock()
+        self._hub.configure(self._config, news.max_ongoing, news.max_queued, now)
+        handles = {each.id: each.handle for each in news.replicas}
+        self._hub.have_replicas(handles, now)
+        for id in [id for id in self._following if id not in handles]:
+            self._following.pop(id).cancel()
+        for id, handle in handles.items():
+            if id not in self._following:
+                self._following[id] = spawn(self._follow(id, handle))
+        self._soon()
+
+    async def _follow(self, id: str, handle: ActorHandle[Any]) -> None:
+        """Hear what a replica runs, until it has gone."""
+        leases = handle.leases.options(num_returns="streaming")
+        while True:
+            try:
+                reports = leases.remote(self._hub.epoch)
+                while said := await reports.next_values():
+                    for each in said:
+                        self._replica_said(id, each)
+            except exceptions.ActorUnavailableError:
+                pass
+            except exceptions.ActorDiedError:
+                self._hub.drop_replica(id, self._clock())
+                self._soon()
+                return
+            except exceptions.ActorrtError as error:
+                logger.warning("replica %s does not say what it runs: %s", id, error)
+            await asyncio.sleep(AGAIN_S)
+
+    def _replica_said(self, id: str, said: tuple[Any, ...]) -> None:
+        now = self._clock()
+        if len(said) == len(Snapshot._fields):
+            epoch, incarnation, offer, running = said
+            if epoch > self._hub.epoch:
+                # The clock has gone back since a queue before this one: it is asked again.
+                self._hub.begin_epoch(epoch + 1)
+                return
+            tags = tuple(Tag(*each) for each in running)
+            self._hub.replica_said(
+                id, Snapshot(epoch, incarnation, None if offer is None else Offer(*offer), tags), now
+            )
+        else:
+            begun, ended, unknown = said
+            self._hub.replica_reports(id, Report(begun, ended, tuple(Tag(*each) for each in unknown)), now)
+        self._soon()
+
+    # ---- routers
+
+    async def session(self, router: str) -> None:
+        """A router's stream; it lasts until one of the two ends."""
+        session = _Session(self, router)
+        before = self._sessions.get(router)
+        self._sessions[router] = session
+        if before is not None and not before.over.done():
+            before.over.set_result(None)
+        self._hub.join(router, self._clock())
+        self._soon()
+        session.pipe.grant(WINDOW)
+        try:
+            await session.over
+        finally:
+            if self._sessions.get(router) is session:
+                del self._sessions[router]
+                self._hub.leave(router, self._clock())
+                self._soon()
+
+    def came(self, router: str, message: bytes) -> None:
+        self._hub.take(router, to_queue.decode(message), self._clock())
+        self._soon()
+
+    def _soon(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._due = False
+        for router, message in self._hub.told():
+            if (session := self._sessions.get(router)) is not None:
+                session.pipe.write(encode(message))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for router in self._hub.tick(self._clock()):
+                session = self._sessions.pop(router, None)
+                if session is not None and not session.over.done():
+                    session.over.set_result(None)
+            self._tell()
+
+    # ---- others
+
+    async def statistics(self) -> dict[str, Any]:
+        return self._hub.statistics()
+
+    async def until_death(self) -> None:
+        await self._loop.create_future()
+
+    async def stop(self, limit_s: float) -> None: ...
+
+    async def leave(self, limit_s: float) -> None:
+        with suppress(exceptions.ActorrtError):
+            exit_actor()

@@ -1,0 +1,225 @@
+"""What users write about a capacity queue: `request_router_kwargs` of `request_router="capacity_queue"`, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from typing import Any, Final, cast
+
+from ..capacity.fair_order import Band
+from ..capacity.need import Limits
+from ..capacity.queue import BANDS, QueueLimits, TenantLimits
+
+NAME: Final = "capacity_queue"
+UNITS: Final = ("auto", "requests", "tokens")
+OTHERS: Final = TenantLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityQueueConfig:
+    """How a deployment's requests are admitted. Seconds for times, tokens for sizes."""
+
+    units: str = "auto"
+    """"tokens", "requests" (each replica takes max_ongoing_requests), or "auto": tokens where the deployment's code
+    says how many it holds, as language models do, else requests."""
+    kv_tokens: int | None = None
+    """Tokens that a replica holds at once, where its code does not say it and `units` is "tokens"."""
+    prefill_rate: float = 10_000.0
+    """Tokens of prompts that a replica reads in a second, until that is measured."""
+    headroom: float = 0.9
+    """How much of a replica's tokens may be given; the rest is for answers that are longer than expected."""
+    backlog_s: float = 2.0
+    """Seconds of prompts that may wait to be read at a replica that gets another request."""
+    bands: tuple[Band, ...] = BANDS
+    """From the most urgent down. Read when the queue starts: other ones need a new deployment."""
+    default_band: str = "default"
+    """Of requests that name none."""
+    tenants: Mapping[str, TenantLimits] = field(default_factory=dict[str, TenantLimits])
+    """Weights and limits by tenant."""
+    other_tenants: TenantLimits = OTHERS
+    """Of those that are not named."""
+    waiting_requests: int = 10_000
+    """More that wait are refused (429)."""
+    waiting_tokens: int = 10_000_000
+    """The same in tokens."""
+    deadline_s: float | None = None
+    """Who would wait longer is refused (429, with when to come again); None: nobody. A request may have its own."""
+    output_quantile: float = 0.7
+    """Which quantile of earlier answers an answer is expected to be as long as."""
+    cost: Callable[..., Any] | str | None = None
+    """What a call takes, where its caller has not said: called with its arguments it gives tokens or a Cost. Or
+    "module:name" of one. It is given requests by HTTP as (method, path, headers, bytes of the body)."""
+    lease_ttl_s: float = 5.0
+    """A router that is silent for so long has ended, and with it what it had and sent to no replica."""
+    grace_s: float = 5.0
+    """After a restart of the queue, how long a replica that does not say what it runs counts as full but for one
+    request."""
+    silence_s: float = 3.0
+    """A queue that says nothing for so long is done without."""
+
+    def limits(self) -> Limits:
+        return Limits(self.headroom, self.backlog_s)
+
+    def most(self, max_queued: int) -> QueueLimits:
+        requests = self.waiting_requests if max_queued < 0 else min(max_queued, self.waiting_requests)
+        return QueueLimits(self.waiting_tokens, requests)
+
+    def tenant(self, name: str) -> TenantLimits:
+        return self.tenants.get(name, self.other_tenants)
+
+    def band(self, name: str) -> int:
+        """Its number; of "" that of the default. ValueError if there is none."""
+        wanted = name or self.default_band
+        for number, band in enumerate(self.bands):
+            if band.name == wanted:
+                return number
+        raise ValueError(f"there is no band {wanted!r}: there are {', '.join(each.name for each in self.bands)}")
+
+
+DEFAULT: Final = CapacityQueueConfig()
+FIELDS: Final = tuple(each.name for each in fields(CapacityQueueConfig))
+
+
+def parse_config(option: str, given: Mapping[str, Any]) -> CapacityQueueConfig:
+    """The configuration of these keyword arguments. TypeError or ValueError names the one that is wrong."""
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in FIELDS:
+            raise ValueError(f"unknown argument {name!r} of {option} {NAME!r}: there are {', '.join(FIELDS)}")
+        values[name] = _CHECKS[name](f"{name} of {option} {NAME!r}", value)
+    config = CapacityQueueConfig(**values)
+    if config.units == "tokens" and config.kv_tokens is not None and config.kv_tokens < 2:
+        raise ValueError(f"kv_tokens of {option} {NAME!r} must be at least 2, not {config.kv_tokens}")
+    try:
+        config.band("")
+    except ValueError as error:
+        raise ValueError(f"default_band of {option} {NAME!r}: {error}") from None
+    return config
+
+
+def cost_function(config: CapacityQueueConfig) -> Callable[..., Any] | None:
+    """ValueError if it is named and not there."""
+    found = config.cost
+    if not isinstance(found, str):
+        return found
+    module, _, name = found.partition(":")
+    try:
+        return cast("Callable[..., Any]", getattr(import_module(module), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cost function {found} is not there: {error}") from error
+
+
+def _number(
+    least: float, *, above: bool = False, most: float = math.inf, none: bool = False
+) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if value is None and none:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+        if not (value > least if above else value >= least) or not value <= most or math.isinf(value):
+            said = f"above {least:g}" if above else f"at least {least:g}"
+            raise ValueError(
+                f"{name} must be {said}{'' if most == math.inf else f' and at most {most:g}'}, not {value}"
+            )
+        return value
+
+    return check
+
+
+def _whole(least: int, *, none: bool = False) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if value is None and none:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+        return value
+
+    return check
+
+
+def _units(name: str, value: Any) -> str:
+    if value not in UNITS:
+        raise ValueError(f"{name} must be one of {', '.join(UNITS)}, not {value!r}")
+    return cast(str, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return value
+
+
+def _bands(name: str, value: Any) -> tuple[Band, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise TypeError(f"{name} must be a list with a band at least")
+    bands: list[Band] = []
+    for each in cast("Sequence[Any]", value):
+        try:
+            bands.append(each if isinstance(each, Band) else Band(**each))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from None
+    names = [each.name for each in bands]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{name}: two bands have the same name")
+    return tuple(bands)
+
+
+def _tenant(name: str, value: Any) -> TenantLimits:
+    try:
+        found = value if isinstance(value, TenantLimits) else TenantLimits(**value)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    _number(0, above=True)(f"weight of {name}", found.weight)
+    for limit in ("waiting_tokens", "waiting_requests", "running_tokens"):
+        _whole(0, none=True)(f"{limit} of {name}", getattr(found, limit))
+    return found
+
+
+def _tenants(name: str, value: Any) -> dict[str, TenantLimits]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of tenants, not {type(value).__name__}")
+    given = cast("Mapping[str, Any]", value)
+    return {
+        _text(f"a tenant in {name}", tenant): _tenant(f"tenant {tenant!r} in {name}", each)
+        for tenant, each in given.items()
+    }
+
+
+def _cost(name: str, value: Any) -> Any:
+    if value is None or callable(value):
+        return value
+    if not isinstance(value, str) or ":" not in value:
+        raise TypeError(f"{name} must be a function or 'module:name' of one, not {value!r}")
+    try:
+        found = cost_function(CapacityQueueConfig(cost=value))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not callable(found):
+        raise TypeError(f"{name}: {value} is no function")
+    return value
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    "units": _units,
+    "kv_tokens": _whole(2, none=True),
+    "prefill_rate": _number(0, above=True),
+    "headroom": _number(0, above=True, most=1),
+    "backlog_s": _number(0, above=True),
+    "bands": _bands,
+    "default_band": _text,
+    "tenants": _tenants,
+    "other_tenants": _tenant,
+    "waiting_requests": _whole(0),
+    "waiting_tokens": _whole(0),
+    "deadline_s": _number(0, none=True),
+    "output_quantile": _number(0, above=True, most=0.999),
+    "cost": _cost,
+    "lease_ttl_s": _number(0.1),
+    "grace_s": _number(0),
+    "silence_s": _number(0.1),
+}

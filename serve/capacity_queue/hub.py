@@ -1,0 +1,546 @@
+"""The capacity queue with its routers and replicas: what they say goes in, what they are told comes out.
+
+Pure: time and chance are arguments. `queue.py` of ../capacity decides who may run where; this knows who asked, which
+leases their routers and replicas still have, and what is believed after a restart or a death.
+
+A lease ends when its router gives it back, when its replica says that it ended or has gone itself, or, where its router
+has gone, unless its replica runs it still. Age alone ends none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from ..capacity.drain import RetryAfter
+from ..capacity.fair_order import Band
+from ..capacity.ledger import Lease
+from ..capacity.need import Limits, LineFacts, LineId
+from ..capacity.output_lengths import OutputLengths
+from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue
+from ..capacity.queue import Refusal as Refused
+from .config import CapacityQueueConfig
+from .messages import (
+    Acquire,
+    Granted,
+    Offer,
+    Refusal,
+    Report,
+    Share,
+    Snapshot,
+    Tag,
+    ToQueue,
+    ToRouter,
+    incarnation_of,
+)  # fmt: skip
+
+# In requests: a need is so many tokens twice over, since a line does not take one that is all prompt.
+PER_REQUEST: Final = 2
+# Prompts are no matter there.
+ENDLESS_RATE: Final = 1e15
+# After a restart, what a replica is good for that has not said yet what it runs.
+FLOOR: Final = 1
+# Of those that wait, so many are looked at now and then, however little has changed.
+MANY_PASSES: Final = 512
+# How a rate of reading prompts is averaged, and which prompts say something of it.
+RATE_PART: Final = 0.1
+LEAST_READ: Final = 256
+
+
+class _Asked(Ask):
+    """`id` is the router's."""
+
+    __slots__ = ("id", "returns")
+
+    def __init__(self, id: int, returns: bool, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.id, self.returns = id, returns
+
+
+class _Router:
+    __slots__ = ("asked", "awaited", "full", "heard_at", "leases", "told")
+
+    def __init__(self, now: float) -> None:
+        # Those that wait, by its ids.
+        self.asked: dict[int, _Asked] = {}
+        self.leases: set[int] = set()
+        # Replicas that are full for it.
+        self.full: set[str] = set()
+        self.heard_at = now
+        # Whether it was asked if it is there and has not said so.
+        self.awaited = False
+        self.told = ToRouter()
+
+
+class _Replica:
+    __slots__ = ("lines", "offer", "said", "since")
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        # Whether it has told this queue what it runs.
+        self.said = False
+        self.offer: Offer | None = None
+        self.lines: list[LineId] = []
+
+
+class Hub:
+    def __init__(self, epoch: int, now: float, chance: Callable[[], float], config: CapacityQueueConfig) -> None:
+        """Replicas may run what an earlier queue let them: until one has said what it runs, it counts as full but for a
+        small floor."""
+        self.epoch = epoch
+        self.config = config
+        self._chance = chance
+        self._now = now
+        self._max_ongoing = 1
+        self._max_queued = -1
+        self.queue = CapacityQueue(
+            epoch,
+            now,
+            bands=config.bands,
+            limits=config.limits(),
+            most=config.most(-1),
+            tenants=self._limits_of,
+            lengths=OutputLengths(config.output_quantile),
+        )
+        self._replicas: dict[str, _Replica] = {}
+        self._routers: dict[str, _Router] = {}
+        # Those that came while there was no replica, in their order.
+        self._parked: dict[_Asked, None] = {}
+        # Leases that their replica has said to run.
+        self._begun: set[int] = set()
+        self._granted_at: dict[int, float] = {}
+        self._rate: dict[LineId, float] = {}
+        self._shares_changed = False
+        self._full: dict[str, int] = {}
+        # Requests that were admitted since the beginning.
+        self.granted = 0
+        self.refused = 0
+
+    def _limits_of(self, tenant: str) -> Any:
+        return self.config.tenant(tenant)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """A later queue than this was there once: this one comes after it."""
+        self.epoch = epoch
+        self.queue.ledger.begin_epoch(epoch)
+        for router in self._routers.values():
+            router.told.epoch = epoch
+
+    # ---- the deployment
+
+    def configure(self, config: CapacityQueueConfig, max_ongoing: int, max_queued: int, now: float) -> None:
+        """Other settings count from now on; other bands only for a later queue."""
+        before, self.config = self.config, config
+        changed = (max_ongoing, max_queued) != (self._max_ongoing, self._max_queued) or before != config
+        if not changed:
+            return
+        self._max_ongoing, self._max_queued = max_ongoing, max_queued
+        self.queue.most = config.most(max_queued)
+        for tenant in {*before.tenants, *config.tenants}:
+            self.queue.limits_changed(tenant)
+        for id in self._replicas:
+            self._set_lines(id, now)
+        self._place(now)
+
+    def have_replicas(self, ids: Iterable[str], now: float) -> None:
+        """These serve; all others have gone, or take no requests any more."""
+        wanted = list(ids)
+        for id in [id for id in self._replicas if id not in set(wanted)]:
+            self.drop_replica(id, now)
+        for id in wanted:
+            if id not in self._replicas:
+                self._replicas[id] = _Replica(now)
+                self._set_lines(id, now)
+        self._place(now)
+
+    def drop_replica(self, id: str, now: float) -> None:
+        """It has gone, with all that it ran."""
+        replica = self._replicas.pop(id, None)
+        if replica is None:
+            return
+        for line in replica.lines:
+            self._drop_line(line)
+        for router in self._routers.values():
+            router.full.discard(id)
+        self._full.pop(id, None)
+        self._shares_changed = True
+        self._place(now)
+
+    def _drop_line(self, line: LineId) -> None:
+        found = self.queue.ledger.lines.get(line)
+        leases = {} if found is None else {number: lease.router for number, lease in found.leases.items()}
+        self.queue.drop_line(line)
+        self._rate.pop(line, None)
+        for number, name in leases.items():
+            self._forget(number, name)
+            if (router := self._routers.get(name)) is not None:
+                router.told.ended.append(number)
+
+    def _set_lines(self, id: str, now: float) -> None:
+        """Offer what a replica is known to hold."""
+        replica = self._replicas[id]
+        offer = self._offer(replica)
+        silent = not replica.said and now - replica.since < self.config.grace_s
+        in_requests = self._counts_requests
+        self.queue.ledger.limits = Limits(1.0) if in_requests else self.config.limits()
+        wanted: list[LineId] = []
+        if offer is not None:
+            slots = FLOOR if silent else offer.slots
+            for rank in range(offer.ranks):
+                line = LineId(id, rank)
+                wanted.append(line)
+                rate = self._rate.get(line) or offer.prefill_rate or self.config.prefill_rate
+                self.queue.set_line(line, LineFacts(offer.kv_tokens, slots, rate), incarnation_of(id))
+                if self._full.get(id):
+                    self.queue.open_line(line, False)
+        for line in replica.lines:
+            if line not in wanted:
+                self._drop_line(line)
+        replica.lines = wanted
+        self._shares_changed = True
+
+    def _offer(self, replica: _Replica) -> Offer | None:
+        """None: it is not known yet."""
+        config = self.config
+        if config.units == "requests":
+            return self._in_requests
+        if replica.offer is not None:
+            return replica.offer
+        if config.units == "tokens":
+            others = (each.offer for each in self._replicas.values() if each.offer is not None)
+            if config.kv_tokens is not None:
+                # What its code does with them is not known: no prompts wait there.
+                return Offer(config.kv_tokens, self._max_ongoing, ENDLESS_RATE)
+            return next(others, None)
+        # It may be either.
+        if replica.said:
+            return self._in_requests
+        said = next((each for each in self._replicas.values() if each.said), None)
+        if said is not None:
+            return self._offer(said)
+        return None
+
+    @property
+    def _in_requests(self) -> Offer:
+        return Offer(PER_REQUEST * self._max_ongoing, self._max_ongoing, ENDLESS_RATE)
+
+    @property
+    def _counts_requests(self) -> bool:
+        config = self.config
+        if config.units != "auto":
+            return config.units == "requests"
+        return all(each.offer is None for each in self._replicas.values())
+
+    # ---- replicas
+
+    def replica_said(self, id: str, said: Snapshot, now: float) -> None:
+        """What a replica runs, as it begins to report. All older leases are void there from now on."""
+        replica = self._replicas.get(id)
+        if replica is None:
+            return
+        replica.said, replica.offer = True, said.offer
+        self._set_lines(id, now)
+        for other, each in self._replicas.items():
+            # What one offers tells of those that are silent still.
+            if not each.said:
+                self._set_lines(other, now)
+        runs = {tag.number for tag in said.running}
+        for tag in said.running:
+            self._adopt(id, tag)
+        # What it was told to run and does not may still be on its way, if this queue has given it.
+        for line in replica.lines:
+            found = self.queue.ledger.lines.get(line)
+            for number in [] if found is None else list(found.leases):
+                if number in self._begun and number not in runs:
+                    self._end(number)
+        self._unpark(now)
+        self._place(now)
+
+    def replica_reports(self, id: str, said: Report, now: float) -> None:
+        for tag in said.unknown:
+            self._adopt(id, tag)
+        leases = self.queue.ledger.leases
+        self._begun.update(number for number in said.begun if number in leases)
+        for number in said.ended:
+            self._end(number)
+        self._place(now)
+
+    def _adopt(self, id: str, tag: Tag) -> None:
+        line = LineId(id, tag.rank)
+        ask = _Asked(
+            0, False, tag.model, tag.prompt, tag.output, tenant=tag.tenant, user=tag.user, router=tag.router,
+            band=min(tag.band, len(self.config.bands) - 1),
+        )  # fmt: skip
+        if self.queue.adopt(line, tag.number, ask, 0, 0):
+            self._begun.add(tag.number)
+            if (router := self._routers.get(tag.router)) is not None:
+                router.leases.add(tag.number)
+        elif tag.number in self.queue.ledger.leases:
+            self._begun.add(tag.number)
+
+    def _end(self, number: int, **used: Any) -> bool:
+        """It has ended. False if that is known."""
+        lease = self.queue.ledger.leases.get(number)
+        if lease is None:
+            return False
+        router = lease.router
+        self.queue.release(number, **used)
+        self._forget(number, router)
+        return True
+
+    def _forget(self, number: int, router: str) -> None:
+        self._begun.discard(number)
+        self._granted_at.pop(number, None)
+        if (known := self._routers.get(router)) is not None:
+            known.leases.discard(number)
+
+    # ---- routers
+
+    def join(self, name: str, now: float) -> None:
+        """A router is there, or is back: what it asked for before is void."""
+        before = self._routers.get(name)
+        if before is not None:
+            self._forget_asked(before, now)
+        router = self._routers[name] = _Router(now)
+        router.leases = {each.id.number for each in self.queue.ledger.of_router(name)}
+        router.told.epoch = self.epoch
+        self._shares_changed = True
+
+    def leave(self, name: str, now: float) -> None:
+        """A router has ended. What it sent to replicas ends there; what it had in hand ends now."""
+        router = self._routers.pop(name, None)
+        if router is None:
+            return
+        self._forget_asked(router, now)
+        for number in [number for number in router.leases if number not in self._begun]:
+            self._end(number)
+        self._shares_changed = True
+        self._place(now)
+
+    def _forget_asked(self, router: _Router, now: float) -> None:
+        for ask in router.asked.values():
+            self._parked.pop(ask, None)
+            self.queue.withdraw(ask)
+        router.asked.clear()
+        for id in list(router.full):
+            self._set_full(router, id, False)
+
+    def take(self, name: str, batch: ToQueue, now: float) -> None:
+        """What a router says."""
+        router = self._routers.get(name)
+        if router is None:
+            return
+        router.heard_at, router.awaited = now, False
+        if batch.held is not None:
+            held = set(batch.held)
+            for number in [number for number in router.leases if number not in held and number not in self._begun]:
+                self._end(number)
+        for id, is_full in batch.full:
+            self._set_full(router, id, is_full)
+        for each in batch.release:
+            self._end(each.number, generated=each.generated, cached=each.cached, is_whole=each.is_whole)
+        for number, generated in batch.progress:
+            self._progress(number, generated, now)
+        for each in batch.acquire:
+            self._acquire(name, router, each, now)
+        for id in batch.withdraw:
+            if (ask := router.asked.pop(id, None)) is not None and ask not in self._parked:
+                self.queue.withdraw(ask)
+            elif ask is not None:
+                del self._parked[ask]
+        self._place(now)
+
+    def _acquire(self, name: str, router: _Router, asked: Acquire, now: float) -> None:
+        if asked.id in router.asked:
+            return
+        ask = _Asked(
+            asked.id,
+            asked.returns,
+            asked.model,
+            *((asked.requests, asked.requests) if self._counts_requests else (asked.prompt, asked.max_tokens)),
+            tenant=asked.tenant,
+            user=asked.user,
+            band=asked.band,
+            arrived=now - asked.age_s,
+            deadline=float("inf") if asked.left_s is None else now + asked.left_s,
+            router=name,
+            chain=asked.chain,
+        )
+        if not self.queue.ledger.lines:
+            most = self.queue.most.requests
+            if len(self._parked) >= most and not asked.returns:
+                self._refuse(router, ask, Refused(TOO_MANY, f"{len(self._parked)} requests wait", RetryAfter(1.0)))
+            else:
+                router.asked[ask.id] = ask
+                self._parked[ask] = None
+            return
+        self._submit(router, ask, now)
+
+    def _submit(self, router: _Router, ask: _Asked, now: float) -> None:
+        try:
+            lease = self.queue.submit(ask, now, self._chance(), returns=ask.returns)
+        except Refused as refusal:
+            router.asked.pop(ask.id, None)
+            if refusal.status == NO_REPLICA:
+                router.asked[ask.id] = ask
+                self._parked[ask] = None
+            else:
+                self._refuse(router, ask, refusal)
+            return
+        if lease is None:
+            router.asked[ask.id] = ask
+        else:
+            self._grant(router, ask, lease, now)
+
+    def _unpark(self, now: float) -> None:
+        if not self._parked or not self.queue.ledger.lines:
+            return
+        parked, self._parked = self._parked, {}
+        for ask in parked:
+            if (router := self._routers.get(ask.router)) is not None:
+                self._submit(router, ask, now)
+
+    def _grant(self, router: _Router, ask: _Asked, lease: Lease, now: float) -> None:
+        router.asked.pop(ask.id, None)
+        number, line = lease.id.number, lease.line
+        router.leases.add(number)
+        if lease.unread >= LEAST_READ:
+            self._granted_at[number] = now
+        self.granted += 1
+        router.told.grants.append(
+            Granted(ask.id, number, line.id.replica, line.id.rank, ask.prompt, lease.output)
+        )  # fmt: skip
+
+    def _refuse(self, router: _Router, ask: _Asked, refusal: Refused) -> None:
+        router.asked.pop(ask.id, None)
+        self.refused += 1
+        again = refusal.retry_after
+        waiting = len(self.queue.order) + len(self._parked)
+        is_full = refusal.status == TOO_MANY and 0 <= self._max_queued <= waiting
+        numbers = (waiting, self._max_queued) if is_full else ()
+        said = Refusal(ask.id, refusal.status, refusal.reason, None if again is None else again.seconds, *numbers)
+        router.told.refused.append(said)
+
+    def _set_full(self, router: _Router, id: str, is_full: bool) -> None:
+        replica = self._replicas.get(id)
+        if replica is None or (id in router.full) == is_full:
+            return
+        (router.full.add if is_full else router.full.discard)(id)
+        before = self._full.get(id, 0)
+        self._full[id] = before + (1 if is_full else -1)
+        if bool(before) != bool(self._full[id]):
+            for line in replica.lines:
+                self.queue.open_line(line, not is_full)
+
+    def _progress(self, number: int, generated: int, now: float) -> None:
+        if (at := self._granted_at.pop(number, None)) is not None:
+            self._measure(self.queue.ledger.leases[number], now - at)
+        self.queue.progress(number, generated)
+
+    def _measure(self, lease: Lease, took_s: float) -> None:
+        """A prompt was read: how fast prompts are read on its line."""
+        line = lease.line
+        if took_s <= 0 or not lease.unread:
+            return
+        rate = lease.unread / took_s
+        before = self._rate.get(line.id)
+        self._rate[line.id] = rate if before is None else before + RATE_PART * (rate - before)
+
+    # ---- time
+
+    def tick(self, now: float) -> list[str]:
+        """Called a few times a second: who is silent has gone, who has waited long enough goes up or is refused.
+
+        The routers that have gone.
+        """
+        gone: list[str] = []
+        for id, replica in self._replicas.items():
+            if not replica.said and now - replica.since >= self.config.grace_s:
+                self._set_lines(id, now)
+        for name, router in list(self._routers.items()):
+            if now - router.heard_at > self.config.lease_ttl_s:
+                gone.append(name)
+                self.leave(name, now)
+            elif now - router.heard_at > self.config.lease_ttl_s / 5 and not router.awaited:
+                router.awaited = router.told.ask = True
+        for line, rate in self._rate.items():
+            found = self.queue.ledger.lines.get(line)
+            if found is not None and (replica := self._replicas.get(line.replica)) is not None:
+                offer = self._offer(replica)
+                if (
+                    offer is not None
+                    and abs(found.most_backlog - rate * self.config.backlog_s) > 0.1 * found.most_backlog
+                ):
+                    self._set_lines(line.replica, now)
+        for ask in [each for each in self._parked if each.deadline <= now]:
+            del self._parked[ask]
+            if (router := self._routers.get(ask.router)) is not None:
+                self._refuse(router, ask, Refused(TOO_MANY, "no replica came by its deadline", RetryAfter(1.0)))
+        self._unpark(now)
+        self._place(now, MANY_PASSES)
+        return gone
+
+    def _place(self, now: float, passes: int = 0) -> None:
+        """Give those that wait what there is for them."""
+        self._now = now
+        more = {"passes": passes} if passes else {}
+        for ask, found in self.queue.next(now, self._chance, **more):
+            assert isinstance(ask, _Asked)
+            router = self._routers.get(ask.router)
+            if router is None:
+                continue
+            if isinstance(found, Lease):
+                self._grant(router, ask, found, now)
+            else:
+                self._refuse(router, ask, found)
+
+    # ---- what comes out
+
+    def told(self) -> list[tuple[str, ToRouter]]:
+        """What each router is to be told, since the last time."""
+        if self._shares_changed:
+            self._shares_changed = False
+            shares = self._shares()
+            for router in self._routers.values():
+                router.told.shares = shares
+        found: list[tuple[str, ToRouter]] = []
+        for name, router in self._routers.items():
+            if router.told:
+                found.append((name, router.told))
+                router.told = ToRouter()
+        return found
+
+    def _shares(self) -> dict[str, Share]:
+        count = max(1, len(self._routers))
+        shares: dict[str, Share] = {}
+        for id, replica in self._replicas.items():
+            lines = [self.queue.ledger.lines[line] for line in replica.lines]
+            slots, tokens = sum(line.slots for line in lines), sum(line.fill_tokens for line in lines)
+            shares[id] = Share(max(FLOOR, slots // count), tokens // count)
+        return shares
+
+    def statistics(self) -> dict[str, Any]:
+        """The ledger by line and the queue by tenant, for people."""
+        lines = [
+            {
+                "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used,
+                "backlog": line.backlog, "running": line.running, "slots": line.slots, "is_open": line.is_open,
+                "begun": sum(number in self._begun for number in line.leases),
+            }
+            for line in self.queue.ledger.lines.values()
+        ]  # fmt: skip
+        tenants: dict[str, dict[str, Any]] = {}
+        for router in self._routers.values():
+            for ask in router.asked.values():
+                found = tenants.setdefault(ask.tenant, {"waiting": 0, "tokens": 0, "longest_s": 0.0})
+                found["waiting"] += 1
+                found["tokens"] += ask.tokens
+                found["longest_s"] = max(found["longest_s"], self._now - ask.arrived)
+        return {
+            "epoch": self.epoch, "units": "requests" if self._counts_requests else "tokens", "lines": lines,
+            "tenants": tenants, "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
+            "short": self.queue.ledger.short,
+        }  # fmt: skip
+
+    def bands(self) -> tuple[Band, ...]:
+        return self.queue.order.bands

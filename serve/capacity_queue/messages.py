@@ -1,0 +1,232 @@
+"""What routers, the queue and replicas tell each other: typed values, and their bytes on the stream of a router.
+
+A message is a batch: all that has happened in one turn of a loop. Times are given as ages and as what is left, since
+clocks of machines differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..policy import Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCost(Cost):
+    """A Cost that says more of a request. `tokens` is the length of its prompt."""
+
+    max_tokens: int | None = None
+    """Its answer has no more; None: as many as there is room for."""
+    model: str = ""
+    tenant: str = ""
+    user: str = ""
+    """Of its tenant, who has a share of what that gets."""
+    band: str = ""
+    """"": the default."""
+    deadline_s: float | None = None
+    """Seconds from now to its first token; None: as the deployment says."""
+    chain: tuple[int, ...] = ()
+    """Hashes over blocks of its prompt, each with those before it (capacity/prefix_index.py)."""
+
+    def __post_init__(self) -> None:
+        Cost.__post_init__(self)
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise ValueError(f"max_tokens of a cost must be zero or more, not {self.max_tokens}")
+        if self.deadline_s is not None and not 0 <= self.deadline_s < math.inf:
+            raise ValueError(f"deadline_s of a cost must be zero or more seconds, not {self.deadline_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueUse(Cost):
+    """What a request has really used, for `report_used`. `tokens`: those that were generated."""
+
+    cached: int | None = None
+    """Of its prompt, what the engine had already; None: not known."""
+    is_whole: bool = False
+    """The answer ended by itself: others are expected to be as long."""
+
+
+def incarnation_of(replica: str) -> int:
+    """Of a replica, by its id, which no two processes have."""
+    return int.from_bytes(blake2b(replica.encode(), digest_size=6).digest(), "big")
+
+
+class Tag(NamedTuple):
+    """A lease as it goes to the replica with its request, and from there to a queue that does not know of it."""
+
+    epoch: int
+    incarnation: int
+    number: int
+    """Unique over all epochs; below zero: a router gave it while the queue was down."""
+    rank: int
+    queue_ms: int
+    router: str
+    prompt: int
+    output: int
+    model: str
+    tenant: str
+    user: str
+    band: int
+
+
+# Between routers and the queue.
+
+
+class Acquire(msgspec.Struct, array_like=True, frozen=True):
+    """A request wants a place. `id` is the router's."""
+
+    id: int
+    requests: int
+    prompt: int
+    """In tokens; which of the two counts is the queue's matter."""
+    max_tokens: int | None
+    model: str
+    tenant: str
+    user: str
+    band: int
+    age_s: float
+    """Since it came first."""
+    left_s: float | None
+    """To its deadline."""
+    chain: tuple[int, ...]
+    returns: bool
+    """It had a grant and did not start: it is not refused for want of room."""
+
+
+class Release(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    generated: int | None = None
+    cached: int | None = None
+    is_whole: bool = False
+
+
+class ToQueue(msgspec.Struct, omit_defaults=True):
+    """In this order: the leases that a router has (its first message), replicas that are full for it (or not any
+    more), what ended, what goes on, what is wanted, what is not wanted any more."""
+
+    held: list[int] | None = None
+    full: list[tuple[str, bool]] = msgspec.field(default_factory=list[tuple[str, bool]])
+    release: list[Release] = msgspec.field(default_factory=list[Release])
+    progress: list[tuple[int, int]] = msgspec.field(default_factory=list[tuple[int, int]])
+    acquire: list[Acquire] = msgspec.field(default_factory=list[Acquire])
+    withdraw: list[int] = msgspec.field(default_factory=list[int])
+    alive: bool = False
+    """The answer to a question for it."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.acquire or self.release or self.progress or self.withdraw or self.full or self.alive
+        ) or self.held is not None  # fmt: skip
+
+
+class Granted(msgspec.Struct, array_like=True, frozen=True):
+    """The place of request `id`: a lease, and where."""
+
+    id: int
+    number: int
+    replica: str
+    rank: int
+    prompt: int
+    output: int
+    """What it takes: its prompt, and its answer as expected; in requests both are their number."""
+
+
+class Refusal(msgspec.Struct, array_like=True, frozen=True):
+    id: int
+    status: int
+    reason: str
+    retry_after_s: float | None
+    queued: int = -1
+    """Requests that wait, where `limit` of them is the reason."""
+    limit: int = -1
+
+
+class Share(msgspec.Struct, array_like=True, frozen=True):
+    """What one router may have at a replica while the queue is down."""
+
+    requests: int
+    tokens: int
+
+
+class ToRouter(msgspec.Struct, omit_defaults=True):
+    epoch: int = 0
+    """In the first message."""
+    shares: dict[str, Share] | None = None
+    grants: list[Granted] = msgspec.field(default_factory=list[Granted])
+    refused: list[Refusal] = msgspec.field(default_factory=list[Refusal])
+    ended: list[int] = msgspec.field(default_factory=list[int])
+    """Leases that are void: their replica has gone."""
+    ask: bool = False
+    """Are you there?"""
+
+    def __bool__(self) -> bool:
+        return bool(self.grants or self.refused or self.ended or self.ask or self.epoch) or self.shares is not None
+
+
+# From replicas to the queue.
+
+
+class Offer(NamedTuple):
+    """What a replica's code says that it holds, for each of its ranks."""
+
+    kv_tokens: int
+    slots: int
+    prefill_rate: float = 0.0
+    """Tokens of prompts a second; 0: not known."""
+    ranks: int = 1
+
+
+class Snapshot(NamedTuple):
+    """The first that a replica says to a queue: it refuses older epochs from now on."""
+
+    epoch: int
+    """The newest that it has seen; another than the one that asked: a newer queue is there."""
+    incarnation: int
+    offer: Offer | None
+    running: tuple[Tag, ...]
+
+
+class Report(NamedTuple):
+    """What has happened since. What has begun and ended meanwhile is in none of these."""
+
+    begun: tuple[int, ...]
+    ended: tuple[int, ...]
+    unknown: tuple[Tag, ...] = ()
+    """Of those that have begun, the leases that a router gave itself."""
+
+
+# Bytes: each message with its length before it.
+
+_LENGTH: Final = 4
+_encoder: Final = msgspec.msgpack.Encoder()
+to_queue: Final = msgspec.msgpack.Decoder(ToQueue)
+to_router: Final = msgspec.msgpack.Decoder(ToRouter)
+
+
+def encode(message: ToQueue | ToRouter) -> bytes:
+    data = _encoder.encode(message)
+    return len(data).to_bytes(_LENGTH, "big") + data
+
+
+class Messages:
+    """Bytes, cut anywhere, in; whole messages out."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+        rest = self._rest + data
+        at = 0
+        while len(rest) - at >= _LENGTH:
+            end = at + _LENGTH + int.from_bytes(rest[at : at + _LENGTH], "big")
+            if end > len(rest):
+                break
+            yield rest[at + _LENGTH : end]
+            at = end
+        self._rest = rest[at:]

@@ -1,0 +1,493 @@
+"""A router's side of the capacity queue: it asks for each request, and gives back each grant once.
+
+While the queue is down, or says nothing, it goes on by what it knows: at each replica it has no more than its share of
+what that holds, and a request at a time at those of which it knows none. What the replicas run then the next queue
+learns from them.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import random
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..news import DeploymentNews
+from ..policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
+from .config import DEFAULT, CapacityQueueConfig, cost_function
+from .messages import (
+    Acquire,
+    Granted,
+    QueueCost,
+    QueueUse,
+    Refusal,
+    Release,
+    Share,
+    Tag,
+    ToQueue,
+    ToRouter,
+    encode,
+    incarnation_of,
+    to_router,
+)  # fmt: skip
+from .session import Session, Turns
+
+logger = logging.getLogger("actorrt.serve")
+
+# So many tokens of an answer, or so many seconds, are one step of what is told of it.
+STEP_TOKENS: Final = 64
+STEP_S: Final = 0.25
+# Requests of which nothing else is known come in this order at the least.
+_TICK: Final = 1e-9
+# While requests wait, so often is it looked whether the queue is there; and a router that a replica has sent back,
+# since there is a later queue, gives itself nothing for so long.
+LOOK_S: Final = 0.5
+_ALONE: Final = Share(1, 0)
+_NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
+
+
+class _Wait:
+    """How a request came, and by which id the queue knows it, another one whenever it is asked for anew."""
+
+    __slots__ = ("arrived", "cost", "deadline", "id", "returns")
+
+    def __init__(self, cost: QueueCost, arrived: float, deadline: float | None) -> None:
+        self.cost, self.arrived, self.deadline = cost, arrived, deadline
+        self.id = 0
+        # It is not refused for want of room any more.
+        self.returns = False
+
+
+class Lease(Grant):
+    """The grant of one request: what the queue gave, and the tag that goes to the replica with it."""
+
+    __slots__ = ("generated", "request", "tag", "told", "told_at", "wait")
+
+    def __init__(self, policy: CapacityQueuePolicy, replica: str, tag: Tag, request: Request, wait: _Wait) -> None:
+        super().__init__(policy, replica)
+        self.tag: Tag = tag
+        # As it came, should it not begin there.
+        self.request, self.wait = request, wait
+        self.generated = self.told = 0
+        self.told_at = 0.0
+
+    @property
+    def queue_ms(self) -> int:
+        return self.tag.queue_ms
+
+    @property
+    def tokens(self) -> int:
+        return self.tag.prompt + self.tag.output
+
+    def progress(self, tokens: int) -> None:
+        self.policy.progress(self, tokens)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+    def __repr__(self) -> str:
+        return f"Lease({self.replica}: {self.tag.number})"
+
+
+class CapacityQueuePolicy(Policy):
+    def __init__(self, context: PolicyContext) -> None:
+        self._context = context
+        self._clock = context.clock
+        self.router = uuid.uuid4().hex[:16]
+        self._config: CapacityQueueConfig = DEFAULT
+        self._config_bytes = b""
+        self._cost: Callable[..., Any] | None = None
+        self._max_queued = -1
+        self._closed = False
+        self._session: Session | None = None
+        self._queue: Any = None
+        self._turns = Turns(self._flush)
+        # What is to be said; its own lock, since a turn may end on another thread than the one that asked.
+        self._out = ToQueue()
+        self._out_lock = threading.Lock()
+        # What has come and was not looked at yet.
+        self._came: deque[ToRouter | None] = deque()
+        # Whether the queue has said that it is there, since when it has said nothing, and of which epoch it is.
+        self._connected = self._was_connected = False
+        self._heard_at = context.clock()
+        self._lost = False
+        self._epoch = 0
+        self._counts_requests = True
+        self._shares: dict[str, Share] = {}
+        self._stand_back_until = 0.0
+        self._watchdog: threading.Timer | None = None
+        # Replicas that serve, with the requests that run there for this router, and their tokens.
+        self._ongoing: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+        self._full: set[str] = set()
+        # Those that wait, in their order, and which is which for the queue.
+        self._waiting: dict[Request, _Wait] = {}
+        self._by_id: dict[int, Request] = {}
+        # What became of them, until the router takes it; and grants of replicas that are not known here yet.
+        self._ready: dict[Request, Lease | Refused] = {}
+        self._early: dict[Request, Lease] = {}
+        self._held: dict[int, Lease] = {}
+        # The last that came back: its request may be asked for again next.
+        self._released: Lease | None = None
+        self._last_id = 0
+        self._last_arrival = 0.0
+        self._own_number = -random.SystemRandom().getrandbits(61)
+
+    # ---- what the router tells
+
+    def update(self, news: DeploymentNews) -> None:
+        known = self._ongoing
+        self._ongoing = {each.id: known.get(each.id, 0) for each in news.replicas}
+        self._tokens = {id: self._tokens.get(id, 0) for id in self._ongoing}
+        self._full &= self._ongoing.keys()
+        self._max_queued = news.max_queued
+        queue = news.queue
+        if queue is not None:
+            if queue.config != self._config_bytes:
+                self._config_bytes = queue.config
+                self._config = pickle.loads(queue.config)
+                self._cost = cost_function(self._config)
+            if queue.handle != self._queue:
+                self._queue = queue.handle
+                self._connect(queue.handle)
+        for request, lease in list(self._early.items()):
+            if lease.replica in self._ongoing:
+                del self._early[request]
+                self._have(request, lease)
+
+    def _connect(self, queue: Any) -> None:
+        if self._session is not None:
+            self._session.leave()
+        self._connected, self._heard_at = False, self._clock()
+        self._session = None if queue is None else Session(queue, self.router, self)
+
+    def submit(self, request: Request) -> Lease | None:
+        now = self._clock()
+        self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
+        cost = self._cost_of(request)
+        wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
+        return self._ask(request, _Wait(cost, arrived, None if wanted_s is None else arrived + wanted_s), now)
+
+    def again(self, request: Request) -> Lease | None:
+        lease, now = self._released, self._clock()
+        self._released = None
+        if lease is None or lease.request is not request:
+            # Its grant was given back long ago, as its client took what was left.
+            return self.submit(request)
+        if lease.tag.number < 0 and lease.replica in self._ongoing.keys() - self._full:
+            # A replica knows of a later queue: that is heard of here soon.
+            self._stand_back_until = now + LOOK_S
+        lease.wait.returns = True
+        return self._ask(request, lease.wait, now)
+
+    def _ask(self, request: Request, wait: _Wait, now: float) -> Lease | None:
+        if self._is_alone(now):
+            if (not self._waiting or wait.returns) and (lease := self._own_lease(request, wait, now)) is not None:
+                return lease
+            most = self._config.most(self._max_queued).requests
+            if len(self._waiting) >= most and not wait.returns:
+                raise QueueFull(len(self._waiting), most, 1.0)
+        if wait.returns:
+            self._waiting = {request: wait, **self._waiting}
+        else:
+            self._waiting[request] = wait
+        self._acquire(request, wait, now)
+        if self._watchdog is None:
+            self._watch()
+        return None
+
+    def _acquire(self, request: Request, wait: _Wait, now: float) -> None:
+        self._by_id.pop(wait.id, None)
+        self._last_id += 1
+        wait.id = self._last_id
+        self._by_id[wait.id] = request
+        cost = wait.cost
+        left = None if wait.deadline is None else wait.deadline - now
+        acquire = Acquire(
+            wait.id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user,
+            self._config.band(cost.band), now - wait.arrived, left, cost.chain, wait.returns,
+        )  # fmt: skip
+        self._say("acquire", acquire)
+
+    def _say(self, what: str, value: Any) -> None:
+        """Have it told at the end of this turn. While there is no queue nothing is: the next one is told all anew."""
+        if self._connected:
+            with self._out_lock:
+                getattr(self._out, what).append(value)
+            self._turns.soon()
+
+    def _cost_of(self, request: Request) -> QueueCost:
+        cost = request.cost
+        if self._cost is not None and type(cost) is Cost and not cost.tokens:
+            cost = _checked(self._cost, request)
+        if isinstance(cost, QueueCost):
+            try:
+                self._config.band(cost.band)
+            except ValueError as error:
+                raise Refused(str(error), None, 400) from None
+            return cost
+        return QueueCost(cost.requests, cost.tokens, max_tokens=0)
+
+    def withdraw(self, request: Request) -> None:
+        wait = self._waiting.pop(request, None)
+        if wait is not None:
+            self._by_id.pop(wait.id, None)
+            self._say("withdraw", wait.id)
+        if isinstance(found := self._ready.pop(request, None), Lease):
+            self._give_back(found)
+        if (early := self._early.pop(request, None)) is not None:
+            self._give_back(early, is_counted=False)
+
+    def next(self) -> tuple[Request, Grant | Refused] | None:
+        while self._came:
+            self._take(self._came.popleft())
+        if self._ready:
+            request = next(iter(self._ready))
+            return request, self._ready.pop(request)
+        now = self._clock()
+        if self._waiting and self._is_alone(now):
+            for request, wait in self._waiting.items():
+                if (lease := self._own_lease(request, wait, now)) is None:
+                    return None
+                del self._waiting[request]
+                self._by_id.pop(wait.id, None)
+                return request, lease
+        return None
+
+    def release(self, grant: Grant, used: Cost | None) -> None:
+        assert isinstance(grant, Lease)
+        if self._held.get(grant.tag.number) is not grant:
+            return
+        self._give_back(grant, used)
+        self._released = grant
+        if self._closed and not self._held:
+            self._end()
+
+    def _give_back(self, lease: Lease, used: Cost | None = NOTHING, *, is_counted: bool = True) -> None:
+        number = lease.tag.number
+        self._held.pop(number, None)
+        if is_counted and lease.replica in self._ongoing:
+            self._ongoing[lease.replica] -= 1
+            self._tokens[lease.replica] -= lease.tokens
+        release = Release(number, lease.generated or None)
+        if isinstance(used, QueueUse):
+            release = Release(number, used.tokens, used.cached, used.is_whole)
+        elif used is not None and used is not NOTHING and used.tokens:
+            release = Release(number, used.tokens)
+        self._say("release", release)
+
+    def progress(self, lease: Lease, generated: int) -> None:
+        """From the thread that has the request; it need not hold the router's lock."""
+        lease.generated = generated
+        now = self._clock()
+        if not lease.told or generated - lease.told >= STEP_TOKENS or now - lease.told_at >= STEP_S:
+            lease.told, lease.told_at = generated, now
+            self._say("progress", (lease.tag.number, generated))
+
+    def died(self, replica: str) -> None:
+        if self._ongoing.pop(replica, None) is None:
+            return
+        self._tokens.pop(replica, None)
+        self._full.discard(replica)
+        # Until the queue hears it too it gives no more of it.
+        self._say_full(replica, True)
+        for request, found in list(self._ready.items()):
+            if isinstance(found, Lease) and found.replica == replica:
+                del self._ready[request]
+                self._ask_again(found)
+
+    def filled(self, replica: str) -> None:
+        if replica in self._ongoing:
+            self._full.add(replica)
+            self._say_full(replica, True)
+
+    def emptied(self, replica: str) -> None:
+        self._full.discard(replica)
+        self._say_full(replica, False)
+
+    def _say_full(self, replica: str, is_full: bool) -> None:
+        self._say("full", (replica, is_full))
+
+    def close(self) -> None:
+        self._closed = True
+        for request in [*self._waiting, *self._ready, *self._early]:
+            self.withdraw(request)
+        if not self._held:
+            self._end()
+
+    def _end(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.cancel()
+        self._flush()
+        if self._session is not None:
+            self._session.leave()
+            self._session = None
+
+    def statistics(self) -> dict[str, Any]:
+        return dict(self._ongoing)
+
+    # ---- what the queue tells; it is kept until the router asks
+
+    def opened(self) -> None:
+        pass  # it speaks first
+
+    def came(self, data: bytes) -> None:
+        said = to_router.decode(data)
+        self._heard_at = self._clock()
+        if said.ask:
+            with self._out_lock:
+                self._out.alive = True
+            self._turns.soon()
+            if not (said.grants or said.refused or said.ended or said.shares or said.epoch):
+                return
+        self._bring(said)
+
+    def closed(self) -> None:
+        self._connected, self._lost = False, True
+        self._bring(None)
+
+    def _bring(self, said: ToRouter | None) -> None:
+        if not self._closed:
+            self._came.append(said)
+            self._context.ready()
+
+    def _take(self, said: ToRouter | None) -> None:
+        if said is None:
+            return
+        if said.epoch:
+            self._welcome(said)
+        if said.shares is not None:
+            self._shares = said.shares
+        for refusal in said.refused:
+            if (request := self._by_id.pop(refusal.id, None)) is not None:
+                del self._waiting[request]
+                self._ready[request] = _refused(refusal)
+        for granted in said.grants:
+            self._granted(granted)
+        if said.ended:
+            ended = set(said.ended)
+            for kept in (self._ready, self._early):
+                for request, found in list(kept.items()):
+                    if isinstance(found, Lease) and found.tag.number in ended:
+                        del kept[request]
+                        self._ask_again(found)
+
+    def _welcome(self, said: ToRouter) -> None:
+        """A queue is there: it knows nothing of what was asked before."""
+        self._epoch = said.epoch
+        self._connected, self._lost = True, False
+        now = self._clock()
+        with self._out_lock:
+            self._out = ToQueue(held=list(self._held), full=[(each, True) for each in self._full])
+        for request, wait in self._waiting.items():
+            # None of them is too many, if they were taken by a queue before.
+            wait.returns = wait.returns or self._was_connected
+            self._acquire(request, wait, now)
+        self._was_connected = True
+        self._turns.soon()
+
+    def _granted(self, granted: Granted) -> None:
+        request = self._by_id.pop(granted.id, None)
+        if request is None:
+            # It was withdrawn, or has gone elsewhere, meanwhile.
+            self._say("release", Release(granted.number))
+            return
+        wait = self._waiting.pop(request)
+        tag = self._tag(granted.replica, granted.number, granted.rank, granted.prompt, granted.output, wait)
+        lease = self._held[granted.number] = Lease(self, granted.replica, tag, request, wait)
+        if granted.replica in self._ongoing:
+            self._have(request, lease)
+        else:
+            self._early[request] = lease
+
+    def _tag(self, replica: str, number: int, rank: int, prompt: int, output: int, wait: _Wait) -> Tag:
+        cost = wait.cost
+        queue_ms = int(max(0.0, self._clock() - wait.arrived) * 1000)
+        band = self._config.band(cost.band)
+        return Tag(
+            self._epoch, incarnation_of(replica), number, rank, queue_ms, self.router, prompt, output,
+            cost.model, cost.tenant, cost.user, band,
+        )  # fmt: skip
+
+    def _have(self, request: Request, lease: Lease) -> None:
+        self._ongoing[lease.replica] += 1
+        self._tokens[lease.replica] += lease.tokens
+        self._ready[request] = lease
+
+    def _ask_again(self, lease: Lease) -> None:
+        """Its replica has gone, and it was not sent."""
+        request, wait = lease.request, lease.wait
+        self._give_back(lease, is_counted=request not in self._early)
+        wait.returns = True
+        self._waiting = {request: wait, **self._waiting}
+        self._acquire(request, wait, self._clock())
+
+    def _flush(self) -> None:
+        session = self._session
+        if session is None or not self._connected:
+            return
+        with self._out_lock:
+            out, self._out = self._out, ToQueue()
+            if out:
+                session.write(encode(out))
+
+    # ---- without the queue
+
+    def _is_alone(self, now: float) -> bool:
+        if self._connected:
+            return now - self._heard_at > self._config.silence_s and now >= self._stand_back_until
+        return (self._lost or now - self._heard_at > self._config.silence_s) and now >= self._stand_back_until
+
+    def _own_lease(self, request: Request, wait: _Wait, now: float) -> Lease | None:
+        """A lease of this router's own, of the replica where it has least, within its share."""
+        best: str | None = None
+        cost = wait.cost
+        tokens = cost.tokens + (cost.max_tokens or 0)
+        for id, ongoing in self._ongoing.items():
+            share = self._shares.get(id, _ALONE)
+            fits = ongoing < share.requests and (not share.tokens or self._tokens[id] + tokens <= share.tokens)
+            if id not in self._full and (fits or not ongoing) and (best is None or ongoing < self._ongoing[best]):
+                best = id
+        if best is None:
+            return None
+        self._own_number -= 1
+        tag = self._tag(best, self._own_number, 0, cost.tokens, cost.max_tokens or 0, wait)
+        lease = self._held[tag.number] = Lease(self, best, tag, request, wait)
+        self._ongoing[best] += 1
+        self._tokens[best] += lease.tokens
+        return lease
+
+    def _watch(self) -> None:
+        """Look whether the queue has gone silent while requests wait: nothing else would."""
+        timer = self._watchdog = threading.Timer(LOOK_S, self._look)
+        timer.daemon = True
+        timer.start()
+
+    def _look(self) -> None:
+        self._watchdog = None
+        if self._waiting and not self._closed:
+            self._watch()
+            if self._is_alone(self._clock()):
+                self._context.ready()
+
+
+def _checked(function: Callable[..., Any], request: Request) -> Cost:
+    """What a user's cost function gives. What it raises is the error of this request."""
+    call = getattr(request, "call", None)
+    args, kwargs = call() if call is not None else _NOTHING_SAID
+    found = function(*args, **kwargs)
+    if isinstance(found, Cost):
+        return found
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise TypeError(f"the cost function gave a {type(found).__name__}: tokens as an int, or a Cost, are wanted")
+    if not 0 <= found < 2**53:
+        raise ValueError(f"the cost function gave {found}: zero or more tokens are wanted")
+    return Cost(1, int(found))
+
+
+def _refused(refusal: Refusal) -> Refused:
+    if refusal.limit >= 0:
+        return QueueFull(refusal.queued, refusal.limit, refusal.retry_after_s or 1.0)
+    return Refused(refusal.reason, refusal.retry_after_s, refusal.status)

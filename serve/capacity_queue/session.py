@@ -1,0 +1,142 @@
+"""The stream between a router and the queue: one call that lasts, with bytes both ways beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Protocol
+
+from actorrt import ActorHandle, ObjectRef, Pipe, cancel, exceptions
+
+from .messages import Messages
+
+logger = logging.getLogger("actorrt.serve")
+
+# Of bytes that have come, so many are told at once to have been taken.
+ROOM_STEP: Final = 128 * 1024
+# A session that ended is begun again after so long, where nothing says when.
+AGAIN_S: Final = 0.2
+
+
+class Ends(Protocol):
+    """What a session tells, on the runtime's thread or, where it cannot begin at all, on that of who began it."""
+
+    def opened(self) -> None: ...
+    def came(self, data: bytes) -> None: ...
+    def closed(self) -> None: ...
+
+
+class Session:
+    """What a router says to a queue and is told; begun again and again until it is left."""
+
+    def __init__(self, queue: ActorHandle[Any], router: str, ends: Ends) -> None:
+        self._queue = queue
+        self._router = router
+        self._ends = ends
+        self._left = False
+        self._pipe: Pipe | None = None
+        self._ref: ObjectRef[Any] | None = None
+        self._messages = Messages()
+        self._taken = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._left:
+            return
+        self._messages, self._pipe, self._taken = Messages(), None, 0
+        receiver = _Receiver(self)
+        try:
+            ref: ObjectRef[Any] = self._queue.session.remote_piped(receiver, self._router)
+        except exceptions.ActorrtError as error:
+            logger.debug("the capacity queue cannot be asked: %s", error)
+            self._again()
+            return
+        self._ref = ref
+        ref.add_done_callback(partial(self._ended, receiver), here=True)
+
+    def _ended(self, receiver: _Receiver, ref: ObjectRef[Any]) -> None:
+        if self._ref is not ref:
+            return
+        receiver.session = None
+        error = ref.exception()
+        self._ref = self._pipe = None
+        self._ends.closed()
+        if self._left:
+            return
+        logger.debug("the capacity queue went: %s", error)
+        if isinstance(error, exceptions.ActorUnavailableError):
+            self._begin()  # it waits until the queue is there again
+        elif not isinstance(error, exceptions.ActorDiedError):
+            self._again()
+        # Else another queue is told by the controller.
+
+    def _again(self) -> None:
+        timer = threading.Timer(AGAIN_S, self._begin)
+        timer.daemon = True
+        timer.start()
+
+    def write(self, data: bytes) -> None:
+        """Send it; lost if there is no stream just now."""
+        if (pipe := self._pipe) is not None:
+            pipe.write(data)
+
+    def leave(self) -> None:
+        """End it: the queue takes it for the router's end."""
+        self._left = True
+        if (ref := self._ref) is not None:
+            with suppress(exceptions.ActorrtError):
+                cancel(ref)
+
+    def has_room(self, pipe: Pipe) -> None:
+        if self._pipe is None:
+            self._pipe = pipe
+            self._ends.opened()
+
+    def arrived(self, pipe: Pipe, data: memoryview) -> None:
+        self._taken += len(data)
+        if self._taken >= ROOM_STEP:
+            taken, self._taken = self._taken, 0
+            pipe.grant(taken)
+        for message in self._messages.feed(data):
+            self._ends.came(message)
+
+
+class _Receiver:
+    """Of one call: what still comes of an earlier one goes nowhere."""
+
+    def __init__(self, session: Session) -> None:
+        self.session: Session | None = session
+
+    def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
+        if self.session is not None:
+            self.session.arrived(pipe, data)
+
+    def has_room(self, pipe: Pipe) -> None:
+        if self.session is not None:
+            self.session.has_room(pipe)
+
+
+class Turns:
+    """Has something done once at the end of this turn of the thread's loop; at once where the thread has none."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._due: asyncio.AbstractEventLoop | None = None
+
+    def soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._work()
+            return
+        if self._due is not loop:
+            self._due = loop
+            loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._due = None
+        self._work()

@@ -1,0 +1,246 @@
+"""A deployment whose requests the capacity queue admits, through real Serve, by HTTP and by handles."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+
+import actorrt
+from actorrt import serve
+from actorrt.serve.capacity_queue.messages import QueueCost, QueueUse
+from actorrt.serve.exceptions import BackPressureError, RequestRefusedError, RequestRouterError
+from actorrt.util import list_named_actors
+
+from .conftest import Serving
+from .queues import statistics, until_idle
+
+
+@serve.deployment(num_replicas=2, max_ongoing_requests=2, request_router="capacity_queue")
+class Held:
+    async def __call__(self, request: Request) -> int:
+        return os.getpid()
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def hold(self, gate: Any) -> int:
+        await gate.passed.remote()
+        return os.getpid()
+
+    async def numbers(self, end: int) -> AsyncIterator[int]:
+        for number in range(end):
+            yield number
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.waiting = 0
+        self.most = 0
+        self.came = asyncio.Event()
+
+    async def passed(self) -> None:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        self.came.set()
+        try:
+            await self.opened.wait()
+        finally:
+            self.waiting -= 1
+
+    async def open(self) -> int:
+        self.opened.set()
+        return self.most
+
+    async def until(self, count: int) -> None:
+        while self.waiting < count:
+            self.came.clear()
+            await self.came.wait()
+
+
+def queue_names() -> list[str]:
+    return [each["name"] for each in list_named_actors(all_namespaces=True) if "#queue-" in each["name"]]
+
+
+async def test_all_that_send_share_one_queue_and_it_ends_with_its_deployment(serving: Serving) -> None:
+    url = await asyncio.to_thread(serving.run, Held.bind(), "shared")
+    assert len(queue_names()) == 1
+    handle = await asyncio.to_thread(serve.get_app_handle, "shared")
+    gate = actorrt.remote(Gate).remote()
+    held = [handle.hold.remote(gate) for _ in range(4)]
+    await gate.until.remote(4)
+    # All four places are taken, by this process; another one waits, and no replica refuses anything.
+    async with httpx.AsyncClient(timeout=20) as client:
+        waiting = asyncio.ensure_future(client.get(url))
+        while (found := await statistics("shared", "Held"))["tenants"].get("", {}).get("waiting") != 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert [line["running"] for line in found["lines"]] == [2, 2]
+        assert (found["units"], found["routers"]) == ("requests", 2)
+        assert not waiting.done()
+        await gate.open.remote()
+        answer = await waiting
+    assert answer.status_code == 200
+    assert int(answer.headers["x-actorrt-queue-ms"]) >= 0
+    assert len(set(await asyncio.gather(*held))) == 2
+    assert [each async for each in handle.options(stream=True).numbers.remote(3)] == [0, 1, 2]
+    assert await until_idle("shared", "Held")
+    await asyncio.to_thread(serve.delete, "shared")
+    while queue_names():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def test_tokens_bound_what_runs_and_what_never_fits_is_refused(serving: Serving) -> None:
+    kwargs = {"units": "tokens", "kv_tokens": 1000, "headroom": 0.8}
+    app = Held.options(
+        num_replicas=1,
+        max_ongoing_requests=50,
+        request_router_config=serve.RequestRouterConfig("capacity_queue", kwargs),
+    )
+    await asyncio.to_thread(serving.run, app.bind(), "tokens")
+    handle = await asyncio.to_thread(serve.get_app_handle, "tokens")
+    gate = actorrt.remote(Gate).remote()
+    large = handle.options(cost=serve.Cost(tokens=250))
+    held = [large.hold.remote(gate) for _ in range(7)]
+    await gate.until.remote(3)
+    while (found := await statistics("tokens", "Held"))["tenants"].get("", {}).get("waiting") != 4:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert [(line["used"], line["running"]) for line in found["lines"]] == [(750, 3)]
+    with pytest.raises(RequestRefusedError, match="prompt has 5000 tokens, and a replica holds 1000") as refused:
+        await handle.options(cost=serve.Cost(tokens=5000)).pid.remote()
+    assert (refused.value.status, refused.value.retry_after_s) == (413, None)
+    assert await gate.open.remote() == 3
+    await asyncio.gather(*held)
+    stream = handle.options(stream=True, cost=QueueCost(tokens=10, max_tokens=500)).numbers.remote(5)
+    assert [each async for each in stream] == [0, 1, 2, 3, 4]
+    assert await until_idle("tokens", "Held")
+
+
+async def test_bands_and_tenants_and_deadlines_are_the_requests_own(serving: Serving) -> None:
+    kwargs = {"tenants": {"small": {"waiting_requests": 1}, "heavy": {"weight": 3.0}}}
+    router = serve.RequestRouterConfig("capacity_queue", kwargs)
+    app = Held.options(num_replicas=1, max_ongoing_requests=1, request_router=router)
+    await asyncio.to_thread(serving.run, app.bind(), "bands")
+    handle = await asyncio.to_thread(serve.get_app_handle, "bands")
+    gate = actorrt.remote(Gate).remote()
+    held = handle.hold.remote(gate)
+    await gate.until.remote(1)
+    small = handle.options(cost=QueueCost(tenant="small"))
+    order: list[str] = []
+
+    async def ask(name: str, cost: QueueCost) -> None:
+        await handle.options(cost=cost).pid.remote()
+        order.append(name)
+
+    waits = [asyncio.ensure_future(ask("batch", QueueCost(band="batch", tenant="small")))]
+    while (await statistics("bands", "Held"))["tenants"].get("small", {}).get("waiting") != 1:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    with pytest.raises(RequestRefusedError, match="1 requests of tenant small wait, and 1 is the limit") as refused:
+        await small.pid.remote()
+    assert refused.value.status == 429
+    with pytest.raises(RequestRefusedError, match=r"it has waited for .* to its deadline") as late:
+        await handle.options(cost=QueueCost(deadline_s=0.05)).pid.remote()
+    assert late.value.status == 429
+    with pytest.raises(RequestRefusedError, match="there is no band 'first': there are priority, default") as wrong:
+        await handle.options(cost=QueueCost(band="first")).pid.remote()
+    assert wrong.value.status == 400
+    waits += [asyncio.ensure_future(ask(band, QueueCost(band=band))) for band in ("flex", "default", "priority")]
+    while (await statistics("bands", "Held"))["tenants"].get("", {}).get("waiting") != 3:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await gate.open.remote()
+    await asyncio.gather(held, *waits)
+    assert order == ["priority", "default", "flex", "batch"]
+
+
+def tokens_of(number: int) -> float:
+    if number == 1:
+        raise ValueError("told to")
+    return {2: float("nan"), 3: -1.0}.get(number, 7)
+
+
+async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Serving) -> None:
+    @serve.deployment(
+        request_router=serve.RequestRouterConfig(
+            "capacity_queue", {"units": "tokens", "kv_tokens": 100, "cost": tokens_of}
+        )
+    )
+    class Counted:
+        async def number(self, number: int) -> int:
+            return number
+
+    await asyncio.to_thread(serve.run, Counted.bind(), name="counted", route_prefix=None)
+    handle = await asyncio.to_thread(serve.get_app_handle, "counted")
+    for number, words in (
+        (1, "ValueError: told to"),
+        (2, "the cost function gave nan"),
+        (3, "the cost function gave -1"),
+    ):
+        with pytest.raises(RequestRouterError, match=words):
+            await handle.number.remote(number)
+    assert await handle.number.remote(5) == 5
+    await asyncio.to_thread(serve.delete, "counted")
+
+
+async def test_a_full_queue_refuses_for_all_processes_together(serving: Serving) -> None:
+    app = Held.options(num_replicas=1, max_ongoing_requests=1, max_queued_requests=2)
+    url = await asyncio.to_thread(serving.run, app.bind(), "full")
+    handle = await asyncio.to_thread(serve.get_app_handle, "full")
+    gate = actorrt.remote(Gate).remote()
+    held = [handle.hold.remote(gate) for _ in range(3)]
+    while (await statistics("full", "Held"))["tenants"].get("", {}).get("waiting") != 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    with pytest.raises(BackPressureError):
+        await handle.pid.remote()
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.get(url)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    await gate.open.remote()
+    await asyncio.gather(*held)
+
+
+async def test_settings_change_while_requests_wait_and_run(serving: Serving) -> None:
+    app = Held.options(num_replicas=1, max_ongoing_requests=1)
+    await asyncio.to_thread(serving.run, app.bind(), "live")
+    handle = await asyncio.to_thread(serve.get_app_handle, "live")
+    gate = actorrt.remote(Gate).remote()
+    held = [handle.hold.remote(gate) for _ in range(6)]
+    await gate.until.remote(1)
+    router = serve.RequestRouterConfig("capacity_queue", {"tenants": {"": {"weight": 2.0}}})
+    await asyncio.to_thread(serving.run, app.options(max_ongoing_requests=3, request_router=router).bind(), "live")
+    await gate.until.remote(3)
+    # To another router and back: none is lost.
+    await asyncio.to_thread(serving.run, app.options(request_router="round_robin").bind(), "live")
+    await asyncio.to_thread(serving.run, app.bind(), "live")
+    assert not any(each.done() for each in held)
+    await gate.open.remote()
+    assert Counter(await asyncio.gather(*held)).total() == 6
+    assert await until_idle("live", "Held")
+
+
+async def test_what_a_stream_has_used_reaches_the_ledger_as_it_goes(serving: Serving) -> None:
+    router = serve.RequestRouterConfig("capacity_queue", {"units": "tokens", "kv_tokens": 10_000})
+
+    @serve.deployment(max_ongoing_requests=10, request_router=router)
+    class Talks:
+        async def words(self, gate: Any) -> AsyncIterator[int]:
+            yield 1
+            await gate.passed.remote()
+
+    await asyncio.to_thread(serve.run, Talks.bind(), name="talks", route_prefix=None)
+    handle = await asyncio.to_thread(serve.get_app_handle, "talks")
+    gate = actorrt.remote(Gate).remote()
+    stream = handle.options(stream=True, cost=QueueCost(tokens=100, max_tokens=50)).words.remote(gate)
+    assert await anext(stream) == 1
+    stream.report_progress(80)
+    while [line["used"] for line in (await statistics("talks", "Talks"))["lines"]] != [180]:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    stream.report_used(QueueUse(tokens=90, is_whole=True))
+    await gate.open.remote()
+    assert [each async for each in stream] == []
+    assert await until_idle("talks", "Talks")
+    await asyncio.to_thread(serve.delete, "talks")
