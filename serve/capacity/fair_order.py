@@ -162,12 +162,12 @@ class _Group(Generic[W]):
             # It was forgotten meanwhile; or nothing of it has waited.
             self.served[name] = self.least_served()
             self._forget_some()
+        weight = self.weights.get(name) if self.weights else None
+        before = self.served[name]
+        after = self.served[name] = before + (tokens if weight is None else tokens / weight)
         if name in self._here:
-            self._take(name)
-            self.served[name] += tokens / self.weights.get(name, 1.0)
-            insort(self._sorted, (self.served[name], name))
-        else:
-            self.served[name] += tokens / self.weights.get(name, 1.0)
+            del self._sorted[bisect_left(self._sorted, (before, name))]
+            insort(self._sorted, (after, name))
         member = self._members.get(name)
         if isinstance(member, _Group):
             member.charge(tokens, path[1:])

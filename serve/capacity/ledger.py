@@ -128,8 +128,8 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         # Leases whose answer was longer than expected.
         self.short = 0
-        # No line that has got more room since this was set has more than so much; whoever tries again sets it to -1.
-        self.gained = -1
+        # Lines that may have got more room since they were last taken from here.
+        self._gained: set[Line] = set()
         self._index: LineIndex[Line] = LineIndex()
         self._spare: SpareIndex[Line] = SpareIndex()
         self._most_tokens: int | None = 0
@@ -170,8 +170,16 @@ class Ledger:
     def _changed(self, line: Line) -> None:
         """It may have more room than before."""
         self._index.put(line)
-        if (room := line.room) > self.gained:
-            self.gained = room
+        self._gained.add(line)
+
+    def take_gained(self) -> set[Line]:
+        """The lines that may have more room than when this was last asked: none else has."""
+        gained, self._gained = self._gained, set()
+        return gained
+
+    def give_back_gained(self, lines: set[Line]) -> None:
+        """What they have got is still to be looked at."""
+        self._gained |= lines
 
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""
@@ -195,6 +203,7 @@ class Ledger:
             return []
         self._index.take(line)
         self._spare.take(line)
+        self._gained.discard(line)
         self._most_tokens = None
         ended = list(line.leases.values())
         for lease in ended:
@@ -205,12 +214,18 @@ class Ledger:
     # Leases.
 
     def find(
-        self, need: Need, cached: Iterable[tuple[Line, int]] = (), share: float = 1.0, chance: float = 0.0
+        self,
+        need: Need,
+        cached: Iterable[tuple[Line, int]] = (),
+        share: float = 1.0,
+        chance: float = 0.0,
+        among: Iterable[Line] | None = None,
     ) -> Placed | None:
         """The line that would begin to answer soonest, of those that admit it.
 
         `cached` are lines that hold the beginning of its prompt, with how many tokens of it; `share` is how much of a
-        line its band may fill; `chance`, in [0, 1), decides between equals.
+        line its band may fill; `chance`, in [0, 1), decides between equals; `among` are the only lines to be looked
+        at, beside those.
         """
         best: Placed | None = None
         least: int | None = None
@@ -220,6 +235,13 @@ class Ledger:
                 busy = busyness(line.backlog + uncached, line.running)
                 if least is None or busy < least:
                     best, least = Placed(line, uncached), busy
+        if among is not None:
+            for line in among:
+                if line.admits(need.tokens, share):
+                    busy = busyness(line.backlog + need.prompt, line.running)
+                    if least is None or busy < least:
+                        best, least = Placed(line, need.prompt), busy
+            return best
         found = self._index.least_busy(need.tokens, need.prompt, share, chance, least)
         return best if found is None else Placed(found[0], need.prompt)
 

@@ -32,8 +32,7 @@ class _Lengths:
         self.known = 0
         self.due = 0
 
-    def add(self, tokens: int) -> None:
-        step = min(bisect_left(_STEPS, tokens), len(_STEPS) - 1)
+    def add(self, step: int) -> None:
         self.counts[step] = self.counts.get(step, 0.0) + 1
         self.total += 1
         self.due -= 1
@@ -68,14 +67,16 @@ class OutputLengths:
 
     def learn(self, model: str, tenant: str, prompt: int, output: int) -> None:
         """An answer has ended by itself, after so many tokens."""
+        step = min(bisect_left(_STEPS, output), len(_STEPS) - 1)
+        groups = self._groups
         for key in self._keys(model, tenant, prompt):
-            lengths = self._groups.get(key)
+            lengths = groups.get(key)
             if lengths is None:
-                lengths = self._groups[key] = _Lengths()
-                if len(self._groups) > MOST_GROUPS:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(key)
-            lengths.add(output)
+                lengths = groups[key] = _Lengths()
+                if len(groups) > MOST_GROUPS:
+                    groups.popitem(last=False)
+            groups.move_to_end(key)
+            lengths.add(step)
 
     def expect(self, model: str, tenant: str, prompt: int, max_tokens: int | None = None) -> int:
         """So many tokens; never more than was asked for."""

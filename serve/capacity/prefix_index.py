@@ -97,14 +97,20 @@ class PrefixIndex(Generic[K]):
                 low = middle + 1
             else:
                 high = middle
-        seen: set[K] = set()
-        for depth in range(low, 0, -1):
-            there = holders[chain[depth - 1]]
-            if len(there) == len(seen):
-                continue
-            for line in there:
+        seen: dict[K, None] = {}
+        depth = low
+        while depth:
+            for line in holders[chain[depth - 1]]:
                 if line not in seen:
                     yield line, depth * self.block
-                    seen.add(line)
+                    seen[line] = None
                     if len(seen) == most:
                         return
+            # Who holds a block holds those before it: the next depth that more lines hold is found by halving too.
+            below = 0
+            while below < depth:
+                middle = (below + depth) // 2
+                if len(holders[chain[middle]]) > len(seen):
+                    below = middle + 1
+                else:
+                    depth = middle

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
 from .drain import DrainRate, RetryAfter, retry_after
 from .fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT, Band, FairOrder
-from .ledger import Lease, Ledger, Placed
+from .ledger import Lease, Ledger, Line, Placed
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
 from .output_lengths import OutputLengths
 from .prefix_index import PrefixIndex
@@ -30,6 +30,10 @@ BANDS: Final = (
     Band("flex", ceiling=0.9, ageing_s=60.0),
     Band("batch", ceiling=0.7, ageing_s=None),
 )
+
+
+# So many lines that have got more room are looked at one by one, for those whom no other has room for.
+FEW: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class CapacityQueue:
         self._needs = Sizes()
         # The line that takes nothing but the first that waits, which fits nowhere yet.
         self._kept: tuple[Ask, LineId] | None = None
-        # The first that waits, once it has been tried: it is again where more room than it needs has been gained.
-        self._first: Ask | None = None
         self._window = Window(self.order, self.tenants)
+        # Whether a line was let go since the last look.
+        self._let_some_go = False
         # Whether something has changed by which one that waits may have a place.
         self._may_fit = False
 
@@ -128,7 +132,7 @@ class CapacityQueue:
         if not tenant.waiting:
             self.tenants.forget_if_idle(ask.tenant)
         self._needs.take(ask.tokens.bit_length())
-        self._window.left()
+        self._window.left(ask)
         if self._kept is not None and self._kept[0] is ask:
             self._let_go()
         self._may_fit = True
@@ -152,13 +156,14 @@ class CapacityQueue:
         if not self._may_fit and passes <= PASSES:
             return
         while True:
-            gained, self.ledger.gained = self.ledger.gained, -1
+            gained = self.ledger.take_gained()
             try:
                 yield from self._places(now, chance, passes, gained)
             except GeneratorExit:
-                self.ledger.gained = max(gained, self.ledger.gained)
+                self.ledger.give_back_gained(gained)
                 raise
-            if self.ledger.gained < self._needs.least or not self.order:
+            # A line that was kept for one that went elsewhere is there for others.
+            if not self._let_some_go:
                 break
         self._may_fit = False
 
@@ -266,9 +271,16 @@ class CapacityQueue:
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self.order]
             heapify(self._deadlines)
 
-    def _places(self, now: float, chance: Callable[[], float], passes: int, gained: int) -> Iterator[tuple[Ask, Lease]]:
-        """Those that have a place now; lines that have got more room since the last look have `gained` at most."""
-        ledger, order, tenants = self.ledger, self.order, self.tenants.known
+    def _places(
+        self, now: float, chance: Callable[[], float], passes: int, gained: set[Line]
+    ) -> Iterator[tuple[Ask, Lease]]:
+        """Those that have a place now; none but lines that have `gained` have more room than at the last look."""
+        ledger, order, tenants, window = self.ledger, self.order, self.tenants.known, self._window
+        tried = window.tried
+        self._let_some_go = False
+        # Many lines are not looked at one by one.
+        few = gained if len(gained) <= FEW else None
+        room = max((line.room for line in gained), default=-1)
         while True:
             found = order.first()
             if found is None:
@@ -278,42 +290,60 @@ class CapacityQueue:
             if not tenant.may_run(first.tokens):
                 first = None
                 break
-            if first is self._first and first.tokens > gained:
+            was_tried = first in tried
+            if was_tried and first.tokens > room:
                 break
-            lease = self._try(first, band, tenant, now, chance)
+            lease = self._try(first, band, tenant, now, chance, few if was_tried else None)
             if lease is None:
-                self._first = first
+                tried.add(first)
                 break
             yield first, lease
-        if ledger.largest_room < self._needs.least:
+        most = ledger.largest_room
+        if most < self._needs.least:
             return
-        if self._window.refresh(now, passes):
-            gained = ledger.most_tokens
-        for ask in self._window.fitting(gained, ledger.largest_room):
+        window.refresh(now, passes)
+        if few is not None:
+            room = max((line.free for line in few), default=-1)
+        if room < self._needs.least and not window.has_untried:
+            return
+        for ask in window.asks:
+            was_tried = ask in tried
+            if ask.tokens > (room if was_tried else most):
+                tried.add(ask)
+                continue
             if ask not in order:
                 continue
             tenant = tenants[ask.tenant]
             if not tenant.may_run(ask.tokens):
                 continue
             if first is None or first not in order:
-                first = self._first = ask
+                first = ask
             elif ask is not first:
                 self._keep_a_line(first)
-            lease = self._try(ask, order.band_of(ask), tenant, now, chance)
-            if lease is not None:
+            lease = self._try(ask, order.band_of(ask), tenant, now, chance, few if was_tried else None)
+            if few is not None:
+                room = max((line.free for line in few), default=-1)
+            most = ledger.largest_room
+            if lease is None:
+                tried.add(ask)
+            else:
                 yield ask, lease
-        self._window.was_tried()
+        window.was_tried()
 
-    def _try(self, ask: Ask, band: int, tenant: Tenant, now: float, chance: Callable[[], float]) -> Lease | None:
-        """Its lease, and it waits no more; None if it has no place."""
+    def _try(
+        self, ask: Ask, band: int, tenant: Tenant, now: float, chance: Callable[[], float], among: set[Line] | None
+    ) -> Lease | None:
+        """Its lease, and it waits no more; None if it has no place, where one can only be `among` these lines."""
         if ask.tokens > self.ledger.largest_room and not self._is_kept_for(ask):
             return None
-        lease = self._place(ask, band, tenant, now, chance())
+        lease = self._place(ask, band, tenant, now, chance(), among)
         if lease is not None:
             self.withdraw(ask)
         return lease
 
-    def _place(self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float) -> Lease | None:
+    def _place(
+        self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: set[Line] | None = None
+    ) -> Lease | None:
         ledger, share = self.ledger, self.order.bands[band].ceiling
         lines = ledger.lines
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
@@ -321,7 +351,7 @@ class CapacityQueue:
         if kept is not None and kept.has_room(ask.tokens, share):
             self._let_go()
             placed = Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
-        elif (found := ledger.find(ask.need, hits, share, chance)) is not None:
+        elif (found := ledger.find(ask.need, hits, share, chance, among)) is not None:
             placed = found
         else:
             return None
@@ -367,8 +397,7 @@ class CapacityQueue:
 
     def _look_again(self) -> None:
         """Any that waits may have a place now, whatever lines have gained."""
-        self._first = None
-        self._window.is_stale = True
+        self._window.look_again()
         self._may_fit = True
 
     def _is_kept_for(self, ask: Ask) -> bool:
@@ -379,4 +408,4 @@ class CapacityQueue:
         if self._kept is not None and id in (None, self._kept[1]):
             self.ledger.keep_line(self._kept[1], False)
             self._kept = None
-            self._may_fit = True
+            self._may_fit = self._let_some_go = True

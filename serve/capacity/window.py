@@ -22,8 +22,10 @@ class Window:
     def __init__(self, order: FairOrder[Ask], tenants: Tenants) -> None:
         self._order, self._tenants = order, tenants
         self.asks: list[Ask] = []
-        # So many of them, from the first on, had no place when they were tried.
-        self._tried = 0
+        # Those that had no place when they were tried: they have none where nothing has been gained since.
+        self.tried: set[Ask] = set()
+        # Whether some of them were not.
+        self.has_untried = False
         # Whether all are in it that wait and may run.
         self._is_whole = False
         self._gone = 0
@@ -50,7 +52,8 @@ class Window:
                 break
             asks.append(ask)
         self.asks = asks
-        self._tried = self._gone = 0
+        self.has_untried = True
+        self._gone = 0
         self._built = now
         self.is_stale = False
         return True
@@ -59,20 +62,20 @@ class Window:
         """One more waits, which is looked at next if so few do."""
         if self._is_whole:
             self.asks.append(ask)
+            self.has_untried = True
             self._is_whole = len(self.asks) < 2 * PASSES
 
-    def left(self) -> None:
+    def left(self, ask: Ask) -> None:
         """One of those that wait does not any more."""
         self._gone += 1
+        self.tried.discard(ask)
 
-    def fitting(self, gained: int, room: int) -> list[Ask]:
-        """Those worth a try, where lines that have gained some have no more room than `gained`, and all than `room`."""
-        least = min(gained, room)
-        found = [ask for ask in self.asks[: self._tried] if ask.tokens <= least]
-        found += [ask for ask in self.asks[self._tried :] if ask.tokens <= room]
-        return found
+    def look_again(self) -> None:
+        """Whatever was found of those that wait does not count any more."""
+        self.is_stale = True
+        self.tried.clear()
 
     def was_tried(self) -> None:
         """All that were worth it have been; those that are still there have no place."""
+        self.has_untried = False
         del self.asks[2 * PASSES :]
-        self._tried = len(self.asks)
