@@ -39,6 +39,11 @@ async def ask_any(handle: DeploymentHandle[Any], method: str, *args: Any, timeou
     raise LookupError(f"no replica of {handle.deployment_name} answers {method}")
 
 
+async def count_replicas(handle: DeploymentHandle[Any]) -> int:
+    """How many there are that take requests."""
+    return len(await _targets(handle))
+
+
 async def _targets(handle: DeploymentHandle[Any]) -> dict[str, Target]:
     router = router_of(DeploymentId(handle.app_name, handle.deployment_name))
     loop = asyncio.get_running_loop()

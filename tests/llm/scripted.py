@@ -3,7 +3,8 @@
 With `scripts`, a list of them, each call for one user follows the next.
 
 Steps: ["head", status, content type], ["say", text, tokens], ["wait", name] until somebody tells it, ["raise"] an
-EngineError, ["die"] with the process.
+EngineError, ["die"] with the process, ["fail", path of a file, times, status, text]: of all replicas, so many calls end
+with this answer; each call lengthens the file by a byte.
 """
 
 import asyncio
@@ -56,6 +57,12 @@ class Scripted:
                         await self._told[args[0]].wait()
                     case "raise":
                         raise EngineError("a secret reason")
+                    case "fail":
+                        path, times, status, text = args
+                        if _lengthened(path) <= times:
+                            yield Head(status, (("content-type", "application/json"), ("retry-after", "7")))
+                            yield Delta(text.encode())
+                            return
                     case "die":
                         os._exit(3)
                     case _:
@@ -94,6 +101,13 @@ class Scripted:
     async def until(self, name: str) -> None:
         """Of a request's user: "NAME began" and "NAME ended"."""
         await self._told[name].wait()
+
+
+def _lengthened(path: str) -> int:
+    """Its size, one byte more than before."""
+    with open(path, "ab") as file:
+        file.write(b"x")
+        return file.tell()
 
 
 def scripted(*paths: str, takes_tools: bool = True, **options: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
 
-from ...broadcast import ask_any
+from ...broadcast import ask_any, count_replicas
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError
 from ..calling import Answer, Open
 from ..engines.interface import Delta, EngineCall, EngineError, EngineFacts, Head
@@ -25,6 +25,8 @@ logger = logging.getLogger("actorrt.serve.llm")
 
 # A replica that takes longer to count the tokens of what was sent is not waited for.
 COUNT_S: Final = 2.0
+# By which an engine says that it has failed, or cannot now, and not that it was asked for something wrong.
+_FAILED: Final = frozenset({500, 502, 503})
 # After these the same may be asked of another replica. A deployment that is gone, or full, has none.
 _BROKEN: Final = (ReplicaUnavailableError, EngineError, RequestCancelledError)
 
@@ -78,22 +80,40 @@ class _Runs:
 
     async def _opened(self) -> Answer:
         """Open the call, at another replica while it breaks before anything has come."""
+        failed: Answer | None = None
         while True:
             try:
                 answer = self._answer = await self._open(self._served, self._call)
-                return answer
             except _BROKEN as error:
                 self._broke(error)
+                continue
+            finally:
+                if failed is not None:
+                    failed.close()
+            if not await self._goes_elsewhere(answer.head):
+                return answer
+            self._count(f"the engine answered with status {answer.head.status}")
+            # Not closed before another one has begun: as long as it counts for its replica, routers prefer others.
+            failed, self._answer = answer, None
+
+    async def _goes_elsewhere(self, head: Head) -> bool:
+        """Whether a whole answer is that of an engine that failed, and another replica may do better."""
+        if head.status not in _FAILED or self.resumes >= self._served.config.max_resumes:
+            return False
+        return await count_replicas(self._served.handle) > 1
 
     def _broke(self, error: Exception) -> None:
         """Count it; raise it once there were too many."""
         self.close()
         if self.resumes >= self._served.config.max_resumes:
             raise error
+        self._count(error)
+
+    def _count(self, why: object) -> None:
         self.resumes += 1
         logger.info(
             "model %s: an answer goes on at another replica (%d of %d): %s",
-            self._served.model_id, self.resumes, self._served.config.max_resumes, error,
+            self._served.model_id, self.resumes, self._served.config.max_resumes, why,
         )  # fmt: skip
 
     def close(self) -> None:
