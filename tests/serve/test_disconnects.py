@@ -256,6 +256,49 @@ def test_a_plain_deployment_hears_of_its_client_too(serving: Serving) -> None:
     assert serving.client.get(url + "/gone").json() is True
 
 
+def test_what_code_waits_for_as_its_client_goes_in_a_stream_may_end_in_the_time_that_it_has(serving: Serving) -> None:
+    @serve.deployment(max_ongoing_requests=100)
+    class Waits:
+        def __init__(self) -> None:
+            self.may_end = asyncio.Event()
+
+        async def wait(self) -> str:
+            await self.may_end.wait()
+            return "whole"
+
+        async def end(self) -> None:
+            self.may_end.set()
+
+    @serve.deployment(max_ongoing_requests=100)
+    class Saves:
+        def __init__(self, other: Any) -> None:
+            self.other = other
+            self.saved: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def __call__(self, request: Request) -> Any:
+            if request.url.path.endswith("/saved"):
+                return await self.saved
+            return StreamingResponse(self.parts(request))
+
+        async def parts(self, request: Request) -> Any:
+            answer = self.other.wait.remote()
+            # Who has not listened for its client has no time.
+            await request.is_disconnected()
+            yield "begun"
+            await request.receive()
+            await self.other.end.remote()
+            try:
+                self.saved.set_result(await answer)
+            except Exception as error:
+                self.saved.set_result(repr(error))
+
+    url = serving.run(Saves.bind(Waits.bind()), "saves")
+    with connected(url, b"GET PREFIX/ HTTP/1.1\r\n" + HEAD) as client:
+        while b"begun" not in client.recv(65_536):
+            pass
+    assert serving.client.get(url + "/saved").text == "whole"
+
+
 async def test_a_receive_that_is_cancelled_takes_nothing_from_the_next() -> None:
     incoming = Incoming(b"body")
     assert (await incoming.receive())["body"] == b"body"
