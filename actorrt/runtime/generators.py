@@ -242,7 +242,7 @@ class ObjectRefGenerator(Generic[T_co]):
         stream = self._stream
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        waiter: Waiter = partial(bridge_to(loop).call, partial(references.complete, future))
+        waiter: Waiter = partial(bridge_to(loop).complete, future)
         if stream.add_waiter(waiter):
             try:
                 runtime = current.session()

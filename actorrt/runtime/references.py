@@ -212,7 +212,11 @@ class LoopBridge:
             self._run()
 
     def complete(self, future: asyncio.Future[None], _: object = None) -> None:
-        self.call(partial(complete, future))
+        if _running_loop() is self._loop:
+            # Who waits for it goes on in a turn of its own.
+            complete(future)
+        else:
+            self.call(partial(complete, future))
 
     def _run(self) -> None:
         self._woken = False

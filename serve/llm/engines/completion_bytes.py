@@ -5,7 +5,7 @@ What is the same in all events of a stream is made once, so that a token costs t
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +91,8 @@ class Completion:
 DONE = b"data: [DONE]\n\n"
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _encode(value).encode()
