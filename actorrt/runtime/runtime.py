@@ -70,12 +70,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("actorrt")
 
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
+# A process that ends closes its links a little before its node knows.
+ENDING_S: Final = 0.1
 CLOSING_TURNS: Final = 20
 # So many calls in a row are written before more are made, so that the callee begins.
 FULL_FRAME: Final = 64
 # A thread that makes many tasks waits no longer than this until they are taken.
 LET_TAKE_S: Final = 0.005
 
+_LINK_GONE: Final = "its link is gone"
 # Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
 _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
 _generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
@@ -546,12 +549,29 @@ class Runtime:
         return known.cause, known.oom
 
     async def exit_of(self, process: bytes) -> Exit:
-        """The same, with the last task that it had begun. Its link is gone: the node is not waited for long."""
+        """The same, with the last task that it had begun. Its link is gone: the node is not waited for long, and not
+        at all once the process answers a new dial.
+        """
+        loop = asyncio.get_running_loop()
+        ways = [loop.create_task(self._end_of(process)), loop.create_task(self._answer_of(process))]
         try:
             async with asyncio.timeout(EXIT_CAUSE_TIMEOUT_S):
-                return await self._end_of(process)
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            return next(way.result() for way in ways if way.done())
         except TimeoutError:
-            return Exit("its link is gone")
+            return Exit(_LINK_GONE)
+        finally:
+            for way in ways:
+                way.cancel()
+
+    async def _answer_of(self, process: bytes) -> Exit:
+        """What to say of a process whose link is gone, when it answers a dial; of one that ends, what its node says."""
+        await asyncio.sleep(ENDING_S)
+        try:
+            await self.peers.link_to(process)
+        except exceptions.LinkError:
+            return await self._end_of(process)
+        return Exit(_LINK_GONE)
 
     async def _end_of(self, process: bytes) -> Exit:
         """Wait until a process has ended, as its node knows it."""
