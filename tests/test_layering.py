@@ -47,6 +47,7 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {"websocket_rules", "history", "news", "policy", "router_options", "handle_options", "request_router"}
     | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
+    | {"llm.engines.silence", "llm.engines.stream_end"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "engine_errors", "events", "messages", "responses")}
     | {"llm.fields", "llm.json_kinds", "llm.chat_answers"}
     | {

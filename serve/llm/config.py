@@ -167,6 +167,9 @@ class LLMConfig(_Config):
     """Options of its deployment: num_replicas, max_ongoing_requests (default: twice the engine's slots), ..."""
     max_resumes: int = Field(default=3, ge=0)
     """How often a stream whose replica died goes on at another one; 0: never."""
+    stall_timeout_s: float | None = Field(default=300.0, gt=0)
+    """Seconds for which requests may wait in an engine of which nothing is heard, neither bytes nor progress, until it
+    is taken for hung, killed and started again (its answers go on elsewhere); None: never."""
     sleep_after_s: float | None = Field(default=None, gt=0)
     """Seconds without a request after which the engine sleeps (where it can); None: never."""
     queue_timeout_s: float = Field(default=120.0, gt=0)

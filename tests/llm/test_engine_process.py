@@ -23,10 +23,10 @@ PROGRAM = Path(__file__).parent / "programs" / "odd_engine.py"
 CALL = EngineCall("/v1/completions", b"{}")
 
 
-def odd(*ways: str, **config: object) -> Server:
+def odd(*ways: str, stall_timeout_s: float | None = None, **config: object) -> Server:
     command = [sys.executable, str(PROGRAM), "{port}", *ways]
     engine = ServerEngine.model_validate({"command": command, "context": 100, "stop_timeout_s": 0.2, **config})
-    made = make_engine(LLMConfig(model_id="odd", engine=engine))
+    made = make_engine(LLMConfig(model_id="odd", engine=engine, stall_timeout_s=stall_timeout_s))
     assert isinstance(made, Server)
     return made
 

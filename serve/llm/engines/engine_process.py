@@ -46,6 +46,7 @@ class EngineProcess:
         self._control = control
         self._guardian = guardian
         self.pid = 0
+        self._because = ""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reader: asyncio.Task[None] | None = None
 
@@ -106,15 +107,17 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         if not self.ended.done():
-            self.ended.set_result(_in_words(status) if word == "exit" else "its guardian was killed")
+            ended = _in_words(status) if word == "exit" else "its guardian was killed"
+            self.ended.set_result(self._because or ended)
 
     def terminate(self) -> None:
         """Ask it to end: SIGTERM to its process group."""
         with contextlib.suppress(OSError):
             self._control.send(b"t")
 
-    def kill(self) -> None:
-        """End it and all that it has started, now."""
+    def kill(self, because: str = "") -> None:
+        """End it and all that it has started, now. `because`: what `ended` then says."""
+        self._because = self._because or because
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
 

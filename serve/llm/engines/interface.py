@@ -89,6 +89,10 @@ class EngineError(PlainError):
     """
 
 
+class EngineDiedError(EngineError):
+    """The engine's process ended while it had the request, or was ended since it hung."""
+
+
 class Engine(Protocol):
     """An engine in a replica. All methods run on the replica's event loop; none may block it."""
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from .engine_process import EngineProcess, Launch
-from .interface import EngineError
+from .interface import EngineDiedError, EngineError
 from .openai_http import OpenAIHttp
+from .silence import Look, Silence
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -36,24 +37,32 @@ _ILL_AFTER: Final = 3
 
 
 class EngineKeeper:
-    """`launch` says how to start it, anew each time; `prepare` is awaited with each that answers, before requests."""
+    """`launch` says how to start it, anew each time; `prepare` is awaited with each that answers, before requests.
+
+    `progress` asks it, within so many seconds, for what `Look.progress` is. One that does nothing for `stall_timeout_s`
+    seconds while requests wait in it is killed, and started again as any that ends; None: never.
+    """
 
     def __init__(
         self,
         name: str,
         launch: Callable[[], Launch],
         prepare: Callable[[OpenAIHttp], Awaitable[None]],
+        progress: Callable[[OpenAIHttp, float], Awaitable[str | None]],
         *,
         start_timeout_s: float,
         stop_timeout_s: float,
+        stall_timeout_s: float | None,
         health_path: str,
         keep_alive: bool,
     ) -> None:
         self._name = name
         self._launch = launch
         self._prepare = prepare
+        self._progress = progress
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._stall_timeout_s = stall_timeout_s
         self._health_path = health_path
         self._keep_alive = keep_alive
         self._http: OpenAIHttp | None = None
@@ -131,7 +140,7 @@ class EngineKeeper:
         if process is not None:
             await asyncio.wait([process.ended], timeout=_BREAK_S)
             if process.ended.done():
-                return EngineError(
+                return EngineDiedError(
                     f"the engine of {self._name} ended as it answered, {process.ended.result()}{_quoted(process)}"
                 )
         return error
@@ -196,12 +205,17 @@ class EngineKeeper:
     async def _running(self) -> AsyncGenerator[None]:
         """Up to where it answers, and down again."""
         http: OpenAIHttp | None = None
+        watch: asyncio.Task[None] | None = None
         try:
             http = await self._bring_up()
             await self._prepare(http)
             self._set(http)
+            if self._process is not None and self._stall_timeout_s is not None:
+                watch = asyncio.create_task(self._end_if_it_hangs(self._process, http, Silence(self._stall_timeout_s)))
             yield
         finally:
+            if watch is not None:
+                watch.cancel()
             self._set(None)
             process = self._process
             try:
@@ -210,6 +224,33 @@ class EngineKeeper:
             finally:
                 if http is not None:
                     await http.close()
+
+    async def _end_if_it_hangs(self, process: EngineProcess, http: OpenAIHttp, silence: Silence) -> None:
+        loop = asyncio.get_running_loop()
+        looked, heard = loop.time(), http.heard
+        while True:
+            await asyncio.sleep(silence.pause_s)
+            look = Look(http.waiting > 0, http.heard != heard)
+            heard = http.heard
+            if silence.must_ask(look.waits, look.heard):
+                answers = await self._answers(http, min(_ANSWER_S, silence.pause_s))
+                progress = await self._progress(http, min(_ANSWER_S, silence.pause_s))
+                look = look._replace(heard=http.heard != heard, answers=answers, progress=progress)
+            now = loop.time()
+            passed, looked = now - looked, now
+            if silence.is_hung(look, passed):
+                process.kill(
+                    f"killed as it hung: nothing was heard of it for {silence.lasts_s:.3g} s (stall_timeout_s) with "
+                    f"{http.waiting} requests in it"
+                )
+                return
+
+    async def _answers(self, http: OpenAIHttp, timeout_s: float) -> bool:
+        try:
+            status, _ = await http.ask("GET", self._health_path, timeout_s=timeout_s)
+        except EngineError:
+            return False
+        return status < 500
 
     async def _bring_up(self) -> OpenAIHttp:
         for tries in range(1, _PORTS_TRIED + 1):

@@ -59,8 +59,10 @@ class LlamaCpp(ServedEngine):
             config.model_id,
             self._launch,
             self._learn,
+            self._progress,
             start_timeout_s=_START_S,
             stop_timeout_s=_STOP_S,
+            stall_timeout_s=config.stall_timeout_s,
             health_path="/health",
             keep_alive=False,
         )

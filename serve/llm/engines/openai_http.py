@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from .interface import ADAPTER, Delta, EngineCall, EngineError, Head
+from .stream_end import end_of, is_cut
 from .whole_events import WholeEvents, tokens_in, tokens_of_answer
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class OpenAIHttp:
 
         self._aiohttp = aiohttp
         self._open: set[aiohttp.ClientResponse] = set()
+        self.waiting = 0
+        """Requests of clients that wait for an answer, or for more of it: not those whose reader is the slow one."""
+        self.heard = 0
+        """Counts whatever came of answers to these."""
         self._base = f"http://127.0.0.1:{port}" if port else "http://engine"
         connector: aiohttp.BaseConnector
         options: dict[str, Any] = {"force_close": True} if not keep_alive else {"keepalive_timeout": _IDLE_S}
@@ -74,20 +79,34 @@ class OpenAIHttp:
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
         """See `Engine.generate`. Whatever status the engine answers with is an answer."""
-        response = await self._begin(call.method, call.path, call.body, call.headers)
+        self.waiting += 1
+        try:
+            response = await self._begin(call.method, call.path, call.body, call.headers)
+        finally:
+            self.waiting -= 1
         self._open.add(response)
+        self.heard += 1
         try:
             head = Head(response.status, _handed_on(response))
             yield head
             if head.streams:
-                events = WholeEvents()
-                async for data in response.content.iter_any():
+                events, end = WholeEvents(), end_of(call)
+                while data := await self._more(response):
                     if whole := events.feed(data):
+                        end.feed(whole)
                         yield Delta(whole, tokens_in(call.path, whole))
                 if rest := events.end():
+                    end.feed(rest)
                     yield Delta(rest, tokens_in(call.path, rest))
+                if not end.is_there():
+                    raise EngineError("the engine ended its stream before the answer was finished")
             else:
-                body = await response.read()
+                parts: list[bytes] = []
+                while data := await self._more(response):
+                    parts.append(data)
+                body = b"".join(parts)
+                if _ends_by_closing(response) and is_cut(head, body):
+                    raise EngineError("the engine closed the connection in the midst of its answer")
                 yield Delta(body, tokens_of_answer(body))
         except (self._aiohttp.ClientError, ConnectionError) as error:
             raise EngineError(f"the engine broke off in the midst of its answer: {_said(error)}") from error
@@ -95,6 +114,16 @@ class OpenAIHttp:
             raise EngineError(f"the engine streams what is no server-sent event: {error}") from error
         finally:
             self._end(response)
+
+    async def _more(self, response: aiohttp.ClientResponse) -> bytes:
+        """What has come; b"" at the end."""
+        self.waiting += 1
+        try:
+            data = await response.content.readany()
+        finally:
+            self.waiting -= 1
+        self.heard += 1
+        return data
 
     async def ask(
         self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = 60.0
@@ -158,6 +187,11 @@ class OpenAIHttp:
 
 async def _note_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
     context.trace_request_ctx.reused = True
+
+
+def _ends_by_closing(response: aiohttp.ClientResponse) -> bool:
+    """Whether nothing else says where its body ends."""
+    return not {"content-length", "transfer-encoding"} & {name.lower() for name in response.headers}
 
 
 def _handed_on(response: aiohttp.ClientResponse) -> tuple[tuple[str, str], ...]:

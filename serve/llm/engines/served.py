@@ -12,6 +12,7 @@ from .interface import Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper
 from .llamacpp_errors import is_mistake
 from .openai_http import NotListeningError, OpenAIHttp
+from .progress import progress_of
 from .prometheus_text import samples_of
 
 
@@ -57,6 +58,9 @@ class ServedEngine(ABC):
                     await answer.aclose()
         finally:
             self._running -= 1
+
+    async def _progress(self, http: OpenAIHttp, timeout_s: float) -> str | None:
+        return await progress_of(http, self.facts().paths, timeout_s)
 
     async def check(self) -> None:
         await self._keeper.check(idle=not self._running)

@@ -44,8 +44,10 @@ class Server(ServedEngine):
             config.model_id,
             self._launch,
             self._learn,
+            self._progress,
             start_timeout_s=engine.start_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
+            stall_timeout_s=config.stall_timeout_s,
             health_path=engine.health_path,
             keep_alive=engine.keep_alive,
         )

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from ..engines.interface import EngineCall
+from ..engines.stream_end import choices_of
 from .answer import Runs, Sent, Way, body_of, less, with_body
 from .events import DONE, Event, a_dict, a_list, event
 
@@ -59,7 +60,7 @@ class ChoicesAnswer(Runs):
         if not self._choices:
             return self.anew()
         body = body_of(self.call)
-        if len(self._choices) >= _wanted(body) and all(each.finished for each in self._choices.values()):
+        if len(self._choices) >= choices_of(body) and all(each.finished for each in self._choices.values()):
             return self._usage(body)
         if not self._continue(body):
             self.way = Way.REPLAY
@@ -88,7 +89,7 @@ class ChoicesAnswer(Runs):
 
     def _continue(self, body: dict[str, Any]) -> bool:
         """Put what was generated to the end of the request, where that continues it."""
-        if not self.can_continue(body) or _wanted(body) != 1 or (body.get("best_of") or 1) != 1:
+        if not self.can_continue(body) or choices_of(body) != 1 or (body.get("best_of") or 1) != 1:
             return False
         choice = self._choices.get(0) or _Choice()
         if any(place != ("content",) for place in choice.parts):
@@ -204,12 +205,6 @@ class ChoicesAnswer(Runs):
         details = usage.get("prompt_tokens_details")
         if details and "cached_tokens" in details:
             details["cached_tokens"] = min(details["cached_tokens"], usage["prompt_tokens"])
-
-
-def _wanted(body: dict[str, Any]) -> int:
-    """How many answers a request asks for: each of its prompts may be a text, or a list of tokens."""
-    prompts = a_list(body.get("prompt"))
-    return (len(prompts) if prompts and not isinstance(prompts[0], int) else 1) * (body.get("n") or 1)
 
 
 def _texts(choice: dict[str, Any]) -> list[tuple[_Place, dict[str, Any], str]]:

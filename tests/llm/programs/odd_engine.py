@@ -3,7 +3,10 @@
 dies: ends at once, saying why. silent: listens on nothing. floods: prints for ever. stubborn: ignores SIGTERM. forks:
 has a child in a session of its own, which has another. breaks: ends in the midst of its first answer, once. sleeps: has
 /sleep and /wake_up, and fails in its sleep. stays asleep: as that, but for waking up. slow: comes up when there is a
-file "up".
+file "up". hangs: its first answer stands still after an event, and nothing else is answered. stuck: its first answer
+stands still, and all else is answered. thinks: its first answer stands still until there is a file "thought", and it
+notes in a file "looks" how often it was asked for its health. counts: has numbers, which move unless it is stuck, and
+notes in a file "asked" how often it was asked for them. leaves: each odd answer is left after an event, by closing.
 """
 
 import os
@@ -11,10 +14,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 WAYS = sys.argv[2:]
+STILL = {"hangs", "stuck", "thinks"}
+ANSWERS: list[int] = []
 ASLEEP = threading.Event()
 DESCRIPTION = b'{"paths": {"/v1/completions": {}, "/sleep": {}, "/wake_up": {}}}'
 
@@ -29,6 +35,15 @@ class Handler(BaseHTTPRequestHandler):
         if "slow" in WAYS and not Path("up").exists():
             self.answer(503, b"")
             return
+        if self.path == "/metrics" and "counts" in WAYS:
+            with Path("asked").open("a") as asked:
+                asked.write(".")
+            moved = 0 if "stuck" in WAYS else Path("asked").stat().st_size
+            self.answer(200, f"vllm:kv_cache_usage_perc 0.5\nvllm:prompt_tokens_total {moved}\n".encode())
+            return
+        if self.path == "/health" and "thinks" in WAYS:
+            with Path("looks").open("a") as looks:
+                looks.write(".")
         self.answer(200 if self.path in ("/health", "/v1/models") else 404, b'{"data": []}')
 
     def do_POST(self) -> None:
@@ -45,6 +60,19 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503, b'{"error": "zzz"}')
         elif self.path != "/v1/completions":
             self.answer(404, b"{}")
+        elif STILL & set(WAYS) and not Path("still").exists():
+            Path("still").touch()
+            self.stand_still()
+        elif "leaves" in WAYS:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(b'data: {"id":"1","choices":[{"index":0,"text":"a","finish_reason":null}]}\n\n')
+            ANSWERS.append(1)
+            if len(ANSWERS) % 2 == 0:
+                self.wfile.write(b'data: {"id":"2","choices":[{"index":0,"text":"b","finish_reason":"stop"}]}\n\n')
+                self.wfile.write(b"data: [DONE]\n\n")
+            self.close_connection = True
         elif "breaks" in WAYS and not Path("broken").exists():
             Path("broken").touch()
             self.send_response(200)
@@ -57,6 +85,18 @@ class Handler(BaseHTTPRequestHandler):
             os.kill(os.getpid(), signal.SIGKILL)
         else:
             self.answer(200, str(os.getpid()).encode())
+
+    def stand_still(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        if "hangs" in WAYS:
+            self.wfile.write(b'data: {"text":"a"}\n\n')
+            os.kill(os.getpid(), signal.SIGSTOP)
+        while not ("thinks" in WAYS and Path("thought").exists()):
+            time.sleep(0.01)
+        self.wfile.write(b'data: {"text":"b"}\n\ndata: [DONE]\n\n')
+        self.close_connection = True
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
