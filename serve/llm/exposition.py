@@ -58,6 +58,7 @@ _COUNTERS: Final = (
     ("cached_tokens", "actorrt_llm_cached_tokens", "Tokens of prompts that were not read again", _OF),
     ("resumes", "actorrt_llm_resumes", "How often an answer went on at another replica", _OF),
     ("aborted", "actorrt_llm_aborted", "Requests whose client left", _OF),
+    ("given_up", "actorrt_llm_given_up", "Requests of which engines died twice", _OF),
     ("refused", "actorrt_llm_refused", "Requests that came to no model", ("status",)),
 )
 

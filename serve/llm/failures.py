@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RequestRefusedError
 from ..user_errors import with_frames
 from .chat_answers import ChatError
-from .engines.interface import EngineError
+from .engines.interface import DeadlyRequestError, EngineError
 from .fields import FieldError
 from .made_from_chat import chat_problem, field_problem
 from .problems import Problem
@@ -21,6 +21,8 @@ logger = logging.getLogger("actorrt.serve.llm")
 
 # Where no router was asked.
 RETRY_AFTER_S: Final = 1
+# What OpenAI's and Anthropic's own clients look for, which try a status of 500 and more again.
+_NO_RETRY: Final = ((b"x-should-retry", b"false"),)
 _OVERLOADED: Final = (429, 503)
 
 
@@ -46,6 +48,10 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
             logger.warning("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             message = "the replica that ran the model went away"
             return Problem(503, message, code="model_unavailable", retry_after_s=RETRY_AFTER_S)
+        case DeadlyRequestError():
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
+            message = "the model's engine died of this request twice: it is not tried again"
+            return Problem(502, message, code="engine_died", headers=_NO_RETRY)
         case EngineError():
             logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(502, "the model's engine failed", code="engine_error")

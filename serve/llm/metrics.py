@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import RequestRefusedError, ServeError
-from .engines.interface import EngineError
+from .engines.interface import DeadlyRequestError, EngineError
 from .exchange import ClientGone
 from .tallies import Bounded, Counter, Histogram
 
@@ -45,6 +45,7 @@ class Totals:
         self.running = Counter()
         self.resumes = Counter()
         self.aborted = Counter()
+        self.given_up = Counter()
         # By status: requests that came to no model.
         self.refused = Counter()
 
@@ -82,6 +83,8 @@ class Meter:
             totals.tokens.add((*by, "output"), generation.tokens)
         if generation.resumes:
             totals.resumes.add(of, generation.resumes)
+        if isinstance(generation.error, DeadlyRequestError):
+            totals.given_up.add(of)
         if _has_left(generation.error):
             totals.aborted.add(of)
 
@@ -97,6 +100,8 @@ def error_type(generation: Generation) -> str:
     match error:
         case asyncio.CancelledError() | ClientGone():
             return "client_left"
+        case DeadlyRequestError():
+            return "engine_died"
         case EngineError():
             return "engine_failed"
         case RequestRefusedError():

@@ -3,8 +3,8 @@
 With `scripts`, a list of them, each call for one user follows the next.
 
 Steps: ["head", status, content type], ["say", text, tokens], ["wait", name] until somebody tells it, ["raise"] an
-EngineError, ["die"] with the process, ["fail", path of a file, times, status, text]: of all replicas, so many calls end
-with this answer; each call lengthens the file by a byte.
+EngineError, ["crash"] that of an engine that died, ["die"] with the process, ["fail", path of a file, times, status,
+text]: of all replicas, so many calls end with this answer; each call lengthens the file by a byte.
 """
 
 import asyncio
@@ -15,7 +15,15 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from actorrt import serve
-from actorrt.serve.llm.engines.interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
+from actorrt.serve.llm.engines.interface import (
+    Capacity,
+    Delta,
+    EngineCall,
+    EngineDiedError,
+    EngineError,
+    EngineFacts,
+    Head,
+)
 
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 
@@ -63,6 +71,8 @@ class Scripted:
                             yield Head(status, (("content-type", "application/json"), ("retry-after", "7")))
                             yield Delta(text.encode())
                             return
+                    case "crash":
+                        raise EngineDiedError("it ended as it answered")
                     case "die":
                         os._exit(3)
                     case _:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError, Head
-from actorrt.serve.llm.engines.openai_http import OpenAIHttp
+from actorrt.serve.llm.engines.openai_http import NotListeningError, OpenAIHttp
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CALL = EngineCall("/v1/completions", b'{"prompt": "a", "unknown": 1}', headers=(("x-request-id", "7"), ("host", "no")))
@@ -23,8 +23,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(length)
 
 
-@asynccontextmanager
-async def engine(serve: Serve) -> AsyncIterator[OpenAIHttp]:
+def closing(serve: Serve) -> Serve:
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
@@ -33,7 +32,12 @@ async def engine(serve: Serve) -> AsyncIterator[OpenAIHttp]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    return run
+
+
+@asynccontextmanager
+async def engine(serve: Serve) -> AsyncIterator[OpenAIHttp]:
+    server = await asyncio.start_server(closing(serve), "127.0.0.1", 0)
     http = OpenAIHttp(port=server.sockets[0].getsockname()[1])
     try:
         yield http
@@ -177,6 +181,27 @@ async def test_an_engine_that_does_not_listen_is_named() -> None:
     http = OpenAIHttp(unix_socket="/nowhere/engine.sock")
     with pytest.raises(EngineError, match="does not listen"):
         await items_of(http)
+    await http.close()
+
+
+async def test_one_that_ends_with_a_request_on_a_connection_of_before_may_have_begun_it() -> None:
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await read_request(reader)
+        writer.write(ANSWER)
+        await read_request(reader)
+        asked += 1
+        server.close()
+
+    server = await asyncio.start_server(closing(serve), "127.0.0.1", 0)
+    http = OpenAIHttp(port=server.sockets[0].getsockname()[1])
+    await items_of(http)
+    with pytest.raises(EngineError, match="may have begun the request") as caught:
+        await items_of(http)
+    assert not isinstance(caught.value, NotListeningError)
+    assert asked == 1
     await http.close()
 
 

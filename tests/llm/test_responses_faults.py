@@ -13,6 +13,7 @@ from actorrt.serve.declaration import Deployment
 from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.responses.store import GONE, ResponseStore
+from actorrt.serve.llm.responses.stored import ItemBytes
 from actorrt.serve.options import DeploymentOptions
 
 from .scripted import scripted
@@ -22,8 +23,23 @@ SAID = [JSON, ["say", '{"choices": [{"message": {"content": "Hello!"}, "finish_r
 
 
 class MortalStore(ResponseStore):
+    """It fails to keep what a user "add" or "finish" asks for."""
+
     async def pid(self) -> int:
         return os.getpid()
+
+    async def add(self, tenant: str, id: str, events: list[bytes], response: bytes | None) -> None:
+        self._fail("add", response)
+        await super().add(tenant, id, events, response)
+
+    async def finish(self, tenant: str, id: str, response: bytes, events: list[bytes], output: list[ItemBytes]) -> None:
+        self._fail("finish", response)
+        await super().finish(tenant, id, response, events, output)
+
+    @staticmethod
+    def _fail(name: str, response: bytes | None) -> None:
+        if response and b'"user":"%b"' % name.encode() in response:
+            raise OSError("no space left")
 
 
 class MortalFront(Front):
@@ -60,16 +76,20 @@ class App:
         serve.get_deployment_handle("scripted", self.name).until.remote(name).result(timeout_s=20)
 
 
-@pytest.fixture
-def app(serve_url: str) -> Iterator[App]:
+def deploy(ping_s: float = 10) -> None:
     store = Deployment[MortalStore](MortalStore, DeploymentOptions(name="store", max_ongoing_requests=100))
     front = Deployment[MortalFront](MortalFront, DeploymentOptions(name="front", max_ongoing_requests=100))
     model = LLMConfig(model_id="scripted", engine=SimulatedEngine())
     serve.run(
-        front.bind(FrontConfig(), [(model, scripted())], store.bind(100, 1_000_000)),
+        front.bind(FrontConfig(ping_s=ping_s), [(model, scripted())], store.bind(100, 1_000_000)),
         name="mortal",
         route_prefix="/mortal",
     )
+
+
+@pytest.fixture
+def app(serve_url: str) -> Iterator[App]:
+    deploy()
     with httpx.Client(base_url=f"{serve_url}/mortal", timeout=20, trust_env=False) as client:
         yield App(client, "mortal")
     serve.delete("mortal")
@@ -104,3 +124,24 @@ def test_when_a_front_dies_what_it_made_in_the_background_has_failed(app: App) -
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": GONE}
     app.until("front ended")
+
+
+@pytest.mark.parametrize("fails", ["add", "finish"])
+def test_what_could_not_be_kept_in_the_background_has_failed(app: App, fails: str) -> None:
+    id = app.create(SAID, background=True, user=fails)["id"]
+    assert ended(app, id)["error"] == {"code": "server_error", "message": GONE}
+
+
+def test_when_a_front_is_replaced_what_it_made_in_the_background_has_failed(app: App) -> None:
+    id = app.create([["wait", "never"]], background=True, user="replaced")["id"]
+    app.until("replaced began")
+    deploy(ping_s=9)
+    assert ended(app, id)["error"] == {"code": "server_error", "message": GONE}
+    app.until("replaced ended")
+
+
+def ended(app: App, id: str) -> Any:
+    while (response := app.get(id).json())["status"] in ("queued", "in_progress"):
+        pass
+    assert response["status"] == "failed"
+    return response

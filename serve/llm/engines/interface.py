@@ -93,6 +93,10 @@ class EngineDiedError(EngineError):
     """The engine's process ended while it had the request, or was ended since it hung."""
 
 
+class DeadlyRequestError(EngineError):
+    """A second engine died under a request that had come no further since the first: no third one is given it."""
+
+
 class Engine(Protocol):
     """An engine in a replica. All methods run on the replica's event loop; none may block it."""
 

@@ -32,6 +32,7 @@ _NOT_HANDED_ON: Final = frozenset(
 )
 # uvicorn closes a connection after 5 s, llama.cpp too: ours are given up before.
 _IDLE_S: Final = 4.0
+_ENDED_MEANWHILE: Final = "the engine ended, and may have begun the request"
 _LINE_BYTES: Final = 64 * 1024
 
 
@@ -160,12 +161,13 @@ class OpenAIHttp:
         """The response's head. A connection that was used before may have been closed by the engine, for its age or
         after an error, as the request was written: what got no answer there is sent anew, in the end on a fresh one.
         """
+        begun = False
         own = [(name, value) for name, value in headers if name not in _NOT_HANDED_ON]
         if body or method in ("POST", "PUT", "PATCH"):
             own.append(("content-type", "application/json"))
         while True:
             if self._session.closed:
-                raise NotListeningError("the engine has ended")
+                raise EngineError(_ENDED_MEANWHILE) if begun else NotListeningError("the engine has ended")
             connection = SimpleNamespace(reused=False)
             try:
                 return await self._session.request(
@@ -177,12 +179,15 @@ class OpenAIHttp:
                     trace_request_ctx=connection,
                 )
             except self._aiohttp.ClientConnectorError as error:
+                if begun:
+                    raise EngineError(_ENDED_MEANWHILE) from error
                 raise NotListeningError(f"the engine does not listen: {_said(error)}") from error
             except self._aiohttp.ClientResponseError as error:
                 raise EngineError(f"the engine answers what is no HTTP: {error.message}") from error
             except (self._aiohttp.ClientError, ConnectionError) as error:
                 if not connection.reused:
                     raise EngineError(f"the engine closed the connection before it answered: {_said(error)}") from error
+                begun = True
 
 
 async def _note_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:

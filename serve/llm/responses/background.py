@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -77,18 +78,28 @@ async def _held(
         making = asyncio.get_running_loop().create_task(
             _make(services, exchange, chosen, call, response, prefill, new_id)
         )
+        holding = asyncio.get_running_loop().create_task(_until_end(held, response["id"]))
         try:
-            async for _ in held:
-                pass
-        except Problem as problem:
-            logger.warning("response %s is not made any further: %s", response["id"], problem.message)
+            await asyncio.wait({making, holding}, return_when=asyncio.FIRST_COMPLETED)
+            # One that could not be kept is never at its end there: it is let go, and thereby failed.
+            if making.done() and not making.cancelled() and making.exception() is None:
+                await holding
         finally:
             making.cancel()
-            await asyncio.wait({making})
+            holding.cancel()
+            await asyncio.wait({making, holding})
     if not making.cancelled() and isinstance(error := making.exception(), ServeError):
         logger.warning("response %s was not kept: %s", response["id"], error)
     elif not making.cancelled():
         making.result()
+
+
+async def _until_end(held: AsyncGenerator[None], id: str) -> None:
+    try:
+        async for _ in held:
+            pass
+    except Problem as problem:
+        logger.warning("response %s is not made any further: %s", id, problem.message)
 
 
 async def _make(

@@ -19,7 +19,7 @@ from .stored import ItemBytes, Key, NoRoomError, Record, ResponseTable
 if TYPE_CHECKING:
     from ..config import FrontConfig
 
-GONE: Final = "the server that made it has ended"
+GONE: Final = "the server that made it has ended, or could not keep it"
 
 
 class ResponseStore:

@@ -11,7 +11,7 @@ from actorrt import exceptions
 from ...broadcast import ask_any, count_replicas
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError
 from ..calling import Answer, Open
-from ..engines.interface import Delta, EngineCall, EngineError, EngineFacts, Head
+from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
 from .engine_errors import until_failure
@@ -76,6 +76,9 @@ class _Runs:
         self._served = served
         self._call = call
         self._answer: Answer | None = None
+        # Tokens that the client had been sent when an engine died under the request.
+        self._died_at: int | None = None
+        self._sent = 0
         self.resumes = 0
 
     async def _opened(self) -> Answer:
@@ -103,8 +106,17 @@ class _Runs:
         return await count_replicas(self._served.handle) > 1
 
     def _broke(self, error: Exception) -> None:
-        """Count it; raise it once there were too many."""
+        """Count it; raise it once there were too many, or another engine would die of the request."""
         self.close()
+        if isinstance(error, EngineDiedError):
+            if self._died_at == self._sent:
+                logger.error(
+                    "model %s: request %s is given up: it seems to be what its engines die of, the last one after %d "
+                    "tokens as the one before: %s",
+                    self._served.model_id, dict(self._call.headers).get("x-request-id"), self._sent, error,
+                )  # fmt: skip
+                raise DeadlyRequestError(str(error)) from error
+            self._died_at = self._sent
         if self.resumes >= self._served.config.max_resumes:
             raise error
         self._count(error)
@@ -178,6 +190,7 @@ class _Stream(_Runs):
                 if self.resumes < self._served.config.max_resumes:
                     deltas, self._failed = until_failure(deltas)
                 deltas = _follow(runs, deltas)
+                self._sent += sum([delta.tokens for delta in deltas])
             if deltas:
                 return deltas
 
