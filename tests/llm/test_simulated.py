@@ -216,6 +216,12 @@ async def test_a_prompt_over_the_context_is_refused_with_its_numbers_streamed_or
         ({"messages": HELLO, "n": 0}, "n"),
         ({"messages": HELLO, "n": 129}, "n"),
         ({"messages": HELLO, "stop": 5}, "stop"),
+        ({"messages": HELLO, "stop": {}}, "stop"),
+        ({"messages": HELLO, "stop": ["a", 5]}, "stop[1]"),
+        ({"messages": HELLO, "stop": ["a", ""]}, "stop[1]"),
+        ({"messages": HELLO, "stop": ""}, "stop"),
+        ({"messages": HELLO, "stop": ["a"] * 33}, "stop"),
+        ({"messages": HELLO, "stop": ["a", "b" * 1001]}, "stop[1]"),
         ({"messages": HELLO, "stream": "yes"}, "stream"),
         ({"messages": HELLO, "temperature": "a"}, "temperature"),
         ({"messages": HELLO, "tools": [{}]}, "tools"),
@@ -231,6 +237,25 @@ async def test_a_mistake_is_refused_by_the_name_of_its_field_and_the_next_reques
     assert error["param"] == param
     assert param.partition(".")[0] in error["message"]
     assert (await whole(engine, messages=HELLO, max_tokens=1))["usage"]["completion_tokens"] == 1
+
+
+async def test_as_many_choices_and_stop_strings_as_may_be_are_taken() -> None:
+    engine = await started(kv_tokens=100_000, slots=128)
+    stop = [*["#" * 999 + str(each % 10) for each in range(31)], "nowhere"]
+    body = await whole(engine, messages=HELLO, max_tokens=1, n=128, stop=stop)
+    assert len(body["choices"]) == 128
+
+
+@pytest.mark.parametrize(("prompts", "n", "answered"), [(8, 128, True), (9, 128, False), (1024, 1, True)])
+async def test_the_answers_to_all_prompts_of_a_request_have_a_bound(prompts: int, n: int, answered: bool) -> None:
+    engine = await started(kv_tokens=1_000_000, slots=1024)
+    asked: dict[str, Any] = {"prompt": ["a"] * prompts, "n": n, "max_tokens": 1}
+    if answered:
+        assert len((await whole(engine, "/v1/completions", **asked))["choices"]) == prompts * n
+    else:
+        error = await refused(engine, "/v1/completions", **asked)
+        assert error["param"] == "prompt"
+        assert error["message"] == "'prompt' must ask for at most 1024 answers, but is 9 prompts with 128 choices each"
 
 
 @pytest.mark.parametrize("body", [b"{broken", b"[1]", b'"text"', b"\xff", b"[" * 100_000])

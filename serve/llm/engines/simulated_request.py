@@ -12,7 +12,11 @@ _LACKED = {
     "guided_json": "JSON schemas", "logprobs": "log probabilities", "top_logprobs": "log probabilities",
     "suffix": "suffixes",
 }  # fmt: skip
+# What one request may make the engine hold and search: choices of a prompt, answers of all, strings and their length.
 _MOST_CHOICES = 128
+_MOST_ANSWERS = 1024
+_MOST_STOPS = 32
+_MOST_STOP_LETTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,16 @@ def read(body: bytes, *, chat: bool) -> Wanted:
         prompts: tuple[str, ...] = (prompt,)
     else:
         prompts = _prompts(fields.all.get("prompt"))
+    choices = fields.count("n", most=_MOST_CHOICES) or 1
+    if len(prompts) * choices > _MOST_ANSWERS:
+        asked = f"{len(prompts)} prompts with {choices} choices each"
+        raise Refused(f"'prompt' must ask for at most {_MOST_ANSWERS} answers, but is {asked}", "prompt")
     return Wanted(
         chat=chat,
         model=fields.of_type("model", str, "a string", ""),
         prompts=prompts,
         begun=begun,
-        choices=fields.count("n", most=_MOST_CHOICES) or 1,
+        choices=choices,
         most_tokens=fields.count("max_completion_tokens") or fields.count("max_tokens"),
         stop=_stop(fields.all.get("stop")),
         seed=fields.of_type("seed", int, "an integer", 0),
@@ -132,7 +140,19 @@ def _prompts(prompt: object) -> tuple[str, ...]:
 
 
 def _stop(stop: Any) -> tuple[str, ...]:
-    strings: Any = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(strings, list) or not all(isinstance(one, str) for one in cast(list[object], strings)):
+    if stop is None:
+        return ()
+    if not isinstance(stop, str | list):
         raise Refused("'stop' must be a string or a list of strings", "stop")
-    return tuple(one for one in cast(list[str], strings) if one)
+    strings = cast(list[object], [stop] if isinstance(stop, str) else stop)
+    if len(strings) > _MOST_STOPS:
+        raise Refused(f"'stop' must hold at most {_MOST_STOPS} strings, but holds {len(strings)}", "stop")
+    for index, one in enumerate(strings):
+        name = "stop" if isinstance(stop, str) else f"stop[{index}]"
+        if not isinstance(one, str):
+            raise Refused(f"'{name}' must be a string", name)
+        if not one:
+            raise Refused(f"'{name}' is empty: every answer would stop before its first token", name)
+        if len(one) > _MOST_STOP_LETTERS:
+            raise Refused(f"'{name}' must have at most {_MOST_STOP_LETTERS} letters, but has {len(one)}", name)
+    return tuple(cast(list[str], strings))
