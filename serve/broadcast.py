@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,20 @@ async def ask_all(handle: DeploymentHandle[Any], method: str, *args: Any, timeou
     refs: list[ObjectRef[Any]] = [target.aside.remote(method, *args) for target in targets.values()]
     answers = await asyncio.gather(*(_answer(ref, timeout_s) for ref in refs))
     return dict(zip(targets, answers, strict=True))
+
+
+async def ask_in_turn(
+    handle: DeploymentHandle[Any], method: str, *args: Any, timeout_s: float
+) -> AsyncGenerator[tuple[str, Any], None]:
+    """As `ask_all`, but in the order of the ids, which is the same for all who ask, and each after the one before."""
+    targets = await _targets(handle)
+    for id in sorted(targets):
+        yield id, await _answer(targets[id].aside.remote(method, *args), timeout_s)
+
+
+async def replicas_of(handle: DeploymentHandle[Any]) -> frozenset[str]:
+    """The ids of those that can be asked."""
+    return frozenset(await _targets(handle))
 
 
 async def ask_any(handle: DeploymentHandle[Any], method: str, *args: Any, timeout_s: float) -> Any:

@@ -6,6 +6,9 @@ the first request for it, which brings its path.
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from ..broadcast import ask_all
@@ -21,23 +24,18 @@ if TYPE_CHECKING:
 
 # llama.cpp loads its model again for it.
 LOAD_S: Final = 600.0
+_MOST_NAME: Final = 256
+_MOST_PATH: Final = 4096
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# A name is a model's, a part of a file's at some engines, and stands before "=" and a path (`ADAPTER`).
+_NOT_IN_NAMES: Final = re.compile(rf"[=/\\]|{_CONTROL.pattern}")
 
 
 async def load(services: Services, exchange: Exchange, name: str) -> None:
     fields = await _read(services, exchange)
-    adapter, path = _text(fields, "lora_name"), _text(fields, "lora_path")
+    adapter, path = _name(fields), _path(fields)
     served = _model(services, fields)
-    catalogue = services.catalogue
-    if (known := catalogue.names().get(adapter)) is not None:
-        raise Problem(400, f"{adapter!r} is a name of {known.served.model_id!r} already", param="lora_name")
-    loading = catalogue.loading[served.model_id]
-    if adapter in loading:
-        raise Problem(400, f"{adapter!r} is being loaded already", param="lora_name")
-    loaded = len(served.config.adapters) + len(catalogue.live[served.model_id]) + len(loading)
-    if loaded >= served.config.max_adapters:
-        raise Problem(400, f"{served.config.max_adapters} adapters are loaded, as many as max_adapters allows")
-    loading.add(adapter)
-    try:
+    async with _alone(services, served, adapter, loads=True):
         await served.facts()  # which waits for its start
         answers = await ask_all(served.handle, "load_adapter", adapter, path, timeout_s=LOAD_S)
         failures = [each for each in answers.values() if isinstance(each, Exception)]
@@ -46,30 +44,48 @@ async def load(services: Services, exchange: Exchange, name: str) -> None:
         if failures:
             await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
             raise _refused(failures[0], "lora_path")
-        catalogue.know_adapter(served.model_id, adapter, path)
-    finally:
-        loading.discard(adapter)
-    await services.fronts().tell_adapter(served.model_id, adapter, path)
+        services.catalogue.know_adapter(served.model_id, adapter, path)
+        await services.fronts().tell_adapter(served.model_id, adapter, path)
     await _succeed(exchange, f"Success: LoRA adapter '{adapter}' added successfully.")
 
 
 async def unload(services: Services, exchange: Exchange, name: str) -> None:
     fields = await _read(services, exchange)
-    adapter = _text(fields, "lora_name")
-    catalogue = services.catalogue
-    found = catalogue.names().get(adapter)
-    if found is None or adapter not in catalogue.live[found.served.model_id]:
-        raise Problem(404, f"there is no adapter {adapter!r} that was loaded live", param="lora_name")
-    served = found.served
-    # No request may choose it any more when it goes.
-    catalogue.forget_adapter(served.model_id, adapter)
-    await services.fronts().tell_unloaded(served.model_id, adapter)
-    answers = await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
+    adapter = _name(fields)
+    served = _live(services, adapter)
+    async with _alone(services, served, adapter, loads=False):
+        if _live(services, adapter) is not served:
+            raise Problem(409, f"adapter {adapter!r} is another one by now", param="lora_name")
+        # No request may choose it any more when it goes.
+        services.catalogue.forget_adapter(served.model_id, adapter)
+        await services.fronts().tell_unloaded(served.model_id, adapter)
+        answers = await ask_all(served.handle, "unload_adapter", adapter, timeout_s=LOAD_S)
     # A replica that has not loaded it is as it should be.
     failures = [each for each in answers.values() if isinstance(each, Exception) and not isinstance(each, ValueError)]
     if failures:
         raise _refused(failures[0], "lora_name")
     await _succeed(exchange, f"Success: LoRA adapter '{adapter}' removed successfully.")
+
+
+@contextlib.asynccontextmanager
+async def _alone(services: Services, served: Served, adapter: str, *, loads: bool) -> AsyncGenerator[None]:
+    """Within this no other request changes it, at whichever replica of the front. Problem 400 if one does already."""
+    fronts = services.fronts()
+    by = fronts.new_claim()
+    try:
+        if reason := await fronts.claim(served.model_id, adapter, by, loads=loads):
+            raise Problem(400, reason, param="lora_name")
+        yield
+    finally:
+        await fronts.release(served.model_id, adapter, by)
+
+
+def _live(services: Services, adapter: str) -> Served:
+    catalogue = services.catalogue
+    found = catalogue.names().get(adapter)
+    if found is None or adapter not in catalogue.live[found.served.model_id]:
+        raise Problem(404, f"there is no adapter {adapter!r} that was loaded live", param="lora_name")
+    return found.served
 
 
 async def _read(services: Services, exchange: Exchange) -> dict[str, Any]:
@@ -87,6 +103,24 @@ def _text(fields: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise wrong_type(name, "a string that is not empty", value)
     return value
+
+
+def _name(fields: dict[str, Any]) -> str:
+    name = _text(fields, "lora_name")
+    if len(name) > _MOST_NAME or _NOT_IN_NAMES.search(name):
+        message = (
+            f"'lora_name' must be 1 to {_MOST_NAME} characters, none of them '=', '/', '\\' or a control character"
+        )
+        raise Problem(400, message, param="lora_name", code="invalid_value")
+    return name
+
+
+def _path(fields: dict[str, Any]) -> str:
+    path = _text(fields, "lora_path")
+    if len(path) > _MOST_PATH or _CONTROL.search(path):
+        message = f"'lora_path' must be 1 to {_MOST_PATH} characters, none of them a control character"
+        raise Problem(400, message, param="lora_path", code="invalid_value")
+    return path
 
 
 def _model(services: Services, fields: dict[str, Any]) -> Served:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import DeploymentUnavailableError
@@ -58,6 +58,13 @@ class Chosen(NamedTuple):
     """By which the engine knows it: the model's own name, or an adapter's."""
 
 
+class Claim(NamedTuple):
+    """Whose matter an adapter is while it is loaded or unloaded."""
+
+    front: str
+    number: int
+
+
 class Catalogue:
     def __init__(self, models: Iterable[Served], since: int) -> None:
         """`since`: when they came to be here, in seconds of Unix time."""
@@ -66,8 +73,8 @@ class Catalogue:
         self._names: dict[str, Chosen] = {}
         # Adapters that were loaded live, by model: their paths by their names.
         self.live: dict[str, dict[str, str]] = {model_id: {} for model_id in self.models}
-        # Those that are not there yet: no request may choose them, and no second one load them.
-        self.loading: dict[str, set[str]] = {model_id: set() for model_id in self.models}
+        # Those that are being loaded or unloaded, and by whom: nobody else may change them.
+        self._claims: dict[str, dict[str, Claim]] = {model_id: {} for model_id in self.models}
         for served in self.models.values():
             config = served.config
             for name in (config.model_id, *config.aliases):
@@ -99,6 +106,31 @@ class Catalogue:
     def forget_adapter(self, model_id: str, name: str) -> None:
         if self.live.get(model_id, {}).pop(name, None) is not None:
             del self._names[name]
+
+    def claim(self, model_id: str, name: str, by: Claim, alive: Container[str], *, loads: bool) -> str:
+        """Let one request change an adapter, up to its `release`. Else the reason why not, as a sentence.
+
+        What a front that is not `alive` has claimed is anybody's.
+        """
+        claims, served = self._claims[model_id], self.models[model_id]
+        for claimed, claim in list(claims.items()):
+            if claim.front not in alive:
+                del claims[claimed]
+        if name in claims:
+            return f"{name!r} is being loaded or unloaded already"
+        if loads:
+            if (known := self._names.get(name)) is not None:
+                return f"{name!r} is a name of {known.served.model_id!r} already"
+            most = served.config.max_adapters
+            held = {*self.live[model_id], *claims}
+            if len(served.config.adapters) + len(held) >= most:
+                return f"{most} adapters are loaded, as many as max_adapters allows"
+        claims[name] = by
+        return ""
+
+    def release(self, model_id: str, name: str, by: Claim) -> None:
+        if self._claims[model_id].get(name) == by:
+            del self._claims[model_id][name]
 
     def _known(self) -> str:
         names = sorted(self._names)

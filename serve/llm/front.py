@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..applications import BareApplication
 from . import access_log, adapters, listing, operating, page, tokenizing
 from .calling import open_call
-from .catalogue import Catalogue, Served
+from .catalogue import Catalogue, Claim, Served
 from .cors import Cors
 from .exchange import ClientGone, Exchange
 from .failures import problem_of
@@ -81,6 +81,12 @@ class Front(BareApplication):
 
     async def know_adapter(self, model_id: str, name: str, path: str) -> None:
         self._services.catalogue.know_adapter(model_id, name, path)
+
+    async def claim_adapter(self, model_id: str, name: str, by: Claim, alive: frozenset[str], loads: bool) -> str:
+        return self._services.catalogue.claim(model_id, name, by, alive, loads=loads)
+
+    async def release_adapter(self, model_id: str, name: str, by: Claim) -> None:
+        self._services.catalogue.release(model_id, name, by)
 
     async def forget_adapter(self, model_id: str, name: str) -> None:
         self._services.catalogue.forget_adapter(model_id, name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..broadcast import ask_all
+from ..broadcast import ask_all, ask_in_turn, replicas_of
 from ..handle import DeploymentHandle
 from ..request_context import get_replica_context
 from ..spec import DeploymentId
+from .catalogue import Claim
 
 if TYPE_CHECKING:
     from .metrics import Totals
@@ -22,6 +25,7 @@ class Fronts:
     def __init__(self) -> None:
         context = get_replica_context()
         self.me = context.replica_id
+        self._numbers = itertools.count()
         self._handle: DeploymentHandle[Any] = DeploymentHandle(DeploymentId(context.app_name, context.deployment))
 
     async def totals(self) -> dict[str, Totals]:
@@ -36,13 +40,34 @@ class Fronts:
         """Let all forget it."""
         await self._all("forget_adapter", model_id, name)
 
-    async def adapters(self) -> dict[str, dict[str, str]]:
-        """Which adapters were loaded live, by model: what the others know."""
+    def new_claim(self) -> Claim:
+        return Claim(self.me, next(self._numbers))
+
+    async def claim(self, model_id: str, name: str, by: Claim, *, loads: bool) -> str:
+        """Have an adapter to oneself, among all fronts, until it is released: "", or the reason why not.
+
+        Of two that want it at once one has it: both ask the same front first.
+        """
+        alive = await replicas_of(self._handle) | {self.me}
+        asked = ask_in_turn(self._handle, "claim_adapter", model_id, name, by, alive, loads, timeout_s=ANSWER_S)
+        async with aclosing(asked):
+            async for _, reason in asked:
+                if isinstance(reason, str) and reason:
+                    return reason
+        return ""
+
+    async def release(self, model_id: str, name: str, by: Claim) -> None:
+        await self._all("release_adapter", model_id, name, by)
+
+    async def adapters(self) -> tuple[dict[str, dict[str, str]], bool]:
+        """Which adapters were loaded live, by model: what the others know. And whether all have said so."""
         known: dict[str, dict[str, str]] = {}
-        for their in (await self._all("live_adapters")).values():
-            for model_id, adapters in their.items():
-                known.setdefault(model_id, {}).update(adapters)
-        return known
+        answers = await ask_all(self._handle, "live_adapters", timeout_s=ANSWER_S)
+        for their in answers.values():
+            if isinstance(their, dict):
+                for model_id, adapters in cast("dict[str, dict[str, str]]", their).items():
+                    known.setdefault(model_id, {}).update(adapters)
+        return known, not any(isinstance(answer, Exception) for answer in answers.values())
 
     async def _all(self, method: str, *args: Any) -> dict[str, Any]:
         answers = await ask_all(self._handle, method, *args, timeout_s=ANSWER_S)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Services", "Exchange", str], Awaitable[None]]
 
+# So that replicas of the front that do not answer hold up few requests.
+_LEARN_AGAIN_S: Final = 1.0
 # An engine learns of a request's surroundings from these, and nothing of its client: no keys, no cookies.
 _HANDED_ON: Final = (b"traceparent", b"tracestate", b"x-data-parallel-rank", b"x-session-id")
 
@@ -37,6 +39,8 @@ class Services:
         self._open = open_
         self._fronts: Fronts | None = None
         self._adapters_known = False
+        # Of the loop's time: when to ask those that did not answer.
+        self._learn_again_at = 0.0
         self._learning = asyncio.Lock()
 
     def fronts(self) -> Fronts:
@@ -46,16 +50,19 @@ class Services:
         return self._fronts
 
     async def learn_adapters(self) -> None:
-        """Ask the other replicas, once, which adapters were loaded before this one was there."""
+        """Ask the other replicas which adapters were loaded before this one was there, until all have said so."""
         if self._adapters_known or not self.config.live_adapters:
             return
+        loop = asyncio.get_running_loop()
         async with self._learning:
-            if self._adapters_known:
+            if self._adapters_known or loop.time() < self._learn_again_at:
                 return
-            for model_id, adapters in (await self.fronts().adapters()).items():
+            known, all_said = await self.fronts().adapters()
+            for model_id, adapters in known.items():
                 for name, path in adapters.items():
                     self.catalogue.know_adapter(model_id, name, path)
-            self._adapters_known = True
+            self._adapters_known = all_said
+            self._learn_again_at = loop.time() + _LEARN_AGAIN_S
 
     async def read(self, exchange: Exchange) -> Asked:
         """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""

@@ -85,11 +85,11 @@ class Scripted:
         return {"running": self._running, "waiting": 0}
 
     async def load_adapter(self, name: str, path: str) -> None:
-        """A path "missing" is not there; "missing after NAME" is found to be so once somebody tells NAME."""
+        """A path "missing" is not there; "PATH after NAME" is loaded, or found missing, once somebody tells NAME."""
         self._told[f"{name} is loaded"].set()
+        if after := path.partition(" after ")[2]:
+            await self._told[after].wait()
         if path.startswith("missing"):
-            if after := path.partition(" after ")[2]:
-                await self._told[after].wait()
             raise EngineError(f"there is no adapter file {path!r}")
         self._adapters[name] = path
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +17,9 @@ from actorrt import serve
 from actorrt.serve.broadcast import ask_all
 from actorrt.serve.declaration import Deployment
 from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
+from actorrt.serve.llm.catalogue import Catalogue, Claim, Served
 from actorrt.serve.llm.front import Front
+from actorrt.serve.llm.services import Services
 from actorrt.serve.options import DeploymentOptions
 
 from .conftest import HELLO, ScriptedApp, run_scripted
@@ -158,3 +161,131 @@ def test_each_scrape_shows_what_all_fronts_have_counted(fronts: ScriptedApp) -> 
     assert len(after) == 2
     assert sum(after.values()) == before + OFTEN
     assert counted() == after
+
+
+def test_while_one_request_loads_an_adapter_no_other_does_whichever_front_it_comes_to(fronts: ScriptedApp) -> None:
+    slow = {"lora_name": "same", "lora_path": "/slow after same"}
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(fronts.client.post, LOAD, json=slow)
+        fronts.until("same is loaded")
+        try:
+            others = [fronts.client.post(LOAD, json={"lora_name": "same", "lora_path": "/b"}) for _ in range(OFTEN)]
+        finally:
+            fronts.tell("same")
+        assert loaded.result().status_code == 200
+    assert {each.status_code for each in others} == {400}
+    assert {each.json()["error"]["message"] for each in others} == {"'same' is being loaded or unloaded already"}
+    assert fronts.ask("adapters") == {"same": "/slow after same"}
+    assert fronts.client.post(UNLOAD, json={"lora_name": "same"}).status_code == 200
+
+
+def test_of_requests_that_load_one_adapter_at_once_one_does(fronts: ScriptedApp) -> None:
+    with ThreadPoolExecutor(OFTEN) as pool:
+        bodies = [{"lora_name": "raced", "lora_path": f"/{number}"} for number in range(OFTEN)]
+        answers = list(pool.map(lambda body: fronts.client.post(LOAD, json=body), bodies))
+    (won,) = (number for number, each in enumerate(answers) if each.status_code == 200)
+    assert {each.status_code for each in answers} == {200, 400}
+    assert fronts.ask("adapters") == {"raced": f"/{won}"}
+    assert statuses(fronts, "raced") == {200}
+    with ThreadPoolExecutor(OFTEN) as pool:
+        gone = list(pool.map(lambda _: fronts.client.post(UNLOAD, json={"lora_name": "raced"}), range(OFTEN)))
+    assert [each.status_code for each in gone].count(200) == 1
+    assert fronts.ask("adapters") == {}
+
+
+@pytest.mark.parametrize("name", ["a=b", "a/b", "a\\b", "..\\..", "a\nb", "a\0", "\x7f", "x" * 257, "\u2028"])
+def test_a_name_that_could_be_taken_for_something_else_is_refused_with_the_rule(fronts: ScriptedApp, name: str) -> None:
+    for path in (LOAD, UNLOAD):
+        refused = fronts.client.post(path, json={"lora_name": name, "lora_path": "/x"})
+        rule = "'lora_name' must be 1 to 256 characters, none of them '=', '/', '\\' or a control character"
+        assert (refused.status_code, refused.json()["error"]["message"]) == (400, rule)
+        assert refused.json()["error"]["param"] == "lora_name"
+
+
+@pytest.mark.parametrize("path", ["/a\0", "/" + "x" * 4096])
+def test_a_path_that_is_none_is_refused_with_the_rule(fronts: ScriptedApp, path: str) -> None:
+    refused = fronts.client.post(LOAD, json={"lora_name": "x", "lora_path": path})
+    rule = "'lora_path' must be 1 to 4096 characters, none of them a control character"
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, rule)
+
+
+def test_names_in_any_language_and_with_equals_in_the_path_are_taken(fronts: ScriptedApp) -> None:
+    body = {"lora_name": "Dichter für 日本 v1.2", "lora_path": "/a=b"}
+    assert fronts.client.post(LOAD, json=body).status_code == 200
+    assert statuses(fronts, body["lora_name"]) == {200}
+    assert fronts.client.post(UNLOAD, json=body).status_code == 200
+
+
+def known() -> Catalogue:
+    handle: Any = SimpleNamespace(generate=SimpleNamespace(options=lambda **_: None))
+    return Catalogue([Served(LLMConfig(model_id="m", engine=SimulatedEngine(), max_adapters=2), handle)], 0)
+
+
+def test_what_a_front_had_claimed_that_has_died_is_anybodys() -> None:
+    catalogue = known()
+    one, two = Claim("one", 0), Claim("two", 0)
+    assert catalogue.claim("m", "x", one, {"one", "two"}, loads=True) == ""
+    assert "already" in catalogue.claim("m", "x", two, {"one", "two"}, loads=True)
+    assert catalogue.claim("m", "x", two, {"two"}, loads=True) == ""
+    catalogue.release("m", "x", one)  # which it does not hold any more
+    assert "already" in catalogue.claim("m", "x", Claim("two", 1), {"two"}, loads=True)
+    catalogue.release("m", "x", two)
+    assert catalogue.claim("m", "x", Claim("two", 2), {"two"}, loads=True) == ""
+
+
+def test_those_that_are_being_loaded_count_as_loaded() -> None:
+    catalogue = known()
+    alive = {"one"}
+    catalogue.know_adapter("m", "there", "/there")
+    assert catalogue.claim("m", "x", Claim("one", 0), alive, loads=True) == ""
+    full = "2 adapters are loaded, as many as max_adapters allows"
+    assert catalogue.claim("m", "y", Claim("one", 1), alive, loads=True) == full
+    assert catalogue.claim("m", "there", Claim("one", 2), alive, loads=False) == ""
+    catalogue.forget_adapter("m", "there")
+    assert catalogue.claim("m", "y", Claim("one", 3), alive, loads=True) == full
+    catalogue.release("m", "there", Claim("one", 2))
+    assert catalogue.claim("m", "y", Claim("one", 4), alive, loads=True) == ""
+
+
+class ToldFronts:
+    """What the other fronts say, one time after the other."""
+
+    def __init__(self, *said: Any) -> None:
+        self.said = list(said)
+
+    async def adapters(self) -> Any:
+        said = self.said.pop(0)
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), asyncio.CancelledError(), ({}, False)])
+async def test_a_front_asks_again_until_all_others_have_said_what_is_loaded(
+    failure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actorrt.serve.llm.services._LEARN_AGAIN_S", 0)
+    catalogue = known()
+    nothing: Any = None
+    services = Services(FrontConfig(live_adapters=True), catalogue, nothing, nothing, nothing)
+    fronts = ToldFronts(failure, ({"m": {"x": "/x"}}, True))
+    monkeypatch.setattr(services, "fronts", lambda: fronts)
+    if isinstance(failure, BaseException):
+        with pytest.raises(type(failure)):
+            await services.learn_adapters()
+    else:
+        await services.learn_adapters()
+    assert catalogue.live == {"m": {}}
+    await services.learn_adapters()
+    assert catalogue.live == {"m": {"x": "/x"}}
+    await services.learn_adapters()
+    assert fronts.said == []
+
+
+async def test_fronts_that_do_not_answer_are_not_asked_by_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing: Any = None
+    services = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing)
+    fronts = ToldFronts(({}, False))
+    monkeypatch.setattr(services, "fronts", lambda: fronts)
+    await services.learn_adapters()
+    await services.learn_adapters()
