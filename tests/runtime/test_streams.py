@@ -17,6 +17,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
+from actorrt.runtime import current
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -325,6 +326,31 @@ def test_the_limit_is_lifted_while_the_call_waits_for_its_turn() -> None:
     first.close()
     assert actorrt.get(end) is None
     assert values_of(second) == list(range(100))
+
+
+@actorrt.remote
+class Blocking:
+    """It takes of a stream on the loop of its process, which it then blocks in the same turn."""
+
+    async def take_and_block(self, producer: Any, note: Any, take: int) -> list[Any]:
+        runtime = current.maybe_runtime()
+        assert runtime is not None
+        # Of a loop that is stuck the runtime's thread sends in a while what is ready, which would come to the same.
+        runtime.flush_turn.__self__.flush_from_outside = lambda: None
+        generator = producer.count.options(generator_backpressure=1).remote(take + 1, note)
+        for _ in range(take):
+            await generator.next_values()
+        # This one is made by the credit of the last that was taken, and by nothing else.
+        told = actorrt.get(note.wait_for.remote(take), timeout=20)
+        generator.close()
+        return told
+
+
+@pytest.mark.parametrize("take", [1, 2, 7])
+def test_credits_leave_before_the_loop_that_gave_them_is_blocked(take: int) -> None:
+    note = Note.options(isolated=True).remote()
+    told = Blocking.remote().take_and_block.remote(Sync.remote(), note, take)
+    assert actorrt.get(told)[: take + 1] == list(range(take + 1))
 
 
 def test_a_slow_reader_of_large_values_stops_the_producer() -> None:
