@@ -41,7 +41,7 @@ def _given(authorization: bytes | None, x_api_key: bytes | None) -> bytes | None
         scheme, _, key = authorization.strip().partition(b" ")
         if scheme.lower() == b"bearer" and (key := key.strip()):
             return key
-    return x_api_key.strip() if x_api_key else None
+    return (x_api_key or b"").strip() or None
 
 
 def _refused(message: str, code: str) -> Problem:

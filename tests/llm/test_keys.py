@@ -46,6 +46,7 @@ def test_a_key_is_found_where_each_api_sends_it(
         (b"Bearer", None, "missing_api_key"),
         (b"Bearersk-a", None, "missing_api_key"),
         (None, b"", "missing_api_key"),
+        (None, b"  ", "missing_api_key"),
         (b"Bearer sk-", None, "invalid_api_key"),
         (b"Bearer sk-a sk-b", None, "invalid_api_key"),
         (b"Bearer SK-A", None, "invalid_api_key"),
