@@ -9,8 +9,11 @@ import enum
 import json
 import signal
 import sys
+import time
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+_LOG_S: Final = 0.2
 
 
 def main() -> None:
@@ -30,7 +33,9 @@ def main() -> None:
     try:
         server: Any = xllamacpp.Server(params)
     except RuntimeError as error:
-        fail(f"llama.cpp does not start: {error}")
+        # What it says itself is written by a thread of its own, which this process does not wait for as it exits.
+        time.sleep(_LOG_S)
+        fail(f"llama.cpp does not start with {params.model.path}: {error}")
     print(f"listening on {server.listening_address}", flush=True)
     while True:
         signal.pause()
