@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
 
-from . import WORKER_MODULES, connection, llm
+from . import WORKER_MODULES, connection
 from .applications import as_graph
 from .controller import Controller
 from .declaration import Application
@@ -75,7 +75,7 @@ def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy:
 
 def _controller() -> connection.Connection:
     if not is_initialized():
-        init(preload_modules=(*WORKER_MODULES, *(llm.WORKER_MODULES if _uses_models() else ())))
+        init(preload_modules=WORKER_MODULES)
     if (found := connection.connected()) is not None:
         return found
     controller: ActorHandle[Any] = _ControllerActor.options(
@@ -88,11 +88,6 @@ def _controller() -> connection.Connection:
         max_concurrency=MANY_CALLS,
     ).remote()
     return connection.set_controller(controller)
-
-
-def _uses_models() -> bool:
-    """Whether this program has described a language model."""
-    return f"{llm.__name__}.config" in sys.modules
 
 
 def run(

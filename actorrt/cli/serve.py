@@ -101,7 +101,7 @@ def _bring_up(
     # Other processes load and fork, while this one imports the user's module.
     with ThreadPoolExecutor(1) as beside:
         pointless = threading.Event()
-        started = beside.submit(_start, options, pointless, targets.names(module, "serve.llm"))
+        started = beside.submit(_start, options, pointless)
         try:
             progress.step(f"importing {module}")
             app = targets.load(target)
@@ -144,14 +144,10 @@ def _until_asked_to_stop(stop: StopSignals) -> None:
             raise CommandError(f"the node has ended, and all that it served: {error}") from None
 
 
-def _start(options: actorrt.serve.HTTPOptions, pointless: threading.Event, models: bool) -> str:
-    """Start a node, and a proxy on it unless there is nothing to serve. The URL that the proxy listens on.
-
-    `models`: the module is about language models, whose code is loaded once for all workers while it is imported here.
-    """
+def _start(options: actorrt.serve.HTTPOptions, pointless: threading.Event) -> str:
+    """Start a node, and a proxy on it unless there is nothing to serve. The URL that the proxy listens on."""
     try:
-        modules = actorrt.serve.WORKER_MODULES
-        actorrt.init(preload_modules=(*modules, *actorrt.serve.llm.WORKER_MODULES) if models else modules)
+        actorrt.init(preload_modules=actorrt.serve.WORKER_MODULES)
         if pointless.is_set():
             return ""
         return actorrt.serve.start(options)

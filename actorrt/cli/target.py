@@ -59,16 +59,6 @@ def find(target: str) -> str:
     return name
 
 
-def names(module: str, text: str) -> bool:
-    """Whether the source of a module has this in it; known before the module is imported. False where there is none."""
-    try:
-        found = importlib.util.find_spec(module)
-        source = b"" if found is None or found.origin is None else Path(found.origin).read_bytes()
-    except Exception:  # of a package around it, or what has no file: importing it will say what
-        return False
-    return text.encode() in source
-
-
 def load(target: str) -> actorrt.serve.Application[Any]:
     """Import the module and return its graph, or one around its ASGI application. Raises CommandError."""
     return _as_application(named(target), target, split(target)[1])

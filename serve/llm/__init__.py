@@ -24,13 +24,8 @@ __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
     "FrontConfig", "ApiKey",
-    "status", "ModelStatus", "WORKER_MODULES",
+    "status", "ModelStatus",
 ]  # fmt: skip
-
-WORKER_MODULES = tuple(f"{__name__}.{name}" for name in ("config", "front", "replica", "responses.store"))
-"""What replicas of fronts and models import, as `serve.WORKER_MODULES`: they start faster, and share its memory, in a
-session that was begun with `init(preload_modules=[*serve.WORKER_MODULES, *serve.llm.WORKER_MODULES])`. So it is where
-`actorrt serve` or Serve begins the session of a program that names `serve.llm`."""
 
 _HOMES = {
     "app": ["build_llm_deployment", "build_openai_app"],

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from actorrt import serve
 from actorrt.cli.problems import FAILED, WRONG_USE, CommandError
-from actorrt.cli.target import kind_of, load, look_in, names, split
+from actorrt.cli.target import kind_of, load, look_in, split
 
 
 @pytest.fixture(autouse=True)
@@ -175,15 +175,6 @@ def test_a_wsgi_application_is_answered_with_how_to_serve_it(tmp_path: Path) -> 
     assert "plain function 'handler'" in _refused("wsgi:handler", tmp_path).text
     assert "plain class 'Django'" in _refused("wsgi:Django", tmp_path).text
     assert "did you mean wsgi:django?" in _refused("wsgi:djang", tmp_path).text
-
-
-def test_what_a_module_names_is_known_before_it_is_imported(tmp_path: Path) -> None:
-    _module(tmp_path, "chat", "from actorrt.serve.llm import LLMConfig\nraise SystemExit")
-    _module(tmp_path, "hello", "from actorrt import serve")
-    look_in(tmp_path)
-    assert names("chat", "serve.llm")
-    assert not any(names(module, "serve.llm") for module in ("hello", "missing", "missing.too", "sys"))
-    assert "chat" not in sys.modules
 
 
 def test_a_bare_application_is_named_after_its_framework() -> None:

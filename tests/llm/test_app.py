@@ -1,6 +1,5 @@
 """What makes an application of models, before anything runs; and one that runs with simulated engines."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -49,23 +48,6 @@ def test_front_and_models_have_no_loop_beside_the_links_whatever_else_is_asked_f
     app: Any = build_openai_app([simulated("a", deployment={"actor_options": {"num_cpus": 1}})])
     assert app.deployment.actor_options == {"on_runtime_loop": True}
     assert deployments(app)["model:a"].actor_options == {"num_cpus": 1, "on_runtime_loop": True}
-
-
-def test_a_session_that_serve_begins_for_models_has_workers_that_are_born_with_their_code(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[str] = []
-
-    def init(*, preload_modules: tuple[str, ...]) -> None:
-        asked.extend(preload_modules)
-        raise KeyError
-
-    monkeypatch.setattr("actorrt.serve.api.init", init)
-    monkeypatch.setattr("actorrt.serve.api.is_initialized", lambda: False)
-    with pytest.raises(KeyError):
-        serve.start()
-    assert asked == [*serve.WORKER_MODULES, *serve.llm.WORKER_MODULES]
-    assert all(map(importlib.import_module, asked))
 
 
 def test_configurations_may_be_written_as_in_ray_and_as_plain_data() -> None:
