@@ -66,11 +66,19 @@ class Load:
             if lease is None:
                 break
             self.running.append(lease.id.number)
+        self.answer(0)
+
+    def answer(self, first: int) -> None:
+        """Those that run, from this one on, have their first token."""
+        for number in self.running[first:]:
+            self.queue.progress(number, 1)
 
     def wait(self, requests: int) -> None:
         while len(self.queue.order) < requests:
             self.queue.submit(self.ask(), self.now, self.dice.random())
+            began = len(self.running)
             self.take()
+            self.answer(began)
 
     def take(self) -> None:
         for _, outcome in self.queue.next(self.now, self.dice.random):
@@ -84,6 +92,7 @@ class Load:
             ask, chance, at = self.ask(), dice.random(), dice.randrange(len(running))
             running[at], running[-1] = running[-1], running[at]
             ends, answer = running.pop(), int(dice.lognormvariate(5, 1))
+            began = len(running)
             self.now += 1e-5
             begin = time.perf_counter_ns()
             queue.release(ends, answer, is_whole=True)
@@ -93,6 +102,7 @@ class Load:
             elif queue.order:
                 self.take()
             times.append(time.perf_counter_ns() - begin)
+            self.answer(began)
         return times
 
 

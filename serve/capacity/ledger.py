@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .line_index import LineIndex, busyness
+from .most_first import MostFirst
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
-from .spare_index import SpareIndex
 
 
 class LeaseId(NamedTuple):
@@ -131,7 +131,7 @@ class Ledger:
         # Lines that may have got more room since they were last taken from here.
         self._gained: set[Line] = set()
         self._index: LineIndex[Line] = LineIndex()
-        self._spare: SpareIndex[Line] = SpareIndex()
+        self._spare: MostFirst[Line] = MostFirst(lambda line: line.fill_tokens - line.used)
         self._most_tokens: int | None = 0
         self._next_line = 0
         # Above those of all earlier epochs: an epoch is a time in units in which no two leases are given.
@@ -247,12 +247,21 @@ class Ledger:
 
     @property
     def largest_room(self) -> int:
-        """No line has room for more tokens now; some may have less. -1 if none takes any."""
+        """The most tokens that some line has room for now; -1 if none takes any."""
         return self._index.largest_room
 
     def soonest(self, tokens: int) -> Line | None:
         """The open line that will have room for so many tokens first, if nothing else is given there."""
-        return self._spare.soonest(tokens)
+
+        def is_able(line: Line) -> bool:
+            return line.is_open and line.kv_tokens >= tokens
+
+        found = self._spare.first(is_able)
+        if found is None:
+            # Those with most to spare may be too small, or closed.
+            able = filter(is_able, self.lines.values())
+            found = min(able, key=lambda line: (line.used - line.fill_tokens, line.number), default=None)
+        return found
 
     @property
     def looks(self) -> int:
@@ -290,7 +299,7 @@ class Ledger:
         line.backlog += lease.unread
         line.running += 1
         self._index.put(line)
-        self._spare.changed(line.number)
+        self._spare.changed(line)
 
     def progress(self, number: int, generated: int) -> None:
         """An answer has come so far, which means that its prompt was read."""
@@ -303,7 +312,7 @@ class Ledger:
             line.used += generated - before
             if before == lease.output:
                 self.short += 1
-            self._spare.changed(line.number)
+            self._spare.changed(line)
         elif not unread:
             return
         if not unread:
@@ -327,7 +336,7 @@ class Ledger:
             lease.generated = generated
         line.backlog -= lease.unread
         line.running -= 1
-        self._spare.changed(line.number)
+        self._spare.changed(line)
         self._changed(line)
         return lease
 

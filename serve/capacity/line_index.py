@@ -3,13 +3,15 @@
 Lines lie in cells: those with the same number of running requests and, by powers of two, the same room. Within a cell
 they are sorted by the prompts that wait to be read there. So the head of each cell with more room than needed admits
 the request, and is the best of its cell; only in the cells whose room is of the order of what is needed, lines that do
-not admit it lie among those that do.
+not admit it lie among those that do. Where only those are left, the line with most room is taken.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from typing import Final, Generic, Protocol, TypeVar
+
+from .most_first import MostFirst
 
 # In a cell where not all lines admit the request, so many are looked at before another cell is.
 LOOKS: Final = 4
@@ -49,6 +51,7 @@ class LineIndex(Generic[L]):
         self._sizes: list[int] = []
         # Of each line: how many requests run there, the size of its room, and its place in that cell.
         self._places: dict[int, tuple[int, int, int]] = {}
+        self._rooms: MostFirst[L] = MostFirst(lambda line: line.free)
         self.looks = 0
 
     def put(self, line: L) -> None:
@@ -63,10 +66,12 @@ class LineIndex(Generic[L]):
         before = self._places.get(number)
         if before is None:
             self._lines[number] = line
+            self._rooms.put(line)
         elif before == at:
             return
         else:
             self._remove(before)
+            self._rooms.changed(line)
         self._places[number] = at
         cells = self._cells.get(size)
         if cells is None:
@@ -86,6 +91,7 @@ class LineIndex(Generic[L]):
         if before is not None:
             del self._lines[line.number]
             self._remove(before)
+            self._rooms.take(line)
 
     def _remove(self, at: tuple[int, int, int]) -> None:
         running, size, place = at
@@ -104,19 +110,19 @@ class LineIndex(Generic[L]):
 
     @property
     def largest_room(self) -> int:
-        """No line has room for more tokens; -1 if none has room for any."""
-        return (1 << self._sizes[-1]) - 1 if self._sizes else -1
+        """The most tokens that some line has room for; -1 if none has room for any."""
+        return self._rooms.most
 
     def least_busy(
         self, tokens: int, prompt: int, share: float, chance: float, less_than: int | None
     ) -> tuple[L, int] | None:
         """The least busy line that admits so many tokens, with how busy it is with the prompt; None if none is less
-        busy than `less_than`. If there is any line, one is found; it is the best of all but for those of its cell that
-        stand before it and do not admit the request.
+        busy than `less_than`. If there is any line, one is found, where a share of less than all is the same part of
+        lines alike; it is the best of all but for those of its cell that stand before it and do not admit the request.
         """
         size = tokens.bit_length()
         best: L | None = None
-        unsure: list[list[int]] = []
+        is_sure = True
         for room in reversed(self._sizes):
             if room < size:
                 break
@@ -131,30 +137,26 @@ class LineIndex(Generic[L]):
                 if line is not None:
                     best, less_than = line, (line.backlog + prompt + 1) * (running + 1)
                 elif len(places) > LOOKS:
-                    unsure.append(places)
-        if best is None:
-            for places in unsure:
-                line = self._first_of_all(places, tokens, share)
-                if line is not None and (
-                    less_than is None or busyness(line.backlog + prompt, line.running) < less_than
-                ):
-                    best, less_than = line, busyness(line.backlog + prompt, line.running)
+                    is_sure = False
+        if best is None and not is_sure:
+            line = self._rooms.first(lambda line: self._admits(line, tokens, share), tokens)
+            if line is not None and (less_than is None or busyness(line.backlog + prompt, line.running) < less_than):
+                best, less_than = line, busyness(line.backlog + prompt, line.running)
         return None if best is None or less_than is None else (best, less_than)
+
+    def _admits(self, line: L, tokens: int, share: float) -> bool:
+        self.looks += 1
+        return line.admits(tokens, share)
 
     def _first(self, places: list[int], tokens: int, share: float, chance: float) -> L | None:
         if chance and len(places) > 1:
             equal = bisect_left(places, ((places[0] >> _BITS) + 1) << _BITS)
             if equal > 1:
-                self.looks += 1
                 line = self._lines[places[int(chance * equal)] & _NUMBER]
-                if line.admits(tokens, share):
+                if self._admits(line, tokens, share):
                     return line
-        return self._first_of_all(places[:LOOKS], tokens, share)
-
-    def _first_of_all(self, places: list[int], tokens: int, share: float) -> L | None:
-        for place in places:
-            self.looks += 1
+        for place in places[:LOOKS]:
             line = self._lines[place & _NUMBER]
-            if line.admits(tokens, share):
+            if self._admits(line, tokens, share):
                 return line
         return None

@@ -304,7 +304,7 @@ class CapacityQueue:
         window.refresh(now, passes)
         if few is not None:
             room = max((line.free for line in few), default=-1)
-        if room < self._needs.least and not window.has_untried:
+        if room < window.least and not window.has_untried:
             return
         for ask in window.asks:
             was_tried = ask in tried

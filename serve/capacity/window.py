@@ -26,6 +26,8 @@ class Window:
         self.tried: set[Ask] = set()
         # Whether some of them were not.
         self.has_untried = False
+        # None of those that were tried needs less.
+        self.least = 0
         # Whether all are in it that wait and may run.
         self._is_whole = False
         self._gone = 0
@@ -77,5 +79,7 @@ class Window:
 
     def was_tried(self) -> None:
         """All that were worth it have been; those that are still there have no place."""
-        self.has_untried = False
         del self.asks[2 * PASSES :]
+        if self.has_untried:
+            self.has_untried = False
+            self.least = min((ask.tokens for ask in self.asks if ask in self.tried), default=0)
