@@ -54,7 +54,20 @@ PURE_IN_SERVE: Final = frozenset(
         f"capacity.{name}"
         for name in ("need", "ledger", "line_index", "prefix_index", "output_lengths", "fair_order", "drain", "queue")
     }
-    | {f"capacity.{name}" for name in ("ask", "sizes", "most_first", "tenants", "window")}
+    | {
+        f"capacity.{name}"
+        for name in (
+            "ask",
+            "sizes",
+            "most_first",
+            "credits",
+            "credit_messages",
+            "credit_holder",
+            "credit_gate",
+            "tenants",
+            "window",
+        )
+    }
     | {f"capacity_queue.{name}" for name in ("config", "messages", "hub", "running")}
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}

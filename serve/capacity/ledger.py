@@ -94,9 +94,9 @@ class Line:
 class Lease:
     """What one request takes of one line, until it is released."""
 
-    __slots__ = ("generated", "id", "line", "output", "prompt", "router", "unread")
+    __slots__ = ("generated", "id", "line", "output", "prompt", "router", "slots", "unread")
 
-    def __init__(self, id: LeaseId, line: Line, router: str, need: Need, uncached: int) -> None:
+    def __init__(self, id: LeaseId, line: Line, router: str, need: Need, uncached: int, slots: int = 1) -> None:
         self.id = id
         self.line = line
         # Who has it, and answers for it.
@@ -107,6 +107,8 @@ class Lease:
         self.generated = 0
         # What of the prompt is still to be read by the engine.
         self.unread = uncached
+        # Requests that run by it: one, but of a credit.
+        self.slots = slots
 
     @property
     def tokens(self) -> int:
@@ -268,13 +270,18 @@ class Ledger:
         """Lines that were looked at so far, to find one."""
         return self._index.looks
 
-    def admit(self, placed: Placed, need: Need, router: str) -> Lease:
+    def admit(self, placed: Placed, need: Need, router: str, slots: int = 1) -> Lease:
         """Give it. Raises ValueError where the line does not admit it: nothing is given beyond the ledger."""
         line = placed.line
-        if self.lines.get(line.id) is not line or not line.admits(need.tokens):
+        if (
+            self.lines.get(line.id) is not line
+            or not line.admits(need.tokens)
+            or (slots > 1 and line.running + slots > line.slots)
+        ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
         self._next_lease += 1
-        lease = Lease(LeaseId(self.epoch, line.incarnation, self._next_lease), line, router, need, placed.uncached)
+        id = LeaseId(self.epoch, line.incarnation, self._next_lease)
+        lease = Lease(id, line, router, need, placed.uncached, slots)
         self._add(lease)
         return lease
 
@@ -297,7 +304,7 @@ class Ledger:
         self.leases[lease.id.number] = line.leases[lease.id.number] = lease
         line.used += lease.tokens
         line.backlog += lease.unread
-        line.running += 1
+        line.running += lease.slots
         self._index.put(line)
         self._spare.changed(line)
 
@@ -335,10 +342,27 @@ class Ledger:
                 self.short += 1
             lease.generated = generated
         line.backlog -= lease.unread
-        line.running -= 1
+        line.running -= lease.slots
         self._spare.changed(line)
         self._changed(line)
         return lease
+
+    def shrink(self, number: int, tokens: int, slots: int) -> None:
+        """A credit's lease takes no more than so much from now on; without slots it ends."""
+        lease = self.leases.get(number)
+        if lease is None:
+            return
+        if slots <= 0:
+            self.release(number)
+            return
+        line, before = lease.line, lease.tokens
+        lease.prompt = min(before, tokens)
+        lease.output = lease.generated = 0
+        line.used += lease.tokens - before
+        line.running -= lease.slots - min(lease.slots, slots)
+        lease.slots = min(lease.slots, slots)
+        self._spare.changed(line)
+        self._changed(line)
 
     def of_router(self, router: str) -> Iterator[Lease]:
         return (lease for lease in self.leases.values() if lease.router == router)

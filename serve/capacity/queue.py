@@ -170,9 +170,10 @@ class CapacityQueue:
     def progress(self, number: int, generated: int) -> None:
         """So much of the answer has come by now."""
         lease = self.ledger.leases.get(number)
-        if lease is None or generated < lease.generated:
+        run = self._runs.get(number)
+        if lease is None or run is None or generated < lease.generated:
             return
-        self._charge(self._runs[number], generated - lease.generated)
+        self._charge(run, generated - lease.generated)
         self.ledger.progress(number, generated)
         self._may_fit = True
 
@@ -183,9 +184,9 @@ class CapacityQueue:
         of its prompt the engine had already. False if it had ended before.
         """
         lease = self.ledger.leases.get(number)
-        if lease is None:
+        run = self._runs.get(number)
+        if lease is None or run is None:
             return False
-        run = self._runs[number]
         if generated is not None and generated > lease.generated:
             self._charge(run, generated - lease.generated)
         self.ledger.release(number, generated or 0)
@@ -205,16 +206,20 @@ class CapacityQueue:
         if before is not None and before.incarnation != incarnation:
             self.prefixes.drop(id)
         self._let_go(id)
-        ended = [self._ended(lease.id.number) for lease in self.ledger.set_line(id, facts, incarnation)]
+        ended = self.ledger.set_line(id, facts, incarnation)
         self._may_fit = True
-        return ended
+        return self._all_ended(ended)
 
     def drop_line(self, id: LineId) -> list[Ask]:
         """A line has ended, and what ran there with it."""
         self._let_go(id)
         self.prefixes.drop(id)
         self._may_fit = True
-        return [self._ended(lease.id.number) for lease in self.ledger.drop_line(id)]
+        return self._all_ended(self.ledger.drop_line(id))
+
+    def _all_ended(self, leases: Sequence[Lease]) -> list[Ask]:
+        # Credits are leases too, but nobody's requests.
+        return [self._ended(lease.id.number) for lease in leases if lease.id.number in self._runs]
 
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""

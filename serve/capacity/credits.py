@@ -1,0 +1,182 @@
+"""Credits as the queue keeps them: room on lines that routers fill by themselves while nothing waits.
+
+A credit is a lease of the ledger, taken before its router hears of it, so nothing is ever given beyond the ledger. It
+gets smaller when the router has said, knowing of the smaller one, that it holds no more; or, of a router that is
+silent, when the line has fenced it off and said what of it still runs there. What lies idle in credits is at most
+routers x lines x `size`, and is called back as soon as somebody waits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from .ask import Ask
+from .credit_messages import Credit, Grants, Report, Room
+from .fair_order import FairOrder
+from .ledger import Ledger
+from .need import LineId, Need
+
+# A router that has not been heard for so long has its credits fenced off.
+SILENT_S: Final = 1.0
+# Before that it stops by itself, by a clock that may run a little slower.
+STOPS_S: Final = 0.8
+# Routers that have gone, and are remembered.
+MOST_AWAY: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CreditSize:
+    """What a router gets on one line, and on how many lines."""
+
+    tokens: int
+    """A few median requests."""
+    slots: int = 4
+    lines: int = 32
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.slots < 1 or self.lines < 1:
+            raise ValueError(f"a credit needs tokens, slots and lines above zero, not {self}")
+
+
+@dataclass(slots=True)
+class _Given:
+    line: LineId
+    incarnation: int
+    # What its router may fill by now; the lease has at least as much.
+    room: Room
+
+
+class _Router:
+    def __init__(self, now: float, version: int, counted: int) -> None:
+        self.credits: dict[int, _Given] = {}
+        self.lines: set[LineId] = set()
+        self.version = version
+        self.heard_at = now
+        self.heard = 0
+        self.counted = counted
+
+
+class CreditBook:
+    def __init__(self, ledger: Ledger, order: FairOrder[Ask], size: CreditSize) -> None:
+        self._ledger, self._order = ledger, order
+        self.size = size
+        self._routers: dict[str, _Router] = {}
+        # Of all routers, as one that was fenced off may come back.
+        self._version = 0
+        self._counted: OrderedDict[str, int] = OrderedDict()
+        # Credits of routers that were silent, until their line has said what runs of them.
+        self._fenced: dict[int, LineId] = {}
+
+    @property
+    def tokens(self) -> int:
+        """What credits take of the ledger, filled or not."""
+        leases = self._ledger.leases
+        numbers = [*self._fenced, *(number for router in self._routers.values() for number in router.credits)]
+        return sum(leases[number].tokens for number in numbers if number in leases)
+
+    def extend(self, router: str, now: float, chance: float = 0.0) -> bool:
+        """Give it credits on lines where it has none, if nobody waits. Whether `grants` has something new. A router's
+        name is of one life of it.
+        """
+        self.drop_ended()
+        known = self._routers.get(router)
+        if known is None:
+            known = self._routers[router] = _Router(now, self._next_version(), self._counted.pop(router, 0))
+        size, before = self.size, known.version
+        need, room = Need(size.tokens, 0), Room(size.tokens, size.slots)
+        for number, given in known.credits.items() if not self._order else ():
+            # What was called back and is still held in full is good again.
+            lease = self._ledger.leases[number]
+            if given.room != room and (lease.tokens, lease.slots) == room:
+                given.room = room
+                known.version = self._next_version()
+        while not self._order and len(known.credits) < size.lines:
+            placed = self._ledger.find(need, share=0.9, chance=chance)
+            if placed is None or placed.line.id in known.lines or placed.line.slots - placed.line.running < size.slots:
+                break
+            line = placed.line
+            lease = self._ledger.admit(placed._replace(uncached=0), need, router, size.slots)
+            known.credits[lease.id.number] = _Given(line.id, line.incarnation, room)
+            known.lines.add(line.id)
+            known.version = self._next_version()
+        return known.version != before
+
+    def recall(self) -> list[str]:
+        """Call all back: somebody waits. The routers whose `grants` say something new."""
+        told: list[str] = []
+        for name, router in self._routers.items():
+            held = [given for given in router.credits.values() if given.room.slots]
+            for given in held:
+                given.room = Room(0, 0)
+            if held:
+                router.version = self._next_version()
+                told.append(name)
+        return told
+
+    def grants(self, router: str) -> Grants:
+        """What it is to be told, as often as one likes. Raises KeyError for one that has no credits or lost them."""
+        known = self._routers[router]
+        credits = {number: Credit(given.line, given.incarnation, given.room) for number, given in known.credits.items()}
+        return Grants(self._ledger.epoch, known.version, credits, known.heard, known.counted)
+
+    def report(self, report: Report, now: float) -> None:
+        """A router has said what it holds. One that has been fenced off has nothing to say."""
+        known = self._routers.get(report.router)
+        if known is None or report.epoch != self._ledger.epoch:
+            return
+        if report.number > known.heard:
+            known.heard, known.heard_at = report.number, now
+        if report.usage.number == known.counted + 1:
+            known.counted += 1
+            for (band, tenant, user), tokens in report.usage.served.items():
+                self._order.charge(band, tenant, user, tokens)
+        if report.version != known.version:
+            # It may take up what it has not heard of yet.
+            return
+        for number, given in list(known.credits.items()):
+            # By one version it never holds more than it said: the least of any order of reports is true.
+            held = report.held.get(number, Room(0, 0))
+            self._ledger.shrink(number, max(held.tokens, given.room.tokens), max(held.slots, given.room.slots))
+            if number not in self._ledger.leases:
+                self._drop(known, number)
+
+    def silent(self, now: float) -> dict[int, LineId]:
+        """Fence off routers that were silent for too long. All fenced credits whose line has not said what is left of
+        them: it is to refuse what begins by them from now on, and then to say it.
+        """
+        for name, router in list(self._routers.items()):
+            if now - router.heard_at >= SILENT_S:
+                del self._routers[name]
+                self._counted[name] = router.counted
+                while len(self._counted) > MOST_AWAY:
+                    self._counted.popitem(last=False)
+                self._fenced.update((number, given.line) for number, given in router.credits.items())
+        self.drop_ended()
+        return dict(self._fenced)
+
+    def fenced(self, number: int, running: Room) -> None:
+        """A line has fenced a credit off, and so much of it still runs there: told again as that ends."""
+        if number in self._fenced:
+            self._ledger.shrink(number, running.tokens, running.slots)
+            if number not in self._ledger.leases:
+                del self._fenced[number]
+
+    def drop_ended(self) -> None:
+        """Lines that have ended took the credits on them along."""
+        leases = self._ledger.leases
+        for router in self._routers.values():
+            for number in [number for number in router.credits if number not in leases]:
+                self._drop(router, number)
+                router.version = self._next_version()
+        for number in [number for number in self._fenced if number not in leases]:
+            del self._fenced[number]
+
+    def _next_version(self) -> int:
+        self._version += 1
+        return self._version
+
+    @staticmethod
+    def _drop(router: _Router, number: int) -> None:
+        router.lines.discard(router.credits.pop(number).line)
