@@ -131,7 +131,7 @@ class Ledger:
         # Leases whose answer was longer than expected.
         self.short = 0
         # Lines that may have got more room since they were last taken from here.
-        self._gained: set[Line] = set()
+        self._gained: dict[Line, None] = {}
         self._index: LineIndex[Line] = LineIndex()
         self._spare: MostFirst[Line] = MostFirst(lambda line: line.fill_tokens - line.used)
         self._most_tokens: int | None = 0
@@ -172,16 +172,16 @@ class Ledger:
     def _changed(self, line: Line) -> None:
         """It may have more room than before."""
         self._index.put(line)
-        self._gained.add(line)
+        self._gained[line] = None
 
-    def take_gained(self) -> set[Line]:
+    def take_gained(self) -> dict[Line, None]:
         """The lines that may have more room than when this was last asked: none else has."""
-        gained, self._gained = self._gained, set()
+        gained, self._gained = self._gained, {}
         return gained
 
-    def give_back_gained(self, lines: set[Line]) -> None:
+    def give_back_gained(self, lines: dict[Line, None]) -> None:
         """What they have got is still to be looked at."""
-        self._gained |= lines
+        self._gained = lines | self._gained
 
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""
@@ -205,7 +205,7 @@ class Ledger:
             return []
         self._index.take(line)
         self._spare.take(line)
-        self._gained.discard(line)
+        self._gained.pop(line, None)
         self._most_tokens = None
         ended = list(line.leases.values())
         for lease in ended:

@@ -80,8 +80,8 @@ class CapacityQueue:
         # The line that takes nothing but the first that waits, which fits nowhere yet.
         self._kept: tuple[Ask, LineId] | None = None
         self._window = Window(self.order, self.tenants)
-        # Whether a line was let go since the last look.
-        self._let_some_go = False
+        # Whether more may have a place by what the last look has changed.
+        self._look_on = False
         # Whether something has changed by which one that waits may have a place.
         self._may_fit = False
 
@@ -162,10 +162,11 @@ class CapacityQueue:
             except GeneratorExit:
                 self.ledger.give_back_gained(gained)
                 raise
-            # A line that was kept for one that went elsewhere is there for others.
-            if not self._let_some_go:
+            # A line that was kept for one that went elsewhere is there for others, and others may be among the next.
+            if not self._look_on:
                 break
-        self._may_fit = False
+        # Who is among the next by now may have a place too, at the next look.
+        self._may_fit = self._window.is_behind
 
     def progress(self, number: int, generated: int) -> None:
         """So much of the answer has come by now."""
@@ -277,12 +278,12 @@ class CapacityQueue:
             heapify(self._deadlines)
 
     def _places(
-        self, now: float, chance: Callable[[], float], passes: int, gained: set[Line]
+        self, now: float, chance: Callable[[], float], passes: int, gained: dict[Line, None]
     ) -> Iterator[tuple[Ask, Lease]]:
         """Those that have a place now; none but lines that have `gained` have more room than at the last look."""
         ledger, order, tenants, window = self.ledger, self.order, self.tenants.known, self._window
         tried = window.tried
-        self._let_some_go = False
+        self._look_on = False
         # Many lines are not looked at one by one.
         few = gained if len(gained) <= FEW else None
         room = max((line.room for line in gained), default=-1)
@@ -311,6 +312,7 @@ class CapacityQueue:
             room = max((line.free for line in few), default=-1)
         if room < window.least and not window.has_untried:
             return
+        some = False
         for ask in window.asks:
             was_tried = ask in tried
             if ask.tokens > (room if was_tried else most):
@@ -332,11 +334,20 @@ class CapacityQueue:
             if lease is None:
                 tried.add(ask)
             else:
+                some = True
                 yield ask, lease
         window.was_tried()
+        if some and window.is_spent:
+            self._look_on = True
 
     def _try(
-        self, ask: Ask, band: int, tenant: Tenant, now: float, chance: Callable[[], float], among: set[Line] | None
+        self,
+        ask: Ask,
+        band: int,
+        tenant: Tenant,
+        now: float,
+        chance: Callable[[], float],
+        among: dict[Line, None] | None,
     ) -> Lease | None:
         """Its lease, and it waits no more; None if it has no place, where one can only be `among` these lines."""
         if ask.tokens > self.ledger.largest_room and not self._is_kept_for(ask):
@@ -347,7 +358,7 @@ class CapacityQueue:
         return lease
 
     def _place(
-        self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: set[Line] | None = None
+        self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: dict[Line, None] | None = None
     ) -> Lease | None:
         ledger, share = self.ledger, self.order.bands[band].ceiling
         lines = ledger.lines
@@ -413,4 +424,4 @@ class CapacityQueue:
         if self._kept is not None and id in (None, self._kept[1]):
             self.ledger.keep_line(self._kept[1], False)
             self._kept = None
-            self._may_fit = self._let_some_go = True
+            self._may_fit = self._look_on = True

@@ -60,6 +60,16 @@ class Window:
         self.is_stale = False
         return True
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether others are among the next by now."""
+        return bool(self._gone) and not self._is_whole
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether half of it has gone, and others wait."""
+        return not self._is_whole and 2 * self._gone >= max(1, len(self.asks))
+
     def came(self, ask: Ask) -> None:
         """One more waits, which is looked at next if so few do."""
         if self._is_whole:

@@ -351,8 +351,9 @@ class Credits(RuleBasedStateMachine):
         for name in self.routers:
             # Each is known again, so that what it holds of earlier lives is behind it.
             self.book.extend(name, self.now)
-        for _ in range(3):
-            self.now += 0.4
+            self.routers[name].heard(self.book.grants(name), self.now)
+        for _ in range(5):
+            self.now += 0.3
             self.book.recall()
             for name, holder in self.routers.items():
                 self.book.report(holder.report(self.now), self.now)
