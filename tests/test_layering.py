@@ -61,6 +61,8 @@ PURE_IN_SERVE: Final = frozenset(
             "sizes",
             "most_first",
             "credits",
+            "tickets",
+            "explain",
             "credit_messages",
             "credit_holder",
             "credit_gate",

@@ -416,6 +416,10 @@ class CapacityQueue:
         self._window.look_again()
         self._may_fit = True
 
+    def kept_line(self, ask: Ask) -> LineId | None:
+        """The line that is kept for one that waits."""
+        return self._kept[1] if self._kept is not None and self._kept[0] is ask else None
+
     def _is_kept_for(self, ask: Ask) -> bool:
         return self._kept is not None and self._kept[0] is ask
 

@@ -54,6 +54,9 @@ class Window:
                 break
             asks.append(ask)
         self.asks = asks
+        if len(self.tried) > len(self._order) + PASSES:
+            # Some have left that were tried, and were in the window until now.
+            self.tried.difference_update([ask for ask in self.tried if ask not in self._order])
         self.has_untried = True
         self._gone = 0
         self._built = now

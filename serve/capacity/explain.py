@@ -1,0 +1,137 @@
+"""What a waiting request waits for, what is ahead of it, and when it will start; and the rows of a status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from .ask import Ask
+from .need import LineId
+from .queue import CapacityQueue
+
+# Of those ahead so many are counted.
+MOST_COUNTED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All of it as it is now: who comes later may still go first, by its band or its tenant's turn."""
+
+    waited_s: float
+    tokens: int
+    band: str
+    requests_ahead: int
+    """In the order as it is now."""
+    tokens_ahead: int
+    starts_in_s: float | None
+    """By how fast tokens went of late; None if nothing has gone."""
+    deadline_in_s: float | None
+    kept_line: LineId | None
+    """A line that takes nothing else until it fits there."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    tenant: str
+    weight: float
+    waiting: int
+    waiting_tokens: int
+    running: int
+    running_tokens: int
+    service: float
+    """Tokens by weight that it was served, of all bands, and was lifted by when it came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineRow:
+    line: LineId
+    kv_tokens: int
+    used: int
+    running: int
+    slots: int
+    backlog: int
+    state: str
+
+
+def explain(queue: CapacityQueue, ask: Ask, now: float) -> Explanation | None:
+    """None if it does not wait."""
+    if ask not in queue.order:
+        return None
+    requests = tokens = 0
+    for each, _ in islice(queue.order.turns(), MOST_COUNTED):
+        if each is ask:
+            break
+        requests += 1
+        tokens += each.tokens
+    kept = queue.kept_line(ask)
+    return Explanation(
+        waited_s=now - ask.arrived,
+        tokens=ask.tokens,
+        band=queue.order.bands[queue.order.band_of(ask)].name,
+        requests_ahead=requests,
+        tokens_ahead=tokens,
+        starts_in_s=queue.drain.wait_s(tokens + ask.tokens, now),
+        deadline_in_s=ask.deadline - now if ask.deadline < float("inf") else None,
+        kept_line=kept,
+        reason=_reason(queue, ask, requests, kept),
+    )
+
+
+def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None) -> str:
+    tenant = queue.tenants.known[ask.tenant]
+    ledger = queue.ledger
+    if not tenant.may_run(ask.tokens):
+        most = tenant.limits.running_tokens
+        return f"tenant {ask.tenant} runs {tenant.running_tokens} tokens, and {most} is its limit"
+    if not any(line.is_open for line in ledger.lines.values()):
+        return "no replica takes requests now"
+    if ask.tokens > ledger.most_tokens:
+        return f"it needs {ask.tokens} tokens, and the largest replica holds {ledger.most_tokens}"
+    if kept is not None:
+        line = ledger.lines[kept]
+        return (
+            f"it needs {ask.tokens} tokens of replica {kept.replica}, which is kept for it and has {max(0, line.room)}"
+        )
+    room = ledger.largest_room
+    if room < 0:
+        return "every replica is full: no slot is free, or prompts wait there to be read"
+    if ask.tokens > room:
+        return f"it needs {ask.tokens} tokens, and no replica has room for more than {room}"
+    if ahead:
+        return f"{ahead} requests have their turn before it"
+    return f"a replica has room for {room} tokens, but its band may not fill as much"
+
+
+def tenant_rows(queue: CapacityQueue) -> list[TenantRow]:
+    """Of those that have something waiting or running, those that have most first."""
+    bands = range(len(queue.order.bands))
+    rows = [
+        TenantRow(
+            name,
+            tenant.limits.weight,
+            tenant.waiting,
+            tenant.waiting_tokens,
+            tenant.running,
+            tenant.running_tokens,
+            sum(queue.order.served(band, name) for band in bands),
+        )
+        for name, tenant in queue.tenants.known.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.waiting_tokens - row.running_tokens, row.tenant))
+
+
+def line_rows(queue: CapacityQueue) -> list[LineRow]:
+    return [
+        LineRow(
+            line.id,
+            line.kv_tokens,
+            line.used,
+            line.running,
+            line.slots,
+            line.backlog,
+            "closed" if not line.is_open else "kept" if line.is_kept else "open",
+        )
+        for line in queue.ledger.lines.values()
+    ]
