@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from .config import ServerEngine as ServerEngine
     from .config import SimulatedEngine as SimulatedEngine
     from .config import WordLlamaEngine as WordLlamaEngine
+    from .costs import ModelCost as ModelCost
     from .status import ModelStatus as ModelStatus
     from .status import status as status
 
 __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
-    "FrontConfig", "ApiKey",
+    "FrontConfig", "ApiKey", "ModelCost",
     "status", "ModelStatus",
 ]  # fmt: skip
 
@@ -33,6 +34,7 @@ _HOMES = {
         "ApiKey", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine", "SimulatedEngine",
         "WordLlamaEngine",
     ],
+    "costs": ["ModelCost"],
     "status": ["ModelStatus", "status"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,6 +13,7 @@ from ..exceptions import ReplicaUnavailableError, RequestCancelledError
 from .engines.interface import Delta, EngineCall, Head
 
 if TYPE_CHECKING:
+    from ..policy import Cost
     from ..response import DeploymentResponseGenerator
     from .catalogue import Served
 
@@ -34,6 +35,10 @@ class Answer(Protocol):
         """
         ...
 
+    def report_used(self, used: Cost) -> None:
+        """Tell the request router, when the answer has ended, what it has really used; the last word counts."""
+        ...
+
     def close(self) -> None:
         """Nobody wants the rest: the engine is told at once, and nothing is waited for."""
         ...
@@ -42,8 +47,8 @@ class Answer(Protocol):
 # Of a plain tuple, as a replica gives it, without a call of Python code.
 _new: Final = cast(Any, tuple).__new__
 
-Open = Callable[["Served", EngineCall], Awaitable[Answer]]
-"""Make the call and return when the engine's Head is there.
+Open = Callable[["Served", EngineCall, "Cost"], Awaitable[Answer]]
+"""Make the call and return when the engine's Head is there. The cost is what the model's request router is told.
 
 EngineError if the engine fails; BackPressureError, DeploymentUnavailableError or ReplicaUnavailableError of Serve's.
 """
@@ -67,13 +72,16 @@ class ReplicaAnswer:
             return first
         return _together(await self._stream.next_values())
 
+    def report_used(self, used: Cost) -> None:
+        self._stream.report_used(used)
+
     def close(self) -> None:
         self._stream.close()
 
 
-async def open_call(served: Served, call: EngineCall) -> Answer:
+async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
     """`Open` without anything around it."""
-    stream = served.generate.remote(call)
+    stream = served.generate.options(cost=cost).remote(call)
     patience = _Patience(stream, served.config.queue_timeout_s)
     try:
         values = await stream.next_values()

@@ -9,6 +9,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from ..policy import ONE_REQUEST, Cost
 from ..request_context import current_request
 from ..root_path import encoded
 from .problems import Api, Problem, error_body, error_event, error_headers
@@ -47,6 +48,8 @@ class Exchange:
         self.came_at = monotonic()
         self.api = Api.OPENAI
         self.tenant = ""
+        # What it takes of a model's replica.
+        self.cost: Cost = ONE_REQUEST
         # Of each response of this request.
         self.always: Headers = []
         # What it asked of a model, for the log.

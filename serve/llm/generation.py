@@ -9,6 +9,8 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ..policy import Cost
+from .costs import ModelCost
 from .engines.interface import Delta, EngineCall, Head
 from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
 
@@ -23,10 +25,18 @@ class Generation:
     """A context manager: at its end the call is closed, wherever it was, and told to who counts."""
 
     def __init__(
-        self, chosen: Chosen, tenant: str, operation: str, open_: Open, ended: Callable[[Generation], None]
+        self,
+        chosen: Chosen,
+        tenant: str,
+        operation: str,
+        cost: Cost,
+        open_: Open,
+        ended: Callable[[Generation], None],
     ) -> None:
+        """`cost`: what it is expected to take of a replica."""
         self.served, self.model = chosen
         self.tenant, self.operation = tenant, operation
+        self._cost = cost
         self._open = open_
         self._ended = ended
         self._answer: Answer | None = None
@@ -46,7 +56,7 @@ class Generation:
 
     async def open(self, call: EngineCall) -> Head:
         """Raises as `Open`."""
-        self._answer = await self._open(self.served, call)
+        self._answer = await self._open(self.served, call, self._cost)
         head = self._answer.head
         self.status = head.status
         return head
@@ -55,7 +65,7 @@ class Generation:
         """All deltas that are there; `[]` at the end. Raises as `Open`."""
         assert self._answer is not None
         values = await self._answer.take()
-        came = 0
+        came, known = 0, (self.usage, self.finish)
         for data, tokens in values:
             came += tokens
             if USAGE_MARK in data and (usage := usage_in(data)) is not None:
@@ -67,7 +77,16 @@ class Generation:
             if not self.tokens:
                 self.first_at = self.last_at
             self.tokens += came
+        if (self.usage, self.finish) != known:
+            self._report(self._answer)
         return values
+
+    def _report(self, answer: Answer) -> None:
+        """While the answer goes on: at its end it is too late."""
+        if self.usage is not None:
+            answer.report_used(Cost(tokens=self.usage.prompt + self.usage.completion))
+        elif isinstance(self._cost, ModelCost):
+            answer.report_used(Cost(tokens=self._cost.prompt_tokens + self.tokens))
 
     async def rest(self) -> bytes:
         """All that is still to come, as one."""
@@ -90,5 +109,6 @@ class Generation:
     ) -> None:
         self.error = error
         if self._answer is not None:
+            self._report(self._answer)
             self._answer.close()
         self._ended(self)

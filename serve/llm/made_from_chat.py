@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from .chat_answers import ChatError, Piece, read_answer, read_chunk
+from .costs import cost_of
 from .engines.interface import EngineCall
 from .exchange import JSON
 from .problems import Api, Problem
@@ -43,6 +44,7 @@ def chat_call(
             param="model",
             code="not_supported_by_engine",
         )
+    exchange.cost = cost_of(body, model=chosen.name, tenant=exchange.tenant)
     check_supported(Kind.CHAT, body, facts, services.config.unsupported)
     return EngineCall(
         CHAT, msgspec.json.encode(body), bool(body.get("stream")), "POST", services.call_headers(exchange)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from .catalogue import Catalogue, Chosen
+from .costs import cost_of
 from .engines.interface import ADAPTER, EngineCall, EngineFacts
 from .event_stream import EventStream
 from .fronts import Fronts
@@ -86,6 +87,7 @@ class Services:
 
     def call(self, exchange: Exchange, chosen: Chosen, path: str, asked: Asked) -> EngineCall:
         """The call that a request stands for, with the bytes that came, but for a name that only the front knows."""
+        exchange.cost = cost_of(asked.fields, model=chosen.name, tenant=exchange.tenant)
         same = asked.model == chosen.name or asked.model is None
         body = asked.body if same else renamed(asked.body, chosen.name)
         headers = self.call_headers(exchange)
@@ -100,7 +102,7 @@ class Services:
 
     def generation(self, exchange: Exchange, chosen: Chosen, operation: str) -> Generation:
         """A call at the model, to be entered. `operation`: what metrics call it, "chat", "text_completion", ..."""
-        generation = Generation(chosen, exchange.tenant, operation, self._open, self.meter.ended)
+        generation = Generation(chosen, exchange.tenant, operation, exchange.cost, self._open, self.meter.ended)
         self.meter.began(generation)
         exchange.generation = generation
         return generation

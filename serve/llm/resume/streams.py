@@ -19,6 +19,7 @@ from .messages import MessagesAnswer
 from .responses import ResponsesAnswer
 
 if TYPE_CHECKING:
+    from ...policy import Cost
     from ..catalogue import Served
 
 logger = logging.getLogger("actorrt.serve.llm")
@@ -54,14 +55,14 @@ def _runs_of(call: EngineCall, facts: EngineFacts) -> Runs | None:
 def resuming(open_: Open) -> Open:
     """`open_`, with answers that survive their replica as often as the model's configuration allows."""
 
-    async def open(served: Served, call: EngineCall) -> Answer:
+    async def open(served: Served, call: EngineCall, cost: Cost) -> Answer:
         if not served.config.max_resumes:
-            return await open_(served, call)
+            return await open_(served, call, cost)
         if not call.stream:
-            whole = _Whole(open_, served, call)
+            whole = _Whole(open_, served, call, cost)
             await whole.open()
             return whole
-        stream = _Stream(open_, served, call)
+        stream = _Stream(open_, served, call, cost)
         await stream.open()
         return stream
 
@@ -71,10 +72,12 @@ def resuming(open_: Open) -> Open:
 class _Runs:
     """The runs of one call: opened one after the other, each counted."""
 
-    def __init__(self, open_: Open, served: Served, call: EngineCall) -> None:
+    def __init__(self, open_: Open, served: Served, call: EngineCall, cost: Cost) -> None:
         self._open = open_
         self._served = served
         self._call = call
+        # Of prompt and answer, however many replicas make it: what one has generated is part of the prompt of the next.
+        self._cost = cost
         self._answer: Answer | None = None
         # Tokens that the client had been sent when an engine died under the request.
         self._died_at: int | None = None
@@ -86,7 +89,7 @@ class _Runs:
         failed: Answer | None = None
         while True:
             try:
-                answer = self._answer = await self._open(self._served, self._call)
+                answer = self._answer = await self._open(self._served, self._call, self._cost)
             except _BROKEN as error:
                 self._broke(error)
                 continue
@@ -127,6 +130,10 @@ class _Runs:
             "model %s: an answer goes on at another replica (%d of %d): %s",
             self._served.model_id, self.resumes, self._served.config.max_resumes, why,
         )  # fmt: skip
+
+    def report_used(self, used: Cost) -> None:
+        if self._answer is not None:
+            self._answer.report_used(used)
 
     def close(self) -> None:
         if self._answer is not None:
@@ -232,6 +239,9 @@ class _Nothing:
 
     async def take(self) -> list[Delta]:
         return []
+
+    def report_used(self, used: Cost) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -1,0 +1,85 @@
+"""What a request takes of a model's replica, as its request router is told before anything has been tokenized.
+
+An estimate by the length of texts: it costs microseconds, and a router has to know sizes rather than numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from ..policy import Cost
+from .json_kinds import is_whole
+
+# Of English text in UTF-8; other scripts have more bytes a character and fewer characters a token.
+BYTES_PER_TOKEN: Final = 4
+# What a chat template puts around a message.
+PER_MESSAGE: Final = 4
+# What engines read; everything else in a request says how.
+_READ: Final = (
+    "messages", "system", "tools", "functions", "prompt", "suffix", "input", "instructions", "content",
+    "query", "queries", "documents", "texts", "items", "text_1", "text_2", "data_1", "data_2",
+)  # fmt: skip
+_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+# A picture or a sound, which has another size in tokens than its text in base64.
+_LONG_URL: Final = "data:"
+_ENCODED: Final = frozenset({"data", "file_data", "url"})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost(Cost):
+    """`tokens` is the sum of what follows: prompt and the longest answer that was asked for."""
+
+    prompt_tokens: int = 0
+    """Estimated; those given as ids are counted."""
+    max_tokens: int | None = None
+    """Of all answers together (`n`, several prompts); None: there is no limit, and `tokens` has the prompt only."""
+    model: str = ""
+    """As the engine knows it: the model, or an adapter of it."""
+    tenant: str = ""
+    """"" without keys."""
+
+
+def cost_of(fields: Mapping[str, Any], *, model: str, tenant: str) -> ModelCost:
+    """Of a request in any of the APIs; what is not of its type counts nothing, and is somebody else's to refuse."""
+    prompt = sum(_tokens_in(fields[name]) for name in _READ if name in fields)
+    messages: Any = fields.get("messages")
+    if isinstance(messages, list):
+        prompt += PER_MESSAGE * len(cast("list[Any]", messages))
+    limit = next((value for name in _LIMITS if _is_count(value := fields.get(name))), None)
+    if limit is not None:
+        limit *= _answers(fields)
+    return ModelCost(1, prompt + (limit or 0), prompt, limit, model, tenant)
+
+
+def _answers(fields: Mapping[str, Any]) -> int:
+    prompt: Any = fields.get("prompt")
+    prompts = 1
+    if isinstance(prompt, list) and prompt and not is_whole(cast("list[Any]", prompt)[0]):
+        prompts = len(cast("list[Any]", prompt))
+    number: Any = fields.get("n")
+    return prompts * max(1, number if _is_count(number) else 1)
+
+
+def _is_count(value: Any) -> bool:
+    return is_whole(value) and value >= 0
+
+
+def _tokens_in(value: Any) -> int:
+    size, tokens = 0, 0
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, str):
+            if not each.startswith(_LONG_URL):
+                size += len(each) if each.isascii() else len(each.encode("utf-8", "replace"))
+        elif isinstance(each, list):
+            items = cast("list[Any]", each)
+            if items and is_whole(items[0]):
+                tokens += len(items)
+            else:
+                todo += items
+        elif isinstance(each, dict):
+            todo += [item for name, item in cast("dict[str, Any]", each).items() if name not in _ENCODED]
+    return tokens + -(-size // BYTES_PER_TOKEN)
