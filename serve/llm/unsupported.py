@@ -19,6 +19,11 @@ def _anything(value: Any) -> bool:
     return value not in (None, False, [], {}, "")
 
 
+def _names_function(value: Any) -> bool:
+    # Without functions the others say nothing; with them these are refused.
+    return value not in (None, "none", "auto")
+
+
 def _more_than_one(value: Any) -> bool:
     return isinstance(value, int) and value > 1
 
@@ -31,7 +36,7 @@ _LLAMACPP: Final[Mapping[str, Asks]] = {
     "audio": _anything,
     "best_of": _more_than_one,
     "echo": _anything,
-    "function_call": _anything,
+    "function_call": _names_function,
     "functions": _anything,
     "modalities": _more_than_text,
     "prediction": _anything,

@@ -49,7 +49,13 @@ def test_an_answer_is_a_message(scripted_app: ScriptedApp) -> None:
         "content": [{"type": "text", "text": "Hello!"}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
+        "container": None,
+        "stop_details": None,
+        "context_management": None,
         "usage": {
+            "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
+            "server_tool_use": None,
+            "service_tier": "standard",
             "input_tokens": 1,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 30,

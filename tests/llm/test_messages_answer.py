@@ -44,7 +44,13 @@ def test_a_text_is_one_block() -> None:
         "content": [{"type": "text", "text": "Hello"}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
+        "container": None,
+        "stop_details": None,
+        "context_management": None,
         "usage": {
+            "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
+            "server_tool_use": None,
+            "service_tier": "standard",
             "input_tokens": 1,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 30,
@@ -104,7 +110,8 @@ def test_a_streamed_text() -> None:
     ]
     assert events[1] == {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     assert events[3]["delta"] == {"type": "text_delta", "text": "lo"}
-    assert events[5]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+    nothing = {"stop_sequence": None, "container": None, "stop_details": None}
+    assert events[5]["delta"] == {"stop_reason": "end_turn", **nothing}
     assert events[5]["usage"] == usage_of(USAGE)
 
 

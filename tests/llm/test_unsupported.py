@@ -28,6 +28,8 @@ ASKS: list[dict[str, Any]] = [
 ASKS_NOTHING: list[dict[str, Any]] = [
     {},
     {"suffix": None, "audio": None, "functions": [], "echo": False},
+    {"function_call": "none"},
+    {"function_call": "auto", "functions": []},
     {"best_of": 1, "modalities": ["text"]},
     {"unknown": 1, "temperature": 0},
 ]

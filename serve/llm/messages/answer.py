@@ -13,6 +13,8 @@ _REASONS: Final = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+# What a message may say of what there is not here: containers, reasons of a refusal, edits of the context.
+NOTHING_MORE: Final[dict[str, None]] = {"container": None, "stop_details": None, "context_management": None}
 
 
 def message(piece: Piece, *, id: str, model: str, stop_sequences: Collection[str], prefill: str) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def envelope(id: str, model: str) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
+        **NOTHING_MORE,
         "usage": usage_of(Usage()),
     }
 
@@ -57,9 +60,12 @@ def stop_of(finish: str | None, stop: str | None, stop_sequences: Collection[str
     return _REASONS.get(finish or "stop", "end_turn"), None
 
 
-def usage_of(usage: Usage) -> dict[str, int]:
+def usage_of(usage: Usage) -> dict[str, Any]:
     """Anthropic counts what was read from the cache beside `input_tokens` and not in it."""
     return {
+        "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
+        "server_tool_use": None,
+        "service_tier": "standard",
         "input_tokens": usage.prompt - usage.cached,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.cached,

@@ -52,7 +52,7 @@ class MessageEvents:
         if self._finish is None:
             raise ChatError("the engine's answer ended before it was finished")
         reason, sequence = stop_of(self._finish, self._stop, self._stop_sequences)
-        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        delta = {"stop_reason": reason, "stop_sequence": sequence, "container": None, "stop_details": None}
         return (
             self._close()
             + event({"type": "message_delta", "delta": delta, "usage": usage_of(self._usage)})
