@@ -26,8 +26,8 @@ class Ask:
     """Told from others by its identity."""
 
     __slots__ = (
-        "arrived", "band", "chain", "deadline", "max_tokens", "model", "need", "prompt", "router", "tenant", "tokens",
-        "user",
+        "arrived", "band", "chain", "deadline", "max_tokens", "model", "need", "place", "prompt", "router", "tenant",
+        "tokens", "user",
     )  # fmt: skip
 
     def __init__(
@@ -42,10 +42,12 @@ class Ask:
         arrived: float = 0.0,
         deadline: float = math.inf,
         router: str = "",
+        place: float | None = None,
         chain: Sequence[int] = (),
     ) -> None:
-        """`prompt` in tokens, `arrived` the first time if it was refused before, `deadline` of its first token,
-        `chain` of its prompt as prefix_index has it. Raises ValueError for numbers below zero.
+        """`prompt` in tokens, `deadline` of its first token; of one that was refused before, `arrived` the first time
+        and `place` the deadline that it had then; `chain` of its prompt as prefix_index has it. Raises ValueError for
+        numbers below zero.
         """
         if prompt < 0 or (max_tokens is not None and max_tokens < 0):
             raise ValueError(f"a request has zero or more tokens, not {prompt} and {max_tokens}")
@@ -54,6 +56,7 @@ class Ask:
         self.model, self.prompt, self.max_tokens = model, prompt, max_tokens
         self.tenant, self.user, self.band = tenant, user, band
         self.arrived, self.deadline, self.router, self.chain = arrived, deadline, router, chain
+        self.place = deadline if place is None or math.isnan(place) else min(place, deadline)
         self.expect(Need(prompt, 0))
 
     def expect(self, need: Need) -> None:

@@ -48,7 +48,10 @@ class Waiting(Protocol):
     @property
     def band(self) -> int: ...
     @property
-    def deadline(self) -> float: ...
+    def place(self) -> float:
+        """Its deadline, or that of its first arrival: the earliest goes first."""
+        ...
+
     @property
     def arrived(self) -> float: ...
     @property
@@ -75,7 +78,7 @@ class _User(Generic[W]):
 
     def add(self, request: W) -> None:
         self._count += 1
-        entry = self._entries[request] = request.deadline, request.arrived, self._count, request
+        entry = self._entries[request] = request.place, request.arrived, self._count, request
         insort(self._sorted, entry, self._start)
 
     def remove(self, request: W) -> None:

@@ -8,6 +8,7 @@ seconds that never go back, chance as a number in [0, 1).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -32,6 +33,7 @@ BANDS: Final = (
 )
 
 
+MOST_ENDED_EARLY: Final = 100_000
 # So many lines that have got more room are looked at one by one, for those whom no other has room for.
 FEW: Final = 8
 
@@ -73,6 +75,8 @@ class CapacityQueue:
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
         self._runs: dict[int, _Run] = {}
+        # Leases of other epochs that have ended, as far as was heard.
+        self._ended_early: OrderedDict[int, None] = OrderedDict()
         self._deadlines: list[tuple[float, int, Ask]] = []
         self._count = 0
         # What those that wait need.
@@ -187,6 +191,11 @@ class CapacityQueue:
         lease = self.ledger.leases.get(number)
         run = self._runs.get(number)
         if lease is None or run is None:
+            if number <= self.ledger.epoch:
+                # Its line may have said before that it runs it, and be heard after.
+                self._ended_early[number] = None
+                if len(self._ended_early) > MOST_ENDED_EARLY:
+                    self._ended_early.popitem(last=False)
             return False
         if generated is not None and generated > lease.generated:
             self._charge(run, generated - lease.generated)
@@ -230,7 +239,9 @@ class CapacityQueue:
         self._may_fit = True
 
     def adopt(self, id: LineId, number: int, ask: Ask, generated: int, unread: int) -> bool:
-        """A line says that it runs a request which another epoch let it have. False if that is known."""
+        """A line says that it runs a request which another epoch let it have. False if that is known, or has ended."""
+        if number in self._ended_early:
+            return False
         output = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
         ask.expect(Need(ask.prompt, output))
         if self.ledger.adopt(id, number, ask.router, ask.need, generated, unread) is None:

@@ -12,14 +12,21 @@ from collections import OrderedDict
 from hashlib import blake2b
 from hmac import compare_digest
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 VALID_S: Final = 600.0
 # Of tickets that were used so many are remembered; beyond them none counts until the oldest are not valid any more.
 MOST_USED: Final = 100_000
-_BODY: Final = Struct(">Qdd")
+_BODY: Final = Struct(">Qddd")
 _SEAL: Final = 16
 _LENGTH: Final = 4 * ((_BODY.size + _SEAL + 2) // 3)
+
+
+class First(NamedTuple):
+    """When a request came the first time, and the deadline that it had then: its place in the order."""
+
+    arrived: float
+    place: float
 
 
 class Tickets:
@@ -35,29 +42,29 @@ class Tickets:
     def _seal(self, body: bytes, tenant: str) -> bytes:
         return blake2b(body + tenant.encode("utf-8", "surrogatepass"), key=self._key, digest_size=_SEAL).digest()
 
-    def issue(self, tenant: str, arrived: float, now: float) -> str:
-        """For a request that came first at `arrived` and is refused now; text for a header."""
+    def issue(self, tenant: str, first: First, now: float) -> str:
+        """For a request that is refused now; text for a header."""
         self._number += 1
-        body = _BODY.pack(self._number, arrived, now)
+        body = _BODY.pack(self._number, *first, now)
         return urlsafe_b64encode(body + self._seal(body, tenant)).decode()
 
-    def arrived(self, ticket: str, tenant: str, now: float) -> float:
-        """When the request came first that brings this: `now` if it is not a ticket, or does not count any more."""
+    def first(self, ticket: str, tenant: str, now: float) -> First | None:
+        """The first arrival of the request that brings this; None if it is no ticket, or does not count any more."""
         if len(ticket) != _LENGTH or not ticket.isascii():
-            return now
+            return None
         try:
             whole = urlsafe_b64decode(ticket)
         except ValueError:
-            return now
+            return None
         body, seal = whole[: _BODY.size], whole[_BODY.size :]
         if len(body) != _BODY.size or not compare_digest(seal, self._seal(body, tenant)):
-            return now
-        number, arrived, issued = _BODY.unpack(body)
+            return None
+        number, arrived, place, issued = _BODY.unpack(body)
         self._forget(now)
         if now - issued > VALID_S or number in self._used or len(self._used) >= MOST_USED:
-            return now
+            return None
         self._used[number] = now
-        return min(arrived, now)
+        return First(min(arrived, now), place)
 
     def _forget(self, now: float) -> None:
         # They were valid for as long after their issue, which was before their use.
