@@ -26,8 +26,8 @@ class Ask:
     """Told from others by its identity."""
 
     __slots__ = (
-        "arrived", "band", "chain", "deadline", "max_tokens", "model", "need", "place", "prompt", "router", "tenant",
-        "tokens", "user",
+        "adapter", "arrived", "band", "chain", "deadline", "load", "max_tokens", "model", "need", "place", "prompt",
+        "rank", "router", "session", "tenant", "tokens", "user",
     )  # fmt: skip
 
     def __init__(
@@ -44,19 +44,28 @@ class Ask:
         router: str = "",
         place: float | None = None,
         chain: Sequence[int] = (),
+        session: str = "",
+        adapter: str = "",
+        load: int = 0,
     ) -> None:
         """`prompt` in tokens, `deadline` of its first token; of one that was refused before, `arrived` the first time
-        and `place` the deadline that it had then; `chain` of its prompt as prefix_index has it. Raises ValueError for
+        and `place` the deadline that it had then; `chain` of its prompt as prefix_index has it; `session` that it is
+        a turn of; `adapter` that it needs, and what `load`ing that costs, in tokens of prompts. Raises ValueError for
         numbers below zero.
         """
         if prompt < 0 or (max_tokens is not None and max_tokens < 0):
             raise ValueError(f"a request has zero or more tokens, not {prompt} and {max_tokens}")
+        if load < 0:
+            raise ValueError(f"to load an adapter costs zero or more tokens, not {load}")
         if math.isnan(deadline) or math.isnan(arrived):
             raise ValueError("a time must be a number")
         self.model, self.prompt, self.max_tokens = model, prompt, max_tokens
         self.tenant, self.user, self.band = tenant, user, band
         self.arrived, self.deadline, self.router, self.chain = arrived, deadline, router, chain
         self.place = deadline if place is None or math.isnan(place) else min(place, deadline)
+        self.session, self.adapter, self.load = session, adapter, load
+        # Turns of a session that runs go before others of their user.
+        self.rank = 1
         self.expect(Need(prompt, 0))
 
     def expect(self, need: Need) -> None:

@@ -2,8 +2,9 @@
 
 Bands are strict: a higher one (a smaller number) goes first, but who has waited long enough in a band goes up by one,
 so that none starves. Within a band the tenant goes first that has been served least for its weight, by the virtual
-token counters of VTC (OSDI '24); within a tenant its users likewise; within a user the earliest deadline, then the
-earliest arrival. Whoever comes back is lifted to those that are there: nobody saves up service by being away.
+token counters of VTC (OSDI '24); within a tenant its users likewise; within a user turns of sessions that run, then
+the earliest deadline, then the earliest arrival. Whoever comes back is lifted to those that are there: nobody saves up
+service by being away.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Waiting(Protocol):
     @property
     def band(self) -> int: ...
     @property
+    def rank(self) -> int:
+        """The least goes first, within a user."""
+        ...
+
+    @property
     def place(self) -> float:
         """Its deadline, or that of its first arrival: the earliest goes first."""
         ...
@@ -68,9 +74,9 @@ class _User(Generic[W]):
 
     def __init__(self) -> None:
         # Those before `_start` are gone.
-        self._sorted: list[tuple[float, float, int, W]] = []
+        self._sorted: list[tuple[int, float, float, int, W]] = []
         self._start = 0
-        self._entries: dict[W, tuple[float, float, int, W]] = {}
+        self._entries: dict[W, tuple[int, float, float, int, W]] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
@@ -78,7 +84,7 @@ class _User(Generic[W]):
 
     def add(self, request: W) -> None:
         self._count += 1
-        entry = self._entries[request] = request.place, request.arrived, self._count, request
+        entry = self._entries[request] = request.rank, request.place, request.arrived, self._count, request
         insort(self._sorted, entry, self._start)
 
     def remove(self, request: W) -> None:
@@ -93,11 +99,11 @@ class _User(Generic[W]):
             self._start = 0
 
     def first(self) -> W | None:
-        return self._sorted[self._start][3] if self._entries else None
+        return self._sorted[self._start][4] if self._entries else None
 
     def turns(self) -> Iterator[W]:
         for at in range(self._start, len(self._sorted)):
-            yield self._sorted[at][3]
+            yield self._sorted[at][4]
 
 
 class _Group(Generic[W]):
@@ -292,6 +298,14 @@ class FairOrder(Generic[W]):
             if group and (request := group.first()) is not None:
                 return request, band
         return None
+
+    def waiting(self, band: int) -> int:
+        """How many wait in a band."""
+        return len(self._since[band])
+
+    def last(self, band: int) -> W | None:
+        """The one that came to a band last."""
+        return next(reversed(self._since[band]), None)
 
     def turns(self, left_out: Container[str] = ()) -> Iterator[tuple[W, Band]]:
         """All that wait, in their order, with the band that each is in by now; nothing more of tenants that are left

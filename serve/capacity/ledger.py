@@ -36,6 +36,7 @@ class Line:
         "number",
         "running",
         "slots",
+        "stays_backlog",
         "used",
     )
 
@@ -57,11 +58,14 @@ class Line:
         self.fill_tokens: int = 0
         self.slots: int = 0
         self.most_backlog: float = 0.0
+        # Up to which a session stays.
+        self.stays_backlog: float = 0.0
 
     def offer(self, facts: LineFacts, limits: Limits) -> None:
         self.kv_tokens, self.slots = facts.kv_tokens, facts.slots
         self.fill_tokens = int(facts.kv_tokens * limits.fill)
         self.most_backlog = facts.prefill_rate * limits.prefill_s
+        self.stays_backlog = facts.prefill_rate * limits.session_s
 
     @property
     def free(self) -> int:
@@ -222,30 +226,32 @@ class Ledger:
         share: float = 1.0,
         chance: float = 0.0,
         among: Iterable[Line] | None = None,
+        load: int = 0,
     ) -> Placed | None:
         """The line that would begin to answer soonest, of those that admit it.
 
         `cached` are lines that hold the beginning of its prompt, with how many tokens of it; `share` is how much of a
         line its band may fill; `chance`, in [0, 1), decides between equals; `among` are the only lines to be looked
-        at, beside those.
+        at, beside those. `load` is what else there is to be done first, in tokens, where it is not among the cached.
         """
+        prompt = need.prompt + load
         best: Placed | None = None
         least: int | None = None
         for line, tokens in cached:
             if line.admits(need.tokens, share):
-                uncached = max(0, need.prompt - tokens)
+                uncached = max(0, prompt - tokens)
                 busy = busyness(line.backlog + uncached, line.running)
                 if least is None or busy < least:
                     best, least = Placed(line, uncached), busy
         if among is not None:
             for line in among:
                 if line.admits(need.tokens, share):
-                    busy = busyness(line.backlog + need.prompt, line.running)
+                    busy = busyness(line.backlog + prompt, line.running)
                     if least is None or busy < least:
-                        best, least = Placed(line, need.prompt), busy
+                        best, least = Placed(line, prompt), busy
             return best
-        found = self._index.least_busy(need.tokens, need.prompt, share, chance, least)
-        return best if found is None else Placed(found[0], need.prompt)
+        found = self._index.least_busy(need.tokens, prompt, share, chance, least)
+        return best if found is None else Placed(found[0], prompt)
 
     @property
     def largest_room(self) -> int:

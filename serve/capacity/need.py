@@ -55,12 +55,16 @@ class Limits:
     """Of its key-value tokens. The rest is for answers that are longer than expected."""
     prefill_s: float = 2.0
     """Seconds of prompts that wait to be read."""
+    session_s: float = 1.0
+    """The same, up to which a session stays at the line that it ran on last."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fill <= 1:
             raise ValueError(f"fill must be above 0 and at most 1, not {self.fill}")
         if not self.prefill_s > 0:
             raise ValueError(f"prefill_s must be above 0, not {self.prefill_s}")
+        if not self.session_s >= 0:
+            raise ValueError(f"session_s must be zero or more, not {self.session_s}")
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -12,15 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Final, NamedTuple
 
+from .adapters import MOST_LOOKS, Adapters
 from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
 from .drain import DrainRate, RetryAfter, retry_after
+from .eviction import victims, work
 from .fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT, Band, FairOrder
 from .ledger import Lease, Ledger, Line, Placed
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
 from .output_lengths import OutputLengths
 from .prefix_index import PrefixIndex
+from .sessions import Sessions
 from .sizes import Sizes
 from .tenants import Tenant, TenantLimits, Tenants
 from .window import PASSES, Window
@@ -66,15 +70,24 @@ class CapacityQueue:
         most: QueueLimits | None = None,
         tenants: Callable[[str], TenantLimits] = lambda _: TenantLimits(),
         lengths: OutputLengths | None = None,
+        sheds: bool = False,
     ) -> None:
+        """`sheds` lets requests of the last band be stopped for those of others, waiting and running."""
         self.ledger = Ledger(epoch, limits)
         self.order: FairOrder[Ask] = FairOrder(bands)
         self.lengths = lengths or OutputLengths()
         self.prefixes: PrefixIndex[LineId] = PrefixIndex()
+        self.sessions = Sessions()
+        self.adapters = Adapters()
         self.drain = DrainRate(now)
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
         self._runs: dict[int, _Run] = {}
+        self._sheds = sheds
+        # Of the last band: who was shed while it waited, what runs, and for whom some of that was stopped last.
+        self._shed: list[Ask] = []
+        self._sheddable: dict[LineId, dict[int, None]] = {}
+        self._stopped_for: Ask | None = None
         # Leases of other epochs that have ended, as far as was heard.
         self._ended_early: OrderedDict[int, None] = OrderedDict()
         self._deadlines: list[tuple[float, int, Ask]] = []
@@ -116,6 +129,10 @@ class CapacityQueue:
         except Refusal:
             self.tenants.forget_if_idle(ask.tenant)
             raise
+        # It may have been forgotten, if all that it had was shed.
+        tenant = self.tenants.of(ask.tenant)
+        if ask.session and self.sessions.line_of(ask.session) is not None:
+            ask.rank = 0
         tenant.waiting += 1
         tenant.waiting_tokens += ask.tokens
         self.order.add(ask, now)
@@ -152,6 +169,9 @@ class CapacityQueue:
         if self.order.age(now):
             # In another band it may fill more of a line.
             self._look_again()
+        while self._shed:
+            reason = "others of a higher band came, and the queue is full"
+            yield self._shed.pop(), Refusal(TOO_MANY, reason, RetryAfter(1.0))
         while self._deadlines and self._deadlines[0][0] <= now:
             ask = heappop(self._deadlines)[2]
             if self.withdraw(ask):
@@ -200,7 +220,7 @@ class CapacityQueue:
         if generated is not None and generated > lease.generated:
             self._charge(run, generated - lease.generated)
         self.ledger.release(number, generated or 0)
-        self._ended(number)
+        self._ended(number, lease.line.id)
         if is_whole:
             self.lengths.learn(run.ask.model, run.ask.tenant, run.ask.prompt, lease.generated)
         if cached is not None:
@@ -215,6 +235,7 @@ class CapacityQueue:
         before = self.ledger.lines.get(id)
         if before is not None and before.incarnation != incarnation:
             self.prefixes.drop(id)
+            self.adapters.drop(id)
         self._let_go(id)
         ended = self.ledger.set_line(id, facts, incarnation)
         self._may_fit = True
@@ -224,12 +245,13 @@ class CapacityQueue:
         """A line has ended, and what ran there with it."""
         self._let_go(id)
         self.prefixes.drop(id)
+        self.adapters.drop(id)
         self._may_fit = True
         return self._all_ended(self.ledger.drop_line(id))
 
     def _all_ended(self, leases: Sequence[Lease]) -> list[Ask]:
         # Credits are leases too, but nobody's requests.
-        return [self._ended(lease.id.number) for lease in leases if lease.id.number in self._runs]
+        return [self._ended(lease.id.number, lease.line.id) for lease in leases if lease.id.number in self._runs]
 
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""
@@ -258,27 +280,72 @@ class CapacityQueue:
 
     def _check_room(self, ask: Ask, tenant: Tenant, now: float, chance: float) -> None:
         limits, order = tenant.limits, self.order
-        for have, more, most, what in (
-            (len(order), 1, self.most.requests, "requests"),
-            (order.all_tokens, ask.tokens, self.most.tokens, "tokens"),
-            (tenant.waiting, 1, limits.waiting_requests, "requests of tenant {tenant}"),
-            (tenant.waiting_tokens, ask.tokens, limits.waiting_tokens, "tokens of tenant {tenant}"),
-        ):
-            if most is not None and have + more > most:
-                wait_s = self.drain.wait_s(have + more - most if what.startswith("tokens") else ask.tokens, now)
-                reason = f"{have} {what.format(tenant=ask.tenant)} wait, and {most} is the limit"
-                raise Refusal(TOO_MANY, reason, retry_after(wait_s, 0.0, chance))
+        self._check_limit(ask, tenant.waiting, 1, limits.waiting_requests, "requests of tenant {}", now, chance)
+        self._check_limit(
+            ask, tenant.waiting_tokens, ask.tokens, limits.waiting_tokens, "tokens of tenant {}", now, chance
+        )
+        self._check_deadline(ask, now, chance)
+        if len(order) < self.most.requests and order.all_tokens + ask.tokens <= self.most.tokens:
+            return
+        if not self._make_way(ask):
+            self._check_limit(ask, len(order), 1, self.most.requests, "requests", now, chance)
+            self._check_limit(ask, order.all_tokens, ask.tokens, self.most.tokens, "tokens", now, chance)
+
+    def _check_limit(
+        self, ask: Ask, have: int, more: int, most: int | None, what: str, now: float, chance: float
+    ) -> None:
+        if most is not None and have + more > most:
+            wait_s = self.drain.wait_s(have + more - most if what == "tokens" else ask.tokens, now)
+            reason = f"{have} {what.format(ask.tenant)} wait, and {most} is the limit"
+            raise Refusal(TOO_MANY, reason, retry_after(wait_s, 0.0, chance))
+
+    def _check_deadline(self, ask: Ask, now: float, chance: float) -> None:
         left = ask.deadline - now
         if left == math.inf:
             return
         # Who would not wait too long behind all needs no closer look.
-        wait_s = self.drain.wait_s(order.all_tokens, now)
+        wait_s = self.drain.wait_s(self.order.all_tokens, now)
         if wait_s is None or wait_s <= left:
             return
-        wait_s = self.drain.wait_s(order.ahead(ask), now)
+        wait_s = self.drain.wait_s(self.order.ahead(ask), now)
         if wait_s is not None and wait_s > left:
             reason = f"it would wait for {wait_s:.3g} s, and its deadline is in {max(0.0, left):.3g} s"
             raise Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
+
+    def _make_way(self, ask: Ask) -> bool:
+        """Have those go that came last to the last band, if that makes room for it among those that wait."""
+        order, most, band = self.order, self.most, len(self.order.bands) - 1
+        if not self._sheds or ask.band == band:
+            return False
+        if order.waiting(band) <= len(order) - most.requests or (
+            order.tokens[band] < order.all_tokens + ask.tokens - most.tokens
+        ):
+            return False
+        while len(order) >= most.requests or order.all_tokens + ask.tokens > most.tokens:
+            last = order.last(band)
+            if last is None:
+                return False
+            self.withdraw(last)
+            self._shed.append(last)
+        return True
+
+    def to_stop(self) -> list[int]:
+        """Leases of the last band to be stopped for the first that waits, if it is of another and fits nowhere: asked
+        after `next`. What is stopped is released as any other; for one request it is asked once.
+        """
+        found = self.order.first()
+        last = len(self.order.bands) - 1
+        if not self._sheds or found is None or found[1] == last or found[0] is self._stopped_for:
+            return []
+        leases, best = self.ledger.leases, None
+        for line, numbers in islice(self._sheddable.items(), MOST_LOOKS):
+            chosen = victims(self.ledger.lines[line], found[0].tokens, [leases[number] for number in numbers])
+            if chosen is not None and (best is None or sum(map(work, chosen)) < sum(map(work, best))):
+                best = chosen
+        if best is None:
+            return []
+        self._stopped_for = found[0]
+        return [lease.id.number for lease in best]
 
     def _note_deadline(self, ask: Ask) -> None:
         self._count += 1
@@ -374,30 +441,62 @@ class CapacityQueue:
         ledger, share = self.ledger, self.order.bands[band].ceiling
         lines = ledger.lines
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
+        if ask.adapter and ask.load:
+            hits = self._with_adapter(ask, hits)
         kept = lines[self._kept[1]] if self._kept is not None and self._is_kept_for(ask) else None
         if kept is not None and kept.has_room(ask.tokens, share):
             self._let_go()
             placed = Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
-        elif (found := ledger.find(ask.need, hits, share, chance, among)) is not None:
+        elif ask.session and (stays := self._line_of_session(ask, share)) is not None:
+            placed = Placed(stays, max(0, ask.prompt - dict(hits).get(stays, 0)))
+        elif (found := ledger.find(ask.need, hits, share, chance, among, ask.load)) is not None:
             placed = found
         else:
             return None
         lease = ledger.admit(placed, ask.need, ask.router)
-        run = _Run(ask, band, ask.prompt - placed.uncached, tenant)
+        # What is to be loaded beside is nobody's input.
+        unread = min(placed.uncached, ask.prompt)
+        run = _Run(ask, band, ask.prompt - unread, tenant)
         self._begin(lease.id.number, run)
-        self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * placed.uncached)
+        self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
         self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
+        if ask.session:
+            self.sessions.note(ask.session, lease.line.id)
+        if ask.adapter:
+            self.adapters.note(lease.line.id, ask.adapter)
         self.drain.add(ask.tokens, now)
         return lease
+
+    def _line_of_session(self, ask: Ask, share: float) -> Line | None:
+        """Where it ran last, if that line has not too much to read."""
+        id = self.sessions.line_of(ask.session)
+        line = None if id is None else self.ledger.lines.get(id)
+        if line is None or line.backlog > line.stays_backlog or not line.admits(ask.tokens, share):
+            return None
+        return line
+
+    def _with_adapter(self, ask: Ask, hits: list[tuple[Line, int]]) -> list[tuple[Line, int]]:
+        """With what need not be loaded where its adapter is."""
+        saved = dict(hits)
+        for id in self.adapters.lines(ask.adapter):
+            line = self.ledger.lines[id]
+            saved[line] = saved.get(line, 0) + ask.load
+        return list(saved.items())
 
     def _begin(self, number: int, run: _Run) -> None:
         tenant = run.tenant
         tenant.running += 1
         tenant.running_tokens += run.ask.tokens
         self._runs[number] = run
+        if self._sheds and run.band == len(self.order.bands) - 1:
+            self._sheddable.setdefault(self.ledger.leases[number].line.id, {})[number] = None
 
-    def _ended(self, number: int) -> Ask:
+    def _ended(self, number: int, line: LineId) -> Ask:
         run = self._runs.pop(number)
+        if (sheddable := self._sheddable.get(line)) is not None:
+            sheddable.pop(number, None)
+            if not sheddable:
+                del self._sheddable[line]
         ask, tenant = run.ask, run.tenant
         tenant.running -= 1
         tenant.running_tokens -= ask.tokens

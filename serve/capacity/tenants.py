@@ -47,8 +47,8 @@ class Tenants:
         return tenant
 
     def forget_if_idle(self, name: str) -> None:
-        tenant = self.known[name]
-        if not tenant.waiting and not tenant.running:
+        tenant = self.known.get(name)
+        if tenant is not None and not tenant.waiting and not tenant.running:
             del self.known[name]
             if tenant.limits.weight != 1.0:
                 self._set_weight(name, 1.0)

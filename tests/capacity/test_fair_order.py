@@ -24,6 +24,7 @@ class One:
     user: str = ""
     deadline: float = float("inf")
     arrived: float = 0.0
+    rank: int = 1
     name: int = field(default_factory=lambda: next(_names))
 
     @property
@@ -57,6 +58,11 @@ def test_bands_go_before_each_other() -> None:
 def test_within_a_user_the_earliest_deadline_then_the_earliest_arrival() -> None:
     late, early, ticket, soon = One(arrived=2), One(arrived=1), One(arrived=0), One(arrived=3, deadline=9)
     assert turns(order_of(late, early, ticket, soon)) == [soon, ticket, early, late]
+
+
+def test_turns_of_sessions_that_run_go_before_others_of_their_user() -> None:
+    new, turn, soon = One(arrived=0), One(arrived=5, rank=0), One(arrived=1, deadline=9)
+    assert turns(order_of(new, turn, soon)) == [turn, soon, new]
 
 
 def test_tenants_take_turns_by_tokens_and_weight() -> None:
