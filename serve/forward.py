@@ -314,7 +314,7 @@ class Forwarded:
         if self._ref is ref:
             cancel(ref)
 
-    def _refuse(self, status: int, text: str, retry_after_s: int | None = None) -> None:
+    def _refuse(self, status: int, text: str, retry_after_s: float | None = None) -> None:
         self._done()
         request = self._request
         each = b"x-request-id: %b\r\n" % request.request_id

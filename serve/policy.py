@@ -53,10 +53,15 @@ class Grant:
 
     # What goes to the replica with the request; None: nothing does.
     tag: Any = None
+    # Milliseconds that the request waited for it; None: nobody has looked.
+    queue_ms: int | None = None
 
     def __init__(self, policy: Policy, replica: str) -> None:
         self.policy = policy
         self.replica = replica
+
+    def settle(self, used: Cost) -> None:
+        """What its request has used, where that was known only after its release. From any thread."""
 
     def progress(self, tokens: int) -> None:
         """So many tokens of the answer have come. From the thread that takes them."""

@@ -33,7 +33,14 @@ from .listener import fetch
 from .loan import CHANNEL_SHIFT, FRAMING, LEAST_LENT, NOT_LENT, Borrower, Writing
 from .nested import put_back
 from .refusals import DRAINING, FULL, OUTDATED, ReplicaRefusedError
-from .request_context import HookContext, ReplicaContext, RequestContext, current_request, set_replica_context
+from .request_context import (
+    HookContext,
+    ReplicaContext,
+    RequestContext,
+    current_lease,
+    current_request,
+    set_replica_context,
+)
 from .request_head import REQUEST_ID, scope_of
 from .responses import Large
 from .thread_iteration import iterate_in_thread
@@ -462,6 +469,7 @@ class Replica:
         if not self._leases.begin(lease):
             raise ReplicaRefusedError(OUTDATED)
         self._note_change()
+        current_lease.set(lease)
         return lease
 
     async def leases(self, epoch: int) -> AsyncGenerator[tuple[Any, ...]]:

@@ -326,7 +326,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
     # source by itself, and with the call its slot comes back.
-    __slots__ = ("_batch", "_begun", "_closed", "_generator", "_grant", "_target")
+    __slots__ = ("_batch", "_begun", "_closed", "_generator", "_given", "_grant", "_target")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -335,6 +335,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         self._target: Target | None = None
         # The slot at the replica, until somebody has given it back.
         self._grant = _Held()
+        self._given: Grant | None = None
         self._batch: deque[Any] = deque()
         # A value has come.
         self._begun = False
@@ -352,10 +353,16 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             self._finish(self._in_words_of_the_caller(error, tag is not None))
             return
         self._generator, self._target, self._grant = generator, target, _Held((grant,))
+        self._given = grant
         generator.end.add_done_callback(partial(_give_back, self._router, self._grant), here=True)
         if self._cancelled:
             cancel(generator)
         self._finish(None)
+
+    @property
+    def queue_ms(self) -> int | None:
+        """How long it has waited for its replica, in milliseconds, where its router knows that."""
+        return None if self._given is None else self._given.queue_ms
 
     @property
     def waits(self) -> bool:
@@ -465,6 +472,9 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         if not isinstance(cast(object, used), Cost):
             raise TypeError(f"used must be a Cost, not {type(used).__name__}")
         self._grant.used = used
+        if not self._grant and (given := self._given) is not None:
+            # Its source had ended before who reads it has come to that end.
+            given.settle(used)
 
     def report_progress(self, tokens: int) -> None:
         """Say that so many tokens of the answer have come, for a router that counts them; others are not told."""

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 
 from .request_head import CLOSE, HEAD, HTTP_1_0
+from .retry import retry_headers
 
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 STATUS_LINES: Final = {
@@ -257,9 +258,7 @@ def _started(plain: Plain, framing: int, each: bytes) -> ResponseBytes:
     return made
 
 
-def error_page(status: int, text: str, framing: int, each: bytes = b"", retry_after_s: int | None = None) -> bytes:
+def error_page(status: int, text: str, framing: int, each: bytes = b"", retry_after_s: float | None = None) -> bytes:
     """A response of our own: one line of text."""
-    headers: list[tuple[bytes, bytes]] = [TEXT]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
+    headers: list[tuple[bytes, bytes]] = [TEXT, *retry_headers(retry_after_s)]
     return whole(Plain(status, headers, text.encode("utf-8", "replace")), framing, each)

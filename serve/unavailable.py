@@ -3,7 +3,6 @@
 Reasons may hold what no client should see (hosts, paths, passwords in the error of a constructor): they are for logs.
 """
 
-import math
 from typing import Final, NamedTuple, cast
 
 from .exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestRefusedError
@@ -14,11 +13,11 @@ NOT_AVAILABLE: Final = "the application is not available"
 
 
 class Answer(NamedTuple):
-    """`retry_after_s` is in whole seconds; None: it is not worth a try."""
+    """`retry_after_s` None: it is not worth a try."""
 
     status: int
     text: str
-    retry_after_s: int | None
+    retry_after_s: float | None
 
 
 def unavailable_in(error: BaseException | None) -> Exception | None:
@@ -38,8 +37,7 @@ def answer_to(error: BaseException | None) -> Answer | None:
     if found is None:
         return None
     if isinstance(found, RequestRefusedError):
-        wait_s = found.retry_after_s
-        return Answer(found.status, client_text(found), None if wait_s is None else math.ceil(wait_s))
+        return Answer(found.status, client_text(found), found.retry_after_s)
     return Answer(503, client_text(found), RETRY_AFTER_S)
 
 

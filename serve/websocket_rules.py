@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+from .retry import retry_headers
 from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, answer_to
 
 # Close codes of RFC 6455 and of its registry.
@@ -59,11 +60,9 @@ def after(state: WebsocketState, message: Mapping[str, Any]) -> WebsocketState:
     return found
 
 
-def denial(status: int, text: str, retry_after_s: int | None = None) -> list[dict[str, Any]]:
+def denial(status: int, text: str, retry_after_s: float | None = None) -> list[dict[str, Any]]:
     """A response in the place of a handshake."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *retry_headers(retry_after_s)]
     return [
         {"type": DENY, "status": status, "headers": headers},
         {"type": DENY_BODY, "body": text.encode(), "more_body": False},

@@ -43,6 +43,7 @@ PURE_IN_SERVE: Final = frozenset(
         "responses",
         "refusals",
         "nested",
+        "retry",
         "unavailable",
     }
     | {"websocket_rules", "history", "news", "policy", "router_options", "handle_options", "request_router"}
@@ -77,7 +78,7 @@ PURE_IN_SERVE: Final = frozenset(
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
-    | {"llm.tallies", "llm.unsupported"}
+    | {"llm.demand", "llm.tallies", "llm.unsupported"}
     | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
     | {
         f"llm.engines.{name}"

@@ -87,9 +87,8 @@ class QueueActor:
                     self._hub.join(name, self._clock())
         self._told_once = True
         now = self._clock()
-        self._hub.configure(self._config, news.max_ongoing, news.max_queued, now)
         handles = {each.id: each.handle for each in news.replicas}
-        self._hub.have_replicas(handles, now)
+        self._hub.update(self._config, news.max_ongoing, news.max_queued, handles, now)
         for id in [id for id in self._following if id not in handles]:
             self._following.pop(id).cancel()
         for id, handle in handles.items():

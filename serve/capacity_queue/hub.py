@@ -9,11 +9,12 @@ has gone, unless its replica runs it still. Age alone ends none.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..capacity.drain import RetryAfter
-from ..capacity.fair_order import Band
+from ..capacity.fair_order import OUTPUT_WEIGHT, Band
 from ..capacity.ledger import Lease
 from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.output_lengths import OutputLengths
@@ -25,6 +26,7 @@ from .messages import (
     Granted,
     Offer,
     Refusal,
+    Release,
     Report,
     Share,
     Snapshot,
@@ -45,16 +47,19 @@ MANY_PASSES: Final = 512
 # How a rate of reading prompts is averaged, and which prompts say something of it.
 RATE_PART: Final = 0.1
 LEAST_READ: Final = 256
+# Leases that have ended and whose use is not known yet.
+MOST_ENDED: Final = 4096
 
 
 class _Asked(Ask):
-    """`id` is the router's."""
+    """`id` is the router's. `cached`: of its prompt, what its line was thought to hold."""
 
-    __slots__ = ("id", "returns")
+    __slots__ = ("cached", "id", "returns")
 
     def __init__(self, id: int, returns: bool, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.id, self.returns = id, returns
+        self.cached = 0
 
 
 class _Router:
@@ -109,6 +114,10 @@ class Hub:
         # Leases that their replica has said to run.
         self._begun: set[int] = set()
         self._granted_at: dict[int, float] = {}
+        # Who has each lease that this queue gave; and of those that ended a while ago, where, and how long the answer
+        # was: what it used may be known only now.
+        self._asks: dict[int, _Asked] = {}
+        self._ended: OrderedDict[int, tuple[_Asked, LineId, int]] = OrderedDict()
         self._rate: dict[LineId, float] = {}
         self._shares_changed = False
         self._full: dict[str, int] = {}
@@ -128,33 +137,37 @@ class Hub:
 
     # ---- the deployment
 
-    def configure(self, config: CapacityQueueConfig, max_ongoing: int, max_queued: int, now: float) -> None:
-        """Other settings count from now on; other bands only for a later queue."""
+    def update(
+        self, config: CapacityQueueConfig, max_ongoing: int, max_queued: int, replicas: Iterable[str], now: float
+    ) -> None:
+        """These replicas serve by these settings; all others have gone, or take no requests any more. Other bands than
+        it began with count only for a later queue.
+        """
         before, self.config = self.config, config
         changed = (max_ongoing, max_queued) != (self._max_ongoing, self._max_queued) or before != config
-        if not changed:
-            return
         self._max_ongoing, self._max_queued = max_ongoing, max_queued
         self.queue.most = config.most(max_queued)
-        for tenant in {*before.tenants, *config.tenants}:
-            self.queue.limits_changed(tenant)
-        for id in self._replicas:
-            self._set_lines(id, now)
-        self._place(now)
-
-    def have_replicas(self, ids: Iterable[str], now: float) -> None:
-        """These serve; all others have gone, or take no requests any more."""
-        wanted = list(ids)
-        for id in [id for id in self._replicas if id not in set(wanted)]:
-            self.drop_replica(id, now)
+        wanted = dict.fromkeys(replicas)
+        for id in [id for id in self._replicas if id not in wanted]:
+            self._drop(id)
+        if before != config:
+            for tenant in {*before.tenants, *config.tenants}:
+                self.queue.limits_changed(tenant)
         for id in wanted:
-            if id not in self._replicas:
+            is_new = id not in self._replicas
+            if is_new:
                 self._replicas[id] = _Replica(now)
+            if is_new or changed:
                 self._set_lines(id, now)
+        self._unpark(now)
         self._place(now)
 
     def drop_replica(self, id: str, now: float) -> None:
         """It has gone, with all that it ran."""
+        self._drop(id)
+        self._place(now)
+
+    def _drop(self, id: str) -> None:
         replica = self._replicas.pop(id, None)
         if replica is None:
             return
@@ -164,7 +177,6 @@ class Hub:
             router.full.discard(id)
         self._full.pop(id, None)
         self._shares_changed = True
-        self._place(now)
 
     def _drop_line(self, line: LineId) -> None:
         found = self.queue.ledger.lines.get(line)
@@ -285,12 +297,32 @@ class Hub:
             return False
         router = lease.router
         self.queue.release(number, **used)
+        ask = self._asks.get(number)
+        if ask is not None and lease.generated and used.get("cached") is None:
+            self._ended[number] = ask, lease.line.id, lease.generated
+            if len(self._ended) > MOST_ENDED:
+                self._ended.popitem(last=False)
         self._forget(number, router)
         return True
+
+    def _settle(self, used: Release) -> None:
+        """What a lease has used that had ended before that was known."""
+        found = self._ended.pop(used.number, None)
+        if found is None:
+            return
+        ask, line, generated = found
+        more = (used.generated or 0) - generated
+        if more > 0:
+            self.queue.order.charge(ask.band, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
+        if used.is_whole:
+            self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, max(generated, used.generated or 0))
+        if used.cached is not None and line in self.queue.ledger.lines:
+            self.queue.prefixes.correct(line, ask.cached, used.cached)
 
     def _forget(self, number: int, router: str) -> None:
         self._begun.discard(number)
         self._granted_at.pop(number, None)
+        self._asks.pop(number, None)
         if (known := self._routers.get(router)) is not None:
             known.leases.discard(number)
 
@@ -341,6 +373,8 @@ class Hub:
             self._end(each.number, generated=each.generated, cached=each.cached, is_whole=each.is_whole)
         for number, generated in batch.progress:
             self._progress(number, generated, now)
+        for each in batch.settle:
+            self._settle(each)
         for each in batch.acquire:
             self._acquire(name, router, each, now)
         for id in batch.withdraw:
@@ -367,9 +401,9 @@ class Hub:
             chain=asked.chain,
         )
         if not self.queue.ledger.lines:
-            most = self.queue.most.requests
-            if len(self._parked) >= most and not asked.returns:
-                self._refuse(router, ask, Refused(TOO_MANY, f"{len(self._parked)} requests wait", RetryAfter(1.0)))
+            waiting = len(self._parked) + len(self.queue.order)
+            if waiting >= self.queue.most.requests and not asked.returns:
+                self._refuse(router, ask, Refused(TOO_MANY, f"{waiting} requests wait", RetryAfter(1.0)))
             else:
                 router.asked[ask.id] = ask
                 self._parked[ask] = None
@@ -395,7 +429,8 @@ class Hub:
     def _unpark(self, now: float) -> None:
         if not self._parked or not self.queue.ledger.lines:
             return
-        parked, self._parked = self._parked, {}
+        # One that was here before the last line went, and did not start there, was first.
+        parked, self._parked = sorted(self._parked, key=lambda ask: ask.arrived), {}
         for ask in parked:
             if (router := self._routers.get(ask.router)) is not None:
                 self._submit(router, ask, now)
@@ -404,6 +439,8 @@ class Hub:
         router.asked.pop(ask.id, None)
         number, line = lease.id.number, lease.line
         router.leases.add(number)
+        self._asks[number] = ask
+        ask.cached = ask.prompt - lease.unread
         if lease.unread >= LEAST_READ:
             self._granted_at[number] = now
         self.granted += 1

@@ -114,6 +114,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     full: list[tuple[str, bool]] = msgspec.field(default_factory=list[tuple[str, bool]])
     release: list[Release] = msgspec.field(default_factory=list[Release])
     progress: list[tuple[int, int]] = msgspec.field(default_factory=list[tuple[int, int]])
+    settle: list[Release] = msgspec.field(default_factory=list[Release])
+    """What was used by leases that had ended before that was known."""
     acquire: list[Acquire] = msgspec.field(default_factory=list[Acquire])
     withdraw: list[int] = msgspec.field(default_factory=list[int])
     alive: bool = False
@@ -121,7 +123,13 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
 
     def __bool__(self) -> bool:
         return bool(
-            self.acquire or self.release or self.progress or self.withdraw or self.full or self.alive
+            self.acquire
+            or self.release
+            or self.progress
+            or self.settle
+            or self.withdraw
+            or self.full
+            or self.alive
         ) or self.held is not None  # fmt: skip
 
 

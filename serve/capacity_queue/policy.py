@@ -62,26 +62,40 @@ class _Wait:
         self.returns = False
 
 
+class _Place:
+    """A replica that serves, with what runs there for this router."""
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = self.tokens = 0
+
+
 class Lease(Grant):
     """The grant of one request: what the queue gave, and the tag that goes to the replica with it."""
 
-    __slots__ = ("generated", "request", "tag", "told", "told_at", "wait")
+    __slots__ = ("generated", "place", "request", "tag", "told", "told_at", "wait")
 
     def __init__(self, policy: CapacityQueuePolicy, replica: str, tag: Tag, request: Request, wait: _Wait) -> None:
         super().__init__(policy, replica)
         self.tag: Tag = tag
         # As it came, should it not begin there.
         self.request, self.wait = request, wait
+        # Where it is counted; None: its replica is not known here yet.
+        self.place: _Place | None = None
         self.generated = self.told = 0
         self.told_at = 0.0
 
     @property
-    def queue_ms(self) -> int:
+    def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.tag.queue_ms
 
     @property
     def tokens(self) -> int:
         return self.tag.prompt + self.tag.output
+
+    def settle(self, used: Cost) -> None:
+        self.policy.settle(self, used)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def progress(self, tokens: int) -> None:
         self.policy.progress(self, tokens)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
@@ -117,9 +131,7 @@ class CapacityQueuePolicy(Policy):
         self._shares: dict[str, Share] = {}
         self._stand_back_until = 0.0
         self._watchdog: threading.Timer | None = None
-        # Replicas that serve, with the requests that run there for this router, and their tokens.
-        self._ongoing: dict[str, int] = {}
-        self._tokens: dict[str, int] = {}
+        self._places: dict[str, _Place] = {}
         self._full: set[str] = set()
         # Those that wait, in their order, and which is which for the queue.
         self._waiting: dict[Request, _Wait] = {}
@@ -137,10 +149,9 @@ class CapacityQueuePolicy(Policy):
     # ---- what the router tells
 
     def update(self, news: DeploymentNews) -> None:
-        known = self._ongoing
-        self._ongoing = {each.id: known.get(each.id, 0) for each in news.replicas}
-        self._tokens = {id: self._tokens.get(id, 0) for id in self._ongoing}
-        self._full &= self._ongoing.keys()
+        known = self._places
+        self._places = {each.id: known.get(each.id) or _Place() for each in news.replicas}
+        self._full &= self._places.keys()
         self._max_queued = news.max_queued
         queue = news.queue
         if queue is not None:
@@ -152,9 +163,9 @@ class CapacityQueuePolicy(Policy):
                 self._queue = queue.handle
                 self._connect(queue.handle)
         for request, lease in list(self._early.items()):
-            if lease.replica in self._ongoing:
+            if (place := self._places.get(lease.replica)) is not None:
                 del self._early[request]
-                self._have(request, lease)
+                self._have(lease, place)
 
     def _connect(self, queue: Any) -> None:
         if self._session is not None:
@@ -175,7 +186,7 @@ class CapacityQueuePolicy(Policy):
         if lease is None or lease.request is not request:
             # Its grant was given back long ago, as its client took what was left.
             return self.submit(request)
-        if lease.tag.number < 0 and lease.replica in self._ongoing.keys() - self._full:
+        if lease.tag.number < 0 and lease.replica in self._places.keys() - self._full:
             # A replica knows of a later queue: that is heard of here soon.
             self._stand_back_until = now + LOOK_S
         lease.wait.returns = True
@@ -237,7 +248,7 @@ class CapacityQueuePolicy(Policy):
         if isinstance(found := self._ready.pop(request, None), Lease):
             self._give_back(found)
         if (early := self._early.pop(request, None)) is not None:
-            self._give_back(early, is_counted=False)
+            self._give_back(early)
 
     def next(self) -> tuple[Request, Grant | Refused] | None:
         while self._came:
@@ -264,12 +275,12 @@ class CapacityQueuePolicy(Policy):
         if self._closed and not self._held:
             self._end()
 
-    def _give_back(self, lease: Lease, used: Cost | None = NOTHING, *, is_counted: bool = True) -> None:
+    def _give_back(self, lease: Lease, used: Cost | None = NOTHING) -> None:
         number = lease.tag.number
         self._held.pop(number, None)
-        if is_counted and lease.replica in self._ongoing:
-            self._ongoing[lease.replica] -= 1
-            self._tokens[lease.replica] -= lease.tokens
+        if (place := lease.place) is not None:
+            place.requests -= 1
+            place.tokens -= lease.tokens
         release = Release(number, lease.generated or None)
         if isinstance(used, QueueUse):
             release = Release(number, used.tokens, used.cached, used.is_whole)
@@ -285,10 +296,14 @@ class CapacityQueuePolicy(Policy):
             lease.told, lease.told_at = generated, now
             self._say("progress", (lease.tag.number, generated))
 
+    def settle(self, lease: Lease, used: Cost) -> None:
+        """It was given back before this was known. From any thread."""
+        if isinstance(used, QueueUse):
+            self._say("settle", Release(lease.tag.number, used.tokens, used.cached, used.is_whole))
+
     def died(self, replica: str) -> None:
-        if self._ongoing.pop(replica, None) is None:
+        if self._places.pop(replica, None) is None:
             return
-        self._tokens.pop(replica, None)
         self._full.discard(replica)
         # Until the queue hears it too it gives no more of it.
         self._say_full(replica, True)
@@ -298,7 +313,7 @@ class CapacityQueuePolicy(Policy):
                 self._ask_again(found)
 
     def filled(self, replica: str) -> None:
-        if replica in self._ongoing:
+        if replica in self._places:
             self._full.add(replica)
             self._say_full(replica, True)
 
@@ -326,7 +341,7 @@ class CapacityQueuePolicy(Policy):
             self._session = None
 
     def statistics(self) -> dict[str, Any]:
-        return dict(self._ongoing)
+        return {id: place.requests for id, place in self._places.items()}
 
     # ---- what the queue tells; it is kept until the router asks
 
@@ -397,8 +412,8 @@ class CapacityQueuePolicy(Policy):
         wait = self._waiting.pop(request)
         tag = self._tag(granted.replica, granted.number, granted.rank, granted.prompt, granted.output, wait)
         lease = self._held[granted.number] = Lease(self, granted.replica, tag, request, wait)
-        if granted.replica in self._ongoing:
-            self._have(request, lease)
+        if (place := self._places.get(granted.replica)) is not None:
+            self._have(lease, place)
         else:
             self._early[request] = lease
 
@@ -411,15 +426,20 @@ class CapacityQueuePolicy(Policy):
             cost.model, cost.tenant, cost.user, band,
         )  # fmt: skip
 
-    def _have(self, request: Request, lease: Lease) -> None:
-        self._ongoing[lease.replica] += 1
-        self._tokens[lease.replica] += lease.tokens
-        self._ready[request] = lease
+    def _have(self, lease: Lease, place: _Place) -> None:
+        self._count(lease, place)
+        self._ready[lease.request] = lease
+
+    @staticmethod
+    def _count(lease: Lease, place: _Place) -> None:
+        lease.place = place
+        place.requests += 1
+        place.tokens += lease.tokens
 
     def _ask_again(self, lease: Lease) -> None:
         """Its replica has gone, and it was not sent."""
         request, wait = lease.request, lease.wait
-        self._give_back(lease, is_counted=request not in self._early)
+        self._give_back(lease)
         wait.returns = True
         self._waiting = {request: wait, **self._waiting}
         self._acquire(request, wait, self._clock())
@@ -445,18 +465,17 @@ class CapacityQueuePolicy(Policy):
         best: str | None = None
         cost = wait.cost
         tokens = cost.tokens + (cost.max_tokens or 0)
-        for id, ongoing in self._ongoing.items():
-            share = self._shares.get(id, _ALONE)
-            fits = ongoing < share.requests and (not share.tokens or self._tokens[id] + tokens <= share.tokens)
-            if id not in self._full and (fits or not ongoing) and (best is None or ongoing < self._ongoing[best]):
+        for id, place in self._places.items():
+            share, has = self._shares.get(id, _ALONE), place.requests
+            fits = has < share.requests and (not share.tokens or place.tokens + tokens <= share.tokens)
+            if id not in self._full and (fits or not has) and (best is None or has < self._places[best].requests):
                 best = id
         if best is None:
             return None
         self._own_number -= 1
         tag = self._tag(best, self._own_number, 0, cost.tokens, cost.max_tokens or 0, wait)
         lease = self._held[tag.number] = Lease(self, best, tag, request, wait)
-        self._ongoing[best] += 1
-        self._tokens[best] += lease.tokens
+        self._count(lease, self._places[best])
         return lease
 
     def _watch(self) -> None:

@@ -9,8 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from ..capacity_queue.messages import QueueUse
 from ..exceptions import ReplicaUnavailableError, RequestCancelledError
+from .costs import ModelCost
+from .demand import prompt_bytes, queue_cost_of
 from .engines.interface import Delta, EngineCall, Head
+from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
 
 if TYPE_CHECKING:
     from ..policy import Cost
@@ -26,6 +30,11 @@ class Answer(Protocol):
     @property
     def resumes(self) -> int:
         """How often it went on at another replica."""
+        ...
+
+    @property
+    def queue_ms(self) -> int | None:
+        """How long it waited for a replica at first, in milliseconds; None: nobody has looked."""
         ...
 
     async def take(self) -> list[Delta]:
@@ -66,6 +75,10 @@ class ReplicaAnswer:
         self.head = head
         self._first = first
 
+    @property
+    def queue_ms(self) -> int | None:
+        return self._stream.queue_ms
+
     async def take(self) -> list[Delta]:
         if self._first:
             first, self._first = self._first, []
@@ -79,8 +92,50 @@ class ReplicaAnswer:
         self._stream.close()
 
 
+class QueuedAnswer(ReplicaAnswer):
+    """The same of a replica whose tokens a capacity queue counts: it is told of them."""
+
+    __slots__ = ("_finish", "_learn", "_prompt_bytes", "_tokens")
+
+    def __init__(
+        self, stream: DeploymentResponseGenerator[Any], head: Head, first: list[Delta], served: Served, call: EngineCall
+    ) -> None:
+        super().__init__(stream, head, first)
+        self._tokens = 0
+        self._finish: str | None = None
+        self._prompt_bytes = prompt_bytes(call)
+        self._learn = served.sizes.learn
+
+    async def take(self) -> list[Delta]:
+        deltas = await super().take()
+        before = self._tokens
+        for data, tokens in deltas:
+            self._tokens += tokens
+            if FINISH_MARKS[0] in data or FINISH_MARKS[1] in data:
+                self._finish = finish_in(data) or self._finish
+            if USAGE_MARK in data and (usage := usage_in(data)) is not None:
+                self._used(usage)
+        if self._tokens != before:
+            self._stream.report_progress(self._tokens)
+        return deltas
+
+    def report_used(self, used: Cost) -> None:
+        pass  # it says more by itself
+
+    def _used(self, usage: Usage) -> None:
+        self._learn(self._prompt_bytes, usage.prompt)
+        whole = self._finish in WHOLE
+        self._stream.report_used(QueueUse(tokens=usage.completion, cached=usage.cached, is_whole=whole))
+
+
+# An answer that ends so is as long as the model made it.
+WHOLE: Final = frozenset({"stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use"})
+
+
 async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
     """`Open` without anything around it."""
+    if served.is_queued:
+        cost = queue_cost_of(call, served.sizes, cost.tenant if isinstance(cost, ModelCost) else "")
     stream = served.generate.options(cost=cost).remote(call)
     patience = _Patience(stream, served.config.queue_timeout_s)
     try:
@@ -94,7 +149,8 @@ async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
         patience.end()
     if not values:
         raise ReplicaUnavailableError(served.handle.deployment_name, "", "its answer ended before it began")
-    return ReplicaAnswer(stream, Head(*values[0]), _together(values[1:]))
+    head, first = Head(*values[0]), _together(values[1:])
+    return QueuedAnswer(stream, head, first, served, call) if served.is_queued else ReplicaAnswer(stream, head, first)
 
 
 class _Patience:

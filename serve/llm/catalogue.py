@@ -7,6 +7,8 @@ from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import DeploymentUnavailableError
+from .config import has_capacity_queue
+from .demand import PromptSizes
 from .engines.interface import EngineFacts
 from .problems import Problem
 
@@ -25,6 +27,9 @@ class Served:
         self.config = config
         self.handle = handle
         self.generate = handle.generate.options(stream=True)
+        # Whether requests wait in a capacity queue, which is told what each takes; and how long prompts are.
+        self.is_queued = has_capacity_queue(config)
+        self.sizes = PromptSizes()
         self._facts: EngineFacts | None = None
 
     @property

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from ..capacity_queue.config import NAME as CAPACITY_QUEUE
 from ..options import DeploymentOptions, parse_options, unknown
 
 # Of engines, by which pydantic tells them apart.
@@ -182,6 +183,12 @@ class LLMConfig(_Config):
     def _known(cls, options: dict[str, Any]) -> dict[str, Any]:
         parse_options(options, DeploymentOptions(name="model"))
         return options
+
+
+def has_capacity_queue(config: LLMConfig) -> bool:
+    """Whether the model's deployment has one."""
+    options = parse_options(config.deployment, DeploymentOptions(name=""))
+    return options.request_router.request_router_class == CAPACITY_QUEUE
 
 
 class ApiKey(_Config):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[bytes, bytes]]
 
+QUEUE_MS: Final = b"x-actorrt-queue-ms"
 JSON: Final = (b"content-type", b"application/json")
 _BODILESS: Final = frozenset({204, 304})
 
@@ -123,6 +124,8 @@ class Exchange:
         """The head of a response whose body comes by `write`, up to `end`."""
         self.status = status
         headers = [*headers, *self.always]
+        if self.generation is not None and (waited := self.generation.queue_ms) is not None:
+            headers.append((QUEUE_MS, b"%d" % waited))
         if self.api is Api.ANTHROPIC:
             # What Anthropic's clients look for. The proxy adds the name that OpenAI's know.
             headers.append((b"request-id", self.request_id.encode()))

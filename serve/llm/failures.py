@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RequestRefusedError
@@ -37,10 +36,7 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
             return chat_problem(error)
         case RequestRefusedError():
             code = "overloaded" if error.status in _OVERLOADED else "request_refused"
-            wait_s = error.retry_after_s
-            return Problem(
-                error.status, str(error), code=code, retry_after_s=None if wait_s is None else math.ceil(wait_s)
-            )
+            return Problem(error.status, str(error), code=code, retry_after_s=error.retry_after_s)
         case DeploymentUnavailableError() | RequestCancelledError():
             logger.info("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)

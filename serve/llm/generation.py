@@ -9,6 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ..exceptions import RequestRefusedError
 from ..policy import Cost
 from .costs import ModelCost
 from .engines.interface import Delta, EngineCall, Head
@@ -49,6 +50,8 @@ class Generation:
         self.usage: Usage | None = None
         self.finish: str | None = None
         self.error: BaseException | None = None
+        # How long it waited for a replica, where that is known.
+        self.queue_ms: int | None = None
 
     @property
     def resumes(self) -> int:
@@ -56,7 +59,13 @@ class Generation:
 
     async def open(self, call: EngineCall) -> Head:
         """Raises as `Open`."""
-        self._answer = await self._open(self.served, call, self._cost)
+        try:
+            self._answer = await self._open(self.served, call, self._cost)
+        except RequestRefusedError:
+            if self.served.is_queued:
+                self.queue_ms = int((monotonic() - self.started_at) * 1000)
+            raise
+        self.queue_ms = self._answer.queue_ms
         head = self._answer.head
         self.status = head.status
         return head

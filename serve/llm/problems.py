@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from ..retry import retry_headers
+
 
 class Api(Enum):
     """Whose protocol a request speaks."""
@@ -28,7 +30,7 @@ class Problem(Exception):
         param: str | None = None,
         code: str | None = None,
         kind: str | None = None,
-        retry_after_s: int | None = None,
+        retry_after_s: float | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         """`kind` is the `type` of OpenAI's shape; None: the one that the status has there."""
@@ -86,7 +88,4 @@ def error_event(problem: Problem, api: Api, request_id: str) -> bytes:
 
 def error_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
     """Without those that every response has."""
-    headers = [(b"content-type", b"application/json"), *problem.headers]
-    if problem.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % problem.retry_after_s))
-    return headers
+    return [(b"content-type", b"application/json"), *problem.headers, *retry_headers(problem.retry_after_s)]

@@ -6,12 +6,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from ..request_context import current_lease
 from .config import LLMConfig
 from .engines.factory import make_engine
 from .engines.interface import ADAPTER, EngineCall, EngineFacts
 from .sleeper import Sleeper
+
+RANK: Final = "x-data-parallel-rank"
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -36,12 +39,20 @@ class Model:
         """
         async with self._sleeper.awake():
             await self._have_adapter(call)
+            call = self._at_its_rank(call)
             answer = self._engine.generate(call)
             try:
                 async for item in answer:
                     yield tuple(item)
             finally:
                 await answer.aclose()
+
+    def _at_its_rank(self, call: EngineCall) -> EngineCall:
+        """The call with the rank that a capacity queue gave it, for an engine that has several."""
+        lease = current_lease.get()
+        if lease is None or self._facts.capacity.ranks == 1 or any(name == RANK for name, _ in call.headers):
+            return call
+        return call._replace(headers=(*call.headers, (RANK, str(lease.rank))))
 
     async def _have_adapter(self, call: EngineCall) -> None:
         """Load the adapter that a call is for, if it came to its model before this replica did."""
@@ -56,6 +67,13 @@ class Model:
 
     async def facts(self) -> EngineFacts:
         return self._facts
+
+    async def queue_offer(self) -> tuple[int, int, float, int]:
+        """What a capacity queue may give of it: tokens and requests at once of each rank, a rate that nobody has
+        measured yet, and how many ranks there are.
+        """
+        capacity = self._facts.capacity
+        return capacity.kv_tokens, capacity.slots, 0.0, capacity.ranks
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         async with self._sleeper.awake():

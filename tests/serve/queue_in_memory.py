@@ -36,13 +36,15 @@ class QueueInMemory(CapacityQueuePolicy):
         while self._came:
             self._take(self._came.popleft())
 
+    def _watch(self) -> None:
+        pass  # the queue is never silent
+
     # A policy.
 
     def update(self, news: DeploymentNews) -> None:
         now = self._clock()
-        self.hub.configure(self._config, news.max_ongoing, news.max_queued, now)
-        new = [each.id for each in news.replicas if each.id not in self._ongoing]
-        self.hub.have_replicas([each.id for each in news.replicas], now)
+        new = [each.id for each in news.replicas if each.id not in self._places]
+        self.hub.update(self._config, news.max_ongoing, news.max_queued, [each.id for each in news.replicas], now)
         super().update(news)
         for id in new:
             self.hub.replica_said(id, Snapshot(1, incarnation_of(id), None, ()), now)

@@ -23,6 +23,7 @@ from actorrt.serve.request_head import (
     scope_of,
 )
 from actorrt.serve.responses import Plain, ResponseBytes, ResponseError, coerce, error_page, ok, to_json, whole
+from actorrt.serve.retry import retry_headers
 from actorrt.serve.routes import Route, RouteTable
 
 
@@ -224,6 +225,21 @@ def test_parts_out_of_order_are_refused() -> None:
 def test_an_error_page_says_when_to_come_again() -> None:
     response, body, _ = read(error_page(503, "full", 0, retry_after_s=1))
     assert (response.status_code, dict(response.headers)[b"retry-after"], body) == (503, b"1", b"full")
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "said"),
+    [
+        (None, {}),
+        (0.25, {b"retry-after": b"1", b"retry-after-ms": b"250"}),
+        (120.0, {b"retry-after": b"120", b"retry-after-ms": b"120000"}),
+        (120.5, {b"retry-after": b"121", b"retry-after-ms": b"120500", b"x-should-retry": b"false"}),
+    ],
+)
+def test_who_is_to_wait_longer_than_clients_do_is_told_not_to_ask_again(
+    wait_s: float | None, said: dict[bytes, bytes]
+) -> None:
+    assert dict(retry_headers(wait_s)) == said
 
 
 SAFE = st.binary(max_size=30).filter(lambda value: b"\n" not in value)

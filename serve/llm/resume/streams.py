@@ -83,6 +83,7 @@ class _Runs:
         self._died_at: int | None = None
         self._sent = 0
         self.resumes = 0
+        self.queue_ms: int | None = None
 
     async def _opened(self) -> Answer:
         """Open the call, at another replica while it breaks before anything has come."""
@@ -96,6 +97,8 @@ class _Runs:
             finally:
                 if failed is not None:
                     failed.close()
+            if self.queue_ms is None:
+                self.queue_ms = answer.queue_ms
             if not await self._goes_elsewhere(answer.head):
                 return answer
             self._count(f"the engine answered with status {answer.head.status}")
@@ -233,6 +236,7 @@ class _Nothing:
     """The answer of nobody: nothing is left to come."""
 
     resumes = 0
+    queue_ms = None
 
     def __init__(self, head: Head) -> None:
         self.head = head

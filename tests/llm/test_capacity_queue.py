@@ -1,0 +1,127 @@
+"""A language model behind a capacity queue: tokens are counted as they come, tenants have limits, answers say how long
+they waited."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from actorrt import get_actor, serve
+from actorrt.serve.connection import NAMESPACE
+from actorrt.serve.llm import ApiKey, FrontConfig, LLMConfig, SimulatedEngine, build_openai_app
+from actorrt.util import list_named_actors
+
+KEYS = {name: {"authorization": f"Bearer {name}"} for name in ("big", "small")}
+TOKENS = 40_000
+
+
+@pytest.fixture(scope="module")
+def url(serve_url: str) -> Iterator[str]:
+    router = serve.RequestRouterConfig(
+        "capacity_queue",
+        {"tenants": {"small": {"waiting_requests": 0}}, "bands": [{"name": "priority"}, {"name": "default"}]},
+    )
+    model = LLMConfig(
+        model_id="simulated",
+        engine=SimulatedEngine(kv_tokens=TOKENS, slots=2, context=TOKENS, decode_step_s=0.005),
+        deployment={"num_replicas": 2, "request_router": router},
+    )
+    front = FrontConfig(keys=[ApiKey.of(name, name) for name in KEYS])
+    serve.run(build_openai_app(model, front), name="queued", route_prefix="/queued")
+    yield f"{serve_url}/queued/v1/chat/completions"
+    serve.delete("queued")
+
+
+def asked(words: int = 3, **fields: Any) -> dict[str, Any]:
+    return {"model": "simulated", "messages": [{"role": "user", "content": "word " * words}], **fields}
+
+
+async def ledger() -> dict[str, Any]:
+    listed = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+    (name,) = [each["name"] for each in listed if each["name"].startswith("queued#model:simulated#queue-")]
+    queue = await asyncio.to_thread(get_actor, name, NAMESPACE)
+    return await queue.statistics.remote()  # type: ignore[no-any-return]
+
+
+async def until_idle() -> None:
+    while any(line["running"] or line["used"] or line["backlog"] for line in (await ledger())["lines"]):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def test_a_stream_is_counted_as_it_comes_and_gives_all_back(url: str) -> None:
+    async with httpx.AsyncClient(timeout=30, headers=KEYS["big"]) as client:
+        body = asked(2000, stream=True, max_tokens=300, ignore_eos=True)
+        seen: list[int] = []
+        async with client.stream("POST", url, json=body) as answer:
+            assert answer.status_code == 200
+            assert int(answer.headers["x-actorrt-queue-ms"]) >= 0
+            async for _ in answer.aiter_lines():
+                found = await ledger()
+                seen.append(max(line["backlog"] for line in found["lines"]))
+                if found["units"] == "tokens" and not seen[-1]:
+                    break
+            # Its first token has come: the prompt is no backlog any more, and its answer is counted in full.
+            (used,) = [line["used"] for line in found["lines"] if line["running"]]
+            assert used >= 300 + 1000
+        await until_idle()
+        whole = await client.post(url, json=asked(max_tokens=5))
+        assert (whole.status_code, whole.json()["usage"]["completion_tokens"]) == (200, 5)
+        assert int(whole.headers["x-actorrt-queue-ms"]) >= 0
+        await until_idle()
+
+
+async def test_what_a_tenant_may_not_have_wait_is_429_and_says_when_to_come_again(url: str) -> None:
+    async with httpx.AsyncClient(timeout=30) as client:
+        long = asked(stream=True, max_tokens=5000, ignore_eos=True)
+        # Four slots in all.
+        streams = [client.stream("POST", url, json=long, headers=KEYS["big"]) for _ in range(4)]
+        for stream in streams:
+            await stream.__aenter__()
+        while sum(line["running"] for line in (await ledger())["lines"]) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        refused = await client.post(url, json=asked(), headers=KEYS["small"])
+        assert refused.status_code == 429
+        assert "requests of tenant small wait, and 0 is the limit" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert int(refused.headers["retry-after-ms"]) >= 1000
+        assert "x-actorrt-queue-ms" in refused.headers
+        waits = asyncio.ensure_future(client.post(url, json=asked(max_tokens=3), headers=KEYS["big"]))
+        while (await ledger())["tenants"].get("big", {}).get("waiting") != 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        # A client that leaves gives its place to who waits.
+        for stream in streams:
+            await stream.__aexit__(None, None, None)
+        answer = await waits
+        assert answer.status_code == 200
+        assert int(answer.headers["x-actorrt-queue-ms"]) > 0
+        await until_idle()
+
+
+async def test_a_prompt_that_no_replica_holds_is_413(url: str) -> None:
+    async with httpx.AsyncClient(timeout=30, headers=KEYS["big"]) as client:
+        refused = await client.post(url, json=asked(5 * TOKENS))
+    assert refused.status_code == 413
+    assert f"a replica holds {TOKENS} at most" in refused.json()["error"]["message"]
+    assert "retry-after" not in refused.headers
+
+
+async def test_many_at_once_leave_nothing_in_the_ledger(url: str) -> None:
+    limits = httpx.Limits(max_connections=40)
+    async with httpx.AsyncClient(timeout=60, limits=limits, headers=KEYS["big"]) as client:
+
+        async def ask(number: int) -> int:
+            body = asked(number * 5, max_tokens=number % 7 + 1, stream=number % 2 == 0)
+            tier = {"service_tier": "priority"} if number % 3 == 0 else {}
+            answer = await client.post(url, json={**body, **tier})
+            if body["stream"]:
+                lines = [line for line in answer.text.splitlines() if line.startswith("data: {")]
+                assert "choices" in json.loads(lines[0].removeprefix("data: "))
+            return answer.status_code
+
+        assert set(await asyncio.gather(*map(ask, range(80)))) == {200}
+    await until_idle()
+    found = await ledger()
+    assert found["granted"] >= 80
