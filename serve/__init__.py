@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .applications import as_graph as as_graph
     from .applications import from_asgi as from_asgi
     from .asgi import ingress as ingress
+    from .capacity_queue.status import queues as queues
+    from .capacity_queue.status import why as why
+    from .capacity_queue.statuses import QueueStatus as QueueStatus
     from .declaration import Application as Application
     from .declaration import Deployment as Deployment
     from .declaration import deployment as deployment
@@ -44,10 +47,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "deployment", "Deployment", "Application", "ingress", "from_asgi", "as_graph",
-    "run", "start", "delete", "shutdown", "status", "build",
+    "run", "start", "delete", "shutdown", "status", "queues", "why", "build",
     "get_app_handle", "get_deployment_handle", "get_replica_context",
     "DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator",
-    "HTTPOptions", "ReplicaContext", "ServeStatus", "ApplicationStatus", "DeploymentStatus",
+    "HTTPOptions", "ReplicaContext", "ServeStatus", "QueueStatus", "ApplicationStatus", "DeploymentStatus",
     "Cost", "RequestRouterConfig", "request_router", "exceptions", "llm", "WORKER_MODULES",
 ]  # fmt: skip
 
@@ -59,6 +62,8 @@ _HOMES = {
     "api": ["build", "delete", "get_app_handle", "get_deployment_handle", "run", "shutdown", "start", "status"],
     "applications": ["as_graph", "from_asgi"],
     "asgi": ["ingress"],
+    "capacity_queue.status": ["queues", "why"],
+    "capacity_queue.statuses": ["QueueStatus"],
     "declaration": ["Application", "Deployment", "deployment"],
     "handle": ["DeploymentHandle"],
     "http_options": ["HTTPOptions"],

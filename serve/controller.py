@@ -173,6 +173,11 @@ class Controller:
                 left_s = self._drain_limit_s()
         return Draining(requests, replicas, left_s)
 
+    async def queues(self) -> dict[tuple[str, str], ActorHandle[Any]]:
+        """The capacity queues that there are, by application and deployment."""
+        await self._ready.wait()
+        return {(each.id.app, each.id.name): each.queue.handle for each in self._deployments if each.queue is not None}
+
     async def ingress_of(self, app: str) -> str:
         """The ingress deployment's name, or "" if there is no such application."""
         await self._ready.wait()

@@ -95,6 +95,10 @@ class Forwarded:
 
     # The router's side.
 
+    @property
+    def request_id(self) -> str:
+        return self._request.request_id.decode("latin-1")
+
     def call(self) -> tuple[tuple[str, str, dict[str, str], int], dict[str, Any]]:
         """Method, path, headers by lower-case names, and bytes of the body, as far as that is here."""
         request = self._request

@@ -10,6 +10,7 @@ import actorrt
 from actorrt.cli.problems import CommandError
 from actorrt.cli.serve import serve
 from actorrt.cli.status import status
+from actorrt.cli.why import why
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
@@ -24,6 +25,7 @@ def commands() -> None:
 
 commands.add_command(serve)
 commands.add_command(status)
+commands.add_command(why)
 
 
 def run() -> None:

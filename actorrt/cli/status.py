@@ -12,7 +12,7 @@ import click
 
 import actorrt
 from actorrt.cli.problems import WRONG_USE, CommandError
-from actorrt.cli.status_tables import of_models, of_nodes
+from actorrt.cli.status_tables import of_models, of_nodes, of_queues
 
 _NONE: Final = "no cluster runs on this machine; init() without an address starts one"
 
@@ -26,6 +26,7 @@ class Found:
     total: dict[str, float]
     free: dict[str, float]
     models: Sequence[actorrt.serve.llm.ModelStatus]
+    queues: Sequence[actorrt.serve.QueueStatus] = ()
     trouble: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -33,7 +34,8 @@ class Found:
 
     def facts(self) -> dict[str, Any]:
         models = [asdict(each) for each in self.models]
-        return {"nodes": self.nodes, "total": self.total, "free": self.free, "models": models}
+        queues = [asdict(each) for each in self.queues]
+        return {"nodes": self.nodes, "total": self.total, "free": self.free, "models": models, "queues": queues}
 
 
 @click.command(short_help="Show the nodes, what is free on them, and the models they serve.")
@@ -93,16 +95,18 @@ def _ask(session: actorrt.Session) -> Found:
     try:
         actorrt.init(session.address, log_to_driver=False)
     except (ConnectionError, actorrt.exceptions.ActorrtError) as error:
-        return Found(session, [], {}, {}, [], str(error))
+        return Found(session, [], {}, {}, [], trouble=str(error))
     try:
         nodes, total, free = actorrt.nodes(), actorrt.cluster_resources(), actorrt.available_resources()
         # What makes models is not loaded where nothing is served.
-        models = actorrt.serve.llm.status() if actorrt.serve.status().applications else []
+        serves = bool(actorrt.serve.status().applications)
+        models = actorrt.serve.llm.status() if serves else []
+        queues = actorrt.serve.queues() if serves else []
     except actorrt.exceptions.ActorrtError as error:  # it has ended meanwhile
-        return Found(session, [], {}, {}, [], str(error))
+        return Found(session, [], {}, {}, [], trouble=str(error))
     finally:
         actorrt.shutdown()
-    return Found(session, nodes, total, free, models)
+    return Found(session, nodes, total, free, models, queues)
 
 
 def _shown(found: Found) -> str:
@@ -116,4 +120,6 @@ def _shown(found: Found) -> str:
         parts.append(of_nodes(found.nodes, found.total, found.free))
     if found.models:
         parts.append(of_models(found.models))
+    if found.queues:
+        parts.append(of_queues(found.queues))
     return "\n\n".join(parts)

@@ -35,5 +35,26 @@ def of_models(models: Sequence[actorrt.serve.llm.ModelStatus]) -> str:
     return "\n".join(lines)
 
 
+def of_queues(queues: Sequence[actorrt.serve.QueueStatus]) -> str:
+    return "\n\n".join(_of_queue(each) for each in queues)
+
+
+def _of_queue(queue: actorrt.serve.QueueStatus) -> str:
+    name = f"capacity queue of {queue.application}#{queue.deployment}"
+    if queue.trouble:
+        return f"{name}: {queue.trouble}"
+    in_requests = queue.units == "requests"
+    lines = [f"{name}, in {queue.units}: {queue.granted} admitted, {queue.refused} refused"]
+    wide = max([len("replica"), *(len(each.replica) for each in queue.lines)])
+    numbers = "{:>6} {:>9} {:>9} {:>9}" + ("" if in_requests else " {:>12} {:>12}")
+    lines.append(f"{'replica':<{wide}} " + numbers.format("rank", "running", "slots", "backlog", "used", "of tokens"))
+    for each in queue.lines:
+        shown = numbers.format(each.rank, each.running, each.slots, each.backlog, each.used, each.kv_tokens)
+        lines.append(f"{each.replica:<{wide}} {shown}{'' if each.is_open else '  closed'}")
+    for tenant, each in sorted((queue.tenants or {}).items()):
+        lines.append(f"{each.waiting} requests of {tenant or 'nobody'} wait, for {each.longest_s:.3g} s at most")
+    return "\n".join(lines)
+
+
 def _amount(name: str, value: float) -> str:
     return f"{value / 2**30:>8.1f} GiB" if name.endswith("memory") else f"{value:>12g}"

@@ -31,6 +31,8 @@ TICK_S: Final = 0.1
 WINDOW: Final = 4 * 1024 * 1024
 # A replica that does not answer is asked again after so long.
 AGAIN_S: Final = 0.1
+# Routers have so long to say whether a request is theirs.
+FIND_S: Final = 0.2
 
 
 class _Session:
@@ -180,6 +182,13 @@ class QueueActor:
 
     async def statistics(self) -> dict[str, Any]:
         return self._hub.statistics()
+
+    async def why(self, name: str) -> list[str]:
+        """What each request of this name waits for, or where it runs."""
+        self._hub.look_for(name)
+        self._tell()
+        await asyncio.sleep(FIND_S)
+        return self._hub.found(name)
 
     async def until_death(self) -> None:
         await self._loop.create_future()

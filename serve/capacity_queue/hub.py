@@ -121,6 +121,8 @@ class Hub:
         self._rate: dict[LineId, float] = {}
         self._shares_changed = False
         self._full: dict[str, int] = {}
+        # What is known of requests that are looked for, by their names.
+        self._found: dict[str, list[str]] = {}
         # Requests that were admitted since the beginning.
         self.granted = 0
         self.refused = 0
@@ -369,6 +371,8 @@ class Hub:
                 self._end(number)
         for id, is_full in batch.full:
             self._set_full(router, id, is_full)
+        for called, id, number in batch.found:
+            self._found.setdefault(called, []).append(self._why(router, id, number, now))
         for each in batch.release:
             self._end(each.number, generated=each.generated, cached=each.cached, is_whole=each.is_whole)
         for number, generated in batch.progress:
@@ -578,6 +582,40 @@ class Hub:
             "tenants": tenants, "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
             "short": self.queue.ledger.short,
         }  # fmt: skip
+
+    def look_for(self, name: str) -> None:
+        """Ask all routers for a request of this name."""
+        self._found[name] = []
+        for router in self._routers.values():
+            router.told.find = name
+
+    def found(self, name: str) -> list[str]:
+        """What is known of it by now, a sentence for each that has the name."""
+        return self._found.pop(name, [])
+
+    def _why(self, router: _Router, id: int, number: int, now: float) -> str:
+        if (lease := self.queue.ledger.leases.get(number)) is not None:
+            at = f"replica {lease.line.id.replica}, rank {lease.line.id.rank}"
+            state = "runs at" if number in self._begun else "was sent to"
+            return f"it {state} {at}, with {lease.tokens} tokens of which {lease.generated} have come"
+        ask = router.asked.get(id)
+        if ask is None:
+            return "it has just begun, or has ended"
+        waited = f"it has waited for {now - ask.arrived:.3g} s in band {self.config.bands[ask.band].name}"
+        if ask in self._parked:
+            return f"{waited}: no replica serves yet"
+        queue = self.queue
+        ahead = queue.order.ahead(ask)
+        before = next((count for count, (each, _) in enumerate(queue.order.turns()) if each is ask), 0)
+        wait_s = queue.drain.wait_s(ahead + ask.tokens, now)
+        when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"
+        room = max(0, queue.ledger.largest_room)
+        most = self.config.tenant(ask.tenant).running_tokens
+        limit = "" if most is None else f"; tenant {ask.tenant} may run {most} tokens at once"
+        return (
+            f"{waited} for {ask.tokens} tokens, and no replica has room for more than {room}; {before} requests with "
+            f"{ahead} tokens are before it; {when}{limit}"
+        )
 
     def bands(self) -> tuple[Band, ...]:
         return self.queue.order.bands

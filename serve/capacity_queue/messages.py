@@ -118,6 +118,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     """What was used by leases that had ended before that was known."""
     acquire: list[Acquire] = msgspec.field(default_factory=list[Acquire])
     withdraw: list[int] = msgspec.field(default_factory=list[int])
+    found: list[tuple[str, int, int]] = msgspec.field(default_factory=list[tuple[str, int, int]])
+    """Requests that were looked for: what they are called there, and by which id they wait, or their lease; else 0."""
     alive: bool = False
     """The answer to a question for it."""
 
@@ -129,6 +131,7 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
             or self.settle
             or self.withdraw
             or self.full
+            or self.found
             or self.alive
         ) or self.held is not None  # fmt: skip
 
@@ -170,11 +173,14 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     refused: list[Refusal] = msgspec.field(default_factory=list[Refusal])
     ended: list[int] = msgspec.field(default_factory=list[int])
     """Leases that are void: their replica has gone."""
+    find: str = ""
+    """Has it a request of this name?"""
     ask: bool = False
     """Are you there?"""
 
     def __bool__(self) -> bool:
-        return bool(self.grants or self.refused or self.ended or self.ask or self.epoch) or self.shares is not None
+        said = self.grants or self.refused or self.ended or self.find or self.ask or self.epoch
+        return bool(said) or self.shares is not None
 
 
 # From replicas to the queue.

@@ -355,7 +355,8 @@ class CapacityQueuePolicy(Policy):
             with self._out_lock:
                 self._out.alive = True
             self._turns.soon()
-            if not (said.grants or said.refused or said.ended or said.shares or said.epoch):
+            said.ask = False
+            if not said:
                 return
         self._bring(said)
 
@@ -381,6 +382,8 @@ class CapacityQueuePolicy(Policy):
                 self._ready[request] = _refused(refusal)
         for granted in said.grants:
             self._granted(granted)
+        if said.find:
+            self._find(said.find)
         if said.ended:
             ended = set(said.ended)
             for kept in (self._ready, self._early):
@@ -388,6 +391,14 @@ class CapacityQueuePolicy(Policy):
                     if isinstance(found, Lease) and found.tag.number in ended:
                         del kept[request]
                         self._ask_again(found)
+
+    def _find(self, name: str) -> None:
+        for request, wait in self._waiting.items():
+            if getattr(request, "request_id", None) == name:
+                self._say("found", (name, wait.id, 0))
+        for number, lease in self._held.items():
+            if getattr(lease.request, "request_id", None) == name:
+                self._say("found", (name, 0, number))
 
     def _welcome(self, said: ToRouter) -> None:
         """A queue is there: it knows nothing of what was asked before."""

@@ -33,6 +33,10 @@ class Served:
         self._facts: EngineFacts | None = None
 
     @property
+    def deployment(self) -> tuple[str, str]:
+        return self.handle.app_name, self.handle.deployment_name
+
+    @property
     def model_id(self) -> str:
         return self.config.model_id
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .problems import Problem
+from .queue_exposition import queue_families
 
 if TYPE_CHECKING:
+    from ..capacity_queue.statuses import QueueStatus
     from .metrics import Totals
     from .tallies import Histogram
 
@@ -17,9 +19,12 @@ _OF: Final = ("gen_ai_request_model", "tenant")
 _FRONT: Final = "front"
 
 
-def exposition(totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, float]]) -> tuple[bytes, bytes]:
+def exposition(
+    totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, float]], queues: Iterable[QueueStatus] = ()
+) -> tuple[bytes, bytes]:
     """The text and its content type. `totals`: what each replica of the front has counted, by its id, which is a label:
-    when one goes no counter goes back. `engines`: what each model's engines say of themselves, by model.
+    when one goes no counter goes back. `engines`: what each model's engines say of themselves, by model. `queues`: what
+    their capacity queues do.
 
     Problem 501 without prometheus-client.
     """
@@ -30,7 +35,7 @@ def exposition(totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, 
         message = "/metrics needs the package prometheus-client: pip install 'actorrt[llm]'"
         raise Problem(501, message, code="not_installed") from None
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(list(_families(totals, engines))))
+    registry.register(_Families([*_families(totals, engines), *queue_families(queues)]))
     return generate_latest(registry), CONTENT_TYPE_LATEST.encode()
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from ..broadcast import ask_all
+from ..capacity_queue.status import all_queues
 from .exposition import exposition
 
 if TYPE_CHECKING:
+    from ..capacity_queue.statuses import QueueStatus
     from .catalogue import Served
     from .exchange import Exchange
     from .services import Services
@@ -26,9 +28,19 @@ async def health(services: Services, exchange: Exchange, name: str) -> None:
 
 
 async def metrics(services: Services, exchange: Exchange, name: str) -> None:
-    totals, engines = await asyncio.gather(services.fronts().totals(), engine_statistics(services))
-    text, content_type = exposition(totals, engines)
+    totals, engines, queues = await asyncio.gather(
+        services.fronts().totals(), engine_statistics(services), _queues(services)
+    )
+    text, content_type = exposition(totals, engines, queues)
     await exchange.respond(200, [(b"content-type", content_type)], text)
+
+
+async def _queues(services: Services) -> list[QueueStatus]:
+    """The capacity queues of the models here."""
+    own = {tuple(each.deployment) for each in services.catalogue.models.values() if each.is_queued}
+    if not own:
+        return []
+    return [each for each in await all_queues() if (each.application, each.deployment) in own]
 
 
 async def load(services: Services, exchange: Exchange, name: str) -> None:

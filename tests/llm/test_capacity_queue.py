@@ -125,3 +125,14 @@ async def test_many_at_once_leave_nothing_in_the_ledger(url: str) -> None:
     await until_idle()
     found = await ledger()
     assert found["granted"] >= 80
+
+
+async def test_metrics_have_the_ledger_by_replica(url: str) -> None:
+    async with httpx.AsyncClient(timeout=30, headers=KEYS["big"]) as client:
+        await client.post(url, json=asked(max_tokens=2))
+        await until_idle()
+        text = (await client.get(url.replace("/v1/chat/completions", "/metrics"))).text
+    lines = [line for line in text.splitlines() if line.startswith("actorrt_queue_line_tokens{")]
+    assert len(lines) == 2
+    assert all(line.endswith(f" {float(TOKENS)}") and 'deployment="model:simulated"' in line for line in lines)
+    assert 'actorrt_queue_admitted_total{deployment="model:simulated"}' in text

@@ -156,6 +156,33 @@ async def test_bands_and_tenants_and_deadlines_are_the_requests_own(serving: Ser
     assert order == ["priority", "default", "flex", "batch"]
 
 
+async def test_people_are_told_what_a_queue_has_and_what_a_request_waits_for(serving: Serving) -> None:
+    app = Held.options(num_replicas=1, max_ongoing_requests=1)
+    url = await asyncio.to_thread(serving.run, app.bind(), "told")
+    handle = await asyncio.to_thread(serve.get_app_handle, "told")
+    gate = actorrt.remote(Gate).remote()
+    held = handle.options(cost=QueueCost(tenant="first")).hold.remote(gate)
+    await gate.until.remote(1)
+    async with httpx.AsyncClient(timeout=20) as client:
+        waiting = asyncio.ensure_future(client.get(url, headers={"x-request-id": "the one"}))
+        while (await statistics("told", "Held"))["tenants"].get("", {}).get("waiting") != 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        (found,) = [each for each in await asyncio.to_thread(serve.queues) if each.application == "told"]
+        assert (found.deployment, found.units, found.granted, found.trouble) == ("Held", "requests", 1, "")
+        assert [(line.running, line.slots) for line in found.lines] == [(1, 1)]
+        assert found.tenants is not None
+        assert [(name, each.waiting) for name, each in found.tenants.items()] == [("", 1)]
+        (said,) = await asyncio.to_thread(serve.why, "the one")
+        assert said.startswith("told#Held: it has waited for ")
+        assert "in band default for 2 tokens, and no replica has room for more than 0; 0 requests with" in said
+        (runs,) = await asyncio.to_thread(serve.why, held.request_id)
+        assert runs.startswith("told#Held: it runs at replica Held-")
+        assert await asyncio.to_thread(serve.why, "nobody's") == []
+        await gate.open.remote()
+        await held
+        assert (await waiting).status_code == 200
+
+
 def tokens_of(number: int) -> float:
     if number == 1:
         raise ValueError("told to")

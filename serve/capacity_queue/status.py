@@ -1,0 +1,70 @@
+"""`queues()`: what each capacity queue has, and who waits in it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from actorrt import ActorHandle, exceptions, is_initialized
+
+from .. import connection
+from ..exceptions import ServeError
+from .statuses import QueueStatus
+
+# A queue that takes longer is shown without its numbers.
+ANSWER_S: Final = 5.0
+
+Queues = dict[tuple[str, str], ActorHandle[Any]]
+
+
+def queues() -> list[QueueStatus]:
+    """The capacity queues of all applications. It blocks, for seconds at most; empty if Serve does not run."""
+    if not is_initialized():
+        return []
+    try:
+        found: Queues = connection.ask(lambda it: it.queues.remote())
+    except ServeError:
+        return []
+    return asyncio.run(ask_all(found))
+
+
+def why(request_id: str) -> list[str]:
+    """What requests of this id (x-request-id) wait for in capacity queues, or where they run: a sentence for each. It
+    blocks, for seconds at most; empty if there is none, or Serve does not run.
+    """
+    if not is_initialized():
+        return []
+    try:
+        found: Queues = connection.ask(lambda it: it.queues.remote())
+    except ServeError:
+        return []
+    return asyncio.run(_why(found, request_id))
+
+
+async def _why(queues: Queues, request_id: str) -> list[str]:
+    said = await asyncio.gather(*(queue.why.remote(request_id) for queue in queues.values()), return_exceptions=True)
+    return [
+        f"{app}#{name}: {each}"
+        for (app, name), sentences in zip(queues, said, strict=True)
+        if not isinstance(sentences, BaseException)
+        for each in sentences
+    ]
+
+
+async def ask_all(queues: Queues) -> list[QueueStatus]:
+    return list(await asyncio.gather(*(_ask(app, name, queue) for (app, name), queue in queues.items())))
+
+
+async def _ask(application: str, deployment: str, queue: ActorHandle[Any]) -> QueueStatus:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            said: dict[str, Any] = await queue.statistics.remote()
+    except (TimeoutError, exceptions.ActorrtError) as error:
+        return QueueStatus(application, deployment, trouble=str(error) or "it does not answer")
+    return QueueStatus.of(application, deployment, said)
+
+
+async def all_queues() -> list[QueueStatus]:
+    """The same within a process of Serve's."""
+    found: Queues = await connection.connect().controller.queues.remote()
+    return await ask_all(found)

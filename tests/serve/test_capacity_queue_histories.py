@@ -1,0 +1,454 @@
+"""The capacity queue with routers and replicas in virtual time: they are killed in any order, messages take their time.
+
+After each history nothing is lost or left: each request of a router that lives was answered, and the ledger is empty
+because nothing runs. No queue ever gives more than it has, and what it refuses a replica for want of room it could not
+know of.
+"""
+
+import heapq
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actorrt.serve.capacity_queue.config import CapacityQueueConfig
+from actorrt.serve.capacity_queue.hub import Hub
+from actorrt.serve.capacity_queue.messages import Messages, Report, Snapshot, encode, incarnation_of, to_queue
+from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy, Lease
+from actorrt.serve.capacity_queue.running import RunningLeases
+from actorrt.serve.news import DeploymentNews, ReplicaNews
+from actorrt.serve.policy import NOTHING, ONE_REQUEST, PolicyContext, Refused
+from actorrt.serve.refusals import FULL, OUTDATED
+
+LIMIT = 3
+CONFIG = CapacityQueueConfig(lease_ttl_s=2.0, grace_s=1.0, silence_s=1.0)
+SECONDS = 20.0
+
+
+class World:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now = 1000.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._ways: dict[object, float] = defaultdict(float)
+        self.replicas: dict[str, Replica] = {}
+        self.routers: list[Router] = []
+        self.queue: Queue | None = None
+        self.epochs = itertools.count(1)
+        self.full_refusals = 0
+        self.queue_deaths = 0
+
+    def after(self, seconds: float, work: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._numbers), work))
+
+    def send(self, way: object, work: Callable[[], None]) -> None:
+        """What is sent one way arrives in its order, each after a while."""
+        at = self._ways[way] = max(self._ways[way], self.now + self.random.choice((0.0001, 0.001, 0.05)))
+        heapq.heappush(self._events, (at, next(self._numbers), work))
+
+    def run(self, until: float) -> None:
+        while self._events and self._events[0][0] <= until:
+            self.now, _, work = heapq.heappop(self._events)
+            work()
+            if self.queue is not None:
+                check(self.queue.hub)
+        self.now = until
+
+    def news(self) -> DeploymentNews:
+        return DeploymentNews("", LIMIT, -1, tuple(ReplicaNews(id) for id in self.replicas))
+
+    def publish(self) -> None:
+        for router in self.routers:
+            self.send(("news", router), router.told)
+        if self.queue is not None:
+            self.send(("news", self.queue), self.queue.told)
+
+
+def check(hub: Hub) -> None:
+    ledger = hub.queue.ledger
+    for line in ledger.lines.values():
+        assert line.running == len(line.leases)
+        assert line.used == sum(lease.tokens for lease in line.leases.values())
+    assert hub._begun <= ledger.leases.keys()
+    for router in hub._routers.values():
+        assert router.leases <= ledger.leases.keys()
+
+
+class Queue:
+    """The actor: it joins routers and follows replicas."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.alive = True
+        self.hub = Hub(next(world.epochs) * 10**6, world.now, world.random.random, CONFIG)
+        self.joined: dict[str, Router] = {}
+        self.followed: set[str] = set()
+        self.told()
+        world.after(0.1, self.tick)
+
+    def told(self) -> None:
+        if not self.alive:
+            return
+        world = self.world
+        self.hub.update(CONFIG, LIMIT, -1, list(world.replicas), world.now)
+        for id, replica in world.replicas.items():
+            if id not in self.followed:
+                self.followed.add(id)
+                world.send((self, id), lambda replica=replica: replica.follow(self))  # type: ignore[misc]
+        self.tell()
+
+    def tick(self) -> None:
+        if self.alive:
+            for name in self.hub.tick(self.world.now):
+                router = self.joined.pop(name)
+                self.world.send((self, name), router.session_ended)
+            self.tell()
+            self.world.after(0.1, self.tick)
+
+    def tell(self) -> None:
+        for name, message in self.hub.told():
+            router, data = self.joined[name], encode(message)
+            self.world.send((self, name), lambda router=router, data=data: router.came(self, data))  # type: ignore[misc]
+
+    def join(self, router: "Router") -> None:
+        if not self.alive:
+            self.world.send((self, router.name), router.session_ended)
+        elif router.alive:
+            self.joined[router.name] = router
+            self.hub.join(router.name, self.world.now)
+            self.tell()
+
+    def leave(self, router: "Router") -> None:
+        if self.alive and self.joined.pop(router.name, None) is not None:
+            self.hub.leave(router.name, self.world.now)
+            self.tell()
+
+    def hear(self, router: "Router", data: bytes) -> None:
+        if self.alive and router.alive and router.name in self.joined:
+            for message in Messages().feed(data):
+                self.hub.take(router.name, to_queue.decode(message), self.world.now)
+            self.tell()
+
+    def replica_said(self, id: str, said: Snapshot | Report) -> None:
+        if not self.alive:
+            return
+        if isinstance(said, Snapshot):
+            self.hub.replica_said(id, said, self.world.now)
+        else:
+            self.hub.replica_reports(id, said, self.world.now)
+        self.tell()
+
+    def lost(self, id: str) -> None:
+        if self.alive:
+            self.hub.drop_replica(id, self.world.now)
+            self.tell()
+
+    def die(self) -> None:
+        world = self.world
+        self.alive, world.queue = False, None
+        world.queue_deaths += 1
+        for replica in world.replicas.values():
+            world.send(("death", self, replica), lambda replica=replica: replica.unfollowed(self))  # type: ignore[misc]
+        for router in self.joined.values():
+            world.send((self, router.name), router.session_ended)
+        world.after(world.random.choice((0.01, 0.5, 3.0)), lambda: setattr(world, "queue", Queue(world)))
+
+
+class Replica:
+    def __init__(self, world: World, id: str) -> None:
+        self.world, self.id = world, id
+        self.alive = True
+        self.leases = RunningLeases(incarnation_of(id))
+        self.running: dict[R, Lease] = {}
+        self.follower: Queue | None = None
+        self.waiting_for_room: list[Router] = []
+
+    def follow(self, queue: Queue) -> None:
+        if not self.alive:
+            return self.world.send((self, queue), lambda: queue.lost(self.id))
+        if queue.alive:
+            self.follower = queue
+            said = self.leases.snapshot(queue.hub.epoch, None)
+            self.leases.is_followed = True
+            self.world.send((self, queue), lambda: queue.replica_said(self.id, said))
+            self.report()
+        return None
+
+    def unfollowed(self, queue: Queue) -> None:
+        if self.follower is queue:
+            self.follower, self.leases.is_followed = None, False
+
+    def report(self) -> None:
+        queue = self.follower
+        if queue is None or not self.alive or not queue.alive:
+            return
+        if self.leases.has_news:
+            said = self.leases.report()
+            self.world.send((self, queue), lambda: queue.replica_said(self.id, said))
+        self.world.after(0.05, self.report)
+
+    def arrive(self, router: "Router", request: "R", lease: Lease) -> None:
+        world = self.world
+        if not router.alive:
+            return
+        if not self.alive:
+            world.send((self, router), lambda: router.replica_died(self, request, lease))
+        elif len(self.running) >= LIMIT:
+            world.full_refusals += 1
+            self.waiting_for_room.append(router)
+            world.send((self, router), lambda: router.refused(self, request, lease, FULL))
+        elif not self.leases.begin(lease.tag):
+            world.send((self, router), lambda: router.refused(self, request, lease, OUTDATED))
+        else:
+            self.running[request] = lease
+            world.after(world.random.choice((0.001, 0.1, 1.0)), lambda: self.end(router, request, lease))
+
+    def end(self, router: "Router", request: "R", lease: Lease) -> None:
+        if not self.alive or self.running.pop(request, None) is None:
+            return
+        self.leases.end(lease.tag.number)
+        if router.alive:
+            self.world.send((self, router), lambda: router.ended(request, lease))
+        waiting, self.waiting_for_room = self.waiting_for_room, []
+        for each in waiting:
+            self.world.send((self, each), lambda each=each: each.emptied(self.id))  # type: ignore[misc]
+
+    def die(self) -> None:
+        world = self.world
+        self.alive = False
+        world.replicas.pop(self.id, None)
+        if self.follower is not None:
+            queue = self.follower
+            world.send((self, queue), lambda: queue.lost(self.id))
+        for router in world.routers:
+            world.send((self, router), lambda router=router: router.heard_of_death(self))  # type: ignore[misc]
+        world.after(0.02, world.publish)
+        new = Replica(world, f"r{next(world._numbers)}")
+        world.after(0.3, lambda: (world.replicas.update({new.id: new}), world.publish())[1])  # type: ignore[func-returns-value]
+
+
+class R:
+    def __init__(self) -> None:
+        self.cost = ONE_REQUEST
+        self.outcome = ""
+
+
+class Quiet(CapacityQueuePolicy):
+    def _watch(self) -> None:
+        pass  # the world looks
+
+
+class Router:
+    """Does with grants what serve's router does, and keeps a session to the queue that is there."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.alive = True
+        self.requests: dict[R, None] = {}
+        self.dead: set[str] = set()
+        self.policy = Quiet(PolicyContext("a#d", world.random.random, lambda: world.now, self.ready))
+        self.policy._config = CONFIG
+        self.policy.router = name
+        self.policy._own_number = -(10**9) * next(world._numbers)
+        self.policy._session = self  # type: ignore[assignment]
+        self.session: Queue | None = None
+        self.looks = False
+        self.told()
+        self.begin()
+        world.after(0.5, self.watch)
+
+    # Its session.
+
+    def begin(self) -> None:
+        if not self.alive:
+            return
+        self.session = queue = self.world.queue
+        if queue is None:
+            self.world.after(0.05, self.begin)
+        else:
+            self.world.send((self, queue), lambda: queue.join(self))
+
+    def session_ended(self) -> None:
+        if self.alive:
+            self.session = None
+            self.policy.closed()
+            self.begin()
+
+    def came(self, queue: Queue, data: bytes) -> None:
+        if self.alive and self.session is queue:
+            for message in Messages().feed(data):
+                self.policy.came(message)
+
+    def write(self, data: bytes) -> None:
+        if (queue := self.session) is not None:
+            self.world.send((self, queue), lambda: queue.hear(self, data))
+
+    def leave(self) -> None: ...
+
+    # A router.
+
+    def ready(self) -> None:
+        if not self.looks:
+            self.looks = True
+            self.world.after(0.0, self.look)
+
+    def watch(self) -> None:
+        if self.alive:
+            if self.policy._waiting and self.policy._is_alone(self.world.now):
+                self.look()
+            self.world.after(0.5, self.watch)
+
+    def look(self) -> None:
+        self.looks = False
+        while self.alive and (found := self.policy.next()) is not None:
+            request, grant = found
+            assert isinstance(request, R)
+            self.got(request, grant)
+
+    def got(self, request: R, grant: Any) -> None:
+        if isinstance(grant, Refused):
+            self.done(request, "refused")
+        elif grant is not None:
+            assert request not in self.policy._waiting
+            replica = self.world.replicas.get(grant.replica)
+            if grant.replica in self.dead or replica is None:
+                self.policy.release(grant, NOTHING)
+                self.got(request, self.policy.again(request))
+            else:
+                self.world.send((self, replica.id), lambda: replica.arrive(self, request, grant))
+
+    def told(self) -> None:
+        if self.alive:
+            news = self.world.news()
+            self.policy.update(news._replace(replicas=tuple(r for r in news.replicas if r.id not in self.dead)))
+            self.look()
+
+    def ask(self) -> None:
+        request = R()
+        self.requests[request] = None
+        self.got(request, self.policy.submit(request))
+
+    def give_up(self, request: R) -> None:
+        """Its client has gone, if it waits still."""
+        if request in self.policy._waiting or request in self.policy._ready or request in self.policy._early:
+            self.policy.withdraw(request)
+            self.done(request, "withdrawn")
+            self.look()
+
+    def ended(self, request: R, lease: Lease) -> None:
+        if self.alive:
+            self.policy.release(lease, None)
+            self.done(request, "ended")
+            self.look()
+
+    def refused(self, replica: Replica, request: R, lease: Lease, reason: int) -> None:
+        if self.alive:
+            if reason != OUTDATED:
+                self.policy.filled(replica.id)
+            self.policy.release(lease, NOTHING)
+            self.got(request, self.policy.again(request))
+
+    def replica_died(self, replica: Replica, request: R, lease: Lease) -> None:
+        if self.alive and not request.outcome:
+            self.heard_of_death(replica)
+            self.policy.release(lease, NOTHING)
+            self.got(request, self.policy.again(request))
+
+    def heard_of_death(self, replica: Replica) -> None:
+        if self.alive and replica.id not in self.dead:
+            self.dead.add(replica.id)
+            self.policy.died(replica.id)
+            for request, lease in list(replica.running.items()):
+                if request in self.requests and not request.outcome:
+                    del replica.running[request]
+                    self.policy.release(lease, None)
+                    self.got(request, self.policy.again(request))
+            self.look()
+
+    def emptied(self, replica: str) -> None:
+        if self.alive:
+            self.policy.emptied(replica)
+            self.look()
+
+    def done(self, request: R, outcome: str) -> None:
+        assert not request.outcome
+        request.outcome = outcome
+
+    def die(self) -> None:
+        world = self.world
+        self.alive = False
+        world.routers.remove(self)
+        for replica in world.replicas.values():
+            for request, lease in list(replica.running.items()):
+                if request in self.requests:
+                    world.send((self, replica.id), lambda r=replica, q=request, held=lease: r.end(self, q, held))  # type: ignore[misc]
+        if (queue := self.session) is not None:
+            world.send((self, queue), lambda: queue.leave(self))
+        world.after(0.2, lambda: world.routers.append(Router(world, f"router{next(world._numbers)}")))
+
+
+def history(seed: int, *, kills: bool) -> World:
+    world = World(seed)
+    chance = world.random
+    for number in range(chance.randint(1, 3)):
+        replica = Replica(world, f"r{number}x")
+        world.replicas[replica.id] = replica
+    world.queue = Queue(world)
+    world.routers = [Router(world, f"router{number}x") for number in range(chance.randint(1, 3))]
+    end = world.now + SECONDS
+    at = world.now
+    while at < end - SECONDS / 4:
+        at += chance.expovariate(12)
+        world.run(at)
+        if world.routers:
+            router = chance.choice(world.routers)
+            router.ask()
+            if chance.random() < 0.1 and router.requests:
+                router.give_up(chance.choice(list(router.requests)))
+        if kills and chance.random() < 0.01:
+            kind = chance.choice(("queue", "router", "replica"))
+            if kind == "queue" and world.queue is not None:
+                world.queue.die()
+            elif kind == "router" and len(world.routers) > 1:
+                chance.choice(world.routers).die()
+            elif kind == "replica" and len(world.replicas) > 1:
+                chance.choice(list(world.replicas.values())).die()
+    world.run(end + 60)
+    return world
+
+
+def check_nothing_is_left(world: World) -> None:
+    lost = [request for router in world.routers for request in router.requests if not request.outcome]
+    assert not lost
+    assert not any(replica.running for replica in world.replicas.values())
+    assert world.queue is not None
+    hub = world.queue.hub
+    assert not hub.queue.ledger.leases
+    assert (len(hub.queue.order), hub._parked, hub._asks, hub._begun, hub._granted_at) == (0, {}, {}, set(), {})
+    # All that there is may be given again.
+    assert [line.slots for line in hub.queue.ledger.lines.values()] == [LIMIT] * len(world.replicas)
+    assert all(line.is_open for line in hub.queue.ledger.lines.values())
+    for router in world.routers:
+        policy = router.policy
+        assert [policy._held, policy._waiting, policy._ready, policy._early, policy._by_id] == [{}] * 5
+        assert set(policy.statistics().values()) == {0}
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_whatever_dies_no_request_is_lost_and_the_ledger_is_what_runs(block: int) -> None:
+    for seed in range(30 * block, 30 * block + 30):
+        try:
+            check_nothing_is_left(history(seed, kills=True))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}") from error
+
+
+def test_where_nothing_dies_no_replica_is_ever_asked_for_more_than_it_has() -> None:
+    for seed in range(40):
+        world = history(seed, kills=False)
+        check_nothing_is_left(world)
+        assert world.full_refusals == 0, f"seed {seed}"
