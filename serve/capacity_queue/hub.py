@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..capacity.drain import RetryAfter
+from ..capacity.explain import explain
 from ..capacity.fair_order import OUTPUT_WEIGHT, Band
 from ..capacity.ledger import Lease
 from ..capacity.need import Limits, LineFacts, LineId
@@ -47,6 +48,8 @@ MANY_PASSES: Final = 512
 # How a rate of reading prompts is averaged, and which prompts say something of it.
 RATE_PART: Final = 0.1
 LEAST_READ: Final = 256
+# A router that nothing was said to, or heard of, is asked so many times before its leases end, or it does without.
+ASKS: Final = 5
 # Leases that have ended and whose use is not known yet.
 MOST_ENDED: Final = 4096
 
@@ -63,7 +66,7 @@ class _Asked(Ask):
 
 
 class _Router:
-    __slots__ = ("asked", "awaited", "full", "heard_at", "leases", "told")
+    __slots__ = ("asked", "full", "heard_at", "leases", "spoke_at", "told")
 
     def __init__(self, now: float) -> None:
         # Those that wait, by its ids.
@@ -71,9 +74,7 @@ class _Router:
         self.leases: set[int] = set()
         # Replicas that are full for it.
         self.full: set[str] = set()
-        self.heard_at = now
-        # Whether it was asked if it is there and has not said so.
-        self.awaited = False
+        self.heard_at = self.spoke_at = now
         self.told = ToRouter()
 
 
@@ -364,7 +365,7 @@ class Hub:
         router = self._routers.get(name)
         if router is None:
             return
-        router.heard_at, router.awaited = now, False
+        router.heard_at = now
         if batch.held is not None:
             held = set(batch.held)
             for number in [number for number in router.leases if number not in held and number not in self._begun]:
@@ -495,6 +496,7 @@ class Hub:
         The routers that have gone.
         """
         gone: list[str] = []
+        ask_s = min(self.config.lease_ttl_s, self.config.silence_s) / ASKS
         for id, replica in self._replicas.items():
             if not replica.said and now - replica.since >= self.config.grace_s:
                 self._set_lines(id, now)
@@ -502,8 +504,10 @@ class Hub:
             if now - router.heard_at > self.config.lease_ttl_s:
                 gone.append(name)
                 self.leave(name, now)
-            elif now - router.heard_at > self.config.lease_ttl_s / 5 and not router.awaited:
-                router.awaited = router.told.ask = True
+            elif now - min(router.spoke_at, router.heard_at) > ask_s:
+                # It answers; and it knows by this that there is a queue.
+                router.spoke_at = now
+                router.told.ask = True
         for line, rate in self._rate.items():
             found = self.queue.ledger.lines.get(line)
             if found is not None and (replica := self._replicas.get(line.replica)) is not None:
@@ -547,6 +551,7 @@ class Hub:
         found: list[tuple[str, ToRouter]] = []
         for name, router in self._routers.items():
             if router.told:
+                router.spoke_at = self._now
                 found.append((name, router.told))
                 router.told = ToRouter()
         return found
@@ -601,21 +606,14 @@ class Hub:
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"
+        found = explain(self.queue, ask, now)
         waited = f"it has waited for {now - ask.arrived:.3g} s in band {self.config.bands[ask.band].name}"
-        if ask in self._parked:
+        if found is None:
             return f"{waited}: no replica serves yet"
-        queue = self.queue
-        ahead = queue.order.ahead(ask)
-        before = next((count for count, (each, _) in enumerate(queue.order.turns()) if each is ask), 0)
-        wait_s = queue.drain.wait_s(ahead + ask.tokens, now)
+        wait_s = found.starts_in_s
         when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"
-        room = max(0, queue.ledger.largest_room)
-        most = self.config.tenant(ask.tenant).running_tokens
-        limit = "" if most is None else f"; tenant {ask.tenant} may run {most} tokens at once"
-        return (
-            f"{waited} for {ask.tokens} tokens, and no replica has room for more than {room}; {before} requests with "
-            f"{ahead} tokens are before it; {when}{limit}"
-        )
+        before = f"{found.requests_ahead} requests with {found.tokens_ahead} tokens are before it"
+        return f"{waited} for {found.tokens} tokens: {found.reason}; {before}; {when}"
 
     def bands(self) -> tuple[Band, ...]:
         return self.queue.order.bands

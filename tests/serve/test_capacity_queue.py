@@ -174,7 +174,8 @@ async def test_people_are_told_what_a_queue_has_and_what_a_request_waits_for(ser
         assert [(name, each.waiting) for name, each in found.tenants.items()] == [("", 1)]
         (said,) = await asyncio.to_thread(serve.why, "the one")
         assert said.startswith("told#Held: it has waited for ")
-        assert "in band default for 2 tokens, and no replica has room for more than 0; 0 requests with" in said
+        assert "in band default for 2 tokens: every replica is full" in said
+        assert "0 requests with 0 tokens are before it" in said
         (runs,) = await asyncio.to_thread(serve.why, held.request_id)
         assert runs.startswith("told#Held: it runs at replica Held-")
         assert await asyncio.to_thread(serve.why, "nobody's") == []
