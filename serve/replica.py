@@ -399,14 +399,23 @@ class Replica:
         self._carrying -= 1
         self._note_change()
 
-    async def websocket(self, head: bytes, key: str) -> AsyncGenerator[Any]:
-        """What the application sends to a client, or why it was refused. Messages come by `websocket_message`."""
+    async def websocket(self, head: bytes, key: str, tag: tuple[Any, ...] | None = None) -> AsyncGenerator[Any]:
+        """What the application sends to a client, or why it was refused. Messages come by `websocket_message`.
+
+        `tag`: of a capacity queue's lease.
+        """
         if refusal := self._refusal():
             yield refusal
             return
         if self._code.asgi is None:
             yield {"type": CLOSE, "code": 1000, "reason": "this deployment takes no websockets"}
             return
+        lease = None if tag is None else Tag(*tag)
+        if lease is not None:
+            if not self._leases.begin(lease):
+                yield OUTDATED
+                return
+            self._note_change()
         self._ongoing += 1
         lines = head.split(b"\n")
         context = RequestContext(lines[REQUEST_ID].decode("latin-1"))
@@ -422,6 +431,8 @@ class Replica:
             del self._websockets[key]
             context.cancel_children()
             await events.aclose()
+            if lease is not None:
+                self._leases.end(lease.number)
             self._end()
 
     async def websocket_message(self, key: str, message: dict[str, Any]) -> bool:

@@ -108,7 +108,7 @@ class Tunnel:
         refused = gone = False
         state = WebsocketState.CONNECTING
         try:
-            events: ObjectRefGenerator[Any] = target.websocket.remote(self._head, key)
+            events: ObjectRefGenerator[Any] = target.websocket.remote(self._head, key, grant.tag and tuple(grant.tag))
             started = events
             # From now on: a client may go before it is accepted.
             incoming = asyncio.ensure_future(self._forward(receive, target, key, accepted))

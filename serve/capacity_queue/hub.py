@@ -121,6 +121,8 @@ class Hub:
         self._ended: OrderedDict[int, tuple[_Asked, LineId, int]] = OrderedDict()
         self._rate: dict[LineId, float] = {}
         self._shares_changed = False
+        # Whether needs are in requests, as it is with the replicas that are known.
+        self._in_requests_now = config.units != "tokens"
         self._full: dict[str, int] = {}
         # What is known of requests that are looked for, by their names.
         self._found: dict[str, list[str]] = {}
@@ -196,7 +198,7 @@ class Hub:
         replica = self._replicas[id]
         offer = self._offer(replica)
         silent = not replica.said and now - replica.since < self.config.grace_s
-        in_requests = self._counts_requests
+        in_requests = self._in_requests_now = self._counts_requests
         self.queue.ledger.limits = Limits(1.0) if in_requests else self.config.limits()
         wanted: list[LineId] = []
         if offer is not None:
@@ -396,7 +398,7 @@ class Hub:
             asked.id,
             asked.returns,
             asked.model,
-            *((asked.requests, asked.requests) if self._counts_requests else (asked.prompt, asked.max_tokens)),
+            *((asked.requests, asked.requests) if self._in_requests_now else (asked.prompt, asked.max_tokens)),
             tenant=asked.tenant,
             user=asked.user,
             band=asked.band,
@@ -583,7 +585,7 @@ class Hub:
                 found["tokens"] += ask.tokens
                 found["longest_s"] = max(found["longest_s"], self._now - ask.arrived)
         return {
-            "epoch": self.epoch, "units": "requests" if self._counts_requests else "tokens", "lines": lines,
+            "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens", "lines": lines,
             "tenants": tenants, "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
             "short": self.queue.ledger.short,
         }  # fmt: skip

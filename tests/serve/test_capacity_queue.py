@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import websockets
 from starlette.requests import Request
 
 import actorrt
@@ -92,6 +93,26 @@ async def test_all_that_send_share_one_queue_and_it_ends_with_its_deployment(ser
     await asyncio.to_thread(serve.delete, "shared")
     while queue_names():  # noqa: ASYNC110
         await asyncio.sleep(0)
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "websocket":
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def test_an_open_websocket_has_its_lease_until_it_is_closed(serving: Serving) -> None:
+    app = serve.from_asgi(echo, name="Echo", max_ongoing_requests=2, request_router="capacity_queue")
+    url = await asyncio.to_thread(serving.run, app, "echo")
+    async with websockets.connect(url.replace("http", "ws", 1), proxy=None) as socket:
+        await socket.send("hi")
+        assert await socket.recv() == "hi"
+        while [(line["running"], line["begun"]) for line in (await statistics("echo", "Echo"))["lines"]] != [(1, 1)]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert await until_idle("echo", "Echo")
 
 
 async def test_tokens_bound_what_runs_and_what_never_fits_is_refused(serving: Serving) -> None:
