@@ -52,7 +52,8 @@ def _of_queue(queue: actorrt.serve.QueueStatus) -> str:
         shown = numbers.format(each.rank, each.running, each.slots, each.backlog, each.used, each.kv_tokens)
         lines.append(f"{each.replica:<{wide}} {shown}{'' if each.is_open else '  closed'}")
     for tenant, each in sorted((queue.tenants or {}).items()):
-        lines.append(f"{each.waiting} requests of {tenant or 'nobody'} wait, for {each.longest_s:.3g} s at most")
+        what = "1 request" if each.waiting == 1 else f"{each.waiting} requests"
+        lines.append(f"{what} of {tenant or 'no tenant'} wait{'s' * (each.waiting == 1)}, {each.longest_s:.3g} s at most")
     return "\n".join(lines)
 
 

@@ -3,6 +3,8 @@ they waited."""
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +12,12 @@ import httpx
 import pytest
 
 from actorrt import get_actor, serve
+from actorrt.exceptions import ActorUnavailableError
+from actorrt.serve.broadcast import ask_all
 from actorrt.serve.connection import NAMESPACE
 from actorrt.serve.llm import ApiKey, FrontConfig, LLMConfig, SimulatedEngine, build_openai_app
+from actorrt.serve.router import router_of
+from actorrt.serve.spec import DeploymentId
 from actorrt.util import list_named_actors
 
 KEYS = {name: {"authorization": f"Bearer {name}"} for name in ("big", "small")}
@@ -39,11 +45,18 @@ def asked(words: int = 3, **fields: Any) -> dict[str, Any]:
     return {"model": "simulated", "messages": [{"role": "user", "content": "word " * words}], **fields}
 
 
-async def ledger() -> dict[str, Any]:
+async def the_queue() -> Any:
     listed = await asyncio.to_thread(list_named_actors, all_namespaces=True)
     (name,) = [each["name"] for each in listed if each["name"].startswith("queued#model:simulated#queue-")]
-    queue = await asyncio.to_thread(get_actor, name, NAMESPACE)
-    return await queue.statistics.remote()  # type: ignore[no-any-return]
+    return await asyncio.to_thread(get_actor, name, NAMESPACE)
+
+
+async def ledger() -> dict[str, Any]:
+    while True:
+        try:
+            return await (await the_queue()).statistics.remote()  # type: ignore[no-any-return]
+        except ActorUnavailableError:
+            continue  # it is being started again
 
 
 async def until_idle() -> None:
@@ -125,6 +138,38 @@ async def test_many_at_once_leave_nothing_in_the_ledger(url: str) -> None:
     await until_idle()
     found = await ledger()
     assert found["granted"] >= 80
+
+
+@pytest.mark.parametrize("killed", ["replica", "queue"])
+async def test_streams_go_on_whatever_is_killed_and_leave_nothing_in_the_ledger(url: str, killed: str) -> None:
+    async with httpx.AsyncClient(timeout=60, headers=KEYS["big"]) as client:
+
+        async def stream() -> int:
+            tokens = 0
+            body = asked(stream=True, max_tokens=200, ignore_eos=True, seed=1)
+            async with client.stream("POST", url, json=body) as answer:
+                assert answer.status_code == 200
+                async for line in answer.aiter_lines():
+                    if line.startswith("data: {"):
+                        tokens += bool(json.loads(line[6:])["choices"][0]["delta"].get("content"))
+                        begun.set()
+            return tokens
+
+        begun = asyncio.Event()
+        streams = [asyncio.ensure_future(stream()) for _ in range(6)]
+        await begun.wait()
+        if killed == "queue":
+            queue = await the_queue()
+            os.kill(await queue.__ray_call__.remote(lambda _: os.getpid()), signal.SIGKILL)
+        else:
+            handle = await asyncio.to_thread(serve.get_deployment_handle, "model:simulated", "queued")
+            await ask_all(handle, "facts", timeout_s=20)
+            target = next(iter(router_of(DeploymentId("queued", "model:simulated")).targets().values()))
+            os.kill((await target.handle.where.remote())[0], signal.SIGKILL)
+        assert len(set(await asyncio.gather(*streams))) == 1
+    while len((await ledger())["lines"]) != 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await until_idle()
 
 
 async def test_metrics_have_the_ledger_by_replica(url: str) -> None:
