@@ -53,7 +53,9 @@ def _of_queue(queue: actorrt.serve.QueueStatus) -> str:
         lines.append(f"{each.replica:<{wide}} {shown}{'' if each.is_open else '  closed'}")
     for tenant, each in sorted((queue.tenants or {}).items()):
         what = "1 request" if each.waiting == 1 else f"{each.waiting} requests"
-        lines.append(f"{what} of {tenant or 'no tenant'} wait{'s' * (each.waiting == 1)}, {each.longest_s:.3g} s at most")
+        lines.append(
+            f"{what} of {tenant or 'no tenant'} wait{'s' * (each.waiting == 1)}, {each.longest_s:.3g} s at most"
+        )
     return "\n".join(lines)
 
 
