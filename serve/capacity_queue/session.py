@@ -70,9 +70,9 @@ class Session:
         logger.debug("the capacity queue went: %s", error)
         if isinstance(error, exceptions.ActorUnavailableError):
             self._begin()  # it waits until the queue is there again
-        elif not isinstance(error, exceptions.ActorDiedError):
+        else:
+            # Where it has ended for good the controller tells of another one, and this session is left.
             self._again()
-        # Else another queue is told by the controller.
 
     def _again(self) -> None:
         timer = threading.Timer(AGAIN_S, self._begin)
