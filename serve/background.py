@@ -1,4 +1,4 @@
-"""Work that goes on after the call that began it."""
+"""Work that goes on after the call that began it, whether or not anybody waits for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 logger = logging.getLogger("actorrt.serve")
 
 # The loop itself keeps only weak references to tasks.
-_running: set[asyncio.Task[None]] = set()
+_running: set[asyncio.Task[Any]] = set()
 
 
 def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -20,6 +22,14 @@ def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     _running.add(task)
     task.add_done_callback(_over)
     return task
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What it gives or raises. It goes on, in an empty context as well, when who waits here is cancelled."""
+    task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return await asyncio.shield(task)
 
 
 def _over(task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """LoRA adapters that come and go while their model serves: `/v1/load_lora_adapter` and its opposite, as in vLLM.
 
 All replicas of the model load it, and all of the front know it. A replica of the model that starts later loads it with
-the first request for it, which brings its path.
+the first request for it, which brings its path. What was begun is brought to its end, whether or not the client stays.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
+from ..background import to_its_end
 from ..broadcast import ask_all
 from .engines.interface import EngineError
 from .failures import RETRY_AFTER_S
@@ -34,7 +35,11 @@ _NOT_IN_NAMES: Final = re.compile(rf"[=/\\]|{_CONTROL.pattern}")
 async def load(services: Services, exchange: Exchange, name: str) -> None:
     fields = await _read(services, exchange)
     adapter, path = _name(fields), _path(fields)
-    served = _model(services, fields)
+    await to_its_end(_load(services, _model(services, fields), adapter, path))
+    await _succeed(exchange, f"Success: LoRA adapter '{adapter}' added successfully.")
+
+
+async def _load(services: Services, served: Served, adapter: str, path: str) -> None:
     async with _alone(services, served, adapter, loads=True):
         await served.facts()  # which waits for its start
         answers = await ask_all(served.handle, "load_adapter", adapter, path, timeout_s=LOAD_S)
@@ -46,13 +51,16 @@ async def load(services: Services, exchange: Exchange, name: str) -> None:
             raise _refused(failures[0], "lora_path")
         services.catalogue.know_adapter(served.model_id, adapter, path)
         await services.fronts().tell_adapter(served.model_id, adapter, path)
-    await _succeed(exchange, f"Success: LoRA adapter '{adapter}' added successfully.")
 
 
 async def unload(services: Services, exchange: Exchange, name: str) -> None:
     fields = await _read(services, exchange)
     adapter = _name(fields)
-    served = _live(services, adapter)
+    await to_its_end(_unload(services, _live(services, adapter), adapter))
+    await _succeed(exchange, f"Success: LoRA adapter '{adapter}' removed successfully.")
+
+
+async def _unload(services: Services, served: Served, adapter: str) -> None:
     async with _alone(services, served, adapter, loads=False):
         if _live(services, adapter) is not served:
             raise Problem(409, f"adapter {adapter!r} is another one by now", param="lora_name")
@@ -64,7 +72,6 @@ async def unload(services: Services, exchange: Exchange, name: str) -> None:
     failures = [each for each in answers.values() if isinstance(each, Exception) and not isinstance(each, ValueError)]
     if failures:
         raise _refused(failures[0], "lora_name")
-    await _succeed(exchange, f"Success: LoRA adapter '{adapter}' removed successfully.")
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +99,6 @@ async def _read(services: Services, exchange: Exchange) -> dict[str, Any]:
     if not services.config.live_adapters:
         message = "adapters are not loaded by requests here: set live_adapters=True in FrontConfig"
         raise Problem(403, message, code="not_allowed")
-    # What was begun is ended, whether or not the client stays.
     return parse(await exchange.body(services.config.max_body_bytes))
 
 

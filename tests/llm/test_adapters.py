@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from actorrt import serve
 from actorrt.serve.broadcast import ask_all
 from actorrt.serve.declaration import Deployment
-from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
+from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine, adapters
 from actorrt.serve.llm.catalogue import Catalogue, Claim, Served
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.services import Services
@@ -289,3 +289,67 @@ async def test_fronts_that_do_not_answer_are_not_asked_by_every_request(monkeypa
     monkeypatch.setattr(services, "fronts", lambda: fronts)
     await services.learn_adapters()
     await services.learn_adapters()
+
+
+class Alone:
+    """A front that has no others, whose model does what it is asked once it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        nothing: Any = None
+        self.services = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing)
+        self.begun, self.may_end, self.released = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(self.services, "fronts", lambda: self)
+        monkeypatch.setattr("actorrt.serve.llm.adapters.ask_all", self.ask_all)
+        monkeypatch.setattr(self.services.catalogue.models["m"], "_facts", object())
+
+    def new_claim(self) -> Claim:
+        return Claim("me", 0)
+
+    async def claim(self, *_: Any, **__: Any) -> str:
+        return ""
+
+    async def release(self, *_: Any) -> None:
+        self.released.set()
+
+    async def tell_adapter(self, *_: Any) -> None:
+        await asyncio.sleep(0)
+
+    tell_unloaded = tell_adapter
+
+    async def ask_all(self, *_: Any, **__: Any) -> dict[str, Any]:
+        self.begun.set()
+        await self.may_end.wait()
+        return {"replica": None}
+
+    async def leave_during(self, handler: Any) -> None:
+        """Have a request cancelled once the model has been asked, and the model go on."""
+
+        async def body(_: int) -> bytes:
+            return b'{"lora_name": "x", "lora_path": "/x"}'
+
+        exchange: Any = SimpleNamespace(body=body)
+        request = asyncio.ensure_future(handler(self.services, exchange, ""))
+        await self.begun.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert not self.released.is_set()
+        self.may_end.set()
+        await self.released.wait()
+
+
+async def test_an_adapter_whose_client_leaves_while_it_is_loaded_is_a_model_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    front = Alone(monkeypatch)
+    await front.leave_during(adapters.load)
+    assert front.services.catalogue.live == {"m": {"x": "/x"}}
+
+
+async def test_an_adapter_whose_client_leaves_while_it_is_unloaded_is_nobodys_until_it_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    front = Alone(monkeypatch)
+    front.services.catalogue.know_adapter("m", "x", "/x")
+    await front.leave_during(adapters.unload)
+    assert front.services.catalogue.live == {"m": {}}
