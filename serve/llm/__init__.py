@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from .config import SimulatedEngine as SimulatedEngine
     from .config import WordLlamaEngine as WordLlamaEngine
     from .costs import ModelCost as ModelCost
+    from .engines.interface import EngineCall as EngineCall
     from .status import ModelStatus as ModelStatus
     from .status import status as status
 
 __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
-    "FrontConfig", "ApiKey", "ModelCost",
+    "FrontConfig", "ApiKey", "ModelCost", "EngineCall",
     "status", "ModelStatus",
 ]  # fmt: skip
 
@@ -35,6 +36,7 @@ _HOMES = {
         "WordLlamaEngine",
     ],
     "costs": ["ModelCost"],
+    "engines.interface": ["EngineCall"],
     "status": ["ModelStatus", "status"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

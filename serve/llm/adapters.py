@@ -130,7 +130,9 @@ def _path(fields: dict[str, Any]) -> str:
 
 
 def _model(services: Services, fields: dict[str, Any]) -> Served:
-    name = fields.get("model", fields.get("base_model_name"))
+    name = fields.get("model")
+    if name is None:
+        name = fields.get("base_model_name")
     if name is not None and not isinstance(name, str):
         raise wrong_type("model", "a string", name)
     return services.catalogue.choose(name).served

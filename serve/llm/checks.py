@@ -6,7 +6,7 @@ Only what every engine would refuse, or would take for something else than it is
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from .json_kinds import is_whole
+from .json_kinds import is_number, is_whole
 from .problems import Problem
 from .reading import wrong_type
 from .routes import Kind
@@ -26,7 +26,7 @@ def _whole(least: int | None = None) -> Check:
 
 def _number(least: float, most: float | None = None) -> Check:
     def check(name: str, value: Any) -> None:
-        if type(value) not in (int, float):
+        if not is_number(value):
             raise wrong_type(name, "a number", value)
         if value < least or (most is not None and value > most):
             raise _below(name, value, f"at least {least:g}" if most is None else f"between {least:g} and {most:g}")
@@ -90,7 +90,7 @@ _FIELDS: Final[Mapping[Kind, Mapping[str, Check]]] = {
         "top_n": _whole(0),
     },
     Kind.SCORE: {},
-    Kind.TOKENIZE: {},
+    Kind.TOKENIZE: {"add_special_tokens": _of("true or false", bool)},
     Kind.DETOKENIZE: {"tokens": _of("an array", list)},
 }
 # The first that is there counts.
@@ -115,8 +115,8 @@ def check(kind: Kind, fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         if value is not None and (one := checks.get(name)) is not None:
             one(name, value)
-    if kind is Kind.CHAT or "messages" in fields:
-        check_messages(fields.get("messages"))
+    if kind is Kind.CHAT or (kind is Kind.TOKENIZE and fields.get("messages") is not None):
+        check_messages(fields["messages"])
     if kind is Kind.COMPLETION:
         _check_prompt(fields["prompt"])
     if kind is Kind.EMBEDDINGS and fields.get("input") == []:

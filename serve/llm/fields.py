@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .json_kinds import kind_of
+from .json_kinds import is_number, kind_of
 
 Path = tuple[str | int, ...]
 
@@ -97,7 +97,7 @@ class Node:
         return self.value
 
     def number(self, least: float, most: float) -> float:
-        if not isinstance(self.value, int | float) or isinstance(self.value, bool):
+        if not is_number(self.value):
             raise self.error(f"must be a number, not {kind_of(self.value)}")
         if not least <= self.value <= most:
             raise self.error(f"must be between {least:g} and {most:g}, not {self.value:g}")

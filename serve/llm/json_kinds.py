@@ -10,6 +10,11 @@ def is_whole(value: object) -> bool:
     return type(value) is int and -_LARGEST <= value < _LARGEST
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a number that an engine can hold."""
+    return type(value) is float or is_whole(value)
+
+
 def kind_of(value: object) -> str:
     match value:
         case None:

@@ -15,6 +15,8 @@ from .problems import Problem
 
 # What two readers must not take differently: which model is asked, in which form the answer comes, what it follows.
 _ONCE: Final = (b'"model"', b'"stream"', b'"previous_response_id"')
+# Far below what Python's readers and writers of JSON can take: who has a request next has less of its stack left.
+_DEEPEST: Final = 256
 # How a letter of theirs can be written in another way.
 _ESCAPED: Final = (b"\\u005", b"\\u006", b"\\u007")
 
@@ -56,11 +58,22 @@ def parse(body: bytes) -> dict[str, Any]:
         raise Problem(400, f"the body is not valid JSON: {_reason(body, error)}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise Problem(400, f"the body must be a JSON object, not {kind_of(value)}", code="invalid_json")
-    return cast("dict[str, Any]", value)
+    fields = cast("dict[str, Any]", value)
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _is_too_deep(fields):
+        raise _too_deep()
+    return fields
+
+
+def _is_too_deep(fields: dict[str, Any]) -> bool:
+    level: list[dict[str, Any] | list[Any]] = [fields]
+    for _ in range(_DEEPEST):
+        within = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [value for values in within for value in values if type(value) in (dict, list)]
+    return bool(level)
 
 
 def _too_deep() -> Problem:
-    return Problem(400, "the body is nested too deeply", code="invalid_json")
+    return Problem(400, f"the body is nested too deeply: {_DEEPEST} levels are the most", code="invalid_json")
 
 
 def _reason(body: bytes, error: ValueError) -> str:

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import cloudpickle
 import httpx
 import pytest
 
 from actorrt import serve
 from actorrt.serve.llm import (
     ApiKey,
+    EngineCall,
     FrontConfig,
     LlamaCppEngine,
     LLMConfig,
@@ -25,6 +27,8 @@ from actorrt.serve.llm import (
 )
 
 from .conftest import HELLO
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def simulated(model_id: str, **more: Any) -> LLMConfig:
@@ -118,6 +122,33 @@ def test_each_model_answers_what_its_engine_can(client: httpx.Client) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (501, "not_supported_by_engine")
 
 
+@serve.deployment
+class Asking:
+    """A node of somebody's own graph before a model."""
+
+    def __init__(self, model: Any) -> None:
+        self._generate = model.generate.options(stream=True)
+
+    async def __call__(self, body: bytes, stream: bool) -> tuple[int, bytes, int]:
+        answer = self._generate.remote(EngineCall("/v1/chat/completions", body, stream))
+        status, _ = await anext(answer)
+        parts = [part async for part in answer]
+        return status, b"".join(data for data, _ in parts), sum(tokens for _, tokens in parts)
+
+
+def test_a_model_without_a_front_is_called_by_its_handle(serve_url: str) -> None:
+    app: Any = cast("Any", Asking).bind(build_llm_deployment(simulated("alone")))
+    handle: Any = serve.run(app, name="alone", route_prefix=None)
+    chat = {"messages": HELLO, "max_tokens": 4, "ignore_eos": True}
+    status, body, tokens = handle.remote(json.dumps(chat).encode(), False).result()
+    assert (status, json.loads(body)["usage"]["completion_tokens"], tokens) == (200, 4, 4)
+    status, events, tokens = handle.remote(json.dumps({**chat, "stream": True}).encode(), True).result()
+    assert (status, events.endswith(b"data: [DONE]\n\n"), tokens) == (200, True, 4)
+    status, refused, _ = handle.remote(b"{}", False).result()
+    assert (status, json.loads(refused)["error"]["param"]) == (400, "messages")
+    serve.delete("alone")
+
+
 def test_text_becomes_tokens_and_text_again(client: httpx.Client) -> None:
     said = client.post("/v1/tokenize", json={"model": "fast", "prompt": "some words of text"}).json()
     assert (said["count"], said["max_model_len"]) == (len(said["tokens"]), SimulatedEngine().context)
@@ -125,6 +156,20 @@ def test_text_becomes_tokens_and_text_again(client: httpx.Client) -> None:
     assert again == {"prompt": "some words of text"}
     wrong = client.post("/v1/detokenize", json={"model": "fast", "tokens": [1]})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "tokens")
+
+
+def test_nulls_beside_what_is_to_become_tokens_are_as_if_they_were_not_there(client: httpx.Client) -> None:
+    def tokens(**fields: Any) -> httpx.Response:
+        return client.post("/v1/tokenize", json={"model": "fast", **fields})
+
+    of_text, of_a_chat = tokens(prompt="some words").json(), tokens(messages=HELLO).json()
+    assert tokens(prompt="some words", messages=None, content=None, add_special_tokens=None).json() == of_text
+    assert tokens(prompt=None, content="some words").json() == of_text
+    assert tokens(prompt=None, messages=HELLO).json() == of_a_chat
+    wrong = tokens(prompt="some words", add_special_tokens="no")
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "add_special_tokens")
+    completion = {"model": "fast", "prompt": "a", "messages": None, "max_tokens": 1}
+    assert client.post("/v1/completions", json=completion).status_code == 200
 
 
 def test_there_is_a_page_to_chat_on_where_it_was_asked_for(client: httpx.Client) -> None:

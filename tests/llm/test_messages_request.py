@@ -186,6 +186,7 @@ def test_counting_needs_no_max_tokens_and_asks_for_no_stream() -> None:
         ({"system": [{"type": "image"}]}, "system.0.type: must be 'text', not 'image'"),
         ({"temperature": -1}, "temperature: must be between 0 and 2, not -1"),
         ({"temperature": "hot"}, "temperature: must be a number, not a string"),
+        ({"temperature": 10**400}, "temperature: must be a number, not an integer of more than 64 bits"),
         ({"top_p": 1.5}, "top_p: must be between 0 and 1, not 1.5"),
         ({"top_k": -1}, "top_k: must be at least 0"),
         ({"stop_sequences": "a"}, "stop_sequences: must be an array, not a string"),

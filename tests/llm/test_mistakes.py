@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from actorrt.serve.llm.problems import Problem
 from actorrt.serve.llm.reading import read
 
 from .conftest import HELLO, ScriptedApp
@@ -57,6 +56,8 @@ WRONG: list[tuple[str, bytes, int, str | None, str]] = [
     (CHAT, body(n=0), 400, "n", "at least 1"),
     (CHAT, body(temperature=-0.1), 400, "temperature", "at least 0"),
     (CHAT, body(top_p=1.5), 400, "top_p", "between 0 and 1"),
+    (CHAT, body(top_p=10**400), 400, "top_p", "a number, not an integer of more than 64 bits"),
+    (CHAT, body(temperature=10**400), 400, "temperature", "a number, not an integer of more than 64 bits"),
     (CHAT, body(tools={}), 400, "tools", "an array, not an object"),
     (CHAT, body(stop=""), 400, "stop", "empty"),
     (CHAT, body(stop=["a", ""]), 400, "stop[1]", "empty"),
@@ -134,9 +135,18 @@ def test_anthropics_paths_say_it_in_anthropics_shape(scripted_app: ScriptedApp) 
     }
 
 
-def test_no_depth_of_nesting_is_more_than_a_mistake() -> None:
-    for depth in range(900, 1020):
-        try:
-            read(b'{"a":["model","model"],"b":%b%b}' % (b"[" * depth, b"]" * depth))
-        except Problem as problem:
-            assert problem.message == "the body is nested too deeply"  # noqa: PT017
+def nested(depth: int) -> bytes:
+    """A request of any API, this many levels deep."""
+    levels = depth - 1
+    return b'{"model":"other/name","messages":[{"role":"user","content":"x"}],"input":"x","max_tokens":1,"x":%b%b}' % (
+        b"[" * levels,
+        b"]" * levels,
+    )
+
+
+def test_no_depth_of_nesting_is_more_than_a_mistake(scripted_app: ScriptedApp) -> None:
+    assert read(nested(256)).model == "other/name"
+    for depth in (257, *range(880, 1020, 7), 100_000):
+        for path in (CHAT, "/v1/messages", "/v1/responses"):
+            response = scripted_app.client.post(path, content=nested(depth))
+            assert (response.status_code, "nested too deeply" in response.text) == (400, True), response.text

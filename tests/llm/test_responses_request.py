@@ -214,6 +214,7 @@ def test_what_this_server_lacks_may_be_left_out_instead() -> None:
         ({"instructions": []}, "instructions: must be a string, not an array"),
         ({"max_output_tokens": 0}, "max_output_tokens: must be at least 1"),
         ({"temperature": 3}, "temperature: must be between 0 and 2, not 3"),
+        ({"top_p": -(10**400)}, "top_p: must be a number, not an integer of more than 64 bits"),
         ({"top_logprobs": 21}, "top_logprobs: must be at most 20"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type: the tool 'web_search' is not there on this server"),
         ({"tools": [{"type": "function"}]}, "tools[0].name: the field is required"),
