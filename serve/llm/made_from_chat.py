@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from .chat_answers import ChatError, Piece, read_answer, read_chunk
+from .checks import check
 from .costs import cost_of
 from .engines.interface import EngineCall
 from .exchange import JSON
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .services import Services
 
 CHAT: Final = "/v1/chat/completions"
+_OF_ERRORS: Final = frozenset({"message", "code", "type", "param", "detail", "error"})
 RESUMES: Final = b"x-actorrt-resumes"
 
 
@@ -45,6 +47,10 @@ def chat_call(
             code="not_supported_by_engine",
         )
     exchange.cost = cost_of(body, model=chosen.name, tenant=exchange.tenant)
+    # Fields that `api` does not have are handed on as the client gave them.
+    check(Kind.CHAT, body)
+    if (body.get("n") or 1) > 1:
+        raise Problem(400, f"'n' must be 1: {api} has one answer", param="n", code="invalid_value")
     check_supported(Kind.CHAT, body, facts, services.config.unsupported)
     return EngineCall(
         CHAT, msgspec.json.encode(body), bool(body.get("stream")), "POST", services.call_headers(exchange)
@@ -110,6 +116,8 @@ def engine_problem(status: int, body: bytes) -> Problem:
         param=param if isinstance(param, str) else None,
         code=code if isinstance(code, str) else None,
         kind=kind if isinstance(kind, str) else None,
+        # llama.cpp says how long a prompt is, and how long it may be.
+        more={name: value for name, value in error.items() if name not in _OF_ERRORS},
     )
 
 

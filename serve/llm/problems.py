@@ -4,12 +4,16 @@ OpenAI: `{"error": {"message", "type", "param", "code"}}`. Anthropic: `{"type": 
 "request_id"}`.
 """
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from ..retry import retry_headers
+
+LONGEST: Final = 2000
+"""Characters of a sentence that says what is wrong."""
 
 
 class Api(Enum):
@@ -32,14 +36,23 @@ class Problem(Exception):
         kind: str | None = None,
         retry_after_s: float | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        """`kind` is the `type` of OpenAI's shape; None: the one that the status has there."""
+        """`kind` is the `type` of OpenAI's shape, None: the one that the status has there. `more` are further fields.
+
+        What a client wrote may stand in `message`, of which so much is told that a person can read it.
+        """
+        message = shortened(message)
         super().__init__(status, message)
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.kind, self.retry_after_s, self.headers = kind, retry_after_s, headers
+        self.kind, self.retry_after_s, self.headers, self.more = kind, retry_after_s, headers, more or {}
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
+
+
+def shortened(message: str) -> str:
+    return message if len(message) <= LONGEST else f"{message[: LONGEST - 4]} ..."
 
 
 OPENAI_TYPES: Final = {
@@ -76,7 +89,8 @@ def error_body(problem: Problem, api: Api, request_id: str) -> bytes:
         error = {"type": kind, "message": problem.message}
         return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
     kind = problem.kind or OPENAI_TYPES.get(problem.status, INVALID)
-    error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
+    named = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
+    error = {**problem.more, **named}
     return msgspec.json.encode({"error": error})
 
 

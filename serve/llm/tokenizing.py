@@ -36,15 +36,17 @@ async def tokenize(services: Services, exchange: Exchange, name: str) -> None:
         return
     if fields.get("return_token_strs") and services.config.unsupported == "refuse":
         raise unsupported("return_token_strs", facts.kind)
-    special = bool(fields.get("add_special_tokens", True))
-    if "messages" in fields:
+    special = fields.get("add_special_tokens") is not False
+    if fields.get("messages") is not None:
         text = await _text_of(services, exchange, chosen, facts, asked.body)
         if text is None:
             return
-        # The template has put in all that is special.
-        special = False
+        # What the tokenizer puts before each prompt llama.cpp takes out of what the template makes.
+        special = True
     else:
-        text = fields.get("prompt", fields.get("content"))
+        text = fields.get("prompt")
+        if text is None:
+            text = fields["content"]
         if not isinstance(text, str):
             raise wrong_type("prompt", "a string", text)
     tokens: list[int] = await chosen.served.ask("tokenize", text, add_special=special)

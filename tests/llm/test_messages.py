@@ -115,6 +115,14 @@ def test_a_mistake_is_a_sentence_in_anthropics_shape(scripted_app: ScriptedApp) 
     assert response.headers["request-id"] == response.headers["x-request-id"]
 
 
+def test_fields_of_the_chat_that_it_is_made_from_are_checked_as_those_of_a_chat(scripted_app: ScriptedApp) -> None:
+    for wrong in ({"stop": 5}, {"stop": True}, {"n": 2}, {"seed": "x"}):
+        response = _post(scripted_app, JSON, _whole("x"), **wrong)
+        assert response.status_code == 400, response.text
+        assert response.json()["error"]["message"].startswith(f"{next(iter(wrong))!r} must be")
+    assert _post(scripted_app, JSON, _whole("x"), stop=["y"], n=1, seed=1).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from actorrt.serve.llm import ApiKey, FrontConfig
+from actorrt.serve.llm.problems import LONGEST
 
 from .conftest import ScriptedApp, run_scripted
 from .scripted import chunk
@@ -181,10 +182,33 @@ def test_an_engine_that_refuses_after_a_sign_of_life_is_a_failed_response(pinged
     assert events[-1]["response"]["error"]["message"] == "too long"
 
 
+def test_of_what_a_client_wrote_little_is_said_back(scripted_app: ScriptedApp) -> None:
+    response = _post(scripted_app, _say("x"), input=[{"type": "long " * 100_000}])
+    assert response.status_code == 400
+    message = response.json()["error"]["message"]
+    assert message.startswith("input[0]: an item of type 'long long ")
+    assert len(message) == LONGEST
+
+
 def test_a_mistake_names_its_field(scripted_app: ScriptedApp) -> None:
     response = _post(scripted_app, _say("x"), tools=[{"type": "web_search"}])
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "tools[0].type"
+
+
+def test_what_an_engine_says_more_of_an_error_is_handed_on(scripted_app: ScriptedApp) -> None:
+    error = {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8}
+    script = [["head", 400, "application/json"], ["say", json.dumps({"error": error}), 0]]
+    for stream in (False, True):
+        response = _post(scripted_app, script, stream=stream)
+        assert response.status_code == 400
+        assert response.json()["error"] == {**error, "code": None, "param": None}
+
+
+def test_fields_of_the_chat_that_it_is_made_from_are_checked_as_those_of_a_chat(scripted_app: ScriptedApp) -> None:
+    for wrong in ({"stop": 5}, {"n": 2}, {"logit_bias": 1}):
+        response = _post(scripted_app, _say("x"), **wrong)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, *wrong), response.text
 
 
 def _poll(app: ScriptedApp, id: str) -> dict[str, Any]:

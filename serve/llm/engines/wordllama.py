@@ -29,7 +29,7 @@ class WordLlama:
 
     def __init__(self, config: WordLlamaEngine) -> None:
         self._dimensions: Final = config.dimensions
-        self._thread: Final = ThreadPoolExecutor(1, "wordllama")
+        self._thread = _thread()
         self._model: WordVectors
         self._running = 0
         self._stopped = False
@@ -42,6 +42,8 @@ class WordLlama:
         }
 
     async def start(self) -> EngineFacts:
+        if self._stopped:
+            self._stopped, self._thread = False, _thread()
         if self._dimensions > DIMENSIONS:
             raise EngineError(f"wordllama's embeddings have {DIMENSIONS} dimensions, not {self._dimensions}")
         try:
@@ -154,3 +156,8 @@ class WordLlama:
             raise
         except ValueError as error:
             raise Refused(str(error), "tokens") from None
+
+
+def _thread() -> ThreadPoolExecutor:
+    """Of an engine that is up."""
+    return ThreadPoolExecutor(1, "wordllama")

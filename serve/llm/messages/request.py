@@ -67,9 +67,10 @@ def chat_request(body: Mapping[str, Any], model: str, *, counting: bool = False,
         messages.append(system_turn(system))
     for message in request.need("messages").items():
         messages.extend(turns_of(message))
-    chat |= {"model": model, "messages": messages, **_sampling(request), **chat_tools(request)}
+    sampling = _sampling(request)
+    chat |= {"model": model, "messages": messages, **sampling, **chat_tools(request)}
     chat |= _thinking(request)
-    stop_sequences: tuple[str, ...] = tuple(chat.get("stop", ()))
+    stop_sequences: tuple[str, ...] = tuple(sampling.get("stop", ()))
     prefill = ""
     if begun := prefill_of(messages):
         chat |= GO_ON
