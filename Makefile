@@ -27,7 +27,7 @@ serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits 
 	$(BIN)/actorrt serve digits:app --app-dir examples $(ARGS)
 
 chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by a browser or a client of OpenAI's API
-	@echo "make chat: loading the model, then chat at http://127.0.0.1:8000"
+	@echo "make chat: loading the model; it says where to chat once that can be"
 	$(BIN)/actorrt serve examples.chat:app $(ARGS)
 
 test: $(STAMPS)/test  ## the test suite but that of language models, two files at a time

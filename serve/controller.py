@@ -73,6 +73,7 @@ class Controller:
         # After a restart: the proxy that hands itself over, and why it is not known yet what runs.
         self._handed_over: asyncio.Future[ActorHandle[Any]] = asyncio.get_running_loop().create_future()
         self._unknown = ""
+        self._lost = False
         self._clearing: asyncio.Task[None] | None = None
         if context.was_current_actor_reconstructed:
             spawn(self._recover())
@@ -93,6 +94,7 @@ class Controller:
             taken = other.spec.route_prefix is not None and other.spec.route_prefix == spec.route_prefix
             if taken and other.spec.name != spec.name and not other.deleting:
                 return f"route_prefix {spec.route_prefix!r} belongs to application {other.spec.name!r}"
+        self._lost = False
         self._apps[spec.name] = ApplicationRecord(spec, time.time())
         self._deployments.want(spec.name, spec.deployments)
         self._publish_routes()
@@ -155,7 +157,7 @@ class Controller:
         await self._ready.wait()
         apps = {name: record.overview(self._deployments.of(name)) for name, record in self._apps.items()}
         proxies = {self._proxy_url: self._proxy_status} if self._proxy_url else {}
-        return ServeStatus(apps, proxies, draining=await self._draining())
+        return ServeStatus(apps, proxies, draining=await self._draining(), lost=self._lost)
 
     async def _draining(self) -> Draining | None:
         if self._drained_by is None:
@@ -378,6 +380,7 @@ class Controller:
         """Take up what the controller before this one had."""
         found = await self._what_was_kept()
         if found is None:
+            self._lost = True
             logger.error("the controller was restarted and what it had is lost with its proxy: all replicas are ended")
         else:
             await self._take_up(*found)

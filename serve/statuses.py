@@ -73,12 +73,15 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class ServeStatus:
-    """`proxies` maps where a proxy listens, as a URL, to how it is. `draining` is None unless Serve shuts down."""
+    """`proxies` maps where a proxy listens, as a URL, to how it is. `draining` is None unless Serve shuts down. `lost`:
+    what had been deployed went with the controller and the proxy at once, and nothing has been deployed since.
+    """
 
     applications: Mapping[str, ApplicationStatusOverview] = field(default_factory=dict[str, ApplicationStatusOverview])
     proxies: Mapping[str, ProxyStatus] = field(default_factory=dict[str, ProxyStatus])
     target_capacity: float | None = None
     draining: Draining | None = None
+    lost: bool = False
 
 
 def application_status(deployments: Iterable[DeploymentStatus]) -> ApplicationStatus:

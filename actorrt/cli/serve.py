@@ -8,7 +8,9 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ import click
 import actorrt
 from actorrt.cli import target as targets
 from actorrt.cli.interrupts import BY_SIGNAL, INTERRUPTED
+from actorrt.cli.loss import Loss
 from actorrt.cli.problems import WRONG_USE, CommandError
 from actorrt.cli.progress import Progress
 from actorrt.cli.stop_signals import StopSignals
@@ -73,7 +76,7 @@ def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_pre
     try:
         try:
             with Progress() as progress:
-                url = _bring_up(progress, target, module, options, name, route_prefix)
+                url, deploy = _bring_up(progress, target, module, options, name, route_prefix)
                 stop.now_serving()
         except BaseException:
             _take_down(name)
@@ -81,7 +84,10 @@ def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_pre
         if not isinstance(found := targets.named(target), actorrt.serve.Application):
             _say(f"{target} is {targets.kind_of(found)}: it is one deployment")
         _say(f"serving {target} on {url}{route_prefix}  (Ctrl-C drains and stops, twice stops at once)")
-        _until_asked_to_stop(stop)
+        while not _asked_to_stop(stop):
+            _say("what was served is lost with the processes that kept it: it is deployed again")
+            deploy()
+            _say(f"serving {target} again")
         _say("stopping: running requests may end, new ones are refused  (Ctrl-C cuts them off)")
         with Progress() as progress:
             actorrt.serve.shutdown(say=progress.step if progress.watched else _say)
@@ -95,8 +101,8 @@ def serve(target: str, host: str, port: int, app_dir: Path, name: str, route_pre
 
 def _bring_up(
     progress: Progress, target: str, module: str, options: actorrt.serve.HTTPOptions, name: str, route_prefix: str
-) -> str:
-    """The URL of the proxy, once it answers for the application."""
+) -> tuple[str, Callable[[], object]]:
+    """The URL of the proxy, once it answers for the application, and what deploys this again."""
     progress.step("starting the node and the proxy")
     # Other processes load and fork, while this one imports the user's module.
     with ThreadPoolExecutor(1) as beside:
@@ -105,7 +111,8 @@ def _bring_up(
         try:
             progress.step(f"importing {module}")
             app = targets.load(target)
-            deploy = actorrt.serve.run  # this loads it, while the node starts
+            # This loads what deploys it, while the node starts.
+            deploy = partial(actorrt.serve.run, app, name=name, route_prefix=route_prefix)
         except BaseException:
             pointless.set()
             raise
@@ -113,11 +120,11 @@ def _bring_up(
     progress.step(f"starting the deployments of {target}")
     with Watch(progress, name):
         try:
-            deploy(app, name=name, route_prefix=route_prefix)
+            deploy()
         except (TypeError, ValueError) as error:
             raise CommandError(str(error), WRONG_USE) from None
     _wait_until_healthy(url)
-    return url
+    return url, deploy
 
 
 def _take_down(name: str) -> None:
@@ -135,13 +142,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _until_asked_to_stop(stop: StopSignals) -> None:
-    """Raises CommandError if the node ends meanwhile."""
+def _asked_to_stop(stop: StopSignals) -> bool:
+    """Wait for it, or for the loss of what is served: False. Raises CommandError if the node ends meanwhile."""
+    loss = Loss()
     while not stop.wait(LOOK_S):
         try:
             actorrt.nodes()
         except actorrt.exceptions.ActorrtError as error:
             raise CommandError(f"the node has ended, and all that it served: {error}") from None
+        if loss.is_seen():
+            return False
+    return True
 
 
 def _start(options: actorrt.serve.HTTPOptions, pointless: threading.Event) -> str:

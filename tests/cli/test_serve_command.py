@@ -342,6 +342,19 @@ def test_it_says_so_when_its_node_is_killed(start_server: Any) -> None:
     assert "Traceback" not in "".join(server.said)
 
 
+def test_it_serves_again_what_was_lost_with_a_zygote(start_server: Any) -> None:
+    server = start_server("hello:app")
+    (node,) = children_of(server.process.pid)
+    for _ in range(2):
+        zygote = next(pid for pid in children_of(node) if Path(f"/proc/{pid}/comm").read_text() == "actorrt-zygote\n")
+        server.said.clear()
+        os.kill(zygote, signal.SIGKILL)
+        server.wait_for("serving hello:app again")
+        assert httpx.get(server.url).text == "hello"
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 0
+
+
 def test_a_terminal_is_shown_progress(tmp_path: Path) -> None:
     main, other = pty.openpty()
     command = [str(Path(sys.executable).with_name("actorrt")), "serve", "hello:app", "--port", "0"]
