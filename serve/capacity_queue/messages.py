@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -52,6 +53,7 @@ class QueueUse(Cost):
     """The answer ended by itself: others are expected to be as long."""
 
 
+@lru_cache(maxsize=16_384)
 def incarnation_of(replica: str) -> int:
     """Of a replica, by its id, which no two processes have."""
     return int.from_bytes(blake2b(replica.encode(), digest_size=6).digest(), "big")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..news import DeploymentNews
-from ..policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
+from ..policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
 from .config import DEFAULT, CapacityQueueConfig, cost_function
 from .messages import (
     Acquire,
@@ -47,16 +47,18 @@ _TICK: Final = 1e-9
 # since there is a later queue, gives itself nothing for so long.
 LOOK_S: Final = 0.5
 _ALONE: Final = Share(1, 0)
+# What most requests take of what is no language model.
+_ONE: Final = QueueCost(max_tokens=0)
 _NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
 
 class _Wait:
     """How a request came, and by which id the queue knows it, another one whenever it is asked for anew."""
 
-    __slots__ = ("arrived", "cost", "deadline", "id", "returns")
+    __slots__ = ("arrived", "band", "cost", "deadline", "id", "returns")
 
-    def __init__(self, cost: QueueCost, arrived: float, deadline: float | None) -> None:
-        self.cost, self.arrived, self.deadline = cost, arrived, deadline
+    def __init__(self, cost: QueueCost, band: int, arrived: float, deadline: float | None) -> None:
+        self.cost, self.band, self.arrived, self.deadline = cost, band, arrived, deadline
         self.id = 0
         # It is not refused for want of room any more.
         self.returns = False
@@ -178,7 +180,8 @@ class CapacityQueuePolicy(Policy):
         self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
         cost = self._cost_of(request)
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
-        return self._ask(request, _Wait(cost, arrived, None if wanted_s is None else arrived + wanted_s), now)
+        deadline = None if wanted_s is None else arrived + wanted_s
+        return self._ask(request, _Wait(cost, self._band_of(cost), arrived, deadline), now)
 
     def again(self, request: Request) -> Lease | None:
         lease, now = self._released, self._clock()
@@ -217,7 +220,7 @@ class CapacityQueuePolicy(Policy):
         left = None if wait.deadline is None else wait.deadline - now
         acquire = Acquire(
             wait.id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user,
-            self._config.band(cost.band), now - wait.arrived, left, cost.chain, wait.returns,
+            wait.band, now - wait.arrived, left, cost.chain, wait.returns,
         )  # fmt: skip
         self._say("acquire", acquire)
 
@@ -230,15 +233,19 @@ class CapacityQueuePolicy(Policy):
 
     def _cost_of(self, request: Request) -> QueueCost:
         cost = request.cost
+        if cost is ONE_REQUEST and self._cost is None:
+            return _ONE
         if self._cost is not None and type(cost) is Cost and not cost.tokens:
             cost = _checked(self._cost, request)
         if isinstance(cost, QueueCost):
-            try:
-                self._config.band(cost.band)
-            except ValueError as error:
-                raise Refused(str(error), None, 400) from None
             return cost
         return QueueCost(cost.requests, cost.tokens, max_tokens=0)
+
+    def _band_of(self, cost: QueueCost) -> int:
+        try:
+            return self._config.band(cost.band)
+        except ValueError as error:
+            raise Refused(str(error), None, 400) from None
 
     def withdraw(self, request: Request) -> None:
         wait = self._waiting.pop(request, None)
@@ -431,10 +438,9 @@ class CapacityQueuePolicy(Policy):
     def _tag(self, replica: str, number: int, rank: int, prompt: int, output: int, wait: _Wait) -> Tag:
         cost = wait.cost
         queue_ms = int(max(0.0, self._clock() - wait.arrived) * 1000)
-        band = self._config.band(cost.band)
         return Tag(
             self._epoch, incarnation_of(replica), number, rank, queue_ms, self.router, prompt, output,
-            cost.model, cost.tenant, cost.user, band,
+            cost.model, cost.tenant, cost.user, wait.band,
         )  # fmt: skip
 
     def _have(self, lease: Lease, place: _Place) -> None:
