@@ -143,8 +143,10 @@ class QueueActor:
         self._sessions[router] = session
         if before is not None and not before.over.done():
             before.over.set_result(None)
-        self._hub.join(router, self._clock())
-        self._soon()
+        if self._told_once:
+            # Else once it is known what the queue is to be.
+            self._hub.join(router, self._clock())
+            self._soon()
         session.pipe.grant(WINDOW)
         try:
             await session.over

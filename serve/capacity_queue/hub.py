@@ -137,8 +137,8 @@ class Hub:
         """A later queue than this was there once: this one comes after it."""
         self.epoch = epoch
         self.queue.ledger.begin_epoch(epoch)
-        for router in self._routers.values():
-            router.told.epoch = epoch
+        for name in list(self._routers):
+            self.join(name, self._now)
 
     # ---- the deployment
 
@@ -365,7 +365,8 @@ class Hub:
     def take(self, name: str, batch: ToQueue, now: float) -> None:
         """What a router says."""
         router = self._routers.get(name)
-        if router is None:
+        # What was said to another queue is said anew, once this one is known.
+        if router is None or batch.epoch != self.epoch:
             return
         router.heard_at = now
         if batch.held is not None:

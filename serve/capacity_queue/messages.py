@@ -112,6 +112,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     """In this order: the leases that a router has (its first message), replicas that are full for it (or not any
     more), what ended, what goes on, what is wanted, what is not wanted any more."""
 
+    epoch: int = 0
+    """Of the queue that it is said to."""
     held: list[int] | None = None
     full: list[tuple[str, bool]] = msgspec.field(default_factory=list[tuple[str, bool]])
     release: list[Release] = msgspec.field(default_factory=list[Release])

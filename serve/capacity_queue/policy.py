@@ -468,6 +468,7 @@ class CapacityQueuePolicy(Policy):
         with self._out_lock:
             out, self._out = self._out, ToQueue()
             if out:
+                out.epoch = self._epoch
                 session.write(encode(out))
 
     # ---- without the queue

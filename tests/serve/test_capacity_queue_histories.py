@@ -16,7 +16,16 @@ import pytest
 
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.hub import Hub
-from actorrt.serve.capacity_queue.messages import Messages, Report, Snapshot, encode, incarnation_of, to_queue
+from actorrt.serve.capacity_queue.messages import (
+    Acquire,
+    Messages,
+    Report,
+    Snapshot,
+    ToQueue,
+    encode,
+    incarnation_of,
+    to_queue,
+)
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy, Lease
 from actorrt.serve.capacity_queue.running import RunningLeases
 from actorrt.serve.news import DeploymentNews, ReplicaNews
@@ -452,3 +461,13 @@ def test_where_nothing_dies_no_replica_is_ever_asked_for_more_than_it_has() -> N
         world = history(seed, kills=False)
         check_nothing_is_left(world)
         assert world.full_refusals == 0, f"seed {seed}"
+
+
+def test_what_was_said_to_an_earlier_queue_is_not_heard_by_the_next() -> None:
+    hub = Hub(2, 0.0, random.random, CONFIG)
+    hub.join("router", 0.0)
+    asked = [Acquire(1, 1, 0, 0, "", "", "", 1, 0.0, None, (), False)]
+    hub.take("router", ToQueue(epoch=1, acquire=asked), 0.0)
+    assert hub.statistics()["tenants"] == {}
+    hub.take("router", ToQueue(epoch=2, held=[], acquire=asked), 0.0)
+    assert hub.statistics()["tenants"][""]["waiting"] == 1
