@@ -1,14 +1,19 @@
 """What engines answer to chat/completions, read into the few things that the other APIs are made of. No I/O.
 
 Engines name the same thing differently: the thoughts of a model are `reasoning_content` (llama.cpp, SGLang) or
-`reasoning` (vLLM), the stop string that ended an answer is `stop_reason` (vLLM) or `matched_stop` (SGLang).
+`reasoning` (vLLM), the stop string that ended an answer is `stop_reason` (vLLM) or `matched_stop` (SGLang). Some give
+calls of tools without an id, or all with the same index, their arguments as an object, or a text as a list of parts.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
 Json = Mapping[str, Any]
+
+# How an answer ends that the engine itself gave up (vLLM, SGLang).
+GIVEN_UP: Final = frozenset({"abort", "error"})
 
 
 class ChatError(Exception):
@@ -28,8 +33,13 @@ class ToolCall(NamedTuple):
     number: int
     """The `index` that tells calls of one answer apart."""
     id: str
+    """"" also where the engine gives none."""
     name: str
     arguments: str
+
+    def goes_on(self, number: int, id: str) -> bool:
+        """Whether it is a further piece of the call with this number and id."""
+        return self.number == number and not (self.name and self.id and self.id != id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +104,37 @@ def _read(answer: Json, key: str) -> Piece:
     said = cast("Json", choice.get(key) or {})
     stop: Any = choice.get("stop_reason") or choice.get("matched_stop")
     logprobs = cast("Json", choice.get("logprobs") or {})
+    finish: Any = choice.get("finish_reason")
+    if isinstance(finish, str) and finish in GIVEN_UP:
+        raise ChatError(f"the engine gave its answer up: it ended by {finish!r}")
+    calls: Any = said.get("tool_calls") or ()
+    if isinstance(calls, dict):
+        calls = [calls]
     return Piece(
-        text=said.get("content") or "",
+        text=_text(said.get("content")),
         reasoning=said.get("reasoning_content") or said.get("reasoning") or "",
         refusal=said.get("refusal") or "",
-        tool_calls=tuple(_call(call, at) for at, call in enumerate(cast("list[Json]", said.get("tool_calls") or ()))),
-        finish=choice.get("finish_reason"),
+        tool_calls=tuple(_call(call, at) for at, call in enumerate(cast("list[Json]", calls))),
+        finish=finish,
         stop=stop if isinstance(stop, str) else None,
         usage=read,
         logprobs=tuple(cast("list[Json]", logprobs.get("content") or ())),
     )
 
 
+def _text(content: Any) -> str:
+    if not isinstance(content, list):
+        return content or ""
+    parts = cast("list[Json]", content)
+    return "".join(part["text"] for part in parts if part.get("type") == "text")
+
+
 def _call(call: Json, at: int) -> ToolCall:
     function = cast("Json", call.get("function") or {})
-    return ToolCall(
-        call.get("index", at), call.get("id") or "", function.get("name") or "", function.get("arguments") or ""
-    )
+    number, arguments = call.get("index"), function.get("arguments")
+    if isinstance(arguments, dict):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(at if number is None else number, call.get("id") or "", function.get("name") or "", arguments or "")
 
 
 def _usage(usage: Json) -> Usage:

@@ -49,7 +49,7 @@ async def _ask(
         head = await generation.open(call)
         body = await generation.rest()
     if head.status >= 400:
-        problem = engine_problem(head.status, body)
+        problem = engine_problem(head, body)
         if path == _TOKENIZE and head.status < 500:
             raise _cannot(chosen, problem.message)
         raise problem

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -13,21 +14,25 @@ from .costs import cost_of
 from .engines.interface import EngineCall
 from .exchange import JSON
 from .problems import Api, Problem
-from .resume.events import a_dict, events
+from .resume.events import a_dict, a_list, events
 from .routes import Kind
 from .unsupported import check_supported
 
 if TYPE_CHECKING:
     from .catalogue import Chosen
-    from .engines.interface import EngineFacts
+    from .engines.interface import EngineFacts, Head
     from .exchange import Exchange, Headers
     from .fields import FieldError
     from .generation import Generation
     from .services import Services
 
 CHAT: Final = "/v1/chat/completions"
-_OF_ERRORS: Final = frozenset({"message", "code", "type", "param", "detail", "error"})
 RESUMES: Final = b"x-actorrt-resumes"
+_OF_ERRORS: Final = frozenset({"message", "code", "type", "param", "detail", "error", "object"})
+_OF_OTHER_SHAPES: Final = frozenset({"detail", "error", "message"})
+_LONGEST_TEXT: Final = 1000
+# What clients look for before they try again, OpenAI's and Anthropic's among them.
+_WHEN_AGAIN: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry"})
 
 
 def chat_call(
@@ -61,7 +66,7 @@ async def begin(generation: Generation, call: EngineCall) -> None:
     """Make the call and wait for its head. Raises Problem, with what the engine says, if that is an error."""
     head = await generation.open(call)
     if head.status >= 400:
-        raise engine_problem(head.status, await generation.rest())
+        raise engine_problem(head, await generation.rest())
     if call.stream and not head.streams:
         raise ChatError("the engine answered a streamed request with something else than events")
 
@@ -99,26 +104,57 @@ def _pieces_in(data: bytes) -> list[Piece]:
         raise ChatError("the engine streams what is no JSON") from None
 
 
-def engine_problem(status: int, body: bytes) -> Problem:
-    """An engine's error as one of ours, with its own sentence."""
-    try:
-        said = a_dict(msgspec.json.decode(body))
-    except ValueError:
-        said = {}
-    error = a_dict(said.get("error")) or said
-    message: Any = error.get("message") or said.get("detail")
+def engine_problem(head: Head, body: bytes) -> Problem:
+    """An engine's error as one of ours, with its own sentence, and when it wants to be asked again."""
+    said = _object_in(body)
+    error = a_dict((said or {}).get("error")) or said or {}
+    message: Any = _text_in(body) if said is None else error.get("message") or error.get("error")
+    if message is None and (detail := error.get("detail")) is not None:
+        message = _sentence_of(detail)
     code: Any = error.get("code")
     kind: Any = error.get("type")
     param: Any = error.get("param")
+    again = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers if name in _WHEN_AGAIN]
     return Problem(
-        status,
-        message if isinstance(message, str) else f"the engine answered with status {status}",
+        head.status,
+        message if isinstance(message, str) and message else f"the engine answered with status {head.status}",
         param=param if isinstance(param, str) else None,
         code=code if isinstance(code, str) else None,
         kind=kind if isinstance(kind, str) else None,
         # llama.cpp says how long a prompt is, and how long it may be.
         more={name: value for name, value in error.items() if name not in _OF_ERRORS},
+        headers=tuple(again),
     )
+
+
+def speaks_otherwise(body: bytes) -> bool:
+    """Whether an engine's error is in a shape that OpenAI's clients do not read: SGLang's, FastAPI's, or no JSON."""
+    said = _object_in(body)
+    if said is None:
+        return True
+    return not isinstance(said.get("error"), dict) and not _OF_OTHER_SHAPES.isdisjoint(said)
+
+
+def _object_in(body: bytes) -> dict[str, Any] | None:
+    try:
+        value: object = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _text_in(body: bytes) -> str:
+    """What an error without JSON says; nothing of a page."""
+    text = body[:_LONGEST_TEXT].decode("utf-8", "replace").strip()
+    return "" if text.startswith("<") else text
+
+
+def _sentence_of(detail: Any) -> str:
+    """FastAPI's `detail`: a sentence, or what is wrong with each field."""
+    wrong = [a_dict(each) for each in a_list(detail)]
+    if not wrong:
+        return detail if isinstance(detail, str) else json.dumps(detail)
+    return "; ".join(f"{'.'.join(map(str, a_list(each.get('loc'))))}: {each.get('msg')}" for each in wrong)
 
 
 def chat_problem(error: ChatError) -> Problem:

@@ -10,7 +10,7 @@ import msgspec
 
 from .checks import check
 from .event_stream import EVENTS, EventStream
-from .made_from_chat import RESUMES, engine_problem
+from .made_from_chat import RESUMES, engine_problem, speaks_otherwise
 from .problems import Api, Problem
 from .routes import Kind
 from .unsupported import check_supported
@@ -59,17 +59,17 @@ async def hand_back(
     """Make the call and give the client its answer, each part of which, if it is no error, is first `shown`."""
     with services.event_stream(exchange) if call.stream else nullcontext() as stream:
         head = await generation.open(call)
-        if head.status >= 400 and exchange.api is Api.ANTHROPIC:
-            # Engines that have Anthropic's API do not all have its errors.
-            raise engine_problem(head.status, await generation.rest())
         if stream is not None and head.streams and head.status < 300:
             await _stream(generation, stream, head, shown)
-        elif stream is not None and stream.begun:
-            body = await generation.rest()
+            return
+        body = await generation.rest()
+        # Engines that have an API do not all have its errors.
+        if head.status >= 400 and (exchange.api is Api.ANTHROPIC or speaks_otherwise(body)):
+            raise engine_problem(head, body)
+        if stream is not None and stream.begun:
             await stream.write(b"data: %b\n\n" % _in_a_line(body))
             await stream.end()
         else:
-            body = await generation.rest()
             if shown is not None and head.status < 300:
                 await shown(body)
             await exchange.respond(head.status, [*content_type(head), *_handed_back(head, generation)], body)

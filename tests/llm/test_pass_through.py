@@ -1,6 +1,9 @@
 """Requests go to an engine as they came, and its answers come back as they are."""
 
+import json
 from typing import Any
+
+import pytest
 
 from .conftest import HELLO, ScriptedApp
 from .scripted import chunk
@@ -65,6 +68,37 @@ def test_an_error_before_any_event_is_a_status_and_json(scripted_app: ScriptedAp
     response = scripted_app.chat(["head", 400, "application/json"], ["say", said, 0], stream=True)
     assert (response.status_code, response.text) == (400, said)
     assert response.headers["content-type"] == "application/json"
+
+
+FIELDS = [{"loc": ["body", "messages"], "msg": "Field required"}, {"loc": ["body", "n", 0], "msg": "too small"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "sentence"),
+    [
+        ("application/json", '{"object":"error","message":"too long","type":"BadRequestError","code":400}', "too long"),
+        ("application/json", '{"error":"no such model"}', "no such model"),
+        ("application/json", '{"detail":"Not Found"}', "Not Found"),
+        (
+            "application/json",
+            json.dumps({"detail": FIELDS}),
+            "body.messages: Field required; body.n.0: too small",
+        ),
+        ("text/plain", "Internal Server Error", "Internal Server Error"),
+        ("text/html", "<html><h1>Bad Gateway</h1></html>", "the engine answered with status 422"),
+        ("text/plain", "", "the engine answered with status 422"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_in_another_shape_is_put_in_openais(
+    scripted_app: ScriptedApp, stream: bool, kind: str, said: str, sentence: str
+) -> None:
+    response = scripted_app.chat(["head", 422, kind], ["say", said, 0], stream=stream)
+    assert (response.status_code, response.headers["content-type"]) == (422, "application/json")
+    error = response.json()["error"]
+    assert error["message"] == sentence
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == ("BadRequestError" if "object" in said else "invalid_request_error")
 
 
 def test_an_engine_that_fails_is_a_502_without_its_reasons(scripted_app: ScriptedApp) -> None:

@@ -33,6 +33,8 @@ FAILURES: list[dict[str, Any]] = [
     {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
     {"type": "error", "sequence_number": 3, "code": "server_error", "message": "it died", "param": None},
     {"type": "response.failed", "response": {"id": "r", "error": {"code": "server_error", "message": "it died"}}},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]},
+    {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}, {"finish_reason": "error"}]},
 ]
 NO_FAILURES: list[dict[str, Any]] = [
     json.loads(WRONG[6:]),
@@ -41,6 +43,7 @@ NO_FAILURES: list[dict[str, Any]] = [
     {"type": "response.failed", "response": {"error": {"code": "invalid_prompt", "message": "too long"}}},
     {"type": "response.created", "response": {"id": "r", "error": None}},
     {"choices": [{"index": 0, "delta": {"content": '{"error": "it died"}'}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "abort"}}]}}]},
 ]
 
 
@@ -94,6 +97,36 @@ def test_after_so_many_resumes_the_client_has_the_error_as_it_came(app: Scripted
     answer, calls = asked(app, *[script] * (RESUMES + 1), path="/v1/chat/completions")
     assert parsed(answer) == parsed(chunk("a") + FAILED + DONE)
     assert calls == RESUMES + 1
+
+
+def test_a_stream_goes_on_when_its_engine_gives_it_up(app: ScriptedApp) -> None:
+    first = [HEAD, ["say", chunk("a", id="1"), 1], ["say", chunk(finish="abort", id="1") + DONE, 0]]
+    second = [
+        HEAD,
+        ["say", chunk("a", id="2") + chunk("b", id="2"), 2],
+        ["say", chunk(finish="stop", id="2") + DONE, 0],
+    ]
+    answer, calls = asked(app, first, second, path="/v1/chat/completions")
+    rest = [chunk(piece, id="1") for piece in ("a", "b")]
+    assert parsed(answer) == parsed("".join([*rest, chunk(finish="stop", id="1"), DONE]))
+    assert calls == 2
+
+
+def test_a_whole_answer_is_made_anew_when_its_engine_gives_it_up(app: ScriptedApp) -> None:
+    user = uuid.uuid4().hex
+    given_up, good = (whole(finish) for finish in ("abort", "stop"))
+    scripts = [[["head", 200, "application/json"], ["say", each, 1]] for each in (given_up, good)]
+    response = app.client.post("/v1/chat/completions", json=app.request(user=user, scripts=scripts))
+    assert (response.text, response.headers["x-actorrt-resumes"]) == (good, "1")
+    # After so many it is the client's.
+    scripts = [[["head", 200, "application/json"], ["say", given_up, 1]]] * (RESUMES + 1)
+    response = app.client.post("/v1/chat/completions", json=app.request(user=f"{user}-2", scripts=scripts))
+    assert (response.status_code, response.text) == (200, given_up)
+
+
+def whole(finish: str) -> str:
+    said = {"role": "assistant", "content": 'Say "finish_reason": "error".'}
+    return json.dumps({"choices": [{"index": 0, "message": said, "finish_reason": finish}]})
 
 
 def test_an_error_of_the_request_is_an_answer(app: ScriptedApp) -> None:

@@ -25,10 +25,10 @@ def message(piece: Piece, *, id: str, model: str, stop_sequences: Collection[str
     if text := (piece.text or piece.refusal).removeprefix(prefill):
         content.append({"type": "text", "text": text})
     content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": tool_input(call.arguments)}
-        for call in piece.tool_calls
+        {"type": "tool_use", "id": call.id or call_id(id, at), "name": call.name, "input": tool_input(call.arguments)}
+        for at, call in enumerate(piece.tool_calls)
     ]
-    reason, sequence = stop_of(piece.finish, piece.stop, stop_sequences)
+    reason, sequence = stop_of(piece.finish, piece.stop, stop_sequences, calls=bool(piece.tool_calls))
     return {
         **envelope(id, model),
         "content": content,
@@ -53,10 +53,22 @@ def envelope(id: str, model: str) -> dict[str, Any]:
     }
 
 
-def stop_of(finish: str | None, stop: str | None, stop_sequences: Collection[str]) -> tuple[str, str | None]:
-    """`stop_reason` and `stop_sequence`. Where the engine does not say which string ended it, its turn has ended."""
+def call_id(message_id: str, number: int) -> str:
+    """The id of a call to which the engine gave none: the tool's result must name it."""
+    return f"toolu_{message_id.removeprefix('msg_')}_{number}"
+
+
+def stop_of(
+    finish: str | None, stop: str | None, stop_sequences: Collection[str], *, calls: bool = False
+) -> tuple[str, str | None]:
+    """`stop_reason` and `stop_sequence`. Where the engine does not say which string ended it, its turn has ended.
+
+    `calls`: whether tools were called. A chat that was told which tool to call ends by "stop" all the same.
+    """
     if finish in (None, "stop") and stop is not None and stop in stop_sequences:
         return "stop_sequence", stop
+    if finish in (None, "stop") and calls:
+        return "tool_use", None
     return _REASONS.get(finish or "stop", "end_turn"), None
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from ..chat_answers import ChatError, Piece, ToolCall, Usage
-from .answer import envelope, stop_of, usage_of
+from .answer import call_id, envelope, stop_of, usage_of
 
 
 def event(fields: dict[str, Any]) -> bytes:
@@ -24,7 +24,8 @@ class MessageEvents:
         self._id, self._model, self._stop_sequences = id, model, stop_sequences
         self._block = ""  # the type of the open block
         self._index = -1  # its index, or that of the last one
-        self._call = -1  # the index of the tool call of the open block
+        self._call = ToolCall(-1, "", "", "")  # the first piece of the last call
+        self._calls = 0
         self._finish: str | None = None
         self._stop: str | None = None
         self._usage = Usage()
@@ -51,7 +52,7 @@ class MessageEvents:
         """The last events. Raises ChatError if the chat broke off."""
         if self._finish is None:
             raise ChatError("the engine's answer ended before it was finished")
-        reason, sequence = stop_of(self._finish, self._stop, self._stop_sequences)
+        reason, sequence = stop_of(self._finish, self._stop, self._stop_sequences, calls=self._calls > 0)
         delta = {"stop_reason": reason, "stop_sequence": sequence, "container": None, "stop_details": None}
         return (
             self._close()
@@ -65,11 +66,13 @@ class MessageEvents:
 
     def _call_tool(self, call: ToolCall) -> bytes:
         out = b""
-        if self._block != "tool_use" or call.number != self._call:
+        if self._block != "tool_use" or not call.goes_on(self._call.number, self._call.id):
             if not call.name:
                 raise ChatError("the engine went on with a tool call that it had ended")
-            self._call = call.number
-            out = self._open("tool_use", {"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
+            self._call = call
+            id = call.id or call_id(self._id, self._calls)
+            self._calls += 1
+            out = self._open("tool_use", {"type": "tool_use", "id": id, "name": call.name, "input": {}})
         if call.arguments:
             out += self._delta({"type": "input_json_delta", "partial_json": call.arguments})
         return out

@@ -6,6 +6,7 @@ from typing import Any, Final
 from ..chat_answers import Json, Piece, Usage
 from .items import Item, NewId
 from .request import ResponsesRequest
+from .tools import is_function
 
 # Said back as they were given; where they were not, as what they then are.
 _SAID_BACK: Final[Mapping[str, Any]] = {
@@ -36,7 +37,10 @@ def envelope(request: ResponsesRequest, *, id: str, model: str, created_at: int)
     given = request.fields
     said_back = {name: given[name] if given.get(name) is not None else value for name, value in _SAID_BACK.items()}
     said_back["text"] = {"format": {"type": "text"}, **said_back["text"]}
-    said_back["tools"] = [{"strict": None, "parameters": None, **tool} for tool in said_back["tools"]]
+    # Those that were offered to the model.
+    said_back["tools"] = [
+        {"strict": None, "parameters": None, **tool} for tool in said_back["tools"] if is_function(tool["type"])
+    ]
     return {
         "id": id,
         "object": "response",
@@ -63,7 +67,9 @@ def output_of(piece: Piece, new_id: NewId, status: str) -> list[Item]:
         items.append(message_item(new_id("msg"), text_part(piece.text, logprobs_of(piece.logprobs))))
     if piece.refusal:
         items.append(message_item(new_id("msg"), {"type": "refusal", "refusal": piece.refusal}))
-    items += [call_item(new_id("fc"), call.id, call.name, call.arguments) for call in piece.tool_calls]
+    items += [
+        call_item(new_id("fc"), call.id or new_id("call"), call.name, call.arguments) for call in piece.tool_calls
+    ]
     items[-1]["status"] = status
     return items
 

@@ -104,10 +104,10 @@ class ResponseEvents:
     def _call_tool(self, call: ToolCall) -> list[bytes]:
         out: list[bytes] = []
         calling = self._open
-        if not isinstance(calling, _Call) or calling.number != call.number:
+        if not isinstance(calling, _Call) or not call.goes_on(calling.first.number, calling.first.id):
             if not call.name:
                 raise ChatError("the engine went on with a tool call that it had ended")
-            calling = _Call(call, self._new_id("fc"))
+            calling = _Call(call, self._new_id("fc"), call.id or self._new_id("call"))
             out = self._begin(calling)
         if call.arguments:
             calling.arguments.append(call.arguments)
@@ -183,8 +183,9 @@ class _Text:
 class _Call:
     """A call of a tool that is being made."""
 
-    def __init__(self, call: ToolCall, id: str) -> None:
-        self.id, self.number, self.call_id, self.name = id, call.number, call.id, call.name
+    def __init__(self, first: ToolCall, id: str, call_id: str) -> None:
+        """`first`: its first piece."""
+        self.first, self.id, self.call_id, self.name = first, id, call_id, first.name
         self.arguments: list[str] = []
 
     def item(self, status: str) -> Item:

@@ -5,12 +5,17 @@ from typing import Any
 from ..fields import Node
 
 
-def chat_tools(request: Node) -> dict[str, Any]:
-    """`tools`, `tool_choice` and `parallel_tool_calls` of chat/completions, as far as the request has them."""
+def chat_tools(request: Node, *, ignore: bool = False) -> dict[str, Any]:
+    """`tools`, `tool_choice` and `parallel_tool_calls` of chat/completions, as far as the request has them.
+
+    `ignore`: tools that are no functions are left out and not refused.
+    """
     chat: dict[str, Any] = {}
     tools: dict[str, dict[str, Any]] = {}
     if (given := request.get("tools")) is not None:
         for tool in given.items():
+            if ignore and not is_function(tool.need("type").text()):
+                continue
             name, converted = _tool(tool)
             if name in tools:
                 raise tool.error(f"there are two tools {name!r}")
@@ -26,9 +31,14 @@ def chat_tools(request: Node) -> dict[str, Any]:
     return chat
 
 
+def is_function(kind: str) -> bool:
+    """Whether a tool of this type is called by its client, and so may be offered to any model."""
+    return kind == "function"
+
+
 def _tool(tool: Node) -> tuple[str, dict[str, Any]]:
     kind = tool.need("type")
-    if kind.text() != "function":
+    if not is_function(kind.text()):
         raise kind.error(f"the tool {kind.value[:64]!r} is not there on this server; tools of type 'function' are")
     name = tool.need("name").name(128)
     function: dict[str, Any] = {"name": name}

@@ -14,7 +14,7 @@ from ..calling import Answer, Open
 from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
-from .engine_errors import until_failure
+from .engine_errors import giving_up_in, until_failure
 from .messages import MessagesAnswer
 from .responses import ResponsesAnswer
 
@@ -156,6 +156,8 @@ class _Whole(_Runs):
                 deltas: list[Delta] = []
                 while values := await answer.take():
                     deltas += values
+                if self.resumes < self._served.config.max_resumes:
+                    _check_kept_up(deltas)
             except _BROKEN as error:
                 self._broke(error)
             else:
@@ -165,6 +167,12 @@ class _Whole(_Runs):
     async def take(self) -> list[Delta]:
         deltas, self._deltas = self._deltas, []
         return deltas
+
+
+def _check_kept_up(deltas: Sequence[Delta]) -> None:
+    """EngineError for a whole answer that its engine gave up."""
+    if (finish := giving_up_in(b"".join([delta.data for delta in deltas]))) is not None:
+        raise EngineError(f"the engine gave its answer up ({finish})")
 
 
 class _Stream(_Runs):
