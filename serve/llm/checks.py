@@ -13,13 +13,18 @@ from .routes import Kind
 
 Check = Callable[[str, Any], None]
 
+# Engines count in 32 bits, and some would take a larger number for what is left of it there.
+MOST: Final = 2**31 - 1
 
-def _whole(least: int | None = None) -> Check:
+
+def _whole(least: int | None = None, most: int | None = None) -> Check:
     def check(name: str, value: Any) -> None:
         if not is_whole(value):
             raise wrong_type(name, "an integer", value)
         if least is not None and value < least:
             raise _below(name, value, f"at least {least}")
+        if most is not None and value > most:
+            raise _below(name, value, f"at most {most}")
 
     return check
 
@@ -61,9 +66,9 @@ def _below(name: str, value: object, allowed: str) -> Problem:
 
 # A null is as if it were not there.
 _SAMPLING: Final[Mapping[str, Check]] = {
-    "max_tokens": _whole(0),
-    "max_completion_tokens": _whole(0),
-    "n": _whole(1),
+    "max_tokens": _whole(0, MOST),
+    "max_completion_tokens": _whole(0, MOST),
+    "n": _whole(1, MOST),
     "temperature": _number(0),
     "top_p": _number(0, 1),
     "presence_penalty": _number(-2, 2),
@@ -76,7 +81,7 @@ _SAMPLING: Final[Mapping[str, Check]] = {
 _FIELDS: Final[Mapping[Kind, Mapping[str, Check]]] = {
     Kind.CHAT: {
         **_SAMPLING,
-        "top_logprobs": _whole(0),
+        "top_logprobs": _whole(0, MOST),
         "logprobs": _of("true or false", bool, int),
         "tools": _of("an array", list),
         "response_format": _of("an object", dict),

@@ -210,7 +210,8 @@ class FrontConfig(_Config):
     keys: list[ApiKey] = Field(default_factory=list[ApiKey])
     """Once there is one, requests without a known key are refused with 401."""
     cors_origins: list[str] = Field(default_factory=lambda: ["*"])
-    """Origins whose pages may call; empty: none."""
+    """Origins whose pages may call; empty: none. Those that are named may also call from a public site into a private
+    network."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     """A larger request is 413."""
     unsupported: Literal["refuse", "ignore"] = "refuse"

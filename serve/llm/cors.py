@@ -24,8 +24,14 @@ class Cors:
             *_vary(allowed),
         ]
 
-    def preflight(self, origin: bytes | None, methods: bytes, asked_headers: bytes | None) -> Headers:
-        """What an OPTIONS request is answered."""
+    def preflight(
+        self, origin: bytes | None, methods: bytes, asked_headers: bytes | None, *, private: bool = False
+    ) -> Headers:
+        """What an OPTIONS request is answered.
+
+        `private`: a page of a public site asks whether it may call into a private network (the Private Network Access
+        draft). Those of the origins that are named may: "*" names none.
+        """
         headers = [(b"allow", methods)]
         if (allowed := self._allowed(origin)) is None:
             return headers
@@ -35,6 +41,7 @@ class Cors:
             (b"access-control-allow-methods", methods),
             (b"access-control-allow-headers", asked_headers or b"*"),
             (b"access-control-max-age", b"%d" % _A_DAY_S),
+            *([(b"access-control-allow-private-network", b"true")] if private and origin in self._origins else []),
             *_vary(allowed),
         ]
 

@@ -128,7 +128,9 @@ class FrontApplication:
             found = find(exchange.path)
             if exchange.method == "OPTIONS" and found is not None:
                 asked = exchange.headers.get(b"access-control-request-headers")
-                await exchange.respond(204, self._cors.preflight(origin, allowed(found[0]), asked), b"")
+                private = exchange.headers.get(b"access-control-request-private-network") == b"true"
+                answer = self._cors.preflight(origin, allowed(found[0]), asked, private=private)
+                await exchange.respond(204, answer, b"")
                 return
             exchange.always = self._cors.headers(origin)
             if found is None:

@@ -45,16 +45,22 @@ _LLAMACPP: Final[Mapping[str, Asks]] = {
     "use_beam_search": _anything,
     "web_search_options": _anything,
 }
-_LACKED: Final[Mapping[str, Mapping[str, Asks]]] = {"llamacpp": _LLAMACPP}
+_LACKED: Final[Mapping[tuple[str, Kind], Mapping[str, Asks]]] = {
+    ("llamacpp", Kind.CHAT): _LLAMACPP,
+    ("llamacpp", Kind.COMPLETION): _LLAMACPP,
+    # Vectors of another length would be taken for those that were asked for.
+    ("llamacpp", Kind.EMBEDDINGS): {"dimensions": _anything},
+}
 _GENERATES: Final = frozenset({Kind.CHAT, Kind.COMPLETION})
 
 
 def check_supported(kind: Kind, fields: Mapping[str, Any], facts: EngineFacts, rule: Rule) -> None:
     """Problem 400 that names a parameter that the engine would leave unread."""
-    if rule == "ignore" or kind not in _GENERATES:
+    if rule == "ignore":
         return
-    check_tools(fields, facts, rule)
-    lacked = _LACKED.get(facts.kind)
+    if kind in _GENERATES:
+        check_tools(fields, facts, rule)
+    lacked = _LACKED.get((facts.kind, kind))
     if not lacked:
         return
     for name, value in fields.items():

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from actorrt.serve.llm import ApiKey, FrontConfig
+from actorrt.serve.llm.cors import Cors
 
 from .conftest import ScriptedApp, run_scripted
 from .scripted import chunk
@@ -58,6 +59,19 @@ def test_only_pages_of_the_named_origins_may_call(strict_app: ScriptedApp) -> No
     assert named.headers["vary"] == "origin"
     other = strict_app.client.options("/v1/models", headers={"origin": "http://other.example"})
     assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_page_of_a_named_origin_may_call_into_a_private_network(strict_app: ScriptedApp) -> None:
+    asks = {"access-control-request-method": "POST", "access-control-request-private-network": "true"}
+    name = "access-control-allow-private-network"
+    named = strict_app.client.options("/v1/models", headers={"origin": "http://page.example", **asks})
+    assert named.headers[name] == "true"
+    other = strict_app.client.options("/v1/models", headers={"origin": "http://other.example", **asks})
+    unasked = strict_app.client.options("/v1/models", headers={"origin": "http://page.example"})
+    assert name not in other.headers
+    assert name not in unasked.headers
+    # "*" names nobody.
+    assert name.encode() not in dict(Cors(["*"]).preflight(b"http://page.example", b"GET", None, private=True))
 
 
 def test_a_silent_stream_gives_signs_of_life_between_its_events(strict_app: ScriptedApp) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -190,6 +191,25 @@ def strict_app(serve_url: str) -> Iterator[ScriptedApp]:
     app = run_scripted(serve_url, "strict", front)
     with app.client:
         yield app
+
+
+def test_llama_cpp_makes_messages_itself_but_for_those_with_tools(serve_url: str) -> None:
+    """Its own leave `tool_choice` unread."""
+    app = run_scripted(serve_url, "llamacpps", FrontConfig(), "/v1/messages", "/props")
+    tools = [{"name": "time", "input_schema": {"type": "object"}}]
+    with app.client:
+        _post(app, JSON, ["say", "{}", 0], tools=[], tool_choice=None)
+        assert app.last_call()[0] == "/v1/messages"
+        assert _post(app, JSON, _whole("x"), tools=tools, tool_choice={"type": "any"}).status_code == 200
+        path, body, *_ = app.last_call()
+        assert (path, json.loads(body)["tool_choice"]) == ("/v1/chat/completions", "required")
+
+
+def test_an_engine_that_is_busy_says_when_to_come_again(scripted_app: ScriptedApp, tmp_path: Path) -> None:
+    busy = json.dumps({"error": {"message": "full", "type": "rate_limit_error"}})
+    response = _post(scripted_app, ["fail", str(tmp_path / "calls"), 1, 429, busy])
+    assert (response.status_code, response.headers["retry-after"]) == (429, "7")
+    assert response.json()["error"] == {"type": "rate_limit_error", "message": "full"}
 
 
 def test_a_key_comes_as_x_api_key_and_a_wrong_one_is_refused(strict_app: ScriptedApp) -> None:

@@ -33,6 +33,7 @@ def test_the_least_request_says_the_same_in_both() -> None:
         ({"stream": False}, {}),
         ({"temperature": None, "tools": None}, {}),
         ({"service_tier": "auto", "cache_control": {"type": "ephemeral"}}, {}),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}}, {}),
         ({"seed": 7, "grammar": "root ::= 'x'"}, {"seed": 7, "grammar": "root ::= 'x'"}),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
@@ -153,6 +154,7 @@ def test_counting_needs_no_max_tokens_and_asks_for_no_stream() -> None:
         ({"max_tokens": None}, "max_tokens: the field is required"),
         ({"max_tokens": 0}, "max_tokens: must be at least 1"),
         ({"max_tokens": True}, "max_tokens: must be an integer, not a boolean"),
+        ({"max_tokens": 2**32}, "max_tokens: must be at most 2147483647"),
         ({"max_tokens": "5"}, "max_tokens: must be an integer, not a string"),
         ({"messages": None}, "messages: the field is required"),
         ({"messages": []}, "messages: there must be at least one message"),
@@ -215,6 +217,13 @@ def test_each_mistake_is_a_sentence_that_names_the_field(fields: dict[str, Any],
     with pytest.raises(FieldError) as error:
         _chat(**fields)
     assert str(error.value) == sentence
+
+
+def test_tools_of_anthropics_own_may_be_left_out_instead() -> None:
+    own = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
+    tools = chat_request({**HELLO, "tools": [own, WEATHER]}, "m", ignore=True).body["tools"]
+    assert [tool["function"]["name"] for tool in tools] == ["weather"]
+    assert "tools" not in chat_request({**HELLO, "tools": [own]}, "m", ignore=True).body
 
 
 def test_what_only_an_engine_knows_is_left_to_an_engine_that_has_the_api() -> None:

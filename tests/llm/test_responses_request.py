@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorrt.serve.llm.fields import FieldError
+from actorrt.serve.llm.responses.answer import envelope
 from actorrt.serve.llm.responses.items import items_as_they_are
 from actorrt.serve.llm.responses.keeping import in_bytes
 from actorrt.serve.llm.responses.request import ResponsesRequest, read_request
@@ -160,6 +161,11 @@ def test_what_the_assistant_did_in_a_row_is_one_turn() -> None:
     ]
 
 
+def test_a_call_without_arguments_has_an_object_of_none() -> None:
+    (turn,) = _turns(_call("c1", ""))
+    assert turn["tool_calls"] == [_made("c1", "{}")]
+
+
 def test_items_are_kept_complete() -> None:
     reference = {"type": "item_reference", "id": "msg_x"}
     items = _read(input=[_say("user", "a"), _say("assistant", "b"), _call("c1"), reference, {"id": "msg_y"}]).items
@@ -180,6 +186,14 @@ def test_items_are_kept_complete() -> None:
         reference,
         {"type": "item_reference", "id": "msg_y"},
     ]
+
+
+def test_tools_that_are_no_functions_may_be_left_out_instead() -> None:
+    fields = {"model": "m", "input": "Hello", "tools": [{"type": "web_search"}, WEATHER, {"type": "custom"}]}
+    request = read_request(fields, _ids(), ignore=True)
+    assert request.chat_body(request.items, "m")["tools"] == [_WEATHER]
+    # What is said back is what the model was told of.
+    assert [tool["name"] for tool in envelope(request, id="r", model="m", created_at=0)["tools"]] == ["weather"]
 
 
 def test_what_this_server_lacks_may_be_left_out_instead() -> None:
@@ -213,6 +227,7 @@ def test_what_this_server_lacks_may_be_left_out_instead() -> None:
         ({"input": [{"type": "item_reference"}]}, "input[0].id: the field is required"),
         ({"instructions": []}, "instructions: must be a string, not an array"),
         ({"max_output_tokens": 0}, "max_output_tokens: must be at least 1"),
+        ({"max_output_tokens": 2**32}, "max_output_tokens: must be at most 2147483647"),
         ({"temperature": 3}, "temperature: must be between 0 and 2, not 3"),
         ({"top_p": -(10**400)}, "top_p: must be a number, not an integer of more than 64 bits"),
         ({"top_logprobs": 21}, "top_logprobs: must be at most 20"),

@@ -45,6 +45,15 @@ def test_what_llama_cpp_would_leave_unread_is_refused_by_name_or_ignored(fields:
     check_supported(Kind.COMPLETION, fields, facts("server"), "refuse")
 
 
+def test_a_length_of_vectors_that_llama_cpp_would_leave_unread_is_refused_or_ignored() -> None:
+    with pytest.raises(Problem) as caught:
+        check_supported(Kind.EMBEDDINGS, {"dimensions": 64}, facts("llamacpp"), "refuse")
+    assert (caught.value.status, caught.value.param) == (400, "dimensions")
+    check_supported(Kind.EMBEDDINGS, {"dimensions": 64}, facts("llamacpp"), "ignore")
+    check_supported(Kind.EMBEDDINGS, {"dimensions": None, "echo": True}, facts("llamacpp"), "refuse")
+    check_supported(Kind.EMBEDDINGS, {"dimensions": 64}, facts("wordllama"), "refuse")
+
+
 @pytest.mark.parametrize("fields", ASKS_NOTHING)
 def test_what_asks_for_nothing_is_not_refused(fields: dict[str, Any]) -> None:
     check_supported(Kind.CHAT, fields, facts("llamacpp"), "refuse")

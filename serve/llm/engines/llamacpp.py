@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..config import LlamaCppEngine, LLMConfig
 from .adapters import AdapterTable, with_field
+from .chosen_tools import with_chosen_tools
 from .discovery import takes_tools
 from .engine_process import Launch
 from .gguf_file import adapter_path, gguf_path
@@ -22,6 +23,7 @@ from .llamacpp_errors import as_openai
 from .llamacpp_requests import Whole, as_stream, with_progress, without_progress
 from .openai_http import OpenAIHttp
 from .place import new_place
+from .request_fields import Refused
 from .served import ServedEngine, fetch
 from .whole_events import tokens_of_answer
 
@@ -95,6 +97,12 @@ class LlamaCpp(ServedEngine):
         async with self._adapters.use():
             if self._adapters.known and call.method == "POST":
                 call = call._replace(body=self._choose_adapter(call.body))
+            try:
+                call = with_chosen_tools(call)
+            except Refused as refusal:
+                yield Head(refusal.status, _JSON)
+                yield Delta(refusal.body())
+                return
             answer = self._generate(call)
             try:
                 async for item in answer:

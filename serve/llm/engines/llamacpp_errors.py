@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 # How the sentences of mistakes begin, and the field that each is about.
 _MISTAKES: Final = {
     "Failed to parse messages:": "messages",
+    "Failed to parse tool call arguments as JSON:": "messages",
     "Failed to parse tools:": "tools",
     "image input is not supported": "messages",
     "audio input is not supported": "messages",

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from ..config import LLMConfig, ServerEngine
 from .adapters import AdapterTable, with_field
+from .chosen_tools import with_chosen_tools
 from .discovery import Discovered, discover
 from .engine_process import Launch
 from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper, free_port
 from .openai_http import OpenAIHttp
 from .place import new_place
+from .request_fields import Refused
 from .served import ServedEngine
 
 logger = logging.getLogger("actorrt.serve.replica")
@@ -73,6 +75,13 @@ class Server(ServedEngine):
             chosen = self._adapters.chosen_in(call.body)
             scales = [{"id": number, "scale": float(name == chosen)} for name, number in self._numbers.items()]
             call = call._replace(body=with_field(call.body, "lora", json.dumps(scales).encode()))
+        if self._found.is_llamacpp:
+            try:
+                call = with_chosen_tools(call)
+            except Refused as refusal:
+                yield Head(refusal.status, (("content-type", "application/json"),))
+                yield Delta(refusal.body())
+                return
         answer = super().generate(call)
         try:
             async for item in answer:

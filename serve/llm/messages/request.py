@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from ..chat_answers import GO_ON, prefill_of
+from ..checks import MOST
 from ..fields import FieldError, Node
 from .content import system_turn, turns_of
 from .tools import chat_tools
@@ -15,8 +16,10 @@ _READ: Final = frozenset(
 )
 _HINTS: Final = frozenset(
     {"cache_control", "service_tier", "inference_geo", "diagnostics", "speed", "user_profile_id", "workspace_id"}
+    # What may be dropped of a long conversation: here nothing is.
+    | {"context_management"}
 )
-_ELSEWHERE: Final = frozenset({"container", "mcp_servers", "context_management"})
+_ELSEWHERE: Final = frozenset({"container", "mcp_servers"})
 
 
 class ChatRequest(NamedTuple):
@@ -32,7 +35,7 @@ def check(body: Mapping[str, Any], *, counting: bool = False) -> None:
     """What must hold of any request, whoever answers it. Raises FieldError."""
     request = Node(body)
     if not counting:
-        request.need("max_tokens").whole(1)
+        request.need("max_tokens").whole(1, MOST)
     messages = request.need("messages")
     if not list(messages.items()):
         raise messages.error("there must be at least one message")
@@ -68,7 +71,7 @@ def chat_request(body: Mapping[str, Any], model: str, *, counting: bool = False,
     for message in request.need("messages").items():
         messages.extend(turns_of(message))
     sampling = _sampling(request)
-    chat |= {"model": model, "messages": messages, **sampling, **chat_tools(request)}
+    chat |= {"model": model, "messages": messages, **sampling, **chat_tools(request, ignore=ignore)}
     chat |= _thinking(request)
     stop_sequences: tuple[str, ...] = tuple(sampling.get("stop", ()))
     prefill = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,7 +19,7 @@ from .events import MessageEvents
 from .request import ChatRequest, chat_request, check
 
 if TYPE_CHECKING:
-    from ..engines.interface import EngineCall
+    from ..engines.interface import EngineCall, EngineFacts
     from ..exchange import Exchange
     from ..generation import Generation
     from ..services import Services
@@ -33,7 +34,7 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
     chosen = services.catalogue.choose(asked.model)
     check(asked.fields)
     facts = await chosen.served.facts()
-    if _MESSAGES in facts.paths:
+    if _is_native(facts, asked.fields):
         check_tools(asked.fields, facts, services.config.unsupported)
         call = services.call(exchange, chosen, _MESSAGES, asked)
         with services.generation(exchange, chosen, "chat") as generation:
@@ -58,6 +59,13 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
                 piece, id=_id(), model=shown, stop_sequences=request.stop_sequences, prefill=request.prefill
             )
             await answer_with(exchange, generation, answer)
+
+
+def _is_native(facts: EngineFacts, fields: Mapping[str, Any]) -> bool:
+    """Whether the engine is to make the message itself. llama.cpp, which has /props, leaves `tool_choice` unread there,
+    and `input` out of the events of a call.
+    """
+    return _MESSAGES in facts.paths and not ("/props" in facts.paths and fields.get("tools"))
 
 
 async def _stream(

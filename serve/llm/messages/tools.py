@@ -5,12 +5,16 @@ from typing import Any
 from ..fields import Node
 
 
-def chat_tools(request: Node) -> dict[str, Any]:
-    """`tools`, `tool_choice` and `parallel_tool_calls` of chat/completions, as far as the request has them."""
+def chat_tools(request: Node, *, ignore: bool = False) -> dict[str, Any]:
+    """`tools`, `tool_choice` and `parallel_tool_calls` of chat/completions, as far as the request has them.
+
+    `ignore`: tools of Anthropic's own are left out and not refused.
+    """
     chat: dict[str, Any] = {}
     names: set[str] = set()
     tools = request.get("tools")
-    if tools is not None and (converted := [_tool(tool, names) for tool in tools.items()]):
+    given = [] if tools is None else [tool for tool in tools.items() if not ignore or _is_clients(tool)]
+    if converted := [_tool(tool, names) for tool in given]:
         chat["tools"] = converted
     choice = request.get("tool_choice")
     if choice is not None:
@@ -31,9 +35,15 @@ def chat_tools(request: Node) -> dict[str, Any]:
     return chat
 
 
-def _tool(tool: Node, names: set[str]) -> dict[str, Any]:
+def _is_clients(tool: Node) -> bool:
+    """Whether it has an input_schema, and is no tool that Anthropic's own models know."""
     kind = tool.get("type")
-    if kind is not None and kind.text() != "custom":
+    return kind is None or kind.text() == "custom"
+
+
+def _tool(tool: Node, names: set[str]) -> dict[str, Any]:
+    if not _is_clients(tool):
+        kind = tool.need("type")
         raise kind.error(f"the tool {kind.value[:64]!r} is Anthropic's own; here are tools that have an input_schema")
     name = tool.need("name")
     if name.name(128) in names:

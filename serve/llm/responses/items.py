@@ -132,7 +132,8 @@ def turns_of(items: Iterable[Item]) -> list[dict[str, Any]]:
         if kind == "message":
             open_turn["content"] = "".join(part.get("text") or part.get("refusal", "") for part in item["content"])
         elif kind == "function_call":
-            function = {"name": item["name"], "arguments": item["arguments"]}
+            # Engines read them as JSON, and models leave them empty where there are none.
+            function = {"name": item["name"], "arguments": item["arguments"] or "{}"}
             call = {"id": item["call_id"], "type": "function", "function": function}
             open_turn.setdefault("tool_calls", []).append(call)
         else:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..checks import MOST
 from ..fields import FieldError, Node
 from .items import Item, NewId, read_items, turns_of
 from .tools import chat_tools
@@ -77,7 +78,7 @@ def read_request(fields: Mapping[str, Any], new_id: NewId, *, ignore: bool = Fal
     return ResponsesRequest(
         fields=fields,
         items=items,
-        chat={**own, **_sampling(request), **chat_tools(request), **_form(request)},
+        chat={**own, **_sampling(request), **chat_tools(request, ignore=ignore), **_form(request)},
         instructions=None if instructions is None else instructions.text(),
         stream=_flag(request, "stream", False),
         background=background,
@@ -94,7 +95,7 @@ def _flag(request: Node, name: str, default: bool) -> bool:
 def _sampling(request: Node) -> dict[str, Any]:
     chat: dict[str, Any] = {}
     if (most := request.get("max_output_tokens")) is not None:
-        chat["max_tokens"] = most.whole(1)
+        chat["max_tokens"] = most.whole(1, MOST)
     if (temperature := request.get("temperature")) is not None:
         chat["temperature"] = temperature.number(0, 2)
     if (top_p := request.get("top_p")) is not None:
