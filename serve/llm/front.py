@@ -59,6 +59,10 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
 }
 
 
+# What both APIs have at the same path.
+_OF_BOTH: Final = frozenset({Kind.MODELS, Kind.MODEL})
+
+
 class Front(BareApplication):
     """A replica of the front. Its methods are asked by the other replicas of it."""
 
@@ -138,6 +142,8 @@ class FrontApplication:
                 raise no_such_path(exchange.path)
             route, name = found
             exchange.api = route.api
+            if route.kind in _OF_BOTH:
+                listing.speak_as_asked(exchange)
             check_method(route, exchange.method, exchange.path or "/")
             if not route.open:
                 headers = exchange.headers

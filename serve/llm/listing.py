@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 async def models(services: Services, exchange: Exchange, name: str) -> None:
     names = services.catalogue.names()
-    speak_as_asked(exchange)
     if exchange.api is Api.ANTHROPIC:
         shown, more = page_of(list(names), exchange.query.decode("latin-1"))
         data = [_for_anthropic(each, services.catalogue.since) for each in shown]
@@ -62,7 +61,6 @@ def _index(names: Sequence[str], field: str, id: str) -> int:
 
 
 async def model(services: Services, exchange: Exchange, name: str) -> None:
-    speak_as_asked(exchange)
     chosen = services.catalogue.choose(name)
     since = services.catalogue.since
     shown = _for_anthropic(name, since) if exchange.api is Api.ANTHROPIC else _for_openai(name, chosen, since)

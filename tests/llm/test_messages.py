@@ -212,6 +212,21 @@ def test_an_engine_that_is_busy_says_when_to_come_again(scripted_app: ScriptedAp
     assert response.json()["error"] == {"type": "rate_limit_error", "message": "full"}
 
 
+def test_who_lists_models_in_anthropics_shape_is_refused_in_it(strict_app: ScriptedApp) -> None:
+    headers = {"anthropic-version": "2023-06-01"}
+    for path in ("/v1/models", "/v1/models/scripted"):
+        no_key, wrong_method = (
+            strict_app.client.get(path, headers=headers),
+            strict_app.client.put(path, headers=headers),
+        )
+        for refused, status, kind in (
+            (no_key, 401, "authentication_error"),
+            (wrong_method, 405, "invalid_request_error"),
+        ):
+            assert (refused.status_code, refused.json().get("type")) == (status, "error")
+            assert refused.json()["error"]["type"] == kind
+
+
 def test_a_key_comes_as_x_api_key_and_a_wrong_one_is_refused(strict_app: ScriptedApp) -> None:
     refused = strict_app.client.post("/v1/messages", json={}, headers={"x-api-key": "sk-b"})
     assert refused.status_code == 401
