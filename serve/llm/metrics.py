@@ -11,8 +11,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import RequestRefusedError, ServeError
+from .chat_answers import ChatError
 from .engines.interface import DeadlyRequestError, EngineError
 from .exchange import ClientGone
+from .problems import Problem
 from .tallies import Bounded, Counter, Histogram
 
 if TYPE_CHECKING:
@@ -108,6 +110,9 @@ def error_type(generation: Generation) -> str:
             return "overloaded"
         case ServeError():
             return "model_unavailable"
+        case Problem() | ChatError():
+            # The engine's own, where its answer was to be made into that of another API.
+            return str(error.status)
         case _:
             return "internal_error"
 

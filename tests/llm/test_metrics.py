@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from actorrt.serve.llm import ApiKey, FrontConfig
 from actorrt.serve.llm.tallies import OTHER, Bounded, Histogram
 
-from .conftest import ScriptedApp, run_scripted
+from .conftest import HELLO, ScriptedApp, run_scripted
 from .scripted import chunk
 
 JSON = ["head", 200, "application/json"]
@@ -60,6 +60,23 @@ def test_an_answer_in_one_piece_is_counted_by_its_usage_for_its_tenant(counted: 
     counted.chat(JSON, ["say", '{"x":"\\"usage\\":{",' + USAGE.replace(":{", ": {") + "}", 3], model="other/name")
     seen = scrape(counted)
     assert seen["gen_ai_client_token_usage_sum", "b", "chat", "input", "scripted"] == 10
+
+
+def test_what_an_engine_refuses_is_counted_alike_whatever_api_was_spoken(counted: ScriptedApp) -> None:
+    counted.client.headers["x-api-key"] = "sk-b"
+    asked = [
+        ("/v1/messages", {"messages": HELLO, "max_tokens": 1}),
+        ("/v1/responses", {"input": "hello"}),
+        ("/v1/chat/completions", {"messages": HELLO}),
+    ]
+    for path, body in asked:
+        for status, stream in ((422, False), (422, True), (501, False)):
+            script = [["head", status, "application/json"], ["say", "{}", 0]]
+            request = {"model": "scripted", "script": script, "stream": stream, **body}
+            assert counted.client.post(path, json=request).status_code == status
+    seen = scrape(counted)
+    assert seen["gen_ai_server_request_duration_seconds_count", "422", "b", "chat", "scripted"] == 6
+    assert seen["gen_ai_server_request_duration_seconds_count", "501", "b", "chat", "scripted"] == 3
 
 
 def test_what_went_wrong_is_counted_by_its_kind(counted: ScriptedApp) -> None:
