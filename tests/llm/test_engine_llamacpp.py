@@ -1,9 +1,11 @@
 """The llama.cpp engine: a real model, streamed and whole, as llama.cpp's own server answers it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from actorrt.serve.llm import LlamaCppEngine, LLMConfig
@@ -52,6 +54,17 @@ async def test_answers_come_as_the_engine_gives_them(engine: Engine) -> None:
     assert head.status == 400
     assert json.loads(deltas[0].data)["error"]["type"] == "invalid_request_error"
     assert (await engine.detokenize(await engine.tokenize("Hello there"))) == "Hello there"
+
+
+async def test_after_its_guardian_was_killed_the_next_start_is_the_last(engine: Engine) -> None:
+    found = psutil.Process(int((await engine.statistics())["pid"]))
+    guardian = found.parent()
+    assert guardian is not None
+    guardian.kill()
+    await asyncio.to_thread(psutil.wait_procs, [found])
+    head, _ = await answer_of(engine, chat(max_tokens=1))
+    assert head.status == 200
+    assert (await engine.statistics())["restarts"] == 1
 
 
 async def test_each_event_of_several_prompts_is_a_chunk(engine: Engine) -> None:

@@ -80,13 +80,13 @@ class Guardian:
         with contextlib.suppress(BlockingIOError):
             while self._copy(output):
                 pass
-        if self._socket:
-            with contextlib.suppress(OSError):
-                os.unlink(self._socket)
+        self._drop_socket()
         self._say(f"exit {self._status}")
 
     def _start(self) -> int | None:
         """Where the engine's output comes out."""
+        # One that was killed has left it, and the engine could not listen there.
+        self._drop_socket()
         output, theirs = os.pipe()
         trouble, theirs_too = os.pipe()
         guardian = os.getpid()
@@ -160,6 +160,11 @@ class Guardian:
                 return
             if pid == self._pid:
                 self._status = status
+
+    def _drop_socket(self) -> None:
+        if self._socket:
+            with contextlib.suppress(OSError):
+                os.unlink(self._socket)
 
     def _say(self, line: str) -> None:
         with contextlib.suppress(OSError):
