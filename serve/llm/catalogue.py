@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterable, Mapping
+import contextlib
+from collections.abc import Container, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import DeploymentUnavailableError
@@ -84,6 +85,7 @@ class Catalogue:
         self.live: dict[str, dict[str, str]] = {model_id: {} for model_id in self.models}
         # Those that are being loaded or unloaded, and by whom: nobody else may change them.
         self._claims: dict[str, dict[str, Claim]] = {model_id: {} for model_id in self.models}
+        self._unloads: set[tuple[str, str]] | None = None
         for served in self.models.values():
             config = served.config
             for name in (config.model_id, *config.aliases):
@@ -113,8 +115,19 @@ class Catalogue:
             self._names[name] = Chosen(served, name)
 
     def forget_adapter(self, model_id: str, name: str) -> None:
+        if self._unloads is not None:
+            self._unloads.add((model_id, name))
         if self.live.get(model_id, {}).pop(name, None) is not None:
             del self._names[name]
+
+    @contextlib.contextmanager
+    def noting_unloads(self) -> Generator[Container[tuple[str, str]]]:
+        """The adapters, as (model, name), that are unloaded within this: also those that are not known here yet."""
+        noted = self._unloads = set[tuple[str, str]]()
+        try:
+            yield noted
+        finally:
+            self._unloads = None
 
     def claim(self, model_id: str, name: str, by: Claim, alive: Container[str], *, loads: bool) -> str:
         """Let one request change an adapter, up to its `release`. Else the reason why not, as a sentence.

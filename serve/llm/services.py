@@ -7,6 +7,8 @@ to the client in the shape of the API that was spoken.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     from .metrics import Meter
     from .responses.keeping import Keeping
 
+logger = logging.getLogger("actorrt.serve.llm")
+
 Handler = Callable[["Services", "Exchange", str], Awaitable[None]]
 
-# So that replicas of the front that do not answer hold up few requests.
+# Replicas of the front that do not answer are asked no more often.
 _LEARN_AGAIN_S: Final = 1.0
 # An engine learns of a request's surroundings from these, and nothing of its client: no keys, no cookies.
 _HANDED_ON: Final = (b"traceparent", b"tracestate", b"x-data-parallel-rank", b"x-session-id")
@@ -39,10 +43,12 @@ class Services:
         self.config, self.catalogue, self.meter, self.keeping = config, catalogue, meter, keeping
         self._open = open_
         self._fronts: Fronts | None = None
-        self._adapters_known = False
+        # Whether the others were asked for adapters, and whether all have said what they know.
+        self._has_learned = self._adapters_known = False
         # Of the loop's time: when to ask those that did not answer.
         self._learn_again_at = 0.0
-        self._learning = asyncio.Lock()
+        # Nobody's but the front's: who asked for it may leave meanwhile.
+        self._learning: asyncio.Task[None] | None = None
 
     def fronts(self) -> Fronts:
         """All replicas of this front."""
@@ -51,19 +57,34 @@ class Services:
         return self._fronts
 
     async def learn_adapters(self) -> None:
-        """Ask the other replicas which adapters were loaded before this one was there, until all have said so."""
+        """Ask the other replicas which adapters were loaded before this one was there, until all have said so.
+
+        Returns once they were asked: who comes while those are asked again that did not answer does not wait for them.
+        """
         if self._adapters_known or not self.config.live_adapters:
             return
         loop = asyncio.get_running_loop()
-        async with self._learning:
-            if self._adapters_known or loop.time() < self._learn_again_at:
-                return
-            known, all_said = await self.fronts().adapters()
-            for model_id, adapters in known.items():
-                for name, path in adapters.items():
+        if self._learning is None and loop.time() >= self._learn_again_at:
+            self._learning = loop.create_task(self._learn(self.fronts()), context=contextvars.Context())
+            self._learning.add_done_callback(self._learned)
+        if self._learning is not None and not self._has_learned:
+            await asyncio.shield(self._learning)
+
+    async def _learn(self, fronts: Fronts) -> None:
+        with self.catalogue.noting_unloads() as unloaded:
+            known, all_said = await fronts.adapters()
+        for model_id, adapters in known.items():
+            for name, path in adapters.items():
+                # What they said may be older.
+                if (model_id, name) not in unloaded:
                     self.catalogue.know_adapter(model_id, name, path)
-            self._adapters_known = all_said
-            self._learn_again_at = loop.time() + _LEARN_AGAIN_S
+        self._has_learned, self._adapters_known = True, all_said
+        self._learn_again_at = asyncio.get_running_loop().time() + _LEARN_AGAIN_S
+
+    def _learned(self, learning: asyncio.Task[None]) -> None:
+        self._learning = None
+        if not learning.cancelled() and (error := learning.exception()) is not None:
+            logger.warning("the other fronts were not asked which adapters are loaded: %r", error)
 
     async def read(self, exchange: Exchange) -> Asked:
         """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""

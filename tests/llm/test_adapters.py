@@ -276,19 +276,82 @@ async def test_a_front_asks_again_until_all_others_have_said_what_is_loaded(
     else:
         await services.learn_adapters()
     assert catalogue.live == {"m": {}}
-    await services.learn_adapters()
+    while catalogue.live == {"m": {}}:
+        await services.learn_adapters()
+        await asyncio.sleep(0)
     assert catalogue.live == {"m": {"x": "/x"}}
     await services.learn_adapters()
     assert fronts.said == []
 
 
-async def test_fronts_that_do_not_answer_are_not_asked_by_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+class Asked:
+    """The other fronts, who answer what they are asked when it is said."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+
+    async def adapters(self) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait(answer)
+        return await answer
+
+
+def asking(monkeypatch: pytest.MonkeyPatch) -> tuple[Services, Asked]:
     nothing: Any = None
-    services = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing)
-    fronts = ToldFronts(({}, False))
+    services, fronts = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing), Asked()
     monkeypatch.setattr(services, "fronts", lambda: fronts)
+    return services, fronts
+
+
+async def test_a_front_that_does_not_answer_holds_up_the_first_requests_and_no_later_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actorrt.serve.llm.services._LEARN_AGAIN_S", 0)
+    services, fronts = asking(monkeypatch)
+    first = [asyncio.ensure_future(services.learn_adapters()) for _ in range(3)]
+    answer = await fronts.asked.get()
+    # Who began to ask may leave: the others wait on, and nobody asks anew.
+    first.pop(0).cancel()
+    answer.set_result(({}, False))
+    await asyncio.gather(*first)
+    # The time-out is what makes this test fail; while it passes nothing waits.
+    async with asyncio.timeout(20):
+        await services.learn_adapters()
+        again = await fronts.asked.get()
+        await services.learn_adapters()
+    assert fronts.asked.empty()
+    again.set_result(({"m": {"x": "/x"}}, True))
+    while services.catalogue.live == {"m": {}}:
+        await services.learn_adapters()
+        await asyncio.sleep(0)
+    assert fronts.asked.empty()
+
+
+async def test_fronts_that_do_not_answer_are_not_asked_by_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actorrt.serve.llm.services._LEARN_AGAIN_S", 3600)
+    services, fronts = asking(monkeypatch)
+    request = asyncio.ensure_future(services.learn_adapters())
+    (await fronts.asked.get()).set_result(({}, False))
+    await request
     await services.learn_adapters()
-    await services.learn_adapters()
+    await asyncio.sleep(0)
+    assert fronts.asked.empty()
+
+
+async def test_what_is_unloaded_while_others_say_what_is_loaded_stays_unloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services, fronts = asking(monkeypatch)
+    catalogue = services.catalogue
+    request = asyncio.ensure_future(services.learn_adapters())
+    answer = await fronts.asked.get()
+    catalogue.forget_adapter("m", "gone")
+    catalogue.forget_adapter("m", "another")
+    catalogue.know_adapter("m", "another", "/newer")
+    answer.set_result(({"m": {"gone": "/gone", "another": "/older", "there": "/there"}}, True))
+    await request
+    assert catalogue.live == {"m": {"another": "/newer", "there": "/there"}}
+    assert set(catalogue.names()) == {"m", "another", "there"}
 
 
 class Alone:
