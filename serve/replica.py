@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt.serve.replica")
 
-# Whole responses whose clients are slow to take them, together: those of more keep their places among the requests.
+# Responses that are all made, and whose clients are slow to take them, together: those of more keep their places among
+# the requests.
 CARRIED_BYTES: Final = 256 * 1024 * 1024
 # Requests that are cancelled when their replica stops may clean up for so long: a part of STOP_TIMEOUT_S.
 CLEAN_UP_S: Final = 3.0
@@ -387,8 +388,13 @@ class Replica:
                 # What was made before is the client's.
                 await pipe.drained()
                 raise
-            while pipe.held and (close or not pipe.write_with_reply()):
-                await pipe.drained()
+            if (held := pipe.held) and (close or not pipe.write_with_reply()):
+                # The code has ended: what a slow client leaves here is held for it alone.
+                self._carried_bytes += held
+                try:
+                    await pipe.drained()
+                finally:
+                    self._carried_bytes -= held
         finally:
             self._carried(channel)
         return (b"", True) if close else b""

@@ -123,6 +123,26 @@ async def test_it_has_drained_when_its_last_response_was_carried_away(monkeypatc
     await replica._code.close()
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_response_of_a_slow_client_keeps_its_place_while_too_much_is_held_for_such(
+    streams: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = SlowPipe()
+    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
+    monkeypatch.setattr("actorrt.serve.replica.CARRIED_BYTES", PART)
+    replica = await serving(streams)
+    answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, key := next(KEYS)))
+    gives_back = asyncio.ensure_future(replica.http_code_ended(key))
+    await turns()
+    assert not replica._requests
+    assert not gives_back.done()
+    pipe.taken.set()
+    assert await gives_back
+    await answer
+    assert replica._carried_bytes == 0
+    await replica._code.close()
+
+
 async def test_it_has_drained_when_nobody_takes_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorrt.serve.replica.call_pipe", SlowPipe)
     replica = await serving(streams=True)
