@@ -297,10 +297,12 @@ class Link:
         buffers: list[bytes | memoryview] = []
         size = 0
         ended: list[Pipe] = []
-        while self._piped and len(buffers) < _MOST_BUFFERS and (not buffers or size + self._piped[0].held <= PIECE):
+        while len(buffers) < _MOST_BUFFERS:
             try:
+                if buffers and size + self._piped[0].held > PIECE:
+                    break
                 pipe = self._piped.popleft()
-            except IndexError:
+            except IndexError:  # there is none, or the link was lost a moment ago
                 break
             parts, length, more = pipe.next_piece()
             if more:

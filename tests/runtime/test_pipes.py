@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import socket
+from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,9 @@ from actorrt import Pipe, call_pipe
 from actorrt.exceptions import ActorDiedError, TaskCancelledError
 from actorrt.runtime import current
 from actorrt.runtime.context import running_call
+from actorrt.runtime.link import Link
 from actorrt.runtime.pipes import FIRST_ROOM, PIECE
+from actorrt.wire.frames import TO_CALLER
 
 
 class Caller:
@@ -261,3 +266,30 @@ async def test_who_dies_while_it_writes_fails_its_call_once_and_it_is_not_repeat
 def test_there_is_no_pipe_outside_of_a_call() -> None:
     with pytest.raises(RuntimeError, match="no call here"):
         call_pipe()
+
+
+class Lost(deque[Pipe]):
+    """The pipes whose turn comes, of a link that is found lost while a thread looks at the next one."""
+
+    def __getitem__(self, at: Any) -> Any:
+        self.clear()
+        return super().__getitem__(at)
+
+
+async def test_a_link_that_is_lost_while_another_thread_writes_to_it_does_the_writer_no_harm() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+        nobody: Any = None
+        hello: Any = SimpleNamespace(process=b"", role="worker", pid=0)
+        link = Link(asyncio.get_running_loop(), nobody, hello, transport)
+        pipes = [Pipe(link, seq, None, TO_CALLER, FIRST_ROOM) for seq in range(2)]
+        link.hold(lambda _: None)
+        for pipe in pipes:
+            pipe.write(b"part")
+        link._piped, link._held = Lost(link._piped), False
+        link.flush()
+        # What it had taken is sent.
+        assert b"part" in theirs.recv(1024)
+        link._out.close()
+        transport.close()
