@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from actorrt import ActorHandle, ObjectRef, exceptions, init, is_initialized, kill, remote
+from actorrt import ActorHandle, ObjectRef, exceptions, get, init, is_initialized, kill, remote
 
 from . import WORKER_MODULES, connection
 from .applications import as_graph
@@ -206,7 +206,8 @@ def shutdown(*, say: Callable[[str], object] | None = None) -> None:
     except ServeError:
         return
     try:
-        with DrainWatch(say, status):
+        # Of this controller and no other: once it has ended nothing is left to be connected to.
+        with DrainWatch(say, lambda: get(_status_of(found.controller))):
             connection.ask(lambda it: it.shutdown.remote())
     except exceptions.ActorrtError as error:
         raise ServeError(f"Serve did not shut down by itself: {error}") from error

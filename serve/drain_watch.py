@@ -33,6 +33,8 @@ class DrainWatch:
         while not self._over.wait(EVERY_S):
             try:
                 draining = self._status().draining
+            except exceptions.ActorUnavailableError:  # it is restarted
+                continue
             except (exceptions.ActorrtError, RuntimeError):  # it has ended meanwhile
                 return
             if draining is not None and not self._over.is_set():

@@ -9,6 +9,8 @@ import pytest
 
 import actorrt
 from actorrt import serve
+from actorrt.serve import connection
+from actorrt.serve.drain_watch import DrainWatch
 
 
 @serve.deployment
@@ -48,6 +50,28 @@ def test_deleting_what_is_not_there_does_nothing_and_is_logged(node: None, caplo
     assert "no application 'elsewhere'" in caplog.text
     assert set(serve.status().applications) == {"there"}
     serve.shutdown()
+
+
+def test_who_watches_a_shutdown_has_the_program_connected_to_nothing_when_it_is_over(
+    node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Watch(DrainWatch):
+        def __init__(self, say: Any, status: Any) -> None:
+            asked.append(status)
+            super().__init__(say, status)
+
+    def kill_while_it_looks(controller: Any) -> None:
+        asked[0]()
+        actorrt.kill(controller)
+
+    monkeypatch.setattr("actorrt.serve.api.DrainWatch", Watch)
+    monkeypatch.setattr("actorrt.serve.api.kill", kill_while_it_looks)
+    serve.run(Hello.bind(), name="watched", route_prefix=None)
+    serve.shutdown(say=print)
+    assert connection.connected() is None
+    assert serve.status().applications == {}
 
 
 ENDS = """
