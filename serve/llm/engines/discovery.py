@@ -55,7 +55,8 @@ async def discover(http: OpenAIHttp, *, paths: frozenset[str] | None = None) -> 
     if paths is not None:
         pass
     elif described is not None and isinstance(described.get("paths"), dict):
-        paths = frozenset(cast(dict[str, Any], described["paths"]))
+        # A page of numbers is often mounted beside what is described, as SGLang does.
+        paths = frozenset(cast(dict[str, Any], described["paths"])) | await _tried(http, ("/metrics",), ())
     else:
         paths = await _tried(http, _READ, TRIED)
     if is_llamacpp:

@@ -9,7 +9,7 @@ from .interface import EngineError
 from .openai_http import OpenAIHttp
 from .prometheus_text import samples_of
 
-_MOVES: Final = ("prompt_tokens", "generated_tokens", "kv_share")
+_MOVES: Final = ("prompt_tokens", "generated_tokens", "kv_share", "kv_tokens_used")
 
 
 async def progress_of(http: OpenAIHttp, paths: frozenset[str], timeout_s: float) -> str | None:

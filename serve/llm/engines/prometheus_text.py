@@ -15,6 +15,8 @@ NAMES: Final[Mapping[str, str]] = {
     "sglang:num_running_reqs": "running",
     "sglang:num_queue_reqs": "waiting",
     "sglang:token_usage": "kv_share",
+    # That share has two decimals: a long answer may leave it as it is.
+    "sglang:num_used_tokens": "kv_tokens_used",
     "sglang:prompt_tokens_total": "prompt_tokens",
     "sglang:generation_tokens_total": "generated_tokens",
     "llamacpp:requests_processing": "running",
