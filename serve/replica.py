@@ -436,10 +436,12 @@ class Replica:
         finally:
             del self._websockets[key]
             context.cancel_children()
-            await events.aclose()
-            if lease is not None:
-                self._leases.end(lease.number)
-            self._end()
+            try:
+                await events.aclose()
+            finally:
+                if lease is not None:
+                    self._leases.end(lease.number)
+                self._end()
 
     async def websocket_message(self, key: str, message: dict[str, Any]) -> bool:
         """A client's message, once the application has taken the one before. False if it has ended."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from actorrt import serve
+from actorrt.serve.applications import BareApplication
 from actorrt.serve.byte_channel import MOST_HELD
 from actorrt.serve.refusals import FULL
 from actorrt.serve.replica import Replica
@@ -402,3 +403,38 @@ async def test_a_replica_that_is_asked_twice_to_end_ends_once_and_both_wait() ->
     assert not asked[1].done()
     Background.go_on.set()
     await asked[1]
+
+
+class Lingers(BareApplication):
+    """Talks until it is cancelled, and then cleans up until it may end."""
+
+    def __init__(self) -> None:
+        super().__init__(self.talk)
+        self.cleans_up, self.may_end, self.has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def talk(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cleans_up.set()
+            await self.may_end.wait()
+            self.has_ended.set()
+
+
+async def test_a_websocket_that_is_cancelled_as_it_is_closed_gives_its_place_back() -> None:
+    replica = await serving_one(Lingers)
+    events = replica.websocket(HEAD, "key")
+    assert (await anext(events))["type"] == "websocket.accept"
+    closing = asyncio.ensure_future(events.aclose())
+    app = replica._code.instance
+    await app.cleans_up.wait()
+    # As when its proxy dies meanwhile.
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert replica._ongoing == 0
+    app.may_end.set()
+    await app.has_ended.wait()
