@@ -155,9 +155,9 @@ class Decorator(Protocol):
 
 
 @overload
-def deployment(target: type[T], /) -> Deployment[T]: ...  # pyright: ignore[reportOverlappingOverload]  # as above
+def deployment(target: type[T], /, **options: Any) -> Deployment[T]: ...  # pyright: ignore[reportOverlappingOverload]  # as above
 @overload
-def deployment(target: Callable[P, T], /) -> Deployment[Callable[P, T]]: ...
+def deployment(target: Callable[P, T], /, **options: Any) -> Deployment[Callable[P, T]]: ...
 @overload
 def deployment(**options: Any) -> Decorator: ...
 def deployment(target: Any = None, /, **options: Any) -> Any:
@@ -169,7 +169,7 @@ def deployment(target: Any = None, /, **options: Any) -> Any:
     if target is None:
         parse_options(options, DeploymentOptions(name="deployment"))  # refuse at once, not when the class is there
         return functools.partial(_make, options=options)
-    return _make(target, {})
+    return _make(target, options)
 
 
 def _make(target: Callable[..., Any], options: Mapping[str, Any]) -> Deployment[Any]:

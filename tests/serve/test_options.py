@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actorrt import serve
 from actorrt.serve.options import KNOWN, DeploymentOptions, parse_options
 from actorrt.serve.request_router import (
     Band,
@@ -196,3 +197,12 @@ def test_ray_actor_options_is_another_spelling() -> None:
 def test_any_unknown_option_is_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError, match="unknown deployment option"):
         parse_options({f"_{name}": value}, BASE)
+
+
+def test_options_count_where_the_class_is_given_with_them() -> None:
+    class Model:
+        pass
+
+    assert serve.deployment(Model, name="m", num_replicas=3).num_replicas == 3
+    with pytest.raises(ValueError, match="num_replica"):
+        serve.deployment(Model, num_replica=3)
