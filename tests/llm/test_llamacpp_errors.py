@@ -19,6 +19,7 @@ def told(status: int, **error: Any) -> tuple[int, dict[str, Any]]:
         ("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", "messages"),
         ("Failed to parse messages: [json.exception.type_error.302] type must be string, but is null", "messages"),
         ("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101] parse error", "messages"),
+        ("input (6001 tokens) is too large to process. increase the physical batch size", "input"),
         ("Failed to parse tools: Missing tool type: {}; tools = [\n  {}\n]", "tools"),
         ("Unknown reasoning format: x", "reasoning_format"),
     ],

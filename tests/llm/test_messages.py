@@ -194,7 +194,7 @@ def strict_app(serve_url: str) -> Iterator[ScriptedApp]:
 
 
 def test_llama_cpp_makes_messages_itself_but_for_those_with_tools(serve_url: str) -> None:
-    """Its own leave `tool_choice` unread."""
+    """Its own take a tool that is named for any, and have no `input` in the events of a call."""
     app = run_scripted(serve_url, "llamacpps", FrontConfig(), "/v1/messages", "/props")
     tools = [{"name": "time", "input_schema": {"type": "object"}}]
     with app.client:

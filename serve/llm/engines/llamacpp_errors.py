@@ -15,6 +15,7 @@ _MISTAKES: Final = {
     "image input is not supported": "messages",
     "audio input is not supported": "messages",
     "video input is not supported": "messages",
+    "input (": "input",
     "Unknown reasoning format:": "reasoning_format",
     "vector::_M_range_check:": "tokens",
     "[json.exception.": None,

@@ -62,8 +62,8 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
 
 
 def _is_native(facts: EngineFacts, fields: Mapping[str, Any]) -> bool:
-    """Whether the engine is to make the message itself. llama.cpp, which has /props, leaves `tool_choice` unread there,
-    and `input` out of the events of a call.
+    """Whether the engine is to make the message itself. llama.cpp, which has /props, takes a tool that is named there
+    for any, and leaves `input` out of the events of a call.
     """
     return _MESSAGES in facts.paths and not ("/props" in facts.paths and fields.get("tools"))
 
