@@ -13,6 +13,7 @@ from .statuses import QueueStatus
 
 # A queue that takes longer is shown without its numbers.
 ANSWER_S: Final = 5.0
+_SILENT: Final = "its queue does not answer, so it may wait there"
 
 Queues = dict[tuple[str, str], ActorHandle[Any]]
 
@@ -42,13 +43,16 @@ def why(request_id: str) -> list[str]:
 
 
 async def _why(queues: Queues, request_id: str) -> list[str]:
-    said = await asyncio.gather(*(queue.why.remote(request_id) for queue in queues.values()), return_exceptions=True)
-    return [
-        f"{app}#{name}: {each}"
-        for (app, name), sentences in zip(queues, said, strict=True)
-        if not isinstance(sentences, BaseException)
-        for each in sentences
-    ]
+    said = await asyncio.gather(*(_why_in(queue, request_id) for queue in queues.values()))
+    return [f"{app}#{name}: {each}" for (app, name), sentences in zip(queues, said, strict=True) for each in sentences]
+
+
+async def _why_in(queue: ActorHandle[Any], request_id: str) -> list[str]:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await queue.why.remote(request_id)
+    except (TimeoutError, exceptions.ActorrtError):
+        return [_SILENT]
 
 
 async def ask_all(queues: Queues) -> list[QueueStatus]:

@@ -68,7 +68,7 @@ def test_a_session_that_does_not_answer_hides_no_other(two_sessions: list[int]) 
     (node,) = children_of(newer)
     os.kill(node, signal.SIGSTOP)
     try:
-        shown = _run("status", start_timeout_s="1")
+        shown = _run("status", start_timeout_s="3")
     finally:
         os.kill(node, signal.SIGCONT)
     assert shown.returncode == 0

@@ -89,7 +89,7 @@ async def test_one_that_is_busy_for_longer_is_let_be(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     paths = ["/v1/completions", *["/metrics"] * ("counts" in ways)]
-    async with running(odd(*ways, stall_timeout_s=0.6, paths=paths)) as engine:
+    async with running(odd(*ways, stall_timeout_s=2, paths=paths)) as engine:
         answer = engine.generate(CALL)
         await anext(answer)
         looked = size_of(tmp_path / note)

@@ -13,12 +13,23 @@ from starlette.requests import Request
 
 import actorrt
 from actorrt import serve
+from actorrt.serve.capacity_queue import status
 from actorrt.serve.capacity_queue.messages import QueueCost, QueueUse
 from actorrt.serve.exceptions import BackPressureError, RequestRefusedError, RequestRouterError
 from actorrt.util import list_named_actors
 
 from .conftest import Serving
 from .queues import statistics, until_idle
+
+
+@actorrt.remote
+class Hanging:
+    async def is_there(self) -> None:
+        pass
+
+    async def why(self, request_id: str) -> list[str]:
+        await asyncio.Event().wait()
+        return [request_id]
 
 
 @serve.deployment(num_replicas=2, max_ongoing_requests=2, request_router="capacity_queue")
@@ -293,3 +304,13 @@ async def test_what_a_stream_has_used_reaches_the_ledger_as_it_goes(serving: Ser
     assert [each async for each in stream] == []
     assert await until_idle("talks", "Talks")
     await asyncio.to_thread(serve.delete, "talks")
+
+
+async def test_a_queue_that_hangs_holds_nobody_up_who_asks_why(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "ANSWER_S", 0.1)
+    queue: Any = Hanging.remote()
+    await queue.is_there.remote()
+    said = await status._why({("app", "deployment"): queue}, "1")
+    assert said == ["app#deployment: its queue does not answer, so it may wait there"]
