@@ -30,8 +30,8 @@ chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by
 	@echo "make chat: loading the model; it says where to chat once that can be"
 	$(BIN)/actorrt serve examples.chat:app $(ARGS)
 
-test: $(STAMPS)/test  ## the test suite but that of language models, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/llm $(ARGS)
+test: $(STAMPS)/test  ## the test suite but that of language models, three files at a time
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/llm $(ARGS)
 
 models: $(STAMPS)/test  ## the tests of language models, with real engines
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/llm $(ARGS)

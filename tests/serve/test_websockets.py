@@ -192,7 +192,8 @@ class Places:
         self.cancelled: list[Any] = []
         self.withdrawn: list[Any] = []
         self.messages: list[Any] = []
-        # What the tunnel finds in its target.
+        # What the tunnel finds in its grant and its target.
+        self.tag = None
         self.websocket = self
         self.websocket_message = SimpleNamespace(remote=self._take)
 
