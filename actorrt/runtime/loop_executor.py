@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import uvloop
 
+from actorrt.core.gathering import Gathering
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     GIVEN_BACK,
@@ -108,6 +109,7 @@ class LoopExecutor(Executor):
         self.excused_until = 0.0
         self._dirty: set[Link] = set()
         self._flush_due = False
+        self._gathering = Gathering()
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
         self._actors = LoopActors(self, self._begin)
         self._threads = MethodThreads(self)
@@ -118,6 +120,7 @@ class LoopExecutor(Executor):
         runtime.on_blocked = self._blocked
         runtime.user_loop_is_here = self._is_here
         runtime.flush_with_turn = self._flushes_with_turn
+        runtime.flush_in_a_few_turns = self._flushes_in_a_few_turns
         runtime.flush_turn = self.flush
 
     def run(self) -> None:
@@ -310,6 +313,22 @@ class LoopExecutor(Executor):
         if here:
             self._flush_with_turn(link)
         return here
+
+    def _flushes_in_a_few_turns(self, link: Link) -> bool:
+        """The same for what is a little and comes often: with what follows it in the next turns."""
+        here = self._is_here()
+        if here:
+            self._dirty.add(link)
+            if self._gathering.wrote():
+                self.loop.call_soon(self._gather)
+        return here
+
+    def _gather(self) -> None:
+        verdict = self._gathering.turn(time.monotonic())
+        if verdict.leave:
+            self.flush()
+        if verdict.look_again:
+            self.loop.call_soon(self._gather)
 
     def flush(self) -> None:
         self._flush_due = False

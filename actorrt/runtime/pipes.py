@@ -127,20 +127,19 @@ class Pipe:
             self._stuck = bool(self._pending)
 
     def write_with_turn(self, data: bytes) -> None:
-        """The same for a little that comes often: it leaves at the end of this turn of the method's loop, in one write
-        with what other calls have then.
+        """The same for a little that comes often: it leaves at the end of this turn of the method's loop, or with what
+        is written in the next few, in one write with what other calls have then.
         """
         with self._lock:
             if self._closed or not data:
                 return
             self._pending.append(memoryview(data))
             self._size += len(data)
-            queue = self._takes_a_turn()
-        if queue:
-            self.link.push_pipe(self)
-            runtime = current.maybe_runtime()
-            if runtime is None or not runtime.flush_with_turn(self.link):
-                self.link.flush()
+            if self._takes_a_turn():
+                self.link.push_pipe(self)
+        runtime = current.maybe_runtime()
+        if self._size >= PIECE or runtime is None or not runtime.flush_in_a_few_turns(self.link):
+            self.link.flush()
 
     @property
     def held(self) -> int:

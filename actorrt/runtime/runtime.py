@@ -124,6 +124,7 @@ class Runtime:
         self.user_loop_is_here: Callable[[], bool] = _no
         # The same, where that is the user's loop: have a link flushed at the end of its turn, or all such at once.
         self.flush_with_turn: Callable[[Link], bool] = _not_here
+        self.flush_in_a_few_turns: Callable[[Link], bool] = _not_here
         self.flush_turn: Callable[[], None] = _nothing
         # In a worker: what its lease gives it, and the actor if it is the only one here.
         self.assigned: dict[str, int] = {}

@@ -123,7 +123,7 @@ class Piped:
             await asyncio.sleep(0)
             writes.append(counted.writes - before)
         pipe.write_with_turn(b"last")
-        assert pipe.held == 4
+        assert pipe.held >= 4
         assert pipe.write_with_reply()
         return writes
 
