@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from actorrt.serve.exceptions import ReplicaUnavailableError
 from actorrt.serve.llm.calling import ReplicaAnswer, open_call
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, Head
+from actorrt.serve.policy import ONE_REQUEST, Cost
 
 DELTAS = st.lists(st.tuples(st.binary(), st.integers(0, 9)), max_size=9)
 HEAD = (200, (("content-type", "text/event-stream"),))
@@ -41,9 +42,13 @@ class Model:
 
     def __init__(self, stream: Stream) -> None:
         self.generate = self.config = self.handle = self
+        self.is_queued = False
         self.queue_timeout_s = 60.0
         self.deployment_name = "m"
         self._stream = stream
+
+    def options(self, cost: Cost) -> Model:
+        return self
 
     def remote(self, call: EngineCall) -> Stream:
         return self._stream
@@ -51,7 +56,7 @@ class Model:
 
 async def opened(stream: Stream) -> Any:
     model: Any = Model(stream)
-    return await open_call(model, CALL)
+    return await open_call(model, CALL, ONE_REQUEST)
 
 
 async def taken(answer: Any) -> list[list[Delta]]:
