@@ -502,12 +502,15 @@ class Replica:
             return
         leases.is_followed = True
         follower = self._follower = object()
+        self._changed.set()  # for the follower before this one, which ends
         try:
-            while self._follower is follower:
+            while True:
                 await asyncio.sleep(LEASES_EVERY_S)
                 while not leases.has_news and self._follower is follower:
                     self._changed.clear()
                     await self._changed.wait()
+                if self._follower is not follower:
+                    return
                 report = leases.report()
                 yield (report.begun, report.ended, tuple(tuple(tag) for tag in report.unknown))
         finally:

@@ -6,18 +6,13 @@ it is held back by nothing. Those that follow it in the next turns leave togethe
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 # Nothing waits longer for others than this, in turns and in seconds: the turns of a loop that has much to do are long.
 MOST_TURNS: Final = 16
 LONGEST_S: Final = 0.0003
 # After so many turns without a piece, none is expected.
 QUIET_TURNS: Final = 2
-
-
-class Verdict(NamedTuple):
-    leave: bool
-    look_again: bool
 
 
 class Gathering:
@@ -38,13 +33,13 @@ class Gathering:
         self._looks = True
         return begins
 
-    def turn(self, now: float) -> Verdict:
+    def turn(self, now: float) -> tuple[bool, bool]:
         """A turn has ended, at `now` seconds: whether what is here leaves, and whether to call this after the next."""
         wrote, self._wrote = self._wrote, False
         took_long, self._before = now - self._before >= LONGEST_S, now
         if not self._follows:
             self._follows = True
-            return Verdict(leave=True, look_again=True)
+            return True, True
         self._quiet = 0 if wrote else self._quiet + 1
         if self._held:
             self._held += 1
@@ -58,4 +53,4 @@ class Gathering:
         if ends:
             self._looks = self._follows = False
             self._quiet = 0
-        return Verdict(leaves, look_again=not ends)
+        return leaves, not ends

@@ -324,11 +324,11 @@ class LoopExecutor(Executor):
         return here
 
     def _gather(self) -> None:
-        verdict = self._gathering.turn(time.monotonic())
-        if verdict.leave:
-            self.flush()
-        if verdict.look_again:
+        leaves, looks_again = self._gathering.turn(time.monotonic())
+        if looks_again:  # first, for a link that cannot be written to must not end it
             self.loop.call_soon(self._gather)
+        if leaves:
+            self.flush()
 
     def flush(self) -> None:
         self._flush_due = False

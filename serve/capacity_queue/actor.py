@@ -188,9 +188,12 @@ class QueueActor:
     async def why(self, name: str) -> list[str]:
         """What each request of this name waits for, or where it runs."""
         self._hub.look_for(name)
-        self._tell()
-        await asyncio.sleep(FIND_S)
-        return self._hub.found(name)
+        try:
+            self._tell()
+            await asyncio.sleep(FIND_S)
+        finally:
+            found = self._hub.found(name)
+        return found
 
     async def until_death(self) -> None:
         await self._loop.create_future()

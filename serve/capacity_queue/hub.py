@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..capacity.drain import RetryAfter
 from ..capacity.explain import explain
-from ..capacity.fair_order import OUTPUT_WEIGHT, Band
+from ..capacity.fair_order import OUTPUT_WEIGHT
 from ..capacity.ledger import Lease
 from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.output_lengths import OutputLengths
@@ -376,7 +376,8 @@ class Hub:
         for id, is_full in batch.full:
             self._set_full(router, id, is_full)
         for called, id, number in batch.found:
-            self._found.setdefault(called, []).append(self._why(router, id, number, now))
+            if (sentences := self._found.get(called)) is not None:
+                sentences.append(self._why(router, id, number, now))
         for each in batch.release:
             self._end(each.number, generated=each.generated, cached=each.cached, is_whole=each.is_whole)
         for number, generated in batch.progress:
@@ -534,9 +535,8 @@ class Hub:
         more = {"passes": passes} if passes else {}
         for ask, found in self.queue.next(now, self._chance, **more):
             assert isinstance(ask, _Asked)
-            router = self._routers.get(ask.router)
-            if router is None:
-                continue
+            # What one that has left had asked for does not wait any more.
+            router = self._routers[ask.router]
             if isinstance(found, Lease):
                 self._grant(router, ask, found, now)
             else:
@@ -598,7 +598,7 @@ class Hub:
             router.told.find = name
 
     def found(self, name: str) -> list[str]:
-        """What is known of it by now, a sentence for each that has the name."""
+        """What is known of it by now, a sentence for each that has the name. What is said later is not heard."""
         return self._found.pop(name, [])
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
@@ -617,6 +617,3 @@ class Hub:
         when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"
         before = f"{found.requests_ahead} requests with {found.tokens_ahead} tokens are before it"
         return f"{waited} for {found.tokens} tokens: {found.reason}; {before}; {when}"
-
-    def bands(self) -> tuple[Band, ...]:
-        return self.queue.order.bands

@@ -18,9 +18,8 @@ def leaves_of(written: list[bool], turn_s: float = 1e-6) -> list[int]:
             assert not looks
             looks = True
         if looks:
-            verdict = gathering.turn(number * turn_s)
-            looks = verdict.look_again
-            if verdict.leave:
+            leaves, looks = gathering.turn(number * turn_s)
+            if leaves:
                 left.append(number)
     assert not looks
     return left

@@ -471,3 +471,13 @@ def test_what_was_said_to_an_earlier_queue_is_not_heard_by_the_next() -> None:
     assert hub.statistics()["tenants"] == {}
     hub.take("router", ToQueue(epoch=2, held=[], acquire=asked), 0.0)
     assert hub.statistics()["tenants"][""]["waiting"] == 1
+
+
+def test_who_says_too_late_that_a_request_is_his_leaves_nothing() -> None:
+    hub = Hub(2, 0.0, random.random, CONFIG)
+    hub.join("router", 0.0)
+    hub.look_for("a")
+    hub.take("router", ToQueue(epoch=2, found=[("a", 1, 0)]), 0.0)
+    assert len(hub.found("a")) == 1
+    hub.take("router", ToQueue(epoch=2, found=[("a", 1, 0)]), 0.0)
+    assert hub.found("a") == []

@@ -13,6 +13,8 @@ import pytest
 from actorrt import serve
 from actorrt.serve.applications import BareApplication
 from actorrt.serve.byte_channel import MOST_HELD
+from actorrt.serve.capacity_queue.messages import Tag
+from actorrt.serve.capacity_queue.running import RunningLeases
 from actorrt.serve.refusals import FULL
 from actorrt.serve.replica import Replica
 from actorrt.serve.reply import Replier
@@ -438,3 +440,24 @@ async def test_a_websocket_that_is_cancelled_as_it_is_closed_gives_its_place_bac
     assert replica._ongoing == 0
     app.may_end.set()
     await app.has_ended.wait()
+
+
+async def test_the_queue_before_hears_nothing_that_the_next_one_is_to_hear() -> None:
+    replica = await serving(streams=False)
+    replica._leases = leases = RunningLeases(0)
+    before = replica.leases(1)
+    await anext(before)
+    waits = asyncio.ensure_future(anext(before))
+    await turns()
+    follows = replica.leases(2)
+    await anext(follows)
+    heard = asyncio.ensure_future(anext(follows))
+    with pytest.raises(StopAsyncIteration):
+        await waits
+    tag = Tag(2, 0, 7, 0, 0, "", 0, 0, "", "", "", 0)
+    leases.begin(tag)
+    replica._note_change()
+    assert (await heard)[0] == (7,)
+    assert leases.is_followed
+    await follows.aclose()
+    await replica._code.close()
