@@ -74,7 +74,10 @@ PURE_IN_SERVE: Final = frozenset(
             "window",
         )
     }
-    | {f"capacity_queue.{name}" for name in ("config", "messages", "hub", "running", "statuses")}
+    | {
+        f"capacity_queue.{name}"
+        for name in ("config", "messages", "hub", "running", "statuses", "offers", "shown", "alone")
+    }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..capacity.drain import RetryAfter
-from ..capacity.explain import explain
 from ..capacity.fair_order import OUTPUT_WEIGHT
 from ..capacity.ledger import Lease
 from ..capacity.need import Limits, LineFacts, LineId
@@ -36,11 +35,9 @@ from .messages import (
     ToRouter,
     incarnation_of,
 )  # fmt: skip
+from .offers import Replica, counts_requests, offer_of
+from .shown import lines_shown, runs, tenants_shown, waits
 
-# In requests: a need is so many tokens twice over, since a line does not take one that is all prompt.
-PER_REQUEST: Final = 2
-# Prompts are no matter there.
-ENDLESS_RATE: Final = 1e15
 # After a restart, what a replica is good for that has not said yet what it runs.
 FLOOR: Final = 1
 # Of those that wait, so many are looked at now and then, however little has changed.
@@ -78,17 +75,6 @@ class _Router:
         self.told = ToRouter()
 
 
-class _Replica:
-    __slots__ = ("lines", "offer", "said", "since")
-
-    def __init__(self, now: float) -> None:
-        self.since = now
-        # Whether it has told this queue what it runs.
-        self.said = False
-        self.offer: Offer | None = None
-        self.lines: list[LineId] = []
-
-
 class Hub:
     def __init__(self, epoch: int, now: float, chance: Callable[[], float], config: CapacityQueueConfig) -> None:
         """Replicas may run what an earlier queue let them: until one has said what it runs, it counts as full but for a
@@ -108,7 +94,7 @@ class Hub:
             tenants=self._limits_of,
             lengths=OutputLengths(config.output_quantile),
         )
-        self._replicas: dict[str, _Replica] = {}
+        self._replicas: dict[str, Replica] = {}
         self._routers: dict[str, _Router] = {}
         # Those that came while there was no replica, in their order.
         self._parked: dict[_Asked, None] = {}
@@ -161,7 +147,7 @@ class Hub:
         for id in wanted:
             is_new = id not in self._replicas
             if is_new:
-                self._replicas[id] = _Replica(now)
+                self._replicas[id] = Replica(now)
             if is_new or changed:
                 self._set_lines(id, now)
         self._unpark(now)
@@ -216,37 +202,12 @@ class Hub:
         replica.lines = wanted
         self._shares_changed = True
 
-    def _offer(self, replica: _Replica) -> Offer | None:
-        """None: it is not known yet."""
-        config = self.config
-        if config.units == "requests":
-            return self._in_requests
-        if replica.offer is not None:
-            return replica.offer
-        if config.units == "tokens":
-            others = (each.offer for each in self._replicas.values() if each.offer is not None)
-            if config.kv_tokens is not None:
-                # What its code does with them is not known: no prompts wait there.
-                return Offer(config.kv_tokens, self._max_ongoing, ENDLESS_RATE)
-            return next(others, None)
-        # It may be either.
-        if replica.said:
-            return self._in_requests
-        said = next((each for each in self._replicas.values() if each.said), None)
-        if said is not None:
-            return self._offer(said)
-        return None
-
-    @property
-    def _in_requests(self) -> Offer:
-        return Offer(PER_REQUEST * self._max_ongoing, self._max_ongoing, ENDLESS_RATE)
+    def _offer(self, replica: Replica) -> Offer | None:
+        return offer_of(replica, self._replicas.values(), self.config, self._max_ongoing)
 
     @property
     def _counts_requests(self) -> bool:
-        config = self.config
-        if config.units != "auto":
-            return config.units == "requests"
-        return all(each.offer is None for each in self._replicas.values())
+        return counts_requests(self.config, self._replicas.values())
 
     # ---- replicas
 
@@ -570,24 +531,11 @@ class Hub:
 
     def statistics(self) -> dict[str, Any]:
         """The ledger by line and the queue by tenant, for people."""
-        lines = [
-            {
-                "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used,
-                "backlog": line.backlog, "running": line.running, "slots": line.slots, "is_open": line.is_open,
-                "begun": sum(number in self._begun for number in line.leases),
-            }
-            for line in self.queue.ledger.lines.values()
-        ]  # fmt: skip
-        tenants: dict[str, dict[str, Any]] = {}
-        for router in self._routers.values():
-            for ask in router.asked.values():
-                found = tenants.setdefault(ask.tenant, {"waiting": 0, "tokens": 0, "longest_s": 0.0})
-                found["waiting"] += 1
-                found["tokens"] += ask.tokens
-                found["longest_s"] = max(found["longest_s"], self._now - ask.arrived)
+        asked = (ask for router in self._routers.values() for ask in router.asked.values())
         return {
-            "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens", "lines": lines,
-            "tenants": tenants, "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
+            "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
+            "lines": lines_shown(self.queue.ledger, self._begun), "tenants": tenants_shown(asked, self._now),
+            "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
             "short": self.queue.ledger.short,
         }  # fmt: skip
 
@@ -603,17 +551,8 @@ class Hub:
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
         if (lease := self.queue.ledger.leases.get(number)) is not None:
-            at = f"replica {lease.line.id.replica}, rank {lease.line.id.rank}"
-            state = "runs at" if number in self._begun else "was sent to"
-            return f"it {state} {at}, with {lease.tokens} tokens of which {lease.generated} have come"
+            return runs(lease, number in self._begun)
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"
-        found = explain(self.queue, ask, now)
-        waited = f"it has waited for {now - ask.arrived:.3g} s in band {self.config.bands[ask.band].name}"
-        if found is None:
-            return f"{waited}: no replica serves yet"
-        wait_s = found.starts_in_s
-        when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"
-        before = f"{found.requests_ahead} requests with {found.tokens_ahead} tokens are before it"
-        return f"{waited} for {found.tokens} tokens: {found.reason}; {before}; {when}"
+        return waits(self.queue, ask, self.config.bands[ask.band].name, now)

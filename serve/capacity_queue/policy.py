@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..news import DeploymentNews
-from ..policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
+from ..policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
+from .alone import Alone, Place
 from .config import DEFAULT, CapacityQueueConfig, cost_function
+from .costs import cost_of
 from .messages import (
     Acquire,
     Granted,
@@ -26,7 +28,6 @@ from .messages import (
     QueueUse,
     Refusal,
     Release,
-    Share,
     Tag,
     ToQueue,
     ToRouter,
@@ -46,10 +47,6 @@ _TICK: Final = 1e-9
 # While requests wait, so often is it looked whether the queue is there; and a router that a replica has sent back,
 # since there is a later queue, gives itself nothing for so long.
 LOOK_S: Final = 0.5
-_ALONE: Final = Share(1, 0)
-# What most requests take of what is no language model.
-_ONE: Final = QueueCost(max_tokens=0)
-_NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
 
 class _Wait:
@@ -64,15 +61,6 @@ class _Wait:
         self.returns = False
 
 
-class _Place:
-    """A replica that serves, with what runs there for this router."""
-
-    __slots__ = ("requests", "tokens")
-
-    def __init__(self) -> None:
-        self.requests = self.tokens = 0
-
-
 class Lease(Grant):
     """The grant of one request: what the queue gave, and the tag that goes to the replica with it."""
 
@@ -84,7 +72,7 @@ class Lease(Grant):
         # As it came, should it not begin there.
         self.request, self.wait = request, wait
         # Where it is counted; None: its replica is not known here yet.
-        self.place: _Place | None = None
+        self.place: Place | None = None
         self.generated = self.told = 0
         self.told_at = 0.0
 
@@ -124,16 +112,12 @@ class CapacityQueuePolicy(Policy):
         self._out_lock = threading.Lock()
         # What has come and was not looked at yet.
         self._came: deque[ToRouter | None] = deque()
-        # Whether the queue has said that it is there, since when it has said nothing, and of which epoch it is.
+        # Whether the queue has said that it is there, and of which epoch it is.
         self._connected = self._was_connected = False
-        self._heard_at = context.clock()
-        self._lost = False
         self._epoch = 0
-        self._counts_requests = True
-        self._shares: dict[str, Share] = {}
-        self._stand_back_until = 0.0
+        self._alone = Alone(context.clock(), -random.SystemRandom().getrandbits(61))
         self._watchdog: threading.Timer | None = None
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._full: set[str] = set()
         # Those that wait, in their order, and which is which for the queue.
         self._waiting: dict[Request, _Wait] = {}
@@ -146,13 +130,12 @@ class CapacityQueuePolicy(Policy):
         self._released: Lease | None = None
         self._last_id = 0
         self._last_arrival = 0.0
-        self._own_number = -random.SystemRandom().getrandbits(61)
 
     # ---- what the router tells
 
     def update(self, news: DeploymentNews) -> None:
         known = self._places
-        self._places = {each.id: known.get(each.id) or _Place() for each in news.replicas}
+        self._places = {each.id: known.get(each.id) or Place() for each in news.replicas}
         self._full &= self._places.keys()
         self._max_queued = news.max_queued
         queue = news.queue
@@ -172,13 +155,13 @@ class CapacityQueuePolicy(Policy):
     def _connect(self, queue: Any) -> None:
         if self._session is not None:
             self._session.leave()
-        self._connected, self._heard_at = False, self._clock()
+        self._connected, self._alone.heard_at = False, self._clock()
         self._session = None if queue is None else Session(queue, self.router, self)
 
     def submit(self, request: Request) -> Lease | None:
         now = self._clock()
         self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
-        cost = self._cost_of(request)
+        cost = cost_of(request, self._cost)
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
         deadline = None if wanted_s is None else arrived + wanted_s
         return self._ask(request, _Wait(cost, self._band_of(cost), arrived, deadline), now)
@@ -191,7 +174,7 @@ class CapacityQueuePolicy(Policy):
             return self.submit(request)
         if lease.tag.number < 0 and lease.replica in self._places.keys() - self._full:
             # A replica knows of a later queue: that is heard of here soon.
-            self._stand_back_until = now + LOOK_S
+            self._alone.stands_back_until = now + LOOK_S
         lease.wait.returns = True
         return self._ask(request, lease.wait, now)
 
@@ -230,16 +213,6 @@ class CapacityQueuePolicy(Policy):
             with self._out_lock:
                 getattr(self._out, what).append(value)
             self._turns.soon()
-
-    def _cost_of(self, request: Request) -> QueueCost:
-        cost = request.cost
-        if cost is ONE_REQUEST and self._cost is None:
-            return _ONE
-        if self._cost is not None and type(cost) is Cost and not cost.tokens:
-            cost = _checked(self._cost, request)
-        if isinstance(cost, QueueCost):
-            return cost
-        return QueueCost(cost.requests, cost.tokens, max_tokens=0)
 
     def _band_of(self, cost: QueueCost) -> int:
         try:
@@ -357,7 +330,7 @@ class CapacityQueuePolicy(Policy):
 
     def came(self, data: bytes) -> None:
         said = to_router.decode(data)
-        self._heard_at = self._clock()
+        self._alone.heard_at = self._clock()
         if said.ask:
             with self._out_lock:
                 self._out.alive = True
@@ -368,7 +341,7 @@ class CapacityQueuePolicy(Policy):
         self._bring(said)
 
     def closed(self) -> None:
-        self._connected, self._lost = False, True
+        self._connected, self._alone.is_lost = False, True
         self._bring(None)
 
     def _bring(self, said: ToRouter | None) -> None:
@@ -382,7 +355,7 @@ class CapacityQueuePolicy(Policy):
         if said.epoch:
             self._welcome(said)
         if said.shares is not None:
-            self._shares = said.shares
+            self._alone.shares = said.shares
         for refusal in said.refused:
             if (request := self._by_id.pop(refusal.id, None)) is not None:
                 del self._waiting[request]
@@ -410,7 +383,7 @@ class CapacityQueuePolicy(Policy):
     def _welcome(self, said: ToRouter) -> None:
         """A queue is there: it knows nothing of what was asked before."""
         self._epoch = said.epoch
-        self._connected, self._lost = True, False
+        self._connected, self._alone.is_lost = True, False
         now = self._clock()
         with self._out_lock:
             self._out = ToQueue(held=list(self._held), full=[(each, True) for each in self._full])
@@ -443,12 +416,12 @@ class CapacityQueuePolicy(Policy):
             cost.model, cost.tenant, cost.user, wait.band,
         )  # fmt: skip
 
-    def _have(self, lease: Lease, place: _Place) -> None:
+    def _have(self, lease: Lease, place: Place) -> None:
         self._count(lease, place)
         self._ready[lease.request] = lease
 
     @staticmethod
-    def _count(lease: Lease, place: _Place) -> None:
+    def _count(lease: Lease, place: Place) -> None:
         lease.place = place
         place.requests += 1
         place.tokens += lease.tokens
@@ -474,24 +447,15 @@ class CapacityQueuePolicy(Policy):
     # ---- without the queue
 
     def _is_alone(self, now: float) -> bool:
-        if self._connected:
-            return now - self._heard_at > self._config.silence_s and now >= self._stand_back_until
-        return (self._lost or now - self._heard_at > self._config.silence_s) and now >= self._stand_back_until
+        return self._alone.is_alone(self._connected, self._config.silence_s, now)
 
     def _own_lease(self, request: Request, wait: _Wait, now: float) -> Lease | None:
         """A lease of this router's own, of the replica where it has least, within its share."""
-        best: str | None = None
         cost = wait.cost
-        tokens = cost.tokens + (cost.max_tokens or 0)
-        for id, place in self._places.items():
-            share, has = self._shares.get(id, _ALONE), place.requests
-            fits = has < share.requests and (not share.tokens or place.tokens + tokens <= share.tokens)
-            if id not in self._full and (fits or not has) and (best is None or has < self._places[best].requests):
-                best = id
+        best = self._alone.choose(self._places, self._full, cost.tokens + (cost.max_tokens or 0))
         if best is None:
             return None
-        self._own_number -= 1
-        tag = self._tag(best, self._own_number, 0, cost.tokens, cost.max_tokens or 0, wait)
+        tag = self._tag(best, self._alone.new_number(), 0, cost.tokens, cost.max_tokens or 0, wait)
         lease = self._held[tag.number] = Lease(self, best, tag, request, wait)
         self._count(lease, self._places[best])
         return lease
@@ -508,20 +472,6 @@ class CapacityQueuePolicy(Policy):
             self._watch()
             if self._is_alone(self._clock()):
                 self._context.ready()
-
-
-def _checked(function: Callable[..., Any], request: Request) -> Cost:
-    """What a user's cost function gives. What it raises is the error of this request."""
-    call = getattr(request, "call", None)
-    args, kwargs = call() if call is not None else _NOTHING_SAID
-    found = function(*args, **kwargs)
-    if isinstance(found, Cost):
-        return found
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        raise TypeError(f"the cost function gave a {type(found).__name__}: tokens as an int, or a Cost, are wanted")
-    if not 0 <= found < 2**53:
-        raise ValueError(f"the cost function gave {found}: zero or more tokens are wanted")
-    return Cost(1, int(found))
 
 
 def _refused(refusal: Refusal) -> Refused:

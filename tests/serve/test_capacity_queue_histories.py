@@ -262,7 +262,7 @@ class Router:
         self.policy = Quiet(PolicyContext("a#d", world.random.random, lambda: world.now, self.ready))
         self.policy._config = CONFIG
         self.policy.router = name
-        self.policy._own_number = -(10**9) * next(world._numbers)
+        self.policy._alone._number = -(10**9) * next(world._numbers)
         self.policy._session = self  # type: ignore[assignment]
         self.session: Queue | None = None
         self.looks = False

@@ -1,0 +1,52 @@
+"""A router without its queue: when it does without, and at which replicas it may have how much. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from .messages import Share
+
+# Of replicas of which nothing was told.
+_UNKNOWN: Final = Share(1, 0)
+
+
+class Place:
+    """A replica that serves, with what runs there for this router."""
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = self.tokens = 0
+
+
+class Alone:
+    def __init__(self, now: float, number: int) -> None:
+        """`number`: below zero, and of no two routers the same; leases that it gives itself have those below."""
+        # When the queue was heard last, and whether it is known to have gone.
+        self.heard_at = now
+        self.is_lost = False
+        # What one router may have at each replica, as the queue told last.
+        self.shares: dict[str, Share] = {}
+        # A replica knows of a later queue: until then it is waited for.
+        self.stands_back_until = 0.0
+        self._number = number
+
+    def is_alone(self, connected: bool, silence_s: float, now: float) -> bool:
+        is_silent = now - self.heard_at > silence_s
+        return (is_silent or (self.is_lost and not connected)) and now >= self.stands_back_until
+
+    def choose(self, places: Mapping[str, Place], full: Collection[str], tokens: int) -> str | None:
+        """The replica where the router has least, within its share; one request fits wherever it has none."""
+        best: str | None = None
+        for id, place in places.items():
+            share, has = self.shares.get(id, _UNKNOWN), place.requests
+            fits = has < share.requests and (not share.tokens or place.tokens + tokens <= share.tokens)
+            if id not in full and (fits or not has) and (best is None or has < places[best].requests):
+                best = id
+        return best
+
+    def new_number(self) -> int:
+        """Of a lease that the router gives itself."""
+        self._number -= 1
+        return self._number

@@ -1,0 +1,38 @@
+"""What a request takes, as its caller said or as the deployment's cost function says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..policy import ONE_REQUEST, Cost, Request
+from .messages import QueueCost
+
+# What most requests take of what is no language model.
+_ONE: Final = QueueCost(max_tokens=0)
+_NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
+
+
+def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
+    """`function` is asked where the caller named no tokens. What it raises is the error of this request."""
+    cost = request.cost
+    if cost is ONE_REQUEST and function is None:
+        return _ONE
+    if function is not None and type(cost) is Cost and not cost.tokens:
+        cost = _checked(function, request)
+    if isinstance(cost, QueueCost):
+        return cost
+    return QueueCost(cost.requests, cost.tokens, max_tokens=0)
+
+
+def _checked(function: Callable[..., Any], request: Request) -> Cost:
+    call = getattr(request, "call", None)
+    args, kwargs = call() if call is not None else _NOTHING_SAID
+    found = function(*args, **kwargs)
+    if isinstance(found, Cost):
+        return found
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise TypeError(f"the cost function gave a {type(found).__name__}: tokens as an int, or a Cost, are wanted")
+    if not 0 <= found < 2**53:
+        raise ValueError(f"the cost function gave {found}: zero or more tokens are wanted")
+    return Cost(1, int(found))

@@ -1,0 +1,56 @@
+"""What each replica is taken to hold: as it says, as others of its deployment say, or as the settings do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from ..capacity.need import LineId
+from .config import CapacityQueueConfig
+from .messages import Offer
+
+# In requests: a need is so many tokens twice over, since a line does not take one that is all prompt.
+PER_REQUEST: Final = 2
+# Prompts are no matter there.
+ENDLESS_RATE: Final = 1e15
+
+
+class Replica:
+    """As the queue knows it."""
+
+    __slots__ = ("lines", "offer", "said", "since")
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        # Whether it has told this queue what it runs.
+        self.said = False
+        self.offer: Offer | None = None
+        self.lines: list[LineId] = []
+
+
+def offer_of(
+    replica: Replica, replicas: Collection[Replica], config: CapacityQueueConfig, max_ongoing: int
+) -> Offer | None:
+    """None: it is not known yet."""
+    in_requests = Offer(PER_REQUEST * max_ongoing, max_ongoing, ENDLESS_RATE)
+    if config.units == "requests":
+        return in_requests
+    if replica.offer is not None:
+        return replica.offer
+    if config.units == "tokens":
+        if config.kv_tokens is not None:
+            # What its code does with them is not known: no prompts wait there.
+            return Offer(config.kv_tokens, max_ongoing, ENDLESS_RATE)
+        return next((each.offer for each in replicas if each.offer is not None), None)
+    # It may be either.
+    if replica.said:
+        return in_requests
+    said = next((each for each in replicas if each.said), None)
+    return None if said is None else offer_of(said, replicas, config, max_ongoing)
+
+
+def counts_requests(config: CapacityQueueConfig, replicas: Collection[Replica]) -> bool:
+    """Whether needs are in requests, and not in tokens."""
+    if config.units != "auto":
+        return config.units == "requests"
+    return all(each.offer is None for each in replicas)

@@ -1,0 +1,55 @@
+"""What people are told of a capacity queue: its ledger by line, who waits by tenant, and why one request does.
+
+Pure: it looks at what the hub has, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from ..capacity.explain import explain
+from ..capacity.ledger import Lease, Ledger
+from ..capacity.queue import Ask, CapacityQueue
+
+
+def lines_shown(ledger: Ledger, begun: Collection[int]) -> list[dict[str, Any]]:
+    """`begun`: the leases that their replicas have said to run."""
+    return [
+        {
+            "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used,
+            "backlog": line.backlog, "running": line.running, "slots": line.slots, "is_open": line.is_open,
+            "begun": sum(number in begun for number in line.leases),
+        }
+        for line in ledger.lines.values()
+    ]  # fmt: skip
+
+
+def tenants_shown(asked: Iterable[Ask], now: float) -> dict[str, dict[str, Any]]:
+    """Of those that wait."""
+    tenants: dict[str, dict[str, Any]] = {}
+    for ask in asked:
+        found = tenants.setdefault(ask.tenant, {"waiting": 0, "tokens": 0, "longest_s": 0.0})
+        found["waiting"] += 1
+        found["tokens"] += ask.tokens
+        found["longest_s"] = max(found["longest_s"], now - ask.arrived)
+    return tenants
+
+
+def runs(lease: Lease, has_begun: bool) -> str:
+    """Where a request is that has its place."""
+    at = f"replica {lease.line.id.replica}, rank {lease.line.id.rank}"
+    state = "runs at" if has_begun else "was sent to"
+    return f"it {state} {at}, with {lease.tokens} tokens of which {lease.generated} have come"
+
+
+def waits(queue: CapacityQueue, ask: Ask, band: str, now: float) -> str:
+    """What one that has no place waits for, and how long still."""
+    waited = f"it has waited for {now - ask.arrived:.3g} s in band {band}"
+    found = explain(queue, ask, now)
+    if found is None:
+        return f"{waited}: no replica serves yet"
+    wait_s = found.starts_in_s
+    when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"
+    before = f"{found.requests_ahead} requests with {found.tokens_ahead} tokens are before it"
+    return f"{waited} for {found.tokens} tokens: {found.reason}; {before}; {when}"
