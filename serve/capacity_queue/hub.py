@@ -531,10 +531,12 @@ class Hub:
 
     def statistics(self) -> dict[str, Any]:
         """The ledger by line and the queue by tenant, for people."""
+        bands = self.queue.order.bands
         asked = (ask for router in self._routers.values() for ask in router.asked.values())
         return {
             "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
-            "lines": lines_shown(self.queue.ledger, self._begun), "tenants": tenants_shown(asked, self._now),
+            "lines": lines_shown(self.queue.ledger, self._begun),
+            "tenants": tenants_shown(asked, bands, self._now),
             "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
             "short": self.queue.ledger.short,
         }  # fmt: skip

@@ -5,10 +5,12 @@ Pure: it looks at what the hub has, and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from ..capacity.eviction import work
 from ..capacity.explain import explain
+from ..capacity.fair_order import Band
 from ..capacity.ledger import Lease, Ledger
 from ..capacity.queue import Ask, CapacityQueue
 
@@ -19,18 +21,20 @@ def lines_shown(ledger: Ledger, begun: Collection[int]) -> list[dict[str, Any]]:
         {
             "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used,
             "backlog": line.backlog, "running": line.running, "slots": line.slots, "is_open": line.is_open,
-            "begun": sum(number in begun for number in line.leases),
+            "begun": sum(number in begun for number in line.leases), "done": sum(map(work, line.leases.values())),
         }
         for line in ledger.lines.values()
     ]  # fmt: skip
 
 
-def tenants_shown(asked: Iterable[Ask], now: float) -> dict[str, dict[str, Any]]:
+def tenants_shown(asked: Iterable[Ask], bands: Sequence[Band], now: float) -> dict[str, dict[str, Any]]:
     """Of those that wait."""
     tenants: dict[str, dict[str, Any]] = {}
     for ask in asked:
-        found = tenants.setdefault(ask.tenant, {"waiting": 0, "tokens": 0, "longest_s": 0.0})
+        found = tenants.setdefault(ask.tenant, {"waiting": 0, "tokens": 0, "longest_s": 0.0, "bands": {}})
         found["waiting"] += 1
+        band = bands[ask.band].name
+        found["bands"][band] = found["bands"].get(band, 0) + 1
         found["tokens"] += ask.tokens
         found["longest_s"] = max(found["longest_s"], now - ask.arrived)
     return tenants

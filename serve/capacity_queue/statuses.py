@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -23,6 +23,8 @@ class LineStatus:
     """Of those that run, the ones that the replica has said to have."""
     slots: int
     is_open: bool
+    done: int = 0
+    """Of `used`, the tokens that are there: prompts that were read, and answers that have come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class TenantStatus:
     tokens: int
     longest_s: float
     """How long the first of them has waited."""
+    bands: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many of them wait in each band."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
+from actorrt.exceptions import ActorrtError
+
 from ..broadcast import ask_all
 from ..capacity_queue.status import all_queues
 from .exposition import exposition
+from .queue_view import queue_views
 
 if TYPE_CHECKING:
     from ..capacity_queue.statuses import QueueStatus
@@ -31,25 +34,38 @@ async def metrics(services: Services, exchange: Exchange, name: str) -> None:
     totals, engines, queues = await asyncio.gather(
         services.fronts().totals(), engine_statistics(services), _queues(services)
     )
-    text, content_type = exposition(totals, engines, queues)
+    text, content_type = exposition(totals, engines, [queue for _, queue in queues])
     await exchange.respond(200, [(b"content-type", content_type)], text)
 
 
-async def _queues(services: Services) -> list[QueueStatus]:
-    """The capacity queues of the models here."""
-    own = {tuple(each.deployment) for each in services.catalogue.models.values() if each.is_queued}
+async def _queues(services: Services) -> list[tuple[str, QueueStatus]]:
+    """The capacity queues of the models here, with the models' names."""
+    own = {each.deployment: name for name, each in services.catalogue.models.items() if each.is_queued}
     if not own:
         return []
-    return [each for each in await all_queues() if (each.application, each.deployment) in own]
+    found = {(each.application, each.deployment): each for each in await all_queues()}
+    return [(name, found[deployment]) for deployment, name in own.items() if deployment in found]
+
+
+async def _queues_soon(services: Services) -> list[tuple[str, QueueStatus]]:
+    """The same; nothing of them where the controller, or one of them, takes too long or is away."""
+    try:
+        async with asyncio.timeout(STATISTICS_S):
+            return await _queues(services)
+    except (TimeoutError, ActorrtError):
+        return []
 
 
 async def load(services: Services, exchange: Exchange, name: str) -> None:
-    """Requests that engines run, and those that wait: in engines, or for a replica."""
-    engines = await engine_statistics(services)
+    """Requests that engines run, and those that wait: in engines, or for a replica; and what capacity queues have."""
+    engines, queues = await asyncio.gather(engine_statistics(services), _queues_soon(services))
     running = sum(int(said.get("running", 0)) for said in engines.values())
     totals = await services.fronts().totals()
     here = sum(int(count) for each in totals.values() for count in each.running.series.values())
-    await exchange.respond_json(msgspec.json.encode({"running": running, "waiting": max(0, here - running)}))
+    said: dict[str, Any] = {"running": running, "waiting": max(0, here - running)}
+    if queues:
+        said["queues"] = queue_views(queues)
+    await exchange.respond_json(msgspec.json.encode(said))
 
 
 async def engine_statistics(services: Services) -> dict[str, dict[str, float]]:

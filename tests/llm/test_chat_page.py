@@ -1,15 +1,24 @@
 """The page to chat on, in a browser, as a person uses it."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from actorrt import serve
 from actorrt.serve.declaration import Deployment
-from actorrt.serve.llm import ApiKey, FrontConfig, LLMConfig, SimulatedEngine, build_llm_deployment
+from actorrt.serve.llm import (
+    ApiKey,
+    FrontConfig,
+    LLMConfig,
+    SimulatedEngine,
+    build_llm_deployment,
+    build_openai_app,
+)
 from actorrt.serve.llm.engines.interface import EngineCall
 from actorrt.serve.llm.front import Front
 from actorrt.serve.options import DeploymentOptions
@@ -164,6 +173,59 @@ def test_a_key_is_asked_for_and_used(browser: Page, url: str) -> None:
     ask(browser, EVENTS, ["say", chunk("yes"), 1], DONE)
     browser.wait_for(f"{ENDED} && {text('.turn.assistant')} === 'yes'")
     assert browser.said == []
+
+
+async def test_a_capacity_queue_is_shown_while_it_changes(browser: Page, url: str) -> None:
+    engine = SimulatedEngine(kv_tokens=10_000, slots=1, context=10_000)
+    model = LLMConfig(model_id="queued", engine=engine, deployment={"request_router": "capacity_queue"})
+    keys = [ApiKey.of("sk-a", "<b>alice</b>"), ApiKey.of("sk-b", "bob")]
+    front = FrontConfig(chat_page=True, keys=keys)
+    await asyncio.to_thread(serve.run, build_openai_app(model, front), name="queued", route_prefix="/queued")
+    chat = {
+        "model": "queued",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 5000,
+        "ignore_eos": True,
+    }
+
+    def body(**more: Any) -> dict[str, Any]:
+        return {"url": f"{url}/queued/v1/chat/completions", "json": {**chat, **more}}
+
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        client.headers["authorization"] = "Bearer sk-a"
+        async with client.stream("POST", **body(stream=True)) as runs:
+            assert runs.status_code == 200
+            waits = [
+                asyncio.ensure_future(client.post(**body(max_tokens=1, service_tier=tier), headers=headers))
+                for tier, headers in (("flex", {}), ("flex", {}), ("auto", {"authorization": "Bearer sk-b"}))
+            ]
+            await asyncio.to_thread(browser.open, f"{url}/queued/", 800, 600)
+            line = "document.querySelector('#queue-line').textContent"
+            await asyncio.to_thread(browser.wait_for, f"{line}.startsWith('Queue: 3 waiting · ')")
+            assert browser.value(f"/^Queue: 3 waiting · [\\d,]+ tokens reserved, [\\d,]+ used of 10,000$/.test({line})")
+            browser.click("#queue summary")
+            rows = "document.querySelector('#queue-rows').innerText"
+            await asyncio.to_thread(browser.wait_for, f"{rows}.includes('2 waiting: 2 flex · ')")
+            shown = browser.value(rows)
+            assert "<b>alice</b>" in shown
+            assert "bob" in shown
+            assert "1 waiting: 1 default · " in shown
+            assert "1 of 1 request" in shown
+            # What has come of the answer is told from what is reserved for it.
+            used = f"Number(/reserved, ([\\d,]+) used/.exec({rows})[1].replace(',', ''))"
+            before = browser.value(used)
+            await asyncio.to_thread(browser.wait_for, f"{used} > {before}")
+            browser.resize(320, 480)
+            assert browser.value("document.documentElement.scrollWidth <= 320 && queue.scrollWidth <= 320")
+        assert [answer.status_code for answer in await asyncio.gather(*waits)] == [200] * 3
+        await asyncio.to_thread(browser.wait_for, f"{line}.startsWith('Queue: 0 waiting · 0 tokens reserved, 0 used')")
+    assert browser.said == []
+
+
+def test_without_a_capacity_queue_nothing_of_one_is_shown(page: Page, url: str) -> None:
+    page.wait_for("document.querySelector('#load').textContent === '0 running · 0 waiting'")
+    assert page.value("document.querySelector('#queue').hidden")
+    assert httpx.get(f"{url}/open/load", trust_env=False).json() == {"running": 0, "waiting": 0}
 
 
 def test_the_page_is_found_without_the_slash_behind_its_prefix(browser: Page, url: str) -> None:

@@ -1,0 +1,48 @@
+"""What `/load` says of capacity queues, for the chat page: tokens by replica, and who waits by tenant and band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import nlargest
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ..capacity_queue.statuses import QueueStatus
+
+# Of a queue, so many ranks of replicas, and so many tenants: those of which most wait.
+MOST_LINES: Final = 64
+MOST_TENANTS: Final = 32
+
+
+def queue_views(queues: Iterable[tuple[str, QueueStatus]]) -> list[dict[str, Any]]:
+    """Of the queues of these models."""
+    return [_view(model_id, queue) for model_id, queue in queues]
+
+
+def _view(model_id: str, queue: QueueStatus) -> dict[str, Any]:
+    view: dict[str, Any] = {"model": model_id}
+    if queue.trouble:
+        return {**view, "trouble": "the queue does not answer"}
+    tenants = queue.tenants or {}
+    shown = nlargest(MOST_TENANTS, tenants.items(), key=lambda item: item[1].waiting)
+    return {
+        **view,
+        "units": queue.units,
+        "waiting": sum(each.waiting for each in tenants.values()),
+        "replicas": [
+            {
+                "replica": line.replica, "rank": line.rank, "tokens": line.kv_tokens, "reserved": line.used,
+                "used": line.done, "running": line.running, "slots": line.slots,
+            }
+            for line in queue.lines[:MOST_LINES]
+        ],
+        "more_replicas": max(0, len(queue.lines) - MOST_LINES),
+        "tenants": [
+            {
+                "tenant": name, "waiting": each.waiting, "tokens": each.tokens, "longest_s": round(each.longest_s, 3),
+                "bands": each.bands,
+            }
+            for name, each in shown
+        ],
+        "more_tenants": len(tenants) - len(shown),
+    }  # fmt: skip
