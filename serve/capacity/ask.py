@@ -14,6 +14,9 @@ TOO_MANY: Final = 429
 NO_REPLICA: Final = 503
 
 
+NOTHING_EXPECTED: Final = Need(0, 0)
+
+
 class Refusal(Exception):
     """A request is not taken, with the HTTP status that says so. It is safe to repeat, where `retry_after` is set."""
 
@@ -66,7 +69,7 @@ class Ask:
         self.session, self.adapter, self.load = session, adapter, load
         # Turns of a session that runs go before others of their user.
         self.rank = 1
-        self.expect(Need(prompt, 0))
+        self.need, self.tokens = NOTHING_EXPECTED, prompt
 
     def expect(self, need: Need) -> None:
         """It is expected to take so much, as long as it waits and when it is admitted."""

@@ -52,13 +52,23 @@ class LineIndex(Generic[L]):
         # Of each line: how many requests run there, the size of its room, and its place in that cell.
         self._places: dict[int, tuple[int, int, int]] = {}
         self._rooms: MostFirst[L] = MostFirst(lambda line: line.free)
+        # Those that have changed since somebody asked: many do so several times between.
+        self._unsorted: dict[int, L] = {}
         self.looks = 0
 
     def put(self, line: L) -> None:
         """A line is new, or has changed."""
+        self._unsorted[line.number] = line
+
+    def _sort_in(self) -> None:
+        unsorted = self._unsorted
+        while unsorted:
+            self._sort(unsorted.popitem()[1])
+
+    def _sort(self, line: L) -> None:
         free = line.free
         if free < 0:
-            self.take(line)
+            self._take(line)
             return
         number, running = line.number, line.running
         size, place = free.bit_length(), line.backlog << _BITS | number
@@ -86,7 +96,12 @@ class LineIndex(Generic[L]):
             insort(places, place)
 
     def take(self, line: L) -> None:
-        """A line is gone, or admits nothing now."""
+        """A line is gone."""
+        self._unsorted.pop(line.number, None)
+        self._take(line)
+
+    def _take(self, line: L) -> None:
+        """It admits nothing now."""
         before = self._places.pop(line.number, None)
         if before is not None:
             del self._lines[line.number]
@@ -111,6 +126,8 @@ class LineIndex(Generic[L]):
     @property
     def largest_room(self) -> int:
         """The most tokens that some line has room for; -1 if none has room for any."""
+        if self._unsorted:
+            self._sort_in()
         return self._rooms.most
 
     def least_busy(
@@ -120,6 +137,8 @@ class LineIndex(Generic[L]):
         busy than `less_than`. If there is any line, one is found, where a share of less than all is the same part of
         lines alike; it is the best of all but for those of its cell that stand before it and do not admit the request.
         """
+        if self._unsorted:
+            self._sort_in()
         size = tokens.bit_length()
         best: L | None = None
         is_sure = True

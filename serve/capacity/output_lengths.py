@@ -80,6 +80,8 @@ class OutputLengths:
 
     def expect(self, model: str, tenant: str, prompt: int, max_tokens: int | None = None) -> int:
         """So many tokens; never more than was asked for."""
+        if max_tokens is not None and max_tokens <= _STEPS[0]:
+            return max_tokens
         expected = FIRST_GUESS
         for key in self._keys(model, tenant, prompt):
             lengths = self._groups.get(key)

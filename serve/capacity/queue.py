@@ -459,7 +459,8 @@ class CapacityQueue:
         run = _Run(ask, band, ask.prompt - unread, tenant)
         self._begin(lease.id.number, run)
         self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
-        self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
+        if ask.chain:
+            self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
         if ask.session:
             self.sessions.note(ask.session, lease.line.id)
         if ask.adapter:
