@@ -99,6 +99,12 @@ class Forwarded:
     def request_id(self) -> str:
         return self._request.request_id.decode("latin-1")
 
+    def header(self, name: bytes) -> bytes | None:
+        """By its name in lower case."""
+        fields = self._request.fields
+        names = fields[::2]
+        return fields[2 * names.index(name) + 1] if name in names else None
+
     def call(self) -> tuple[tuple[str, str, dict[str, str], int], dict[str, Any]]:
         """Method, path, headers by lower-case names, and bytes of the body, as far as that is here."""
         request = self._request

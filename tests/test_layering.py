@@ -76,12 +76,12 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {
         f"capacity_queue.{name}"
-        for name in ("config", "messages", "hub", "running", "statuses", "offers", "shown", "alone")
+        for name in ("config", "http_headers", "messages", "hub", "running", "statuses", "offers", "shown", "alone")
     }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
-    | {"llm.demand", "llm.tallies", "llm.unsupported"}
+    | {"llm.costs", "llm.demand", "llm.queue_view", "llm.tallies", "llm.unsupported", "llm.wishes"}
     | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
     | {
         f"llm.engines.{name}"

@@ -46,6 +46,9 @@ class CapacityQueueConfig:
     """The same in tokens."""
     deadline_s: float | None = None
     """Who would wait longer is refused (429, with when to come again); None: nobody. A request may have its own."""
+    load_tokens: int = 512
+    """What it costs a replica to load an adapter that has not run there of late, in tokens of prompts: so much busier
+    one that has it may be, to be chosen all the same."""
     output_quantile: float = 0.7
     """Which quantile of earlier answers an answer is expected to be as long as."""
     cost: Callable[..., Any] | str | None = None
@@ -217,6 +220,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "waiting_requests": _whole(0),
     "waiting_tokens": _whole(0),
     "deadline_s": _number(0, none=True),
+    "load_tokens": _whole(0),
     "output_quantile": _number(0, above=True, most=0.999),
     "cost": _cost,
     "lease_ttl_s": _number(0.1),

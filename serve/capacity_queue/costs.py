@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
-from ..policy import ONE_REQUEST, Cost, Request
+from ..policy import ONE_REQUEST, Cost, Refused, Request
+from .http_headers import NOTHING_SAID, SESSION, TIMEOUT, HeaderError, said_in
 from .messages import QueueCost
 
 # What most requests take of what is no language model.
@@ -14,7 +16,24 @@ _NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
 
 def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
-    """`function` is asked where the caller named no tokens. What it raises is the error of this request."""
+    """`function` is asked where the caller named no tokens. What it raises is the error of this request; Refused (400)
+    for a header that is wrong.
+    """
+    cost = _without_headers(request, function)
+    header = getattr(request, "header", None)
+    if header is None:
+        return cost
+    try:
+        said = said_in(header(TIMEOUT), header(SESSION))
+    except HeaderError as error:
+        raise Refused(str(error), None, 400) from None
+    if said is NOTHING_SAID:
+        return cost
+    deadline_s = said.timeout_s if cost.deadline_s is None else cost.deadline_s
+    return replace(cost, deadline_s=deadline_s, session=cost.session or said.session)
+
+
+def _without_headers(request: Request, function: Callable[..., Any] | None) -> QueueCost:
     cost = request.cost
     if cost is ONE_REQUEST and function is None:
         return _ONE

@@ -369,6 +369,10 @@ class Hub:
             deadline=float("inf") if asked.left_s is None else now + asked.left_s,
             router=name,
             chain=asked.chain,
+            # Others may call theirs the same.
+            session=asked.session and f"{asked.tenant}\n{asked.session}",
+            adapter=asked.adapter,
+            load=self.config.load_tokens if asked.adapter else 0,
         )
         if not self.queue.ledger.lines:
             waiting = len(self._parked) + len(self.queue.order)

@@ -34,6 +34,10 @@ class QueueCost(Cost):
     """Seconds from now to its first token; None: as the deployment says."""
     chain: tuple[int, ...] = ()
     """Hashes over blocks of its prompt, each with those before it (capacity/prefix_index.py)."""
+    session: str = ""
+    """Which of its tenant's it is a turn of: it goes to where the last one ran, and before others of its user."""
+    adapter: str = ""
+    """What has to be loaded where it runs, if it is not: a LoRA adapter, or one model of several."""
 
     def __post_init__(self) -> None:
         Cost.__post_init__(self)
@@ -99,6 +103,8 @@ class Acquire(msgspec.Struct, array_like=True, frozen=True):
     chain: tuple[int, ...]
     returns: bool
     """It had a grant and did not start: it is not refused for want of room."""
+    session: str = ""
+    adapter: str = ""
 
 
 class Release(msgspec.Struct, array_like=True, frozen=True):

@@ -203,7 +203,7 @@ class CapacityQueuePolicy(Policy):
         left = None if wait.deadline is None else wait.deadline - now
         acquire = Acquire(
             wait.id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user,
-            wait.band, now - wait.arrived, left, cost.chain, wait.returns,
+            wait.band, now - wait.arrived, left, cost.chain, wait.returns, cost.session, cost.adapter,
         )  # fmt: skip
         self._say("acquire", acquire)
 

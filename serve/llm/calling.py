@@ -53,6 +53,7 @@ class Answer(Protocol):
         ...
 
 
+_UNKNOWN: Final = ModelCost()
 # Of a plain tuple, as a replica gives it, without a call of Python code.
 _new: Final = cast(Any, tuple).__new__
 
@@ -135,7 +136,7 @@ WHOLE: Final = frozenset({"stop", "tool_calls", "function_call", "end_turn", "st
 async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
     """`Open` without anything around it."""
     if served.is_queued:
-        cost = queue_cost_of(call, served.sizes, cost.tenant if isinstance(cost, ModelCost) else "")
+        cost = queue_cost_of(call, served.sizes, cost if isinstance(cost, ModelCost) else _UNKNOWN)
     stream = served.generate.options(cost=cost).remote(call)
     patience = _Patience(stream, served.config.queue_timeout_s)
     try:

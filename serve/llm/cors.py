@@ -7,7 +7,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _A_DAY_S: Final = 86400
 # What a page may read besides the harmless ones.
-_EXPOSED: Final = b"x-request-id, request-id, retry-after, x-actorrt-resumes"
+_EXPOSED: Final = b"x-request-id, request-id, retry-after, retry-after-ms, x-actorrt-resumes, x-actorrt-queue-ms"
 
 
 class Cors:

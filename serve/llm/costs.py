@@ -6,11 +6,12 @@ An estimate by the length of texts: it costs microseconds, and a router has to k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from ..policy import Cost
 from .json_kinds import is_whole
+from .wishes import NO_WISHES, Wishes
 
 # Of English text in UTF-8; other scripts have more bytes a character and fewer characters a token.
 BYTES_PER_TOKEN: Final = 4
@@ -21,7 +22,7 @@ _READ: Final = (
     "messages", "system", "tools", "functions", "prompt", "suffix", "input", "instructions", "content",
     "query", "queries", "documents", "texts", "items", "text_1", "text_2", "data_1", "data_2",
 )  # fmt: skip
-_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
 # A picture or a sound, which has another size in tokens than its text in base64.
 _LONG_URL: Final = "data:"
 _ENCODED: Final = frozenset({"data", "file_data", "url"})
@@ -39,9 +40,15 @@ class ModelCost(Cost):
     """As the engine knows it: the model, or an adapter of it."""
     tenant: str = ""
     """"" without keys."""
+    adapter: str = ""
+    """The adapter of the model that it needs."""
+    wishes: Wishes = NO_WISHES
+    """What its client says of when and where it is to run."""
 
 
-def cost_of(fields: Mapping[str, Any], *, model: str, tenant: str) -> ModelCost:
+def cost_of(
+    fields: Mapping[str, Any], *, model: str, tenant: str, adapter: str = "", wishes: Wishes = NO_WISHES
+) -> ModelCost:
     """Of a request in any of the APIs; what is not of its type counts nothing, and is somebody else's to refuse."""
     prompt = sum(_tokens_in(fields[name]) for name in _READ if name in fields)
     messages: Any = fields.get("messages")
@@ -50,7 +57,13 @@ def cost_of(fields: Mapping[str, Any], *, model: str, tenant: str) -> ModelCost:
     limit = next((value for name in _LIMITS if _is_count(value := fields.get(name))), None)
     if limit is not None:
         limit *= _answers(fields)
-    return ModelCost(1, prompt + (limit or 0), prompt, limit, model, tenant)
+    return ModelCost(1, prompt + (limit or 0), prompt, limit, model, tenant, adapter, wishes)
+
+
+def without_deadline(cost: Cost) -> Cost:
+    if isinstance(cost, ModelCost) and cost.wishes.timeout_s is not None:
+        return replace(cost, wishes=cost.wishes._replace(timeout_s=None))
+    return cost
 
 
 def _answers(fields: Mapping[str, Any]) -> int:

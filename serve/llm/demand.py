@@ -6,12 +6,11 @@ Pure. How many bytes a token has is learnt from what engines say of prompts that
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from ..capacity.prefix_index import BLOCK_TOKENS
 from ..capacity_queue.messages import QueueCost
+from .costs import ModelCost
 from .engines.interface import EngineCall
 
 # Where nothing is known yet.
@@ -25,25 +24,6 @@ MOST_BLOCKS: Final = 1024
 _BEGINNINGS: Final = (b'"messages"', b'"prompt"', b'"input"')
 _GENERATES: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
 _READS: Final = frozenset({"/v1/embeddings", "/v1/rerank", "/rerank", "/v1/score", "/score"})
-BANDS: Final = frozenset({"priority", "flex", "batch"})
-
-
-class _Body(msgspec.Struct):
-    """Of a request's body, what is of matter here; anything may be of the wrong type, which is others' to say."""
-
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n_predict: Any = None
-    n: Any = None
-    service_tier: Any = None
-    safety_identifier: Any = None
-    user: Any = None
-    metadata: Any = None
-
-
-_decoder: Final = msgspec.json.Decoder(_Body)
-_NOTHING: Final = _Body()
 
 
 class PromptSizes:
@@ -61,34 +41,27 @@ class PromptSizes:
             self.bytes_per_token += _PART * (max(0.5, min(16.0, size / tokens)) - self.bytes_per_token)
 
 
-def queue_cost_of(call: EngineCall, sizes: PromptSizes, tenant: str) -> QueueCost:
+def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> QueueCost:
+    """Of a call that stands for a request of this cost."""
     if call.path not in _GENERATES:
         tokens = sizes.tokens(len(call.body)) if call.path in _READS else 0
-        return QueueCost(tokens=tokens, max_tokens=0, tenant=tenant)
-    try:
-        said = _decoder.decode(call.body)
-    except (ValueError, RecursionError):
-        said = _NOTHING
-    limits = (said.max_completion_tokens, said.max_output_tokens, said.max_tokens, said.n_predict)
-    most = next((each for each in limits if _is_count(each)), None)
-    answers = said.n if _is_count(said.n) and said.n > 0 else 1
-    text = _text_of(call.body)
+        return QueueCost(tokens=tokens, max_tokens=0, tenant=cost.tenant, deadline_s=cost.wishes.timeout_s)
+    text, wishes = _text_of(call.body), cost.wishes
     return QueueCost(
         tokens=sizes.tokens(len(text)),
-        max_tokens=None if most is None else most * answers,
-        tenant=tenant,
-        user=_user_of(said),
-        band=said.service_tier if isinstance(said.service_tier, str) and said.service_tier in BANDS else "",
+        max_tokens=cost.max_tokens,
+        tenant=cost.tenant,
+        user=wishes.user,
+        band=wishes.band,
+        deadline_s=wishes.timeout_s,
         chain=_chain_of(text),
+        session=wishes.session,
+        adapter=cost.adapter,
     )
 
 
 def prompt_bytes(call: EngineCall) -> int:
     return len(_text_of(call.body))
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
 def _text_of(body: bytes) -> memoryview:
@@ -105,13 +78,3 @@ def _chain_of(text: memoryview) -> tuple[int, ...]:
         before.update(text[end - _BLOCK_BYTES : end])
         hashes.append(int.from_bytes(before.digest(), "little"))
     return tuple(hashes)
-
-
-def _user_of(said: _Body) -> str:
-    if isinstance(said.safety_identifier, str):
-        return said.safety_identifier[:128]
-    if isinstance(said.user, str):
-        return said.user[:128]
-    # Anthropic's name for it.
-    found: object = said.metadata.get("user_id") if isinstance(said.metadata, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return found[:128] if isinstance(found, str) else ""

@@ -13,6 +13,7 @@ from ..policy import ONE_REQUEST, Cost
 from ..request_context import current_request
 from ..root_path import encoded
 from .problems import Api, Problem, error_body, error_event, error_headers
+from .wishes import NO_WISHES
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -51,6 +52,7 @@ class Exchange:
         self.tenant = ""
         # What it takes of a model's replica.
         self.cost: Cost = ONE_REQUEST
+        self.wishes = NO_WISHES
         # Of each response of this request.
         self.always: Headers = []
         # What it asked of a model, for the log.

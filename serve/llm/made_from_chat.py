@@ -10,7 +10,6 @@ import msgspec
 
 from .chat_answers import ChatError, Piece, read_answer, read_chunk
 from .checks import check
-from .costs import cost_of
 from .engines.interface import EngineCall
 from .exchange import JSON
 from .problems import Api, Problem
@@ -51,7 +50,7 @@ def chat_call(
             param="model",
             code="not_supported_by_engine",
         )
-    exchange.cost = cost_of(body, model=chosen.name, tenant=exchange.tenant)
+    exchange.cost = services.cost(exchange, chosen, body)
     # Fields that `api` does not have are handed on as the client gave them.
     check(Kind.CHAT, body)
     if (body.get("n") or 1) > 1:

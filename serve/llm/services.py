@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from .catalogue import Catalogue, Chosen
-from .costs import cost_of
+from .costs import ModelCost, cost_of
 from .engines.interface import ADAPTER, EngineCall, EngineFacts
 from .event_stream import EventStream
 from .fronts import Fronts
 from .generation import Generation
 from .problems import Problem
 from .reading import Asked, read, renamed
+from .wishes import wishes_of
 
 if TYPE_CHECKING:
     from .calling import Open
@@ -90,7 +91,9 @@ class Services:
         """The body of a request. Problem 400 or 413. From here on its handler is cancelled when its client leaves."""
         body = await exchange.body(self.config.max_body_bytes)
         exchange.cancel_when_gone()
-        return read(body)
+        asked = read(body)
+        exchange.wishes = wishes_of(asked.fields, exchange.headers)
+        return asked
 
     async def check_path(self, chosen: Chosen, path: str) -> EngineFacts:
         """What the model's engine is. Problem 501 if it does not answer this."""
@@ -108,13 +111,18 @@ class Services:
 
     def call(self, exchange: Exchange, chosen: Chosen, path: str, asked: Asked) -> EngineCall:
         """The call that a request stands for, with the bytes that came, but for a name that only the front knows."""
-        exchange.cost = cost_of(asked.fields, model=chosen.name, tenant=exchange.tenant)
+        exchange.cost = self.cost(exchange, chosen, asked.fields)
         same = asked.model == chosen.name or asked.model is None
         body = asked.body if same else renamed(asked.body, chosen.name)
         headers = self.call_headers(exchange)
         if (live := self.catalogue.live[chosen.served.model_id]) and chosen.name in live:
             headers = (*headers, (ADAPTER, f"{chosen.name}={live[chosen.name]}"))
         return EngineCall(path, body, asked.stream, "POST", headers)
+
+    def cost(self, exchange: Exchange, chosen: Chosen, fields: Mapping[str, Any]) -> ModelCost:
+        """What a request with these fields takes of the model, whatever its client had written."""
+        adapter = chosen.name if chosen.name != chosen.served.model_id else ""
+        return cost_of(fields, model=chosen.name, tenant=exchange.tenant, adapter=adapter, wishes=exchange.wishes)
 
     def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
         given = exchange.headers

@@ -314,3 +314,30 @@ async def test_a_queue_that_hangs_holds_nobody_up_who_asks_why(
     await queue.is_there.remote()
     said = await status._why({("app", "deployment"): queue}, "1")
     assert said == ["app#deployment: its queue does not answer, so it may wait there"]
+
+
+async def test_by_http_any_request_may_say_how_long_it_waits_and_whose_turn_it_is(serving: Serving) -> None:
+    app = Held.options(num_replicas=2, max_ongoing_requests=2)
+    url = await asyncio.to_thread(serving.run, app.bind(), "headers")
+    handle = await asyncio.to_thread(serve.get_app_handle, "headers")
+    gate = actorrt.remote(Gate).remote()
+    async with httpx.AsyncClient(timeout=20) as client:
+        for wrong in ("0", "soon", "1.5"):
+            refused = await client.get(url, headers={"x-request-timeout-ms": wrong})
+            assert refused.status_code == 400
+            assert "x-request-timeout-ms must be a whole number of milliseconds from 1 to" in refused.text
+            assert wrong in refused.text
+        # Where its last turn ran, although the other replica has nothing to do.
+        pid = (await client.get(url, headers={"x-session-id": "s"})).json()
+        held = handle.options(cost=QueueCost(max_tokens=0, session="s")).hold.remote(gate)
+        await gate.until.remote(1)
+        assert {(await client.get(url, headers={"x-session-id": "s"})).json() for _ in range(5)} == {pid}
+        others = [handle.hold.remote(gate) for _ in range(3)]
+        await gate.until.remote(4)
+        late = await client.get(url, headers={"x-request-timeout-ms": "20"})
+        assert (late.status_code, int(late.headers["retry-after"])) == (429, 1)
+        assert "to its deadline" in late.text
+        await gate.open.remote()
+        assert await held == pid
+        await asyncio.gather(*others)
+    assert await until_idle("headers", "Held")

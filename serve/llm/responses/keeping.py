@@ -35,6 +35,13 @@ class Context(NamedTuple):
     def items(self) -> list[Item]:
         return [*self.earlier, *self.own]
 
+    @property
+    def name(self) -> str:
+        """The same for all responses of a chain, by its first item; "" if it has no id."""
+        first = next(iter(self.earlier or self.own), None)
+        id = None if first is None else first.get("id")
+        return id if isinstance(id, str) else ""
+
 
 class Keeping:
     def __init__(self, store: DeploymentHandle[Any] | None) -> None:

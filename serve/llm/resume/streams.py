@@ -11,6 +11,7 @@ from actorrt import exceptions
 from ...broadcast import ask_any, count_replicas
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError
 from ..calling import Answer, Open
+from ..costs import without_deadline
 from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
@@ -129,6 +130,8 @@ class _Runs:
 
     def _count(self, why: object) -> None:
         self.resumes += 1
+        # It has had its place in time once.
+        self._cost = without_deadline(self._cost)
         logger.info(
             "model %s: an answer goes on at another replica (%d of %d): %s",
             self._served.model_id, self.resumes, self._served.config.max_resumes, why,
