@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import uvloop
 
-from actorrt.core.gathering import Gathering
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     GIVEN_BACK,
@@ -52,6 +51,7 @@ from .method_threads import MethodThreads
 from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result
+from .pipe_turns import PipeTurns
 from .references import Entry
 from .snapshots import take_snapshot
 from .thread_gate import END
@@ -109,7 +109,7 @@ class LoopExecutor(Executor):
         self.excused_until = 0.0
         self._dirty: set[Link] = set()
         self._flush_due = False
-        self._gathering = Gathering()
+        self._pipe_turns = PipeTurns(self.loop, self._dirty, self.flush)
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
         self._actors = LoopActors(self, self._begin)
         self._threads = MethodThreads(self)
@@ -120,7 +120,7 @@ class LoopExecutor(Executor):
         runtime.on_blocked = self._blocked
         runtime.user_loop_is_here = self._is_here
         runtime.flush_with_turn = self._flushes_with_turn
-        runtime.flush_in_a_few_turns = self._flushes_in_a_few_turns
+        runtime.pipe_turns = self._pipe_turns_here
         runtime.flush_turn = self.flush
 
     def run(self) -> None:
@@ -193,6 +193,7 @@ class LoopExecutor(Executor):
 
     def flush_from_outside(self) -> None:
         """Send the replies that are ready while the user's loop is stuck; from the runtime loop."""
+        self._pipe_turns.bring()
         for link in list(self.runtime.peers.links.values()):
             link.flush()
 
@@ -314,21 +315,8 @@ class LoopExecutor(Executor):
             self._flush_with_turn(link)
         return here
 
-    def _flushes_in_a_few_turns(self, link: Link) -> bool:
-        """The same for what is a little and comes often: with what follows it in the next turns."""
-        here = self._is_here()
-        if here:
-            self._dirty.add(link)
-            if self._gathering.wrote():
-                self.loop.call_soon(self._gather)
-        return here
-
-    def _gather(self) -> None:
-        leaves, looks_again = self._gathering.turn(time.monotonic())
-        if looks_again:  # first, for a link that cannot be written to must not end it
-            self.loop.call_soon(self._gather)
-        if leaves:
-            self.flush()
+    def _pipe_turns_here(self) -> PipeTurns | None:
+        return self._pipe_turns if self._is_here() else None
 
     def flush(self) -> None:
         self._flush_due = False

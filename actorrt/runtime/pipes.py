@@ -24,6 +24,7 @@ from .context import running_call
 
 if TYPE_CHECKING:
     from .link import Link
+    from .pipe_turns import PipeTurns
 
 logger = logging.getLogger("actorrt")
 
@@ -61,6 +62,7 @@ class Pipe:
     __slots__ = (
         "_closed",
         "_flags",
+        "_gathered",
         "_last",
         "_lock",
         "_pending",
@@ -70,8 +72,11 @@ class Pipe:
         "_seq",
         "_size",
         "_stuck",
+        "_taken",
+        "_turns",
         "_waiters",
         "_with_reply",
+        "_with_turns",
         "link",
     )
 
@@ -84,6 +89,11 @@ class Pipe:
         # What was written and is not sent yet.
         self._pending: deque[memoryview] = deque()
         self._size = 0
+        # What was written with its turn, by the method's thread alone, and is not among that yet; how many bytes were
+        # written so in all, and how many of them were taken from here.
+        self._gathered: deque[bytes] = deque()
+        self._with_turns = self._taken = 0
+        self._turns: PipeTurns | None = None
         self._room = room
         self._last = False
         # It waits for its turn at the link.
@@ -114,6 +124,7 @@ class Pipe:
         with self._lock:
             if self._closed:
                 return
+            self._take_gathered()
             for part in parts:
                 if size := len(part):
                     self._pending.append(memoryview(part))
@@ -128,23 +139,48 @@ class Pipe:
 
     def write_with_turn(self, data: bytes) -> None:
         """The same for a little that comes often: it leaves at the end of this turn of the method's loop, or with what
-        is written in the next few, in one write with what other calls have then.
+        is written in the next few, in one write with what other calls have then. On the thread of that loop; no other
+        one may write to this pipe then.
         """
-        with self._lock:
-            if self._closed or not data:
+        if self._closed or not data:
+            return
+        turns = self._turns
+        if turns is None:
+            runtime = current.maybe_runtime()
+            turns = self._turns = None if runtime is None else runtime.pipe_turns()
+            if turns is None:
+                self.write(data)
                 return
-            self._pending.append(memoryview(data))
-            self._size += len(data)
-            if self._takes_a_turn():
-                self.link.push_pipe(self)
-        runtime = current.maybe_runtime()
-        if self._size >= PIECE or runtime is None or not runtime.flush_in_a_few_turns(self.link):
+        gathered = self._gathered
+        gathered.append(data)
+        self._with_turns += len(data)
+        if self._with_turns - self._taken < PIECE:
+            turns.wrote(self if len(gathered) == 1 else None)
+        else:
+            self.bring()
             self.link.flush()
+
+    def bring(self) -> None:
+        """Have what was written with its turn sent by the next flush of the link; from any thread."""
+        with self._lock:
+            self._take_gathered()
+            if not self._closed and self._takes_a_turn():
+                self.link.push_pipe(self)
+
+    def _take_gathered(self) -> None:
+        gathered = self._gathered
+        if not gathered:
+            return
+        parts = [gathered.popleft() for _ in range(len(gathered))]
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._taken += len(data)
+        self._pending.append(memoryview(data))
+        self._size += len(data)
 
     @property
     def held(self) -> int:
         """Bytes that were written and are not on their way."""
-        return self._size
+        return self._size + self._with_turns - self._taken
 
     def write_with_reply(self, *parts: bytes) -> bool:
         """Have the last bytes leave with the reply of the call, in one write, behind what was written before and has
@@ -154,6 +190,7 @@ class Pipe:
         or returns anything but a small plain value.
         """
         with self._lock:
+            self._take_gathered()
             size = self._size + sum(map(len, parts))
             if self._closed or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
                 return False
@@ -168,6 +205,7 @@ class Pipe:
 
     async def drained(self) -> None:
         """Return when all that was written is on its way: what this call sends from then on comes after it."""
+        self.bring()
         while True:
             with self._lock:
                 if self._closed or not self._pending:
@@ -282,6 +320,8 @@ class Pipe:
             with_reply, self._with_reply = self._with_reply, None
             self._pending.clear()
             self._size = 0
+            self._gathered.clear()
+            self._taken = self._with_turns
             waiters, self._waiters = self._waiters, []
         if self._flags & TO_CALLER:
             self.link.pipes.pop(self._seq, None)

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
     from .definitions import ActorClassDef, RemoteFunctionDef
+    from .pipe_turns import PipeTurns
     from .pipes import PipeReceiver
 
 logger = logging.getLogger("actorrt")
@@ -124,7 +125,8 @@ class Runtime:
         self.user_loop_is_here: Callable[[], bool] = _no
         # The same, where that is the user's loop: have a link flushed at the end of its turn, or all such at once.
         self.flush_with_turn: Callable[[Link], bool] = _not_here
-        self.flush_in_a_few_turns: Callable[[Link], bool] = _not_here
+        # Of the loop that runs calls, where this is its thread.
+        self.pipe_turns: Callable[[], PipeTurns | None] = _none
         self.flush_turn: Callable[[], None] = _nothing
         # In a worker: what its lease gives it, and the actor if it is the only one here.
         self.assigned: dict[str, int] = {}
@@ -764,6 +766,10 @@ class Runtime:
 
 def _no() -> bool:
     return False
+
+
+def _none() -> None:
+    return None
 
 
 def _not_here(_: Link) -> bool:

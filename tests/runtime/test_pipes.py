@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import os
 import socket
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,6 +129,14 @@ class Piped:
         assert pipe.write_with_reply()
         return writes
 
+    async def write_and_block(self, parts: int, path: str) -> None:
+        """Write a part in each turn, then keep the loop until somebody opens `path`."""
+        for at in range(parts):
+            await asyncio.sleep(0)
+            call_pipe().write_with_turn(b"%d," % at)
+        with open(path, "rb"):
+            pass
+
     async def write_and_say(self, size: int) -> int:
         call_pipe().write(bytes(size))
         return size
@@ -202,6 +212,17 @@ async def test_what_many_calls_write_in_a_turn_leaves_in_one_write_and_each_gets
     for caller in callers:
         assert caller.came == b"".join(b"%d," % at for at in range(20)) + b"last"
     assert max(map(max, writes)) <= 2
+
+
+async def test_what_was_written_before_a_loop_is_blocked_comes_meanwhile(actor: Any, tmp_path: Path) -> None:
+    os.mkfifo(path := tmp_path / "fifo")
+    caller = Caller()
+    ref = actor.write_and_block.remote_piped(caller, 10, str(path))
+    while not caller.came.endswith(b"9,"):
+        caller.changed.clear()
+        await caller.changed.wait()
+    os.close(os.open(path, os.O_WRONLY))
+    await ref
 
 
 async def test_calls_at_once_have_their_own_bytes(actor: Any) -> None:
