@@ -1,0 +1,166 @@
+"""What `python loadtests/simulate.py` is given, and what it does with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from . import engine_model, table, traces
+from .engine_model import EngineModel, ModelError
+from .intervals import intervals
+from .measures import Targets
+from .policies.catalogue import POLICIES, UnknownPolicyError, names
+from .progress import Progress
+from .runs import Plan, compare, saturation
+from .traces import TraceError
+
+HELP: Final = f"""
+Replay a trace of requests to language models, in virtual time, against several ways to route them.
+
+  python loadtests/simulate.py azure-conv --traces FOLDER                       all policies, 0.7 of saturation
+  python loadtests/simulate.py mooncake --load 1.3 --deadline 2 --seeds 5       more than the replicas can do
+  python loadtests/simulate.py mooncake --policy parts                          what each part of the queue brings
+  python loadtests/simulate.py ./my_trace.csv --policy ours,fifo --rate 12      12 requests a second, any trace
+
+TRACE is a file, or a name of one in the folder of traces: {", ".join(traces.SHORT_NAMES)}.
+{traces.SOURCES}
+
+Replicas are engines with continuous batching, chunked prompts, a key-value cache in blocks and a prefix cache. A load
+of 1 is what they end a second while requests queue up in one line before them (--load 0.7 is 0.7 of that). Each figure
+is the mean of the runs by seed, and how far off it may be (95 %). Another seed begins elsewhere in the trace and
+leaves out other requests.
+
+Policies:
+""" + "\n".join(f"  {name:20} {entry.what}" for name, entry in POLICIES.items())
+
+
+class _UsageError(Exception):
+    """What was asked for cannot be done, in a sentence."""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "simulate.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("trace", nargs="?", metavar="TRACE", help="a file, or a name within the folder of traces")
+    made.add_argument("--traces", type=Path, metavar="FOLDER",
+                      help=f"where traces lie (also: the environment variable {traces.FOLDER_VARIABLE})")  # fmt: skip
+    made.add_argument("--policy", default="all", metavar="NAMES",
+                      help="names with commas between; all: each; parts: ours without one part each")  # fmt: skip
+    made.add_argument("--replicas", type=int, default=8, metavar="N", help="engines (8)")
+    rate = made.add_mutually_exclusive_group()
+    rate.add_argument("--load", type=float, metavar="X", help="the rate as a part of saturation (0.7)")
+    rate.add_argument("--rate", type=float, metavar="X", help="requests a second, for all replicas together")
+    rate.add_argument("--factor", type=float, metavar="X", help="as a multiple of the trace's own rate")
+    made.add_argument("--requests", type=int, default=3000, metavar="N", help="of each run (3000)")
+    made.add_argument("--seeds", default="5", metavar="S", help="how many runs of each policy, or which: 5, or 3,8,21")
+    made.add_argument("--routers", type=int, default=1, metavar="N",
+                      help="processes that route; what others sent each knows only as of --stale ago (1)")  # fmt: skip
+    made.add_argument("--stale", type=float, default=0.1, metavar="S", help="seconds (0.1)")
+    made.add_argument("--deadline", type=float, default=math.inf, metavar="S",
+                      help="for the first token; who would wait longer may be refused (none)")  # fmt: skip
+    made.add_argument("--failures", type=int, default=0, metavar="N",
+                      help="replicas that die, each for 30 s; their requests resume (0)")  # fmt: skip
+    made.add_argument("--engine", type=Path, metavar="FILE", help="a model of an engine, as --fit writes it")
+    made.add_argument("--columns", default="", metavar="NAMES",
+                      help=f"which measures to show, of {', '.join(table.COLUMNS)}")  # fmt: skip
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all measures of all runs there")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    made.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N",
+                      help="runs at the same time")  # fmt: skip
+    return made
+
+
+def _seeds(said: str) -> list[int]:
+    try:
+        found = [int(part) for part in said.split(",")]
+    except ValueError:
+        raise _UsageError(f"--seeds is a number of runs, or numbers with commas between, not {said!r}") from None
+    if len(found) == 1:
+        found = list(range(1, found[0] + 1))
+    if not found:
+        raise _UsageError(f"--seeds must name one run at least, not {said!r}")
+    return found
+
+
+def _check(given: argparse.Namespace) -> None:
+    for name, least in (("replicas", 1), ("requests", 100), ("routers", 1), ("failures", 0), ("processes", 1)):
+        if getattr(given, name) < least:
+            raise _UsageError(f"--{name} must be at least {least}, not {getattr(given, name)}")
+    for name in ("load", "rate", "factor", "deadline"):
+        value = getattr(given, name)
+        if value is not None and not value > 0:
+            raise _UsageError(f"--{name} must be above 0, not {value:g}")
+    if not given.stale >= 0:
+        raise _UsageError(f"--stale must be zero or more, not {given.stale:g}")
+    if given.trace is None:
+        raise _UsageError(f"name a trace: {', '.join(traces.SHORT_NAMES)}, or a file. {traces.SOURCES}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(argv)
+    progress = Progress()
+    try:
+        _check(given)
+        return _run(given, progress)
+    except (_UsageError, TraceError, ModelError, UnknownPolicyError) as error:
+        progress.done()
+        print(f"simulate.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        progress.done()
+        print("simulate.py: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(given: argparse.Namespace, progress: Progress) -> int:
+    policies = names([name.strip() for name in given.policy.split(",")])
+    seeds = _seeds(given.seeds)
+    columns = [name.strip() for name in given.columns.split(",") if name.strip()]
+    if unknown := [name for name in columns if name not in table.COLUMNS]:
+        raise _UsageError(f"there is no measure {unknown[0]!r}: there are {', '.join(table.COLUMNS)}")
+    model = engine_model.load(given.engine) if given.engine is not None else EngineModel()
+    progress.say("reading the trace")
+    arrivals = traces.read(traces.find(given.trace, given.traces))
+    own_rate = (len(arrivals) - 1) / max(arrivals[-1].at, 1e-9)
+    saturated = math.nan
+    if given.rate is not None:
+        rate = given.rate
+    elif given.factor is not None:
+        rate = own_rate * given.factor
+    else:
+        progress.say("measuring saturation")
+        saturated = saturation(arrivals, model, given.replicas)
+        rate = saturated * (given.load or 0.7)
+    plan = Plan(
+        model, given.replicas, rate, given.requests, given.routers, given.stale, given.deadline, given.failures,
+        targets=Targets(),
+    )  # fmt: skip
+    runs = compare(arrivals, plan, policies, seeds, given.processes, progress.say)
+    progress.done()
+    found = {policy: intervals(measures) for policy, measures in runs.items()}
+    of = "" if math.isnan(saturated) else f", {rate / saturated:.2f} of saturation ({saturated:.3g})"
+    title = (
+        f"{given.trace}: {given.replicas} replicas, {rate:.3g} requests/s{of}, {plan.count:,} requests, "
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    )
+    table.show(found, columns, title, Console())
+    if given.markdown is not None:
+        given.markdown.write_text(table.markdown(found, columns), encoding="utf-8")
+    if given.json is not None:
+        said = {
+            "trace": given.trace, "title": title, "saturation": None if math.isnan(saturated) else saturated,
+            "plan": asdict(plan), "seeds": seeds, "runs": runs,
+            "intervals": {policy: dict(each) for policy, each in found.items()},
+        }  # fmt: skip
+        given.json.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return 0

@@ -1,0 +1,179 @@
+"""The event loop: requests arrive, a policy sends them to engines, engines say what has become of them. Virtual time.
+
+Who decides hears of everything in the moment in which it happens; what a policy knows late it keeps late itself
+(policies/views.py). A replica that dies loses its cache, and its requests come to the policy again with what they have
+got so far, as a front that resumes them does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+from typing import NamedTuple
+
+from .engine import Engine, Heard
+from .engine_model import EngineModel
+from .fairness import Fairness
+from .policies.policy import Policy
+from .requests import Request
+
+
+class Failure(NamedTuple):
+    """A replica that dies at a time, and is there again after so many seconds."""
+
+    at: float
+    replica: int
+    for_s: float
+
+
+class Fleet:
+    """What a policy has: engines, chance, and two ways to be rid of a request."""
+
+    def __init__(self, model: EngineModel, replicas: int, routers: int, dice: Random) -> None:
+        self.model, self.routers, self.dice = model, routers, dice
+        self.engines = [Engine(model, number) for number in range(replicas)]
+        self.now = 0.0
+        self.is_up = [True] * replicas
+        self.fairness: Fairness | None = None
+        # Requests that are with nobody yet, or with the policy; and those that have ended or were refused.
+        self.done = 0
+        # Tokens that engines have read and given.
+        self.read_tokens = self.given_tokens = 0
+        self._events: list[tuple[float, int, Engine | Callable[[], None], int]] = []
+        self._numbers = count()
+        self._settling: Engine | None = None
+
+    # ---- for policies
+
+    def send(self, request: Request, replica: int) -> None:
+        """It is to run there."""
+        engine, now = self.engines[replica], self.now
+        request.replica, request.sent = replica, now
+        if not request.attempts:
+            request.queued_s = now - request.arrived
+        request.attempts += 1
+        if self.fairness is not None:
+            self.fairness.left(request, now)
+        if engine.submit(request, now):
+            self._schedule(engine)
+        elif engine.ends_at == math.inf and engine is not self._settling:
+            engine.begin(now)
+            self._schedule(engine)
+
+    def refuse(self, request: Request, why: str) -> None:
+        """Its client gets an error at once, and does not come again."""
+        request.refused, request.ended = why, self.now
+        self.done += 1
+        if self.fairness is not None:
+            self.fairness.left(request, self.now)
+
+    def at(self, time: float, call: Callable[[], None]) -> None:
+        heappush(self._events, (time, next(self._numbers), call, 0))
+
+    # ---- the run
+
+    def run(
+        self,
+        policy: Policy,
+        requests: Sequence[Request],
+        failures: Iterable[Failure] = (),
+        until: float = math.inf,
+        say: Callable[[float, int], None] | None = None,
+    ) -> None:
+        """All requests, in the order of their arrival, to their ends, or to a time."""
+        for failure in failures:
+            self.at(failure.at, lambda failure=failure: self._die(policy, failure))
+        if policy.tick_s is not None:
+            self._tick(policy, len(requests))
+        arrivals: Iterator[Request] = iter(requests)
+        arrival = next(arrivals, None)
+        events = self._events
+        said = 0
+        while self.done < len(requests):
+            if arrival is not None and (not events or arrival.arrived <= events[0][0]):
+                if arrival.arrived > until:
+                    return
+                self.now = arrival.arrived
+                self._arrive(policy, arrival)
+                arrival = next(arrivals, None)
+                continue
+            if not events:
+                raise RuntimeError(f"{policy.name} keeps {len(requests) - self.done} requests and nothing runs")
+            time, _, what, plan = heappop(events)
+            if time > until:
+                return
+            if isinstance(what, Engine):
+                if what.plan == plan:
+                    self.now = time
+                    self._settle(policy, what)
+            else:
+                self.now = time
+                what()
+            if say is not None and self.done >= said:
+                said = self.done + max(1, len(requests) // 200)
+                say(self.now, self.done)
+
+    def _schedule(self, engine: Engine) -> None:
+        if engine.ends_at < math.inf:
+            heappush(self._events, (engine.ends_at, next(self._numbers), engine, engine.plan))
+
+    def _tick(self, policy: Policy, requests: int) -> None:
+        policy.tick(self.now)
+        if self.done < requests:
+            assert policy.tick_s is not None
+            self.at(self.now + policy.tick_s, lambda: self._tick(policy, requests))
+
+    def _arrive(self, policy: Policy, request: Request) -> None:
+        if request.prompt + request.output > self.model.longest:
+            self.refuse(request, "it fits into no engine")
+            return
+        if self.fairness is not None:
+            self.fairness.waits(request, self.now)
+        policy.arrive(request, self.now)
+
+    def _settle(self, policy: Policy, engine: Engine) -> None:
+        now = self.now
+        self._settling = engine
+        for what, request in engine.settle():
+            if what is Heard.FIRST:
+                if math.isnan(request.first):
+                    request.first = now
+                self.read_tokens += request.prompt - request.cached
+                self._serve(request, request.prompt - request.cached, 1, now)
+                policy.first(request, now)
+            elif what is Heard.FURTHER:
+                self._serve(request, 0, engine.generated(request), now)
+                policy.further(request, engine.generated(request), now)
+            else:
+                request.ended = now
+                self.done += 1
+                self.given_tokens += request.output
+                self._serve(request, 0, request.output, now)
+                policy.ended(request, now)
+        self._settling = None
+        engine.begin(now)
+        self._schedule(engine)
+
+    def _serve(self, request: Request, read: int, generated: int, now: float) -> None:
+        if self.fairness is not None:
+            self.fairness.served(request, read, generated, now)
+
+    def _die(self, policy: Policy, failure: Failure) -> None:
+        replica = failure.replica
+        if not self.is_up[replica]:
+            return
+        self.is_up[replica] = False
+        had = self.engines[replica].stop()
+        policy.down(replica, self.now)
+        for request in had:
+            if self.fairness is not None:
+                self.fairness.waits(request, self.now)
+            policy.arrive(request, self.now)
+        self.at(self.now + failure.for_s, lambda: self._rise(policy, replica))
+
+    def _rise(self, policy: Policy, replica: int) -> None:
+        self.is_up[replica] = self.engines[replica].is_up = True
+        policy.up(replica, self.now)

@@ -1,0 +1,82 @@
+"""All policies by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .central import Fifo, ShortestHeld
+from .direct import PowerOfTwo, RoundRobin
+from .ours import PARTS, Ours
+from .policy import Policy
+from .views import View
+
+if TYPE_CHECKING:
+    from ..fleet import Fleet
+
+STALE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    what: str
+    make: Callable[[Fleet, float], Policy]
+    """From a fleet and how old what routers know of others may be."""
+
+
+def _requests(view: View) -> list[int]:
+    return view.requests
+
+
+def _tokens(view: View) -> list[int]:
+    return view.tokens
+
+
+POLICIES: Final[dict[str, Entry]] = {
+    "round-robin": Entry("one after the other", lambda fleet, _: RoundRobin("round-robin", fleet)),
+    "two-requests": Entry(
+        "of two by chance, that with fewer requests",
+        lambda fleet, stale: PowerOfTwo("two-requests", fleet, stale, _requests),
+    ),
+    "two-tokens": Entry(
+        "of two by chance, that with fewer tokens", lambda fleet, stale: PowerOfTwo("two-tokens", fleet, stale, _tokens)
+    ),
+    "shortest-requests": Entry(
+        "fewest requests, held while all slots are taken (Ray's capacity queue)",
+        lambda fleet, _: ShortestHeld("shortest-requests", fleet),
+    ),
+    "fifo": Entry("held in one queue by tokens, first come first served", lambda fleet, _: Fifo("fifo", fleet)),
+    "ours": Entry("the capacity queue", lambda fleet, _: Ours("ours", fleet)),
+}
+
+
+def _without(part: str) -> Entry:
+    name = f"ours-no-{part}"
+    return Entry(f"ours without {PARTS[part]}", lambda fleet, _: Ours(name, fleet, frozenset({part})))
+
+
+POLICIES.update({f"ours-no-{part}": _without(part) for part in PARTS})
+# What a run compares where no policy is named.
+USUAL: Final = tuple(name for name in POLICIES if not name.startswith("ours-no-"))
+
+
+class UnknownPolicyError(Exception):
+    """A sentence with the names that there are."""
+
+
+def names(wanted: list[str]) -> list[str]:
+    """Of "all" those that are not ours with a part less, of "parts" ours whole and with each part less."""
+    found: list[str] = []
+    for name in wanted:
+        if name == "all":
+            found += USUAL
+        elif name == "parts":
+            found += [each for each in POLICIES if each.startswith("ours")]
+        elif name in POLICIES:
+            found.append(name)
+        else:
+            raise UnknownPolicyError(
+                f"there is no policy {name!r}: there are {', '.join(POLICIES)}; and all, parts for several"
+            )
+    return list(dict.fromkeys(found))
