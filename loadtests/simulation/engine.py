@@ -296,18 +296,28 @@ class Engine:
         """Whose last block is full gets another one, if need be from the youngest."""
         self._growth_due = False
         size, kv = self.model.block_tokens, self.kv
-        at = -self.steps % size
-        while self._phases[at] > kv.room:
-            youngest = next(reversed(self.running))
-            self._preempt(youngest)
-        if self._phases[at]:
-            kv.take_private(self._phases[at])
+        count = self._phases[-self.steps % size]
+        if count <= kv.room:
+            if count:
+                kv.take_private(count)
+            return
+        grown: set[Request] = set()
+        decoding = [request for request in self.running if not request.is_reading]
+        for request in decoding:
+            if (request.prompt + self.steps - request.base) % size:
+                continue
+            while request in self.running and not kv.room:
+                youngest = next(reversed(self.running))
+                self._preempt(youngest, youngest in grown)
+            if request in self.running:
+                kv.take_private(1)
+                grown.add(request)
 
-    def _preempt(self, request: Request) -> None:
+    def _preempt(self, request: Request, has_grown: bool) -> None:
         self.preemptions += 1
         request.preempted += 1
         del self.running[request]
-        private = self._leaves(request)
+        private = self._leaves(request) + has_grown
         if request.is_reading:
             self.reading.remove(request)
         self.kv.release(request.shared, private)
