@@ -43,13 +43,17 @@ class DeployFailedError(ServeError):
 class RequestRefusedError(ServeError):
     """The deployment's request router did not take the request, which was not sent and is safe to repeat.
 
-    `retry_after_s` says when that is worth a try; None: never. `status` is what HTTP clients get. You do not get this
-    where there is nothing to send to: that is DeploymentUnavailableError.
+    `retry_after_s` says when that is worth a try; None: never. `status` is what HTTP clients get. With `ticket`, if
+    there is one, a retry keeps its place in a capacity queue (`QueueCost(ticket=...)`). You do not get this where there
+    is nothing to send to: that is DeploymentUnavailableError.
     """
 
-    def __init__(self, deployment: str, reason: str, retry_after_s: float | None = 1.0, status: int = 503) -> None:
-        super().__init__(deployment, reason, retry_after_s, status)
+    def __init__(
+        self, deployment: str, reason: str, retry_after_s: float | None = 1.0, status: int = 503, ticket: str = ""
+    ) -> None:
+        super().__init__(deployment, reason, retry_after_s, status, ticket)
         self.deployment, self.reason, self.retry_after_s, self.status = deployment, reason, retry_after_s, status
+        self.ticket = ticket
 
     def __str__(self) -> str:
         return f"deployment {self.deployment!r} does not take the request: {self.reason}"

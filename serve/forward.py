@@ -324,11 +324,11 @@ class Forwarded:
         if self._ref is ref:
             cancel(ref)
 
-    def _refuse(self, status: int, text: str, retry_after_s: float | None = None) -> None:
+    def _refuse(self, status: int, text: str, retry_after_s: float | None = None, ticket: str = "") -> None:
         self._done()
         request = self._request
         each = b"x-request-id: %b\r\n" % request.request_id
-        request.respond(error_page(status, text, request.framing, each, retry_after_s))
+        request.respond(error_page(status, text, request.framing, each, retry_after_s, ticket))
 
     def _done(self) -> None:
         request = self._request

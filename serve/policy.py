@@ -74,15 +74,16 @@ class Refused(Exception):
     """Raised by `submit` and `again`, or given by `next`: the request is not taken, and is safe to repeat.
 
     Clients see `reason` with this HTTP status, and as Retry-After the seconds, rounded up; None: there is no use in it.
+    `ticket` is what a retry may bring along, if its router knows what to do with it.
     """
 
-    def __init__(self, reason: str, retry_after_s: float | None = 1.0, status: int = 503) -> None:
-        super().__init__(reason, retry_after_s, status)
+    def __init__(self, reason: str, retry_after_s: float | None = 1.0, status: int = 503, ticket: str = "") -> None:
+        super().__init__(reason, retry_after_s, status, ticket)
         if retry_after_s is not None and not 0 <= retry_after_s < math.inf:
             raise ValueError(f"retry_after_s must be zero or more seconds or None, not {retry_after_s}")
         if status not in REFUSALS:
             raise ValueError(f"status must be one of {', '.join(map(str, REFUSALS))}, not {status}")
-        self.reason, self.retry_after_s, self.status = reason, retry_after_s, status
+        self.reason, self.retry_after_s, self.status, self.ticket = reason, retry_after_s, status, ticket
 
 
 # What can never be served is 400 or 413, a request too many 429 or 503.

@@ -140,7 +140,7 @@ class Replier:
         if (answer := answer_to(error)) is not None:
             # No fault of the code's, and there may be many: a line for each, without a traceback.
             logger.info("%s of deployment %r: %s", method_and_path(head), self._deployment, error)
-            return error_page(answer.status, answer.text, framing, each, answer.retry_after_s)
+            return error_page(answer.status, answer.text, framing, each, answer.retry_after_s, answer.ticket)
         if isinstance(error, HTTPException):
             with suppress(Exception):  # a status, a header or a detail that is none is an error of the application
                 return whole(_page_of(error), framing, each)

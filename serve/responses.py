@@ -258,7 +258,9 @@ def _started(plain: Plain, framing: int, each: bytes) -> ResponseBytes:
     return made
 
 
-def error_page(status: int, text: str, framing: int, each: bytes = b"", retry_after_s: float | None = None) -> bytes:
+def error_page(
+    status: int, text: str, framing: int, each: bytes = b"", retry_after_s: float | None = None, ticket: str = ""
+) -> bytes:
     """A response of our own: one line of text."""
-    headers: list[tuple[bytes, bytes]] = [TEXT, *retry_headers(retry_after_s)]
+    headers: list[tuple[bytes, bytes]] = [TEXT, *retry_headers(retry_after_s, ticket)]
     return whole(Plain(status, headers, text.encode("utf-8", "replace")), framing, each)

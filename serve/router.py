@@ -416,7 +416,9 @@ class Router:
         if isinstance(error, QueueFull):
             return BackPressureError(str(self.deployment), error.queued, error.limit, error.retry_after_s or 0.0)
         if isinstance(error, Refused):
-            return RequestRefusedError(str(self.deployment), error.reason, error.retry_after_s, error.status)
+            return RequestRefusedError(
+                str(self.deployment), error.reason, error.retry_after_s, error.status, error.ticket
+            )
         if isinstance(grant, Refused):
             return self._misplaced(request, None, grant)
         if isinstance(grant, Grant):

@@ -18,6 +18,8 @@ class Answer(NamedTuple):
     status: int
     text: str
     retry_after_s: float | None
+    ticket: str = ""
+    """What a retry may bring along."""
 
 
 def unavailable_in(error: BaseException | None) -> Exception | None:
@@ -37,7 +39,7 @@ def answer_to(error: BaseException | None) -> Answer | None:
     if found is None:
         return None
     if isinstance(found, RequestRefusedError):
-        return Answer(found.status, client_text(found), found.retry_after_s)
+        return Answer(found.status, client_text(found), found.retry_after_s, found.ticket)
     return Answer(503, client_text(found), RETRY_AFTER_S)
 
 

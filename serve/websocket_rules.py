@@ -74,7 +74,7 @@ def failure(state: WebsocketState, error: BaseException | None) -> list[dict[str
     answer = answer_to(error)
     if state is S.CONNECTING:
         if answer is not None:
-            return denial(*answer)
+            return denial(*answer[:3])
         return denial(500, "Internal Server Error")
     if state is S.OPEN and error is not None:
         code = INTERNAL_ERROR if answer is None else TRY_AGAIN_LATER

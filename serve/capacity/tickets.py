@@ -48,8 +48,11 @@ class Tickets:
         body = _BODY.pack(self._number, *first, now)
         return urlsafe_b64encode(body + self._seal(body, tenant)).decode()
 
-    def first(self, ticket: str, tenant: str, now: float) -> First | None:
-        """The first arrival of the request that brings this; None if it is no ticket, or does not count any more."""
+    def first(self, ticket: str, tenant: str, now: float, *, again: bool = False) -> First | None:
+        """The first arrival of the request that brings this; None if it is no ticket, or does not count any more.
+
+        `again`: it is known to be the request that brought it before, which is asked for anew.
+        """
         if len(ticket) != _LENGTH or not ticket.isascii():
             return None
         try:
@@ -61,7 +64,9 @@ class Tickets:
             return None
         number, arrived, place, issued = _BODY.unpack(body)
         self._forget(now)
-        if now - issued > VALID_S or number in self._used or len(self._used) >= MOST_USED:
+        if number in self._used:
+            return First(min(arrived, now), place) if again else None
+        if now - issued > VALID_S or len(self._used) >= MOST_USED:
             return None
         self._used[number] = now
         return First(min(arrived, now), place)

@@ -12,6 +12,7 @@ import pickle
 import random
 import time
 from contextlib import suppress
+from secrets import token_bytes
 from typing import Any, Final
 
 from actorrt import ActorHandle, Pipe, call_pipe, exceptions, exit_actor
@@ -74,7 +75,7 @@ class QueueActor:
 
     def _new_hub(self) -> Hub:
         # Times since 1970 in nanoseconds: later than those of all queues before.
-        return Hub(time.time_ns(), self._clock(), random.Random().random, self._config)
+        return Hub(time.time_ns(), self._clock(), random.Random().random, self._config, key=token_bytes(32))
 
     # ---- the controller
 

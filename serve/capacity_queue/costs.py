@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..policy import ONE_REQUEST, Cost, Refused, Request
-from .http_headers import NOTHING_SAID, SESSION, TIMEOUT, HeaderError, said_in
+from .http_headers import NOTHING_SAID, HeaderError, said_in
 from .messages import QueueCost
 
 # What most requests take of what is no language model.
@@ -24,13 +24,14 @@ def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
     if header is None:
         return cost
     try:
-        said = said_in(header(TIMEOUT), header(SESSION))
+        said = said_in(header)
     except HeaderError as error:
         raise Refused(str(error), None, 400) from None
     if said is NOTHING_SAID:
         return cost
     deadline_s = said.timeout_s if cost.deadline_s is None else cost.deadline_s
-    return replace(cost, deadline_s=deadline_s, session=cost.session or said.session)
+    session, ticket = cost.session or said.session, cost.ticket or said.ticket
+    return replace(cost, deadline_s=deadline_s, session=session, ticket=ticket)
 
 
 def _without_headers(request: Request, function: Callable[..., Any] | None) -> QueueCost:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from ..retry import TICKET
 
 TIMEOUT: Final = b"x-request-timeout-ms"
 """How long the request may wait for its place, in whole milliseconds."""
@@ -11,6 +14,7 @@ SESSION: Final = b"x-session-id"
 
 LONGEST_MS: Final = 86_400_000
 LONGEST_SESSION: Final = 128
+LONGEST_TICKET: Final = 128
 _DIGITS: Final = 8
 
 
@@ -21,16 +25,23 @@ class HeaderError(ValueError):
 class Said(NamedTuple):
     timeout_s: float | None = None
     session: str = ""
+    ticket: str = ""
+    """Of the header `retry.TICKET`: whether it is one is the queue's to find out."""
 
 
 NOTHING_SAID: Final = Said()
 
 
-def said_in(timeout: bytes | None, session: bytes | None) -> Said:
-    """By the values of these headers. HeaderError for a timeout that is none."""
-    if timeout is None and session is None:
+def said_in(header: Callable[[bytes], bytes | None]) -> Said:
+    """`header` gives a value by a name. HeaderError for a timeout that is none."""
+    timeout, session, ticket = header(TIMEOUT), header(SESSION), header(TICKET)
+    if timeout is session is ticket is None:
         return NOTHING_SAID
-    return Said(None if timeout is None else _seconds(timeout), session_of((session or b"").decode("latin-1")))
+    return Said(
+        None if timeout is None else _seconds(timeout),
+        session_of((session or b"").decode("latin-1")),
+        (ticket or b"").strip()[:LONGEST_TICKET].decode("latin-1"),
+    )
 
 
 def session_of(name: str) -> str:

@@ -20,6 +20,7 @@ from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.output_lengths import OutputLengths
 from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue
 from ..capacity.queue import Refusal as Refused
+from ..capacity.tickets import First, Tickets
 from .config import CapacityQueueConfig
 from .messages import (
     Acquire,
@@ -76,9 +77,18 @@ class _Router:
 
 
 class Hub:
-    def __init__(self, epoch: int, now: float, chance: Callable[[], float], config: CapacityQueueConfig) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        now: float,
+        chance: Callable[[], float],
+        config: CapacityQueueConfig,
+        *,
+        key: bytes = bytes(32),
+    ) -> None:
         """Replicas may run what an earlier queue let them: until one has said what it runs, it counts as full but for a
-        small floor."""
+        small floor. `key`: random bytes that nobody else has; who knows it can make tickets.
+        """
         self.epoch = epoch
         self.config = config
         self._chance = chance
@@ -94,6 +104,7 @@ class Hub:
             tenants=self._limits_of,
             lengths=OutputLengths(config.output_quantile),
         )
+        self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
         self._routers: dict[str, _Router] = {}
         # Those that came while there was no replica, in their order.
@@ -357,6 +368,7 @@ class Hub:
     def _acquire(self, name: str, router: _Router, asked: Acquire, now: float) -> None:
         if asked.id in router.asked:
             return
+        first = asked.ticket and self._tickets.first(asked.ticket, asked.tenant, now, again=asked.returns)
         ask = _Asked(
             asked.id,
             asked.returns,
@@ -365,8 +377,9 @@ class Hub:
             tenant=asked.tenant,
             user=asked.user,
             band=asked.band,
-            arrived=now - asked.age_s,
+            arrived=first.arrived if first else now - asked.age_s,
             deadline=float("inf") if asked.left_s is None else now + asked.left_s,
+            place=first.place if first else None,
             router=name,
             chain=asked.chain,
             # Others may call theirs the same.
@@ -426,10 +439,15 @@ class Hub:
         router.asked.pop(ask.id, None)
         self.refused += 1
         again = refusal.retry_after
+        ticket = ""
+        if refusal.status == TOO_MANY:
+            ticket = self._tickets.issue(ask.tenant, First(ask.arrived, ask.place), self._now)
         waiting = len(self.queue.order) + len(self._parked)
         is_full = refusal.status == TOO_MANY and 0 <= self._max_queued <= waiting
         numbers = (waiting, self._max_queued) if is_full else ()
-        said = Refusal(ask.id, refusal.status, refusal.reason, None if again is None else again.seconds, *numbers)
+        said = Refusal(
+            ask.id, refusal.status, refusal.reason, None if again is None else again.seconds, *numbers, ticket=ticket
+        )
         router.told.refused.append(said)
 
     def _set_full(self, router: _Router, id: str, is_full: bool) -> None:

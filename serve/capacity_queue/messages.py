@@ -38,6 +38,8 @@ class QueueCost(Cost):
     """Which of its tenant's it is a turn of: it goes to where the last one ran, and before others of its user."""
     adapter: str = ""
     """What has to be loaded where it runs, if it is not: a LoRA adapter, or one model of several."""
+    ticket: str = ""
+    """Of the RequestRefusedError of its first try, whose place it keeps."""
 
     def __post_init__(self) -> None:
         Cost.__post_init__(self)
@@ -105,6 +107,7 @@ class Acquire(msgspec.Struct, array_like=True, frozen=True):
     """It had a grant and did not start: it is not refused for want of room."""
     session: str = ""
     adapter: str = ""
+    ticket: str = ""
 
 
 class Release(msgspec.Struct, array_like=True, frozen=True):
@@ -166,6 +169,7 @@ class Refusal(msgspec.Struct, array_like=True, frozen=True):
     queued: int = -1
     """Requests that wait, where `limit` of them is the reason."""
     limit: int = -1
+    ticket: str = ""
 
 
 class Share(msgspec.Struct, array_like=True, frozen=True):

@@ -204,6 +204,7 @@ class CapacityQueuePolicy(Policy):
         acquire = Acquire(
             wait.id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user,
             wait.band, now - wait.arrived, left, cost.chain, wait.returns, cost.session, cost.adapter,
+            cost.ticket,
         )  # fmt: skip
         self._say("acquire", acquire)
 
@@ -477,4 +478,4 @@ class CapacityQueuePolicy(Policy):
 def _refused(refusal: Refusal) -> Refused:
     if refusal.limit >= 0:
         return QueueFull(refusal.queued, refusal.limit, refusal.retry_after_s or 1.0)
-    return Refused(refusal.reason, refusal.retry_after_s, refusal.status)
+    return Refused(refusal.reason, refusal.retry_after_s, refusal.status, refusal.ticket)

@@ -7,7 +7,9 @@ Headers = list[tuple[bytes, bytes]]
 
 _A_DAY_S: Final = 86400
 # What a page may read besides the harmless ones.
-_EXPOSED: Final = b"x-request-id, request-id, retry-after, retry-after-ms, x-actorrt-resumes, x-actorrt-queue-ms"
+_EXPOSED: Final = (
+    b"x-request-id, request-id, retry-after, retry-after-ms, x-actorrt-resumes, x-actorrt-queue-ms, x-actorrt-ticket"
+)
 
 
 class Cors:

@@ -43,10 +43,13 @@ class PromptSizes:
 
 def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> QueueCost:
     """Of a call that stands for a request of this cost."""
+    wishes = cost.wishes
     if call.path not in _GENERATES:
         tokens = sizes.tokens(len(call.body)) if call.path in _READS else 0
-        return QueueCost(tokens=tokens, max_tokens=0, tenant=cost.tenant, deadline_s=cost.wishes.timeout_s)
-    text, wishes = _text_of(call.body), cost.wishes
+        return QueueCost(
+            tokens=tokens, max_tokens=0, tenant=cost.tenant, deadline_s=wishes.timeout_s, ticket=wishes.ticket
+        )
+    text = _text_of(call.body)
     return QueueCost(
         tokens=sizes.tokens(len(text)),
         max_tokens=cost.max_tokens,
@@ -57,6 +60,7 @@ def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> Queu
         chain=_chain_of(text),
         session=wishes.session,
         adapter=cost.adapter,
+        ticket=wishes.ticket,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RequestRefusedError
+from ..retry import TICKET
 from ..user_errors import with_frames
 from .chat_answers import ChatError
 from .engines.interface import DeadlyRequestError, EngineError
@@ -36,7 +37,8 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
             return chat_problem(error)
         case RequestRefusedError():
             code = "overloaded" if error.status in _OVERLOADED else "request_refused"
-            return Problem(error.status, str(error), code=code, retry_after_s=error.retry_after_s)
+            ticket = ((TICKET, error.ticket.encode()),) if error.ticket else ()
+            return Problem(error.status, str(error), code=code, retry_after_s=error.retry_after_s, headers=ticket)
         case DeploymentUnavailableError() | RequestCancelledError():
             logger.info("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
-from ..capacity_queue.http_headers import SESSION, TIMEOUT, HeaderError, said_in, session_of
+from ..capacity_queue.http_headers import TIMEOUT, HeaderError, said_in, session_of
 from .problems import Problem
 
 BANDS: Final = frozenset({"priority", "flex", "batch"})
@@ -22,6 +22,9 @@ class Wishes(NamedTuple):
     timeout_s: float | None = None
     """How long it may wait for its place: the header x-request-timeout-ms."""
 
+    ticket: str = ""
+    """What a 429 gave it, to keep its place: the header x-actorrt-ticket."""
+
     def within(self, session: str) -> Wishes:
         """As a turn of this session, where its client has named none."""
         return self if self.session else self._replace(session=session_of(session))
@@ -33,7 +36,7 @@ NO_WISHES: Final = Wishes()
 def wishes_of(fields: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Wishes:
     """Problem 400 for a header that is wrong. Fields of a wrong type say nothing here: they are others' to refuse."""
     try:
-        said = said_in(headers.get(TIMEOUT), headers.get(SESSION))
+        said = said_in(headers.get)
     except HeaderError as error:
         raise Problem(400, str(error), param=TIMEOUT.decode(), code="invalid_value") from None
     tier: Any = fields.get("service_tier")
@@ -42,6 +45,7 @@ def wishes_of(fields: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Wish
         _user_of(fields),
         said.session or session_of(_text(fields.get("prompt_cache_key"))),
         said.timeout_s,
+        said.ticket,
     )
 
 

@@ -107,8 +107,39 @@ async def test_who_would_wait_longer_than_he_says_is_429_in_each_api(client: htt
             assert refused.status_code == 429, refused.text
             assert "to its deadline" in refused.json()["error"]["message"]
             assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["x-actorrt-ticket"]
     # With room it is in time.
     assert (await client.post("/v1/chat/completions", json=chat(max_tokens=2), headers=soon)).status_code == 200
+
+
+async def test_a_retry_with_its_ticket_keeps_its_place(client: httpx.AsyncClient) -> None:
+    order: list[str] = []
+
+    async def ask(name: str, ticket: str) -> None:
+        answer = await client.post(
+            "/v1/chat/completions", json=chat(max_tokens=1), headers={"x-actorrt-ticket": ticket, "x-session-id": "0"}
+        )
+        assert answer.status_code == 200
+        order.append(name)
+
+    async def waiting(count: int) -> None:
+        while (await statistics(*MODEL))["tenants"].get("tenant", {}).get("waiting", 0) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async with Streams(client) as streams:
+        for number in range(3):
+            await streams.begin(headers={"x-session-id": str(number)}, **chat())
+        async with Streams(client) as last:
+            await last.begin(headers={"x-session-id": "3"}, **chat())
+            soon = {"x-request-timeout-ms": "20", "x-session-id": "0"}
+            refused = await client.post("/v1/messages", json=chat(max_tokens=1), headers=soon)
+            asked = [asyncio.ensure_future(ask("other", ""))]
+            await waiting(1)
+            asked.append(asyncio.ensure_future(ask("back", refused.headers["x-actorrt-ticket"])))
+            await waiting(2)
+        # One place has come free, for one after the other.
+        await asyncio.gather(*asked)
+    assert order == ["back", "other"]
 
 
 async def test_a_timeout_that_is_none_is_400(client: httpx.AsyncClient) -> None:

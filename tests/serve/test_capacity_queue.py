@@ -341,3 +341,47 @@ async def test_by_http_any_request_may_say_how_long_it_waits_and_whose_turn_it_i
         assert await held == pid
         await asyncio.gather(*others)
     assert await until_idle("headers", "Held")
+
+
+async def test_by_http_a_retry_with_the_ticket_of_its_429_goes_before_who_came_meanwhile(serving: Serving) -> None:
+    app = Held.options(num_replicas=1, max_ongoing_requests=1)
+    url = await asyncio.to_thread(serving.run, app.bind(), "ticket")
+    handle = await asyncio.to_thread(serve.get_app_handle, "ticket")
+    gate = actorrt.remote(Gate).remote()
+    held = handle.hold.remote(gate)
+    await gate.until.remote(1)
+    order: list[str] = []
+
+    async def ask(name: str, **headers: str) -> None:
+        assert (await client.get(url, headers=headers)).status_code == 200
+        order.append(name)
+
+    async def waiting(count: int) -> None:
+        while (await statistics("ticket", "Held"))["tenants"].get("", {}).get("waiting", 0) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async with httpx.AsyncClient(timeout=20) as client:
+        refused = await client.get(url, headers={"x-request-timeout-ms": "20"})
+        assert refused.status_code == 429
+        ticket = refused.headers["x-actorrt-ticket"]
+        with pytest.raises(RequestRefusedError) as by_handle:
+            await handle.options(cost=QueueCost(deadline_s=0.02, max_tokens=0)).pid.remote()
+        asked = [asyncio.ensure_future(ask("other"))]
+        await waiting(1)
+        asked.append(asyncio.ensure_future(ask("forged", **{"x-actorrt-ticket": "A" * len(ticket)})))
+        await waiting(2)
+        asked.append(asyncio.ensure_future(ask("back", **{"x-actorrt-ticket": ticket})))
+        await waiting(3)
+        asked.append(asyncio.ensure_future(ask("twice", **{"x-actorrt-ticket": ticket})))
+        await waiting(4)
+
+        async def by_its_handle() -> None:
+            await handle.options(cost=QueueCost(ticket=by_handle.value.ticket, max_tokens=0)).pid.remote()
+            order.append("by handle")
+
+        asked.append(asyncio.ensure_future(by_its_handle()))
+        await waiting(5)
+        await gate.open.remote()
+        await asyncio.gather(held, *asked)
+    assert order == ["back", "by handle", "other", "forged", "twice"]
+    assert await until_idle("ticket", "Held")
