@@ -82,6 +82,10 @@ PURE_IN_SERVE: Final = frozenset(
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}
     | {"llm.checks", "llm.config", "llm.cors", "llm.keys", "llm.problems", "llm.reading", "llm.routes", "llm.usage"}
     | {"llm.costs", "llm.demand", "llm.queue_view", "llm.tallies", "llm.unsupported", "llm.wishes"}
+    | {
+        f"llm.batches.{name}"
+        for name in ("asked", "form", "outputs", "records", "retrying", "schema", "states", "validation")
+    }
     | {f"llm.engines.{name}" for name in ("prefix_cache", "simulation", "word_pieces", "completion_bytes")}
     | {
         f"llm.engines.{name}"

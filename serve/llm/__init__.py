@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .app import build_llm_deployment as build_llm_deployment
     from .app import build_openai_app as build_openai_app
     from .config import ApiKey as ApiKey
+    from .config import BatchConfig as BatchConfig
     from .config import FrontConfig as FrontConfig
     from .config import LlamaCppEngine as LlamaCppEngine
     from .config import LLMConfig as LLMConfig
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
-    "FrontConfig", "ApiKey", "ModelCost", "EngineCall",
+    "FrontConfig", "BatchConfig", "ApiKey", "ModelCost", "EngineCall",
     "status", "ModelStatus",
 ]  # fmt: skip
 
 _HOMES = {
     "app": ["build_llm_deployment", "build_openai_app"],
     "config": [
-        "ApiKey", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine", "SimulatedEngine",
-        "WordLlamaEngine",
+        "ApiKey", "BatchConfig", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine",
+        "SimulatedEngine", "WordLlamaEngine",
     ],
     "costs": ["ModelCost"],
     "engines.interface": ["EngineCall"],

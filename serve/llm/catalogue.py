@@ -8,7 +8,7 @@ from collections.abc import Container, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import DeploymentUnavailableError
-from .config import has_capacity_queue
+from .config import has_capacity_queue, lowest_band
 from .demand import PromptSizes
 from .engines.interface import EngineFacts
 from .problems import Problem
@@ -30,6 +30,7 @@ class Served:
         self.generate = handle.generate.options(stream=True)
         # Whether requests wait in a capacity queue, which is told what each takes; and how long prompts are.
         self.is_queued = has_capacity_queue(config)
+        self.lowest_band = lowest_band(config)
         self.sizes = PromptSizes()
         self._facts: EngineFacts | None = None
 

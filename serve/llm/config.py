@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from ..capacity_queue.config import NAME as CAPACITY_QUEUE
+from ..capacity_queue.config import parse_config
 from ..options import DeploymentOptions, parse_options, unknown
 
 # Of engines, by which pydantic tells them apart.
 _KINDS: Final = frozenset({"llamacpp", "server", "simulated", "wordllama"})
+BATCH_BAND: Final = "batch"
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -191,6 +193,17 @@ def has_capacity_queue(config: LLMConfig) -> bool:
     return options.request_router.request_router_class == CAPACITY_QUEUE
 
 
+def lowest_band(config: LLMConfig) -> str:
+    """Of the model's capacity queue, in which batches wait: "batch", or the last one where there is none of that name;
+    "" without a queue.
+    """
+    if not has_capacity_queue(config):
+        return ""
+    router = parse_options(config.deployment, DeploymentOptions(name="")).request_router
+    bands = [each.name for each in parse_config("request_router", router.request_router_kwargs).bands]
+    return BATCH_BAND if BATCH_BAND in bands else bands[-1]
+
+
 class ApiKey(_Config):
     """A key that clients send as `Authorization: Bearer KEY` or `x-api-key: KEY`."""
 
@@ -202,6 +215,33 @@ class ApiKey(_Config):
     @classmethod
     def of(cls, key: str, tenant: str) -> "ApiKey":
         return cls(sha256=hashlib.sha256(key.encode()).hexdigest(), tenant=tenant)
+
+
+class BatchConfig(_Config):
+    """Where files of requests and their answers are kept, and how much of them."""
+
+    folder: _Name
+    """For files, and their records in SQLite; it is made if it is not there. It must be on a disk of the machine on
+    which the replicas of the front run, and stays when these end: what is in it goes on with the next ones."""
+    max_file_bytes: int = Field(default=200 * 1024 * 1024, ge=1)
+    """A larger file is 413."""
+    max_requests: int = Field(default=50_000, ge=1)
+    """Requests in a file; a batch of one that has more fails."""
+    max_bytes: int = Field(default=10 * 1024**3, ge=1)
+    """Bytes of all files of a tenant; more are refused (413), but for those that its batches make."""
+    max_files: int = Field(default=10_000, ge=1)
+    """Files of a tenant, likewise."""
+    max_open: int = Field(default=100, ge=1)
+    """Batches of a tenant that have not ended; more are refused (429)."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests of batches that a replica of the front has at models with a capacity queue at once, where all others go
+    before them."""
+    concurrency_unqueued: int = Field(default=4, ge=1)
+    """The same at each model without one, where these are served as any other."""
+    expires_after_s: int | None = Field(default=30 * 86400, ge=1)
+    """Seconds that files live of which their makers do not say it; None: until they are deleted."""
+    lease_s: float = Field(default=10.0, ge=0.1)
+    """Seconds of silence after which a batch of a replica of the front is gone on with by another one."""
 
 
 class FrontConfig(_Config):
@@ -222,6 +262,8 @@ class FrontConfig(_Config):
     """Answers of /v1/responses that are kept for later requests; those unused for longest go first. 0: none."""
     stored_response_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Bytes that these may take together, with all that went into them."""
+    batches: BatchConfig | None = None
+    """Where files (/v1/files) and batches (/v1/batches) are kept; None: neither is there."""
     num_replicas: int = Field(default=1, ge=1)
     """Replicas of the front."""
     live_adapters: bool = False

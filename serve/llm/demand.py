@@ -47,7 +47,12 @@ def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> Queu
     if call.path not in _GENERATES:
         tokens = sizes.tokens(len(call.body)) if call.path in _READS else 0
         return QueueCost(
-            tokens=tokens, max_tokens=0, tenant=cost.tenant, deadline_s=wishes.timeout_s, ticket=wishes.ticket
+            tokens=tokens,
+            max_tokens=0,
+            tenant=cost.tenant,
+            band=wishes.band,
+            deadline_s=wishes.timeout_s,
+            ticket=wishes.ticket,
         )
     text = _text_of(call.body)
     return QueueCost(

@@ -6,6 +6,7 @@ A small shell around ASGI's three arguments, so that nothing is done for a token
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +51,8 @@ class Exchange:
         self.came_at = monotonic()
         self.api = Api.OPENAI
         self.tenant = ""
+        # It is one of a batch, for whose answer nobody waits.
+        self.is_of_batch = False
         # What it takes of a model's replica.
         self.cost: Cost = ONE_REQUEST
         self.wishes = NO_WISHES
@@ -70,6 +73,11 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes:
         """All of the body. Problem 413 as soon as it is clear that it is longer, 415 if it is compressed."""
+        parts = [part async for part in self.parts(limit)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def parts(self, limit: int) -> AsyncGenerator[bytes]:
+        """The body as it comes. Problem as `body`; ClientGone if its rest does not come."""
         encoding = self.headers.get(b"content-encoding", b"identity")
         if encoding.strip().lower() != b"identity":
             shown = encoding.decode("latin-1")[:64]
@@ -79,7 +87,6 @@ class Exchange:
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
             raise self._too_large(limit)
-        parts: list[bytes] = []
         size = 0
         while True:
             message = await self._receive()
@@ -90,9 +97,9 @@ class Exchange:
             size += len(part)
             if size > limit:
                 raise self._too_large(limit)
-            parts.append(part)
+            yield part
             if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return
 
     def _too_large(self, limit: int) -> Problem:
         return Problem(413, f"the body is larger than {limit} bytes", code="request_too_large")

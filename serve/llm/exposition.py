@@ -20,11 +20,14 @@ _FRONT: Final = "front"
 
 
 def exposition(
-    totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, float]], queues: Iterable[QueueStatus] = ()
+    totals: Mapping[str, Totals],
+    engines: Mapping[str, Mapping[str, float]],
+    queues: Iterable[QueueStatus] = (),
+    batches: Mapping[str, int] | None = None,
 ) -> tuple[bytes, bytes]:
     """The text and its content type. `totals`: what each replica of the front has counted, by its id, which is a label:
     when one goes no counter goes back. `engines`: what each model's engines say of themselves, by model. `queues`: what
-    their capacity queues do.
+    their capacity queues do. `batches`: how many there are, by status.
 
     Problem 501 without prometheus-client.
     """
@@ -35,7 +38,8 @@ def exposition(
         message = "/metrics needs the package prometheus-client: pip install 'actorrt[llm]'"
         raise Problem(501, message, code="not_installed") from None
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*_families(totals, engines), *queue_families(queues)]))
+    families = [*_families(totals, engines), *queue_families(queues), *_batch_families(batches or {})]
+    registry.register(_Families(families))
     return generate_latest(registry), CONTENT_TYPE_LATEST.encode()
 
 
@@ -65,6 +69,7 @@ _COUNTERS: Final = (
     ("aborted", "actorrt_llm_aborted", "Requests whose client left", _OF),
     ("given_up", "actorrt_llm_given_up", "Requests of which engines died twice", _OF),
     ("refused", "actorrt_llm_refused", "Requests that came to no model", ("status",)),
+    ("batch_requests", "actorrt_llm_batch_requests", "Requests of batches that were answered", ("outcome",)),
 )
 
 
@@ -96,6 +101,15 @@ def _families(totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, f
             if name in said:
                 family.add_metric((model,), said[name])
         yield family
+
+
+def _batch_families(batches: Mapping[str, int]) -> Iterator[Any]:
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    family = GaugeMetricFamily("actorrt_llm_batches", "Batches that are kept, by status", labels=("status",))
+    for status, number in sorted(batches.items()):
+        family.add_metric((status,), number)
+    yield family
 
 
 def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> Iterator[tuple[str, float]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RequestRefusedError
 from ..retry import TICKET
 from ..user_errors import with_frames
+from .batches.database import StorageError
 from .chat_answers import ChatError
 from .engines.interface import DeadlyRequestError, EngineError
 from .fields import FieldError
@@ -32,6 +33,9 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
             return error
         case FieldError():
             return field_problem(error, exchange.api)
+        case StorageError():
+            logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
+            return error.problem
         case ChatError():
             logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return chat_problem(error)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..applications import BareApplication
 from . import access_log, adapters, listing, operating, page, tokenizing
+from .batches import files, requests
+from .batches.runner import Runner
+from .batches.service import Batches
 from .calling import open_call
 from .catalogue import Catalogue, Claim, Served
 from .cors import Cors
@@ -22,7 +25,7 @@ from .pass_through import pass_through
 from .responses import service as responses
 from .responses.keeping import Keeping
 from .resume.streams import resuming
-from .routes import Kind, allowed, check_method, find, no_such_path
+from .routes import Kind, Route, allowed, check_method, find, no_such_path
 from .services import Handler, Services
 
 if TYPE_CHECKING:
@@ -49,6 +52,12 @@ HANDLERS: Final[Mapping[Kind, Handler]] = {
     Kind.METRICS: operating.metrics,
     Kind.LOAD: operating.load,
     Kind.PAGE: page.show,
+    Kind.FILES: files.files,
+    Kind.FILE: files.file,
+    Kind.FILE_CONTENT: files.content,
+    Kind.BATCHES: requests.batches,
+    Kind.BATCH: requests.batch,
+    Kind.BATCH_CANCEL: requests.cancel,
     Kind.MESSAGES: messages.create,
     Kind.COUNT_TOKENS: messages.count_tokens,
     Kind.RESPONSES: responses.create,
@@ -74,7 +83,8 @@ class Front(BareApplication):
     ) -> None:
         """`store`: of responses (`bind_store`); without one none are kept."""
         catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
-        self._services = Services(config, catalogue, Meter(), resuming(open_call), Keeping(store))
+        batches = None if config.batches is None else Batches(config.batches)
+        self._services = Services(config, catalogue, Meter(), resuming(open_call), Keeping(store), batches)
         super().__init__(FrontApplication(self._services))
 
     async def totals(self) -> Totals:
@@ -108,6 +118,9 @@ class FrontApplication:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000, "reason": "nothing here speaks by websockets"})
+            return
+        if scope["type"] == "lifespan" and self._services.batches is not None:
+            await self._work_on_batches(self._services.batches, receive, send)
             return
         if scope["type"] != "http":
             raise NotImplementedError(f"the front has no {scope['type']}")
@@ -148,14 +161,48 @@ class FrontApplication:
             if not route.open:
                 headers = exchange.headers
                 exchange.tenant = self._keys.tenant_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
-            await self._services.learn_adapters()
-            if (handler := HANDLERS.get(route.kind)) is None:
-                raise no_such_path(exchange.path)
-            await handler(self._services, exchange, name)
+            await self._handle(route, exchange, name)
         except (ClientGone, asyncio.CancelledError):
             raise
         except Exception as error:
-            problem = problem_of(error, exchange)
-            if exchange.generation is None:
-                self._services.meter.refused(problem.status)
-            await exchange.fail(problem)
+            await self._fail(exchange, error)
+
+    async def _handle(self, route: Route, exchange: Exchange, name: str) -> None:
+        await self._services.learn_adapters()
+        if (handler := HANDLERS.get(route.kind)) is None:
+            raise no_such_path(exchange.path)
+        await handler(self._services, exchange, name)
+
+    async def _fail(self, exchange: Exchange, error: Exception) -> None:
+        problem = problem_of(error, exchange)
+        if exchange.generation is None:
+            self._services.meter.refused(problem.status)
+        await exchange.fail(problem)
+
+    async def _work_on_batches(self, batches: Batches, receive: Receive, send: Send) -> None:
+        """As long as the application is there."""
+        runner = Runner(self._services, batches, self._answer_of_batch)
+        while True:
+            match (await receive())["type"]:
+                case "lifespan.startup":
+                    runner.start()
+                    await send({"type": "lifespan.startup.complete"})
+                case _:
+                    await runner.stop()
+                    await send({"type": "lifespan.shutdown.complete"})
+                    return
+
+    async def _answer_of_batch(self, exchange: Exchange) -> None:
+        """Answer a request of a batch, whose tenant is known."""
+        try:
+            if (found := find(exchange.path)) is None:
+                raise no_such_path(exchange.path)
+            await self._handle(found[0], exchange, found[1])
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self._fail(exchange, error)
+        finally:
+            exchange.close()
+            if self._services.config.access_log:
+                access_log.log(exchange)

@@ -48,6 +48,8 @@ class Totals:
         self.resumes = Counter()
         self.aborted = Counter()
         self.given_up = Counter()
+        # Requests of batches that have an answer, by how it is: "completed" or "failed".
+        self.batch_requests = Counter()
         # By status: requests that came to no model.
         self.refused = Counter()
 

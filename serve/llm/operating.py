@@ -31,11 +31,18 @@ async def health(services: Services, exchange: Exchange, name: str) -> None:
 
 
 async def metrics(services: Services, exchange: Exchange, name: str) -> None:
-    totals, engines, queues = await asyncio.gather(
-        services.fronts().totals(), engine_statistics(services), _queues(services)
+    totals, engines, queues, batches = await asyncio.gather(
+        services.fronts().totals(), engine_statistics(services), _queues(services), _batches(services)
     )
-    text, content_type = exposition(totals, engines, [queue for _, queue in queues])
+    text, content_type = exposition(totals, engines, [queue for _, queue in queues], batches)
     await exchange.respond(200, [(b"content-type", content_type)], text)
+
+
+async def _batches(services: Services) -> dict[str, int]:
+    """How many there are in each state; nothing where that cannot be told."""
+    if services.batches is None:
+        return {}
+    return await services.batches.statuses()
 
 
 async def _queues(services: Services) -> list[tuple[str, QueueStatus]]:

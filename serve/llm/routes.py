@@ -27,6 +27,12 @@ class Kind(Enum):
     RESPONSE_CANCEL = "response_cancel"
     RESPONSE_INPUT = "response_input"
     RESPONSE_TOKENS = "response_tokens"
+    FILES = "files"
+    FILE = "file"
+    FILE_CONTENT = "file_content"
+    BATCHES = "batches"
+    BATCH = "batch"
+    BATCH_CANCEL = "batch_cancel"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     HEALTH = "health"
@@ -61,6 +67,8 @@ _PATHS: Final[Mapping[str, Route]] = {
     "/v1/unload_lora_adapter": _by(Kind.UNLOAD_ADAPTER, "POST"),
     "/v1/responses": _by(Kind.RESPONSES, "POST"),
     "/v1/responses/input_tokens": _by(Kind.RESPONSE_TOKENS, "POST"),
+    "/v1/files": _by(Kind.FILES, "GET", "POST"),
+    "/v1/batches": _by(Kind.BATCHES, "GET", "POST"),
     "/v1/messages": _by(Kind.MESSAGES, "POST", api=Api.ANTHROPIC),
     "/v1/messages/count_tokens": _by(Kind.COUNT_TOKENS, "POST", api=Api.ANTHROPIC),
     "/health": _by(Kind.HEALTH, "GET", open=True),
@@ -70,27 +78,32 @@ _PATHS: Final[Mapping[str, Route]] = {
     # The prefix of the application, without a slash behind it.
     "": _by(Kind.PAGE, "GET", open=True),
 }
-_BELOW_RESPONSES: Final[Mapping[str, Route]] = {
-    "": _by(Kind.RESPONSE, "GET", "DELETE"),
-    "cancel": _by(Kind.RESPONSE_CANCEL, "POST"),
-    "input_items": _by(Kind.RESPONSE_INPUT, "GET"),
-}
 _MODEL: Final = _by(Kind.MODEL, "GET")
 # A model's name may hold slashes, so it is all that follows.
 _MODELS_PREFIX: Final = "/v1/models/"
-_RESPONSES_PREFIX: Final = "/v1/responses/"
+# By what stands before the id of one, and after it.
+_BELOW: Final[Mapping[str, Mapping[str, Route]]] = {
+    "/v1/responses/": {
+        "": _by(Kind.RESPONSE, "GET", "DELETE"),
+        "cancel": _by(Kind.RESPONSE_CANCEL, "POST"),
+        "input_items": _by(Kind.RESPONSE_INPUT, "GET"),
+    },
+    "/v1/files/": {"": _by(Kind.FILE, "GET", "DELETE"), "content": _by(Kind.FILE_CONTENT, "GET")},
+    "/v1/batches/": {"": _by(Kind.BATCH, "GET"), "cancel": _by(Kind.BATCH_CANCEL, "POST")},
+}
 
 
 def find(path: str) -> tuple[Route, str] | None:
-    """The route of a path, and what the path names: a model or a response, else ""."""
+    """The route of a path, and what the path names: a model, a response, a file or a batch, else ""."""
     if (route := _PATHS.get(path)) is not None:
         return route, ""
     if path.startswith(_MODELS_PREFIX) and len(path) > len(_MODELS_PREFIX):
         return _MODEL, path[len(_MODELS_PREFIX) :]
-    if path.startswith(_RESPONSES_PREFIX):
-        name, _, below = path[len(_RESPONSES_PREFIX) :].partition("/")
-        if name and (route := _BELOW_RESPONSES.get(below)) is not None:
-            return route, name
+    for prefix, below in _BELOW.items():
+        if path.startswith(prefix):
+            name, _, rest = path[len(prefix) :].partition("/")
+            if name and (route := below.get(rest)) is not None:
+                return route, name
     return None
 
 

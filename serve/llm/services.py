@@ -23,6 +23,7 @@ from .reading import Asked, read, renamed
 from .wishes import wishes_of
 
 if TYPE_CHECKING:
+    from .batches.service import Batches
     from .calling import Open
     from .config import FrontConfig
     from .exchange import Exchange
@@ -40,8 +41,16 @@ _HANDED_ON: Final = (b"traceparent", b"tracestate", b"x-data-parallel-rank", b"x
 
 
 class Services:
-    def __init__(self, config: FrontConfig, catalogue: Catalogue, meter: Meter, open_: Open, keeping: Keeping) -> None:
-        self.config, self.catalogue, self.meter, self.keeping = config, catalogue, meter, keeping
+    def __init__(
+        self,
+        config: FrontConfig,
+        catalogue: Catalogue,
+        meter: Meter,
+        open_: Open,
+        keeping: Keeping,
+        batches: Batches | None,
+    ) -> None:
+        self.config, self.catalogue, self.meter, self.keeping, self.batches = config, catalogue, meter, keeping, batches
         self._open = open_
         self._fronts: Fronts | None = None
         # Whether the others were asked for adapters, and whether all have said what they know.
@@ -122,7 +131,10 @@ class Services:
     def cost(self, exchange: Exchange, chosen: Chosen, fields: Mapping[str, Any]) -> ModelCost:
         """What a request with these fields takes of the model, whatever its client had written."""
         adapter = chosen.name if chosen.name != chosen.served.model_id else ""
-        return cost_of(fields, model=chosen.name, tenant=exchange.tenant, adapter=adapter, wishes=exchange.wishes)
+        wishes = exchange.wishes
+        if exchange.is_of_batch:
+            wishes = wishes._replace(band=chosen.served.lowest_band)
+        return cost_of(fields, model=chosen.name, tenant=exchange.tenant, adapter=adapter, wishes=wishes)
 
     def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
         given = exchange.headers

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from actorrt.serve.llm import (
     ApiKey,
+    BatchConfig,
     FrontConfig,
     LlamaCppEngine,
     LLMConfig,
@@ -25,7 +26,8 @@ from actorrt.serve.llm.routes import _PATHS, find
 
 PAGE: Final = Path(__file__).resolve().parent.parent.parent / "docs" / "llm.md"
 SHOWN: Final[list[type[BaseModel]]] = [
-    LLMConfig, LlamaCppEngine, ServerEngine, SimulatedEngine, WordLlamaEngine, LoraAdapter, FrontConfig, ApiKey,
+    LLMConfig, LlamaCppEngine, ServerEngine, SimulatedEngine, WordLlamaEngine, LoraAdapter, FrontConfig,
+    BatchConfig, ApiKey,
 ]  # fmt: skip
 
 
