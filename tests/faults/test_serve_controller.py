@@ -1,15 +1,11 @@
 """What becomes of applications when the controller dies and what it relies on is gone too, with real processes."""
 
 import asyncio
-import json
 import os
-import select
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +15,9 @@ from starlette.requests import Request
 
 import actorrt
 from actorrt import serve
-from actorrt.runtime.session_folder import INFO
 from actorrt.serve.exceptions import DeployFailedError
+
+from .processes_of_serve import end, pid_of, pid_of_head, until_gone
 
 
 @pytest.fixture
@@ -29,37 +26,6 @@ def url() -> Iterator[str]:
     with actorrt.init(num_cpus=2):
         yield serve.start({"port": 0})
         serve.shutdown()
-
-
-def pid_of(name: str) -> int:
-    actor: Any = actorrt.get_actor(name, namespace="actorrt.serve")
-    found: actorrt.ObjectRef[int] = actor.__ray_call__.remote(lambda _: os.getpid())  # pyright: ignore[reportUnknownLambdaType]
-    return actorrt.get(found)
-
-
-def pid_of_head() -> int:
-    info = Path(actorrt.get_runtime_context().get_temp_dir(), INFO)
-    head = json.loads(info.read_text())["head"]
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.connect(str(info.with_name(f"{head}.sock")))
-        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[:4], "little")
-
-
-def end(*pids: int) -> None:
-    # Stopped first, so that none of them learns that another has died.
-    for sent in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in pids:
-            os.kill(pid, sent)
-    for pid in pids:
-        until_gone(pid)
-
-
-def until_gone(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        fd = os.pidfd_open(pid)
-        select.select([fd], [], [])
-        os.close(fd)
 
 
 @serve.deployment(name="works", ray_actor_options={"num_cpus": 2})

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +16,13 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-import actorrt
 from actorrt import serve
-from actorrt.exceptions import ActorDiedError, ActorNotFoundError, ActorUnavailableError
 from actorrt.serve.exceptions import ReplicaUnavailableError
 from actorrt.serve.request_router import Cost, DeploymentNews, Grant, PolicyContext
 from actorrt.serve.request_router import Request as Routed
+
+from .closed_loop import Load
+from .processes_of_serve import pid_of
 
 
 @pytest.fixture(scope="module")
@@ -44,42 +45,6 @@ class Works:
 
     async def hang(self) -> None:
         await asyncio.Event().wait()
-
-
-class Load:
-    """Clients that ask again and again until told to stop, each over a connection that it keeps."""
-
-    def __init__(self, url: str, clients: int = 12) -> None:
-        self.url = url
-        self.answers: list[httpx.Response] = []
-        self.stop = False
-        self._clients = clients
-        self._more = asyncio.Event()
-
-    async def __aenter__(self) -> "Load":
-        self._client = httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=self._clients))
-        self._tasks = [asyncio.ensure_future(self._ask()) for _ in range(self._clients)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.stop = True
-        await asyncio.gather(*self._tasks)
-        await self._client.aclose()
-
-    async def _ask(self) -> None:
-        while not self.stop:
-            self.answers.append(await self._client.get(self.url))
-            self._more.set()
-
-    async def until(self, answers: int) -> None:
-        """So many more answers."""
-        wanted = len(self.answers) + answers
-        while len(self.answers) < wanted:
-            self._more.clear()
-            await self._more.wait()
-
-    def statuses(self) -> Counter[int]:
-        return Counter(answer.status_code for answer in self.answers)
 
 
 class Leases:
@@ -387,23 +352,23 @@ async def test_clients_that_go_just_as_their_stream_begins_leave_nothing(url: st
 async def test_a_proxy_that_is_killed_comes_back_on_its_port_and_no_connection_is_refused(url: str) -> None:
     await asyncio.to_thread(serve.run, Works.bind("v1"), name="proxied", route_prefix="/proxied")
     port = int(url.rsplit(":", 1)[1])
-    controllers = {await asyncio.to_thread(_pid_of_actor, "controller")}
+    controllers = {await asyncio.to_thread(pid_of, "controller")}
     for controller_too in (False, True):
         if controller_too:
             # The next one gets the socket from the proxy, before it takes it up.
             os.kill(max(controllers), signal.SIGKILL)
-            while (found := await asyncio.to_thread(_pid_of_actor, "controller")) in controllers:
+            while (found := await asyncio.to_thread(pid_of, "controller")) in controllers:
                 pass
             controllers.add(found)
             while not _listens(found, port):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        killed = await asyncio.to_thread(_pid_of_actor, "proxy")
+        killed = await asyncio.to_thread(pid_of, "proxy")
         os.kill(killed, signal.SIGKILL)
         async with httpx.AsyncClient(timeout=20) as client:
             answers = await asyncio.gather(*(client.get(url + path) for path in ("/proxied", "/-/healthz") * 10))
         assert {answer.status_code for answer in answers} == {200}
         assert answers[0].json()[0] == "v1"
-        assert await asyncio.to_thread(_pid_of_actor, "proxy") != killed
+        assert await asyncio.to_thread(pid_of, "proxy") != killed
 
 
 def _listens(pid: int, port: int) -> bool:
@@ -417,29 +382,12 @@ def _listens(pid: int, port: int) -> bool:
     return bool(inodes & found)
 
 
-def _pid_of_actor(name: str) -> int:
-    """Of the one that there is after another was killed; the question may have gone to that one."""
-    while True:
-        with suppress(ActorUnavailableError, ActorDiedError, ActorNotFoundError):
-            actor: Any = actorrt.get_actor(name, namespace="actorrt.serve")
-            found: actorrt.ObjectRef[int] = actor.__ray_call__.remote(_pid)
-            return actorrt.get(found)
-
-
-def _pid_of_controller() -> int:
-    return _pid_of_actor("controller")
-
-
-def _pid(_: Any) -> int:
-    return os.getpid()
-
-
 async def test_a_killed_controller_comes_back_and_nobody_notices(url: str) -> None:
     handle: Any = await asyncio.to_thread(serve.run, Works.bind("v1"), name="kept", route_prefix="/kept")
     before = {await handle.pid.remote() for _ in range(20)}
     async with Load(url + "/kept") as load:
         await load.until(20)
-        os.kill(await asyncio.to_thread(_pid_of_controller), signal.SIGKILL)
+        os.kill(await asyncio.to_thread(pid_of, "controller"), signal.SIGKILL)
         await load.until(100)
         # It knows what runs, and cares for it.
         status = await asyncio.to_thread(serve.status)

@@ -11,14 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from actorrt import get_actor, serve
-from actorrt.exceptions import ActorUnavailableError
+from actorrt import serve
 from actorrt.serve.broadcast import ask_all
-from actorrt.serve.connection import NAMESPACE
 from actorrt.serve.llm import ApiKey, FrontConfig, LLMConfig, SimulatedEngine, build_openai_app
 from actorrt.serve.router import router_of
 from actorrt.serve.spec import DeploymentId
-from actorrt.util import list_named_actors
+
+from ..serve.queues import queue_of, statistics, until_idle
 
 KEYS = {name: {"authorization": f"Bearer {name}"} for name in ("big", "small")}
 TOKENS = 40_000
@@ -45,23 +44,8 @@ def asked(words: int = 3, **fields: Any) -> dict[str, Any]:
     return {"model": "simulated", "messages": [{"role": "user", "content": "word " * words}], **fields}
 
 
-async def the_queue() -> Any:
-    listed = await asyncio.to_thread(list_named_actors, all_namespaces=True)
-    (name,) = [each["name"] for each in listed if each["name"].startswith("queued#model:simulated#queue-")]
-    return await asyncio.to_thread(get_actor, name, NAMESPACE)
-
-
 async def ledger() -> dict[str, Any]:
-    while True:
-        try:
-            return await (await the_queue()).statistics.remote()  # type: ignore[no-any-return]
-        except ActorUnavailableError:
-            continue  # it is being started again
-
-
-async def until_idle() -> None:
-    while any(line["running"] or line["used"] or line["backlog"] for line in (await ledger())["lines"]):  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    return await statistics("queued", "model:simulated")
 
 
 async def test_a_stream_is_counted_as_it_comes_and_gives_all_back(url: str) -> None:
@@ -79,11 +63,11 @@ async def test_a_stream_is_counted_as_it_comes_and_gives_all_back(url: str) -> N
             # Its first token has come: the prompt is no backlog any more, and its answer is counted in full.
             (used,) = [line["used"] for line in found["lines"] if line["running"]]
             assert used >= 300 + 1000
-        await until_idle()
+        await until_idle("queued", "model:simulated")
         whole = await client.post(url, json=asked(max_tokens=5))
         assert (whole.status_code, whole.json()["usage"]["completion_tokens"]) == (200, 5)
         assert int(whole.headers["x-actorrt-queue-ms"]) >= 0
-        await until_idle()
+        await until_idle("queued", "model:simulated")
 
 
 async def test_what_a_tenant_may_not_have_wait_is_429_and_says_when_to_come_again(url: str) -> None:
@@ -110,7 +94,7 @@ async def test_what_a_tenant_may_not_have_wait_is_429_and_says_when_to_come_agai
         answer = await waits
         assert answer.status_code == 200
         assert int(answer.headers["x-actorrt-queue-ms"]) > 0
-        await until_idle()
+        await until_idle("queued", "model:simulated")
 
 
 async def test_a_prompt_that_no_replica_holds_is_413(url: str) -> None:
@@ -135,7 +119,7 @@ async def test_many_at_once_leave_nothing_in_the_ledger(url: str) -> None:
             return answer.status_code
 
         assert set(await asyncio.gather(*map(ask, range(80)))) == {200}
-    await until_idle()
+    await until_idle("queued", "model:simulated")
     found = await ledger()
     assert found["granted"] >= 80
 
@@ -159,7 +143,7 @@ async def test_streams_go_on_whatever_is_killed_and_leave_nothing_in_the_ledger(
         streams = [asyncio.ensure_future(stream()) for _ in range(6)]
         await begun.wait()
         if killed == "queue":
-            queue = await the_queue()
+            queue = await queue_of("queued", "model:simulated")
             os.kill(await queue.__ray_call__.remote(lambda _: os.getpid()), signal.SIGKILL)
         else:
             handle = await asyncio.to_thread(serve.get_deployment_handle, "model:simulated", "queued")
@@ -169,13 +153,13 @@ async def test_streams_go_on_whatever_is_killed_and_leave_nothing_in_the_ledger(
         assert len(set(await asyncio.gather(*streams))) == 1
     while len((await ledger())["lines"]) != 2:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    await until_idle()
+    await until_idle("queued", "model:simulated")
 
 
 async def test_metrics_have_the_ledger_by_replica(url: str) -> None:
     async with httpx.AsyncClient(timeout=30, headers=KEYS["big"]) as client:
         await client.post(url, json=asked(max_tokens=2))
-        await until_idle()
+        await until_idle("queued", "model:simulated")
         text = (await client.get(url.replace("/v1/chat/completions", "/metrics"))).text
     lines = [line for line in text.splitlines() if line.startswith("actorrt_queue_line_tokens{")]
     assert len(lines) == 2

@@ -1,7 +1,6 @@
 """A deployment whose requests the capacity queue admits, through real Serve, by HTTP and by handles."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from starlette.requests import Request
 
 import actorrt
 from actorrt import serve
@@ -18,6 +16,8 @@ from actorrt.serve.capacity_queue.messages import QueueCost, QueueUse
 from actorrt.serve.exceptions import BackPressureError, RequestRefusedError, RequestRouterError
 from actorrt.util import list_named_actors
 
+from .. import gates
+from ..gates import Gate
 from .conftest import Serving
 from .queues import statistics, until_idle
 
@@ -32,47 +32,9 @@ class Hanging:
         return [request_id]
 
 
-@serve.deployment(num_replicas=2, max_ongoing_requests=2, request_router="capacity_queue")
-class Held:
-    async def __call__(self, request: Request) -> int:
-        return os.getpid()
-
-    async def pid(self) -> int:
-        return os.getpid()
-
-    async def hold(self, gate: Any) -> int:
-        await gate.passed.remote()
-        return os.getpid()
-
-    async def numbers(self, end: int) -> AsyncIterator[int]:
-        for number in range(end):
-            yield number
-
-
-class Gate:
-    def __init__(self) -> None:
-        self.opened = asyncio.Event()
-        self.waiting = 0
-        self.most = 0
-        self.came = asyncio.Event()
-
-    async def passed(self) -> None:
-        self.waiting += 1
-        self.most = max(self.most, self.waiting)
-        self.came.set()
-        try:
-            await self.opened.wait()
-        finally:
-            self.waiting -= 1
-
-    async def open(self) -> int:
-        self.opened.set()
-        return self.most
-
-    async def until(self, count: int) -> None:
-        while self.waiting < count:
-            self.came.clear()
-            await self.came.wait()
+Held = serve.deployment(name="Held", num_replicas=2, max_ongoing_requests=2, request_router="capacity_queue")(
+    gates.Held
+)
 
 
 def queue_names() -> list[str]:

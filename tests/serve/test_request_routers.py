@@ -1,10 +1,9 @@
 """Deployments that say by which policy their requests are routed, through real Serve, by HTTP and by handles."""
 
 import asyncio
-import os
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -27,26 +26,10 @@ from actorrt.serve.request_router import (
     Slots,
 )
 
+from ..gates import Gate, Held
 from .conftest import Serving
 
-
-@serve.deployment(num_replicas=2, max_ongoing_requests=10)
-class Who:
-    """Says which replica it is."""
-
-    async def __call__(self, request: HttpRequest) -> int:
-        return os.getpid()
-
-    async def pid(self) -> int:
-        return os.getpid()
-
-    async def hold(self, gate: Any) -> int:
-        await gate.passed.remote()
-        return os.getpid()
-
-    async def numbers(self, end: int) -> AsyncIterator[int]:
-        for number in range(end):
-            yield number
+Who = serve.deployment(name="Who", num_replicas=2, max_ongoing_requests=10)(Held)
 
 
 def pids(serving: Serving, url: str, times: int) -> list[int]:
@@ -333,17 +316,6 @@ def test_a_broken_router_of_an_ingress_is_500_and_the_next_update_mends_it(servi
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
     serving.run(Who.bind(), "broken")
     assert len(pids(serving, url, 4)) == 4
-
-
-class Gate:
-    def __init__(self) -> None:
-        self.opened = asyncio.Event()
-
-    async def passed(self) -> None:
-        await self.opened.wait()
-
-    async def open(self) -> None:
-        self.opened.set()
 
 
 async def test_an_update_to_another_policy_loses_none_that_wait(serving: Serving) -> None:
