@@ -120,7 +120,7 @@ class Replica:
         self._end_task: asyncio.Task[None] | None = None
         # What a capacity queue let run here, and the requests of it that came by HTTP, by their keys.
         self._leases: RunningLeases
-        self._leased: dict[int, int] = {}
+        self._leased: dict[int, Tag] = {}
         self._follower: object = None
 
     # Its life.
@@ -315,14 +315,14 @@ class Replica:
             return refusal
         if not self._leases.begin(lease):
             return OUTDATED
-        self._leased[key] = lease.number
+        self._leased[key] = lease
         self._note_change()
         return await self._http(head, body, framing, key, b"x-actorrt-queue-ms: %d\r\n" % lease.queue_ms)
 
     def _request_ended(self, key: int) -> None:
         """The last byte of its response is known."""
-        if self._leased and (number := self._leased.pop(key, None)) is not None:
-            self._leases.end(number)
+        if self._leased and (lease := self._leased.pop(key, None)) is not None:
+            self._leases.end(lease)
         self._requests.pop(key).end()
         self._ongoing -= 1
         self._changed.set()
@@ -440,7 +440,7 @@ class Replica:
                 await events.aclose()
             finally:
                 if lease is not None:
-                    self._leases.end(lease.number)
+                    self._leases.end(lease)
                 self._end()
 
     async def websocket_message(self, key: str, message: dict[str, Any]) -> bool:
@@ -480,7 +480,7 @@ class Replica:
         try:
             return await self.call(method, request_id, nested, *args, **kwargs)
         finally:
-            self._leases.end(lease.number)
+            self._leases.end(lease)
 
     def _begin_lease(self, tag: tuple[Any, ...]) -> Tag:
         self._refuse_call()
@@ -497,7 +497,7 @@ class Replica:
         offer = await self._said_to_hold()
         first = leases.snapshot(epoch, offer)
         running = tuple(tuple(tag) for tag in first.running)
-        yield (first.epoch, first.incarnation, None if offer is None else tuple(offer), running)
+        yield (first.epoch, first.incarnation, None if offer is None else tuple(offer), running, first.credits)
         if epoch < leases.epoch:
             return
         leases.is_followed = True
@@ -512,10 +512,14 @@ class Replica:
                 if self._follower is not follower:
                     return
                 report = leases.report()
-                yield (report.begun, report.ended, tuple(tuple(tag) for tag in report.unknown))
+                yield (report.begun, report.ended, tuple(tuple(tag) for tag in report.unknown), report.rooms)
         finally:
             if self._follower is follower:
                 leases.is_followed = False
+
+    async def fence_credits(self, epoch: int, credits: list[int]) -> tuple[tuple[int, int, int], ...]:
+        """Let nothing more begin by these credits of a capacity queue; what runs by them."""
+        return self._leases.fence(epoch, credits)
 
     async def _said_to_hold(self) -> Offer | None:
         """What the deployment's code says that it holds; None: it says nothing."""
@@ -584,7 +588,7 @@ class Replica:
             try:
                 await stream.aclose()
             finally:
-                self._leases.end(lease.number)
+                self._leases.end(lease)
 
     def _refuse_call(self) -> None:
         if refusal := self._refusal():

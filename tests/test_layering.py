@@ -76,7 +76,18 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {
         f"capacity_queue.{name}"
-        for name in ("config", "http_headers", "messages", "hub", "running", "statuses", "offers", "shown", "alone")
+        for name in (
+            "config",
+            "http_headers",
+            "messages",
+            "hub",
+            "hub_credits",
+            "running",
+            "statuses",
+            "offers",
+            "shown",
+            "alone",
+        )
     }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
     | {f"llm.messages.{name}" for name in ("answer", "content", "events", "request", "tools")}

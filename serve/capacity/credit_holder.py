@@ -7,7 +7,9 @@ place. `None` means: ask the queue. A router that the queue does not hear stops 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .credit_messages import Grants, Report, Room, Usage
 from .credits import STOPS_S
@@ -17,11 +19,17 @@ from .need import LineId
 class Held:
     """One credit, and what is filled of it."""
 
-    __slots__ = ("filled", "incarnation", "line", "number", "running", "slots", "tokens")
+    __slots__ = (
+        "filled", "incarnation", "line", "most_unread", "number", "place", "running", "slots", "tag", "tokens",
+        "unread",
+    )  # fmt: skip
 
-    def __init__(self, number: int, line: LineId, incarnation: int) -> None:
-        self.number, self.line, self.incarnation = number, line, incarnation
-        self.tokens = self.slots = self.filled = self.running = 0
+    def __init__(self, number: int, line: LineId, incarnation: int, most_unread: int) -> None:
+        self.number, self.line, self.incarnation, self.most_unread = number, line, incarnation, most_unread
+        self.tokens = self.slots = self.filled = self.running = self.unread = 0
+        # Whatever whoever holds it wants to keep with it.
+        self.place: Any = None
+        self.tag: Any = None
 
 
 @dataclass(slots=True)
@@ -34,30 +42,39 @@ class LocalGrant:
 
 
 class CreditHolder:
-    def __init__(self, router: str) -> None:
+    def __init__(self, router: str, is_usable: Callable[[str], bool] = lambda _: True) -> None:
+        """`is_usable` says of a replica whether it takes requests now; once that changes, `look_again`."""
         self.router = router
         self.epoch = 0
+        self._is_usable = is_usable
         self._version = -1
         self._held: dict[int, Held] = {}
-        # Those that may be filled, the one that was filled last at the end.
-        self._ready: deque[Held] = deque()
+        # Those that may be filled, and which is next.
+        self._ready: list[Held] = []
+        self._next = 0
         self._number = 0
         self._sent: deque[tuple[int, float]] = deque()
         self._until = 0.0
         self._usage = Usage(0, {})
         self._served: dict[tuple[int, str, str], float] = {}
 
+    def begin(self, epoch: int) -> None:
+        """A queue is there that knows nothing of these credits; what runs by them it hears from the lines."""
+        self.epoch, self._version = epoch, -1
+        for held in self._held.values():
+            held.tokens = held.slots = 0
+        self._held.clear()
+        self._ready = []
+        self._sent.clear()
+        self._until = 0.0
+        self._number, self._usage = 0, Usage(0, {})
+
     def heard(self, grants: Grants, now: float) -> None:
         """What the queue says counts, unless something later has."""
         if grants.epoch < self.epoch:
             return
         if grants.epoch > self.epoch:
-            # Another queue knows nothing of these credits; what runs by them it hears from the lines.
-            self.epoch, self._version = grants.epoch, -1
-            self._held.clear()
-            self._sent.clear()
-            self._until = 0.0
-            self._number, self._usage = 0, Usage(0, {})
+            self.begin(grants.epoch)
         while self._sent and self._sent[0][0] <= grants.heard:
             number, at = self._sent.popleft()
             if number == grants.heard:
@@ -70,36 +87,91 @@ class CreditHolder:
         for number, credit in grants.credits.items():
             held = self._held.get(number)
             if held is None:
-                held = self._held[number] = Held(number, credit.line, credit.incarnation)
+                held = self._held[number] = Held(number, credit.line, credit.incarnation, credit.unread)
             held.tokens, held.slots = credit.room
         for number in [number for number in self._held if number not in grants.credits]:
             gone = self._held.pop(number)
             gone.tokens = gone.slots = 0
-        self._ready = deque(held for held in self._held.values() if held.slots)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Other replicas than before take requests."""
+        usable = self._is_usable
+        self._ready = [held for held in self._held.values() if held.slots and usable(held.line.replica)]
+        self._next = 0
+
+    def stop(self) -> None:
+        """Admit nothing more until the queue has been heard again."""
+        self._until = 0.0
+
+    def spoil(self, held: Held) -> None:
+        """Its line has refused it: it is fenced off, or a later queue is there."""
+        held.tokens = held.slots = 0
+        self.look_again()
+
+    def take(self, tokens: int, now: float, unread: int = 0) -> Held | None:
+        """Fill so much of some credit, of which `unread` is a prompt that is to be read; None: ask the queue."""
+        ready = self._ready
+        count = len(ready)
+        if now >= self._until or not count:
+            return None
+        at = self._next
+        held = ready[at]
+        at = at + 1 if at + 1 < count else 0
+        # Of two that come next the one that runs less.
+        other = ready[at]
+        if other.running < held.running:
+            held = other
+            at = at + 1 if at + 1 < count else 0
+        self._next = at
+        if (
+            held.running >= held.slots
+            or held.filled + tokens > held.tokens
+            or (unread and held.unread + unread > held.most_unread)
+        ):
+            found = self._other(ready, tokens, unread)
+            if found is None:
+                return None
+            held = found
+        held.filled += tokens
+        held.running += 1
+        held.unread += unread
+        return held
+
+    @staticmethod
+    def _other(ready: list[Held], tokens: int, unread: int) -> Held | None:
+        for held in ready:
+            if (
+                held.running < held.slots
+                and held.filled + tokens <= held.tokens
+                and (not unread or held.unread + unread <= held.most_unread)
+            ):
+                return held
+        return None
+
+    def give(self, held: Held, tokens: int, unread: int = 0) -> None:
+        """Empty so much of it again."""
+        held.filled -= tokens
+        held.running -= 1
+        held.unread -= unread
+
+    def serve(self, key: tuple[int, str, str], served: float) -> None:
+        """Of band, tenant and user so many tokens were served, by their weights."""
+        self._served[key] = self._served.get(key, 0.0) + served
 
     def admit(self, tokens: int, now: float) -> LocalGrant | None:
         """A place for so many tokens, or None: the queue is to be asked."""
-        if now >= self._until:
-            return None
-        ready = self._ready
-        for _ in range(min(4, len(ready))):
-            held = ready[0]
-            ready.rotate(-1)
-            if held.filled + tokens <= held.tokens and held.running < held.slots:
-                held.filled += tokens
-                held.running += 1
-                return LocalGrant(held, tokens)
-        return None
+        held = self.take(tokens, now)
+        return None if held is None else LocalGrant(held, tokens)
 
     def release(self, grant: LocalGrant, key: tuple[int, str, str] = (0, "", ""), served: float = 0.0) -> bool:
         """It has ended; of band, tenant and user it was served so many tokens by their weights. False if it had."""
         if not grant.is_running:
             return False
         grant.is_running = False
-        grant.credit.filled -= grant.tokens
-        grant.credit.running -= 1
+        self.give(grant.credit, grant.tokens)
         if served:
-            self._served[key] = self._served.get(key, 0.0) + served
+            self.serve(key, served)
         return True
 
     def report(self, now: float) -> Report:
@@ -116,4 +188,5 @@ class CreditHolder:
             number: Room(max(each.tokens, each.filled), max(each.slots, each.running))
             for number, each in self._held.items()
         }
-        return Report(self.router, self.epoch, self._number, self._version, held, self._usage)
+        filled = {number: Room(each.filled, each.running) for number, each in self._held.items()}
+        return Report(self.router, self.epoch, self._number, self._version, held, self._usage, filled)

@@ -7,6 +7,7 @@ older one is known. A credit is room on a line, in tokens and slots, that one ro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .need import LineId
@@ -18,11 +19,14 @@ class Room(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """`line`, of `incarnation`, and how much of it may be filled: less than is filled already means no more."""
+    """`line`, of `incarnation`, and how much of it may be filled: less than is filled already means no more. Of what
+    is filled no more than `unread` may be prompts that are not read yet.
+    """
 
     line: LineId
     incarnation: int
     room: Room
+    unread: int = 0
 
 
 class Grants(NamedTuple):
@@ -44,7 +48,9 @@ class Usage(NamedTuple):
 
 
 class Report(NamedTuple):
-    """From a router to the queue: which of its grants it goes by, and of each credit what it may fill or has filled."""
+    """From a router to the queue: which of its grants it goes by, and of each credit what it may fill or has filled,
+    and, for people, what of that is filled.
+    """
 
     router: str
     epoch: int
@@ -52,3 +58,4 @@ class Report(NamedTuple):
     version: int
     held: Mapping[int, Room]
     usage: Usage
+    filled: Mapping[int, Room] = MappingProxyType({})

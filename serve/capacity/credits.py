@@ -9,6 +9,7 @@ routers x lines x `size`, and is called back as soon as somebody waits.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,11 @@ STOPS_S: Final = 0.8
 MOST_AWAY: Final = 1000
 
 
+NOTHING: Final = Room(0, 0)
+# Nobody's name: a credit is none of the requests that its router has asked for.
+NOBODY: Final = ""
+
+
 @dataclass(frozen=True, slots=True)
 class CreditSize:
     """What a router gets on one line, and on how many lines."""
@@ -34,9 +40,11 @@ class CreditSize:
     """A few median requests."""
     slots: int = 4
     lines: int = 32
+    unread: int = 0
+    """Of its tokens, how many may be prompts that are not read yet: the ledger counts them as such all the time."""
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.slots < 1 or self.lines < 1:
+        if self.tokens < 1 or self.slots < 1 or self.lines < 1 or self.unread < 0:
             raise ValueError(f"a credit needs tokens, slots and lines above zero, not {self}")
 
 
@@ -46,6 +54,9 @@ class _Given:
     incarnation: int
     # What its router may fill by now; the lease has at least as much.
     room: Room
+    unread: int
+    # Of that, what it had filled when it said so last.
+    filled: Room = NOTHING
 
 
 class _Router:
@@ -66,8 +77,10 @@ class CreditBook:
         # Of all routers, as one that was fenced off may come back.
         self._version = 0
         self._counted: OrderedDict[str, int] = OrderedDict()
-        # Credits of routers that were silent, until their line has said what runs of them.
+        # Credits of routers that have gone or were silent, until nothing of them runs; of some their line has said that
+        # they are fenced off.
         self._fenced: dict[int, LineId] = {}
+        self._answered: set[int] = set()
 
     @property
     def tokens(self) -> int:
@@ -84,6 +97,9 @@ class CreditBook:
         known = self._routers.get(router)
         if known is None:
             known = self._routers[router] = _Router(now, self._next_version(), self._counted.pop(router, 0))
+        if not known.credits:
+            # It had nothing to be silent about.
+            known.heard_at = now
         size, before = self.size, known.version
         need, room = Need(size.tokens, 0), Room(size.tokens, size.slots)
         for number, given in known.credits.items() if not self._order else ():
@@ -97,28 +113,34 @@ class CreditBook:
             if placed is None or placed.line.id in known.lines or placed.line.slots - placed.line.running < size.slots:
                 break
             line = placed.line
-            lease = self._ledger.admit(placed._replace(uncached=0), need, router, size.slots)
-            known.credits[lease.id.number] = _Given(line.id, line.incarnation, room)
+            unread = min(size.unread, size.tokens)
+            lease = self._ledger.admit(placed._replace(uncached=unread), need, NOBODY, size.slots)
+            known.credits[lease.id.number] = _Given(line.id, line.incarnation, room, unread)
             known.lines.add(line.id)
             known.version = self._next_version()
         return known.version != before
 
-    def recall(self) -> list[str]:
-        """Call all back: somebody waits. The routers whose `grants` say something new."""
+    def recall(self, router: str | None = None) -> list[str]:
+        """Call all back: somebody waits; or those of one router. Those whose `grants` say something new."""
         told: list[str] = []
-        for name, router in self._routers.items():
-            held = [given for given in router.credits.values() if given.room.slots]
+        for name, known in self._routers.items():
+            if router not in (None, name):
+                continue
+            held = [given for given in known.credits.values() if given.room.slots]
             for given in held:
-                given.room = Room(0, 0)
+                given.room = NOTHING
             if held:
-                router.version = self._next_version()
+                known.version = self._next_version()
                 told.append(name)
         return told
 
     def grants(self, router: str) -> Grants:
         """What it is to be told, as often as one likes. Raises KeyError for one that has no credits or lost them."""
         known = self._routers[router]
-        credits = {number: Credit(given.line, given.incarnation, given.room) for number, given in known.credits.items()}
+        credits = {
+            number: Credit(given.line, given.incarnation, given.room, given.unread)
+            for number, given in known.credits.items()
+        }
         return Grants(self._ledger.epoch, known.version, credits, known.heard, known.counted)
 
     def report(self, report: Report, now: float) -> None:
@@ -132,6 +154,9 @@ class CreditBook:
             known.counted += 1
             for (band, tenant, user), tokens in report.usage.served.items():
                 self._order.charge(band, tenant, user, tokens)
+        for number, filled in report.filled.items():
+            if (given := known.credits.get(number)) is not None:
+                given.filled = filled
         if report.version != known.version:
             # It may take up what it has not heard of yet.
             return
@@ -142,26 +167,53 @@ class CreditBook:
             if number not in self._ledger.leases:
                 self._drop(known, number)
 
+    def has_some(self, router: str) -> bool:
+        known = self._routers.get(router)
+        return known is not None and bool(known.credits)
+
     def silent(self, now: float) -> dict[int, LineId]:
-        """Fence off routers that were silent for too long. All fenced credits whose line has not said what is left of
-        them: it is to refuse what begins by them from now on, and then to say it.
+        """Fence off routers that were silent for too long. All fenced credits whose line has not said that nothing is
+        left of them: it is to refuse what begins by them from now on, and to say what runs.
         """
         for name, router in list(self._routers.items()):
             if now - router.heard_at >= SILENT_S:
-                del self._routers[name]
-                self._counted[name] = router.counted
-                while len(self._counted) > MOST_AWAY:
-                    self._counted.popitem(last=False)
-                self._fenced.update((number, given.line) for number, given in router.credits.items())
+                self.leave(name)
         self.drop_ended()
         return dict(self._fenced)
+
+    def leave(self, router: str) -> None:
+        """It has gone, or is taken to have: its credits are to be fenced off."""
+        known = self._routers.pop(router, None)
+        if known is None:
+            return
+        self._counted[router] = known.counted
+        while len(self._counted) > MOST_AWAY:
+            self._counted.popitem(last=False)
+        self._fenced.update((number, given.line) for number, given in known.credits.items())
+
+    def unanswered(self) -> dict[int, LineId]:
+        """Fenced credits of which their line has said nothing."""
+        return {number: line for number, line in self._fenced.items() if number not in self._answered}
+
+    def adopt(self, line: LineId, running: Mapping[int, Room]) -> None:
+        """A line begins to say what runs there by credits that it has fenced off, as it has those of earlier queues."""
+        for number in [number for number, at in self._fenced.items() if at == line and number in self._answered]:
+            if number not in running:
+                self.fenced(number, NOTHING)
+        for number, room in running.items():
+            if room.slots > 0 and number not in self._ledger.leases:
+                need = Need(room.tokens, 0)
+                if self._ledger.adopt(line, number, NOBODY, need, 0, 0, room.slots) is not None:
+                    self._fenced[number] = line
+            self.fenced(number, room)
 
     def fenced(self, number: int, running: Room) -> None:
         """A line has fenced a credit off, and so much of it still runs there: told again as that ends."""
         if number in self._fenced:
+            self._answered.add(number)
             self._ledger.shrink(number, running.tokens, running.slots)
             if number not in self._ledger.leases:
-                del self._fenced[number]
+                self._forget(number)
 
     def drop_ended(self) -> None:
         """Lines that have ended took the credits on them along."""
@@ -171,7 +223,18 @@ class CreditBook:
                 self._drop(router, number)
                 router.version = self._next_version()
         for number in [number for number in self._fenced if number not in leases]:
-            del self._fenced[number]
+            self._forget(number)
+
+    def filled(self, number: int) -> Room | None:
+        """What runs by a credit, as far as was said; None for one that is none, or of which all that is left runs."""
+        for router in self._routers.values():
+            if (given := router.credits.get(number)) is not None:
+                return given.filled
+        return None
+
+    def _forget(self, number: int) -> None:
+        del self._fenced[number]
+        self._answered.discard(number)
 
     def _next_version(self) -> int:
         self._version += 1

@@ -291,7 +291,9 @@ class Ledger:
         self._add(lease)
         return lease
 
-    def adopt(self, id: LineId, number: int, router: str, need: Need, generated: int, unread: int) -> Lease | None:
+    def adopt(
+        self, id: LineId, number: int, router: str, need: Need, generated: int, unread: int, slots: int = 1
+    ) -> Lease | None:
         """A lease of an earlier epoch, which a line says it runs. None if there is no such line, or it has it already.
 
         It may fill the line beyond its limits: it runs, whoever let it.
@@ -300,7 +302,7 @@ class Ledger:
         if line is None or number in self.leases:
             return None
         self._next_lease = max(self._next_lease, number)
-        lease = Lease(LeaseId(self.epoch, line.incarnation, number), line, router, need, unread)
+        lease = Lease(LeaseId(self.epoch, line.incarnation, number), line, router, need, unread, slots)
         lease.generated = generated
         self._add(lease)
         return lease
@@ -365,6 +367,9 @@ class Ledger:
         lease.prompt = min(before, tokens)
         lease.output = lease.generated = 0
         line.used += lease.tokens - before
+        # What is not read is of what it has.
+        line.backlog -= lease.unread - min(lease.unread, lease.prompt)
+        lease.unread = min(lease.unread, lease.prompt)
         line.running -= lease.slots - min(lease.slots, slots)
         lease.slots = min(lease.slots, slots)
         self._spare.changed(line)

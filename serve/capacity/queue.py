@@ -527,6 +527,10 @@ class CapacityQueue:
         self._window.look_again()
         self._may_fit = True
 
+    def gained(self) -> None:
+        """Whoever changes the ledger beside this says so: one that waits may have a place now."""
+        self._may_fit = True
+
     def kept_line(self, ask: Ask) -> LineId | None:
         """The line that is kept for one that waits."""
         return self._kept[1] if self._kept is not None and self._kept[0] is ask else None

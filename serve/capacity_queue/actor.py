@@ -53,7 +53,7 @@ class _Session:
             taken, self._taken = self._taken, 0
             pipe.grant(taken)
         for message in self._messages.feed(data):
-            self._queue.came(self._router, message)
+            self._queue.came(self, self._router, message)
 
     def has_room(self, pipe: Pipe) -> None: ...
 
@@ -66,6 +66,7 @@ class QueueActor:
         self._config_bytes = b""
         self._hub = self._new_hub()
         self._sessions: dict[str, _Session] = {}
+        self._handles: dict[str, ActorHandle[Any]] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
         self._due = False
         self._told_once = False
@@ -90,7 +91,7 @@ class QueueActor:
                     self._hub.join(name, self._clock())
         self._told_once = True
         now = self._clock()
-        handles = {each.id: each.handle for each in news.replicas}
+        handles = self._handles = {each.id: each.handle for each in news.replicas}
         self._hub.update(self._config, news.max_ongoing, news.max_queued, handles, now)
         for id in [id for id in self._following if id not in handles]:
             self._following.pop(id).cancel()
@@ -121,19 +122,26 @@ class QueueActor:
     def _replica_said(self, id: str, said: tuple[Any, ...]) -> None:
         now = self._clock()
         if len(said) == len(Snapshot._fields):
-            epoch, incarnation, offer, running = said
+            epoch, incarnation, offer, running, credits = said
             if epoch > self._hub.epoch:
                 # The clock has gone back since a queue before this one: it is asked again.
                 self._hub.begin_epoch(epoch + 1)
                 return
             tags = tuple(Tag(*each) for each in running)
             self._hub.replica_said(
-                id, Snapshot(epoch, incarnation, None if offer is None else Offer(*offer), tags), now
+                id, Snapshot(epoch, incarnation, None if offer is None else Offer(*offer), tags, credits), now
             )
         else:
-            begun, ended, unknown = said
-            self._hub.replica_reports(id, Report(begun, ended, tuple(Tag(*each) for each in unknown)), now)
+            begun, ended, unknown, rooms = said
+            self._hub.replica_reports(id, Report(begun, ended, tuple(Tag(*each) for each in unknown), rooms), now)
         self._soon()
+
+    async def _fence(self, handle: ActorHandle[Any], credits: list[int]) -> None:
+        # Who does not answer is asked again.
+        with suppress(exceptions.ActorrtError):
+            rooms = await handle.fence_credits.remote(self._hub.epoch, credits)
+            self._hub.replica_fenced(rooms, self._clock())
+            self._soon()
 
     # ---- routers
 
@@ -157,7 +165,9 @@ class QueueActor:
                 self._hub.leave(router, self._clock())
                 self._soon()
 
-    def came(self, router: str, message: bytes) -> None:
+    def came(self, session: _Session, router: str, message: bytes) -> None:
+        if self._sessions.get(router) is not session:
+            return  # it has begun anew
         self._hub.take(router, to_queue.decode(message), self._clock())
         self._soon()
 
@@ -179,6 +189,9 @@ class QueueActor:
                 session = self._sessions.pop(router, None)
                 if session is not None and not session.over.done():
                     session.over.set_result(None)
+            for id, credits in self._hub.to_fence(self._clock()).items():
+                if (handle := self._handles.get(id)) is not None:
+                    spawn(self._fence(handle, credits))
             self._tell()
 
     # ---- others

@@ -54,6 +54,9 @@ class CapacityQueueConfig:
     cost: Callable[..., Any] | str | None = None
     """What a call takes, where its caller has not said: called with its arguments it gives tokens or a Cost. Or
     "module:name" of one. It is given requests by HTTP as (method, path, headers, bytes of the body)."""
+    credit_share: float = 0.5
+    """Of what each replica holds, so much may lie with the routers that fill it by themselves while nothing waits; 0:
+    each request asks the queue."""
     lease_ttl_s: float = 5.0
     """A router that is silent for so long has ended, and with it what it had and sent to no replica."""
     grace_s: float = 5.0
@@ -223,6 +226,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "load_tokens": _whole(0),
     "output_quantile": _number(0, above=True, most=0.999),
     "cost": _cost,
+    "credit_share": _number(0, most=1),
     "lease_ttl_s": _number(0.1),
     "grace_s": _number(0),
     "silence_s": _number(0.1),

@@ -11,7 +11,7 @@ from .http_headers import NOTHING_SAID, HeaderError, said_in
 from .messages import QueueCost
 
 # What most requests take of what is no language model.
-_ONE: Final = QueueCost(max_tokens=0)
+PLAIN: Final = QueueCost(max_tokens=0)
 _NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
 
 
@@ -37,7 +37,7 @@ def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
 def _without_headers(request: Request, function: Callable[..., Any] | None) -> QueueCost:
     cost = request.cost
     if cost is ONE_REQUEST and function is None:
-        return _ONE
+        return PLAIN
     if function is not None and type(cost) is Cost and not cost.tokens:
         cost = _checked(function, request)
     if isinstance(cost, QueueCost):

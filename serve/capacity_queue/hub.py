@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from ..capacity.credits import NOBODY, CreditSize
 from ..capacity.drain import RetryAfter
 from ..capacity.fair_order import OUTPUT_WEIGHT
 from ..capacity.ledger import Lease
@@ -22,6 +23,7 @@ from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue
 from ..capacity.queue import Refusal as Refused
 from ..capacity.tickets import First, Tickets
 from .config import CapacityQueueConfig
+from .hub_credits import HubCredits
 from .messages import (
     Acquire,
     Granted,
@@ -36,7 +38,7 @@ from .messages import (
     ToRouter,
     incarnation_of,
 )  # fmt: skip
-from .offers import Replica, counts_requests, offer_of
+from .offers import PER_REQUEST, Replica, counts_requests, offer_of
 from .shown import lines_shown, runs, tenants_shown, waits
 
 # After a restart, what a replica is good for that has not said yet what it runs.
@@ -48,6 +50,8 @@ RATE_PART: Final = 0.1
 LEAST_READ: Final = 256
 # A router that nothing was said to, or heard of, is asked so many times before its leases end, or it does without.
 ASKS: Final = 5
+# Of the prompts that may wait at a line, so much may be those that came by credits.
+UNREAD_PART: Final = 0.25
 # Leases that have ended and whose use is not known yet.
 MOST_ENDED: Final = 4096
 
@@ -121,6 +125,9 @@ class Hub:
         # Whether needs are in requests, as it is with the replicas that are known.
         self._in_requests_now = config.units != "tokens"
         self._full: dict[str, int] = {}
+        self._credits = HubCredits(self.queue)
+        # Whether what a credit holds is to be looked at.
+        self._credits_changed = True
         # What is known of requests that are looked for, by their names.
         self._found: dict[str, list[str]] = {}
         # Requests that were admitted since the beginning.
@@ -178,11 +185,12 @@ class Hub:
         for router in self._routers.values():
             router.full.discard(id)
         self._full.pop(id, None)
-        self._shares_changed = True
+        self._shares_changed = self._credits_changed = True
 
     def _drop_line(self, line: LineId) -> None:
         found = self.queue.ledger.lines.get(line)
-        leases = {} if found is None else {number: lease.router for number, lease in found.leases.items()}
+        there = {} if found is None else found.leases
+        leases = {number: lease.router for number, lease in there.items() if lease.router != NOBODY}
         self.queue.drop_line(line)
         self._rate.pop(line, None)
         for number, name in leases.items():
@@ -211,7 +219,7 @@ class Hub:
             if line not in wanted:
                 self._drop_line(line)
         replica.lines = wanted
-        self._shares_changed = True
+        self._shares_changed = self._credits_changed = True
 
     def _offer(self, replica: Replica) -> Offer | None:
         return offer_of(replica, self._replicas.values(), self.config, self._max_ongoing)
@@ -236,6 +244,7 @@ class Hub:
         runs = {tag.number for tag in said.running}
         for tag in said.running:
             self._adopt(id, tag)
+        self._credits.replica_said(id, replica.lines, said.credits)
         # What it was told to run and does not may still be on its way, if this queue has given it.
         for line in replica.lines:
             found = self.queue.ledger.lines.get(line)
@@ -252,6 +261,17 @@ class Hub:
         self._begun.update(number for number in said.begun if number in leases)
         for number in said.ended:
             self._end(number)
+        if said.rooms:
+            self._credits.fenced(said.rooms)
+        self._place(now)
+
+    def to_fence(self, now: float) -> dict[str, list[int]]:
+        """By replica, the credits of silent routers that it is to fence off, and to say what runs by them."""
+        return self._credits.to_fence(now)
+
+    def replica_fenced(self, rooms: Iterable[tuple[int, int, int]], now: float) -> None:
+        """What runs by credits that a replica was told to fence off: number, tokens, slots."""
+        self._credits.fenced(rooms)
         self._place(now)
 
     def _adopt(self, id: str, tag: Tag) -> None:
@@ -313,17 +333,19 @@ class Hub:
         router = self._routers[name] = _Router(now)
         router.leases = {each.id.number for each in self.queue.ledger.of_router(name)}
         router.told.epoch = self.epoch
-        self._shares_changed = True
+        self._credits.joined(name, now)
+        self._shares_changed = self._credits_changed = True
 
     def leave(self, name: str, now: float) -> None:
         """A router has ended. What it sent to replicas ends there; what it had in hand ends now."""
         router = self._routers.pop(name, None)
         if router is None:
             return
+        self._credits.left(name)
         self._forget_asked(router, now)
         for number in [number for number in router.leases if number not in self._begun]:
             self._end(number)
-        self._shares_changed = True
+        self._shares_changed = self._credits_changed = True
         self._place(now)
 
     def _forget_asked(self, router: _Router, now: float) -> None:
@@ -356,6 +378,12 @@ class Hub:
             self._progress(number, generated, now)
         for each in batch.settle:
             self._settle(each)
+        if batch.credits is not None:
+            self._credits.take(name, batch.credits, now)
+        if batch.learnt:
+            self._credits.learn(batch.learnt)
+        if batch.acquire:
+            self._credits.asked(name)
         for each in batch.acquire:
             self._acquire(name, router, each, now)
         for id in batch.withdraw:
@@ -510,7 +538,25 @@ class Hub:
                 self._refuse(router, ask, Refused(TOO_MANY, "no replica came by its deadline", RetryAfter(1.0)))
         self._unpark(now)
         self._place(now, MANY_PASSES)
+        if self._credits_changed:
+            self._credits_changed = False
+            self._credits.resize(self._credit_size(), self._in_requests_now)
+        self._credits.tick(now, self._chance())
         return gone
+
+    def _credit_size(self) -> CreditSize | None:
+        """What a router may have at one line; None: too little."""
+        said = [replica.lines for replica in self._replicas.values() if replica.said]
+        lines = [self.queue.ledger.lines[line] for each in said for line in each]
+        part = self.config.credit_share / max(1, len(self._routers))
+        slots = int(min((line.slots for line in lines), default=0) * part)
+        if not slots:
+            return None
+        if self._in_requests_now:
+            return CreditSize(PER_REQUEST * slots, slots)
+        tokens = int(min(line.fill_tokens for line in lines) * part)
+        unread = int(min(tokens, UNREAD_PART * part * min(line.most_backlog for line in lines)))
+        return CreditSize(tokens, slots, unread=unread) if unread else None
 
     def _place(self, now: float, passes: int = 0) -> None:
         """Give those that wait what there is for them."""
@@ -524,6 +570,8 @@ class Hub:
                 self._grant(router, ask, found, now)
             else:
                 self._refuse(router, ask, found)
+        if self.queue.order:
+            self._credits.waits(now)
 
     # ---- what comes out
 
@@ -534,6 +582,8 @@ class Hub:
             shares = self._shares()
             for router in self._routers.values():
                 router.told.shares = shares
+        for name, credits in self._credits.told(self._now):
+            self._routers[name].told.credits = credits
         found: list[tuple[str, ToRouter]] = []
         for name, router in self._routers.items():
             if router.told:
@@ -557,9 +607,9 @@ class Hub:
         asked = (ask for router in self._routers.values() for ask in router.asked.values())
         return {
             "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
-            "lines": lines_shown(self.queue.ledger, self._begun),
+            "lines": lines_shown(self.queue.ledger, self._begun, self._credits.idle),
             "tenants": tenants_shown(asked, bands, self._now),
-            "routers": len(self._routers), "granted": self.granted, "refused": self.refused,
+            "routers": len(self._routers), "granted": self.granted + self._credits.admitted, "refused": self.refused,
             "short": self.queue.ledger.short,
         }  # fmt: skip
 

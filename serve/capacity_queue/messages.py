@@ -81,6 +81,8 @@ class Tag(NamedTuple):
     tenant: str
     user: str
     band: int
+    credit: bool = False
+    """`number` is that of a credit, by which others may run too."""
 
 
 # Between routers and the queue.
@@ -117,6 +119,34 @@ class Release(msgspec.Struct, array_like=True, frozen=True):
     is_whole: bool = False
 
 
+class CreditsHeld(msgspec.Struct, array_like=True, frozen=True):
+    """What a router has of the credits that it was told of; capacity/credit_messages.py says what they are."""
+
+    number: int
+    version: int
+    held: list[tuple[int, int, int, int, int]]
+    """Credit; tokens and slots that it may fill or has filled; and those that it has filled."""
+    usage: int
+    served: list[tuple[int, str, str, float]]
+    """Number of what is to be charged; band, tenant, user, and tokens by their weights."""
+    admitted: int
+    tokens: int
+    """Requests that it has let in by them so far, and their tokens."""
+
+
+class Learnt(msgspec.Struct, array_like=True, frozen=True):
+    """What one that was let in by a credit has used, beside what was charged for it."""
+
+    band: int
+    model: str
+    tenant: str
+    user: str
+    prompt: int
+    generated: int
+    charge: float
+    is_whole: bool
+
+
 class ToQueue(msgspec.Struct, omit_defaults=True):
     """In this order: the leases that a router has (its first message), replicas that are full for it (or not any
     more), what ended, what goes on, what is wanted, what is not wanted any more."""
@@ -135,6 +165,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     """Requests that were looked for: what they are called there, and by which id they wait, or their lease; else 0."""
     alive: bool = False
     """The answer to a question for it."""
+    credits: CreditsHeld | None = None
+    learnt: list[Learnt] = msgspec.field(default_factory=list[Learnt])
 
     def __bool__(self) -> bool:
         return bool(
@@ -146,7 +178,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
             or self.full
             or self.found
             or self.alive
-        ) or self.held is not None  # fmt: skip
+            or self.learnt
+        ) or self.held is not None or self.credits is not None  # fmt: skip
 
 
 class Granted(msgspec.Struct, array_like=True, frozen=True):
@@ -179,6 +212,18 @@ class Share(msgspec.Struct, array_like=True, frozen=True):
     tokens: int
 
 
+class CreditsTold(msgspec.Struct, array_like=True, frozen=True):
+    """All credits of a router; to be answered by what it has of them."""
+
+    version: int
+    heard: int
+    counted: int
+    in_requests: bool
+    """What they are counted in."""
+    credits: list[tuple[int, str, int, int, int, int]]
+    """Number, replica, rank, tokens, slots, and how much of the tokens may be unread. Empty: as in this version."""
+
+
 class ToRouter(msgspec.Struct, omit_defaults=True):
     epoch: int = 0
     """In the first message."""
@@ -191,10 +236,11 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     """Has it a request of this name?"""
     ask: bool = False
     """Are you there?"""
+    credits: CreditsTold | None = None
 
     def __bool__(self) -> bool:
         said = self.grants or self.refused or self.ended or self.find or self.ask or self.epoch
-        return bool(said) or self.shares is not None
+        return bool(said) or self.shares is not None or self.credits is not None
 
 
 # From replicas to the queue.
@@ -218,6 +264,8 @@ class Snapshot(NamedTuple):
     incarnation: int
     offer: Offer | None
     running: tuple[Tag, ...]
+    credits: tuple[tuple[int, int, int, int], ...] = ()
+    """What runs by credits that are fenced off, as all earlier ones are: number, rank, tokens, slots."""
 
 
 class Report(NamedTuple):
@@ -227,6 +275,8 @@ class Report(NamedTuple):
     ended: tuple[int, ...]
     unknown: tuple[Tag, ...] = ()
     """Of those that have begun, the leases that a router gave itself."""
+    rooms: tuple[tuple[int, int, int], ...] = ()
+    """What still runs by credits that are fenced off: number, tokens, slots."""
 
 
 # Bytes: each message with its length before it.

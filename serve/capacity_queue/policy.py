@@ -14,15 +14,18 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from ..news import DeploymentNews
 from ..policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
 from .alone import Alone, Place
+from .by_credit import ByCredit, LocalLease
 from .config import DEFAULT, CapacityQueueConfig, cost_function
 from .costs import cost_of
 from .messages import (
     Acquire,
+    CreditsHeld,
     Granted,
     QueueCost,
     QueueUse,
@@ -116,6 +119,8 @@ class CapacityQueuePolicy(Policy):
         self._connected = self._was_connected = False
         self._epoch = 0
         self._alone = Alone(context.clock(), -random.SystemRandom().getrandbits(61))
+        self._credits = ByCredit(self, self.router, self._open_place, partial(self._say, "learnt"))
+        self._credits.configure(DEFAULT)
         self._watchdog: threading.Timer | None = None
         self._places: dict[str, Place] = {}
         self._full: set[str] = set()
@@ -127,7 +132,7 @@ class CapacityQueuePolicy(Policy):
         self._early: dict[Request, Lease] = {}
         self._held: dict[int, Lease] = {}
         # The last that came back: its request may be asked for again next.
-        self._released: Lease | None = None
+        self._released: Lease | LocalLease | None = None
         self._last_id = 0
         self._last_arrival = 0.0
 
@@ -144,6 +149,7 @@ class CapacityQueuePolicy(Policy):
                 self._config_bytes = queue.config
                 self._config = pickle.loads(queue.config)
                 self._cost = cost_function(self._config)
+                self._credits.configure(self._config)
             if queue.handle != self._queue:
                 self._queue = queue.handle
                 self._connect(queue.handle)
@@ -151,6 +157,11 @@ class CapacityQueuePolicy(Policy):
             if (place := self._places.get(lease.replica)) is not None:
                 del self._early[request]
                 self._have(lease, place)
+        self._credits.look_again()
+
+    def _open_place(self, replica: str) -> Place | None:
+        """Of a replica that takes requests."""
+        return None if replica in self._full else self._places.get(replica)
 
     def _connect(self, queue: Any) -> None:
         if self._session is not None:
@@ -158,20 +169,32 @@ class CapacityQueuePolicy(Policy):
         self._connected, self._alone.heard_at = False, self._clock()
         self._session = None if queue is None else Session(queue, self.router, self)
 
-    def submit(self, request: Request) -> Lease | None:
+    def submit(self, request: Request) -> Lease | LocalLease | None:
         now = self._clock()
-        self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
         cost = cost_of(request, self._cost)
+        if not self._waiting and (local := self._credits.admit(request, cost, now)) is not None:
+            return local
+        self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
+        return self._ask(request, self._wait_of(cost, self._band_of(cost), arrived), now)
+
+    def _wait_of(self, cost: QueueCost, band: int, arrived: float) -> _Wait:
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
         deadline = None if wanted_s is None else arrived + wanted_s
-        return self._ask(request, _Wait(cost, self._band_of(cost), arrived, deadline), now)
+        return _Wait(cost, band, arrived, deadline)
 
-    def again(self, request: Request) -> Lease | None:
+    def again(self, request: Request) -> Lease | LocalLease | None:
         lease, now = self._released, self._clock()
         self._released = None
         if lease is None or lease.request is not request:
             # Its grant was given back long ago, as its client took what was left.
             return self.submit(request)
+        if isinstance(lease, LocalLease):
+            if self._open_place(lease.replica) is not None:
+                # It is fenced off there, or a later queue is there.
+                self._credits.spoil(lease)
+            wait = self._wait_of(lease.cost, lease.band, lease.arrived)
+            wait.returns = True
+            return self._ask(request, wait, now)
         if lease.tag.number < 0 and lease.replica in self._places.keys() - self._full:
             # A replica knows of a later queue: that is heard of here soon.
             self._alone.stands_back_until = now + LOOK_S
@@ -248,13 +271,32 @@ class CapacityQueuePolicy(Policy):
         return None
 
     def release(self, grant: Grant, used: Cost | None) -> None:
+        if type(grant) is LocalLease:
+            if grant.is_running:
+                self._release_local(grant, used)
+            return
         assert isinstance(grant, Lease)
         if self._held.get(grant.tag.number) is not grant:
             return
         self._give_back(grant, used)
         self._released = grant
-        if self._closed and not self._held:
+        self._end_if_idle()
+
+    def _release_local(self, lease: LocalLease, used: Cost | None) -> None:
+        if self._credits.release(lease, used):
+            self._say_credits(self._credits.held(self._clock()))
+        self._released = lease
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._closed and not self._held and not self._credits.running:
             self._end()
+
+    def _say_credits(self, held: CreditsHeld) -> None:
+        if self._connected:
+            with self._out_lock:
+                self._out.credits = held
+            self._turns.soon()
 
     def _give_back(self, lease: Lease, used: Cost | None = NOTHING) -> None:
         number = lease.tag.number
@@ -286,6 +328,7 @@ class CapacityQueuePolicy(Policy):
         if self._places.pop(replica, None) is None:
             return
         self._full.discard(replica)
+        self._credits.look_again()
         # Until the queue hears it too it gives no more of it.
         self._say_full(replica, True)
         for request, found in list(self._ready.items()):
@@ -296,10 +339,12 @@ class CapacityQueuePolicy(Policy):
     def filled(self, replica: str) -> None:
         if replica in self._places:
             self._full.add(replica)
+            self._credits.look_again()
             self._say_full(replica, True)
 
     def emptied(self, replica: str) -> None:
         self._full.discard(replica)
+        self._credits.look_again()
         self._say_full(replica, False)
 
     def _say_full(self, replica: str, is_full: bool) -> None:
@@ -309,8 +354,7 @@ class CapacityQueuePolicy(Policy):
         self._closed = True
         for request in [*self._waiting, *self._ready, *self._early]:
             self.withdraw(request)
-        if not self._held:
-            self._end()
+        self._end_if_idle()
 
     def _end(self) -> None:
         watchdog, self._watchdog = self._watchdog, None
@@ -352,6 +396,7 @@ class CapacityQueuePolicy(Policy):
 
     def _take(self, said: ToRouter | None) -> None:
         if said is None:
+            self._credits.stop()
             return
         if said.epoch:
             self._welcome(said)
@@ -363,6 +408,8 @@ class CapacityQueuePolicy(Policy):
                 self._ready[request] = _refused(refusal)
         for granted in said.grants:
             self._granted(granted)
+        if said.credits is not None:
+            self._say_credits(self._credits.hear(said.credits, self._clock()))
         if said.find:
             self._find(said.find)
         if said.ended:
@@ -380,11 +427,15 @@ class CapacityQueuePolicy(Policy):
         for number, lease in self._held.items():
             if getattr(lease.request, "request_id", None) == name:
                 self._say("found", (name, 0, number))
+        for lease in self._credits.running:
+            if getattr(lease.request, "request_id", None) == name:
+                self._say("found", (name, 0, lease.held.number))
 
     def _welcome(self, said: ToRouter) -> None:
         """A queue is there: it knows nothing of what was asked before."""
         self._epoch = said.epoch
         self._connected, self._alone.is_lost = True, False
+        self._credits.begin(said.epoch)
         now = self._clock()
         with self._out_lock:
             self._out = ToQueue(held=list(self._held), full=[(each, True) for each in self._full])

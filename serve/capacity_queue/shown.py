@@ -5,26 +5,33 @@ Pure: it looks at what the hub has, and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from ..capacity.credit_messages import Room
+from ..capacity.credits import NOBODY
 from ..capacity.eviction import work
 from ..capacity.explain import explain
 from ..capacity.fair_order import Band
-from ..capacity.ledger import Lease, Ledger
+from ..capacity.ledger import Lease, Ledger, Line
 from ..capacity.queue import Ask, CapacityQueue
 
 
-def lines_shown(ledger: Ledger, begun: Collection[int]) -> list[dict[str, Any]]:
-    """`begun`: the leases that their replicas have said to run."""
-    return [
-        {
-            "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used,
-            "backlog": line.backlog, "running": line.running, "slots": line.slots, "is_open": line.is_open,
-            "begun": sum(number in begun for number in line.leases), "done": sum(map(work, line.leases.values())),
-        }
-        for line in ledger.lines.values()
-    ]  # fmt: skip
+def lines_shown(ledger: Ledger, begun: Collection[int], idle: Callable[[Line], Room]) -> list[dict[str, Any]]:
+    """`begun`: the leases that their replicas have said to run; `idle`: what of a line lies in credits unused."""
+    return [_line_shown(line, begun, idle(line)) for line in ledger.lines.values()]
+
+
+def _line_shown(line: Line, begun: Collection[int], idle: Room) -> dict[str, Any]:
+    # By credits nothing is said to run that does not.
+    by_credits = sum(lease.slots for lease in line.leases.values() if lease.router == NOBODY) - idle.slots
+    backlog = sum(lease.unread for lease in line.leases.values() if lease.router != NOBODY)
+    done = sum(work(lease) for lease in line.leases.values() if lease.router != NOBODY)
+    return {
+        "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used - idle.tokens,
+        "backlog": backlog, "running": line.running - idle.slots, "slots": line.slots, "is_open": line.is_open,
+        "begun": sum(number in begun for number in line.leases) + by_credits, "done": done, "credits": idle.slots,
+    }  # fmt: skip
 
 
 def tenants_shown(asked: Iterable[Ask], bands: Sequence[Band], now: float) -> dict[str, dict[str, Any]]:
@@ -43,6 +50,8 @@ def tenants_shown(asked: Iterable[Ask], bands: Sequence[Band], now: float) -> di
 def runs(lease: Lease, has_begun: bool) -> str:
     """Where a request is that has its place."""
     at = f"replica {lease.line.id.replica}, rank {lease.line.id.rank}"
+    if lease.router == NOBODY:
+        return f"it runs at {at}, by a credit of its router"
     state = "runs at" if has_begun else "was sent to"
     return f"it {state} {at}, with {lease.tokens} tokens of which {lease.generated} have come"
 

@@ -17,7 +17,7 @@ class LineStatus:
     used: int
     """Prompts and expected answers of what runs."""
     backlog: int
-    """Of these, prompts that are not read yet."""
+    """Of these, prompts that are not read yet; without those that were let in by credits."""
     running: int
     begun: int
     """Of those that run, the ones that the replica has said to have."""
@@ -25,6 +25,8 @@ class LineStatus:
     is_open: bool
     done: int = 0
     """Of `used`, the tokens that are there: prompts that were read, and answers that have come."""
+    credits: int = 0
+    """Of the slots, those that routers have by credits and have not filled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,34 @@ class QueueInMemory(CapacityQueuePolicy):
         self._config = config
         self.hub = hub or Hub(1, context.clock(), context.random, config)
         self._messages = Messages()
+        self._written: list[bytes] = []
+        self._settling = False
+        self._turns = self  # type: ignore[assignment]
         self._session = self  # type: ignore[assignment]
         self.hub.join(self.router, context.clock())
         self._deliver()
 
+    # The end of a turn.
+
+    def soon(self) -> None:
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            self._flush()
+            while self._written:
+                written, self._written = b"".join(self._written), []
+                for message in self._messages.feed(written):
+                    self.hub.take(self.router, to_queue.decode(message), self._clock())
+                self._deliver()
+                self._flush()
+        finally:
+            self._settling = False
+
     # A session.
 
     def write(self, data: bytes) -> None:
-        for message in self._messages.feed(data):
-            self.hub.take(self.router, to_queue.decode(message), self._clock())
-        self._deliver()
+        self._written.append(data)
 
     def leave(self) -> None:
         self.hub.leave(self.router, self._clock())

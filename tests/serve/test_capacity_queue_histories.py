@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.hub import Hub
 from actorrt.serve.capacity_queue.messages import (
@@ -32,14 +33,16 @@ from actorrt.serve.news import DeploymentNews, ReplicaNews
 from actorrt.serve.policy import NOTHING, ONE_REQUEST, PolicyContext, Refused
 from actorrt.serve.refusals import FULL, OUTDATED
 
-LIMIT = 3
-CONFIG = CapacityQueueConfig(lease_ttl_s=2.0, grace_s=1.0, silence_s=1.0)
+CONFIG = CapacityQueueConfig(lease_ttl_s=2.0, grace_s=1.0, silence_s=1.0, credit_share=1.0)
+Granted = Lease | LocalLease
 SECONDS = 20.0
 
 
 class World:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        # What each replica takes at once.
+        self.limit = self.random.choice((3, 12))
         self.now = 1000.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -49,7 +52,7 @@ class World:
         self.queue: Queue | None = None
         self.epochs = itertools.count(1)
         self.full_refusals = 0
-        self.queue_deaths = 0
+        self.queue_deaths = self.fences = self.by_credit = self.outdated = 0
 
     def after(self, seconds: float, work: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), work))
@@ -58,6 +61,10 @@ class World:
         """What is sent one way arrives in its order, each after a while."""
         at = self._ways[way] = max(self._ways[way], self.now + self.random.choice((0.0001, 0.001, 0.05)))
         heapq.heappush(self._events, (at, next(self._numbers), work))
+
+    def stall(self, way: object) -> None:
+        """What is sent this way from now on takes longer than a router may be silent."""
+        self._ways[way] = max(self._ways[way], self.now + 1.5)
 
     def run(self, until: float) -> None:
         while self._events and self._events[0][0] <= until:
@@ -68,7 +75,7 @@ class World:
         self.now = until
 
     def news(self) -> DeploymentNews:
-        return DeploymentNews("", LIMIT, -1, tuple(ReplicaNews(id) for id in self.replicas))
+        return DeploymentNews("", self.limit, -1, tuple(ReplicaNews(id) for id in self.replicas))
 
     def publish(self) -> None:
         for router in self.routers:
@@ -80,7 +87,7 @@ class World:
 def check(hub: Hub) -> None:
     ledger = hub.queue.ledger
     for line in ledger.lines.values():
-        assert line.running == len(line.leases)
+        assert line.running == sum(lease.slots for lease in line.leases.values())
         assert line.used == sum(lease.tokens for lease in line.leases.values())
     assert hub._begun <= ledger.leases.keys()
     for router in hub._routers.values():
@@ -103,7 +110,7 @@ class Queue:
         if not self.alive:
             return
         world = self.world
-        self.hub.update(CONFIG, LIMIT, -1, list(world.replicas), world.now)
+        self.hub.update(CONFIG, world.limit, -1, list(world.replicas), world.now)
         for id, replica in world.replicas.items():
             if id not in self.followed:
                 self.followed.add(id)
@@ -115,6 +122,12 @@ class Queue:
             for name in self.hub.tick(self.world.now):
                 router = self.joined.pop(name)
                 self.world.send((self, name), router.session_ended)
+            for id, credits in self.hub.to_fence(self.world.now).items():
+                if (replica := self.world.replicas.get(id)) is not None:
+                    self.world.send(
+                        (self, replica, "fence"),
+                        lambda replica=replica, credits=credits: replica.fence(self, credits),  # type: ignore[misc]
+                    )
             self.tell()
             self.world.after(0.1, self.tick)
 
@@ -151,6 +164,11 @@ class Queue:
             self.hub.replica_reports(id, said, self.world.now)
         self.tell()
 
+    def fenced(self, rooms: tuple[tuple[int, int, int], ...]) -> None:
+        if self.alive:
+            self.hub.replica_fenced(rooms, self.world.now)
+            self.tell()
+
     def lost(self, id: str) -> None:
         if self.alive:
             self.hub.drop_replica(id, self.world.now)
@@ -172,7 +190,7 @@ class Replica:
         self.world, self.id = world, id
         self.alive = True
         self.leases = RunningLeases(incarnation_of(id))
-        self.running: dict[R, Lease] = {}
+        self.running: dict[R, Granted] = {}
         self.follower: Queue | None = None
         self.waiting_for_room: list[Router] = []
 
@@ -187,6 +205,12 @@ class Replica:
             self.report()
         return None
 
+    def fence(self, queue: Queue, credits: list[int]) -> None:
+        if self.alive:
+            rooms = self.leases.fence(queue.hub.epoch, credits)
+            self.world.fences += len(rooms)
+            self.world.send((self, queue, "fence"), lambda: queue.fenced(rooms))
+
     def unfollowed(self, queue: Queue) -> None:
         if self.follower is queue:
             self.follower, self.leases.is_followed = None, False
@@ -200,26 +224,27 @@ class Replica:
             self.world.send((self, queue), lambda: queue.replica_said(self.id, said))
         self.world.after(0.05, self.report)
 
-    def arrive(self, router: "Router", request: "R", lease: Lease) -> None:
+    def arrive(self, router: "Router", request: "R", lease: Granted) -> None:
         world = self.world
         if not router.alive:
             return
         if not self.alive:
             world.send((self, router), lambda: router.replica_died(self, request, lease))
-        elif len(self.running) >= LIMIT:
+        elif len(self.running) >= world.limit:
             world.full_refusals += 1
             self.waiting_for_room.append(router)
             world.send((self, router), lambda: router.refused(self, request, lease, FULL))
         elif not self.leases.begin(lease.tag):
+            world.outdated += 1
             world.send((self, router), lambda: router.refused(self, request, lease, OUTDATED))
         else:
             self.running[request] = lease
             world.after(world.random.choice((0.001, 0.1, 1.0)), lambda: self.end(router, request, lease))
 
-    def end(self, router: "Router", request: "R", lease: Lease) -> None:
+    def end(self, router: "Router", request: "R", lease: Granted) -> None:
         if not self.alive or self.running.pop(request, None) is None:
             return
-        self.leases.end(lease.tag.number)
+        self.leases.end(lease.tag)
         if router.alive:
             self.world.send((self, router), lambda: router.ended(request, lease))
         waiting, self.waiting_for_room = self.waiting_for_room, []
@@ -262,6 +287,7 @@ class Router:
         self.policy = Quiet(PolicyContext("a#d", world.random.random, lambda: world.now, self.ready))
         self.policy._config = CONFIG
         self.policy.router = name
+        self.policy._credits.configure(CONFIG)
         self.policy._alone._number = -(10**9) * next(world._numbers)
         self.policy._session = self  # type: ignore[assignment]
         self.session: Queue | None = None
@@ -322,6 +348,7 @@ class Router:
         if isinstance(grant, Refused):
             self.done(request, "refused")
         elif grant is not None:
+            self.world.by_credit += isinstance(grant, LocalLease)
             assert request not in self.policy._waiting
             replica = self.world.replicas.get(grant.replica)
             if grant.replica in self.dead or replica is None:
@@ -348,20 +375,20 @@ class Router:
             self.done(request, "withdrawn")
             self.look()
 
-    def ended(self, request: R, lease: Lease) -> None:
+    def ended(self, request: R, lease: Granted) -> None:
         if self.alive:
             self.policy.release(lease, None)
             self.done(request, "ended")
             self.look()
 
-    def refused(self, replica: Replica, request: R, lease: Lease, reason: int) -> None:
+    def refused(self, replica: Replica, request: R, lease: Granted, reason: int) -> None:
         if self.alive:
             if reason != OUTDATED:
                 self.policy.filled(replica.id)
             self.policy.release(lease, NOTHING)
             self.got(request, self.policy.again(request))
 
-    def replica_died(self, replica: Replica, request: R, lease: Lease) -> None:
+    def replica_died(self, replica: Replica, request: R, lease: Granted) -> None:
         if self.alive and not request.outcome:
             self.heard_of_death(replica)
             self.policy.release(lease, NOTHING)
@@ -419,13 +446,16 @@ def history(seed: int, *, kills: bool) -> World:
             if chance.random() < 0.1 and router.requests:
                 router.give_up(chance.choice(list(router.requests)))
         if kills and chance.random() < 0.01:
-            kind = chance.choice(("queue", "router", "replica"))
+            kind = chance.choice(("queue", "router", "replica", "stall"))
             if kind == "queue" and world.queue is not None:
                 world.queue.die()
             elif kind == "router" and len(world.routers) > 1:
                 chance.choice(world.routers).die()
             elif kind == "replica" and len(world.replicas) > 1:
                 chance.choice(list(world.replicas.values())).die()
+            elif kind == "stall" and world.queue is not None and world.routers:
+                router = chance.choice(world.routers)
+                world.stall(chance.choice(((router, world.queue), (world.queue, router.name))))
     world.run(end + 60)
     return world
 
@@ -439,10 +469,11 @@ def check_nothing_is_left(world: World) -> None:
     assert not hub.queue.ledger.leases
     assert (len(hub.queue.order), hub._parked, hub._asks, hub._begun, hub._granted_at) == (0, {}, {}, set(), {})
     # All that there is may be given again.
-    assert [line.slots for line in hub.queue.ledger.lines.values()] == [LIMIT] * len(world.replicas)
+    assert [line.slots for line in hub.queue.ledger.lines.values()] == [world.limit] * len(world.replicas)
     assert all(line.is_open for line in hub.queue.ledger.lines.values())
     for router in world.routers:
         policy = router.policy
+        assert not policy._credits.running
         assert [policy._held, policy._waiting, policy._ready, policy._early, policy._by_id] == [{}] * 5
         assert set(policy.statistics().values()) == {0}
 

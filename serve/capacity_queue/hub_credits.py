@@ -1,0 +1,207 @@
+"""Who of the routers gets credits, and when they are called back: `credits.py` of ../capacity keeps them.
+
+A router that asks the queue while nothing waits gets credits, and from then on a few times a second says what it has of
+them. They are called back as soon as somebody waits, when it has not used them for a while, and when what a credit
+holds changes. One whose session ends, or that does not answer, has them fenced off by the replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ..capacity.credit_messages import Report, Room, Usage
+from ..capacity.credits import NOBODY, CreditBook, CreditSize
+from ..capacity.ledger import Line
+from ..capacity.need import LineId
+from ..capacity.queue import CapacityQueue
+from .messages import CreditsHeld, CreditsTold, Learnt
+
+# So often a router is asked what it has: within what it may go by one answer.
+POLL_S: Final = 0.2
+# Nobody has waited for so long, before any are given.
+QUIET_S: Final = 0.2
+# Who has let nothing in by its credits for so long has no use for them.
+IDLE_S: Final = 3.0
+# A replica that has not said that it has fenced credits off is told again.
+FENCE_AGAIN_S: Final = 0.5
+
+
+class _Life:
+    """A router from one session to its end. What it was told in another one is of no consequence."""
+
+    __slots__ = ("admitted", "asks", "known", "name", "polled_at", "said", "tokens", "used_at")
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        # Whether it has asked for a place since it was looked at last.
+        self.asks = False
+        # The version that it was told, and the one that it goes by.
+        self.said = self.known = -1
+        self.admitted = self.tokens = 0
+        self.polled_at = self.used_at = now
+
+
+class HubCredits:
+    def __init__(self, queue: CapacityQueue) -> None:
+        self._queue = queue
+        self.book = CreditBook(queue.ledger, queue.order, CreditSize(1, 1, 1))
+        self._lives: dict[str, _Life] = {}
+        self._names: dict[str, str] = {}
+        self._count = 0
+        self._size: CreditSize | None = None
+        self._in_requests = True
+        self._waited_at = float("-inf")
+        # Since they were called back last.
+        self._some_given = False
+        # Those that are to be told of their credits.
+        self._due: dict[str, None] = {}
+        self._fence_at: dict[int, float] = {}
+        # Requests that routers have let in.
+        self.admitted = 0
+
+    def joined(self, router: str, now: float) -> None:
+        self.left(router)
+        self._count += 1
+        life = self._lives[router] = _Life(f"{router} {self._count}", now)
+        self._names[life.name] = router
+
+    def left(self, router: str) -> None:
+        life = self._lives.pop(router, None)
+        if life is not None:
+            del self._names[life.name]
+            self.book.leave(life.name)
+            self._due.pop(router, None)
+
+    def asked(self, router: str) -> None:
+        """It would use credits, had it any."""
+        self._lives[router].asks = True
+
+    def waits(self, now: float) -> None:
+        """Somebody waits."""
+        self._waited_at = now
+        self._recall()
+
+    def _recall(self) -> None:
+        if not self._some_given:
+            return
+        self._some_given = False
+        for name in self.book.recall():
+            self._due[self._names[name]] = None
+
+    def resize(self, size: CreditSize | None, in_requests: bool) -> None:
+        """A credit has so much from now on; None: there are none."""
+        if (size, in_requests) != (self._size, self._in_requests):
+            self._recall()
+            self._size, self._in_requests = size, in_requests
+            if size is not None:
+                self.book.size = size
+
+    def take(self, router: str, said: CreditsHeld, now: float) -> None:
+        """What a router has of its credits."""
+        life = self._lives[router]
+        held = {number: Room(tokens, slots) for number, tokens, slots, _, _ in said.held}
+        filled = {number: Room(tokens, slots) for number, _, _, tokens, slots in said.held}
+        served = {(band, tenant, user): tokens for band, tenant, user, tokens in said.served}
+        report = Report(
+            life.name, self._queue.ledger.epoch, said.number, said.version, held, Usage(said.usage, served), filled
+        )
+        self.book.report(report, now)
+        self._queue.gained()
+        if said.admitted > life.admitted:
+            life.used_at = now
+            self.admitted += said.admitted - life.admitted
+            self._queue.drain.add(said.tokens - life.tokens, now)
+            life.admitted, life.tokens = said.admitted, said.tokens
+        if said.version != life.known:
+            # It may begin once it knows that this was heard.
+            life.known = said.version
+            self._due[router] = None
+
+    def learn(self, learnt: Iterable[Learnt]) -> None:
+        """What answers were that no lease of their own is known of."""
+        for each in learnt:
+            if each.charge > 0:
+                self._queue.order.charge(each.band, each.tenant, each.user, each.charge)
+            if each.is_whole:
+                self._queue.lengths.learn(each.model, each.tenant, each.prompt, each.generated)
+
+    def tick(self, now: float, chance: float) -> None:
+        """Give credits to those that ask, and have all say what they have."""
+        may = self._size is not None and not self._queue.order and now - self._waited_at >= QUIET_S
+        for router, life in self._lives.items():
+            if life.asks:
+                life.asks = False
+                if may:
+                    before = self.book.has_some(life.name)
+                    if self.book.extend(life.name, now, chance):
+                        self._due[router] = None
+                        self._some_given = True
+                        if not before:
+                            life.used_at = now
+            if not self.book.has_some(life.name):
+                continue
+            if now - life.used_at >= IDLE_S and self.book.recall(life.name):
+                self._due[router] = None
+            if now - life.polled_at >= POLL_S:
+                self._due[router] = None
+
+    def told(self, now: float) -> list[tuple[str, CreditsTold]]:
+        """What routers are to be told now."""
+        due, self._due = self._due, {}
+        found: list[tuple[str, CreditsTold]] = []
+        for router in due:
+            life = self._lives[router]
+            try:
+                grants = self.book.grants(life.name)
+            except KeyError:
+                continue
+            credits: list[tuple[int, str, int, int, int, int]] = []
+            if grants.version != life.said:
+                life.said = grants.version
+                credits = [
+                    (number, each.line.replica, each.line.rank, each.room.tokens, each.room.slots, each.unread)
+                    for number, each in grants.credits.items()
+                ]
+            life.polled_at = now
+            found.append(
+                (router, CreditsTold(grants.version, grants.heard, grants.counted, self._in_requests, credits))
+            )
+        return found
+
+    def idle(self, line: Line) -> Room:
+        """What of a line lies in credits and is not filled, as far as routers have said."""
+        tokens = slots = 0
+        for lease in line.leases.values():
+            if lease.router == NOBODY and (filled := self.book.filled(lease.id.number)) is not None:
+                tokens += lease.tokens - filled.tokens
+                slots += lease.slots - filled.slots
+        return Room(max(0, tokens), max(0, slots))
+
+    # ---- replicas
+
+    def to_fence(self, now: float) -> dict[str, list[int]]:
+        """By replica, the credits that it is to fence off."""
+        self.book.silent(now)
+        unanswered = self.book.unanswered()
+        self._fence_at = {number: at for number, at in self._fence_at.items() if number in unanswered}
+        found: dict[str, list[int]] = {}
+        for number, line in unanswered.items():
+            if now - self._fence_at.get(number, float("-inf")) >= FENCE_AGAIN_S:
+                self._fence_at[number] = now
+                found.setdefault(line.replica, []).append(number)
+        return found
+
+    def replica_said(self, id: str, lines: Iterable[LineId], credits: Iterable[tuple[int, int, int, int]]) -> None:
+        """What runs there by credits that it has fenced off."""
+        running: dict[int, dict[int, Room]] = {}
+        for number, rank, tokens, slots in credits:
+            running.setdefault(rank, {})[number] = Room(tokens, slots)
+        for line in lines:
+            self.book.adopt(line, running.get(line.rank, {}))
+
+    def fenced(self, rooms: Iterable[tuple[int, int, int]]) -> None:
+        """What is left of credits that are fenced off."""
+        for number, tokens, slots in rooms:
+            self.book.fenced(number, Room(tokens, slots))
+        self._queue.gained()
