@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from . import engine_model, table, traces
+from . import engine_model, sessions, table, traces
 from .engine_model import EngineModel, ModelError
 from .intervals import intervals
 from .measures import Targets
@@ -29,6 +29,7 @@ Replay a trace of requests to language models, in virtual time, against several 
   python loadtests/simulate.py azure-conv --traces FOLDER                       all policies, 0.7 of saturation
   python loadtests/simulate.py mooncake --load 1.3 --deadline 2 --seeds 5       more than the replicas can do
   python loadtests/simulate.py mooncake --policy parts                          what each part of the queue brings
+  python loadtests/simulate.py --workload sessions --policy ours,sticky         conversations, without a trace
   python loadtests/simulate.py ./my_trace.csv --policy ours,fifo --rate 12      12 requests a second, any trace
 
 TRACE is a file, or a name of one in the folder of traces: {", ".join(traces.SHORT_NAMES)}.
@@ -52,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
         "simulate.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     made.add_argument("trace", nargs="?", metavar="TRACE", help="a file, or a name within the folder of traces")
+    made.add_argument("--workload", choices=("trace", "sessions"), default="trace",
+                      help="sessions: conversations whose prompts grow, made by chance; names no TRACE")  # fmt: skip
     made.add_argument("--traces", type=Path, metavar="FOLDER",
                       help=f"where traces lie (also: the environment variable {traces.FOLDER_VARIABLE})")  # fmt: skip
     made.add_argument("--policy", default="all", metavar="NAMES",
@@ -70,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
                       help="for the first token; who would wait longer may be refused (none)")  # fmt: skip
     made.add_argument("--failures", type=int, default=0, metavar="N",
                       help="replicas that die, each for 30 s; their requests resume (0)")  # fmt: skip
+    made.add_argument("--batch", type=int, default=0, metavar="N",
+                      help="requests of the batch band that wait from the beginning on (0)")  # fmt: skip
     made.add_argument("--engine", type=Path, metavar="FILE", help="a model of an engine, as --fit writes it")
     made.add_argument("--columns", default="", metavar="NAMES",
                       help=f"which measures to show, of {', '.join(table.COLUMNS)}")  # fmt: skip
@@ -93,7 +98,14 @@ def _seeds(said: str) -> list[int]:
 
 
 def _check(given: argparse.Namespace) -> None:
-    for name, least in (("replicas", 1), ("requests", 100), ("routers", 1), ("failures", 0), ("processes", 1)):
+    for name, least in (
+        ("replicas", 1),
+        ("requests", 100),
+        ("routers", 1),
+        ("failures", 0),
+        ("batch", 0),
+        ("processes", 1),
+    ):
         if getattr(given, name) < least:
             raise _UsageError(f"--{name} must be at least {least}, not {getattr(given, name)}")
     for name in ("load", "rate", "factor", "deadline"):
@@ -102,7 +114,11 @@ def _check(given: argparse.Namespace) -> None:
             raise _UsageError(f"--{name} must be above 0, not {value:g}")
     if not given.stale >= 0:
         raise _UsageError(f"--stale must be zero or more, not {given.stale:g}")
-    if given.trace is None:
+    if given.workload == "sessions" and given.trace is not None:
+        raise _UsageError(f"--workload sessions makes its requests by chance: leave out {given.trace!r}")
+    if given.workload == "sessions" and given.factor is not None:
+        raise _UsageError("--factor needs a trace: sessions have --load or --rate")
+    if given.trace is None and given.workload == "trace":
         raise _UsageError(f"name a trace: {', '.join(traces.SHORT_NAMES)}, or a file. {traces.SOURCES}")
 
 
@@ -130,7 +146,8 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
         raise _UsageError(f"there is no measure {unknown[0]!r}: there are {', '.join(table.COLUMNS)}")
     model = engine_model.load(given.engine) if given.engine is not None else EngineModel()
     progress.say("reading the trace")
-    arrivals = traces.read(traces.find(given.trace, given.traces))
+    is_made = given.workload == "sessions"
+    arrivals = sessions.make(3000, 5.0) if is_made else traces.read(traces.find(given.trace, given.traces))
     own_rate = (len(arrivals) - 1) / max(arrivals[-1].at, 1e-9)
     saturated = math.nan
     if given.rate is not None:
@@ -141,24 +158,28 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
         progress.say("measuring saturation")
         saturated = saturation(arrivals, model, given.replicas)
         rate = saturated * (given.load or 0.7)
+    if is_made:
+        # Their own times count: from one turn to the next.
+        arrivals = sessions.make(2 * given.requests, rate)
     plan = Plan(
         model, given.replicas, rate, given.requests, given.routers, given.stale, given.deadline, given.failures,
-        targets=Targets(),
+        batch=given.batch, targets=Targets(),
     )  # fmt: skip
     runs = compare(arrivals, plan, policies, seeds, given.processes, progress.say)
     progress.done()
     found = {policy: intervals(measures) for policy, measures in runs.items()}
     of = "" if math.isnan(saturated) else f", {rate / saturated:.2f} of saturation ({saturated:.3g})"
     title = (
-        f"{given.trace}: {given.replicas} replicas, {rate:.3g} requests/s{of}, {plan.count:,} requests, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+        f"{given.trace or given.workload}: {given.replicas} replicas, {rate:.3g} requests/s{of}, "
+        f"{plan.count:,} requests, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     )
     table.show(found, columns, title, Console())
     if given.markdown is not None:
         given.markdown.write_text(table.markdown(found, columns), encoding="utf-8")
     if given.json is not None:
         said = {
-            "trace": given.trace, "title": title, "saturation": None if math.isnan(saturated) else saturated,
+            "trace": given.trace or given.workload, "title": title,
+            "saturation": None if math.isnan(saturated) else saturated,
             "plan": asdict(plan), "seeds": seeds, "runs": runs,
             "intervals": {policy: dict(each) for policy, each in found.items()},
         }  # fmt: skip

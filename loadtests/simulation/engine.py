@@ -79,6 +79,13 @@ class Engine:
             return False
         return self._cut(now)
 
+    def take_back(self, request: Request) -> bool:
+        """It waits for a slot here, and does not any more. False if it has one."""
+        if request in self.running or request not in self.waiting:
+            return False
+        self.waiting.remove(request)
+        return True
+
     def settle(self) -> list[tuple[Heard, Request]]:
         """The plan has ended. What is heard of its requests; afterwards `begin` is called."""
         steps, self._steps_planned = self._steps_planned, 0

@@ -27,6 +27,7 @@ class Fairness:
         self.weights = np.array([(weights or {}).get(tenant, 1.0) for tenant in tenants])
         self._weights = self.weights.tolist()
         self.service = np.zeros(count)
+        self.shares_until = self.service
         self._by_weight = np.zeros(count)
         self._waiting = [0] * count
         self._here = np.zeros(count, dtype=bool)
@@ -38,6 +39,10 @@ class Fairness:
         self._outside: set[Request] = set()
         self._given: dict[Request, int] = {}
         self.longest_prompt = 0
+
+    def all_came(self) -> None:
+        """No more come: who is served by now counts, or all would be the same once everybody is."""
+        self.shares_until = self.service.copy()
 
     def waits(self, request: Request, now: float) -> None:
         """It is with the policy."""

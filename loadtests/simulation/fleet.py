@@ -45,6 +45,8 @@ class Fleet:
         self._events: list[tuple[float, int, Engine | Callable[[], None], int]] = []
         self._numbers = count()
         self._settling: Engine | None = None
+        # What the replica had that has died last.
+        self.lost: list[Request] = []
 
     # ---- for policies
 
@@ -66,9 +68,17 @@ class Fleet:
     def refuse(self, request: Request, why: str) -> None:
         """Its client gets an error at once, and does not come again."""
         request.refused, request.ended = why, self.now
-        self.done += 1
+        self._count(request)
         if self.fairness is not None:
             self.fairness.left(request, self.now)
+
+    def take_back(self, request: Request) -> bool:
+        """It was sent, has no slot there yet, and is to be sent again. False if it has one."""
+        if not self.engines[request.replica].take_back(request):
+            return False
+        if self.fairness is not None:
+            self.fairness.waits(request, self.now)
+        return True
 
     def at(self, time: float, call: Callable[[], None]) -> None:
         heappush(self._events, (time, next(self._numbers), call, 0))
@@ -80,10 +90,14 @@ class Fleet:
         policy: Policy,
         requests: Sequence[Request],
         failures: Iterable[Failure] = (),
-        until: float = math.inf,
+        background: Sequence[Request] = (),
         say: Callable[[float, int], None] | None = None,
     ) -> None:
-        """All requests, in the order of their arrival, to their ends, or to a time."""
+        """All requests, in the order of their arrival, to their ends; those of the `background`, whose numbers are
+        below zero, are there from the beginning, and are left as they are then.
+        """
+        for request in background:
+            self._arrive(policy, request)
         for failure in failures:
             self.at(failure.at, lambda failure=failure: self._die(policy, failure))
         if policy.tick_s is not None:
@@ -94,17 +108,15 @@ class Fleet:
         said = 0
         while self.done < len(requests):
             if arrival is not None and (not events or arrival.arrived <= events[0][0]):
-                if arrival.arrived > until:
-                    return
                 self.now = arrival.arrived
                 self._arrive(policy, arrival)
                 arrival = next(arrivals, None)
+                if arrival is None and self.fairness is not None:
+                    self.fairness.all_came()
                 continue
             if not events:
                 raise RuntimeError(f"{policy.name} keeps {len(requests) - self.done} requests and nothing runs")
             time, _, what, plan = heappop(events)
-            if time > until:
-                return
             if isinstance(what, Engine):
                 if what.plan == plan:
                     self.now = time
@@ -149,13 +161,17 @@ class Fleet:
                 policy.further(request, engine.generated(request), now)
             else:
                 request.ended = now
-                self.done += 1
+                self._count(request)
                 self.given_tokens += request.output
                 self._serve(request, 0, request.output, now)
                 policy.ended(request, now)
         self._settling = None
         engine.begin(now)
         self._schedule(engine)
+
+    def _count(self, request: Request) -> None:
+        """It is over. Those of the background are not waited for."""
+        self.done += request.number >= 0
 
     def _serve(self, request: Request, read: int, generated: int, now: float) -> None:
         if self.fairness is not None:
@@ -166,7 +182,7 @@ class Fleet:
         if not self.is_up[replica]:
             return
         self.is_up[replica] = False
-        had = self.engines[replica].stop()
+        had = self.lost = self.engines[replica].stop()
         policy.down(replica, self.now)
         for request in had:
             if self.fairness is not None:

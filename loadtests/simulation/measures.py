@@ -140,7 +140,7 @@ def _of_tenants(requests: Sequence[Request], fleet: Fleet) -> dict[str, float]:
     for request in requests:
         wanted[request.tenant] += INPUT_WEIGHT * (request.prompt - request.cached) + OUTPUT_WEIGHT * request.output
     demands = [wanted[tenant] for tenant in fairness.tenants]
-    service = fairness.service.tolist()
+    service = fairness.shares_until.tolist()
     fair = fair_shares(demands, sum(service), fairness.weights.tolist())
     shares = [min(1.0, got / share) for got, share in zip(service, fair, strict=True) if share > 0]
     kv_tokens = fleet.model.kv_tokens * len(fleet.engines)

@@ -15,12 +15,15 @@ from .fairness import Fairness
 from .fleet import Failure, Fleet
 from .measures import Targets, measure
 from .policies.catalogue import POLICIES, STALE_S
-from .requests import Arrival
+from .requests import Arrival, Request
 from .sampling import requests, sample
 
 # Saturation is measured on so many requests for each replica, of so many replicas at most.
-_CALIBRATED: Final = 150
+_CALIBRATED: Final = 600
 _MOST_REPLICAS: Final = 8
+
+# The lowest of the capacity queue's bands.
+BATCH: Final = 3
 
 Say = Callable[[str], None]
 
@@ -40,6 +43,8 @@ class Plan:
     failures: int = 0
     """Replicas that die, at times that are spread over the run, each for `down_s`."""
     down_s: float = 30.0
+    batch: int = 0
+    """Requests of the lowest band that wait from the beginning, beside the others, and are not measured."""
     targets: Targets = field(default_factory=Targets)
 
 
@@ -58,11 +63,30 @@ def run(
     )
     fleet = Fleet(plan.model, plan.replicas, plan.routers, Random(seed + 1_000_003))
     tenants = sorted({request.tenant for request in wanted})
-    if len(tenants) > 1:
+    if len(tenants) > 1 and not plan.batch:
         fleet.fairness = Fairness(tenants)
     made = POLICIES[policy].make(fleet, plan.stale_s)
-    fleet.run(made, wanted, _failures(plan, wanted[-1].arrived, dice), say=say)
-    return measure(wanted, fleet, made, plan.targets)
+    background = _background(arrivals, plan, Random(seed + 2_000_003))
+    fleet.run(made, wanted, _failures(plan, wanted[-1].arrived, dice), background, say)
+    found = measure(wanted, fleet, made, plan.targets)
+    if background:
+        ended = [request for request in background if not math.isnan(request.ended)]
+        found["batch_tokens_per_s"] = sum(request.prompt + request.output for request in ended) / fleet.now
+        found["batch_left"] = float(len(background) - len(ended))
+    return found
+
+
+def _background(arrivals: Sequence[Arrival], plan: Plan, dice: Random) -> list[Request]:
+    if not plan.batch:
+        return []
+    wanted = sample(arrivals, plan.batch, 1.0, dice)
+    asked = [
+        arrival._replace(
+            at=0.0, band=BATCH, session="", tenant="batch", chain=tuple(-hash - 1 for hash in arrival.chain)
+        )
+        for arrival in wanted
+    ]
+    return [Request(-1 - number, arrival) for number, arrival in enumerate(asked)]
 
 
 def _failures(plan: Plan, span: float, dice: Random) -> list[Failure]:

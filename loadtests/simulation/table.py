@@ -50,6 +50,8 @@ COLUMNS: Final[dict[str, Column]] = {
     "used_p25": Column("KV p25, %", 100),
     "used_p50": Column("KV p50, %", 100),
     "used_p75": Column("KV p75, %", 100),
+    "batch_tokens_per_s": Column("batch, tokens/s", digits=4),
+    "batch_left": Column("batch left"),
     "busy": Column("busy, %", 100),
 }
 USUAL: Final = (

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from . import servegen
 from .requests import Arrival
 
 FOLDER_VARIABLE: Final = "ACTORRT_TRACES"
@@ -62,6 +63,8 @@ def read(path: Path) -> list[Arrival]:
             file.seek(0)
             if head.startswith("TIMESTAMP,"):
                 found = _azure(csv.DictReader(file))
+            elif head.startswith(servegen.HEAD):
+                found = servegen.read(path)
             elif head.startswith("{"):
                 found = [_mooncake(line) for line in file if line.strip()]
             else:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 from .central import Fifo, ShortestHeld
 from .direct import PowerOfTwo, RoundRobin
 from .ours import PARTS, Ours
+from .peers import Classes, Deficits, Sticky
 from .policy import Policy
+from .prefixes import PrefixOnly, ShortestUncached
 from .views import View
 
 if TYPE_CHECKING:
@@ -46,6 +48,22 @@ POLICIES: Final[dict[str, Entry]] = {
         "fewest requests, held while all slots are taken (Ray's capacity queue)",
         lambda fleet, _: ShortestHeld("shortest-requests", fleet),
     ),
+    "shortest-uncached": Entry(
+        "fewest tokens to be read, less what is there of the prompt",
+        lambda fleet, stale: ShortestUncached("shortest-uncached", fleet, stale),
+    ),
+    "prefix-only": Entry(
+        "where most of the prompt was read", lambda fleet, stale: PrefixOnly("prefix-only", fleet, stale)
+    ),
+    "sticky": Entry(
+        "where the prompt's beginning lies until that is saturated; held by tenant (llm-d)",
+        lambda fleet, stale: Sticky("sticky", fleet, max(stale, 0.05)),
+    ),
+    "deficits": Entry(
+        "fewest tokens to be read and kept; deficit round robin with deadlines (Dynamo)",
+        lambda fleet, stale: Deficits("deficits", fleet, stale),
+    ),
+    "classes": Entry("a tree of prefixes, slots by class (SMG)", lambda fleet, stale: Classes("classes", fleet, stale)),
     "fifo": Entry("held in one queue by tokens, first come first served", lambda fleet, _: Fifo("fifo", fleet)),
     "ours": Entry("the capacity queue", lambda fleet, _: Ours("ours", fleet)),
 }
