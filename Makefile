@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve chat test models apps clients check format bench load lock clean
+.PHONY: help serve chat test models apps clients check format bench load simulate-queue lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -20,7 +20,7 @@ INSTALL := $(PIP) install --quiet --constraint $(LOCK)
 ARGS ?=
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo "  ARGS=... is handed on, as in: make test ARGS='-k links -x'"
 
 serve: $(STAMPS)/serve  ## answer HTTP on port 8000 with the handwritten-digits example
@@ -59,6 +59,9 @@ bench: $(STAMPS)/test  ## actorrt and its peers side by side, as a table (long: 
 
 load: $(STAMPS)/test  ## users of the chat application, with simulated engines, for a minute: a table, CSV files and a picture
 	$(BIN)/python loadtests/llm/load.py $(ARGS)
+
+simulate-queue: $(STAMPS)/test  ## the tables and plots of the capacity queue in simulation, into docs/ (TRACES=folder of public traces)
+	$(BIN)/python -m loadtests.simulation.pages $(if $(TRACES),--traces $(TRACES)) $(ARGS)
 
 lock:  ## take the newest releases that pyproject.toml allows into requirements.lock
 	rm -rf build/lock

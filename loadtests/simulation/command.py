@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from . import engine_model, sessions, table, traces
+from . import engine_model, plots, probe, sessions, table, traces
 from .engine_model import EngineModel, ModelError
 from .intervals import intervals
 from .measures import Targets
@@ -76,10 +76,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch", type=int, default=0, metavar="N",
                       help="requests of the batch band that wait from the beginning on (0)")  # fmt: skip
     made.add_argument("--engine", type=Path, metavar="FILE", help="a model of an engine, as --fit writes it")
+    made.add_argument("--fit", metavar="URL",
+                      help="fit a model to a server with OpenAI's API, write it to --engine FILE, and end")  # fmt: skip
+    made.add_argument("--kv-tokens", type=int, metavar="N", help="what the server of --fit holds: it does not say it")
     made.add_argument("--columns", default="", metavar="NAMES",
                       help=f"which measures to show, of {', '.join(table.COLUMNS)}")  # fmt: skip
     made.add_argument("--json", type=Path, metavar="FILE", help="write all measures of all runs there")
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    made.add_argument("--plot", type=Path, metavar="FILE", help="draw TTFT p90 and goodput (.svg, .png, .pdf)")
     made.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N",
                       help="runs at the same time")  # fmt: skip
     return made
@@ -118,6 +122,8 @@ def _check(given: argparse.Namespace) -> None:
         raise _UsageError(f"--workload sessions makes its requests by chance: leave out {given.trace!r}")
     if given.workload == "sessions" and given.factor is not None:
         raise _UsageError("--factor needs a trace: sessions have --load or --rate")
+    if given.plot is not None and given.plot.suffix not in (".svg", ".png", ".pdf"):
+        raise _UsageError(f"--plot draws .svg, .png or .pdf, not {given.plot.name!r}")
     if given.trace is None and given.workload == "trace":
         raise _UsageError(f"name a trace: {', '.join(traces.SHORT_NAMES)}, or a file. {traces.SOURCES}")
 
@@ -126,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser().parse_args(argv)
     progress = Progress()
     try:
+        if given.fit is not None:
+            return _fit(given, progress)
         _check(given)
         return _run(given, progress)
     except (_UsageError, TraceError, ModelError, UnknownPolicyError) as error:
@@ -136,6 +144,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.done()
         print("simulate.py: interrupted", file=sys.stderr)
         return 130
+
+
+def _fit(given: argparse.Namespace, progress: Progress) -> int:
+    if given.engine is None:
+        raise _UsageError("--fit writes to --engine FILE: name one")
+    base = EngineModel() if given.kv_tokens is None else EngineModel(kv_tokens=given.kv_tokens)
+    found = probe.fit(given.fit, base, progress.say)
+    progress.done()
+    engine_model.save(found, given.engine)
+    print(
+        f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, a step of "
+        f"{1000 * found.decode_step_s:.3g} ms and {1000 * found.decode_step_per_request_s:.3g} ms for each further "
+        f"stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; chunks and cache are as if not measured: "
+        f"{found.chunk_tokens} and {found.kv_tokens:,} tokens"
+    )
+    return 0
 
 
 def _run(given: argparse.Namespace, progress: Progress) -> int:
@@ -176,6 +200,8 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
     table.show(found, columns, title, Console())
     if given.markdown is not None:
         given.markdown.write_text(table.markdown(found, columns), encoding="utf-8")
+    if given.plot is not None:
+        plots.draw([(f"{title[: title.find(',')]}", found, measure) for measure in ("ttft_p90", "goodput")], given.plot)
     if given.json is not None:
         said = {
             "trace": given.trace or given.workload, "title": title,

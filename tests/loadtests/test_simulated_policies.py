@@ -7,9 +7,10 @@ from random import Random
 
 import pytest
 
-from loadtests.simulation import command, traces
-from loadtests.simulation.engine_model import EngineModel
+from loadtests.simulation import command, sessions, traces
+from loadtests.simulation.engine_model import EngineModel, ModelError
 from loadtests.simulation.fairness import Fairness, fair_shares, jain
+from loadtests.simulation.fit import Seen, fitted
 from loadtests.simulation.fleet import Failure, Fleet
 from loadtests.simulation.intervals import interval
 from loadtests.simulation.policies.catalogue import POLICIES, USUAL
@@ -69,6 +70,108 @@ def test_what_is_no_trace_is_said_to_be_none(tmp_path: Path, text: str, said: st
     file.write_text(text)
     with pytest.raises(TraceError, match=said):
         traces.read(file)
+
+
+def test_servegens_clients_send_as_often_and_as_much_as_their_tables_say(tmp_path: Path) -> None:
+    clients = tmp_path / "servegen_x_clients.csv"
+    clients.write_text(
+        "client,window_start_s,rate_rps,cv,pattern,param1,param2\n0,600,2.0,1,Gamma,0.5,9\n1,600,0.5,3,Weibull,0.5,9\n"
+        "0,0,9.0,1,Gamma,1,1\n"
+    )
+    with pytest.raises(TraceError, match="no table of tokens"):
+        traces.read(clients)
+    quantiles = tmp_path / "servegen_x_token_quantiles.csv"
+    quantiles.write_text(
+        "client,field,mean,p1,p5,p10,p25,p50,p75,p90,p95,p99\n"
+        "0,input_tokens,5,10,20,30,40,50,60,70,80,90\n0,output_tokens,5,1,1,1,2,2,2,3,3,3\n"
+    )
+    found = traces.read(clients)
+    count = sum(arrival.tenant == "client 0" for arrival in found)
+    assert 900 < count < 1500
+    assert 150 < len(found) - count < 500
+    assert all(10 <= arrival.prompt <= 90 and 1 <= arrival.output <= 3 for arrival in found)
+    assert traces.read(clients) == found
+
+
+def test_a_turn_of_a_conversation_begins_with_all_that_was_said_before() -> None:
+    found = sessions.make(400, 5.0, seed=3)
+    assert 300 < len(found) < 500
+    last: dict[str, Arrival] = {}
+    turns = 0
+    for arrival in found:
+        before = last.get(arrival.session)
+        if before is not None:
+            turns += 1
+            assert arrival.at > before.at
+            assert arrival.prompt > before.prompt + before.output
+            spoken = (*before.chain, *before.answer)
+            assert arrival.chain[: len(spoken)] == spoken
+        assert len(arrival.chain) == arrival.prompt // 512
+        assert len(arrival.chain) + len(arrival.answer) == (arrival.prompt + arrival.output) // 512
+        last[arrival.session] = arrival
+    assert turns > 100
+
+
+def test_a_model_is_fitted_to_what_was_seen() -> None:
+    truth = EngineModel(
+        prefill_tokens_per_s=2000.0, decode_step_s=0.02, decode_step_per_request_s=0.003,
+        decode_step_per_context_token_s=1e-6, overhead_s=0.01, slots=6,
+    )  # fmt: skip
+    seen = Seen(
+        [(tokens, 0.01 + tokens / 2000) for tokens in (30, 200, 900)],
+        [(count, context, truth.decode_s(count, context)) for count, context in ((1, 40), (2, 80), (4, 160), (1, 900))],
+        6,
+    )
+    found = fitted(seen, EngineModel())
+    assert [getattr(found, name) for name in ("prefill_tokens_per_s", "overhead_s", "slots")] == pytest.approx(
+        [2000.0, 0.01, 6]
+    )
+    assert found.decode_s(3, 500) == pytest.approx(truth.decode_s(3, 500))
+
+
+def test_what_was_seen_of_no_engine_is_no_model() -> None:
+    with pytest.raises(ModelError, match="not read in more time"):
+        fitted(Seen([(10, 2.0), (100, 1.0)], [(1, 10, 0.1)], 1), EngineModel())
+    with pytest.raises(ModelError, match="two lengths"):
+        fitted(Seen([(10, 2.0)], [(1, 10, 0.1)], 1), EngineModel())
+
+
+def test_requests_of_the_batch_band_run_beside_the_others_and_are_not_waited_for() -> None:
+    found = run(ARRIVALS, Plan(MODEL, 3, 4.0, 150, batch=400), "ours", 1)
+    assert found["requests"] == 135
+    assert found["batch_left"] > 0
+    assert found["batch_tokens_per_s"] > 0
+
+
+def test_a_higher_class_takes_the_slot_of_one_that_has_not_begun() -> None:
+    model = EngineModel(prefill_tokens_per_s=1000.0, slots=2, chunk_tokens=100, kv_tokens=2000)
+    arrivals = [Arrival(0.0, 900, 5, band=3), Arrival(0.1, 900, 5, band=3), Arrival(0.2, 900, 5, band=3),
+                Arrival(0.3, 300, 5, band=0)]  # fmt: skip
+    wanted = [Request(number, arrival) for number, arrival in enumerate(arrivals)]
+    fleet = Fleet(model, 1, 1, Random(1))
+    fleet.run(POLICIES["classes"].make(fleet, 0.0), wanted)
+    assert wanted[3].first < wanted[2].first
+
+
+def test_held_requests_of_tenants_go_to_the_one_that_was_given_least() -> None:
+    model = EngineModel(prefill_tokens_per_s=100.0, slots=8, chunk_tokens=100, kv_tokens=20000)
+    arrivals = [Arrival(0.001 * number, 500, 2, tenant="many") for number in range(6)]
+    arrivals.append(Arrival(0.1, 500, 2, tenant="few"))
+    wanted = [Request(number, arrival) for number, arrival in enumerate(arrivals)]
+    fleet = Fleet(model, 1, 1, Random(1))
+    fleet.run(POLICIES["sticky"].make(fleet, 0.0), wanted)
+    assert wanted[6].first < wanted[1].first
+
+
+def test_where_a_prompt_was_read_it_goes_again_but_not_to_one_that_is_full() -> None:
+    chain = tuple(range(8))
+    arrivals = [Arrival(0.0, 520, 2, chain), *(Arrival(20.0, 520, 2, chain) for _ in range(200))]
+    for policy, replicas in (("prefix-only", 1), ("shortest-uncached", 3)):
+        wanted = [Request(number, arrival) for number, arrival in enumerate(arrivals)]
+        fleet = Fleet(MODEL, 3, 1, Random(1))
+        fleet.run(POLICIES[policy].make(fleet, 0.0), wanted)
+        assert len({request.replica for request in wanted}) == replicas
+        assert wanted[1].replica == wanted[0].replica
 
 
 def test_a_trace_is_found_by_its_name_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +293,10 @@ def test_the_command_prints_a_table_and_writes_what_was_measured(
         (["x", "--rate", "-1"], "--rate must be above 0"),
         (["x", "--seeds", "a"], "--seeds is a number of runs"),
         (["x", "--columns", "speed"], "there is no measure 'speed'"),
+        (["--fit", "http://127.0.0.1:9", "--engine", "x"], "cannot be measured"),
+        (["--fit", "http://127.0.0.1:9"], "name one"),
+        (["--workload", "sessions", "mooncake"], "leave out 'mooncake'"),
+        (["x", "--plot", "x.txt"], "--plot draws"),
         (["x", "--engine", "/nowhere.json"], "cannot be read"),
     ],
 )

@@ -1,0 +1,202 @@
+"""The tables of docs/benchmarks.md that come of simulations: `python -m loadtests.simulation.pages --traces FOLDER`.
+
+It runs each scenario below, writes the tables between two marks of the page, all figures to docs/simulation.json and
+the plots beside it. About a quarter of an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from . import plots, sessions, table, traces
+from .engine_model import EngineModel
+from .intervals import Interval, interval, intervals
+from .policies.catalogue import USUAL
+from .progress import Progress
+from .requests import Arrival
+from .runs import Plan, compare, saturation
+
+BEGIN: Final = "<!-- simulated: begin -->"
+END: Final = "<!-- simulated: end -->"
+DOCS: Final = Path(__file__).resolve().parent.parent.parent / "docs"
+REPLICAS: Final = 8
+DEADLINE_S: Final = 2.0
+_NORMAL: Final = ("ttft_p50", "ttft_p90", "ttft_p99", "tpot_p90", "e2e_p50", "tokens_per_s", "goodput", "hit_ratio")
+_OVER: Final = ("ttft_p90", "tpot_p90", "tokens_per_s", "goodput", "refused_share", "hit_ratio", "preemptions")
+_TENANTS: Final = ("ttft_p50", "tokens_per_s", "goodput", "jain", "least_share", "vtc_gap", "vtc_bound")
+_PARTS: Final = ("ttft_p50", "ttft_p90", "tpot_p90", "goodput", "hit_ratio", "preemptions")
+_BESIDE: Final = ("ttft_p50", "ttft_p99", "tpot_p90", "batch_tokens_per_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    name: str
+    trace: str
+    load: float
+    columns: tuple[str, ...]
+    count: int = 3000
+    deadline_s: float = math.inf
+    batch: int = 0
+    policies: tuple[str, ...] = USUAL
+
+
+Runs = dict[str, list[dict[str, float]]]
+_PARTS_OF: Final = tuple(
+    f"ours{part}" for part in ("", "-no-prefix", "-no-lengths", "-no-vtc", "-no-backlog", "-no-headroom", "-no-line",
+                               "-no-tokens", "-no-sessions", "-no-deadlines")
+)  # fmt: skip
+_BOTH: Final = ("mooncake", "mooncake-synthetic", "azure-conv", "azure-code", "sessions")
+SCENARIOS: Final = (
+    *(Scenario(f"{name} at 0.7", name, 0.7, _NORMAL) for name in _BOTH),
+    *(Scenario(f"{name} at 1.3", name, 1.3, _OVER, deadline_s=DEADLINE_S) for name in _BOTH),
+    Scenario("servegen-deepseek at 1.3", "servegen-deepseek", 1.3, _TENANTS, 8000),
+    Scenario("servegen-large at 1.3", "servegen-large", 1.3, _TENANTS, 12000),
+    Scenario("sessions alone at 0.5", "sessions", 0.5, _BESIDE),
+    Scenario("sessions at 0.5, beside a full batch band", "sessions", 0.5, _BESIDE, batch=6000),
+    Scenario("parts, sessions at 0.7", "sessions", 0.7, _PARTS, policies=_PARTS_OF),
+    Scenario("parts, mooncake at 1.3", "mooncake", 1.3, (*_PARTS, "refused_share"), deadline_s=DEADLINE_S,
+             policies=_PARTS_OF),
+)  # fmt: skip
+
+
+class Traces:
+    """Read once, with where each saturates."""
+
+    def __init__(self, folder: Path | None, model: EngineModel) -> None:
+        self._folder, self._model = folder, model
+        self._read: dict[str, tuple[list[Arrival], float]] = {}
+
+    def of(self, name: str) -> tuple[list[Arrival], float]:
+        if name not in self._read:
+            is_made = name == "sessions"
+            arrivals = sessions.make(3000, 5.0) if is_made else traces.read(traces.find(name, self._folder))
+            self._read[name] = arrivals, saturation(arrivals, self._model, REPLICAS)
+        return self._read[name]
+
+
+def ratio(runs: Runs, measure: str, other: str) -> Interval:
+    """Of ours to another policy, run by run: both had the same requests."""
+    pairs = zip(runs["ours"], runs[other], strict=True)
+    return interval([ours[measure] / theirs[measure] for ours, theirs in pairs if theirs[measure]])
+
+
+def best(runs: Runs, measure: str, least: bool) -> str:
+    """The best of the policies that are not ours."""
+    others = {name: interval([run[measure] for run in each]).mean for name, each in runs.items() if name != "ours"}
+    return (min if least else max)(others, key=lambda name: others[name])
+
+
+def put_into(page: str, text: str) -> str:
+    """ValueError for a page without the marks."""
+    begin, end = page.find(BEGIN), page.find(END)
+    if begin < 0 or end < begin:
+        raise ValueError(f"the page has no {BEGIN} and {END}")
+    return f"{page[:begin]}{BEGIN}\n\n{text}\n{page[end:]}"
+
+
+def render(found: dict[str, Runs], saturated: dict[str, float]) -> str:
+    lines: list[str] = [_verdicts(found), ""]
+    for scenario in SCENARIOS:
+        if scenario.name not in found:
+            continue
+        rate = saturated[scenario.trace]
+        deadline = "" if scenario.deadline_s == math.inf else f", deadline {scenario.deadline_s:g} s"
+        lines.append(
+            f"#### {scenario.name}: {rate * scenario.load:.3g} of {rate:.3g} requests/s, "
+            f"{scenario.count:,} requests{deadline}\n"
+        )
+        runs = {policy: intervals(each) for policy, each in found[scenario.name].items()}
+        lines.append(table.markdown(runs, scenario.columns))
+    return "\n".join(lines)
+
+
+def _verdicts(found: dict[str, Runs]) -> str:
+    rows = ["| | ours / other | the other |", "|---|---:|---|"]
+
+    def row(what: str, runs: Runs, measure: str, other: str) -> None:
+        column = table.Column("", digits=3)
+        rows.append(f"| {what} | {table.cell(ratio(runs, measure, other), column)} | {other} |")
+
+    for name, runs in found.items():
+        if name.startswith("parts") or "sessions a" in name.replace("sessions at", ""):
+            continue
+        if name.endswith("0.7"):
+            row(f"p90 TTFT, {name}", runs, "ttft_p90", best(runs, "ttft_p90", least=True))
+        elif name.endswith("1.3") and "shortest-requests" in runs and not name.startswith("servegen"):
+            row(f"goodput, {name}", runs, "goodput", "shortest-requests")
+            row(f"goodput, {name}", runs, "goodput", best(runs, "goodput", least=False))
+            row(f"tokens/s, {name}", runs, "tokens_per_s", "fifo")
+    return "\n".join(rows) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("loadtests.simulation.pages", description=__doc__)
+    parser.add_argument("--traces", type=Path, help="the folder of traces")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="scenarios whose name has this; the others stay as they were")
+    given = parser.parse_args(argv)
+    progress = Progress()
+    written = DOCS / "simulation.json"
+    model = EngineModel()
+    there = Traces(given.traces, model)
+    kept = json.loads(written.read_text(encoding="utf-8")) if given.only and written.is_file() else {}
+    found: dict[str, Runs] = kept.get("runs", {})
+    saturated: dict[str, float] = kept.get("saturation", {})
+    for scenario in SCENARIOS:
+        if given.only not in scenario.name:
+            continue
+        try:
+            arrivals, most = there.of(scenario.trace)
+        except traces.TraceError as error:
+            progress.done()
+            print(f"simulate-queue: {error}", file=sys.stderr)
+            return 2
+        saturated[scenario.trace] = most
+        plan = Plan(
+            model, REPLICAS, most * scenario.load, scenario.count, deadline_s=scenario.deadline_s, batch=scenario.batch
+        )
+        if scenario.trace == "sessions":
+            arrivals = sessions.make(2 * scenario.count, plan.rate)
+        seeds = range(1, given.seeds + 1)
+        found[scenario.name] = compare(
+            arrivals, replace(plan), scenario.policies, seeds, given.processes,
+            lambda text, name=scenario.name: progress.say(f"{name}: {text}"),
+        )  # fmt: skip
+    progress.done()
+    found = {scenario.name: found[scenario.name] for scenario in SCENARIOS if scenario.name in found}
+    said = {"saturation": saturated, "runs": _rounded(found)}
+    written.write_text(json.dumps(said, indent=0) + "\n", encoding="utf-8")
+    page = DOCS / "benchmarks.md"
+    page.write_text(put_into(page.read_text(encoding="utf-8"), render(found, saturated)), encoding="utf-8")
+    of_all = {name: {policy: intervals(each) for policy, each in runs.items()} for name, runs in found.items()}
+    panels = [(name, of_all[name], "ttft_p90") for name in of_all if name.endswith("0.7") and "parts" not in name]
+    panels += [
+        (name, of_all[name], "goodput")
+        for name in of_all
+        if name.endswith("1.3") and "parts" not in name and "servegen" not in name
+    ]
+    if panels:
+        plots.draw(panels, DOCS / "simulation.svg")
+    return 0
+
+
+def _rounded(found: dict[str, Runs]) -> dict[str, dict[str, list[dict[str, float]]]]:
+    return {
+        name: {
+            policy: [{measure: float(f"{value:.5g}") for measure, value in run.items()} for run in each]
+            for policy, each in runs.items()
+        }
+        for name, runs in found.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
