@@ -154,9 +154,9 @@ def _fit(given: argparse.Namespace, progress: Progress) -> int:
     progress.done()
     engine_model.save(found, given.engine)
     print(
-        f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, a step of "
-        f"{1000 * found.decode_step_s:.3g} ms and {1000 * found.decode_step_per_request_s:.3g} ms for each further "
-        f"stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; chunks and cache are as if not measured: "
+        f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, "
+        f"a step of {1000 * found.decode_step_s:.3g} ms and {1000 * found.decode_step_per_request_s:.3g} ms for each "
+        f"further stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; not measured: chunks and cache, "
         f"{found.chunk_tokens} and {found.kv_tokens:,} tokens"
     )
     return 0
