@@ -153,11 +153,11 @@ def _fit(given: argparse.Namespace, progress: Progress) -> int:
     found = probe.fit(given.fit, base, progress.say)
     progress.done()
     engine_model.save(found, given.engine)
+    step, more = 1000 * found.decode_step_s, 1000 * found.decode_step_per_request_s
     print(
-        f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, "
-        f"a step of {1000 * found.decode_step_s:.3g} ms and {1000 * found.decode_step_per_request_s:.3g} ms for each "
-        f"further stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; not measured: chunks and cache, "
-        f"{found.chunk_tokens} and {found.kv_tokens:,} tokens"
+        f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, a step of {step:.3g} ms and "
+        f"{more:.3g} ms for each further stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; "
+        f"not measured: chunks and cache, {found.chunk_tokens} and {found.kv_tokens:,} tokens"
     )
     return 0
 
