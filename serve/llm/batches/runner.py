@@ -41,7 +41,7 @@ class Runner:
         self._places: dict[str, asyncio.Semaphore] = {}
         self._queued = asyncio.Semaphore(self._config.concurrency)
         self._work = Work(
-            uuid.uuid4().hex,
+            f"{services.fronts().me} {uuid.uuid4().hex}",
             self._config,
             self._database,
             handle,
