@@ -1,10 +1,12 @@
 """What the clients meet: a language model by llama.cpp, one for embeddings, and a server that calls tools."""
 
+import os
 import sys
 from pathlib import Path
 
 from actorrt.serve.llm import (
     ApiKey,
+    BatchConfig,
     FrontConfig,
     LlamaCppEngine,
     LLMConfig,
@@ -48,5 +50,5 @@ app = build_openai_app(
             deployment={"max_ongoing_requests": 1, "max_queued_requests": 0},
         ),
     ],
-    FrontConfig(keys=[ApiKey.of(KEY, "clients")]),
+    FrontConfig(keys=[ApiKey.of(KEY, "clients")], batches=BatchConfig(folder=f"{os.environ['ACTORRT_TEMP_DIR']}/kept")),
 )
