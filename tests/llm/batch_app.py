@@ -90,12 +90,21 @@ def run_simulated(url: str, name: str, folder: Path, front: dict[str, Any] | Non
 
 
 def run_scripted_batches(
-    url: str, name: str, folder: Path, kind: type[Front] = Front, num_replicas: int = 1, **settings: Any
+    url: str,
+    name: str,
+    folder: Path,
+    kind: type[Front] = Front,
+    num_replicas: int = 1,
+    deployment: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> str:
-    """The same with a model that does what a request says."""
-    model = LLMConfig(model_id="scripted", engine=SimulatedEngine(), max_resumes=0)
+    """The same with a model that does what a request says. `deployment`: its options."""
+    deployment = deployment or {}
+    model = LLMConfig(model_id="scripted", engine=SimulatedEngine(), max_resumes=0, deployment=deployment)
     config = FrontConfig(batches=BatchConfig(folder=str(folder), **settings), num_replicas=num_replicas)
     options = DeploymentOptions(name="front", num_replicas=num_replicas, max_ongoing_requests=1000)
-    app = Deployment[Front](kind, options).bind(config, [(model, scripted("/v1/responses"))], bind_store(config))
+    app = Deployment[Front](kind, options).bind(
+        config, [(model, scripted("/v1/responses", **deployment))], bind_store(config)
+    )
     serve.run(app, name=name, route_prefix=f"/{name}")
     return f"{url}/{name}"

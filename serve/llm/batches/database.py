@@ -22,8 +22,10 @@ T = TypeVar("T")
 NAME: Final = "batches.sqlite"
 FILES: Final = "files"
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# SQLite's own, which have no names before Python 3.11's constants are loaded.
+# SQLite's own, whose names are not there before it is loaded.
 _BUSY, _LOCKED, _FULL = 5, 6, 13
+# What an open database does not recover from: READONLY, as of one that was moved, CORRUPT, NOTADB.
+_DAMAGED: Final = frozenset({8, 11, 26})
 _NO_RETRY: Final = ((b"x-should-retry", b"false"),)
 
 
@@ -44,6 +46,7 @@ class Database:
         self.path = self.folder / NAME
         self._threads = ThreadPoolExecutor(1, "actorrt-batches")
         self._store: Store | None = None
+        self._inode = 0
 
     def file(self, id: str) -> Path:
         """Where the bytes of a file lie."""
@@ -66,12 +69,18 @@ class Database:
             if self._store is None:
                 (self.folder / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._store = Store(self.path)
+                self._inode = self.path.stat().st_ino
             return action(self._store, *args, **kwargs)
         except (sqlite3.Error, OSError, WrongVersionError) as error:
-            if isinstance(error, sqlite3.DatabaseError) and _code(error) not in (_BUSY, _LOCKED, _FULL):
-                # It may be another file by now.
+            if _code(error) in _DAMAGED or self._is_another_file():
                 self._close()
             raise storage_error(error, str(self.path)) from error
+
+    def _is_another_file(self) -> bool:
+        try:
+            return self.path.stat().st_ino != self._inode
+        except OSError:
+            return True
 
     def _close(self) -> None:
         if self._store is not None:

@@ -62,20 +62,23 @@ class Store:
 
     def _begin(self) -> None:
         run = self._db.execute
-        (version,) = run("PRAGMA user_version").fetchone()
-        if version == 0:
+        if not self._version():
             run("PRAGMA auto_vacuum = INCREMENTAL")
         run("PRAGMA journal_mode = WAL")
         # What a client was told is there is there, also when the power goes.
         run("PRAGMA synchronous = FULL")
-        with self._write():
-            (version,) = run("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in SCHEMA:
-                    run(statement)
-                run(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise WrongVersionError(version)
+        # Whoever finds it made writes nothing: also on a disk that is full it can be read.
+        if not self._version():
+            with self._write():
+                if not self._version():  # nobody was faster
+                    for statement in SCHEMA:
+                        run(statement)
+                    run(f"PRAGMA user_version = {VERSION}")
+        if (version := self._version()) != VERSION:
+            raise WrongVersionError(version)
+
+    def _version(self) -> int:
+        return self._one("PRAGMA user_version")[0]
 
     def close(self) -> None:
         self._db.close()
