@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..capacity.credit_holder import CreditHolder, Held
 from ..capacity.credit_messages import Credit, Grants, Room
@@ -26,25 +26,30 @@ from .offers import PER_REQUEST
 _MOST_TERMS: Final = 10_000
 
 
+class Terms(NamedTuple):
+    """What a request is let in with: `tokens` of a credit, of which `unread` are its prompt, if prompts matter."""
+
+    cost: QueueCost
+    band: int
+    tokens: int
+    unread: int
+
+
 class LocalLease(Grant):
     """The grant of one request by a credit."""
 
-    __slots__ = (
-        "arrived", "band", "cost", "credits", "generated", "held", "is_running", "place", "request", "tokens", "unread",
-    )  # fmt: skip
+    __slots__ = ("arrived", "credits", "generated", "has_read", "held", "is_running", "is_unread", "request", "terms")
 
     queue_ms = 0
 
-    def __init__(
-        self, policy: Policy, credits: ByCredit, held: Held, place: Place, request: Request, cost: QueueCost,
-        band: int, tokens: int, unread: int, arrived: float,
-    ) -> None:  # fmt: skip
-        self.policy = policy
+    def __init__(self, credits: ByCredit, held: Held, request: Request, terms: Terms, arrived: float) -> None:
+        self.policy = credits.policy
         self.replica = held.line.replica
-        self.credits, self.held, self.place, self.request, self.cost = credits, held, place, request, cost
-        self.band, self.tokens, self.unread, self.arrived = band, tokens, unread, arrived
+        self.credits, self.held, self.request, self.terms, self.arrived = credits, held, request, terms, arrived
+        # Whether its prompt counts as unread still; whether its first token has come, which is heard of before.
+        self.is_running = self.is_unread = True
+        self.has_read = False
         self.generated = 0
-        self.is_running = True
 
     @property
     def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -52,7 +57,8 @@ class LocalLease(Grant):
 
     def progress(self, tokens: int) -> None:
         self.generated = tokens
-        if self.unread:
+        if not self.has_read:
+            self.has_read = True
             self.credits.read.append(self)
 
     def settle(self, used: Cost) -> None:
@@ -67,13 +73,16 @@ class ByCredit:
         self, policy: Policy, router: str, place_of: Callable[[str], Place | None], learn: Callable[[Learnt], None]
     ) -> None:
         """`place_of` a replica that takes requests; `learn` is told what an answer was, on any thread."""
-        self._policy, self._router, self._place_of, self._learn = policy, router, place_of, learn
+        self.policy, self._router, self._place_of, self._learn = policy, router, place_of, learn
         self._holder = CreditHolder(router, lambda replica: place_of(replica) is not None)
         self._in_requests = True
         # By tenant and band as requests name them: its number, if such may be let in here.
         self._terms: dict[tuple[str, str], int | None] = {}
         self._config: CapacityQueueConfig | None = None
-        self._plain: int | None = None
+        # Of requests of which nothing is known but that they are one.
+        self._plain: Terms | None = None
+        self._plain_key = (0, "", "")
+        self._plain_served = 0
         self.running: set[LocalLease] = set()
         # Those whose first token has come.
         self.read: deque[LocalLease] = deque()
@@ -82,7 +91,12 @@ class ByCredit:
     def configure(self, config: CapacityQueueConfig) -> None:
         self._config = config
         self._terms.clear()
-        self._plain = self._look_up("", "")
+        self._set_plain()
+
+    def _set_plain(self) -> None:
+        band = self._look_up("", "")
+        self._plain = Terms(PLAIN, band, PER_REQUEST, 0) if band is not None and self._in_requests else None
+        self._plain_key = (band or 0, "", "")
 
     def begin(self, epoch: int) -> None:
         """A queue is there, or is there again."""
@@ -100,23 +114,13 @@ class ByCredit:
 
     def admit(self, request: Request, cost: QueueCost, now: float) -> LocalLease | None:
         """A grant; None: ask the queue."""
-        if cost is PLAIN:
-            band = self._plain
-        elif cost.chain or cost.session or cost.adapter or cost.ticket:
+        terms = self._plain if cost is PLAIN else self._terms_of(cost)
+        if terms is None:
             return None
-        else:
-            band = self._look_up(cost.tenant, cost.band)
-        if band is None:
-            return None
-        if self._in_requests:
-            tokens, unread = PER_REQUEST * cost.requests, 0
-        elif cost.max_tokens is None:
-            return None
-        else:
-            tokens, unread = cost.tokens + cost.max_tokens, cost.tokens
         while self.read:
             self._has_read(self.read.popleft())
-        held = self._holder.take(tokens, now, unread)
+        tokens = terms.tokens
+        held = self._holder.take(tokens, now, terms.unread)
         if held is None:
             return None
         place = held.place
@@ -125,11 +129,23 @@ class ByCredit:
             assert place is not None
         place.requests += 1
         place.tokens += tokens
-        lease = LocalLease(self._policy, self, held, place, request, cost, band, tokens, unread, now)
+        lease = LocalLease(self, held, request, terms, now)
         self.running.add(lease)
         self._admitted += 1
         self._tokens += tokens
         return lease
+
+    def _terms_of(self, cost: QueueCost) -> Terms | None:
+        if cost.chain or cost.session or cost.adapter or cost.ticket:
+            return None
+        band = self._look_up(cost.tenant, cost.band)
+        if band is None:
+            return None
+        if self._in_requests:
+            return Terms(cost, band, PER_REQUEST * cost.requests, 0)
+        if cost.max_tokens is None:
+            return None
+        return Terms(cost, band, cost.tokens + cost.max_tokens, cost.tokens)
 
     def _look_up(self, tenant: str, band: str) -> int | None:
         key = tenant, band
@@ -152,23 +168,30 @@ class ByCredit:
         """It has ended. Whether the queue waits for what is left of its credit."""
         lease.is_running = False
         self.running.discard(lease)
-        held, place, tokens = lease.held, lease.place, lease.tokens
+        held, terms = lease.held, lease.terms
+        place, tokens = held.place, terms.tokens
         place.requests -= 1
         place.tokens -= tokens
-        self._holder.give(held, tokens, lease.unread)
-        lease.unread = 0
-        if used is not NOTHING:
-            cost = lease.cost
-            served = INPUT_WEIGHT * (cost.requests if self._in_requests else cost.tokens)
-            if isinstance(used, QueueUse):
-                served -= INPUT_WEIGHT * min(used.cached or 0, cost.tokens)
-            generated = lease.generated
-            if used is not None and used.tokens > generated:
-                generated = lease.generated = used.tokens
-            self._holder.serve((lease.band, cost.tenant, cost.user), served + OUTPUT_WEIGHT * generated)
-            if isinstance(used, QueueUse) and used.is_whole:
-                self._tell(lease, generated, 0.0, True)
+        held.filled -= tokens
+        held.running -= 1
+        if terms.unread:
+            self._has_read(lease)
+        if used is None and terms is self._plain and not lease.generated:
+            self._plain_served += 1
+        elif used is not NOTHING:
+            self._charge(lease, used)
         return not held.slots
+
+    def _charge(self, lease: LocalLease, used: Cost | None) -> None:
+        cost = lease.terms.cost
+        served = INPUT_WEIGHT * (cost.requests if self._in_requests else cost.tokens)
+        if isinstance(used, QueueUse):
+            served -= INPUT_WEIGHT * min(used.cached or 0, cost.tokens)
+        if used is not None and used.tokens > lease.generated:
+            lease.generated = used.tokens
+        self._holder.serve((lease.terms.band, cost.tenant, cost.user), served + OUTPUT_WEIGHT * lease.generated)
+        if isinstance(used, QueueUse) and used.is_whole:
+            self._tell(lease, lease.generated, 0.0, True)
 
     def settle(self, lease: LocalLease, used: Cost) -> None:
         """It was given back before this was known. From any thread."""
@@ -177,10 +200,10 @@ class ByCredit:
             self._tell(lease, max(used.tokens, lease.generated), float(OUTPUT_WEIGHT * more), used.is_whole)
 
     def _tell(self, lease: LocalLease, generated: int, charge: float, is_whole: bool) -> None:
-        cost = lease.cost
+        cost = lease.terms.cost
         if charge or is_whole:
             self._learn(
-                Learnt(lease.band, cost.model, cost.tenant, cost.user, cost.tokens, generated, charge, is_whole)
+                Learnt(lease.terms.band, cost.model, cost.tenant, cost.user, cost.tokens, generated, charge, is_whole)
             )
 
     def spoil(self, lease: LocalLease) -> None:
@@ -188,17 +211,18 @@ class ByCredit:
         self._holder.spoil(lease.held)
 
     def _has_read(self, lease: LocalLease) -> None:
-        lease.held.unread -= lease.unread
-        lease.unread = 0
+        if lease.is_unread:
+            lease.is_unread = False
+            lease.held.unread -= lease.terms.unread
 
     def tag_of(self, lease: LocalLease) -> Tag:
-        held, cost = lease.held, lease.cost
+        held, (cost, band, tokens, _) = lease.held, lease.terms
         if cost is PLAIN and held.tag is not None:
             return held.tag
-        prompt = lease.tokens // PER_REQUEST if self._in_requests else cost.tokens
+        prompt = tokens // PER_REQUEST if self._in_requests else cost.tokens
         tag = Tag(
             self._holder.epoch, incarnation_of(lease.replica), held.number, held.line.rank, 0, self._router,
-            prompt, lease.tokens - prompt, cost.model, cost.tenant, cost.user, lease.band, True,
+            prompt, tokens - prompt, cost.model, cost.tenant, cost.user, band, True,
         )  # fmt: skip
         if cost is PLAIN:
             held.tag = tag
@@ -208,7 +232,9 @@ class ByCredit:
 
     def hear(self, told: CreditsTold, now: float) -> CreditsHeld:
         """What the queue says, and the answer."""
-        self._in_requests = told.in_requests
+        if told.in_requests != self._in_requests:
+            self._in_requests = told.in_requests
+            self._set_plain()
         credits = {
             number: Credit(LineId(replica, rank), incarnation_of(replica), Room(tokens, slots), unread)
             for number, replica, rank, tokens, slots, unread in told.credits
@@ -217,6 +243,9 @@ class ByCredit:
         return self.held(now)
 
     def held(self, now: float) -> CreditsHeld:
+        if self._plain_served:
+            self._holder.serve(self._plain_key, float(INPUT_WEIGHT * self._plain_served))
+            self._plain_served = 0
         report = self._holder.report(now)
         filled = report.filled
         held = [

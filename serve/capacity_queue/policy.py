@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any, Final
 
 from ..news import DeploymentNews
-from ..policy import NOTHING, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
+from ..policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
 from .alone import Alone, Place
 from .by_credit import ByCredit, LocalLease
 from .config import DEFAULT, CapacityQueueConfig, cost_function
-from .costs import cost_of
+from .costs import PLAIN, cost_of
 from .messages import (
     Acquire,
     CreditsHeld,
@@ -171,7 +171,10 @@ class CapacityQueuePolicy(Policy):
 
     def submit(self, request: Request) -> Lease | LocalLease | None:
         now = self._clock()
-        cost = cost_of(request, self._cost)
+        if request.cost is ONE_REQUEST and self._cost is None and getattr(request, "header", None) is None:
+            cost = PLAIN
+        else:
+            cost = cost_of(request, self._cost)
         if not self._waiting and (local := self._credits.admit(request, cost, now)) is not None:
             return local
         self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
@@ -192,7 +195,7 @@ class CapacityQueuePolicy(Policy):
             if self._open_place(lease.replica) is not None:
                 # It is fenced off there, or a later queue is there.
                 self._credits.spoil(lease)
-            wait = self._wait_of(lease.cost, lease.band, lease.arrived)
+            wait = self._wait_of(lease.terms.cost, lease.terms.band, lease.arrived)
             wait.returns = True
             return self._ask(request, wait, now)
         if lease.tag.number < 0 and lease.replica in self._places.keys() - self._full:
@@ -273,19 +276,17 @@ class CapacityQueuePolicy(Policy):
     def release(self, grant: Grant, used: Cost | None) -> None:
         if type(grant) is LocalLease:
             if grant.is_running:
-                self._release_local(grant, used)
+                if self._credits.release(grant, used):
+                    self._say_credits(self._credits.held(self._clock()))
+                self._released = grant
+                if self._closed:
+                    self._end_if_idle()
             return
         assert isinstance(grant, Lease)
         if self._held.get(grant.tag.number) is not grant:
             return
         self._give_back(grant, used)
         self._released = grant
-        self._end_if_idle()
-
-    def _release_local(self, lease: LocalLease, used: Cost | None) -> None:
-        if self._credits.release(lease, used):
-            self._say_credits(self._credits.held(self._clock()))
-        self._released = lease
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
