@@ -125,8 +125,9 @@ class RouterProcess:
                     policy.release(grant, None)
                 if begin:
                     self._times.append(time.perf_counter_ns() - begin)
-                self._count += 1
-                self._by_credit += type(grant) is LocalLease
+                    self._by_credit += _TIMED * (type(grant) is LocalLease)
+            else:
+                self._count += _TURN
             self._look()
             await asyncio.sleep(0 if grant is not None else 0.001)
         return self._count, time.perf_counter() - began, self._times, self._by_credit

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from ..capacity.credit_holder import Held
 from .messages import Share
 
 # Of replicas of which nothing was told.
@@ -14,10 +15,33 @@ _UNKNOWN: Final = Share(1, 0)
 class Place:
     """A replica that serves, with what runs there for this router."""
 
-    __slots__ = ("requests", "tokens")
+    __slots__ = ("_credits", "_requests", "_tokens")
 
     def __init__(self) -> None:
-        self.requests = self.tokens = 0
+        # By leases; what runs by credits these say themselves.
+        self._requests = self._tokens = 0
+        self._credits: list[Held] = []
+
+    def add(self, requests: int, tokens: int) -> None:
+        self._requests += requests
+        self._tokens += tokens
+
+    def counts(self, credit: Held) -> None:
+        """What is filled of a credit runs here too."""
+        for each in self._credits:
+            if not each.running and not each.slots:
+                # Should it be good once more, it is counted anew.
+                each.place = None
+        self._credits = [each for each in self._credits if each.place is not None]
+        self._credits.append(credit)
+
+    @property
+    def requests(self) -> int:
+        return self._requests + sum(each.running for each in self._credits)
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens + sum(each.filled for each in self._credits)
 
 
 class Alone:

@@ -86,7 +86,8 @@ class ByCredit:
         self.running: set[LocalLease] = set()
         # Those whose first token has come.
         self.read: deque[LocalLease] = deque()
-        self._admitted = self._tokens = 0
+        # Requests that have ended, and their tokens.
+        self._served = self._tokens = 0
 
     def configure(self, config: CapacityQueueConfig) -> None:
         self._config = config
@@ -101,7 +102,7 @@ class ByCredit:
     def begin(self, epoch: int) -> None:
         """A queue is there, or is there again."""
         self._holder.begin(epoch)
-        self._admitted = self._tokens = 0
+        self._served = self._tokens = 0
 
     def stop(self) -> None:
         self._holder.stop()
@@ -119,20 +120,16 @@ class ByCredit:
             return None
         while self.read:
             self._has_read(self.read.popleft())
-        tokens = terms.tokens
-        held = self._holder.take(tokens, now, terms.unread)
+        held = self._holder.take(terms.tokens, now, terms.unread)
         if held is None:
             return None
         place = held.place
         if place is None:
             place = held.place = self._place_of(held.line.replica)
             assert place is not None
-        place.requests += 1
-        place.tokens += tokens
+            place.counts(held)
         lease = LocalLease(self, held, request, terms, now)
         self.running.add(lease)
-        self._admitted += 1
-        self._tokens += tokens
         return lease
 
     def _terms_of(self, cost: QueueCost) -> Terms | None:
@@ -169,17 +166,17 @@ class ByCredit:
         lease.is_running = False
         self.running.discard(lease)
         held, terms = lease.held, lease.terms
-        place, tokens = held.place, terms.tokens
-        place.requests -= 1
-        place.tokens -= tokens
-        held.filled -= tokens
+        held.filled -= terms.tokens
         held.running -= 1
         if terms.unread:
             self._has_read(lease)
         if used is None and terms is self._plain and not lease.generated:
             self._plain_served += 1
-        elif used is not NOTHING:
-            self._charge(lease, used)
+        else:
+            self._served += 1
+            self._tokens += terms.tokens
+            if used is not NOTHING:
+                self._charge(lease, used)
         return not held.slots
 
     def _charge(self, lease: LocalLease, used: Cost | None) -> None:
@@ -245,6 +242,8 @@ class ByCredit:
     def held(self, now: float) -> CreditsHeld:
         if self._plain_served:
             self._holder.serve(self._plain_key, float(INPUT_WEIGHT * self._plain_served))
+            self._served += self._plain_served
+            self._tokens += PER_REQUEST * self._plain_served
             self._plain_served = 0
         report = self._holder.report(now)
         filled = report.filled
@@ -253,6 +252,4 @@ class ByCredit:
             for number, room in report.held.items()
         ]
         served = [(*key, tokens) for key, tokens in report.usage.served.items()]
-        return CreditsHeld(
-            report.number, report.version, held, report.usage.number, served, self._admitted, self._tokens
-        )
+        return CreditsHeld(report.number, report.version, held, report.usage.number, served, self._served, self._tokens)

@@ -131,7 +131,7 @@ class CreditsHeld(msgspec.Struct, array_like=True, frozen=True):
     """Number of what is to be charged; band, tenant, user, and tokens by their weights."""
     admitted: int
     tokens: int
-    """Requests that it has let in by them so far, and their tokens."""
+    """Requests that it has let in by them so far and that have ended, and their tokens."""
 
 
 class Learnt(msgspec.Struct, array_like=True, frozen=True):

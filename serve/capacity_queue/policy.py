@@ -303,8 +303,7 @@ class CapacityQueuePolicy(Policy):
         number = lease.tag.number
         self._held.pop(number, None)
         if (place := lease.place) is not None:
-            place.requests -= 1
-            place.tokens -= lease.tokens
+            place.add(-1, -lease.tokens)
         release = Release(number, lease.generated or None)
         if isinstance(used, QueueUse):
             release = Release(number, used.tokens, used.cached, used.is_whole)
@@ -476,8 +475,7 @@ class CapacityQueuePolicy(Policy):
     @staticmethod
     def _count(lease: Lease, place: Place) -> None:
         lease.place = place
-        place.requests += 1
-        place.tokens += lease.tokens
+        place.add(1, lease.tokens)
 
     def _ask_again(self, lease: Lease) -> None:
         """Its replica has gone, and it was not sent."""
