@@ -48,7 +48,8 @@ async def load(port: int, tenants: Sequence[str], seconds: float) -> list[Noted]
 
 
 def measure(router: str, tenants: Sequence[str], seconds: float, log: Path) -> list[Noted]:
-    settings = {"models": {MODEL: ENGINE}, "replicas": 2, "router": router, "tenants": list(USERS)}
+    options = {"request_router": router}
+    settings = {"models": {MODEL: ENGINE}, "replicas": 2, "deployment": options, "tenants": list(USERS)}
     with chat_app(settings, Path(sys.executable).with_name("actorrt"), log) as port:
         return asyncio.run(load(port, tenants, seconds))
 

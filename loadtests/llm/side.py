@@ -38,9 +38,11 @@ def _question(model: str, tokens: int, *, stream: bool = False) -> str:
 def _ours(
     models: Mapping[str, Any], router: str = "power_of_two"
 ) -> Callable[[Run, int], tuple[list[str], dict[str, str]]]:
+    settings = {"models": models, "deployment": {"request_router": router}}
+
     def command(run: Run, port: int) -> tuple[list[str], dict[str, str]]:
         serve = [str(run.python.parent / "actorrt"), "serve", "loadtests.servers.chat_app:graph", "--port", str(port)]
-        return [*serve, "--app-dir", str(run.folder)], {"CHAT_APP": json.dumps({"models": models, "router": router})}
+        return [*serve, "--app-dir", str(run.folder)], {"CHAT_APP": json.dumps(settings)}
 
     return command
 

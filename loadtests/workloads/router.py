@@ -17,15 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from loadtests.catalogue import ROUTER_REPLICAS
 from loadtests.peers.parent_child import PARENT_PLACES, deployments
 from loadtests.workloads.protocol import Effort, give, parse_arguments
 
-CHILDREN: Final = ROUTER_REPLICAS
 MEAN_S: Final = 1.0
 MOST_S: Final = 10.0
 WARM_S: Final = 4.0
-LASTS_S: Final = 25.0
+LASTS_S: Final = 20.0
 
 
 async def load(handle: Any, clients: int, warm_s: float, lasts_s: float) -> tuple[float, list[tuple[float, float]]]:
@@ -87,18 +85,12 @@ def measure(side: str, children: int, effort: Effort) -> Mapping[str, float]:
     return found
 
 
-def main() -> None:
+def main(children: int) -> None:
     effort = parse_arguments(__doc__)
     side = effort.side
     api = importlib.import_module("ray" if side.startswith("ray") else "actorrt")
     api.init(num_cpus=2, **({"log_to_driver": False} if side.startswith("ray") else {}))
-    found: dict[str, float] = {}
-    for children in CHILDREN[:1] if effort.quick else CHILDREN:
-        found |= measure(side, children, effort)
+    found = measure(side, children, effort)
     importlib.import_module(f"{api.__name__}.serve").shutdown()
     api.shutdown()
     give(**found)
-
-
-if __name__ == "__main__":
-    main()
