@@ -33,12 +33,16 @@ def draw(record: list[dict[str, Any]], target: Path) -> None:
         rate.set_title(run["title"], fontsize=9)
         for tenant in run["figures"]:
             rate.plot(by_second(run, tenant), color=COLOURS[tenant], label=tenant)
-            own = [each for each in run["all"] if each["tenant"] == tenant and each["asked_at"] >= run["warm_s"]]
+            own = [
+                each
+                for each in run["all"]
+                if each["tenant"] == tenant and each["asked_at"] >= run["warm_s"] and each["ttft"]
+            ]
             times = [each["asked_at"] - run["warm_s"] for each in own]
             first.plot(times, [each["ttft"] for each in own], ".", color=COLOURS[tenant], markersize=4)
-        rate.set_ylim(bottom=0)
         first.set_yscale("log")
         first.set_xlabel("seconds")
+    rows[0][0].set_ylim(bottom=0)
     rows[0][0].set_ylabel("tokens a second")
     rows[1][0].set_ylabel("time to first token, s")
     rows[0][-1].legend(frameon=False)

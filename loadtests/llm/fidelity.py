@@ -104,7 +104,7 @@ def record(name: str, log: Path) -> dict[str, Any]:
 
 def _plain(noted: Noted) -> dict[str, Any]:
     told = noted.as_json()
-    del told["came_at"], told["tenant"]
+    del told["came_at"], told["tenant"], told["is_whole"]
     return told
 
 

@@ -45,9 +45,11 @@ class Noted:
     prompt_tokens: int
     cached_tokens: int
     tokens: int
-    ttft: float
-    tpot: float
+    ttft: float | None
+    """None: it was left before there was any text."""
+    tpot: float | None
     lasted: float
+    is_whole: bool
     came_at: tuple[float, ...]
     """When each part of the text came, since the load began."""
 
@@ -81,21 +83,28 @@ class Clients:
         headers = {"authorization": f"Bearer sk-{question.tenant}"} if question.tenant else {}
         seen = Seen(time.monotonic())
         came_at: list[float] = []
-        async with self._http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-            if answer.status_code != 200:
-                raise AnswerError(f"{answer.status_code}: {(await answer.aread())[:200]!r}")
-            async for data in answer.aiter_raw():
-                before = seen.last_at
-                seen.feed(data, time.monotonic())
-                if seen.last_at is not None and seen.last_at != before:
-                    came_at.append(seen.last_at - self._began)
-        ttft, tokens = seen.ttft, seen.completion_tokens
-        if seen.truncated or ttft is None or tokens is None:
+        try:
+            async with self._http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+                if answer.status_code != 200:
+                    raise AnswerError(f"{answer.status_code}: {(await answer.aread())[:200]!r}")
+                async for data in answer.aiter_raw():
+                    before = seen.last_at
+                    seen.feed(data, time.monotonic())
+                    if seen.last_at is not None and seen.last_at != before:
+                        came_at.append(seen.last_at - self._began)
+        except asyncio.CancelledError:
+            self._note(question, seen, came_at, is_whole=False)
+            raise
+        if seen.truncated or seen.ttft is None:
             raise AnswerError(seen.error or "an answer was cut short")
+        self._note(question, seen, came_at, is_whole=True)
+
+    def _note(self, question: Question, seen: Seen, came_at: list[float], *, is_whole: bool) -> None:
         self.noted.append(
             Noted(
-                question.tenant, seen.asked_at - self._began, seen.prompt_tokens or 0, seen.cached_tokens, tokens,
-                ttft, seen.tpot or 0.0, time.monotonic() - seen.asked_at, tuple(came_at),
+                question.tenant, seen.asked_at - self._began, seen.prompt_tokens or 0, seen.cached_tokens,
+                seen.completion_tokens or 0, seen.ttft, seen.tpot, time.monotonic() - seen.asked_at, is_whole,
+                tuple(came_at),
             )
         )  # fmt: skip
 
