@@ -14,11 +14,16 @@ MEASURES: Final = {"ttft": "time to first token", "tpot": "time a token", "laste
 Noted = Mapping[str, Any]
 
 
+def _read(noted: Noted) -> int:
+    """Tokens of its prompt that its replica had to read."""
+    return noted["prompt_tokens"] - noted["cached_tokens"]
+
+
 def fitted(groups: Sequence[Sequence[Noted]], replicas: int, slots: int = 4) -> EngineModel:
     """From requests that ran alone, of two lengths, and from such of which so many ran at once."""
     short, long, *crowds = groups
     reads = [
-        (statistics.mean(each["prompt_tokens"] for each in group), statistics.median(each["ttft"] for each in group))
+        (statistics.mean(map(_read, group)), statistics.median(each["ttft"] for each in group))
         for group in (short, long)
     ]
     rate = (reads[1][0] - reads[0][0]) / (reads[1][1] - reads[0][1])
@@ -37,7 +42,7 @@ def fitted(groups: Sequence[Sequence[Noted]], replicas: int, slots: int = 4) -> 
 def replayed(noted: Sequence[Noted], policy: str, model: EngineModel, replicas: int) -> list[dict[str, float]]:
     """The same requests, in the same order, as the simulator has them."""
     dice = Random(1)
-    arrivals = [Arrival(each["asked_at"], each["prompt_tokens"], each["tokens"]) for each in noted]
+    arrivals = [Arrival(each["asked_at"], _read(each), each["tokens"]) for each in noted]
     requests = [Request(number, arrival) for number, arrival in enumerate(arrivals)]
     for request, each in zip(requests, noted, strict=True):
         request.max_tokens = each["tokens"]
