@@ -201,12 +201,13 @@ class QueueActor:
 
     async def why(self, name: str) -> list[str]:
         """What each request of this name waits for, or where it runs."""
-        self._hub.look_for(name)
+        hub = self._hub
+        look = hub.look_for(name)
         try:
             self._tell()
             await asyncio.sleep(FIND_S)
         finally:
-            found = self._hub.found(name)
+            found = hub.found(name, look)
         return found
 
     async def until_death(self) -> None:

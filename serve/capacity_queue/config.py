@@ -105,9 +105,8 @@ def parse_config(option: str, given: Mapping[str, Any]) -> CapacityQueueConfig:
     return config
 
 
-def cost_function(config: CapacityQueueConfig) -> Callable[..., Any] | None:
-    """ValueError if it is named and not there."""
-    found = config.cost
+def cost_function(found: Callable[..., Any] | str | None) -> Callable[..., Any] | None:
+    """As it is given. ValueError if it is named and not there."""
     if not isinstance(found, str):
         return found
     module, _, name = found.partition(":")
@@ -196,13 +195,14 @@ def _tenants(name: str, value: Any) -> dict[str, TenantLimits]:
     }
 
 
-def _cost(name: str, value: Any) -> Any:
+def check_cost(name: str, value: Any) -> Any:
+    """A cost function as it is given. TypeError or ValueError if it is none."""
     if value is None or callable(value):
         return value
     if not isinstance(value, str) or ":" not in value:
         raise TypeError(f"{name} must be a function or 'module:name' of one, not {value!r}")
     try:
-        found = cost_function(CapacityQueueConfig(cost=value))
+        found = cost_function(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if not callable(found):
@@ -225,8 +225,8 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "deadline_s": _number(0, none=True),
     "load_tokens": _whole(0),
     "output_quantile": _number(0, above=True, most=0.999),
-    "cost": _cost,
     "credit_share": _number(0, most=1),
+    "cost": check_cost,
     "lease_ttl_s": _number(0.1),
     "grace_s": _number(0),
     "silence_s": _number(0.1),

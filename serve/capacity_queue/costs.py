@@ -48,7 +48,11 @@ def _without_headers(request: Request, function: Callable[..., Any] | None) -> Q
 def _checked(function: Callable[..., Any], request: Request) -> Cost:
     call = getattr(request, "call", None)
     args, kwargs = call() if call is not None else _NOTHING_SAID
-    found = function(*args, **kwargs)
+    return checked(function(*args, **kwargs))
+
+
+def checked(found: Any) -> Cost:
+    """What a cost function gave, as a Cost. TypeError or ValueError if it is none."""
     if isinstance(found, Cost):
         return found
     if isinstance(found, bool) or not isinstance(found, int | float):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ..capacity.credits import NOBODY, CreditSize
 from ..capacity.drain import RetryAfter
@@ -54,6 +54,10 @@ ASKS: Final = 5
 UNREAD_PART: Final = 0.25
 # Leases that have ended and whose use is not known yet.
 MOST_ENDED: Final = 4096
+
+
+# What somebody has heard of the requests that he looks for, by their routers, ids and leases.
+Look: TypeAlias = dict[tuple[str, int, int], str]
 
 
 class _Asked(Ask):
@@ -128,8 +132,8 @@ class Hub:
         self._credits = HubCredits(self.queue)
         # Whether what a credit holds is to be looked at.
         self._credits_changed = True
-        # What is known of requests that are looked for, by their names.
-        self._found: dict[str, list[str]] = {}
+        # What is known of requests that are looked for, by their names: of each who looks a sentence for each request.
+        self._looks: dict[str, list[Look]] = {}
         # Requests that were admitted since the beginning.
         self.granted = 0
         self.refused = 0
@@ -370,8 +374,9 @@ class Hub:
         for id, is_full in batch.full:
             self._set_full(router, id, is_full)
         for called, id, number in batch.found:
-            if (sentences := self._found.get(called)) is not None:
-                sentences.append(self._why(router, id, number, now))
+            sentence = self._why(router, id, number, now) if called in self._looks else ""
+            for look in self._looks.get(called, ()):
+                look[name, id, number] = sentence
         for each in batch.release:
             self._end(each.number, generated=each.generated, cached=each.cached, is_whole=each.is_whole)
         for number, generated in batch.progress:
@@ -613,15 +618,20 @@ class Hub:
             "short": self.queue.ledger.short,
         }  # fmt: skip
 
-    def look_for(self, name: str) -> None:
-        """Ask all routers for a request of this name."""
-        self._found[name] = []
+    def look_for(self, name: str) -> Look:
+        """Ask all routers for a request of this name. Others may look for it at the same time."""
+        look: Look = {}
+        self._looks.setdefault(name, []).append(look)
         for router in self._routers.values():
             router.told.find = name
+        return look
 
-    def found(self, name: str) -> list[str]:
+    def found(self, name: str, look: Look) -> list[str]:
         """What is known of it by now, a sentence for each that has the name. What is said later is not heard."""
-        return self._found.pop(name, [])
+        others = [each for each in self._looks.pop(name, []) if each is not look]
+        if others:
+            self._looks[name] = others
+        return list(look.values())
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
         if (lease := self.queue.ledger.leases.get(number)) is not None:

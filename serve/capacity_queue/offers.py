@@ -35,13 +35,15 @@ def offer_of(
     in_requests = Offer(PER_REQUEST * max_ongoing, max_ongoing, ENDLESS_RATE)
     if config.units == "requests":
         return in_requests
-    if replica.offer is not None:
-        return replica.offer
+    if (offer := replica.offer) is not None:
+        # More than its deployment lets it run it would refuse.
+        return offer._replace(slots=min(offer.slots, -(-max_ongoing // offer.ranks)))
     if config.units == "tokens":
         if config.kv_tokens is not None:
             # What its code does with them is not known: no prompts wait there.
             return Offer(config.kv_tokens, max_ongoing, ENDLESS_RATE)
-        return next((each.offer for each in replicas if each.offer is not None), None)
+        said = next((each for each in replicas if each.offer is not None), None)
+        return None if said is None else offer_of(said, replicas, config, max_ongoing)
     # It may be either.
     if replica.said:
         return in_requests

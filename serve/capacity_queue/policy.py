@@ -148,8 +148,8 @@ class CapacityQueuePolicy(Policy):
             if queue.config != self._config_bytes:
                 self._config_bytes = queue.config
                 self._config = pickle.loads(queue.config)
-                self._cost = cost_function(self._config)
                 self._credits.configure(self._config)
+                self._cost = cost_function(self._config.cost)
             if queue.handle != self._queue:
                 self._queue = queue.handle
                 self._connect(queue.handle)

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from ..declaration import Application, Deployment
 from ..options import DeploymentOptions, parse_options
-from .config import FrontConfig, LLMConfig
+from .config import FrontConfig, LLMConfig, has_capacity_queue
 from .front import Front
 from .replica import Model
 from .responses.store import bind_store
@@ -38,7 +38,10 @@ def build_openai_app(
     settings = front if isinstance(front, FrontConfig) else FrontConfig(**(front or {}))
     _check_names(models)
     names: set[str] = set()
-    bound = [(each, build_llm_deployment(each, name=_deployment_name(each.model_id, names))) for each in models]
+    bound = [
+        (_without_options(each), build_llm_deployment(each, name=_deployment_name(each.model_id, names)))
+        for each in models
+    ]
     options = DeploymentOptions(
         name="front",
         num_replicas=settings.num_replicas,
@@ -58,7 +61,17 @@ def build_llm_deployment(config: LLMConfig | Mapping[str, Any], *, name: str | N
     )
     options = parse_options(model.deployment, default)
     options = replace(options, actor_options={**options.actor_options, **_NO_HOP})
-    return Deployment[Model](Model, options).bind(model)
+    return Deployment[Model](Model, options).bind(_without_options(model))
+
+
+def _without_options(config: LLMConfig) -> LLMConfig:
+    """As replicas are given it: other options of its deployment, as a tenant's limits, are no reason for new ones."""
+    if not has_capacity_queue(config):
+        return config.model_copy(update={"deployment": {}})
+    router = parse_options(config.deployment, DeploymentOptions(name="")).request_router
+    bands = {name: value for name, value in router.request_router_kwargs.items() if name == "bands"}
+    kept = replace(router, request_router_kwargs=bands)
+    return config.model_copy(update={"deployment": {"request_router": kept}})
 
 
 def _models(configs: Any) -> list[LLMConfig]:

@@ -9,10 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from ..capacity_queue.messages import QueueUse
-from ..exceptions import ReplicaUnavailableError, RequestCancelledError
+from ..capacity_queue.config import NAME
+from ..capacity_queue.costs import checked
+from ..capacity_queue.messages import QueueCost, QueueUse
+from ..exceptions import ReplicaUnavailableError, RequestCancelledError, RequestRouterError
+from ..user_errors import in_a_line
 from .costs import ModelCost
-from .demand import prompt_bytes, queue_cost_of
+from .demand import filled_up, prompt_bytes, queue_cost_of
 from .engines.interface import Delta, EngineCall, Head
 from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
 
@@ -136,7 +139,7 @@ WHOLE: Final = frozenset({"stop", "tool_calls", "function_call", "end_turn", "st
 async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
     """`Open` without anything around it."""
     if served.is_queued:
-        cost = queue_cost_of(call, served.sizes, cost if isinstance(cost, ModelCost) else _UNKNOWN)
+        cost = _queue_cost(served, call, cost if isinstance(cost, ModelCost) else _UNKNOWN)
     stream = served.generate.options(cost=cost).remote(call)
     patience = _Patience(stream, served.config.queue_timeout_s)
     try:
@@ -152,6 +155,17 @@ async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
         raise ReplicaUnavailableError(served.handle.deployment_name, "", "its answer ended before it began")
     head, first = Head(*values[0]), _together(values[1:])
     return QueuedAnswer(stream, head, first, served, call) if served.is_queued else ReplicaAnswer(stream, head, first)
+
+
+def _queue_cost(served: Served, call: EngineCall, cost: ModelCost) -> QueueCost:
+    """As the deployment's own cost function says, where it has one. RequestRouterError if that fails."""
+    found = queue_cost_of(call, served.sizes, cost)
+    if served.own_cost is None:
+        return found
+    try:
+        return filled_up(checked(served.own_cost(call)), found)
+    except Exception as error:
+        raise RequestRouterError("#".join(served.deployment), NAME, in_a_line(error)) from error
 
 
 class _Patience:

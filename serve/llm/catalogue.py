@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Container, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..capacity_queue.config import cost_function
 from ..exceptions import DeploymentUnavailableError
 from .config import has_capacity_queue, lowest_band
 from .demand import PromptSizes
@@ -31,6 +32,7 @@ class Served:
         # Whether requests wait in a capacity queue, which is told what each takes; and how long prompts are.
         self.is_queued = has_capacity_queue(config)
         self.lowest_band = lowest_band(config)
+        self.own_cost = cost_function(config.cost)
         self.sizes = PromptSizes()
         self._facts: EngineFacts | None = None
 

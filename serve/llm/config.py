@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from ..capacity_queue.config import NAME as CAPACITY_QUEUE
-from ..capacity_queue.config import parse_config
+from ..capacity_queue.config import check_cost
 from ..options import DeploymentOptions, parse_options, unknown
+from ..router_options import queue_config
 
 # Of engines, by which pydantic tells them apart.
 _KINDS: Final = frozenset({"llamacpp", "server", "simulated", "wordllama"})
@@ -177,30 +177,43 @@ class LLMConfig(_Config):
     """Seconds without a request after which the engine sleeps (where it can); None: never."""
     queue_timeout_s: float = Field(default=120.0, gt=0)
     """Seconds that a request waits until a replica has room for it, or is there at all; then it is 503."""
+    cost: Any = None
+    """What a request takes of its capacity queue, in place of the estimate: called with its EngineCall it gives tokens
+    of the prompt, or a QueueCost, of which what is left open is estimated. Or "module:name" of one."""
     owned_by: str = "actorrt"
     """What /v1/models says."""
+
+    @field_validator("cost")
+    @classmethod
+    def _there(cls, cost: Any) -> Any:
+        try:
+            return check_cost("cost", cost)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("deployment")
     @classmethod
     def _known(cls, options: dict[str, Any]) -> dict[str, Any]:
-        parse_options(options, DeploymentOptions(name="model"))
+        queue = queue_config(parse_options(options, DeploymentOptions(name="model")).request_router)
+        if queue is not None and queue.cost is not None:
+            raise ValueError("a model's cost function is the field cost of its LLMConfig, and none of its router")
         return options
 
 
 def has_capacity_queue(config: LLMConfig) -> bool:
     """Whether the model's deployment has one."""
     options = parse_options(config.deployment, DeploymentOptions(name=""))
-    return options.request_router.request_router_class == CAPACITY_QUEUE
+    return queue_config(options.request_router) is not None
 
 
 def lowest_band(config: LLMConfig) -> str:
     """Of the model's capacity queue, in which batches wait: "batch", or the last one where there is none of that name;
     "" without a queue.
     """
-    if not has_capacity_queue(config):
+    queue = queue_config(parse_options(config.deployment, DeploymentOptions(name="")).request_router)
+    if queue is None:
         return ""
-    router = parse_options(config.deployment, DeploymentOptions(name="")).request_router
-    bands = [each.name for each in parse_config("request_router", router.request_router_kwargs).bands]
+    bands = [each.name for each in queue.bands]
     return BATCH_BAND if BATCH_BAND in bands else bands[-1]
 
 

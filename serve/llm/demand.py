@@ -5,11 +5,13 @@ Pure. How many bytes a token has is learnt from what engines say of prompts that
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Final
 
 from ..capacity.prefix_index import BLOCK_TOKENS
 from ..capacity_queue.messages import QueueCost
+from ..policy import Cost
 from .costs import ModelCost
 from .engines.interface import EngineCall
 
@@ -67,6 +69,18 @@ def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> Queu
         adapter=cost.adapter,
         ticket=wishes.ticket,
     )
+
+
+_NOT_SAID: Final = QueueCost()
+
+
+def filled_up(own: Cost, estimate: QueueCost) -> QueueCost:
+    """What somebody says of a call; what he leaves open is as estimated. A Cost is the tokens of the prompt."""
+    if not isinstance(own, QueueCost):
+        return replace(estimate, tokens=own.tokens)
+    names = [each.name for each in fields(own)]
+    left = {name: getattr(estimate, name) for name in names if getattr(own, name) == getattr(_NOT_SAID, name)}
+    return replace(own, **left)
 
 
 def prompt_bytes(call: EngineCall) -> int:

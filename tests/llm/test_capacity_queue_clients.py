@@ -1,6 +1,8 @@
 """What clients of a language model may say to its capacity queue: how long a request may wait, and whose turn it is."""
 
 import asyncio
+import json
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,7 +11,8 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.llm import ApiKey, FrontConfig, LLMConfig, SimulatedEngine, build_openai_app
+from actorrt.serve.capacity_queue.messages import QueueCost
+from actorrt.serve.llm import ApiKey, EngineCall, FrontConfig, LLMConfig, SimulatedEngine, build_openai_app
 
 from ..serve.queues import statistics, until_idle
 
@@ -20,7 +23,9 @@ LONG: dict[str, Any] = {"max_tokens": 9000, "ignore_eos": True, "stream": True}
 @pytest.fixture(scope="module")
 def url(serve_url: str) -> Iterator[str]:
     engine = SimulatedEngine(kv_tokens=40_000, slots=4, context=20_000, decode_step_s=0.005)
-    options = {"num_replicas": 2, "max_ongoing_requests": 2, "request_router": "capacity_queue"}
+    # What lies in credits is not there for the turn of a session: of two slots it would be one.
+    router = serve.RequestRouterConfig("capacity_queue", {"credit_share": 0})
+    options = {"num_replicas": 2, "max_ongoing_requests": 2, "request_router": router}
     model = LLMConfig(model_id="simulated", engine=engine, deployment=options)
     front = FrontConfig(keys=[ApiKey.of("key", "tenant")])
     serve.run(build_openai_app(model, front), name="clients", route_prefix="/clients")
@@ -34,6 +39,68 @@ async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, headers=headers) as client:
         yield client
     assert await until_idle(*MODEL)
+
+
+def own_cost(call: EngineCall) -> Any:
+    """By the last digit of what was asked."""
+    digit = json.loads(call.body)["messages"][-1]["content"][-1]
+    match digit:
+        case "0":
+            return QueueCost(tokens=10, band="nowhere")
+        case "1":
+            raise ValueError("told to")
+        case "2":
+            return math.nan
+        case "3":
+            return -1
+        case "4":
+            return "many"
+        case "5":
+            return 10**6
+        case _:
+            return 1000
+
+
+@pytest.fixture(scope="module")
+def costly(serve_url: str) -> Iterator[str]:
+    options = {"max_ongoing_requests": 2, "request_router": "capacity_queue"}
+    engine = SimulatedEngine(kv_tokens=40_000, slots=4, context=20_000)
+    model = LLMConfig(model_id="simulated", engine=engine, deployment=options, cost=own_cost)
+    serve.run(build_openai_app(model), name="costly", route_prefix="/costly")
+    yield f"{serve_url}/costly/v1/chat/completions"
+    serve.delete("costly")
+
+
+@pytest.mark.parametrize(
+    ("digit", "status", "words"),
+    [
+        (0, 400, "there is no band 'nowhere'"),
+        (1, 500, "internal error"),
+        (2, 500, "internal error"),
+        (3, 500, "internal error"),
+        (4, 500, "internal error"),
+        (5, 413, "the prompt has 1000000 tokens, and a replica holds 40000 at most"),
+        (6, 200, ""),
+    ],
+)
+async def test_a_model_may_have_a_cost_function_whose_failures_are_its_requests(
+    costly: str, digit: int, status: int, words: str
+) -> None:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        answer = await client.post(costly, json=chat(messages=[{"role": "user", "content": str(digit)}], max_tokens=2))
+    assert answer.status_code == status
+    if words:
+        assert words in answer.json()["error"]["message"]
+        assert "retry-after" not in answer.headers
+
+
+async def test_a_cost_function_counts_before_the_estimate(costly: str) -> None:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client, Streams(client) as streams:
+        await streams.begin(costly, **chat())
+        # By a credit it is told a little later.
+        while (await statistics("costly", "model:simulated"))["lines"][0]["used"] < 1000:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert await until_idle("costly", "model:simulated")
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -147,3 +214,53 @@ async def test_a_timeout_that_is_none_is_400(client: httpx.AsyncClient) -> None:
         refused = await client.post(path, json=chat(max_tokens=2), headers={"x-request-timeout-ms": "2s"})
         assert refused.status_code == 400
         assert "x-request-timeout-ms must be a whole number of milliseconds" in refused.json()["error"]["message"]
+
+
+def limited(**limits: Any) -> Any:
+    router = serve.RequestRouterConfig("capacity_queue", {"tenants": {"tenant": limits}})
+    options = {"max_ongoing_requests": 2, "request_router": router}
+    engine = SimulatedEngine(kv_tokens=40_000, slots=4, context=20_000)
+    model = LLMConfig(model_id="simulated", engine=engine, deployment=options)
+    return build_openai_app(model, FrontConfig(keys=[ApiKey.of("key", "tenant")]))
+
+
+async def test_a_tenants_limits_answer_429_with_their_numbers_and_change_while_it_is_served(serve_url: str) -> None:
+    async def deploy(**limits: Any) -> None:
+        await asyncio.to_thread(serve.run, limited(**limits), name="limited", route_prefix="/limited")
+
+    async def lines() -> list[str]:
+        return [line["replica"] for line in (await statistics("limited", "model:simulated"))["lines"]]
+
+    await deploy(waiting_requests=0)
+    headers = {"authorization": "Bearer key"}
+    async with httpx.AsyncClient(base_url=f"{serve_url}/limited", timeout=60, headers=headers) as client:
+
+        async def refused(sentence: str) -> None:
+            answer = await client.post("/v1/chat/completions", json=chat(max_tokens=1))
+            assert answer.status_code == 429
+            assert sentence in answer.json()["error"]["message"]
+            assert answer.json()["error"]["type"] == "rate_limit_error"
+            assert int(answer.headers["retry-after"]) >= 1
+            assert int(answer.headers["retry-after-ms"]) >= 1000
+            assert int(answer.headers["x-actorrt-queue-ms"]) >= 0
+            assert answer.headers["x-actorrt-ticket"]
+
+        async with Streams(client) as streams:
+            for _ in range(2):
+                await streams.begin(**chat())
+            replicas = await lines()
+            await refused("0 requests of tenant tenant wait, and 0 is the limit")
+            await deploy(waiting_requests=1)
+            waits = asyncio.ensure_future(client.post("/v1/chat/completions", json=chat(max_tokens=1)))
+            while not (await statistics("limited", "model:simulated"))["tenants"]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await refused("1 requests of tenant tenant wait, and 1 is the limit")
+            await deploy(waiting_tokens=1)
+            while True:
+                answer = await client.post("/v1/chat/completions", json=chat(max_tokens=1))
+                if "1 is the limit" in (found := answer.json()["error"]["message"]) and "tokens of tenant" in found:
+                    break
+            # Nothing that runs was ended for it, nor started anew.
+            assert await lines() == replicas
+        assert (await waits).status_code == 200
+    await asyncio.to_thread(serve.delete, "limited")

@@ -1,12 +1,16 @@
 """What a client says of when and where its request runs, and what the queue is told of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from actorrt import serve
 from actorrt.serve.capacity_queue.messages import QueueCost
+from actorrt.serve.llm import LLMConfig, SimulatedEngine
+from actorrt.serve.llm.config import ConfigError
 from actorrt.serve.llm.costs import ModelCost, cost_of, without_deadline
-from actorrt.serve.llm.demand import PromptSizes, queue_cost_of
+from actorrt.serve.llm.demand import PromptSizes, filled_up, queue_cost_of
 from actorrt.serve.llm.engines.interface import EngineCall
 from actorrt.serve.llm.problems import Problem
 from actorrt.serve.llm.responses.keeping import Context
@@ -67,7 +71,7 @@ def test_the_queue_is_told_of_them_beside_the_tokens() -> None:
     )
     # What is read and not generated is asked for in time, too.
     read = queue_cost_of(call._replace(path="/v1/embeddings"), PromptSizes(), cost)
-    assert read == QueueCost(tokens=len(body) // 4 + 1, max_tokens=0, tenant="t", deadline_s=2.0)
+    assert read == QueueCost(tokens=len(body) // 4 + 1, max_tokens=0, tenant="t", band="flex", deadline_s=2.0)
 
 
 def test_an_answer_that_goes_on_elsewhere_has_no_deadline_any_more() -> None:
@@ -75,3 +79,22 @@ def test_an_answer_that_goes_on_elsewhere_has_no_deadline_any_more() -> None:
     assert without_deadline(cost).wishes == Wishes(session="s")  # type: ignore[attr-defined]
     same = ModelCost()
     assert without_deadline(same) is same
+
+
+def test_what_a_cost_function_leaves_open_is_as_estimated() -> None:
+    estimate = QueueCost(tokens=97, max_tokens=7, tenant="t", user="u", band="flex", session="s", chain=(1, 2))
+    assert filled_up(serve.Cost(tokens=5), estimate) == replace(estimate, tokens=5)
+    own = QueueCost(tokens=5, tenant="another", max_tokens=0)
+    assert filled_up(own, estimate) == replace(estimate, tokens=5, tenant="another", max_tokens=0)
+    assert filled_up(QueueCost(band="batch"), estimate) == replace(estimate, band="batch")
+
+
+def test_a_models_cost_function_is_its_own_and_is_there() -> None:
+    engine = SimulatedEngine()
+    with pytest.raises(ConfigError, match=r"LLMConfig\.cost: cost must be a function or 'module:name' of one, not 5"):
+        LLMConfig(model_id="m", engine=engine, cost=5)
+    with pytest.raises(ConfigError, match="cost function nowhere:it is not there"):
+        LLMConfig(model_id="m", engine=engine, cost="nowhere:it")
+    router = serve.RequestRouterConfig("capacity_queue", {"cost": len})
+    with pytest.raises(ConfigError, match="a model's cost function is the field cost of its LLMConfig"):
+        LLMConfig(model_id="m", engine=engine, deployment={"request_router": router})

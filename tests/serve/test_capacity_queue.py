@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from starlette.requests import Request
 
 import actorrt
 from actorrt import serve
@@ -173,15 +174,27 @@ async def test_people_are_told_what_a_queue_has_and_what_a_request_waits_for(ser
         (runs,) = await asyncio.to_thread(serve.why, held.request_id)
         assert runs.startswith("told#Held: it runs at replica Held-")
         assert await asyncio.to_thread(serve.why, "nobody's") == []
+        # Several who ask at once are all answered.
+        both = await asyncio.gather(*(asyncio.to_thread(serve.why, "the one") for _ in range(3)))
+        assert [len(each) for each in both] == [1, 1, 1]
         await gate.open.remote()
         await held
         assert (await waiting).status_code == 200
 
 
-def tokens_of(number: int) -> float:
-    if number == 1:
-        raise ValueError("told to")
-    return {2: float("nan"), 3: -1.0}.get(number, 7)
+def tokens_of(number: Any, path: str = "", *_: Any) -> float:
+    """Of a call by a handle with a number, and by HTTP, where it ends the path."""
+    match path[-1:] or str(number):
+        case "1":
+            raise ValueError("told to")
+        case "2":
+            return float("nan")
+        case "3":
+            return -1.0
+        case "4":
+            return 5000
+        case _:
+            return 7
 
 
 async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Serving) -> None:
@@ -194,7 +207,10 @@ async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Servi
         async def number(self, number: int) -> int:
             return number
 
-    await asyncio.to_thread(serve.run, Counted.bind(), name="counted", route_prefix=None)
+        async def __call__(self, request: Request) -> str:
+            return "counted"
+
+    url = await asyncio.to_thread(serving.run, Counted.bind(), "counted")
     handle = await asyncio.to_thread(serve.get_app_handle, "counted")
     for number, words in (
         (1, "ValueError: told to"),
@@ -204,6 +220,19 @@ async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Servi
         with pytest.raises(RequestRouterError, match=words):
             await handle.number.remote(number)
     assert await handle.number.remote(5) == 5
+    async with httpx.AsyncClient(timeout=20) as client:
+        for path, status, words in (
+            ("/1", 500, "Internal Server Error"),
+            ("/2", 500, "Internal Server Error"),
+            ("/3", 500, "Internal Server Error"),
+            ("/4", 413, "the prompt has 5000 tokens, and a replica holds 100 at most"),
+            ("/5", 200, "counted"),
+        ):
+            answer = await client.get(url + path)
+            assert answer.status_code == status
+            assert words in answer.text
+            assert "retry-after" not in answer.headers
+    assert await until_idle("counted", "Counted")
     await asyncio.to_thread(serve.delete, "counted")
 
 

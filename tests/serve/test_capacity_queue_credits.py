@@ -210,9 +210,9 @@ def test_people_are_shown_what_runs_and_apart_from_it_what_lies_in_credits() -> 
     (line,) = world.router.hub.statistics()["lines"]
     assert (line["running"], line["begun"], line["used"], line["credits"]) == (1, 1, 2, 3)
     grant.request.request_id = "it"  # type: ignore[attr-defined]
-    world.router.hub.look_for("it")
+    look = world.router.hub.look_for("it")
     world.router._deliver()
-    assert world.router.hub.found("it") == ["it runs at replica r0, rank 0, by a credit of its router"]
+    assert world.router.hub.found("it", look) == ["it runs at replica r0, rank 0, by a credit of its router"]
 
 
 def credit(number: int, epoch: int, tokens: int = 5) -> Tag:

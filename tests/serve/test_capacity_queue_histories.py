@@ -507,8 +507,27 @@ def test_what_was_said_to_an_earlier_queue_is_not_heard_by_the_next() -> None:
 def test_who_says_too_late_that_a_request_is_his_leaves_nothing() -> None:
     hub = Hub(2, 0.0, random.random, CONFIG)
     hub.join("router", 0.0)
-    hub.look_for("a")
+    look = hub.look_for("a")
     hub.take("router", ToQueue(epoch=2, found=[("a", 1, 0)]), 0.0)
-    assert len(hub.found("a")) == 1
+    assert len(hub.found("a", look)) == 1
     hub.take("router", ToQueue(epoch=2, found=[("a", 1, 0)]), 0.0)
-    assert hub.found("a") == []
+    assert hub._looks == {}
+    assert len(look) == 1
+
+
+def test_all_who_look_for_one_request_at_once_hear_of_it_once() -> None:
+    hub = Hub(2, 0.0, random.random, CONFIG)
+    for name in ("one", "two"):
+        hub.join(name, 0.0)
+    first = hub.look_for("a")
+    assert [message.find for _, message in hub.told()] == ["a", "a"]
+    hub.take("one", ToQueue(epoch=2, found=[("a", 1, 0)]), 0.0)
+    # The routers are asked again, since something may have changed.
+    second = hub.look_for("a")
+    assert [message.find for _, message in hub.told()] == ["a", "a"]
+    for name in ("one", "two"):
+        hub.take(name, ToQueue(epoch=2, found=[("a", 1, 0), ("b", 2, 0)]), 0.0)
+    assert len(hub.found("a", first)) == 2
+    hub.take("one", ToQueue(epoch=2, found=[("a", 3, 0)]), 0.0)
+    assert len(hub.found("a", second)) == 3
+    assert hub._looks == {}
