@@ -4,6 +4,7 @@
       ServeError
         DeployFailedError            a deployment could not be brought up: the reason is in it
         RequestRefusedError          the deployment's request router did not take the request
+          RequestStoppedError        its place was taken away while it ran
           BackPressureError          the queue in front of a deployment is full
         RequestRouterError           the deployment's request router failed, by its own fault
         RequestCancelledError        the request was cancelled, by its caller or by whoever waited for that one
@@ -57,6 +58,13 @@ class RequestRefusedError(ServeError):
 
     def __str__(self) -> str:
         return f"deployment {self.deployment!r} does not take the request: {self.reason}"
+
+
+class RequestStoppedError(RequestRefusedError):
+    """The deployment's request router took the request's place away while it ran, for another: it may have run in part.
+
+    You get it only where a capacity queue was told to shed (`sheds`).
+    """
 
 
 class BackPressureError(RequestRefusedError):

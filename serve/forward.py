@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from actorrt import ObjectRef, Pipe, cancel, exceptions
 
-from .exceptions import RequestRouterError, ServeError
+from .exceptions import RequestRouterError, RequestStoppedError, ServeError
 from .http_request import HttpRequest
 from .incoming import DISCONNECT_GRACE_S
 from .listener import lend
@@ -160,6 +160,17 @@ class Forwarded:
             self._refuse(503, client_text(error), RETRY_AFTER_S)
         else:
             self._refuse(500, "Internal Server Error")
+
+    def stop(self, error: RequestStoppedError) -> None:
+        """Its router wants its place back. A client that has some of the response sees it break off."""
+        if self._ref is None or self._request.answered:
+            return
+        self._cancel()
+        if self._request.written:
+            self._done()
+            self._request.abort()
+        else:
+            self.fail(error)
 
     # The answer.
 

@@ -134,7 +134,8 @@ class Policy(Protocol):
         ...
 
     def next(self) -> tuple[Request, Grant | Refused] | None:
-        """One that has waited, with what becomes of it; None if all that wait go on doing so.
+        """One that has waited, with what becomes of it; None if all that wait go on doing so. One that runs may be
+        given with a Refused: it is stopped, if it can be, and its grant released as any other.
 
         It is asked after each release, after news, and after `ready`, until it gives None.
         """

@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 from actorrt import ObjectRef, ObjectRefGenerator, cancel, exceptions
 
-from .exceptions import RequestCancelledError
+from .exceptions import RequestCancelledError, RequestStoppedError
 from .handle_options import HandleOptions
 from .nested import take_out
 from .policy import Cost, Grant
@@ -71,7 +71,8 @@ class _Call:
         self._nested: list[DeploymentResponse[Any]] = []
         self._error: BaseException | None = None
         self._done = False
-        self._cancelled = False
+        # By its caller; or the error by which its router has stopped it.
+        self._cancelled: bool | RequestStoppedError = False
         self._waiters: list[Callable[[], object]] | None = None
         self._unresolved = 0
         if context is not None:
@@ -174,7 +175,7 @@ class _Call:
 
     def cancelled(self) -> bool:
         """Whether `cancel` was called in time."""
-        return self._cancelled
+        return self._cancelled is True
 
     async def _wait(self) -> None:
         if self._done:
@@ -198,7 +199,13 @@ class _Call:
     def cancel(self) -> None:
         raise NotImplementedError
 
-    def _was_cancelled(self) -> RequestCancelledError:
+    def stop(self, error: RequestStoppedError) -> None:
+        """Its router wants its place back: it ends with this error, unless it has ended."""
+        raise NotImplementedError
+
+    def _was_cancelled(self) -> RequestCancelledError | RequestStoppedError:
+        if isinstance(self._cancelled, RequestStoppedError):
+            return self._cancelled
         return RequestCancelledError(str(self._router.deployment), self.request_id)
 
     def __reduce__(self) -> NoReturn:
@@ -315,6 +322,11 @@ class DeploymentResponse(_Call, Generic[T_co]):
         if self._router.withdraw(self) or self._ref is None:
             self._finish(self._was_cancelled())
         else:
+            cancel(self._ref)
+
+    def stop(self, error: RequestStoppedError) -> None:
+        if not self._done and not self._cancelled and self._ref is not None:
+            self._cancelled = error
             cancel(self._ref)
 
 
@@ -491,6 +503,12 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         else:
             cancel(self._generator)
             self._release()
+
+    def stop(self, error: RequestStoppedError) -> None:
+        # What has come already is given first.
+        if not self._cancelled and self._generator is not None:
+            self._cancelled = error
+            cancel(self._generator)
 
     def close(self) -> None:
         """The same, and nothing more is given. Waits for nothing."""

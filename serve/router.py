@@ -26,6 +26,7 @@ from .exceptions import (
     ReplicaUnavailableError,
     RequestRefusedError,
     RequestRouterError,
+    RequestStoppedError,
 )
 from .news import SERVE_ENDED, DeploymentNews, PolicyKind
 from .policies import FAILURES, DeploymentGone, Gone, PolicyFailed, Unusable, make_policy
@@ -297,6 +298,7 @@ class Router:
         """`next` has failed, or has given what cannot be sent: a request for it, or the one that has waited longest,
         gets an answer. False if there is nothing more to be had.
         """
+        stop = None
         with self._lock:
             if mistakes > MOST_MISTAKES:
                 self._replace_policy(Unusable("it makes one mistake after the other"), None)
@@ -308,6 +310,9 @@ class Router:
             elif isinstance(grant, Grant):
                 # The request was withdrawn as its grant was on its way.
                 self._tell(grant.policy.release, grant, NOTHING)
+            elif isinstance(grant, Refused):
+                # It was sent, and its policy wants its place.
+                stop = getattr(request, "stop", None)
             elif self._waiting:
                 request, _ = self._waiting.popitem(last=False)
                 self._tell(self._policy.withdraw, request)
@@ -315,6 +320,9 @@ class Router:
             else:
                 self._log(error)
                 return False
+        if stop is not None and isinstance(grant, Refused):
+            name = str(self.deployment)
+            stop(RequestStoppedError(name, grant.reason, grant.retry_after_s, grant.status, grant.ticket))
         self._act(request, place)
         return True
 

@@ -333,9 +333,11 @@ class CapacityQueue:
         """Leases of the last band to be stopped for the first that waits, if it is of another and fits nowhere: asked
         after `next`. What is stopped is released as any other; for one request it is asked once.
         """
+        if not self._sheddable:
+            return []
         found = self.order.first()
         last = len(self.order.bands) - 1
-        if not self._sheds or found is None or found[1] == last or found[0] is self._stopped_for:
+        if found is None or found[1] == last or found[0] is self._stopped_for:
             return []
         leases, best = self.ledger.leases, None
         for line, numbers in islice(self._sheddable.items(), MOST_LOOKS):
@@ -345,6 +347,8 @@ class CapacityQueue:
         if best is None:
             return []
         self._stopped_for = found[0]
+        # What comes free there is for it, and for nobody who passes it.
+        self._keep(found[0], best[0].line)
         return [lease.id.number for lease in best]
 
     def _note_deadline(self, ask: Ask) -> None:
@@ -519,8 +523,13 @@ class CapacityQueue:
             self._let_go()
         line = self.ledger.soonest(ask.tokens)
         if line is not None:
-            self._kept = ask, line.id
-            self.ledger.keep_line(line.id, True)
+            self._keep(ask, line)
+
+    def _keep(self, ask: Ask, line: Line) -> None:
+        if self._kept is not None:
+            self._let_go()
+        self._kept = ask, line.id
+        self.ledger.keep_line(line.id, True)
 
     def _look_again(self) -> None:
         """Any that waits may have a place now, whatever lines have gained."""

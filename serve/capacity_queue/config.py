@@ -46,6 +46,9 @@ class CapacityQueueConfig:
     """The same in tokens."""
     deadline_s: float | None = None
     """Who would wait longer is refused (429, with when to come again); None: nobody. A request may have its own."""
+    sheds: bool = False
+    """Whether requests of the last band are stopped for those of others: that wait in a full queue, or run where one of
+    a higher band would fit that fits nowhere. Read when the queue starts, as `bands`. Nobody has credits then."""
     load_tokens: int = 512
     """What it costs a replica to load an adapter that has not run there of late, in tokens of prompts: so much busier
     one that has it may be, to be chosen all the same."""
@@ -147,6 +150,12 @@ def _whole(least: int, *, none: bool = False) -> Callable[[str, Any], Any]:
     return check
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+    return value
+
+
 def _units(name: str, value: Any) -> str:
     if value not in UNITS:
         raise ValueError(f"{name} must be one of {', '.join(UNITS)}, not {value!r}")
@@ -223,6 +232,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "waiting_requests": _whole(0),
     "waiting_tokens": _whole(0),
     "deadline_s": _number(0, none=True),
+    "sheds": _flag,
     "load_tokens": _whole(0),
     "output_quantile": _number(0, above=True, most=0.999),
     "credit_share": _number(0, most=1),

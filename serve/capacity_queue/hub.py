@@ -111,6 +111,7 @@ class Hub:
             most=config.most(-1),
             tenants=self._limits_of,
             lengths=OutputLengths(config.output_quantile),
+            sheds=config.sheds,
         )
         self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
@@ -555,7 +556,8 @@ class Hub:
         lines = [self.queue.ledger.lines[line] for each in said for line in each]
         part = self.config.credit_share / max(1, len(self._routers))
         slots = int(min((line.slots for line in lines), default=0) * part)
-        if not slots:
+        if not slots or self.config.sheds:
+            # What may be stopped one by one has to be known one by one.
             return None
         if self._in_requests_now:
             return CreditSize(PER_REQUEST * slots, slots)
@@ -577,6 +579,18 @@ class Hub:
                 self._refuse(router, ask, found)
         if self.queue.order:
             self._credits.waits(now)
+        for number in self.queue.to_stop():
+            self._stop(self.queue.ledger.leases[number])
+
+    def _stop(self, lease: Lease) -> None:
+        """Have its request make way. It ends as any other, and until then it counts."""
+        number = lease.id.number
+        if (router := self._routers.get(lease.router)) is None:
+            return  # its replica ends it anyway
+        ask = self._asks.get(number)
+        first = None if ask is None else First(ask.arrived, ask.place)
+        ticket = "" if ask is None or first is None else self._tickets.issue(ask.tenant, first, self._now)
+        router.told.stop.append((number, ticket))
 
     # ---- what comes out
 

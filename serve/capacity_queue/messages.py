@@ -232,6 +232,8 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     refused: list[Refusal] = msgspec.field(default_factory=list[Refusal])
     ended: list[int] = msgspec.field(default_factory=list[int])
     """Leases that are void: their replica has gone."""
+    stop: list[tuple[int, str]] = msgspec.field(default_factory=list[tuple[int, str]])
+    """Leases whose requests are to make way, and a ticket for each."""
     find: str = ""
     """Has it a request of this name?"""
     ask: bool = False
@@ -239,7 +241,7 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     credits: CreditsTold | None = None
 
     def __bool__(self) -> bool:
-        said = self.grants or self.refused or self.ended or self.find or self.ask or self.epoch
+        said = self.grants or self.refused or self.ended or self.stop or self.find or self.ask or self.epoch
         return bool(said) or self.shares is not None or self.credits is not None
 
 

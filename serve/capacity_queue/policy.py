@@ -44,6 +44,7 @@ logger = logging.getLogger("actorrt.serve")
 
 # So many tokens of an answer, or so many seconds, are one step of what is told of it.
 STEP_TOKENS: Final = 64
+SHED: Final = "it was stopped for one of a higher band, which had room nowhere else"
 STEP_S: Final = 0.25
 # Requests of which nothing else is known come in this order at the least.
 _TICK: Final = 1e-9
@@ -131,6 +132,8 @@ class CapacityQueuePolicy(Policy):
         self._ready: dict[Request, Lease | Refused] = {}
         self._early: dict[Request, Lease] = {}
         self._held: dict[int, Lease] = {}
+        # Leases whose requests are to make way.
+        self._stops: list[tuple[int, str]] = []
         # The last that came back: its request may be asked for again next.
         self._released: Lease | LocalLease | None = None
         self._last_id = 0
@@ -260,6 +263,12 @@ class CapacityQueuePolicy(Policy):
     def next(self) -> tuple[Request, Grant | Refused] | None:
         while self._came:
             self._take(self._came.popleft())
+        while self._stops:
+            number, ticket = self._stops.pop()
+            lease = self._held.get(number)
+            # One that is not sent yet has nothing to lose by it, and is soon asked for again.
+            if lease is not None and lease.request not in self._ready and lease.request not in self._early:
+                return lease.request, Refused(SHED, 1.0, 429, ticket)
         if self._ready:
             request = next(iter(self._ready))
             return request, self._ready.pop(request)
@@ -412,6 +421,7 @@ class CapacityQueuePolicy(Policy):
             self._say_credits(self._credits.hear(said.credits, self._clock()))
         if said.find:
             self._find(said.find)
+        self._stops += said.stop
         if said.ended:
             ended = set(said.ended)
             for kept in (self._ready, self._early):

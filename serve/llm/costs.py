@@ -66,6 +66,11 @@ def without_deadline(cost: Cost) -> Cost:
     return cost
 
 
+def with_ticket(cost: Cost, ticket: str) -> Cost:
+    """With the place that it had before."""
+    return replace(cost, wishes=cost.wishes._replace(ticket=ticket)) if isinstance(cost, ModelCost) else cost
+
+
 def _answers(fields: Mapping[str, Any]) -> int:
     prompt: Any = fields.get("prompt")
     prompts = 1

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from actorrt import exceptions
 
 from ...broadcast import ask_any, count_replicas
-from ...exceptions import ReplicaUnavailableError, RequestCancelledError
+from ...exceptions import ReplicaUnavailableError, RequestCancelledError, RequestStoppedError
 from ..calling import Answer, Open
-from ..costs import without_deadline
+from ..costs import with_ticket, without_deadline
 from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
@@ -30,7 +30,7 @@ COUNT_S: Final = 2.0
 # By which an engine says that it has failed, or cannot now, and not that it was asked for something wrong.
 _FAILED: Final = frozenset({500, 502, 503})
 # After these the same may be asked of another replica. A deployment that is gone, or full, has none.
-_BROKEN: Final = (ReplicaUnavailableError, EngineError, RequestCancelledError)
+_BROKEN: Final = (ReplicaUnavailableError, EngineError, RequestCancelledError, RequestStoppedError)
 
 
 def _runs_of(call: EngineCall, facts: EngineFacts) -> Runs | None:
@@ -126,6 +126,8 @@ class _Runs:
             self._died_at = self._sent
         if self.resumes >= self._served.config.max_resumes:
             raise error
+        if isinstance(error, RequestStoppedError):
+            self._cost = with_ticket(self._cost, error.ticket)
         self._count(error)
 
     def _count(self, why: object) -> None:
