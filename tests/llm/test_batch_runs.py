@@ -1,6 +1,8 @@
 """How batches run, of a model that does what a request says: cancelled, over, refused at first, several at once."""
 
+import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,19 @@ from typing import Any
 import pytest
 
 from actorrt import serve
+from actorrt.serve.broadcast import ask_all
+from actorrt.serve.llm.front import Front
 
 from .batch_app import CHAT, BatchClient, line, run_scripted_batches
 
 JSON = ["head", 200, "application/json"]
 SAID = [JSON, ["say", '{"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 1}}', 1]]
 FULL = '{"error": {"message": "full", "type": "rate_limit_error", "code": null, "param": null}}'
+
+
+class TellingFront(Front):
+    async def loaded(self) -> list[str]:
+        return [name for name in ("sqlite3",) if name in sys.modules]
 
 
 def scripted(custom_id: str, *script: Any, **fields: Any) -> str:
@@ -150,3 +159,21 @@ def test_a_file_that_somebody_took_from_the_disk_fails_its_batch(client: BatchCl
     batch = client.ended(client.http.post("/v1/batches", json=asked).json()["id"])
     assert batch["errors"]["data"][0]["code"] == "file_not_found"
     assert client.http.get(f"/v1/files/{file}/content").status_code == 500
+
+
+def test_what_batches_need_is_loaded_by_who_uses_them(serve_url: str, tmp_path: Path) -> None:
+    url = run_scripted_batches(serve_url, "loads", tmp_path / "kept", TellingFront, lease_s=0.1)
+
+    def loaded() -> Any:
+        handle = serve.get_deployment_handle("front", "loads")
+        (answer,) = asyncio.run(ask_all(handle, "loaded", timeout_s=20)).values()
+        return answer
+
+    with (client := BatchClient(url)).http:
+        body = json.loads(scripted("a", *SAID))["body"]
+        assert client.http.post(CHAT, json=body).status_code == 200
+        assert loaded() == []
+        assert not (tmp_path / "kept").exists()
+        assert client.upload("x").status_code == 200
+        assert loaded() == ["sqlite3"]
+    serve.delete("loads")
