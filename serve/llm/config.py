@@ -247,10 +247,10 @@ class BatchConfig(_Config):
     max_open: int = Field(default=100, ge=1)
     """Batches of a tenant that have not ended; more are refused (429)."""
     concurrency: int = Field(default=64, ge=1)
-    """Requests of batches that a replica of the front has at models with a capacity queue at once, where all others go
-    before them."""
+    """Requests of a tenant's batches that a replica of the front has at once at each model with a capacity queue, where
+    all others go before them."""
     concurrency_unqueued: int = Field(default=4, ge=1)
-    """The same at each model without one, where these are served as any other."""
+    """The same, of all tenants, at each model without one, where these are served as any other."""
     expires_after_s: int | None = Field(default=30 * 86400, ge=1)
     """Seconds that files live of which their makers do not say it; None: until they are deleted."""
     lease_s: float = Field(default=10.0, ge=0.1)

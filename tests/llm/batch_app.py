@@ -32,6 +32,7 @@ def chat(custom_id: str, **fields: Any) -> str:
 
 class BatchClient:
     def __init__(self, url: str, key: str = "") -> None:
+        self.key = key
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.Client(base_url=url, timeout=30, trust_env=False, headers=headers)
 

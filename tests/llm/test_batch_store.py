@@ -156,6 +156,19 @@ def test_who_has_the_fewest_batches_at_work_is_next(store: Store) -> None:
     assert claimed(store, "me", most=5) == ["a2", "a3"]
 
 
+def test_what_was_cancelled_or_is_over_can_be_claimed_alone(store: Store) -> None:
+    with_batches(store, "a", "b", "c")
+    assert not store.has_open(NOW, ending=True)
+    store.cancel("t", "b", NOW)
+    assert store.has_open(NOW, ending=True)
+    assert [batch.id for batch in store.claim("me", NOW, 10, 10, ending=True)] == ["b"]
+    assert not store.has_open(NOW, ending=True)
+    over = NOW + 86400
+    store.renew("me", ["b"], over, 10)
+    assert [batch.id for batch in store.claim("me", over, 10, 1, ending=True)] == ["a"]
+    assert [batch.id for batch in store.claim("me", over, 10, 9, ending=True)] == ["c"]
+
+
 def test_an_answer_counts_once(store: Store) -> None:
     with_batches(store, "b")
     claimed(store, "me")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from .calling import Handle, ask
 from .database import StorageError, storage_error
 from .outcome_files import OutcomeFiles
 from .outputs import CANCELLED, EXPIRED, Answer, answered, tokens_of
+from .places import Place, Places
 from .reading import lines, validate
 from .recorder import AGAIN_S, MOST_AGAIN_S, Recorder
 from .retrying import wait_s
@@ -44,8 +46,8 @@ class Work(NamedTuple):
     handle: Handle
     known: Callable[[str | None], Problem | None]
     """What is wrong with the name of a model."""
-    places: Callable[[str | None], asyncio.Semaphore]
-    """Of a model: as many as may run at once."""
+    places: Callable[[str, str | None], Places]
+    """Of a tenant at a model: as many as may run at once."""
     most_line: int
     """Bytes of a line."""
     ended: Callable[[bool], None]
@@ -129,24 +131,27 @@ class Run:
 
     async def _make(self, done: set[int], recorder: Recorder) -> None:
         """Have all requests answered that have no answer yet."""
-        places = self._work.places(self._batch.model)
+        places = self._work.places(self._batch.tenant, self._batch.model)
+        # Those that were refused have no place, and wait to be made again.
+        in_hand = asyncio.Semaphore(places.number)
         path = self._work.database.file(self._batch.input_file_id)
         async with asyncio.TaskGroup() as group:
             async for number, data in lines(path, self._work.most_line):
                 if number in done:
                     continue
-                await places.acquire()
-                one = group.create_task(self._make_one(read_line(number, data), recorder))
+                await in_hand.acquire()
+                place = await places.take()
+                one = group.create_task(self._make_one(read_line(number, data), place, recorder))
                 # Also if it is cancelled before it has begun.
-                one.add_done_callback(lambda _: places.release())
+                one.add_done_callback(partial(_put_down, place, in_hand))
 
-    async def _make_one(self, line: Line, recorder: Recorder) -> None:
-        answer = await self._answer(line)
+    async def _make_one(self, line: Line, place: Place, recorder: Recorder) -> None:
+        answer = await self._answer(line, place)
         output = answered(new_id("batch_req_"), line.custom_id, answer)
         await recorder.record(Done(line.number, answer.is_good, output, tokens_of(answer.body)))
         self._work.ended(answer.is_good)
 
-    async def _answer(self, line: Line) -> Answer:
+    async def _answer(self, line: Line, place: Place) -> Answer:
         tries = 0
         while True:
             reply = await ask(self._work.handle, self._batch.tenant, self._batch.endpoint, line.body)
@@ -154,7 +159,9 @@ class Run:
             pause_s = wait_s(reply.answer.status, reply.retry_after_s, tries, random.random())
             if pause_s is None:
                 return reply.answer
+            place.give_back()
             await asyncio.sleep(pause_s)
+            await place.take_again()
 
     async def _record(self, done: Sequence[Done]) -> None:
         await self._work.database.do(Store.record, self._work.owner, self.id, done)
@@ -185,3 +192,8 @@ class Run:
                 logger.error("batch %s waits for the disk: %s", self.id, error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, MOST_AGAIN_S)
+
+
+def _put_down(place: Place, in_hand: asyncio.Semaphore, _: asyncio.Task[None]) -> None:
+    place.give_back()
+    in_hand.release()

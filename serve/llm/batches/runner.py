@@ -11,10 +11,12 @@ import logging
 import uuid
 from time import time
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from ...background import spawn
 from ..problems import Problem
 from .database import StorageError
+from .places import Places
 from .run import Run, Work
 from .states import Status
 from .store import LostError, Store
@@ -28,6 +30,8 @@ logger = logging.getLogger("actorrt.serve.llm")
 
 # Batches that are worked on at once; the others are "validating" meanwhile.
 MOST_AT_ONCE: Final = 16
+# Those that were cancelled, or are over, need no model: so many more of them, whatever the others wait for.
+MOST_ENDING: Final = 4
 # How often one looks for what another replica has left or been told.
 _BUSY_S: Final = 1.0
 _IDLE_S: Final = 5.0
@@ -38,8 +42,8 @@ class Runner:
     def __init__(self, services: Services, batches: Batches, handle: Handle) -> None:
         self._services, self._batches = services, batches
         self._database, self._config = batches.database, batches.config
-        self._places: dict[str, asyncio.Semaphore] = {}
-        self._queued = asyncio.Semaphore(self._config.concurrency)
+        # Those of runs that are there: by model and, before a capacity queue, by tenant.
+        self._places: WeakValueDictionary[tuple[str, str], Places] = WeakValueDictionary()
         self._work = Work(
             f"{services.fronts().me} {uuid.uuid4().hex}",
             self._config,
@@ -102,14 +106,18 @@ class Runner:
             return
         if self._runs:
             await self._renew()
-        free = MOST_AT_ONCE - len(self._runs)
-        if free and await self._database.do(Store.has_open, time()):
-            now, lease_s = time(), self._config.lease_s
-            for batch in await self._database.do(Store.claim, self._work.owner, now, lease_s, free):
-                self._begin(Run(self._work, batch))
+        await self._claim(MOST_AT_ONCE - len(self._runs), ending=False)
+        await self._claim(MOST_AT_ONCE + MOST_ENDING - len(self._runs), ending=True)
         if time() >= self._remove_at:
             self._remove_at = time() + _REMOVE_S
             await self._remove()
+
+    async def _claim(self, most: int, *, ending: bool) -> None:
+        now, lease_s = time(), self._config.lease_s
+        if most > 0 and await self._database.do(Store.has_open, now, ending=ending):
+            claimed = await self._database.do(Store.claim, self._work.owner, now, lease_s, most, ending=ending)
+            for batch in claimed:
+                self._begin(Run(self._work, batch))
 
     async def _renew(self) -> None:
         ids = list(self._runs)
@@ -164,15 +172,17 @@ class Runner:
             return problem
         return None
 
-    def _places_of(self, model: str | None) -> asyncio.Semaphore:
-        try:
+    def _places_of(self, tenant: str, model: str | None) -> Places:
+        """A capacity queue is fair to tenants that all have their requests there, so that none may hold up another's
+        here. Nor does a model that is slow, or gone, hold up what is for others."""
+        limit, key = self._config.concurrency, (tenant, model or "")
+        # One that has gone since the file was validated says so to each request.
+        with contextlib.suppress(Problem):
             served = self._services.catalogue.choose(model).served
-        except Problem:
-            return self._queued  # it was there when the file was validated: each request will say so
-        if served.is_queued:
-            return self._queued
-        limit = self._config.concurrency_unqueued
-        return self._places.setdefault(served.model_id, asyncio.Semaphore(limit))
+            key = tenant, served.model_id
+            if not served.is_queued:
+                limit, key = self._config.concurrency_unqueued, ("", served.model_id)
+        return self._places.setdefault(key, Places(limit))
 
     def _ended(self, good: bool) -> None:
         self._services.meter.totals.batch_requests.add(("completed" if good else "failed",))

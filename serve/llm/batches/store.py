@@ -20,6 +20,7 @@ _FILE: Final = ", ".join(FILE_COLUMNS)
 _BATCH: Final = ", ".join(BATCH_COLUMNS)
 _OPEN: Final = ", ".join(f"'{status}'" for status in OPEN)
 _OWN: Final = f"id = ? AND owner = ? AND status IN ({_OPEN})"
+_FREE: Final = f"status IN ({_OPEN}) AND leased_until <= ? AND (? OR status = '{Status.CANCELLING}' OR expires_at <= ?)"
 # How long a write waits for another process's.
 _BUSY_S: Final = 10.0
 # An upload that has not come to its end by then is nobody's.
@@ -219,14 +220,15 @@ class Store:
 
     # Batches, as those see them that work on them.
 
-    def claim(self, owner: str, now: float, lease_s: float, most: int) -> list[Batch]:
-        """Take open batches that are nobody's: of the tenants of whom the fewest are worked on, then the oldest."""
+    def claim(self, owner: str, now: float, lease_s: float, most: int, *, ending: bool = False) -> list[Batch]:
+        """Take open batches that are nobody's: of the tenants of whom the fewest are worked on, then the oldest.
+        `ending`: only what was cancelled, or is over."""
         with self._write():
             found = self._rows(
-                f"SELECT id FROM batches AS b WHERE status IN ({_OPEN}) AND leased_until <= ? ORDER BY (SELECT "
+                f"SELECT id FROM batches AS b WHERE {_FREE} ORDER BY (SELECT "
                 f"count(*) FROM batches WHERE tenant = b.tenant AND status IN ({_OPEN}) AND leased_until > ?), seq "
                 "LIMIT ?",
-                now, now, most,
+                *_free(now, ending=ending), now, most,
             )  # fmt: skip
             self._db.executemany(
                 "UPDATE batches SET owner = ?, leased_until = ? WHERE id = ?",
@@ -243,9 +245,9 @@ class Store:
             )
         return held
 
-    def has_open(self, now: float) -> bool:
+    def has_open(self, now: float, *, ending: bool = False) -> bool:
         """Whether there is one that could be claimed."""
-        return bool(self._rows(f"SELECT 1 FROM batches WHERE status IN ({_OPEN}) AND leased_until <= ? LIMIT 1", now))
+        return bool(self._rows(f"SELECT 1 FROM batches WHERE {_FREE} LIMIT 1", *_free(now, ending=ending)))
 
     def release(self, owner: str, ids: Sequence[str]) -> None:
         """They are nobody's now."""
@@ -363,3 +365,7 @@ class Store:
 def _made(row: Sequence[Any]) -> Batch:
     id, tenant, status, *rest = row
     return Batch(id, tenant, Status(status), *rest)
+
+
+def _free(now: float, *, ending: bool) -> tuple[float, bool, float]:
+    return now, not ending, now

@@ -1,0 +1,107 @@
+"""Batches beside others that wait: for a slow model, for a tenant's limit, to be made again, or for their turn."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actorrt import serve
+from actorrt.serve.declaration import Deployment
+from actorrt.serve.llm import ApiKey, BatchConfig, FrontConfig, LLMConfig, SimulatedEngine
+from actorrt.serve.llm.app import build_llm_deployment
+from actorrt.serve.llm.batches.runner import MOST_AT_ONCE
+from actorrt.serve.llm.front import Front
+from actorrt.serve.llm.responses.store import bind_store
+from actorrt.serve.options import DeploymentOptions
+
+from .batch_app import BatchClient, chat, line
+from .scripted import scripted
+
+HEAD = ["head", 200, "application/json"]
+ANSWER = [HEAD, ["say", '{"choices": []}', 1]]
+FULL = '{"error": {"message": "full", "type": "rate_limit_error", "code": null, "param": null}}'
+IN_HAND = 3
+
+
+def asks(custom_id: str, *script: Any) -> str:
+    messages = [{"role": "user", "content": "hello"}]
+    return line(custom_id, model="scripted", messages=messages, script=script, user=custom_id)
+
+
+@pytest.fixture(params=["power_of_two", "capacity_queue"])
+def url(serve_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    deployment: dict[str, Any] = {"request_router": request.param}
+    slow = LLMConfig(model_id="scripted", engine=SimulatedEngine(), deployment=deployment)
+    fast = LLMConfig(model_id="fake", engine=SimulatedEngine(speed=100), deployment=deployment)
+    batches = BatchConfig(folder=str(tmp_path), concurrency=IN_HAND, concurrency_unqueued=IN_HAND)
+    config = FrontConfig(batches=batches, keys=[ApiKey.of(name, name) for name in ("ka", "kb")])
+    options = DeploymentOptions(name="front", max_ongoing_requests=1000)
+    models = [(slow, scripted(**deployment)), (fast, build_llm_deployment(fast, name="fast"))]
+    serve.run(
+        Deployment[Front](Front, options).bind(config, models, bind_store(config)), name="places", route_prefix="/p"
+    )
+    yield f"{serve_url}/p"
+    serve.delete("places")
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[BatchClient]:
+    made = BatchClient(url, "ka")
+    with made.http:
+        yield made
+
+
+def until(name: str) -> None:
+    serve.get_deployment_handle("scripted", "places").until.remote(name).result(timeout_s=20)
+
+
+def holds_all_places(client: BatchClient) -> str:
+    """A batch whose requests are never answered."""
+    waiting = client.create([asks(f"{client.key}{n}", ["wait", "never"]) for n in range(2 * IN_HAND)])["id"]
+    for n in range(IN_HAND):
+        until(f"{client.key}{n} began")
+    return waiting
+
+
+def test_a_model_that_does_not_answer_holds_up_no_batch_at_another(client: BatchClient) -> None:
+    holds_all_places(client)
+    batch = client.ended(client.create([chat(str(n)) for n in range(2 * IN_HAND)])["id"])
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 2 * IN_HAND)
+
+
+@pytest.mark.parametrize("url", ["capacity_queue"], indirect=True)
+def test_before_a_capacity_queue_no_tenant_holds_up_another(client: BatchClient, url: str) -> None:
+    holds_all_places(client)
+    other = BatchClient(url, "kb")
+    with other.http:
+        batch = other.ended(other.create([asks(f"b{n}", *ANSWER) for n in range(2 * IN_HAND)])["id"])
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 2 * IN_HAND)
+
+
+def test_what_was_refused_holds_no_place_until_it_is_made_again(client: BatchClient, tmp_path: Path) -> None:
+    # Each says retry-after: 7, for ever.
+    refused = [asks(f"r{n}", ["fail", str(tmp_path / f"r{n}"), 1_000_000, 429, FULL]) for n in range(2 * IN_HAND)]
+    first = client.create(refused)["id"]
+    for n in range(IN_HAND):
+        until(f"r{n} ended")
+    batch = client.ended(client.create([asks(f"o{n}", *ANSWER) for n in range(2 * IN_HAND)])["id"])
+    assert batch["status"] == "completed"
+    # No further ones of the first were made meanwhile.
+    assert not (tmp_path / f"r{IN_HAND}").exists()
+    assert client.get(first)["request_counts"]["completed"] == 0
+
+
+@pytest.mark.parametrize("url", ["capacity_queue"], indirect=True)
+def test_a_batch_that_waits_for_its_turn_can_be_cancelled_and_its_window_ends(client: BatchClient) -> None:
+    for number in range(MOST_AT_ONCE):
+        client.create([asks(f"w{number}", ["wait", "never"])])
+    until("w0 began")
+    waiting = client.create([asks("cancelled", *ANSWER)])["id"]
+    over = client.create([asks("over", *ANSWER)], completion_window="1s")["id"]
+    assert client.http.post(f"/v1/batches/{waiting}/cancel").json()["status"] == "cancelling"
+    batch = client.until(waiting, "cancelled")
+    assert batch["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
+    assert client.answers(batch)[1][0]["error"]["code"] == "batch_cancelled"
+    batch = client.until(over, "expired")
+    assert client.answers(batch)[1][0]["error"]["code"] == "batch_expired"
