@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,6 +31,18 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     _running.add(task)
     task.add_done_callback(_running.discard)
     return await asyncio.shield(task)
+
+
+def run_from_here(work: Coroutine[Any, Any, T]) -> T:
+    """What it gives or raises, to a caller that blocks. Where a loop runs already, as in a notebook, it has one of its
+    own in another thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _over(task: asyncio.Task[None]) -> None:

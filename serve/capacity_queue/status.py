@@ -8,6 +8,7 @@ from typing import Any, Final
 from actorrt import ActorHandle, exceptions, is_initialized
 
 from .. import connection
+from ..background import run_from_here
 from ..exceptions import ServeError
 from .statuses import QueueStatus
 
@@ -26,7 +27,7 @@ def queues() -> list[QueueStatus]:
         found: Queues = connection.ask(lambda it: it.queues.remote())
     except ServeError:
         return []
-    return asyncio.run(ask_all(found))
+    return run_from_here(ask_all(found))
 
 
 def why(request_id: str) -> list[str]:
@@ -39,7 +40,7 @@ def why(request_id: str) -> list[str]:
         found: Queues = connection.ask(lambda it: it.queues.remote())
     except ServeError:
         return []
-    return asyncio.run(_why(found, request_id))
+    return run_from_here(_why(found, request_id))
 
 
 async def _why(queues: Queues, request_id: str) -> list[str]:

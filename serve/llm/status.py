@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .. import api
+from ..background import run_from_here
 from ..broadcast import ask_all
 from .app import MODEL_PREFIX
 
@@ -50,7 +51,7 @@ def status() -> list[ModelStatus]:
         for deployment in overview.deployments
         if deployment.startswith(MODEL_PREFIX)
     ]
-    return asyncio.run(_all(handles))
+    return run_from_here(_all(handles))
 
 
 async def _all(handles: list[DeploymentHandle[Any]]) -> list[ModelStatus]:
