@@ -15,6 +15,9 @@ from typing import Any, Final, Protocol
 
 from .news import DeploymentNews
 
+# What JSON and a message between processes hold for certain.
+MOST: Final = 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -24,12 +27,20 @@ class Cost:
     tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("requests", "tokens"):
-            value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} of a cost must be an int, not {type(value).__name__}")
-            if value < 0:
-                raise ValueError(f"{name} of a cost must be zero or more, not {value}")
+        check_count("requests", self.requests)
+        check_count("tokens", self.tokens)
+
+
+def check_count(name: str, value: object) -> None:
+    """TypeError or ValueError if it is no number of what a cost counts."""
+    if type(value) is int and 0 <= value <= MOST:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} of a cost must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} of a cost must be zero or more, not {value}")
+    if value > MOST:
+        raise ValueError(f"{name} of a cost must be at most {MOST}, not {value}")
 
 
 ONE_REQUEST: Final = Cost()

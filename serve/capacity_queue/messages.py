@@ -7,15 +7,18 @@ clocks of machines differ.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
-from ..policy import Cost
+from ..policy import Cost, check_count
+
+_TEXTS: Final = ("model", "tenant", "user", "band", "session", "adapter", "ticket")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +46,48 @@ class QueueCost(Cost):
 
     def __post_init__(self) -> None:
         Cost.__post_init__(self)
-        if self.max_tokens is not None and self.max_tokens < 0:
-            raise ValueError(f"max_tokens of a cost must be zero or more, not {self.max_tokens}")
-        if self.deadline_s is not None and not 0 <= self.deadline_s < math.inf:
-            raise ValueError(f"deadline_s of a cost must be zero or more seconds, not {self.deadline_s}")
+        # It goes with other requests' in one message: what that cannot hold would be lost with them.
+        if self.max_tokens is not None:
+            check_count("max_tokens", self.max_tokens)
+        try:
+            said = "".join((self.model, self.tenant, self.user, self.band, self.session, self.adapter, self.ticket))
+        except TypeError:
+            said = None
+        if said is None or not said.isascii():
+            for name in _TEXTS:
+                check_text(name, getattr(self, name))
+        if self.deadline_s is not None:
+            check_seconds(self.deadline_s)
+        if self.chain:
+            check_chain(self.chain)
+
+
+def check_text(name: str, value: object) -> None:
+    """TypeError, or ValueError for what UTF-8 does not have."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} of a cost must be a str, not {type(value).__name__}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} of a cost is not UTF-8: {error.reason}") from None
+
+
+def check_seconds(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"deadline_s of a cost must be a number, not {type(value).__name__}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"deadline_s of a cost must be zero or more seconds, not {value}")
+
+
+def check_chain(value: object) -> None:
+    blocks = cast("tuple[int, ...]", value)
+    if not isinstance(value, tuple) or {*map(type, blocks)} != {int}:
+        raise TypeError("chain of a cost must be a tuple of int")
+    try:
+        array("Q", blocks)
+    except OverflowError:
+        raise ValueError("chain of a cost must be of numbers from 0 to 2**64 - 1") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +98,13 @@ class QueueUse(Cost):
     """Of its prompt, what the engine had already; None: not known."""
     is_whole: bool = False
     """The answer ended by itself: others are expected to be as long."""
+
+    def __post_init__(self) -> None:
+        Cost.__post_init__(self)
+        if self.cached is not None:
+            check_count("cached", self.cached)
+        if type(self.is_whole) is not bool:
+            raise TypeError(f"is_whole of a cost must be a bool, not {type(self.is_whole).__name__}")
 
 
 @lru_cache(maxsize=16_384)

@@ -23,6 +23,8 @@ _READ: Final = (
     "query", "queries", "documents", "texts", "items", "text_1", "text_2", "data_1", "data_2",
 )  # fmt: skip
 _LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
+# Of all answers together: no cache holds as many tokens.
+_MOST: Final = 2**52
 # A picture or a sound, which has another size in tokens than its text in base64.
 _LONG_URL: Final = "data:"
 _ENCODED: Final = frozenset({"data", "file_data", "url"})
@@ -56,7 +58,7 @@ def cost_of(
         prompt += PER_MESSAGE * len(cast("list[Any]", messages))
     limit = next((value for name in _LIMITS if _is_count(value := fields.get(name))), None)
     if limit is not None:
-        limit *= _answers(fields)
+        limit = min(limit * _answers(fields), _MOST)
     return ModelCost(1, prompt + (limit or 0), prompt, limit, model, tenant, adapter, wishes)
 
 
