@@ -10,6 +10,7 @@ with the capacity queue, each in a fresh application. Prints a table.
 import argparse
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,6 +88,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--chart", type=Path, metavar="FILE")
     given = parser.parse_args()
+    # So that what runs is ended and cleared away as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     processes.become_subreaper()
     logs = venvs.FOLDER / "logs"
     logs.mkdir(parents=True, exist_ok=True)

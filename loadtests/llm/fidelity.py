@@ -11,6 +11,7 @@ the same ones in each run. The model of the engine is one that `simulate.py --fi
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def _plain(noted: Noted) -> dict[str, Any]:
 
 
 def _record(path: Path, wanted: Sequence[str]) -> None:
+    # So that what runs is ended and cleared away as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     processes.become_subreaper()
     logs = venvs.FOLDER / "logs"
     logs.mkdir(parents=True, exist_ok=True)
