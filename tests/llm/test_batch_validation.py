@@ -10,6 +10,7 @@ from actorrt.serve.llm.batches.validation import MOST_MISTAKES, Mistake, Validat
 from actorrt.serve.llm.problems import Problem
 
 CHAT = "/v1/chat/completions"
+TWICE = b'{"custom_id": 7, "custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m"}}'
 
 
 def known(name: str | None) -> Problem | None:
@@ -48,6 +49,7 @@ def test_a_right_file_has_no_mistake_and_says_its_model_and_how_many_there_are()
         (request(None), "missing_required_parameter", "custom_id", "'custom_id' is missing"),
         (request(body=None), "missing_required_parameter", "body", "'body' is missing"),
         (request(7), "invalid_request", "custom_id", "must be a string, not an integer"),
+        (TWICE, "invalid_request", None, "a name stands twice in the line"),
         (request(""), "invalid_request", "custom_id", "1 to 512 characters, not 0"),
         (request("x" * 513), "invalid_request", "custom_id", "1 to 512 characters, not 513"),
         (request(body="x"), "invalid_request", "body", "must be an object, not a string"),

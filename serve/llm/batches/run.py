@@ -139,9 +139,10 @@ class Run:
             async for number, data in lines(path, self._work.most_line):
                 if number in done:
                     continue
+                line = read_line(number, data)
                 await in_hand.acquire()
                 place = await places.take()
-                one = group.create_task(self._make_one(read_line(number, data), place, recorder))
+                one = group.create_task(self._make_one(line, place, recorder))
                 # Also if it is cancelled before it has begun.
                 one.add_done_callback(partial(_put_down, place, in_hand))
 

@@ -49,6 +49,15 @@ def read_line(number: int, data: bytes) -> Line:
     return Line(number, raw.custom_id, bytes(raw.body))
 
 
+def _unread(number: int, data: bytes) -> list[Mistake]:
+    """Names that stand twice, with values of which readers take one or the other."""
+    try:
+        read_line(number, data)
+    except msgspec.ValidationError:
+        return [Mistake("invalid_request", "a name stands twice in the line, with values of two kinds", number)]
+    return []
+
+
 class Validator:
     """Given all lines of a file, in their order."""
 
@@ -79,7 +88,8 @@ class Validator:
             message = f"the file has more than {self._most_lines} requests"
             self.mistakes = [Mistake("too_many_tasks", message, number)] * MOST_MISTAKES
             return
-        self.mistakes += self._mistakes_of(number, data)
+        mistakes = list(self._mistakes_of(number, data))
+        self.mistakes += mistakes or _unread(number, data)
 
     def end(self) -> list[Mistake]:
         """What is wrong with the file; nothing: it can be run."""
