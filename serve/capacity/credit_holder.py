@@ -20,12 +20,13 @@ class Held:
     """One credit, and what is filled of it."""
 
     __slots__ = (
-        "filled", "incarnation", "line", "most_unread", "number", "place", "running", "slots", "tag", "tokens",
+        "epoch", "filled", "incarnation", "line", "most_unread", "number", "place", "running", "slots", "tag", "tokens",
         "unread",
     )  # fmt: skip
 
-    def __init__(self, number: int, line: LineId, incarnation: int, most_unread: int) -> None:
-        self.number, self.line, self.incarnation, self.most_unread = number, line, incarnation, most_unread
+    def __init__(self, epoch: int, number: int, line: LineId, incarnation: int, most_unread: int) -> None:
+        self.epoch, self.number, self.line = epoch, number, line
+        self.incarnation, self.most_unread = incarnation, most_unread
         self.tokens = self.slots = self.filled = self.running = self.unread = 0
         # Whatever whoever holds it wants to keep with it.
         self.place: Any = None
@@ -87,7 +88,7 @@ class CreditHolder:
         for number, credit in grants.credits.items():
             held = self._held.get(number)
             if held is None:
-                held = self._held[number] = Held(number, credit.line, credit.incarnation, credit.unread)
+                held = self._held[number] = Held(self.epoch, number, credit.line, credit.incarnation, credit.unread)
             held.tokens, held.slots = credit.room
         for number in [number for number in self._held if number not in grants.credits]:
             gone = self._held.pop(number)

@@ -150,8 +150,9 @@ class CreditBook:
             return
         if report.number > known.heard:
             known.heard, known.heard_at = report.number, now
-        if report.usage.number == known.counted + 1:
-            known.counted += 1
+        if report.usage.number > known.counted:
+            # Not just the next one: of a router that has gone long since it is forgotten how many were counted.
+            known.counted = report.usage.number
             for (band, tenant, user), tokens in report.usage.served.items():
                 self._order.charge(band, tenant, user, tokens)
         for number, filled in report.filled.items():

@@ -218,7 +218,7 @@ class ByCredit:
             return held.tag
         prompt = tokens // PER_REQUEST if self._in_requests else cost.tokens
         tag = Tag(
-            self._holder.epoch, incarnation_of(lease.replica), held.number, held.line.rank, 0, self._router,
+            held.epoch, incarnation_of(lease.replica), held.number, held.line.rank, 0, self._router,
             prompt, tokens - prompt, cost.model, cost.tenant, cost.user, band, True,
         )  # fmt: skip
         if cost is PLAIN:

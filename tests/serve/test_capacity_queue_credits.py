@@ -201,6 +201,18 @@ def test_one_that_its_replica_refuses_asks_the_queue_in_its_place() -> None:
     assert not isinstance(world.ask(), LocalLease)
 
 
+def test_one_that_is_sent_after_a_later_queue_was_heard_of_is_of_the_queue_that_let_it_in() -> None:
+    world = World()
+    world.warm()
+    grant = world.ask()
+    world.router.hub.begin_epoch(2)
+    world.tick()
+    # Its credit is void, and nobody knows of it any more: a replica must not take it for one of the later queue.
+    replica = RunningLeases(incarnation_of("r0"))
+    replica.snapshot(2, None)
+    assert not replica.begin(grant.tag)
+
+
 def test_people_are_shown_what_runs_and_apart_from_it_what_lies_in_credits() -> None:
     world = World()
     world.warm()
