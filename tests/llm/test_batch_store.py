@@ -14,6 +14,8 @@ from actorrt.serve.llm.batches.states import Event, Status, WrongEventError
 from actorrt.serve.llm.batches.store import UPLOAD_S, Done, LostError, Store, TooManyError
 
 NOW = 1_000_000
+# Bytes of all files of a tenant.
+MOST = 1_000_000
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def a_batch(id: str, tenant: str = "t", file: str = "f") -> Batch:
 
 def with_batches(store: Store, *ids: str, tenant: str = "t") -> None:
     if store.file(tenant, f"f-{tenant}", NOW) is None:
-        store.keep_file(a_file(f"f-{tenant}", tenant))
+        store.keep_file(a_file(f"f-{tenant}", tenant), MOST)
     for id in ids:
         assert store.add_batch(a_batch(id, tenant, f"f-{tenant}"), NOW, most_open=100, most=1000)
 
@@ -54,7 +56,7 @@ def done(line: int, good: bool = True, output: bytes = b"x\n") -> Done:
 def test_what_is_written_is_there_for_who_opens_it_next(store: Store, path: Path) -> None:
     store.begin_file(a_file("f"), 10)
     assert store.file("t", "f", NOW) is None  # it is still coming
-    store.keep_file(a_file("f"))
+    store.keep_file(a_file("f"), MOST)
     other = Store(path)
     assert other.file("t", "f", NOW) == a_file("f")
     assert other.used_bytes("t") == 10
@@ -63,7 +65,7 @@ def test_what_is_written_is_there_for_who_opens_it_next(store: Store, path: Path
 
 def test_a_tenant_has_so_many_files_those_that_come_included(store: Store) -> None:
     store.begin_file(a_file("a"), 2)
-    store.keep_file(a_file("b"))
+    store.keep_file(a_file("b"), MOST)
     with pytest.raises(TooManyError):
         store.begin_file(a_file("c"), 2)
     store.begin_file(a_file("d", "other"), 2)
@@ -71,8 +73,18 @@ def test_a_tenant_has_so_many_files_those_that_come_included(store: Store) -> No
     store.begin_file(a_file("c"), 2)
 
 
+def test_files_that_come_at_the_same_time_are_no_more_bytes_than_may_be(store: Store) -> None:
+    store.begin_file(a_file("a"), 10)
+    store.begin_file(a_file("b"), 10)
+    store.keep_file(a_file("a"), 19)
+    with pytest.raises(TooManyError):
+        store.keep_file(a_file("b"), 19)
+    assert store.file("t", "b", NOW) is None
+    store.keep_file(a_file("c", "other"), 19)
+
+
 def test_a_file_that_has_expired_is_gone_before_its_bytes_are(store: Store) -> None:
-    store.keep_file(a_file("f", expires_at=NOW + 5))
+    store.keep_file(a_file("f", expires_at=NOW + 5), MOST)
     assert store.file("t", "f", NOW + 4) is not None
     assert store.file("t", "f", NOW + 5) is None
     assert store.files("t", NOW + 5, limit=9, after=None, newest_first=True, purpose=None) == []
@@ -102,7 +114,7 @@ def test_an_upload_that_stands_still_for_a_day_is_nobodys(store: Store) -> None:
 
 def test_only_what_is_here_can_be_made_a_batch_of(store: Store) -> None:
     assert not store.add_batch(a_batch("b"), NOW, most_open=9, most=9)
-    store.keep_file(a_file("f", "other"))
+    store.keep_file(a_file("f", "other"), MOST)
     assert not store.add_batch(a_batch("b"), NOW, most_open=9, most=9)
 
 
@@ -114,8 +126,17 @@ def test_a_tenant_has_so_many_open_batches(store: Store) -> None:
     with_batches(store, "other", tenant="u")
     store.refused("me", "a", b"null", NOW)
     assert store.add_batch(a_batch("c", file="f-t"), NOW, most_open=2, most=1000)
-    with pytest.raises(TooManyError):
-        store.add_batch(a_batch("d", file="f-t"), NOW, most_open=100, most=4)
+
+
+def test_of_batches_that_have_ended_the_newest_are_kept_and_of_open_ones_all(store: Store) -> None:
+    with_batches(store, "a", "b", "c")
+    claimed(store, "me")
+    for id in ("b", "c"):
+        store.refused("me", id, b"null", NOW)
+    assert store.add_batch(a_batch("d", file="f-t"), NOW, most_open=9, most=2)
+    shown = store.batches("t", limit=9, after=None)
+    assert shown is not None
+    assert [each.id for each in shown] == ["d", "c", "a"]
 
 
 def test_of_two_owners_one_has_a_batch_until_its_lease_is_over(store: Store, path: Path) -> None:
@@ -222,7 +243,7 @@ def test_a_batch_is_cancelled_once_and_not_when_it_has_ended(store: Store) -> No
 
 def test_pages_go_on_behind_what_has_been_deleted(store: Store) -> None:
     for number in range(6):
-        store.keep_file(a_file(f"f{number}", purpose="batch" if number % 2 else "batch_output"))
+        store.keep_file(a_file(f"f{number}", purpose="batch" if number % 2 else "batch_output"), MOST)
 
     def page(**asked: Any) -> list[str]:
         given = {"limit": 9, "after": None, "newest_first": False, "purpose": None, **asked}
@@ -275,9 +296,9 @@ async def test_a_disk_that_is_full_is_507(tmp_path: Path) -> None:
     await database.do(lambda store: store._db.execute("PRAGMA max_page_count = 12").fetchall())
     with pytest.raises(StorageError) as failed:
         for number in range(1000):
-            await database.do(Store.keep_file, a_file(f"f{number}" * 100))
+            await database.do(Store.keep_file, a_file(f"f{number}" * 100), MOST)
     assert failed.value.problem.status == 507
     assert failed.value.problem.code == "insufficient_storage"
     await database.do(lambda store: store._db.execute("PRAGMA max_page_count = 10000").fetchall())
-    await database.do(Store.keep_file, a_file("next"))
+    await database.do(Store.keep_file, a_file("next"), MOST)
     await database.close()

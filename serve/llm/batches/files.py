@@ -117,11 +117,18 @@ async def _receive(batches: Batches, exchange: Exchange) -> File:
         lives_s = config.expires_after_s if wanted.lives_s is None else wanted.lives_s
         expires_at = None if lives_s is None else now + lives_s
         file = replace(file, purpose=wanted.purpose, filename=wanted.filename, bytes=form.size, expires_at=expires_at)
-        await database.do(Store.keep_file, file)
-    except BaseException:
+        await database.do(Store.keep_file, file, config.max_bytes)
+    except BaseException as error:
         await to_its_end(_give_up(batches, file.id, path))
+        if isinstance(error, TooManyError):
+            raise _no_bytes_left() from None
         raise
     return file
+
+
+def _no_bytes_left() -> Problem:
+    message = "the file is larger than what is left of the bytes that may be kept: delete other files"
+    return Problem(413, message, param="file", code="storage_limit_exceeded")
 
 
 async def _write(form: Form, exchange: Exchange, path: Path, most: int, left: int) -> WantedFile:
@@ -136,8 +143,7 @@ async def _write(form: Form, exchange: Exchange, path: Path, most: int, left: in
             if form.size > most:
                 raise Problem(413, f"the file is larger than {most} bytes", param="file", code="request_too_large")
             if form.size > left:
-                message = "the file is larger than what is left of the bytes that may be kept: delete other files"
-                raise Problem(413, message, param="file", code="storage_limit_exceeded")
+                raise _no_bytes_left()
             came += form.take()
             waiting += len(part)
             if waiting >= _PIECE:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..exchange import Exchange
     from ..services import Services
 
-# Of all tenants, those that have ended too: they are the history that clients ask for, and each is about a kilobyte.
+# Of all tenants together; of older ones those that have ended are forgotten. Each is about a kilobyte.
 MOST: Final = 1_000_000
 _NO_RETRY: Final = ((b"x-should-retry", b"false"),)
 

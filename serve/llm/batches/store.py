@@ -110,9 +110,13 @@ class Store:
                 raise TooManyError
             self._insert_file(file, COMING)
 
-    def keep_file(self, file: File) -> None:
-        """All of its bytes are here; it is what it is said to be now."""
+    def keep_file(self, file: File, most_bytes: int) -> None:
+        """All of its bytes are here; it is what it is said to be now. TooManyError if its tenant has more than so many
+        bytes with it: others may have come meanwhile.
+        """
         with self._write():
+            if self.used_bytes(file.tenant) + file.bytes > most_bytes:
+                raise TooManyError
             self._keep_file(file)
 
     def give_up_file(self, id: str) -> None:
@@ -175,22 +179,25 @@ class Store:
     # Batches, as their tenants see them.
 
     def add_batch(self, batch: Batch, now: float, *, most_open: int, most: int) -> bool:
-        """It is nobody's at first. False if its input file is not here; TooManyError if as many are."""
+        """It is nobody's at first. False if its input file is not here; TooManyError if as many are open. Of those of
+        all tenants that have ended the `most` newest are kept.
+        """
         with self._write():
             if self.file(batch.tenant, batch.input_file_id, now) is None:
                 return False
             (number,) = self._one(
                 f"SELECT count(*) FROM batches WHERE tenant = ? AND status IN ({_OPEN})", batch.tenant
             )
-            (kept,) = self._one("SELECT coalesce(max(seq), 0) FROM batches")
-            if number >= most_open or kept >= most:
+            if number >= most_open:
                 raise TooManyError
             marks = ", ".join("?" * len(BATCH_COLUMNS))
             values = [getattr(batch, name) for name in BATCH_COLUMNS]
-            self._db.execute(
+            added = self._db.execute(
                 f"INSERT INTO batches ({_BATCH}) VALUES ({marks})",
                 [str(value) if isinstance(value, Status) else value for value in values],
             )
+            oldest = (added.lastrowid or 0) - most
+            self._db.execute(f"DELETE FROM batches WHERE seq <= ? AND status NOT IN ({_OPEN})", (oldest,))
         return True
 
     def batch(self, tenant: str, id: str) -> Batch | None:
