@@ -136,12 +136,16 @@ class QueueActor:
             self._hub.replica_reports(id, Report(begun, ended, tuple(Tag(*each) for each in unknown), rooms), now)
         self._soon()
 
-    async def _fence(self, handle: ActorHandle[Any], credits: list[int]) -> None:
-        # Who does not answer is asked again.
-        with suppress(exceptions.ActorrtError):
-            rooms = await handle.fence_credits.remote(self._hub.epoch, credits)
-            self._hub.replica_fenced(rooms, self._clock())
-            self._soon()
+    async def _fence(self, id: str, handle: ActorHandle[Any], credits: list[int]) -> None:
+        hub = self._hub
+        try:
+            # Who cannot be asked is asked again.
+            with suppress(exceptions.ActorrtError):
+                rooms = await handle.fence_credits.remote(hub.epoch, credits)
+                hub.replica_fenced(rooms, self._clock())
+                self._soon()
+        finally:
+            hub.fence_ended(id)
 
     # ---- routers
 
@@ -190,8 +194,7 @@ class QueueActor:
                 if session is not None and not session.over.done():
                     session.over.set_result(None)
             for id, credits in self._hub.to_fence(self._clock()).items():
-                if (handle := self._handles.get(id)) is not None:
-                    spawn(self._fence(handle, credits))
+                spawn(self._fence(id, self._handles[id], credits))
             self._tell()
 
     # ---- others

@@ -271,8 +271,14 @@ class Hub:
         self._place(now)
 
     def to_fence(self, now: float) -> dict[str, list[int]]:
-        """By replica, the credits of silent routers that it is to fence off, and to say what runs by them."""
+        """By replica, the credits of silent routers that it is to fence off, and to say what runs by them; each replica
+        one time after the other.
+        """
         return self._credits.to_fence(now)
+
+    def fence_ended(self, id: str) -> None:
+        """A replica that was to fence credits off has answered, or could not be asked."""
+        self._credits.fence_ended(id)
 
     def replica_fenced(self, rooms: Iterable[tuple[int, int, int]], now: float) -> None:
         """What runs by credits that a replica was told to fence off: number, tokens, slots."""

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from actorrt.serve.capacity.credit_gate import CreditGate
 from actorrt.serve.capacity.credit_holder import CreditHolder, LocalGrant
 from actorrt.serve.capacity.credit_messages import Room
-from actorrt.serve.capacity.credits import SILENT_S, STOPS_S, CreditBook, CreditSize
+from actorrt.serve.capacity.credits import MOST_AWAY, SILENT_S, STOPS_S, CreditBook, CreditSize
 from actorrt.serve.capacity.ledger import Ledger
 from actorrt.serve.capacity.need import LineFacts, LineId, Need
 from actorrt.serve.capacity.queue import Ask, CapacityQueue
@@ -152,6 +152,32 @@ def test_what_routers_served_is_charged_once() -> None:
     exchange(book, holder, 2.0)
     exchange(book, holder, 2.0)
     assert queue.order.served(1, "t") == 140.0
+
+
+def test_what_a_router_served_is_charged_also_after_it_was_forgotten() -> None:
+    queue, book, holder = pair()
+
+    def silent(now: float) -> None:
+        for number in book.silent(now):
+            book.fenced(number, Room(0, 0))
+
+    def serve(now: float) -> None:
+        book.extend("r", now)
+        exchange(book, holder, now)
+        grant = holder.admit(10, now)
+        assert grant is not None
+        holder.release(grant, (1, "t", ""), 7.0)
+        exchange(book, holder, now)
+
+    for step in range(3):
+        serve(step / 10)
+    silent(2.0)
+    for number in range(MOST_AWAY):
+        book.extend(f"other {number}", 2.0)
+        book.leave(f"other {number}")
+        silent(2.0)
+    serve(2.0)
+    assert queue.order.served(1, "t") == 28.0
 
 
 def test_a_line_that_ends_takes_the_credits_on_it_along() -> None:

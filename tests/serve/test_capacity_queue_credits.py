@@ -213,6 +213,19 @@ def test_one_that_is_sent_after_a_later_queue_was_heard_of_is_of_the_queue_that_
     assert not replica.begin(grant.tag)
 
 
+def test_a_replica_that_does_not_answer_is_asked_once_to_fence_credits_off() -> None:
+    world = World()
+    world.warm()
+    hub, numbers = world.router.hub, list(world.ledger.leases)
+    hub.leave(world.router.router, world.now)
+    assert hub.to_fence(world.now) == {"r0": numbers}
+    assert hub.to_fence(world.now + 10) == {}
+    # It could not be asked: again, after a while.
+    hub.fence_ended("r0")
+    assert hub.to_fence(world.now) == {}
+    assert hub.to_fence(world.now + 10) == {"r0": numbers}
+
+
 def test_people_are_shown_what_runs_and_apart_from_it_what_lies_in_credits() -> None:
     world = World()
     world.warm()

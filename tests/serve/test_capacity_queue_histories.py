@@ -164,9 +164,10 @@ class Queue:
             self.hub.replica_reports(id, said, self.world.now)
         self.tell()
 
-    def fenced(self, rooms: tuple[tuple[int, int, int], ...]) -> None:
+    def fenced(self, id: str, rooms: tuple[tuple[int, int, int], ...]) -> None:
         if self.alive:
             self.hub.replica_fenced(rooms, self.world.now)
+            self.hub.fence_ended(id)
             self.tell()
 
     def lost(self, id: str) -> None:
@@ -209,7 +210,7 @@ class Replica:
         if self.alive:
             rooms = self.leases.fence(queue.hub.epoch, credits)
             self.world.fences += len(rooms)
-            self.world.send((self, queue, "fence"), lambda: queue.fenced(rooms))
+            self.world.send((self, queue, "fence"), lambda: queue.fenced(self.id, rooms))
 
     def unfollowed(self, queue: Queue) -> None:
         if self.follower is queue:
