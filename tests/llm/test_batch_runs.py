@@ -152,6 +152,18 @@ def test_a_file_that_is_deleted_is_read_to_its_end_by_its_batch(client: BatchCli
         pass
 
 
+def test_a_batch_whose_file_somebody_took_from_the_disk_ends_with_the_answers_that_it_has(
+    client: BatchClient, folder: Path
+) -> None:
+    requests = [scripted("t1", *SAID), scripted("t2", ["wait", "never"])]
+    made = client.create(requests, completion_window="2s")
+    until("t2 began")
+    (folder / "files" / made["input_file_id"]).unlink()
+    batch = client.ended(made["id"])
+    assert (batch["status"], batch["request_counts"]) == ("expired", {"total": 2, "completed": 1, "failed": 1})
+    assert [each["custom_id"] for each in client.answers(batch)[0]] == ["t1"]
+
+
 def test_a_file_that_somebody_took_from_the_disk_fails_its_batch(client: BatchClient, folder: Path) -> None:
     file = client.upload([scripted("gone", *SAID)]).json()["id"]
     (folder / "files" / file).unlink()

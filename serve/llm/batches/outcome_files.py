@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,6 +20,8 @@ from .validation import read_line
 
 if TYPE_CHECKING:
     from .database import Database
+
+logger = logging.getLogger("actorrt.serve.llm")
 
 # So many answers are read from the store at once.
 _ANSWERS: Final = 64
@@ -91,6 +94,10 @@ class OutcomeFiles:
             yield piece
         if is_whole:
             return
-        async for number, data in lines(self._database.file(self._batch.input_file_id), self._most_line):
-            if number not in done:
-                yield left_out(new_id("batch_req_"), read_line(number, data).custom_id, self._why)
+        try:
+            async for number, data in lines(self._database.file(self._batch.input_file_id), self._most_line):
+                if number not in done:
+                    yield left_out(new_id("batch_req_"), read_line(number, data).custom_id, self._why)
+        except FileNotFoundError:
+            # Somebody took it from the disk: who else was asked nobody can say, and the batch has to end.
+            logger.warning("batch %s: the file of its requests has gone", self._batch.id)
