@@ -47,6 +47,23 @@ def test_azures_rows_are_read(tmp_path: Path) -> None:
     assert second.at == pytest.approx(0.5)
 
 
+def test_azures_rows_of_2024_name_their_zone(tmp_path: Path) -> None:
+    file = tmp_path / "azure.csv"
+    rows = "2024-05-10 00:00:00.009930+00:00,2162,5\r\n2024-05-10 00:00:01+00:00,2399,6\r\n"
+    # With a mark before it, as some editors write.
+    file.write_bytes(f"\ufeffTIMESTAMP,ContextTokens,GeneratedTokens\r\n{rows}".encode())
+    first, second = traces.read(file)
+    assert (first.prompt, second.prompt) == (2162, 2399)
+    assert second.at == pytest.approx(0.99007)
+
+
+def test_rows_like_mooncakes_need_no_hashes(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"timestamp": 0, "input_length": 1100, "output_length": 5}\n')
+    (found,) = traces.read(file)
+    assert (found.prompt, found.chain) == (1100, ())
+
+
 def test_mooncakes_rows_are_read_with_their_whole_blocks(tmp_path: Path) -> None:
     file = tmp_path / "mooncake.jsonl"
     rows = [
@@ -59,10 +76,15 @@ def test_mooncakes_rows_are_read_with_their_whole_blocks(tmp_path: Path) -> None
     assert (second.at, second.chain) == (2.0, (4, 5))
 
 
+ROW = '{"timestamp": 0, "input_length": 1, "output_length": 1}'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "no trace that is known"), ("hello\n", "begins with 'hello"), ('{"timestamp": 1}\n', "damaged: KeyError"),
-     ("TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2\n", "damaged"),
+    [("", "no trace that is known"), ("hello\n", "begins with 'hello"), ('{"timestamp": 1}\n', "line 1: KeyError"),
+     (f"{ROW}\n\n{ROW.replace('0', 'NaN')}\n", "line 3: ValueError: a time must be finite, not nan"),
+     (f'{ROW}\n{{"timestamp": 1, "in', "line 2: JSONDecodeError"),
+     ("TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2\n", "line 2: ValueError"),
      ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no requests")],
 )  # fmt: skip
 def test_what_is_no_trace_is_said_to_be_none(tmp_path: Path, text: str, said: str) -> None:
