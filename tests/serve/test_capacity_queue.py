@@ -20,7 +20,7 @@ from actorrt.util import list_named_actors
 from .. import gates
 from ..gates import Gate
 from .conftest import Serving
-from .queues import statistics, until_idle
+from .queues import queue_of, statistics, until_idle, until_running
 
 
 @actorrt.remote
@@ -241,7 +241,10 @@ async def test_a_full_queue_refuses_for_all_processes_together(serving: Serving)
     url = await asyncio.to_thread(serving.run, app.bind(), "full")
     handle = await asyncio.to_thread(serve.get_app_handle, "full")
     gate = actorrt.remote(Gate).remote()
-    held = [handle.hold.remote(gate) for _ in range(3)]
+    held = [handle.hold.remote(gate)]
+    # Until its replica is known to the queue, that one would wait, too.
+    await gate.until.remote(1)
+    held += [handle.hold.remote(gate) for _ in range(2)]
     while (await statistics("full", "Held"))["tenants"].get("", {}).get("waiting") != 2:  # noqa: ASYNC110
         await asyncio.sleep(0)
     with pytest.raises(BackPressureError):
@@ -312,6 +315,8 @@ async def test_by_http_any_request_may_say_how_long_it_waits_and_whose_turn_it_i
     url = await asyncio.to_thread(serving.run, app.bind(), "headers")
     handle = await asyncio.to_thread(serve.get_app_handle, "headers")
     gate = actorrt.remote(Gate).remote()
+    # A replica that has not said what it runs is taken for full but for one place.
+    await until_running(await queue_of("headers", "Held"), 0, replicas=2, slots=2)
     async with httpx.AsyncClient(timeout=20) as client:
         for wrong in ("0", "soon", "1.5"):
             refused = await client.get(url, headers={"x-request-timeout-ms": wrong})
