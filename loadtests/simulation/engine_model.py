@@ -52,6 +52,12 @@ class EngineModel:
         """Tokens of the longest request that fits alone, prompt and answer, with a block to spare."""
         return (self.kv_tokens // self.block_tokens) * self.block_tokens - 1
 
+    @property
+    def prefill_rate(self) -> float:
+        """Tokens of prompts a second beside a batch that is half full, as a router would measure it."""
+        step = self.chunk_tokens / self.prefill_tokens_per_s + self.decode_s(self.slots // 2, self.kv_tokens // 2)
+        return self.chunk_tokens / step
+
     def decode_s(self, requests: int, context: int) -> float:
         """How much longer a step is by the requests that decode in it."""
         if not requests:

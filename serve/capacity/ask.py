@@ -29,8 +29,8 @@ class Ask:
     """Told from others by its identity."""
 
     __slots__ = (
-        "adapter", "arrived", "band", "chain", "deadline", "load", "max_tokens", "model", "need", "place", "prompt",
-        "rank", "router", "session", "tenant", "tokens", "user",
+        "adapter", "arrived", "band", "begins_by", "chain", "deadline", "load", "max_tokens", "model", "need", "place",
+        "prompt", "rank", "router", "session", "tenant", "tokens", "user",
     )  # fmt: skip
 
     def __init__(
@@ -67,9 +67,18 @@ class Ask:
         self.arrived, self.deadline, self.router, self.chain = arrived, deadline, router, chain
         self.place = deadline if place is None or math.isnan(place) else min(place, deadline)
         self.session, self.adapter, self.load = session, adapter, load
+        # When an engine is to begin with it at the latest.
+        self.begins_by = deadline
         # Turns of a session that runs go before others of their user.
         self.rank = 1
         self.need, self.tokens = NOTHING_EXPECTED, prompt
+
+    def begin_in_time(self, now: float, reading_s: float) -> None:
+        """Its prompt takes so long to read: so much earlier, but by half of the time that there is at most, for who
+        asks for an answer sooner than its prompt can be read is still to be answered.
+        """
+        if self.deadline < math.inf:
+            self.begins_by = self.deadline - min(reading_s, max(0.0, self.deadline - now) / 2)
 
     def expect(self, need: Need) -> None:
         """It is expected to take so much, as long as it waits and when it is admitted."""

@@ -33,6 +33,7 @@ class Line:
         "kv_tokens",
         "leases",
         "most_backlog",
+        "prefill_rate",
         "number",
         "running",
         "slots",
@@ -58,12 +59,15 @@ class Line:
         self.fill_tokens: int = 0
         self.slots: int = 0
         self.most_backlog: float = 0.0
+        # Tokens of prompts a second.
+        self.prefill_rate: float = 1.0
         # Up to which a session stays.
         self.stays_backlog: float = 0.0
 
     def offer(self, facts: LineFacts, limits: Limits) -> None:
         self.kv_tokens, self.slots = facts.kv_tokens, facts.slots
         self.fill_tokens = int(facts.kv_tokens * limits.fill)
+        self.prefill_rate = facts.prefill_rate
         self.most_backlog = facts.prefill_rate * limits.prefill_s
         self.stays_backlog = facts.prefill_rate * limits.session_s
 
@@ -84,9 +88,19 @@ class Line:
         room = self.fill_tokens - self.used
         return room if room >= 0 else -1
 
-    def admits(self, tokens: int, share: float = 1.0) -> bool:
-        """Whether it takes such a need."""
-        return not self.is_kept and self.has_room(tokens, share)
+    def admits(self, tokens: int, share: float = 1.0, saved: int = 0) -> bool:
+        """Whether it takes such a need. As much as is `saved` of its prompt, which the line has read before, may wait
+        there beyond the limit, up to as much again: elsewhere it would have to be read.
+        """
+        if self.is_kept:
+            return False
+        if saved and self.most_backlog < self.backlog <= self.most_backlog + min(saved, self.most_backlog):
+            return (
+                self.is_open
+                and 0 < self.running < self.slots
+                and self.used + tokens <= self.fill_tokens * min(share, 1.0)
+            )
+        return self.has_room(tokens, share)
 
     def has_room(self, tokens: int, share: float = 1.0) -> bool:
         """Whether a need fits, within a share of what the line may give at all; alone, it always does."""
@@ -139,6 +153,7 @@ class Ledger:
         self._index: LineIndex[Line] = LineIndex()
         self._spare: MostFirst[Line] = MostFirst(lambda line: line.fill_tokens - line.used)
         self._most_tokens: int | None = 0
+        self._fastest: float | None = 1.0
         self._next_line = 0
         # Above those of all earlier epochs: an epoch is a time in units in which no two leases are given.
         self._next_lease = epoch
@@ -149,6 +164,13 @@ class Ledger:
         if self._most_tokens is None:
             self._most_tokens = max((line.kv_tokens for line in self.lines.values()), default=0)
         return self._most_tokens
+
+    @property
+    def fastest(self) -> float:
+        """Tokens of prompts a second that the fastest line reads; without lines 1."""
+        if self._fastest is None:
+            self._fastest = max((line.prefill_rate for line in self.lines.values()), default=1.0)
+        return self._fastest
 
     def begin_epoch(self, epoch: int) -> None:
         """It is this from now on: a later one was seen somewhere than there was."""
@@ -168,7 +190,7 @@ class Ledger:
             self._next_line += 1
             line = self.lines[id] = Line(id, self._next_line, incarnation)
         line.offer(facts, self.limits)
-        self._most_tokens = None
+        self._most_tokens = self._fastest = None
         self._spare.put(line)
         self._changed(line)
         return ended
@@ -210,7 +232,7 @@ class Ledger:
         self._index.take(line)
         self._spare.take(line)
         self._gained.pop(line, None)
-        self._most_tokens = None
+        self._most_tokens = self._fastest = None
         ended = list(line.leases.values())
         for lease in ended:
             del self.leases[lease.id.number]
@@ -238,7 +260,7 @@ class Ledger:
         best: Placed | None = None
         least: int | None = None
         for line, tokens in cached:
-            if line.admits(need.tokens, share):
+            if line.admits(need.tokens, share, tokens):
                 uncached = max(0, prompt - tokens)
                 busy = busyness(line.backlog + uncached, line.running)
                 if least is None or busy < least:
@@ -281,7 +303,7 @@ class Ledger:
         line = placed.line
         if (
             self.lines.get(line.id) is not line
-            or not line.admits(need.tokens)
+            or not line.admits(need.tokens, saved=max(0, need.prompt - placed.uncached))
             or (slots > 1 and line.running + slots > line.slots)
         ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")

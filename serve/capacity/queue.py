@@ -118,9 +118,17 @@ class CapacityQueue:
             raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {most} at most")
         expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
         ask.expect(Need(ask.prompt, expected).within(most))
+        if returns:
+            ask.begins_by = math.inf
+        elif ask.deadline < math.inf:
+            there = next((tokens for _, tokens in self.prefixes.hits(ask.chain)), 0) if ask.chain else 0
+            ask.begin_in_time(now, max(0, ask.prompt - there) / self.ledger.fastest)
         tenant = self.tenants.of(ask.tenant)
         if not self.order and tenant.may_run(ask.tokens):
             lease = self._place(ask, ask.band, tenant, now, chance)
+            if isinstance(lease, Refusal):
+                self.tenants.forget_if_idle(ask.tenant)
+                raise lease
             if lease is not None:
                 return lease
         try:
@@ -300,7 +308,7 @@ class CapacityQueue:
             raise Refusal(TOO_MANY, reason, retry_after(wait_s, 0.0, chance))
 
     def _check_deadline(self, ask: Ask, now: float, chance: float) -> None:
-        left = ask.deadline - now
+        left = ask.begins_by - now
         if left == math.inf:
             return
         # Who would not wait too long behind all needs no closer look.
@@ -309,7 +317,8 @@ class CapacityQueue:
             return
         wait_s = self.drain.wait_s(self.order.ahead(ask), now)
         if wait_s is not None and wait_s > left:
-            reason = f"it would wait for {wait_s:.3g} s, and its deadline is in {max(0.0, left):.3g} s"
+            until = max(0.0, ask.deadline - now)
+            reason = f"it would wait for {wait_s:.3g} s, and its deadline is in {until:.3g} s"
             raise Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
 
     def _make_way(self, ask: Ask) -> bool:
@@ -353,7 +362,7 @@ class CapacityQueue:
 
     def _note_deadline(self, ask: Ask) -> None:
         self._count += 1
-        heappush(self._deadlines, (ask.deadline, self._count, ask))
+        heappush(self._deadlines, (min(ask.begins_by, ask.deadline), self._count, ask))
         if len(self._deadlines) > 2 * len(self.order) + 64:
             # Most have left before theirs.
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self.order]
@@ -361,8 +370,10 @@ class CapacityQueue:
 
     def _places(
         self, now: float, chance: Callable[[], float], passes: int, gained: dict[Line, None]
-    ) -> Iterator[tuple[Ask, Lease]]:
-        """Those that have a place now; none but lines that have `gained` have more room than at the last look."""
+    ) -> Iterator[tuple[Ask, Lease | Refusal]]:
+        """Those that have a place now, or are too late for it; none but lines that have `gained` have more room than
+        at the last look.
+        """
         ledger, order, tenants, window = self.ledger, self.order, self.tenants.known, self._window
         tried = window.tried
         self._look_on = False
@@ -430,8 +441,10 @@ class CapacityQueue:
         now: float,
         chance: Callable[[], float],
         among: dict[Line, None] | None,
-    ) -> Lease | None:
-        """Its lease, and it waits no more; None if it has no place, where one can only be `among` these lines."""
+    ) -> Lease | Refusal | None:
+        """Its lease, and it waits no more, as one that is too late does not; None if it has no place, where one can
+        only be `among` these lines.
+        """
         if ask.tokens > self.ledger.largest_room and not self._is_kept_for(ask):
             return None
         lease = self._place(ask, band, tenant, now, chance(), among)
@@ -441,7 +454,7 @@ class CapacityQueue:
 
     def _place(
         self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: dict[Line, None] | None = None
-    ) -> Lease | None:
+    ) -> Lease | Refusal | None:
         ledger, share = self.ledger, self.order.bands[band].ceiling
         lines = ledger.lines
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
@@ -457,6 +470,8 @@ class CapacityQueue:
             placed = found
         else:
             return None
+        if ask.begins_by < math.inf and (late := self._too_late(ask, placed.line, now, chance)) is not None:
+            return late
         lease = ledger.admit(placed, ask.need, ask.router)
         # What is to be loaded beside is nobody's input.
         unread = min(placed.uncached, ask.prompt)
@@ -471,6 +486,17 @@ class CapacityQueue:
             self.adapters.note(lease.line.id, ask.adapter)
         self.drain.add(ask.tokens, now)
         return lease
+
+    @staticmethod
+    def _too_late(ask: Ask, line: Line, now: float, chance: float) -> Refusal | None:
+        """Its refusal, if the line that is best for it cannot begin with it in time, as it has to read others.
+        To wait would not help: that gets less no faster than time passes.
+        """
+        wait_s, left = line.backlog / line.prefill_rate, ask.begins_by - now
+        if wait_s <= left:
+            return None
+        reason = f"the replica that is best for it would begin in {wait_s:.3g} s, and it must in {max(0.0, left):.3g} s"
+        return Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
 
     def _line_of_session(self, ask: Ask, share: float) -> Line | None:
         """Where it ran last, if that line has not too much to read."""

@@ -396,3 +396,57 @@ class Queues(RuleBasedStateMachine):
 
 TestQueues = Queues.TestCase
 TestQueues.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def test_who_could_not_begin_in_time_at_the_best_replica_is_refused_before_it_waits() -> None:
+    queue = CapacityQueue(1, 0.0)
+    queue.set_line(LineId("a"), LineFacts(10_000, 8, 100.0), 1)
+    assert queue.submit(Ask("m", 150, 10), 0.0)
+    # A second and a half is to be read first, and its own prompt takes half of one.
+    with pytest.raises(Refusal, match=r"would begin in 1.5 s, and it must in 1.4 s") as refused:
+        queue.submit(Ask("m", 50, 10, deadline=1.9), 0.0)
+    assert refused.value.retry_after is not None
+    assert queue.submit(Ask("m", 50, 10, deadline=2.1), 0.0)
+    # Who came back is not refused for that.
+    assert queue.submit(Ask("m", 50, 10, deadline=1.0), 0.0, returns=True)
+
+
+def test_a_prompt_that_takes_longer_to_read_than_its_deadline_has_half_of_it_to_wait() -> None:
+    queue = CapacityQueue(1, 0.0)
+    queue.set_line(LineId("a"), LineFacts(10_000, 8, 100.0), 1)
+    assert queue.submit(Ask("m", 90, 10), 0.0)
+    assert queue.submit(Ask("m", 900, 10, deadline=2.0), 0.0)
+
+
+def test_one_that_waits_is_refused_once_it_could_not_begin_in_time() -> None:
+    queue = CapacityQueue(1, 0.0)
+    queue.set_line(LineId("a"), LineFacts(1000, 8, 100.0), 1)
+    assert queue.submit(Ask("m", 700, 250), 0.0)
+    late = Ask("m", 50, 400, deadline=3.0)
+    assert queue.submit(late, 0.0) is None
+    assert list(queue.next(2.4, lambda: 0.0)) == []
+    ((ask, found),) = queue.next(2.5, lambda: 0.0)
+    assert ask is late
+    assert isinstance(found, Refusal)
+
+
+def test_a_replica_that_has_read_a_prompt_takes_it_although_much_is_to_be_read_there() -> None:
+    queue = CapacityQueue(1, 0.0)
+    for name in "ab":
+        queue.set_line(LineId(name), LineFacts(10_000, 8, 400.0), 1)
+    chain = tuple(range(4))
+    first = queue.submit(Ask("m", 4 * 512, 10, chain=chain), 0.0)
+    assert first
+    queue.release(first.id.number, 10)
+    busy = queue.submit(Ask("m", 1000, 10), 0.0)
+    other = queue.submit(Ask("m", 1000, 10), 0.0)
+    assert busy
+    assert other
+    assert {busy.line.id, other.line.id} == {LineId("a"), LineId("b")}
+    # Beyond two seconds of reading at both.
+    assert queue.submit(Ask("m", 100, 10), 0.0) is None
+    again = Ask("m", 4 * 512 + 20, 10, chain=chain)
+    placed = queue.ledger.find(again.need, [(first.line, 4 * 512)])
+    assert placed
+    assert placed.line is first.line
+    assert queue.ledger.find(again.need) is None

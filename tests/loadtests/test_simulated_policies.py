@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from loadtests.simulation import command, sessions, traces
+from loadtests.simulation import command, pages, sessions, traces
 from loadtests.simulation.engine_model import EngineModel, ModelError
 from loadtests.simulation.fairness import Fairness, fair_shares, jain
 from loadtests.simulation.fit import Seen, fitted
@@ -296,7 +296,9 @@ def test_the_command_prints_a_table_and_writes_what_was_measured(
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(lines) + "\n")
     written, page = tmp_path / "runs.json", tmp_path / "table.md"
     arguments = [str(trace), "--policy", "fifo,ours", "--requests", "100", "--seeds", "2", "--processes", "1"]
-    assert command.main([*arguments, "--json", str(written), "--markdown", str(page)]) == 0
+    plot = tmp_path / "plot.svg"
+    assert command.main([*arguments, "--json", str(written), "--markdown", str(page), "--plot", str(plot)]) == 0
+    assert "goodput, req/s" in plot.read_text()
     shown = capsys.readouterr().out
     assert "2 seeds" in shown
     assert "TTFT p90, s" in shown
@@ -328,6 +330,19 @@ def test_a_mistake_is_a_sentence(arguments: list[str], said: str, capsys: pytest
     assert said in shown
     assert shown.startswith("simulate.py: ")
     assert "Traceback" not in shown
+
+
+def test_the_tables_go_between_the_marks_of_their_page() -> None:
+    runs = {
+        policy: [dict.fromkeys(("ttft_p90", "goodput", "tokens_per_s"), value * seed) for seed in (1, 2)]
+        for policy, value in (("ours", 2.0), ("fifo", 4.0), ("shortest-requests", 5.0))
+    }
+    text = pages.render({"mooncake at 0.7": runs, "mooncake at 1.3": runs}, {"mooncake": 5.0})
+    assert "| p90 TTFT, mooncake at 0.7 | 0.5 ± 0 | fifo |" in text
+    assert "| goodput, mooncake at 1.3 | 0.4 ± 0 | shortest-requests |" in text
+    assert pages.put_into(f"a\n{pages.BEGIN}\nold\n{pages.END}\nb", text).count("old") == 0
+    with pytest.raises(ValueError, match="simulated"):
+        pages.put_into("a page", text)
 
 
 def test_what_is_compared_by_default_is_there() -> None:

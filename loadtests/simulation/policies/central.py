@@ -54,7 +54,7 @@ class Fifo(Policy):
     def __init__(self, name: str, fleet: Fleet) -> None:
         super().__init__(name, fleet)
         model = fleet.model
-        self._facts = LineFacts(model.kv_tokens, model.slots, model.prefill_tokens_per_s)
+        self._facts = LineFacts(model.kv_tokens, model.slots, model.prefill_rate)
         self._ledger = Ledger(1, Limits())
         self._lengths = OutputLengths()
         self._waiting: deque[Request] = deque()

@@ -66,7 +66,7 @@ class Ours(Policy):
         model = fleet.model
         weights = weights or {}
         limits = Limits(1.0 if "headroom" in without else 0.9, 1e9 if "backlog" in without else 2.0)
-        self._facts = LineFacts(model.kv_tokens, model.slots, model.prefill_tokens_per_s)
+        self._facts = LineFacts(model.kv_tokens, model.slots, model.prefill_rate)
         if "tokens" in without:
             limits = Limits(1.0)
             self._facts = LineFacts(2 * model.slots, model.slots, 1e15)

@@ -26,7 +26,7 @@ _WEIGHTS: Final = (8, 4, 2, 1)
 class _Holding(KnowsPrefixes):
     def __init__(self, name: str, fleet: Fleet, stale_s: float) -> None:
         super().__init__(name, fleet, stale_s)
-        self._threshold = fleet.model.prefill_tokens_per_s * TOLERATED_S
+        self._threshold = fleet.model.prefill_rate * TOLERATED_S
 
     def push(self, request: Request) -> None:
         raise NotImplementedError
