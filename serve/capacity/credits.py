@@ -74,6 +74,8 @@ class CreditBook:
         self._ledger, self._order = ledger, order
         self.size = size
         self._routers: dict[str, _Router] = {}
+        # The credits of all of them.
+        self._given: dict[int, _Given] = {}
         # Of all routers, as one that was fenced off may come back.
         self._version = 0
         self._counted: OrderedDict[str, int] = OrderedDict()
@@ -115,7 +117,8 @@ class CreditBook:
             line = placed.line
             unread = min(size.unread, size.tokens)
             lease = self._ledger.admit(placed._replace(uncached=unread), need, NOBODY, size.slots)
-            known.credits[lease.id.number] = _Given(line.id, line.incarnation, room, unread)
+            number = lease.id.number
+            known.credits[number] = self._given[number] = _Given(line.id, line.incarnation, room, unread)
             known.lines.add(line.id)
             known.version = self._next_version()
         return known.version != before
@@ -190,7 +193,9 @@ class CreditBook:
         self._counted[router] = known.counted
         while len(self._counted) > MOST_AWAY:
             self._counted.popitem(last=False)
-        self._fenced.update((number, given.line) for number, given in known.credits.items())
+        for number, given in known.credits.items():
+            self._fenced[number] = given.line
+            del self._given[number]
 
     def unanswered(self) -> dict[int, LineId]:
         """Fenced credits of which their line has said nothing."""
@@ -228,10 +233,8 @@ class CreditBook:
 
     def filled(self, number: int) -> Room | None:
         """What runs by a credit, as far as was said; None for one that is none, or of which all that is left runs."""
-        for router in self._routers.values():
-            if (given := router.credits.get(number)) is not None:
-                return given.filled
-        return None
+        given = self._given.get(number)
+        return None if given is None else given.filled
 
     def _forget(self, number: int) -> None:
         del self._fenced[number]
@@ -241,6 +244,6 @@ class CreditBook:
         self._version += 1
         return self._version
 
-    @staticmethod
-    def _drop(router: _Router, number: int) -> None:
+    def _drop(self, router: _Router, number: int) -> None:
         router.lines.discard(router.credits.pop(number).line)
+        del self._given[number]

@@ -372,6 +372,14 @@ class Credits(RuleBasedStateMachine):
             assert line.used == sum(lease.tokens for lease in line.leases.values())
             assert line.running == sum(lease.slots for lease in line.leases.values())
 
+    @invariant()
+    def what_is_filled_is_known_of_the_credits_that_routers_have(self) -> None:
+        routers = [name for name in self.routers if self.book.has_some(name)]
+        have = {number for name in routers for number in self.book.grants(name).credits}
+        known = {number for number in self.ledger.leases if self.book.filled(number) is not None}
+        assert have & self.ledger.leases.keys() <= known
+        assert known.isdisjoint(self.book.unanswered())
+
     def teardown(self) -> None:
         """Once all that live have reported, and the others are fenced off, the ledger has what runs, and no more."""
         for name in self.routers:
