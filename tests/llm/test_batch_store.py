@@ -275,6 +275,13 @@ async def test_a_file_that_is_no_database_is_said_and_opened_again_when_it_is_go
     await database.close()
 
 
+async def test_a_folder_that_cannot_even_be_looked_into_is_said_as_what_cannot_be_read(tmp_path: Path) -> None:
+    assert not await Database(str(tmp_path)).is_there()
+    database = Database(str(tmp_path / ("x" * 300)))
+    with pytest.raises(StorageError):
+        await database.is_there()
+
+
 async def test_a_database_that_another_process_holds_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorrt.serve.llm.batches.store._BUSY_S", 0.01)
     database = Database(str(tmp_path))

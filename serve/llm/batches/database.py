@@ -56,6 +56,15 @@ class Database:
     def is_open(self) -> bool:
         return self._store is not None
 
+    async def is_there(self) -> bool:
+        """Whether there is one, of this process or of another before. StorageError if that cannot be known."""
+        if self.is_open:
+            return True
+        try:
+            return await asyncio.to_thread(self.path.exists)
+        except OSError as error:
+            raise storage_error(error, str(self.path)) from error
+
     async def do(self, action: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the store. StorageError if the store cannot; else what it raises. It runs to its end."""
         return await asyncio.get_running_loop().run_in_executor(

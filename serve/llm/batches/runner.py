@@ -102,7 +102,7 @@ class Runner:
 
     async def _look(self) -> None:
         # Who has no batches does not even load what they need.
-        if not self._database.is_open and not await asyncio.to_thread(self._database.path.exists):
+        if not await self._database.is_there():
             return
         if self._runs:
             await self._renew()
