@@ -24,7 +24,8 @@ logger = logging.getLogger("actorrt.serve.llm")
 RETRY_AFTER_S: Final = 1
 # What OpenAI's and Anthropic's own clients look for, which try a status of 500 and more again.
 _NO_RETRY: Final = ((b"x-should-retry", b"false"),)
-_OVERLOADED: Final = (429, 503)
+# Of a request router's refusals. By that of a prompt that no replica holds clients know to shorten a conversation.
+_REFUSALS: Final = {429: "overloaded", 503: "overloaded", 413: "context_length_exceeded"}
 
 
 def problem_of(error: Exception, exchange: Exchange) -> Problem:
@@ -40,7 +41,7 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
             logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return chat_problem(error)
         case RequestRefusedError():
-            code = "overloaded" if error.status in _OVERLOADED else "request_refused"
+            code = _REFUSALS.get(error.status, "request_refused")
             ticket = ((TICKET, error.ticket.encode()),) if error.ticket else ()
             return Problem(error.status, str(error), code=code, retry_after_s=error.retry_after_s, headers=ticket)
         case DeploymentUnavailableError() | RequestCancelledError():

@@ -102,6 +102,7 @@ async def test_a_prompt_that_no_replica_holds_is_413(url: str) -> None:
         refused = await client.post(url, json=asked(5 * TOKENS))
     assert refused.status_code == 413
     assert f"a replica holds {TOKENS} at most" in refused.json()["error"]["message"]
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
     assert "retry-after" not in refused.headers
 
 

@@ -111,7 +111,10 @@ class Strict(LocalPolicy):
         return self.live[0] if self.live else None
 
 
-@pytest.mark.parametrize(("status", "wait_s", "code"), [(429, 6.2, "overloaded"), (413, None, "request_refused")])
+@pytest.mark.parametrize(
+    ("status", "wait_s", "code"),
+    [(429, 6.2, "overloaded"), (413, None, "context_length_exceeded"), (400, None, "request_refused")],
+)
 def test_what_a_request_router_refuses_has_its_status_and_its_time(
     serve_url: str, status: int, wait_s: float | None, code: str
 ) -> None:
