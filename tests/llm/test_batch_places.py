@@ -105,3 +105,13 @@ def test_a_batch_that_waits_for_its_turn_can_be_cancelled_and_its_window_ends(cl
     assert client.answers(batch)[1][0]["error"]["code"] == "batch_cancelled"
     batch = client.until(over, "expired")
     assert client.answers(batch)[1][0]["error"]["code"] == "batch_expired"
+
+
+@pytest.mark.parametrize("url", ["capacity_queue"], indirect=True)
+def test_a_tenant_of_whom_none_is_worked_on_waits_for_no_others_batches(client: BatchClient, url: str) -> None:
+    for number in range(MOST_AT_ONCE + 1):
+        client.create([asks(f"t{number}", ["wait", "never"])])
+    until("t0 began")
+    other = BatchClient(url, "kb")
+    with other.http:
+        assert other.ended(other.create([asks("b", *ANSWER)])["id"])["status"] == "completed"

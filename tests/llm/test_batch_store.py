@@ -11,7 +11,7 @@ from actorrt.serve.llm.batches.database import Database, StorageError
 from actorrt.serve.llm.batches.outputs import Tokens
 from actorrt.serve.llm.batches.records import Batch, File
 from actorrt.serve.llm.batches.states import Event, Status, WrongEventError
-from actorrt.serve.llm.batches.store import UPLOAD_S, Done, LostError, Store, TooManyError
+from actorrt.serve.llm.batches.store import UPLOAD_S, Done, LostError, Store, TooManyError, Waiting
 
 NOW = 1_000_000
 # Bytes of all files of a tenant.
@@ -45,8 +45,8 @@ def with_batches(store: Store, *ids: str, tenant: str = "t") -> None:
         assert store.add_batch(a_batch(id, tenant, f"f-{tenant}"), NOW, most_open=100, most=1000)
 
 
-def claimed(store: Store, owner: str, now: float = NOW, most: int = 10) -> list[str]:
-    return [batch.id for batch in store.claim(owner, now, 10, most)]
+def claimed(store: Store, owner: str, now: float = NOW, most: int = 10, which: Waiting = Waiting.ANY) -> list[str]:
+    return [batch.id for batch in store.claim(owner, now, 10, most, which)]
 
 
 def done(line: int, good: bool = True, output: bytes = b"x\n") -> Done:
@@ -179,15 +179,27 @@ def test_who_has_the_fewest_batches_at_work_is_next(store: Store) -> None:
 
 def test_what_was_cancelled_or_is_over_can_be_claimed_alone(store: Store) -> None:
     with_batches(store, "a", "b", "c")
-    assert not store.has_open(NOW, ending=True)
+    assert not store.has_open(NOW, Waiting.ENDING)
     store.cancel("t", "b", NOW)
-    assert store.has_open(NOW, ending=True)
-    assert [batch.id for batch in store.claim("me", NOW, 10, 10, ending=True)] == ["b"]
-    assert not store.has_open(NOW, ending=True)
+    assert store.has_open(NOW, Waiting.ENDING)
+    assert claimed(store, "me", NOW, 10, Waiting.ENDING) == ["b"]
+    assert not store.has_open(NOW, Waiting.ENDING)
     over = NOW + 86400
     store.renew("me", ["b"], over, 10)
-    assert [batch.id for batch in store.claim("me", over, 10, 1, ending=True)] == ["a"]
-    assert [batch.id for batch in store.claim("me", over, 10, 9, ending=True)] == ["c"]
+    assert claimed(store, "me", over, 1, Waiting.ENDING) == ["a"]
+    assert claimed(store, "me", over, 9, Waiting.ENDING) == ["c"]
+
+
+def test_the_first_of_each_tenant_can_be_claimed_alone(store: Store) -> None:
+    with_batches(store, "a1", "a2", tenant="a")
+    with_batches(store, "b1", "b2", tenant="b")
+    with_batches(store, "c1", "c2", tenant="c")
+    assert claimed(store, "me", most=1) == ["a1"]
+    assert claimed(store, "me", most=10, which=Waiting.FIRST) == ["b1", "c1"]
+    assert not store.has_open(NOW, Waiting.FIRST)
+    assert store.has_open(NOW)
+    store.release("me", ["b1"])
+    assert claimed(store, "you", most=10, which=Waiting.FIRST) == ["b1"]
 
 
 def test_an_answer_counts_once(store: Store) -> None:

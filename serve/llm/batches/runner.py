@@ -19,7 +19,7 @@ from .database import StorageError
 from .places import Places
 from .run import Run, Work
 from .states import Status
-from .store import LostError, Store
+from .store import LostError, Store, Waiting
 
 if TYPE_CHECKING:
     from ..services import Services
@@ -30,7 +30,9 @@ logger = logging.getLogger("actorrt.serve.llm")
 
 # Batches that are worked on at once; the others are "validating" meanwhile.
 MOST_AT_ONCE: Final = 16
-# Those that were cancelled, or are over, need no model: so many more of them, whatever the others wait for.
+# So many more of tenants of whom none is worked on, whatever the others' wait for.
+MOST_FIRST: Final = 16
+# Those that were cancelled, or are over, need no model: so many more of them.
 MOST_ENDING: Final = 4
 # How often one looks for what another replica has left or been told.
 _BUSY_S: Final = 1.0
@@ -106,17 +108,18 @@ class Runner:
             return
         if self._runs:
             await self._renew()
-        await self._claim(MOST_AT_ONCE - len(self._runs), ending=False)
-        await self._claim(MOST_AT_ONCE + MOST_ENDING - len(self._runs), ending=True)
+        await self._claim(MOST_AT_ONCE, Waiting.ANY)
+        await self._claim(MOST_AT_ONCE + MOST_FIRST, Waiting.FIRST)
+        await self._claim(MOST_AT_ONCE + MOST_FIRST + MOST_ENDING, Waiting.ENDING)
         if time() >= self._remove_at:
             self._remove_at = time() + _REMOVE_S
             await self._remove()
 
-    async def _claim(self, most: int, *, ending: bool) -> None:
-        now, lease_s = time(), self._config.lease_s
-        if most > 0 and await self._database.do(Store.has_open, now, ending=ending):
-            claimed = await self._database.do(Store.claim, self._work.owner, now, lease_s, most, ending=ending)
-            for batch in claimed:
+    async def _claim(self, up_to: int, which: Waiting) -> None:
+        """So that no more than `up_to` are worked on."""
+        now, lease_s, most = time(), self._config.lease_s, up_to - len(self._runs)
+        if most > 0 and await self._database.do(Store.has_open, now, which):
+            for batch in await self._database.do(Store.claim, self._work.owner, now, lease_s, most, which):
                 self._begin(Run(self._work, batch))
 
     async def _renew(self) -> None:

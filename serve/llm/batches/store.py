@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,11 +21,28 @@ _FILE: Final = ", ".join(FILE_COLUMNS)
 _BATCH: Final = ", ".join(BATCH_COLUMNS)
 _OPEN: Final = ", ".join(f"'{status}'" for status in OPEN)
 _OWN: Final = f"id = ? AND owner = ? AND status IN ({_OPEN})"
-_FREE: Final = f"status IN ({_OPEN}) AND leased_until <= ? AND (? OR status = '{Status.CANCELLING}' OR expires_at <= ?)"
+_NOBODYS: Final = f"status IN ({_OPEN}) AND leased_until <= ?1"
+_IN_WORK: Final = f"status IN ({_OPEN}) AND leased_until > ?1"
 # How long a write waits for another process's.
 _BUSY_S: Final = 10.0
 # An upload that has not come to its end by then is nobody's.
 UPLOAD_S: Final = 86400
+
+
+class Waiting(Enum):
+    """Which of the batches that are nobody's."""
+
+    ANY = "each"
+    ENDING = "what was cancelled, or is over"
+    FIRST = "the oldest of each tenant of whom none is worked on"
+
+
+_WHICH: Final = {
+    Waiting.ANY: "",
+    Waiting.ENDING: f"AND (status = '{Status.CANCELLING}' OR expires_at <= ?1)",
+    Waiting.FIRST: f"AND seq IN (SELECT min(seq) FROM batches WHERE {_NOBODYS} "
+    f"AND tenant NOT IN (SELECT tenant FROM batches WHERE {_IN_WORK}) GROUP BY tenant)",
+}
 
 
 class LostError(Exception):
@@ -227,21 +245,15 @@ class Store:
 
     # Batches, as those see them that work on them.
 
-    def claim(self, owner: str, now: float, lease_s: float, most: int, *, ending: bool = False) -> list[Batch]:
-        """Take open batches that are nobody's: of the tenants of whom the fewest are worked on, then the oldest.
-        `ending`: only what was cancelled, or is over."""
+    def claim(self, owner: str, now: float, lease_s: float, most: int, which: Waiting = Waiting.ANY) -> list[Batch]:
+        """Take open batches that are nobody's: of the tenants of whom the fewest are worked on, then the oldest."""
         with self._write():
-            found = self._rows(
-                f"SELECT id FROM batches AS b WHERE {_FREE} ORDER BY (SELECT "
-                f"count(*) FROM batches WHERE tenant = b.tenant AND status IN ({_OPEN}) AND leased_until > ?), seq "
-                "LIMIT ?",
-                *_free(now, ending=ending), now, most,
-            )  # fmt: skip
+            found = self._waiting(now, most, which)
             self._db.executemany(
                 "UPDATE batches SET owner = ?, leased_until = ? WHERE id = ?",
-                [(owner, now + lease_s, id) for (id,) in found],
+                [(owner, now + lease_s, id) for id in found],
             )
-        return [batch for (id,) in found if (batch := self._batch("id = ?", id)) is not None]
+        return [batch for id in found if (batch := self._batch("id = ?", id)) is not None]
 
     def renew(self, owner: str, ids: Sequence[str], now: float, lease_s: float) -> dict[str, Status]:
         """Of these, those that are still his, and how they are."""
@@ -252,9 +264,9 @@ class Store:
             )
         return held
 
-    def has_open(self, now: float, *, ending: bool = False) -> bool:
+    def has_open(self, now: float, which: Waiting = Waiting.ANY) -> bool:
         """Whether there is one that could be claimed."""
-        return bool(self._rows(f"SELECT 1 FROM batches WHERE {_FREE} LIMIT 1", *_free(now, ending=ending)))
+        return bool(self._waiting(now, 1, which))
 
     def release(self, owner: str, ids: Sequence[str]) -> None:
         """They are nobody's now."""
@@ -335,6 +347,14 @@ class Store:
 
     # What the above is made of.
 
+    def _waiting(self, now: float, most: int, which: Waiting) -> list[str]:
+        found = self._rows(
+            f"SELECT id FROM batches AS b WHERE {_NOBODYS} {_WHICH[which]} "
+            f"ORDER BY (SELECT count(*) FROM batches WHERE tenant = b.tenant AND {_IN_WORK}), seq LIMIT ?2",
+            now, most,
+        )  # fmt: skip
+        return [id for (id,) in found]
+
     def _happens(self, batch: Batch, event: Event, now: float) -> None:
         status = after(batch.status, event)
         if status is batch.status:
@@ -372,7 +392,3 @@ class Store:
 def _made(row: Sequence[Any]) -> Batch:
     id, tenant, status, *rest = row
     return Batch(id, tenant, Status(status), *rest)
-
-
-def _free(now: float, *, ending: bool) -> tuple[float, bool, float]:
-    return now, not ending, now
