@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from ..capacity.fair_order import Band
 from ..capacity.need import Limits
 from ..capacity.queue import BANDS, QueueLimits, TenantLimits
+
+T = TypeVar("T")
 
 NAME: Final = "capacity_queue"
 UNITS: Final = ("auto", "requests", "tokens")
@@ -171,12 +173,7 @@ def _text(name: str, value: Any) -> str:
 def _bands(name: str, value: Any) -> tuple[Band, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise TypeError(f"{name} must be a list with a band at least")
-    bands: list[Band] = []
-    for each in cast("Sequence[Any]", value):
-        try:
-            bands.append(each if isinstance(each, Band) else Band(**each))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: {error}") from None
+    bands = [_made(f"a band in {name}", Band, _OF_BANDS, each) for each in cast("Sequence[Any]", value)]
     names = [each.name for each in bands]
     if len(set(names)) < len(names):
         raise ValueError(f"{name}: two bands have the same name")
@@ -184,14 +181,23 @@ def _bands(name: str, value: Any) -> tuple[Band, ...]:
 
 
 def _tenant(name: str, value: Any) -> TenantLimits:
-    try:
-        found = value if isinstance(value, TenantLimits) else TenantLimits(**value)
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None
-    _number(0, above=True)(f"weight of {name}", found.weight)
-    for limit in ("waiting_tokens", "waiting_requests", "running_tokens"):
-        _whole(0, none=True)(f"{limit} of {name}", getattr(found, limit))
-    return found
+    return _made(name, TenantLimits, _OF_TENANTS, value)
+
+
+def _made(name: str, kind: type[T], checks: Mapping[str, Callable[[str, Any], Any]], value: Any) -> T:
+    """One of these, of its fields; `checks` of all of them."""
+    if isinstance(value, kind):
+        value = {each: getattr(value, each) for each in checks}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of {', '.join(checks)}, not {type(value).__name__}")
+    given = cast("Mapping[str, Any]", value)
+    for each, said in given.items():
+        if each not in checks:
+            raise ValueError(f"{name} has no {each!r}: there are {', '.join(checks)}")
+        checks[each](f"{each} of {name}", said)
+    if "name" in checks and "name" not in given:
+        raise ValueError(f"{name} needs a name")
+    return kind(**given)
 
 
 def _tenants(name: str, value: Any) -> dict[str, TenantLimits]:
@@ -219,6 +225,17 @@ def check_cost(name: str, value: Any) -> Any:
     return value
 
 
+_OF_BANDS: Final = {
+    "name": _text,
+    "ceiling": _number(0, above=True, most=1),
+    "ageing_s": _number(0, above=True, none=True),
+}
+_OF_TENANTS: Final = {
+    "weight": _number(0, above=True),
+    "waiting_tokens": _whole(0, none=True),
+    "waiting_requests": _whole(0, none=True),
+    "running_tokens": _whole(0, none=True),
+}
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "units": _units,
     "kv_tokens": _whole(2, none=True),
