@@ -96,6 +96,34 @@ def test_a_file_that_has_expired_is_gone_before_its_bytes_are(store: Store) -> N
     assert store.files_to_remove(NOW + 5) == []
 
 
+def test_who_deletes_what_he_lists_page_by_page_comes_to_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        store.keep_file(a_file(f"f{number}"))
+
+    def page(after: str | None, limit: int = 2) -> list[str] | None:
+        found = store.files("t", NOW, limit=limit, after=after, newest_first=True, purpose=None)
+        return None if found is None else [file.id for file in found]
+
+    def delete(*ids: str) -> None:
+        for id in ids:
+            assert store.delete_file("t", id, NOW)
+        store.forget_files(store.files_to_remove(NOW))
+
+    assert page(None) == ["f5", "f4"]
+    delete("f5", "f4")
+    assert page("f4") == ["f3", "f2"]
+    assert store.used_bytes("t") == 40
+    store.begin_file(a_file("f6"), most_files=5)  # what has gone does not count
+    with pytest.raises(TooManyError):
+        store.begin_file(a_file("f7"), most_files=5)
+    monkeypatch.setattr("actorrt.serve.llm.batches.store.MOST_LEFT", 2)
+    delete("f3")
+    assert page("f4") is None
+    assert page("f3") is None
+    delete("f2")
+    assert page("f2") is None
+
+
 def test_the_bytes_of_a_deleted_file_stay_while_an_open_batch_reads_them(store: Store) -> None:
     with_batches(store, "b")
     claimed(store, "me")

@@ -7,7 +7,8 @@ from .records import BATCH_COLUMNS, FILE_COLUMNS
 # Another one is not read: it is of a later release.
 VERSION: Final = 1
 # A file comes, is here, and is gone: then nobody is shown it, and its bytes go when no batch needs them any more.
-COMING, HERE, GONE = "coming", "here", "gone"
+# What is left then is its place, by which a list goes on.
+COMING, HERE, GONE, LEFT = "coming", "here", "gone", "left"
 
 _TYPES: Final = {
     "id": "TEXT NOT NULL UNIQUE",

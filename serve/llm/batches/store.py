@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from .outputs import Tokens
 from .records import BATCH_COLUMNS, FILE_COLUMNS, Batch, File
-from .schema import COMING, GONE, HERE, SCHEMA, VERSION
+from .schema import COMING, GONE, HERE, LEFT, SCHEMA, VERSION
 from .states import OPEN, Event, Status, after
 
 _FILE: Final = ", ".join(FILE_COLUMNS)
@@ -27,6 +27,8 @@ _IN_WORK: Final = f"status IN ({_OPEN}) AND leased_until > ?1"
 _BUSY_S: Final = 10.0
 # An upload that has not come to its end by then is nobody's.
 UPLOAD_S: Final = 86400
+# Of the latest files so many keep their place in a list when they have gone.
+MOST_LEFT: Final = 10_000
 
 
 class Waiting(Enum):
@@ -123,7 +125,9 @@ class Store:
     def begin_file(self, file: File, most_files: int) -> None:
         """It comes. TooManyError if its tenant has so many."""
         with self._write():
-            (number,) = self._one("SELECT count(*) FROM files WHERE tenant = ? AND state != ?", file.tenant, GONE)
+            (number,) = self._one(
+                "SELECT count(*) FROM files WHERE tenant = ? AND state IN (?, ?)", file.tenant, COMING, HERE
+            )
             if number >= most_files:
                 raise TooManyError
             self._insert_file(file, COMING)
@@ -191,8 +195,15 @@ class Store:
         return [id for (id,) in found]
 
     def forget_files(self, ids: Iterable[str]) -> None:
+        """Their bytes are not here any more. Their places in the list are for a while: some delete what they list, page
+        by page."""
         with self._write():
-            self._db.executemany(f"DELETE FROM files WHERE id = ? AND state = '{GONE}'", [(id,) for id in ids])
+            self._db.executemany(
+                f"UPDATE files SET state = '{LEFT}' WHERE id = ? AND state = '{GONE}'", [(id,) for id in ids]
+            )
+            self._db.execute(
+                f"DELETE FROM files WHERE state = '{LEFT}' AND seq <= (SELECT max(seq) FROM files) - ?", (MOST_LEFT,)
+            )
 
     # Batches, as their tenants see them.
 
