@@ -98,7 +98,7 @@ def test_a_file_that_has_expired_is_gone_before_its_bytes_are(store: Store) -> N
 
 def test_who_deletes_what_he_lists_page_by_page_comes_to_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
-        store.keep_file(a_file(f"f{number}"))
+        store.keep_file(a_file(f"f{number}"), MOST)
 
     def page(after: str | None, limit: int = 2) -> list[str] | None:
         found = store.files("t", NOW, limit=limit, after=after, newest_first=True, purpose=None)
