@@ -8,7 +8,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
+from .capacity_queue.config import check_sizes
 from .options import DeploymentOptions, parse_options
+from .router_options import queue_config
 
 REFUSED: Final = "__actorrt_refused__"
 """A class's: why it cannot be deployed, though it could be written."""
@@ -97,9 +99,11 @@ class Deployment(Generic[T_co]):
     def bind(self, *args: Any, **kwargs: Any) -> Application[T_co]:
         """A node with these constructor arguments; other nodes among them, at any depth of list, tuple and dict,
         arrive in the replica as handles. TypeError if the constructor does not take such arguments, or a route calls a
-        method without self."""
+        method without self; ValueError if its capacity queue could never know how many tokens a replica holds."""
         if text := getattr(self.__wrapped__, REFUSED, ""):
             raise TypeError(text)
+        if (queue := queue_config(self._options.request_router)) is not None:
+            check_sizes(queue, self.__wrapped__)
         check_arguments(self.__wrapped__, self.name, args, kwargs)
         return Application(self, args, kwargs)
 

@@ -23,6 +23,7 @@ from actorrt import ActorHandle, call_pipe, exit_actor, get_runtime_context, met
 from . import connection
 from .background import spawn
 from .byte_channel import ByteChannel
+from .capacity_queue.config import OFFER
 from .capacity_queue.messages import Offer, Tag, incarnation_of
 from .capacity_queue.running import RunningLeases
 from .exceptions import PlainError
@@ -65,7 +66,6 @@ HOOKS_S: Final = 2.0
 # A capacity queue is told of what begins and ends here at most so often.
 LEASES_EVERY_S: Final = 0.05
 # A method of a deployment's code that says what the replica holds, for a capacity queue.
-OFFER: Final = "queue_offer"
 
 
 class ReplicaSettings(NamedTuple):

@@ -455,14 +455,22 @@ def _ignoring(run: Callable[[], object]) -> Waiter:
     return partial(_run_safely, run)
 
 
-def _run_here(callback: Callable[[Any], object], ref: object, _: Entry) -> None:
-    try:
-        callback(ref)
-    except Exception:
-        logger.exception(_CALLBACK_RAISED)
+def _run_here(callback: Callable[[Any], object], ref: object, entry: Entry) -> None:
+    _run_safely(partial(callback, ref), entry)
 
 
-def _run_safely(run: Callable[[], object], _: Entry) -> None:
+def _run_safely(run: Callable[[], object], entry: Entry) -> None:
+    if entry.state == SEGMENT and entry.view is None and (runtime := current.maybe_runtime()) is not None:
+        # It may look at the value, for which the runtime's own thread cannot wait.
+        runtime.spawn(_run_once_local(run, entry))
+    else:
+        _call_safely(run)
+
+
+async def _run_once_local(run: Callable[[], object], entry: Entry) -> None:
+    with contextlib.suppress(Exception):
+        # Whoever looks at the value hears what is wrong with it.
+        await until_local(entry)
     _call_safely(run)
 
 

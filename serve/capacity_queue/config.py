@@ -15,6 +15,8 @@ from ..capacity.queue import BANDS, QueueLimits, TenantLimits
 T = TypeVar("T")
 
 NAME: Final = "capacity_queue"
+# Of a deployment's code: what a replica holds.
+OFFER: Final = "queue_offer"
 UNITS: Final = ("auto", "requests", "tokens")
 OTHERS: Final = TenantLimits()
 
@@ -119,6 +121,15 @@ def cost_function(found: Callable[..., Any] | str | None) -> Callable[..., Any] 
         return cast("Callable[..., Any]", getattr(import_module(module), name))
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"cost function {found} is not there: {error}") from error
+
+
+def check_sizes(config: CapacityQueueConfig, target: object) -> None:
+    """ValueError if nobody would ever say how many tokens a replica of this class or function holds."""
+    if config.units == "tokens" and config.kv_tokens is None and not hasattr(target, OFFER):
+        raise ValueError(
+            f"request_router {NAME!r} with units='tokens' needs kv_tokens, the tokens that a replica holds, "
+            f"or a method {OFFER}() of the deployment that says it"
+        )
 
 
 def _number(

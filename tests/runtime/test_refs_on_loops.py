@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -141,6 +142,25 @@ async def test_a_callback_that_was_taken_back_is_not_called() -> None:
     await gate.open.remote()
     await again.wait()
     assert called == ["last"]
+
+
+@actorrt.remote
+def large() -> bytes:
+    return bytes(1_000_000)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_callback_on_the_runtimes_own_thread_may_look_at_a_value_in_shared_memory(here: bool) -> None:
+    seen: SimpleQueue[Any] = SimpleQueue()
+
+    def look(ref: Any) -> None:
+        try:
+            seen.put(len(ref.peek()))
+        except Exception as error:
+            seen.put(error)
+
+    large.remote().add_done_callback(look, here=here)
+    assert seen.get(timeout=30) == 1_000_000
 
 
 def test_a_loop_runs_until_a_ref_is_there() -> None:
