@@ -18,6 +18,7 @@ import msgspec
 
 from ..policy import Cost, check_count
 
+LONGEST_TEXT: Final = 1024
 _TEXTS: Final = ("model", "tenant", "user", "band", "session", "adapter", "ticket")
 
 
@@ -53,7 +54,7 @@ class QueueCost(Cost):
             said = "".join((self.model, self.tenant, self.user, self.band, self.session, self.adapter, self.ticket))
         except TypeError:
             said = None
-        if said is None or not said.isascii():
+        if said is None or not said.isascii() or len(said) > LONGEST_TEXT:
             for name in _TEXTS:
                 check_text(name, getattr(self, name))
         if self.deadline_s is not None:
@@ -63,9 +64,11 @@ class QueueCost(Cost):
 
 
 def check_text(name: str, value: object) -> None:
-    """TypeError, or ValueError for what UTF-8 does not have."""
+    """TypeError, or ValueError for what UTF-8 does not have or is too long to be kept by the thousand."""
     if not isinstance(value, str):
         raise TypeError(f"{name} of a cost must be a str, not {type(value).__name__}")
+    if len(value) > LONGEST_TEXT:
+        raise ValueError(f"{name} of a cost must have at most {LONGEST_TEXT} characters, not {len(value)}")
     if not value.isascii():
         try:
             value.encode()

@@ -19,6 +19,7 @@ MOST = 2**53
         (None, TypeError, "must be a str, not NoneType"),
         (b"x", TypeError, "must be a str, not bytes"),
         ("\ud800", ValueError, "is not UTF-8: surrogates not allowed"),
+        ("é" * 1025, ValueError, "must have at most 1024 characters, not 1025"),
     ],
 )
 def test_a_name_is_a_text(name: str, value: Any, error: type[Exception], said: str) -> None:
