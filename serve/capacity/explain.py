@@ -9,6 +9,7 @@ from typing import Final
 from .ask import Ask
 from .need import LineId
 from .queue import CapacityQueue
+from .unit import TOKENS
 
 # Of those ahead so many are counted.
 MOST_COUNTED: Final = 10_000
@@ -81,27 +82,27 @@ def explain(queue: CapacityQueue, ask: Ask, now: float) -> Explanation | None:
 
 def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None) -> str:
     tenant = queue.tenants.known[ask.tenant]
-    ledger = queue.ledger
+    ledger, say = queue.ledger, queue.unit.say
     if not tenant.may_run(ask.tokens):
-        most = tenant.limits.running_tokens
-        return f"tenant {ask.tenant} runs {tenant.running_tokens} tokens, and {most} is its limit"
+        most = tenant.limits.running_tokens or 0
+        return f"tenant {ask.tenant} runs {say(tenant.running_tokens)}, and {most // queue.unit.size} is its limit"
     if not any(line.is_open for line in ledger.lines.values()):
         return "no replica takes requests now"
     if ask.tokens > ledger.most_tokens:
-        return f"it needs {ask.tokens} tokens, and the largest replica holds {ledger.most_tokens}"
+        return f"it needs {say(ask.tokens)}, and the largest replica holds {say(ledger.most_tokens)}"
     if kept is not None:
-        line = ledger.lines[kept]
-        return (
-            f"it needs {ask.tokens} tokens of replica {kept.replica}, which is kept for it and has {max(0, line.room)}"
-        )
+        has = max(0, ledger.lines[kept].room) // queue.unit.size
+        return f"it needs {say(ask.tokens)} of replica {kept.replica}, which is kept for it and has {has}"
     room = ledger.largest_room
     if room < 0:
-        return "every replica is full: no slot is free, or prompts wait there to be read"
+        return "every replica is full" + (
+            ": no slot is free, or prompts wait there to be read" if queue.unit is TOKENS else ""
+        )
     if ask.tokens > room:
-        return f"it needs {ask.tokens} tokens, and no replica has room for more than {room}"
+        return f"it needs {say(ask.tokens)}, and no replica has room for more than {room // queue.unit.size}"
     if ahead:
         return f"{ahead} requests have their turn before it"
-    return f"a replica has room for {room} tokens, but its band may not fill as much"
+    return f"a replica has room for {say(room)}, but its band may not fill as much"
 
 
 def tenant_rows(queue: CapacityQueue) -> list[TenantRow]:

@@ -27,6 +27,7 @@ from .prefix_index import PrefixIndex
 from .sessions import Sessions
 from .sizes import Sizes
 from .tenants import Tenant, TenantLimits, Tenants
+from .unit import TOKENS, Unit
 from .window import PASSES, Window
 
 BANDS: Final = (
@@ -80,6 +81,8 @@ class CapacityQueue:
         self.sessions = Sessions()
         self.adapters = Adapters()
         self.drain = DrainRate(now)
+        # What people are told that it counts.
+        self.unit: Unit = TOKENS
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
         self._runs: dict[int, _Run] = {}
@@ -288,24 +291,26 @@ class CapacityQueue:
 
     def _check_room(self, ask: Ask, tenant: Tenant, now: float, chance: float) -> None:
         limits, order = tenant.limits, self.order
-        self._check_limit(ask, tenant.waiting, 1, limits.waiting_requests, "requests of tenant {}", now, chance)
-        self._check_limit(
-            ask, tenant.waiting_tokens, ask.tokens, limits.waiting_tokens, "tokens of tenant {}", now, chance
-        )
+        whose = f" of tenant {ask.tenant}"
+        self._check_requests(ask, tenant.waiting, limits.waiting_requests, whose, now, chance)
+        self._check_tokens(ask, tenant.waiting_tokens, limits.waiting_tokens, whose, now, chance)
         self._check_deadline(ask, now, chance)
         if len(order) < self.most.requests and order.all_tokens + ask.tokens <= self.most.tokens:
             return
         if not self._make_way(ask):
-            self._check_limit(ask, len(order), 1, self.most.requests, "requests", now, chance)
-            self._check_limit(ask, order.all_tokens, ask.tokens, self.most.tokens, "tokens", now, chance)
+            self._check_requests(ask, len(order), self.most.requests, "", now, chance)
+            self._check_tokens(ask, order.all_tokens, self.most.tokens, "", now, chance)
 
-    def _check_limit(
-        self, ask: Ask, have: int, more: int, most: int | None, what: str, now: float, chance: float
-    ) -> None:
-        if most is not None and have + more > most:
-            wait_s = self.drain.wait_s(have + more - most if what == "tokens" else ask.tokens, now)
-            reason = f"{have} {what.format(ask.tenant)} wait, and {most} is the limit"
-            raise Refusal(TOO_MANY, reason, retry_after(wait_s, 0.0, chance))
+    def _check_requests(self, ask: Ask, have: int, most: int | None, whose: str, now: float, chance: float) -> None:
+        if most is not None and have >= most:
+            reason = f"{have} requests{whose} wait, and {most} is the limit"
+            raise Refusal(TOO_MANY, reason, retry_after(self.drain.wait_s(ask.tokens, now), 0.0, chance))
+
+    def _check_tokens(self, ask: Ask, have: int, most: int | None, whose: str, now: float, chance: float) -> None:
+        if most is not None and have + ask.tokens > most:
+            say = self.unit.say
+            reason = f"{say(have)}{whose} wait, and {most // self.unit.size} is the limit: it has {say(ask.tokens)}"
+            raise Refusal(TOO_MANY, reason, retry_after(self.drain.wait_s(have + ask.tokens - most, now), 0.0, chance))
 
     def _check_deadline(self, ask: Ask, now: float, chance: float) -> None:
         left = ask.begins_by - now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,17 @@ class TenantLimits:
     waiting_requests: int | None = None
     running_tokens: int | None = None
     """A request beyond it waits, and others pass it."""
+
+    def times(self, size: int) -> TenantLimits:
+        """Where what is counted takes so many tokens each."""
+        waiting, running = self.waiting_tokens, self.running_tokens
+        if waiting is running is None:
+            return self
+        return replace(
+            self,
+            waiting_tokens=None if waiting is None else waiting * size,
+            running_tokens=None if running is None else running * size,
+        )
 
 
 class Tenant:

@@ -19,9 +19,10 @@ from ..capacity.fair_order import OUTPUT_WEIGHT
 from ..capacity.ledger import Lease
 from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.output_lengths import OutputLengths
-from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue
+from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue, QueueLimits, TenantLimits
 from ..capacity.queue import Refusal as Refused
 from ..capacity.tickets import First, Tickets
+from ..capacity.unit import TOKENS
 from .config import CapacityQueueConfig
 from .hub_credits import HubCredits
 from .messages import (
@@ -38,7 +39,7 @@ from .messages import (
     ToRouter,
     incarnation_of,
 )  # fmt: skip
-from .offers import PER_REQUEST, Replica, counts_requests, offer_of
+from .offers import PER_REQUEST, REQUESTS, Replica, counts_requests, offer_of
 from .shown import lines_shown, runs, tenants_shown, waits
 
 # After a restart, what a replica is good for that has not said yet what it runs.
@@ -138,9 +139,25 @@ class Hub:
         # Requests that were admitted since the beginning.
         self.granted = 0
         self.refused = 0
+        self._count_in(self._in_requests_now)
 
-    def _limits_of(self, tenant: str) -> Any:
-        return self.config.tenant(tenant)
+    def _limits_of(self, tenant: str) -> TenantLimits:
+        limits = self.config.tenant(tenant)
+        return limits.times(PER_REQUEST) if self._in_requests_now else limits
+
+    def _count_in(self, in_requests: bool) -> None:
+        """What has a size, and what may be had, is in requests or in tokens from now on."""
+        self._in_requests_now = in_requests
+        self.queue.unit = REQUESTS if in_requests else TOKENS
+        self._set_most()
+        for tenant in list(self.queue.tenants.known):
+            self.queue.limits_changed(tenant)
+
+    def _set_most(self) -> None:
+        most = self.config.most(self._max_queued)
+        if self._in_requests_now:
+            most = QueueLimits(most.tokens * PER_REQUEST, most.requests)
+        self.queue.most = most
 
     def begin_epoch(self, epoch: int) -> None:
         """A later queue than this was there once: this one comes after it."""
@@ -160,7 +177,7 @@ class Hub:
         before, self.config = self.config, config
         changed = (max_ongoing, max_queued) != (self._max_ongoing, self._max_queued) or before != config
         self._max_ongoing, self._max_queued = max_ongoing, max_queued
-        self.queue.most = config.most(max_queued)
+        self._set_most()
         wanted = dict.fromkeys(replicas)
         for id in [id for id in self._replicas if id not in wanted]:
             self._drop(id)
@@ -208,7 +225,9 @@ class Hub:
         replica = self._replicas[id]
         offer = self._offer(replica)
         silent = not replica.said and now - replica.since < self.config.grace_s
-        in_requests = self._in_requests_now = self._counts_requests
+        in_requests = self._counts_requests
+        if in_requests != self._in_requests_now:
+            self._count_in(in_requests)
         self.queue.ledger.limits = Limits(1.0) if in_requests else self.config.limits()
         wanted: list[LineId] = []
         if offer is not None:

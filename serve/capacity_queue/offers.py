@@ -6,11 +6,13 @@ from collections.abc import Collection
 from typing import Final
 
 from ..capacity.need import LineId
+from ..capacity.unit import Unit
 from .config import CapacityQueueConfig
 from .messages import Offer
 
 # In requests: a need is so many tokens twice over, since a line does not take one that is all prompt.
 PER_REQUEST: Final = 2
+REQUESTS: Final = Unit("requests", PER_REQUEST)
 # Prompts are no matter there.
 ENDLESS_RATE: Final = 1e15
 

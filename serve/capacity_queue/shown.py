@@ -15,6 +15,7 @@ from ..capacity.explain import explain
 from ..capacity.fair_order import Band
 from ..capacity.ledger import Lease, Ledger, Line
 from ..capacity.queue import Ask, CapacityQueue
+from ..capacity.unit import TOKENS
 
 
 def lines_shown(ledger: Ledger, begun: Collection[int], idle: Callable[[Line], Room]) -> list[dict[str, Any]]:
@@ -64,5 +65,7 @@ def waits(queue: CapacityQueue, ask: Ask, band: str, now: float) -> str:
         return f"{waited}: no replica serves yet"
     wait_s = found.starts_in_s
     when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"
-    before = f"{found.requests_ahead} requests with {found.tokens_ahead} tokens are before it"
-    return f"{waited} for {found.tokens} tokens: {found.reason}; {before}; {when}"
+    unit = queue.unit
+    with_tokens = f" with {unit.say(found.tokens_ahead)}" if unit is TOKENS else ""
+    before = f"{found.requests_ahead} requests{with_tokens} are before it"
+    return f"{waited} for {unit.say(found.tokens)}: {found.reason}; {before}; {when}"

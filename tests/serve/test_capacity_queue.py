@@ -169,8 +169,7 @@ async def test_people_are_told_what_a_queue_has_and_what_a_request_waits_for(ser
         assert [(name, each.waiting) for name, each in found.tenants.items()] == [("", 1)]
         (said,) = await asyncio.to_thread(serve.why, "the one")
         assert said.startswith("told#Held: it has waited for ")
-        assert "in band default for 2 tokens: every replica is full" in said
-        assert "0 requests with 0 tokens are before it" in said
+        assert "in band default for 1 requests: every replica is full; 0 requests are before it" in said
         (runs,) = await asyncio.to_thread(serve.why, held.request_id)
         assert runs.startswith("told#Held: it runs at replica Held-")
         assert await asyncio.to_thread(serve.why, "nobody's") == []
@@ -234,6 +233,27 @@ async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Servi
             assert "retry-after" not in answer.headers
     assert await until_idle("counted", "Counted")
     await asyncio.to_thread(serve.delete, "counted")
+
+
+async def test_in_requests_a_tenant_s_limits_are_requests(serving: Serving) -> None:
+    limits = {"running_tokens": 2, "waiting_tokens": 1}
+    router = serve.RequestRouterConfig("capacity_queue", {"tenants": {"small": limits}})
+    app = Held.options(max_ongoing_requests=4, request_router=router)
+    await asyncio.to_thread(serve.run, app.bind(), name="limits", route_prefix=None)
+    small = (await asyncio.to_thread(serve.get_app_handle, "limits")).options(cost=QueueCost(tenant="small"))
+    gate = actorrt.remote(Gate).remote()
+    held = [small.hold.remote(gate) for _ in range(2)]
+    await gate.until.remote(2)
+    waiting = small.pid.remote()
+    while not (said := await asyncio.to_thread(serve.why, waiting.request_id)) or "waited" not in said[0]:
+        pass
+    assert "for 1 requests: tenant small runs 2 requests, and 2 is its limit; 0 requests are before it" in said[0]
+    with pytest.raises(RequestRefusedError, match="1 requests of tenant small wait, and 1 is the limit"):
+        await small.pid.remote()
+    await gate.open.remote()
+    assert await waiting
+    await asyncio.gather(*held)
+    await asyncio.to_thread(serve.delete, "limits")
 
 
 async def test_a_queue_has_settings_for_thousands_of_tenants(serving: Serving) -> None:
