@@ -71,6 +71,7 @@ PURE_IN_SERVE: Final = frozenset(
             "credit_holder",
             "credit_gate",
             "tenants",
+            "unit",
             "window",
         )
     }
