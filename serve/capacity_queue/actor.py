@@ -117,6 +117,8 @@ class QueueActor:
                 return
             except exceptions.ActorrtError as error:
                 logger.warning("replica %s does not say what it runs: %s", id, error)
+            except Exception:
+                logger.exception("what replica %s runs could not be read: it is asked again", id)
             await asyncio.sleep(AGAIN_S)
 
     def _replica_said(self, id: str, said: tuple[Any, ...]) -> None:
@@ -189,13 +191,20 @@ class QueueActor:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            for router in self._hub.tick(self._clock()):
-                session = self._sessions.pop(router, None)
-                if session is not None and not session.over.done():
-                    session.over.set_result(None)
-            for id, credits in self._hub.to_fence(self._clock()).items():
-                spawn(self._fence(id, self._handles[id], credits))
-            self._tell()
+            try:
+                self._step()
+            except Exception:
+                # Without it nobody's deadline would be looked at again.
+                logger.exception("a step of the capacity queue failed, and the next one is taken")
+
+    def _step(self) -> None:
+        for router in self._hub.tick(self._clock()):
+            session = self._sessions.pop(router, None)
+            if session is not None and not session.over.done():
+                session.over.set_result(None)
+        for id, credits in self._hub.to_fence(self._clock()).items():
+            spawn(self._fence(id, self._handles[id], credits))
+        self._tell()
 
     # ---- others
 
