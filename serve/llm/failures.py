@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestCancelledError, RequestRefusedError
+from actorrt.exceptions import ActorrtError, TaskError
+
+from ..exceptions import (
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+    RequestRefusedError,
+    ServeError,
+)
 from ..retry import TICKET
 from ..user_errors import with_frames
 from .batches.database import StorageError
@@ -58,6 +66,10 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
         case EngineError():
             logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(502, "the model's engine failed", code="engine_error")
+        case ActorrtError() if not isinstance(error, TaskError | ServeError):
+            # Of this process's runtime, and of no code: as the session ends, say.
+            logger.warning("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
+            return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)
         case _:
             logger.error(
                 "%s %s failed, request %s:\n%s",

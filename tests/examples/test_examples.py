@@ -96,7 +96,9 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
             assert found, line
             assert httpx.get(found[1], timeout=30).status_code in (200, 400)
             process.send_signal(number)
-            assert process.stderr.read() == ""
+            # On a busy machine the model's library keeps the GIL for so long that its replica says so.
+            lines = process.stderr.read().splitlines()
+            assert [line for line in lines if "the event loop has been blocked" not in line] == []
             assert process.wait() == 0
         finally:
             process.kill()

@@ -121,8 +121,9 @@ async def test_many_at_once_leave_nothing_in_the_ledger(url: str) -> None:
 
         assert set(await asyncio.gather(*map(ask, range(80)))) == {200}
     await until_idle("queued", "model:simulated")
-    found = await ledger()
-    assert found["granted"] >= 80
+    # Of those that were let in by credits the queue hears a little later.
+    while (await ledger())["granted"] < 80:  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("killed", ["replica", "queue"])

@@ -170,10 +170,14 @@ def test_a_coroutine_actor_runs_as_many_calls_at_once_as_asked_for() -> None:
     class Crowd:
         def __init__(self) -> None:
             self.now = self.most = 0
+            self.met = asyncio.Event()
 
         async def enter(self) -> int:
             self.now += 1
             self.most = max(self.most, self.now)
+            if self.now == 2:
+                self.met.set()
+            await self.met.wait()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             self.now -= 1
