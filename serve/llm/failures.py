@@ -66,7 +66,7 @@ def problem_of(error: Exception, exchange: Exchange) -> Problem:
         case EngineError():
             logger.error("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(502, "the model's engine failed", code="engine_error")
-        case ActorrtError() if not isinstance(error, TaskError | ServeError):
+        case ActorrtError() if not isinstance(error, TaskError | ServeError | TypeError):
             # Of this process's runtime, and of no code: as the session ends, say.
             logger.warning("%s %s, request %s: %s", exchange.method, exchange.shown_path, exchange.request_id, error)
             return Problem(503, "the model is not available", code="model_unavailable", retry_after_s=RETRY_AFTER_S)

@@ -12,7 +12,11 @@ from actorrt.serve.llm.failures import problem_of
 
 def exchange() -> Exchange:
     nobody: Any = None
-    return Exchange({"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}, nobody, nobody)
+    return Exchange(
+        {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "headers": []},
+        nobody,
+        nobody,
+    )
 
 
 @pytest.mark.parametrize("error", [ActorrtError("actorrt was shut down"), NodeDiedError("n", "it was killed")])
