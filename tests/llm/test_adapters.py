@@ -267,7 +267,7 @@ async def test_a_front_asks_again_until_all_others_have_said_what_is_loaded(
     monkeypatch.setattr("actorrt.serve.llm.services._LEARN_AGAIN_S", 0)
     catalogue = known()
     nothing: Any = None
-    services = Services(FrontConfig(live_adapters=True), catalogue, nothing, nothing, nothing)
+    services = Services(FrontConfig(live_adapters=True), catalogue, nothing, nothing, nothing, nothing)
     fronts = ToldFronts(failure, ({"m": {"x": "/x"}}, True))
     monkeypatch.setattr(services, "fronts", lambda: fronts)
     if isinstance(failure, BaseException):
@@ -298,7 +298,7 @@ class Asked:
 
 def asking(monkeypatch: pytest.MonkeyPatch) -> tuple[Services, Asked]:
     nothing: Any = None
-    services, fronts = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing), Asked()
+    services, fronts = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing, nothing), Asked()
     monkeypatch.setattr(services, "fronts", lambda: fronts)
     return services, fronts
 
@@ -359,7 +359,7 @@ class Alone:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         nothing: Any = None
-        self.services = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing)
+        self.services = Services(FrontConfig(live_adapters=True), known(), nothing, nothing, nothing, nothing)
         self.begun, self.may_end, self.released = asyncio.Event(), asyncio.Event(), asyncio.Event()
         monkeypatch.setattr(self.services, "fronts", lambda: self)
         monkeypatch.setattr("actorrt.serve.llm.adapters.ask_all", self.ask_all)
