@@ -65,7 +65,6 @@ CLEAN_UP_S: Final = 3.0
 HOOKS_S: Final = 2.0
 # A capacity queue is told of what begins and ends here at most so often.
 LEASES_EVERY_S: Final = 0.05
-# A method of a deployment's code that says what the replica holds, for a capacity queue.
 
 
 class ReplicaSettings(NamedTuple):

@@ -456,7 +456,13 @@ def _ignoring(run: Callable[[], object]) -> Waiter:
 
 
 def _run_here(callback: Callable[[Any], object], ref: object, entry: Entry) -> None:
-    _run_safely(partial(callback, ref), entry)
+    if entry.state == SEGMENT and entry.view is None:
+        _run_safely(partial(callback, ref), entry)
+        return
+    try:
+        callback(ref)
+    except Exception:
+        logger.exception(_CALLBACK_RAISED)
 
 
 def _run_safely(run: Callable[[], object], entry: Entry) -> None:

@@ -1,6 +1,6 @@
 """Credits as a router holds them: it admits by them without asking, and reports behind.
 
-Whoever holds it hands over what the queue says (`heard`), sends `report` a few times a second, and asks `admit` for a
+Whoever holds it hands over what the queue says (`heard`), sends `report` a few times a second, and asks `take` for a
 place. `None` means: ask the queue. A router that the queue does not hear stops by itself before it is fenced off.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from .credit_messages import Grants, Report, Room, Usage
@@ -31,15 +30,6 @@ class Held:
         # Whatever whoever holds it wants to keep with it.
         self.place: Any = None
         self.tag: Any = None
-
-
-@dataclass(slots=True)
-class LocalGrant:
-    """A request that was admitted by a credit, until it is given back."""
-
-    credit: Held
-    tokens: int
-    is_running: bool = True
 
 
 class CreditHolder:
@@ -150,30 +140,18 @@ class CreditHolder:
                 return held
         return None
 
-    def give(self, held: Held, tokens: int, unread: int = 0) -> None:
-        """Empty so much of it again."""
+    def give(self, held: Held, tokens: int) -> None:
+        """What was taken has ended: so much is empty again."""
         held.filled -= tokens
         held.running -= 1
+
+    def has_read(self, held: Held, unread: int) -> None:
+        """So much of a prompt waits no more, as its first token has come, or its end."""
         held.unread -= unread
 
     def serve(self, key: tuple[int, str, str], served: float) -> None:
         """Of band, tenant and user so many tokens were served, by their weights."""
         self._served[key] = self._served.get(key, 0.0) + served
-
-    def admit(self, tokens: int, now: float) -> LocalGrant | None:
-        """A place for so many tokens, or None: the queue is to be asked."""
-        held = self.take(tokens, now)
-        return None if held is None else LocalGrant(held, tokens)
-
-    def release(self, grant: LocalGrant, key: tuple[int, str, str] = (0, "", ""), served: float = 0.0) -> bool:
-        """It has ended; of band, tenant and user it was served so many tokens by their weights. False if it had."""
-        if not grant.is_running:
-            return False
-        grant.is_running = False
-        self.give(grant.credit, grant.tokens)
-        if served:
-            self.serve(key, served)
-        return True
 
     def report(self, now: float) -> Report:
         """What the queue is to be told now."""

@@ -1,4 +1,4 @@
-"""What a waiting request waits for, what is ahead of it, and when it will start; and the rows of a status."""
+"""What a waiting request waits for, what is ahead of it, and when it will start."""
 
 from __future__ import annotations
 
@@ -31,29 +31,6 @@ class Explanation:
     kept_line: LineId | None
     """A line that takes nothing else until it fits there."""
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class TenantRow:
-    tenant: str
-    weight: float
-    waiting: int
-    waiting_tokens: int
-    running: int
-    running_tokens: int
-    service: float
-    """Tokens by weight that it was served, of all bands, and was lifted by when it came back."""
-
-
-@dataclass(frozen=True, slots=True)
-class LineRow:
-    line: LineId
-    kv_tokens: int
-    used: int
-    running: int
-    slots: int
-    backlog: int
-    state: str
 
 
 def explain(queue: CapacityQueue, ask: Ask, now: float) -> Explanation | None:
@@ -103,36 +80,3 @@ def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None) -> 
     if ahead:
         return f"{ahead} requests have their turn before it"
     return f"a replica has room for {say(room)}, but its band may not fill as much"
-
-
-def tenant_rows(queue: CapacityQueue) -> list[TenantRow]:
-    """Of those that have something waiting or running, those that have most first."""
-    bands = range(len(queue.order.bands))
-    rows = [
-        TenantRow(
-            name,
-            tenant.limits.weight,
-            tenant.waiting,
-            tenant.waiting_tokens,
-            tenant.running,
-            tenant.running_tokens,
-            sum(queue.order.served(band, name) for band in bands),
-        )
-        for name, tenant in queue.tenants.known.items()
-    ]
-    return sorted(rows, key=lambda row: (-row.waiting_tokens - row.running_tokens, row.tenant))
-
-
-def line_rows(queue: CapacityQueue) -> list[LineRow]:
-    return [
-        LineRow(
-            line.id,
-            line.kv_tokens,
-            line.used,
-            line.running,
-            line.slots,
-            line.backlog,
-            "closed" if not line.is_open else "kept" if line.is_kept else "open",
-        )
-        for line in queue.ledger.lines.values()
-    ]

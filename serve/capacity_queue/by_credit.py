@@ -166,8 +166,7 @@ class ByCredit:
         lease.is_running = False
         self.running.discard(lease)
         held, terms = lease.held, lease.terms
-        held.filled -= terms.tokens
-        held.running -= 1
+        self._holder.give(held, terms.tokens)
         if terms.unread:
             self._has_read(lease)
         if used is None and terms is self._plain and not lease.generated:
@@ -210,7 +209,7 @@ class ByCredit:
     def _has_read(self, lease: LocalLease) -> None:
         if lease.is_unread:
             lease.is_unread = False
-            lease.held.unread -= lease.terms.unread
+            self._holder.has_read(lease.held, lease.terms.unread)
 
     def tag_of(self, lease: LocalLease) -> Tag:
         held, (cost, band, tokens, _) = lease.held, lease.terms

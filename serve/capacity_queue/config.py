@@ -15,7 +15,7 @@ from ..capacity.queue import BANDS, QueueLimits, TenantLimits
 T = TypeVar("T")
 
 NAME: Final = "capacity_queue"
-# Of a deployment's code: what a replica holds.
+# A method of a deployment's code that says what a replica holds.
 OFFER: Final = "queue_offer"
 UNITS: Final = ("auto", "requests", "tokens")
 OTHERS: Final = TenantLimits()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actorrt.serve.capacity.credit_gate import CreditGate
-from actorrt.serve.capacity.credit_holder import CreditHolder, LocalGrant
+from actorrt.serve.capacity.credit_holder import CreditHolder, Held
 from actorrt.serve.capacity.credit_messages import Room
 from actorrt.serve.capacity.credits import MOST_AWAY, SILENT_S, STOPS_S, CreditBook, CreditSize
 from actorrt.serve.capacity.ledger import Ledger
@@ -23,14 +24,34 @@ SIZE = CreditSize(tokens=300, slots=2, lines=2)
 LINE = LineId("a")
 
 
-def pair(lines: int = 1, size: CreditSize = SIZE) -> tuple[CapacityQueue, CreditBook, CreditHolder]:
+class Filled(NamedTuple):
+    """A request that runs by a credit."""
+
+    credit: Held
+    tokens: int
+
+
+class Holder(CreditHolder):
+    """A router's, with requests that have no prompts."""
+
+    def admit(self, tokens: int, now: float) -> Filled | None:
+        held = self.take(tokens, now)
+        return None if held is None else Filled(held, tokens)
+
+    def end(self, filled: Filled, key: tuple[int, str, str] = (0, "", ""), served: float = 0.0) -> None:
+        self.give(*filled)
+        if served:
+            self.serve(key, served)
+
+
+def pair(lines: int = 1, size: CreditSize = SIZE) -> tuple[CapacityQueue, CreditBook, Holder]:
     queue = CapacityQueue(1, 0.0)
     for number in range(lines):
         queue.set_line(LineId("abc"[number]), FACTS, 1)
-    return queue, CreditBook(queue.ledger, queue.order, size), CreditHolder("r")
+    return queue, CreditBook(queue.ledger, queue.order, size), Holder("r")
 
 
-def exchange(book: CreditBook, holder: CreditHolder, now: float) -> None:
+def exchange(book: CreditBook, holder: Holder, now: float) -> None:
     holder.heard(book.grants(holder.router), now)
     book.report(holder.report(now), now)
     holder.heard(book.grants(holder.router), now)
@@ -47,8 +68,7 @@ def test_a_router_fills_and_empties_its_credit_without_asking_and_no_more_than_i
         assert [grant is not None for grant in grants] == [True, True, False]
         for grant in grants[:2]:
             assert grant is not None
-            assert holder.release(grant)
-            assert not holder.release(grant)
+            holder.end(grant)
     assert holder.admit(301, 0.1) is None
 
 
@@ -68,7 +88,7 @@ def test_what_is_called_back_is_there_as_soon_as_the_router_has_said_so() -> Non
     assert holder.admit(1, 0.1) is None
     book.report(holder.report(0.2), 0.2)
     assert (queue.ledger.lines[LINE].used, queue.ledger.lines[LINE].running) == (120, 1)
-    holder.release(grant)
+    holder.end(grant)
     book.report(holder.report(0.3), 0.3)
     assert book.tokens == queue.ledger.lines[LINE].used == 0
 
@@ -143,7 +163,7 @@ def test_what_routers_served_is_charged_once() -> None:
     for step in range(20):
         grant = holder.admit(10, step / 10)
         assert grant is not None
-        holder.release(grant, (1, "t", ""), 7.0)
+        holder.end(grant, (1, "t", ""), 7.0)
         report = holder.report(step / 10)
         if step % 3:
             book.report(report, step / 10)
@@ -166,7 +186,7 @@ def test_what_a_router_served_is_charged_also_after_it_was_forgotten() -> None:
         exchange(book, holder, now)
         grant = holder.admit(10, now)
         assert grant is not None
-        holder.release(grant, (1, "t", ""), 7.0)
+        holder.end(grant, (1, "t", ""), 7.0)
         exchange(book, holder, now)
 
     for step in range(3):
@@ -220,10 +240,10 @@ class Credits(RuleBasedStateMachine):
         self.lives = 0
         for name in "ab":
             self.begin_line(LineId(name))
-        self.routers = {f"r{n}": CreditHolder(f"r{n}") for n in range(2)}
+        self.routers = {f"r{n}": Holder(f"r{n}") for n in range(2)}
         self.names = 2
         # What runs by credits, and what the queue has given itself.
-        self.running: list[tuple[LineId, int, LocalGrant, str]] = []
+        self.running: list[tuple[LineId, int, Filled, str]] = []
         self.own: list[int] = []
         self.on_the_way: list[Callable[[], None]] = []
         self.nobody_was_fenced = True
@@ -292,7 +312,7 @@ class Credits(RuleBasedStateMachine):
         credit = grant.credit
         gate = self.gates.get((credit.line, credit.incarnation))
         if gate is None or not gate.begin(1, credit.number, tokens):
-            holder.release(grant)
+            holder.end(grant)
             return
         self.running.append((credit.line, credit.incarnation, grant, name))
 
@@ -303,7 +323,7 @@ class Credits(RuleBasedStateMachine):
         if left is not None:
             self.on_the_way.append(lambda: self.book.fenced(number, left))
         if name in self.routers:
-            self.routers[name].release(grant, (1, "t", ""), 3.0)
+            self.routers[name].end(grant, (1, "t", ""), 3.0)
             self.served += 3.0
 
     @rule(data=st.data())
@@ -328,7 +348,7 @@ class Credits(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.routers)))
         del self.routers[name]
         self.names += 1
-        self.routers[f"r{self.names}"] = CreditHolder(f"r{self.names}")
+        self.routers[f"r{self.names}"] = Holder(f"r{self.names}")
 
     @rule(line=st.sampled_from("ab"))
     def line_ends(self, line: str) -> None:
@@ -339,7 +359,7 @@ class Credits(RuleBasedStateMachine):
             if self.running[at][:2] == (id, life):
                 _, _, grant, name = self.running.pop(at)
                 if name in self.routers:
-                    self.routers[name].release(grant)
+                    self.routers[name].end(grant)
         self.begin_line(id)
         self.own = [number for number in self.own if number in self.ledger.leases]
 

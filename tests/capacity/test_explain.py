@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actorrt.serve.capacity.explain import explain, line_rows, tenant_rows
+from actorrt.serve.capacity.explain import explain
 from actorrt.serve.capacity.need import LineFacts, LineId
 from actorrt.serve.capacity.queue import Ask, CapacityQueue, TenantLimits
 
@@ -66,23 +66,3 @@ def test_each_reason_is_named() -> None:
     queue.submit(Ask("m", 500, 0, band=3), 0.0)
     one = waits(queue, Ask("m", 300, 0, band=3))
     assert reason(queue, one) == "a replica has room for 400 tokens, but its band may not fill as much"
-
-
-def test_the_rows_of_a_status() -> None:
-    queue = queue_of(2)
-    queue.submit(Ask("m", 100, 0, tenant="t"), 0.0)
-    queue.submit(Ask("m", 800, 0, tenant="u"), 0.0)
-    waits(queue, Ask("m", 900, 0, tenant="u"))
-    assert [(row.tenant, row.weight, row.waiting, row.waiting_tokens) for row in tenant_rows(queue)] == [
-        ("u", 2.0, 1, 900),
-        ("t", 2.0, 0, 0),
-    ]
-    assert [(row.running, row.running_tokens, row.service) for row in tenant_rows(queue)] == [
-        (1, 800, 400.0),
-        (1, 100, 50.0),
-    ]
-    queue.open_line(LineId("1"), False)
-    assert sorted((row.line.replica, row.used, row.running, row.slots, row.state) for row in line_rows(queue)) == [
-        ("0", 100, 1, 4, "open"),
-        ("1", 800, 1, 4, "closed"),
-    ]
