@@ -107,10 +107,13 @@ class CapacityQueue:
 
     # ---- requests
 
-    def submit(self, ask: Ask, now: float, chance: float = 0.0, *, returns: bool = False) -> Lease | None:
+    def submit(
+        self, ask: Ask, now: float, chance: float = 0.0, *, returns: bool = False, waited: bool = False
+    ) -> Lease | None:
         """A lease, or None: it waits. Raises Refusal if neither, ValueError for a band that there is not.
 
-        `returns`: it had a lease and did not begin, and is not refused because too much waits.
+        `returns`: it had a lease and did not begin; `waited`: it was taken before. Neither is refused because too
+        much waits, and what returns has no deadline any more.
         """
         if not 0 <= ask.band < len(self.order.bands):
             raise ValueError(f"there is no band {ask.band}")
@@ -135,8 +138,12 @@ class CapacityQueue:
             if lease is not None:
                 return lease
         try:
+            if not (returns or waited):
+                self._check_tenant(ask, tenant, now, chance)
             if not returns:
-                self._check_room(ask, tenant, now, chance)
+                self._check_deadline(ask, now, chance)
+            if not (returns or waited):
+                self._check_room(ask, now, chance)
         except Refusal:
             self.tenants.forget_if_idle(ask.tenant)
             raise
@@ -289,12 +296,13 @@ class CapacityQueue:
         if self.tenants.changed(tenant):
             self._look_again()
 
-    def _check_room(self, ask: Ask, tenant: Tenant, now: float, chance: float) -> None:
-        limits, order = tenant.limits, self.order
-        whose = f" of tenant {ask.tenant}"
+    def _check_tenant(self, ask: Ask, tenant: Tenant, now: float, chance: float) -> None:
+        limits, whose = tenant.limits, f" of tenant {ask.tenant}"
         self._check_requests(ask, tenant.waiting, limits.waiting_requests, whose, now, chance)
         self._check_tokens(ask, tenant.waiting_tokens, limits.waiting_tokens, whose, now, chance)
-        self._check_deadline(ask, now, chance)
+
+    def _check_room(self, ask: Ask, now: float, chance: float) -> None:
+        order = self.order
         if len(order) < self.most.requests and order.all_tokens + ask.tokens <= self.most.tokens:
             return
         if not self._make_way(ask):

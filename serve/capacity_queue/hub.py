@@ -456,9 +456,9 @@ class Hub:
             return
         self._submit(router, ask, now)
 
-    def _submit(self, router: _Router, ask: _Asked, now: float) -> None:
+    def _submit(self, router: _Router, ask: _Asked, now: float, *, waited: bool = False) -> None:
         try:
-            lease = self.queue.submit(ask, now, self._chance(), returns=ask.returns)
+            lease = self.queue.submit(ask, now, self._chance(), returns=ask.returns, waited=waited)
         except Refused as refusal:
             router.asked.pop(ask.id, None)
             if refusal.status == NO_REPLICA:
@@ -479,7 +479,7 @@ class Hub:
         parked, self._parked = sorted(self._parked, key=lambda ask: ask.arrived), {}
         for ask in parked:
             if (router := self._routers.get(ask.router)) is not None:
-                self._submit(router, ask, now)
+                self._submit(router, ask, now, waited=True)
 
     def _grant(self, router: _Router, ask: _Asked, lease: Lease, now: float) -> None:
         router.asked.pop(ask.id, None)

@@ -152,6 +152,26 @@ def test_a_request_that_did_not_start_goes_before_all_others_and_is_never_refuse
 
 
 @every_policy
+def test_who_waits_is_not_refused_for_those_that_come_back_while_there_is_no_replica(cls: type[LocalPolicy]) -> None:
+    policy = made(cls, "ab", max_queued=2)
+    back, waits = [R("first"), R("second")], [R("third"), R("fourth")]
+    grants = [policy.submit(each) for each in back]
+    policy.update(news("", max_queued=2))
+    assert [policy.submit(each) for each in waits] == [None, None]
+    for request, grant in zip(back, grants, strict=True):
+        assert grant is not None
+        policy.release(grant, NOTHING)
+        assert policy.again(request) is None
+    found: list[tuple[Request, str]] = []
+    for replicas in ("c", "cd", "cde", "cdef"):
+        policy.update(news(replicas, max_queued=2))
+        request, grant = given_next(policy)
+        found.append((request, grant.replica))
+    assert {*found[:2]} in ({(back[0], "c"), (back[1], "d")}, {(back[1], "c"), (back[0], "d")})
+    assert found[2:] == [(waits[0], "e"), (waits[1], "f")]
+
+
+@every_policy
 def test_counts_survive_an_update_of_the_list(cls: type[LocalPolicy]) -> None:
     policy = made(cls, "ab", max_ongoing=2)
     granted(policy, 4)
