@@ -158,9 +158,8 @@ class FrontApplication:
             if route.kind in _OF_BOTH:
                 listing.speak_as_asked(exchange)
             check_method(route, exchange.method, exchange.path or "/")
-            if not route.open:
-                headers = exchange.headers
-                exchange.tenant = self._keys.tenant_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            find_tenant = self._keys.tenant_if_known if route.open else self._keys.tenant_of
+            exchange.tenant = find_tenant(exchange.headers.get(b"authorization"), exchange.headers.get(b"x-api-key"))
             await self._handle(route, exchange, name)
         except (ClientGone, asyncio.CancelledError):
             raise

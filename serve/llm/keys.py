@@ -16,6 +16,13 @@ class Keys:
     def __init__(self, keys: Iterable[ApiKey]) -> None:
         self._known = [(bytes.fromhex(each.sha256), each.tenant) for each in keys]
 
+    def tenant_if_known(self, authorization: bytes | None, x_api_key: bytes | None) -> str:
+        """The same for what may be asked without a key: "" where it is none of them."""
+        try:
+            return self.tenant_of(authorization, x_api_key)
+        except Problem:
+            return ""
+
     def tenant_of(self, authorization: bytes | None, x_api_key: bytes | None) -> str:
         """The tenant whose key it is. Problem 401 if there are keys and this is none of them.
 

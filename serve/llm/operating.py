@@ -64,14 +64,18 @@ async def _queues_soon(services: Services) -> list[tuple[str, QueueStatus]]:
 
 
 async def load(services: Services, exchange: Exchange, name: str) -> None:
-    """Requests that engines run, and those that wait: in engines, or for a replica; and what capacity queues have."""
+    """Requests that engines run, and those that wait: in engines, or for a replica; and what capacity queues have.
+
+    Where there are keys, a tenant is named to who has a key of it.
+    """
     engines, queues = await asyncio.gather(engine_statistics(services), _queues_soon(services))
     running = sum(int(said.get("running", 0)) for said in engines.values())
     totals = await services.fronts().totals()
     here = sum(int(count) for each in totals.values() for count in each.running.series.values())
     said: dict[str, Any] = {"running": running, "waiting": max(0, here - running)}
     if queues:
-        said["queues"] = queue_views(queues)
+        named = {exchange.tenant} if services.config.keys else None
+        said["queues"] = queue_views(queues, named)
     await exchange.respond_json(msgspec.json.encode(said))
 
 

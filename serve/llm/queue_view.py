@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,17 +14,18 @@ MOST_LINES: Final = 64
 MOST_TENANTS: Final = 32
 
 
-def queue_views(queues: Iterable[tuple[str, QueueStatus]]) -> list[dict[str, Any]]:
-    """Of the queues of these models."""
-    return [_view(model_id, queue) for model_id, queue in queues]
+def queue_views(queues: Iterable[tuple[str, QueueStatus]], named: Container[str] | None) -> list[dict[str, Any]]:
+    """Of the queues of these models. `named`: the tenants that whoever asks may see, of whom "" is none; None: all."""
+    return [_view(model_id, queue, named) for model_id, queue in queues]
 
 
-def _view(model_id: str, queue: QueueStatus) -> dict[str, Any]:
+def _view(model_id: str, queue: QueueStatus, named: Container[str] | None) -> dict[str, Any]:
     view: dict[str, Any] = {"model": model_id}
     if queue.trouble:
         return {**view, "trouble": "the queue does not answer"}
     tenants = queue.tenants or {}
-    shown = nlargest(MOST_TENANTS, tenants.items(), key=lambda item: item[1].waiting)
+    seen = [item for item in tenants.items() if named is None or (item[0] and item[0] in named)]
+    shown = nlargest(MOST_TENANTS, seen, key=lambda item: item[1].waiting)
     return {
         **view,
         "units": queue.units,

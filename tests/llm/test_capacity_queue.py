@@ -88,6 +88,12 @@ async def test_what_a_tenant_may_not_have_wait_is_429_and_says_when_to_come_agai
         waits = asyncio.ensure_future(client.post(url, json=asked(max_tokens=3), headers=KEYS["big"]))
         while (await ledger())["tenants"].get("big", {}).get("waiting") != 1:  # noqa: ASYNC110
             await asyncio.sleep(0)
+        # Its tenant is named to itself alone.
+        load = url.replace("/v1/chat/completions", "/load")
+        for headers, named in ((KEYS["big"], ["big"]), (KEYS["small"], []), ({}, []), ({"x-api-key": "big!"}, [])):
+            (queue,) = (await client.get(load, headers=headers)).json()["queues"]
+            assert (queue["waiting"], [each["tenant"] for each in queue["tenants"]]) == (1, named)
+            assert queue["more_tenants"] == 1 - len(named)
         # A client that leaves gives its place to who waits.
         for stream in streams:
             await stream.__aexit__(None, None, None)
