@@ -15,7 +15,7 @@ from ..capacity_queue.messages import QueueCost, QueueUse
 from ..exceptions import ReplicaUnavailableError, RequestCancelledError, RequestRouterError
 from ..user_errors import in_a_line
 from .costs import ModelCost
-from .demand import filled_up, prompt_bytes, queue_cost_of
+from .demand import filled_up, queue_cost_of
 from .engines.interface import Delta, EngineCall, Head
 from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
 
@@ -56,7 +56,6 @@ class Answer(Protocol):
         ...
 
 
-_UNKNOWN: Final = ModelCost()
 # Of a plain tuple, as a replica gives it, without a call of Python code.
 _new: Final = cast(Any, tuple).__new__
 
@@ -99,15 +98,15 @@ class ReplicaAnswer:
 class QueuedAnswer(ReplicaAnswer):
     """The same of a replica whose tokens a capacity queue counts: it is told of them."""
 
-    __slots__ = ("_finish", "_learn", "_prompt_bytes", "_tokens")
+    __slots__ = ("_cost", "_finish", "_learn", "_tokens")
 
     def __init__(
-        self, stream: DeploymentResponseGenerator[Any], head: Head, first: list[Delta], served: Served, call: EngineCall
+        self, stream: DeploymentResponseGenerator[Any], head: Head, first: list[Delta], served: Served, cost: ModelCost
     ) -> None:
         super().__init__(stream, head, first)
         self._tokens = 0
         self._finish: str | None = None
-        self._prompt_bytes = prompt_bytes(call)
+        self._cost = cost
         self._learn = served.sizes.learn
 
     async def take(self) -> list[Delta]:
@@ -127,7 +126,7 @@ class QueuedAnswer(ReplicaAnswer):
         pass  # it says more by itself
 
     def _used(self, usage: Usage) -> None:
-        self._learn(self._prompt_bytes, usage.prompt)
+        self._learn(self._cost, usage.prompt)
         whole = self._finish in WHOLE
         self._stream.report_used(QueueUse(tokens=usage.completion, cached=usage.cached, is_whole=whole))
 
@@ -138,8 +137,9 @@ WHOLE: Final = frozenset({"stop", "tool_calls", "function_call", "end_turn", "st
 
 async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
     """`Open` without anything around it."""
+    own = cost if isinstance(cost, ModelCost) else ModelCost(prompt_bytes=len(call.body))
     if served.is_queued:
-        cost = _queue_cost(served, call, cost if isinstance(cost, ModelCost) else _UNKNOWN)
+        cost = _queue_cost(served, call, own)
     stream = served.generate.options(cost=cost).remote(call)
     patience = _Patience(stream, served.config.queue_timeout_s)
     try:
@@ -154,7 +154,7 @@ async def open_call(served: Served, call: EngineCall, cost: Cost) -> Answer:
     if not values:
         raise ReplicaUnavailableError(served.handle.deployment_name, "", "its answer ended before it began")
     head, first = Head(*values[0]), _together(values[1:])
-    return QueuedAnswer(stream, head, first, served, call) if served.is_queued else ReplicaAnswer(stream, head, first)
+    return QueuedAnswer(stream, head, first, served, own) if served.is_queued else ReplicaAnswer(stream, head, first)
 
 
 def _queue_cost(served: Served, call: EngineCall, cost: ModelCost) -> QueueCost:

@@ -1,4 +1,4 @@
-"""What a call takes of a model, for the capacity queue: its tokens, as far as its bytes tell, and whose it is.
+"""What a call takes of a model, for the capacity queue: its tokens, as far as its texts tell, and whose it is.
 
 Pure. How many bytes a token has is learnt from what engines say of prompts that they have read.
 """
@@ -25,20 +25,25 @@ MOST_BLOCKS: Final = 1024
 # What stands before it in a body differs between clients and requests.
 _BEGINNINGS: Final = (b'"messages"', b'"prompt"', b'"input"')
 _GENERATES: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
+# JSON writes a text in about twice its bytes at most, and an id of a token in so many.
+_JSON_SHARE: Final = 2
+_ID_BYTES: Final = 8
 _READS: Final = frozenset({"/v1/embeddings", "/v1/rerank", "/rerank", "/v1/score", "/score"})
 
 
 class PromptSizes:
-    """How long prompts of a model are, by the bytes of their requests."""
+    """How long prompts of a model are, by the bytes of their texts."""
 
     def __init__(self) -> None:
         self.bytes_per_token = BYTES_PER_TOKEN
 
-    def tokens(self, size: int) -> int:
-        return int(size / self.bytes_per_token) + 1
+    def tokens(self, cost: ModelCost) -> int:
+        return int(cost.prompt_bytes / self.bytes_per_token) + 1 + cost.prompt_ids
 
-    def learn(self, size: int, tokens: int) -> None:
-        """A request of so many bytes had a prompt of so many tokens."""
+    def learn(self, cost: ModelCost, tokens: int) -> None:
+        """A request of this cost had a prompt of so many tokens."""
+        size = cost.prompt_bytes
+        tokens -= cost.prompt_ids
         if tokens >= _LEAST_TOKENS:
             self.bytes_per_token += _PART * (max(0.5, min(16.0, size / tokens)) - self.bytes_per_token)
 
@@ -47,7 +52,7 @@ def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> Queu
     """Of a call that stands for a request of this cost."""
     wishes = cost.wishes
     if call.path not in _GENERATES:
-        tokens = sizes.tokens(len(call.body)) if call.path in _READS else 0
+        tokens = sizes.tokens(cost) if call.path in _READS else 0
         return QueueCost(
             tokens=tokens,
             max_tokens=0,
@@ -56,15 +61,14 @@ def queue_cost_of(call: EngineCall, sizes: PromptSizes, cost: ModelCost) -> Queu
             deadline_s=wishes.timeout_s,
             ticket=wishes.ticket,
         )
-    text = _text_of(call.body)
     return QueueCost(
-        tokens=sizes.tokens(len(text)),
+        tokens=sizes.tokens(cost),
         max_tokens=cost.max_tokens,
         tenant=cost.tenant,
         user=wishes.user,
         band=wishes.band,
         deadline_s=wishes.timeout_s,
-        chain=_chain_of(text),
+        chain=_chain_of(_text_of(call.body, cost)),
         session=wishes.session,
         adapter=cost.adapter,
         ticket=wishes.ticket,
@@ -83,14 +87,13 @@ def filled_up(own: Cost, estimate: QueueCost) -> QueueCost:
     return replace(own, **left)
 
 
-def prompt_bytes(call: EngineCall) -> int:
-    return len(_text_of(call.body))
-
-
-def _text_of(body: bytes) -> memoryview:
-    """Of a body, where the prompt begins. Two that begin alike there are taken for the same prompt so far."""
+def _text_of(body: bytes, cost: ModelCost) -> memoryview:
+    """Of a body, from where the prompt begins, no more than the prompt may be. Two that begin alike there are taken for
+    the same prompt so far.
+    """
     at = min((found for mark in _BEGINNINGS if (found := body.find(mark)) >= 0), default=0)
-    return memoryview(body)[at:]
+    most = _JSON_SHARE * cost.prompt_bytes + _ID_BYTES * cost.prompt_ids
+    return memoryview(body)[at : at + most]
 
 
 def _chain_of(text: memoryview) -> tuple[int, ...]:

@@ -36,6 +36,8 @@ WORDS = "word" * 100
         ({"prompt": "\u65e5" * 100}, 75, None),
         ({"prompt": "\ud800" * 4}, 1, None),
         ({"input": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + WORDS}}]}, 3, None),
+        # Tools are read as the JSON that they are.
+        ({"messages": [], "tools": [{"type": "function", "function": {"name": WORDS}}], "metadata": WORDS}, 111, None),
         ({"prompt": None, "max_tokens": "many", "n": -1, "messages": 7}, 0, None),
         ({"prompt": True, "max_tokens": True}, 0, None),
     ],
@@ -44,7 +46,10 @@ def test_a_request_costs_its_prompt_and_its_longest_answer(
     fields: dict[str, Any], prompt: int, most: int | None
 ) -> None:
     cost = cost_of(fields, model="m", tenant="t")
-    assert cost == ModelCost(1, prompt + (most or 0), prompt, most, "m", "t")
+    assert cost == ModelCost(
+        1, prompt + (most or 0), prompt, most, "m", "t", prompt_bytes=cost.prompt_bytes, prompt_ids=cost.prompt_ids
+    )
+    assert cost.prompt_tokens == cost.prompt_ids + -(-cost.prompt_bytes // 4)
 
 
 class Noting(LeastRequests):

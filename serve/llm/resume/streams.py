@@ -11,7 +11,7 @@ from actorrt import exceptions
 from ...broadcast import ask_any, count_replicas
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError, RequestStoppedError
 from ..calling import Answer, Open
-from ..costs import with_ticket, without_deadline
+from ..costs import with_more, with_ticket, without_deadline
 from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
@@ -224,6 +224,7 @@ class _Stream(_Runs):
         if isinstance(call, bytes):
             self._answer = _Nothing(self.head)
             return [Delta(call)]
+        self._cost = with_more(self._cost, len(call.body) - len(self._call.body))
         self._call = call
         answer = await self._opened()
         if answer.head.status < 300 and answer.head.streams:
