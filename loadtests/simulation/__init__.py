@@ -7,4 +7,5 @@ fleet.py        the event loop: arrivals, engines, failures
 measures.py, fairness.py, intervals.py   what is measured of a run, and of several
 runs.py, calibrate.py   many runs in processes, and where saturation lies
 table.py, plots.py, fit.py, command.py   what is shown, an engine model fitted to a real server, the command
+ledger_picture.py   one line's ledger over time, for the docs
 """
