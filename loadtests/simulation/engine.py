@@ -91,15 +91,15 @@ class Engine:
         steps, self._steps_planned = self._steps_planned, 0
         if not steps:
             return []
-        decoding = self.decoding
+        decoding, kv = self.decoding, self.kv
         duration = self.ends_at - self.start
         self.busy_s += duration
-        self.kv_block_s += self.kv.used * duration
+        self.kv_block_s += kv.used * duration
         if decoding:
             bucket = math.floor(math.log(duration / steps) / _LOG_STEP) if duration else -400
             self.token_times[bucket] = self.token_times.get(bucket, 0) + steps * decoding
             if steps > 1 and (grown := self._grown(steps - 1)):
-                self.kv.take_private(grown)
+                kv.take_private(grown)
         self.steps += steps
         self.context += decoding * steps
         self._growth_due = True
@@ -230,8 +230,15 @@ class Engine:
     def _grown(self, steps: int) -> int:
         """Blocks that are taken by what so many more steps give."""
         whole, part = divmod(steps, self.model.block_tokens)
-        phases, size, first = self._phases, self.model.block_tokens, self.steps + 1
-        return whole * self.decoding + sum(phases[-at % size] for at in range(first, first + part))
+        phases, size = self._phases, self.model.block_tokens
+        # Each step fills the phase below that of the step before.
+        end = -(self.steps + 1) % size + 1
+        begin = end - part
+        if begin >= 0:
+            grown = sum(phases[begin:end])
+        else:
+            grown = sum(phases[:end]) + sum(phases[begin:])
+        return whole * self.decoding + grown
 
     def _steps_in(self, room: int, most: int) -> int:
         """After so many steps of `most` there is no room for what the next would need."""

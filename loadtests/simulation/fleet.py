@@ -147,23 +147,27 @@ class Fleet:
         policy.arrive(request, self.now)
 
     def _settle(self, policy: Policy, engine: Engine) -> None:
-        now = self.now
+        now, fairness = self.now, self.fairness
         self._settling = engine
         for what, request in engine.settle():
             if what is Heard.FIRST:
                 if math.isnan(request.first):
                     request.first = now
                 self.read_tokens += request.prompt - request.cached
-                self._serve(request, request.prompt - request.cached, 1, now)
+                if fairness is not None:
+                    fairness.served(request, request.prompt - request.cached, 1, now)
                 policy.first(request, now)
             elif what is Heard.FURTHER:
-                self._serve(request, 0, engine.generated(request), now)
-                policy.further(request, engine.generated(request), now)
+                generated = engine.generated(request)
+                if fairness is not None:
+                    fairness.served(request, 0, generated, now)
+                policy.further(request, generated, now)
             else:
                 request.ended = now
                 self._count(request)
                 self.given_tokens += request.output
-                self._serve(request, 0, request.output, now)
+                if fairness is not None:
+                    fairness.served(request, 0, request.output, now)
                 policy.ended(request, now)
         self._settling = None
         engine.begin(now)
@@ -172,10 +176,6 @@ class Fleet:
     def _count(self, request: Request) -> None:
         """It is over. Those of the background are not waited for."""
         self.done += request.number >= 0
-
-    def _serve(self, request: Request, read: int, generated: int, now: float) -> None:
-        if self.fairness is not None:
-            self.fairness.served(request, read, generated, now)
 
     def _die(self, policy: Policy, failure: Failure) -> None:
         replica = failure.replica

@@ -60,6 +60,8 @@ class KvBlocks:
         """There is room for them."""
         self.private += blocks
         idle = self._idle
+        if not idle:
+            return
         over = self.used + self.per_hash * len(idle) - self.blocks
         while over > 0:
             del idle[next(iter(idle))]

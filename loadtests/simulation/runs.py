@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from random import Random
@@ -67,13 +69,26 @@ def run(
         fleet.fairness = Fairness(tenants)
     made = POLICIES[policy].make(fleet, plan.stale_s)
     background = _background(arrivals, plan, Random(seed + 2_000_003))
-    fleet.run(made, wanted, _failures(plan, wanted[-1].arrived, dice), background, say)
+    with _without_collection():
+        fleet.run(made, wanted, _failures(plan, wanted[-1].arrived, dice), background, say)
     found = measure(wanted, fleet, made, plan.targets)
     if background:
         ended = [request for request in background if not math.isnan(request.ended)]
         found["batch_tokens_per_s"] = sum(request.prompt + request.output for request in ended) / fleet.now
         found["batch_left"] = float(len(background) - len(ended))
     return found
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A run makes no cycles: to look for them among a million requests takes a sixth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _background(arrivals: Sequence[Arrival], plan: Plan, dice: Random) -> list[Request]:

@@ -116,6 +116,8 @@ class Ours(Policy):
         self.fleet.send(ask.request, int(line.id.replica))
 
     def _next(self, now: float, passes: int = 32) -> None:
+        if not self.queue.order:
+            return
         for ask, found in self.queue.next(now, self.fleet.dice.random, passes):
             assert isinstance(ask, _Asked)
             if isinstance(found, Refusal):
