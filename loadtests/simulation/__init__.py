@@ -5,7 +5,7 @@ engine_model.py, kv_blocks.py, engine.py   an engine with continuous batching, i
 policies/       who decides which replica runs a request: a file for each idea
 fleet.py        the event loop: arrivals, engines, failures
 measures.py, fairness.py, intervals.py   what is measured of a run, and of several
-runs.py, calibrate.py   many runs in processes, and where saturation lies
+runs.py, pages.py   many runs in processes, where saturation lies, and the tables of the docs
 table.py, plots.py, fit.py, command.py   what is shown, an engine model fitted to a real server, the command
 ledger_picture.py   one line's ledger over time, for the docs
 """

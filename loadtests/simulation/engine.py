@@ -36,9 +36,9 @@ class Heard(IntEnum):
 
 class Engine:
     __slots__ = (
-        "_growth_due", "_marks", "_mixed", "_phases", "_slope", "_step_s", "_steps_planned", "busy_s", "context",
-        "decoding", "ends_at", "is_up", "kv", "kv_block_s", "model", "number", "plan", "preemptions", "reading",
-        "running", "start", "steps", "token_times", "waiting",
+        "_chunk", "_growth_due", "_marks", "_mixed", "_phases", "_slope", "_step_s", "_steps_planned", "busy_s",
+        "context", "decoding", "ends_at", "is_up", "kv", "kv_block_s", "model", "number", "pace", "plan", "preemptions",
+        "reading", "running", "start", "steps", "token_times", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: EngineModel, number: int = 0) -> None:
@@ -57,13 +57,15 @@ class Engine:
         # (step, number of the request, its epoch, request): when it is heard of next.
         self._marks: list[tuple[int, int, int, Request]] = []
         self.is_up = True
+        # How many times as long a step is as it is alone.
+        self.pace = 1.0
         # The plan under way: `_steps_planned` steps from `start` on, the first of `_step_s`, each later one longer by
         # `_slope`. `_mixed`: what is read in its only step, else the first that reads has a whole chunk of each.
         self.plan = 0
         self.start = 0.0
         self.ends_at = math.inf
         self._step_s = self._slope = 0.0
-        self._steps_planned = 0
+        self._steps_planned = self._chunk = 0
         self._mixed: list[tuple[Request, int]] | None = None
         # Measures.
         self.preemptions = 0
@@ -77,7 +79,7 @@ class Engine:
         self.waiting.append(request)
         if not self._steps_planned or len(self.waiting) > 1 or len(self.running) >= self.model.slots:
             return False
-        return self._cut(now)
+        return self.cut(now)
 
     def take_back(self, request: Request) -> bool:
         """It waits for a slot here, and does not any more. False if it has one."""
@@ -107,7 +109,7 @@ class Engine:
         if self._mixed is not None:
             self._read_mixed(heard)
         elif self.reading:
-            self.reading[0].unread -= steps * self.model.chunk_tokens
+            self.reading[0].unread -= steps * self._chunk
         marks = self._marks
         while marks and marks[0][0] <= self.steps:
             _, _, epoch, request = heappop(marks)
@@ -177,12 +179,13 @@ class Engine:
         steps = 0
         if self.reading:
             unread = self.reading[0].unread
-            if unread > model.chunk_tokens:
-                steps = (unread - 1) // model.chunk_tokens
-                read = model.chunk_tokens
+            chunk = self._chunk = model.chunk(decoding)
+            if unread > chunk:
+                steps = (unread - 1) // chunk
+                read = chunk
             else:
                 steps = 1
-                budget = model.chunk_tokens
+                budget = chunk
                 self._mixed = []
                 for request in self.reading:
                     part = min(budget, request.unread)
@@ -190,7 +193,7 @@ class Engine:
                     self._mixed.append((request, part))
                     if not budget:
                         break
-                read = model.chunk_tokens - budget
+                read = chunk - budget
         if decoding:
             marks = self._marks
             while marks[0][2] != marks[0][3].epoch:
@@ -200,12 +203,14 @@ class Engine:
             room = self.kv.room
             if steps > 1 and decoding * (steps // model.block_tokens + 1) > room:
                 steps = self._steps_in(room, steps)
-        self._step_s = read / model.prefill_tokens_per_s + model.decode_s(decoding, self.context)
-        self._slope = model.decode_step_per_context_token_s * decoding
+        self._step_s = self.pace * model.step_s(read, decoding, self.context)
+        self._slope = self.pace * model.decode_step_per_context_token_s * decoding
         self._steps_planned = steps
 
-    def _cut(self, now: float) -> bool:
-        """End the plan with the step that is under way."""
+    def cut(self, now: float) -> bool:
+        """End the plan with the step that is under way, if there is one. Whether it ends earlier by that."""
+        if not self._steps_planned:
+            return False
         past = now - self.start
         if past <= 0:
             steps = 1
@@ -234,10 +239,7 @@ class Engine:
         # Each step fills the phase below that of the step before.
         end = -(self.steps + 1) % size + 1
         begin = end - part
-        if begin >= 0:
-            grown = sum(phases[begin:end])
-        else:
-            grown = sum(phases[:end]) + sum(phases[begin:])
+        grown = sum(phases[begin:end]) if begin >= 0 else sum(phases[:end]) + sum(phases[begin:])
         return whole * self.decoding + grown
 
     def _steps_in(self, room: int, most: int) -> int:

@@ -28,17 +28,28 @@ class EngineModel:
     """Tokens of one block of the prefix cache, a multiple of `block_tokens`."""
     overhead_s: float = 0.0
     """What a request takes beside the engine's steps, before its first token."""
+    batch_tokens: int = 0
+    """Of one step, what is read and what is given together, as llama.cpp has it; 0: chunks do not get smaller by what
+    is given beside."""
+    read_step_s: float = 0.0
+    """How much longer a step is that only reads."""
+    slower_beside: float = 0.0
+    """How much longer a step is, as a part of it, for each other engine at work: those of one machine share cores."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name.endswith("_s") and "per_s" not in field.name else 1e-9
+            least = 0 if field.default == 0 or (field.name.endswith("_s") and "per_s" not in field.name) else 1e-9
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e15:
                 raise ModelError(f"{field.name} of an engine must be a number from {least:g} on, not {value!r}")
             if field.name in ("chunk_tokens", "slots", "kv_tokens", "block_tokens", "hash_tokens") and (
                 value != int(value) or value < 1
             ):
                 raise ModelError(f"{field.name} of an engine must be a whole number above zero, not {value!r}")
+        if self.batch_tokens and not self.slots <= self.batch_tokens == int(self.batch_tokens):
+            raise ModelError(
+                f"batch_tokens of an engine must be 0 or at least its slots ({self.slots}), not {self.batch_tokens}"
+            )
         if self.hash_tokens % self.block_tokens:
             raise ModelError(
                 f"hash_tokens of an engine must be a multiple of block_tokens ({self.block_tokens}), "
@@ -55,8 +66,19 @@ class EngineModel:
     @property
     def prefill_rate(self) -> float:
         """Tokens of prompts a second beside a batch that is half full, as a router would measure it."""
-        step = self.chunk_tokens / self.prefill_tokens_per_s + self.decode_s(self.slots // 2, self.kv_tokens // 2)
-        return self.chunk_tokens / step
+        chunk = self.chunk(self.slots // 2)
+        return chunk / self.step_s(chunk, self.slots // 2, self.kv_tokens // 2)
+
+    def chunk(self, decoding: int) -> int:
+        """Tokens of prompts that a step reads at most in which so many requests decode."""
+        if not self.batch_tokens:
+            return self.chunk_tokens
+        return max(1, min(self.chunk_tokens, self.batch_tokens - decoding))
+
+    def step_s(self, read: int, decoding: int, context: int) -> float:
+        """A step that reads so many tokens and gives so many, of requests with so many in the cache."""
+        reading = read / self.prefill_tokens_per_s
+        return reading + (self.decode_s(decoding, context) if decoding else self.read_step_s)
 
     def decode_s(self, requests: int, context: int) -> float:
         """How much longer a step is by the requests that decode in it."""

@@ -45,6 +45,8 @@ class Fleet:
         self._events: list[tuple[float, int, Engine | Callable[[], None], int]] = []
         self._numbers = count()
         self._settling: Engine | None = None
+        # Where engines slow each other down: those that are at work.
+        self._at_work: set[Engine] = set()
         # What the replica had that has died last.
         self.lost: list[Request] = []
 
@@ -129,8 +131,21 @@ class Fleet:
                 say(self.now, self.done)
 
     def _schedule(self, engine: Engine) -> None:
+        if self.model.slower_beside:
+            self._pace(engine)
         if engine.ends_at < math.inf:
             heappush(self._events, (engine.ends_at, next(self._numbers), engine, engine.plan))
+
+    def _pace(self, changed: Engine) -> None:
+        """It may have begun to work, or ended: the others go on faster or slower after their steps under way."""
+        at_work, is_at_work = self._at_work, changed.ends_at < math.inf
+        if is_at_work == (changed in at_work):
+            return
+        (at_work.add if is_at_work else at_work.discard)(changed)
+        for engine in self.engines:
+            engine.pace = 1.0 + self.model.slower_beside * (len(at_work) - (engine in at_work))
+            if engine is not changed and engine in at_work and engine.cut(self.now):
+                self._schedule(engine)
 
     def _tick(self, policy: Policy, requests: int) -> None:
         policy.tick(self.now)
@@ -183,6 +198,8 @@ class Fleet:
             return
         self.is_up[replica] = False
         had = self.lost = self.engines[replica].stop()
+        if self.model.slower_beside:
+            self._pace(self.engines[replica])
         policy.down(replica, self.now)
         for request in had:
             if self.fairness is not None:

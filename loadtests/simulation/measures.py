@@ -106,7 +106,7 @@ def measure(requests: Sequence[Request], fleet: Fleet, policy: Policy, targets: 
             found |= {f"band{band}_{name}": value for name, value in of_times("ttft", part).items()}
     if fleet.fairness is not None:
         found |= _of_tenants(requests, fleet)
-    return found
+    return found | policy.measures()
 
 
 def _is_good(request: Request, overhead: float, targets: Targets) -> bool:

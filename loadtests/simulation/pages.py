@@ -46,6 +46,11 @@ class Scenario:
     batch: int = 0
     policies: tuple[str, ...] = ()
     """None: those that are shown."""
+    routers: int = 1
+    stale_s: float = 0.0
+    group: str = ""
+    """Those of one group are one table: of a single measure with a column for each."""
+    label: str = ""
 
 
 Runs = dict[str, list[dict[str, float]]]
@@ -53,26 +58,61 @@ _PARTS_OF: Final = tuple(
     f"ours{part}" for part in ("", "-no-prefix", "-no-lengths", "-no-vtc", "-no-backlog", "-no-headroom", "-no-line",
                                "-no-tokens", "-no-sessions", "-no-deadlines")
 )  # fmt: skip
-_SHOWN: Final = tuple(name for name in USUAL if name not in ("round-robin", "two-requests", "prefix-only"))
+_TRACES: Final = ("mooncake", "mooncake-synthetic", "azure-conv", "azure-code", "sessions")
+_CREDITS: Final = (
+    "ttft_p50", "ttft_p90", "tpot_p90", "by_credit", "stranded_mean", "stranded_most", "stranded_bound",
+    "over_admission",
+)  # fmt: skip
+_STALE: Final = ("two-requests", "two-tokens", "shortest-uncached", "sticky", "deficits", "classes", "ours-apart")
 _BANDED: Final = ("sticky", "classes", "ours")
 SCENARIOS: Final = (
-    *(
-        Scenario(f"{name} at 0.7", name, 0.7, _NORMAL)
-        for name in ("mooncake", "mooncake-synthetic", "azure-conv", "sessions")
-    ),
-    *(
-        Scenario(f"{name} at 1.3", name, 1.3, _OVER, deadline_s=DEADLINE_S)
-        for name in ("mooncake", "azure-conv", "sessions")
-    ),
+    *(Scenario(f"{name} at 0.7", name, 0.7, _NORMAL) for name in _TRACES),
+    *(Scenario(f"{name} at 1.3", name, 1.3, _OVER, deadline_s=DEADLINE_S) for name in _TRACES),
     Scenario(
         "mooncake without deadlines at 1.3", "mooncake", 1.3, _OVER, policies=("shortest-requests", "fifo", "ours")
     ),
     Scenario("servegen-deepseek at 1.3", "servegen-deepseek", 1.3, _TENANTS, 4000),
     Scenario("sessions at 0.5", "sessions", 0.5, _BESIDE, policies=_BANDED),
     Scenario("sessions at 0.5 beside a full batch band", "sessions", 0.5, _BESIDE, batch=3000, policies=_BANDED),
-    Scenario("parts, mooncake-synthetic at 0.7", "mooncake-synthetic", 0.7, _PARTS, policies=_PARTS_OF),
+    *(
+        Scenario(f"parts, {name} at 0.7", name, 0.7, _PARTS, policies=_PARTS_OF)
+        for name in ("mooncake-synthetic", "sessions")
+    ),
     Scenario(
         "parts, sessions at 1.3", "sessions", 1.3, (*_PARTS, "refused_share"), deadline_s=DEADLINE_S, policies=_PARTS_OF
+    ),
+    Scenario(
+        "parts, servegen-deepseek at 1.3", "servegen-deepseek", 1.3, _TENANTS, 4000, policies=("ours", "ours-no-vtc")
+    ),
+    *(
+        Scenario(
+            f"stale, sessions at 0.7, {routers} routers, {stale:g} s",
+            "sessions",
+            0.7,
+            ("ttft_p90",),
+            1000,
+            policies=_STALE,
+            routers=routers,
+            stale_s=stale,
+            group="stale views, sessions at 0.7: TTFT p90, s",
+            label="1 router" if routers == 1 else f"{routers}, {1000 * stale:g} ms",
+        )
+        for routers, stale in ((1, 0.0), *((routers, stale) for routers in (4, 16) for stale in (0.0, 0.1, 1.0)))
+    ),
+    *(
+        Scenario(
+            f"credits, servegen-small at {load:g}, {routers} routers",
+            "servegen-small",
+            load,
+            _CREDITS,
+            1000,
+            policies=("ours", "ours-apart", "ours-credits"),
+            routers=routers,
+            group="credits, servegen-small",
+            label=f"{load:g}, {routers}",
+        )
+        for load in (0.3, 0.7, 1.3)
+        for routers in (1, 4, 16)
     ),
 )
 
@@ -114,8 +154,14 @@ def put_into(page: str, text: str) -> str:
 
 def render(found: dict[str, Runs], saturated: dict[str, float]) -> str:
     lines: list[str] = [_verdicts(found), ""]
+    groups: list[str] = []
     for scenario in SCENARIOS:
         if scenario.name not in found:
+            continue
+        if scenario.group:
+            if scenario.group not in groups:
+                groups.append(scenario.group)
+                lines.append(_group(scenario.group, found))
             continue
         rate = saturated[scenario.trace]
         deadline = "" if scenario.deadline_s == math.inf else f", deadline {scenario.deadline_s:g} s"
@@ -128,6 +174,28 @@ def render(found: dict[str, Runs], saturated: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def _group(name: str, found: dict[str, Runs]) -> str:
+    """Scenarios beside each other, by policy, or below each other."""
+    scenarios = [each for each in SCENARIOS if each.group == name and each.name in found]
+    of_each = [{policy: intervals(runs) for policy, runs in found[each.name].items()} for each in scenarios]
+    measures = scenarios[0].columns
+    columns = [table.COLUMNS[measure] for measure in measures]
+    lines = [f"#### {name}\n"]
+    if len(measures) == 1:
+        lines += [f"| policy | {' | '.join(each.label for each in scenarios)} |", f"|---|{'---:|' * len(scenarios)}"]
+        for policy in of_each[0]:
+            cells = [table.cell(each.get(policy, {}).get(measures[0]), columns[0]) for each in of_each]
+            lines.append(f"| {policy} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+    lines += [f"| load, routers | policy | {' | '.join(column.title for column in columns)} |"]
+    lines += [f"|---|---|{'---:|' * len(columns)}"]
+    for scenario, each in zip(scenarios, of_each, strict=True):
+        for policy, there in each.items():
+            cells = [table.cell(there.get(measure), column) for measure, column in zip(measures, columns, strict=True)]
+            lines.append(f"| {scenario.label} | {policy} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _verdicts(found: dict[str, Runs]) -> str:
     rows = ["| | ours / other | the other |", "|---|---:|---|"]
 
@@ -136,7 +204,7 @@ def _verdicts(found: dict[str, Runs]) -> str:
         rows.append(f"| {what} | {table.cell(ratio(runs, measure, other), column)} | {other} |")
 
     for name, runs in found.items():
-        if name.startswith("parts"):
+        if name.startswith(("parts", "stale", "credits")):
             continue
         if name.endswith("0.7"):
             row(f"p90 TTFT, {name}", runs, "ttft_p90", best(runs, "ttft_p90", least=True))
@@ -154,16 +222,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="scenarios whose name has this; the others stay as they were")
+    parser.add_argument("--missing", action="store_true", help="only policies of which there are no figures")
     given = parser.parse_args(argv)
     progress = Progress()
     written = DOCS / "simulation.json"
     model = EngineModel()
     there = Traces(given.traces, model)
-    kept = json.loads(written.read_text(encoding="utf-8")) if given.only and written.is_file() else {}
+    keeps = (given.only or given.missing) and written.is_file()
+    kept = json.loads(written.read_text(encoding="utf-8")) if keeps else {}
     found: dict[str, Runs] = kept.get("runs", {})
     saturated: dict[str, float] = kept.get("saturation", {})
     for scenario in SCENARIOS:
         if given.only not in scenario.name:
+            continue
+        if given.missing and set(scenario.policies or USUAL) <= found.get(scenario.name, {}).keys():
             continue
         try:
             arrivals, most = there.of(scenario.trace)
@@ -173,15 +245,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         saturated[scenario.trace] = most
         plan = Plan(
-            model, REPLICAS, most * scenario.load, scenario.count, deadline_s=scenario.deadline_s, batch=scenario.batch
-        )
+            model, REPLICAS, most * scenario.load, scenario.count, scenario.routers, scenario.stale_s,
+            scenario.deadline_s, batch=scenario.batch,
+        )  # fmt: skip
         if scenario.trace == "sessions":
             arrivals = sessions.make(2 * scenario.count, plan.rate)
         seeds = range(1, given.seeds + 1)
-        found[scenario.name] = compare(
-            arrivals, plan, scenario.policies or _SHOWN, seeds, given.processes,
+        policies = scenario.policies or USUAL
+        there_are = found.get(scenario.name, {}) if given.missing else {}
+        runs = compare(
+            arrivals, plan, [policy for policy in policies if policy not in there_are], seeds, given.processes,
             lambda text, name=scenario.name: progress.say(f"{name}: {text}"),
         )  # fmt: skip
+        found[scenario.name] = {policy: (there_are | runs)[policy] for policy in policies}
         _write(written, found, saturated)
     progress.done()
     return 0

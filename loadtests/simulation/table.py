@@ -53,6 +53,10 @@ COLUMNS: Final[dict[str, Column]] = {
     "batch_tokens_per_s": Column("batch, tokens/s", digits=4),
     "batch_left": Column("batch left"),
     "busy": Column("busy, %", 100),
+    "by_credit": Column("by credit, %", 100),
+    "stranded_mean": Column("idle in credits, %", 100),
+    "stranded_most": Column("at most, %", 100),
+    "stranded_bound": Column("bound, %", 100),
 }
 USUAL: Final = (
     "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "tpot_p90", "itl_p99", "e2e_p50", "tokens_per_s", "goodput",

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from heapq import heappop, heappush
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from actorrt.serve.llm.engines.simulation import Pace, Running, Simulation
 from loadtests.simulation.engine import Engine, Heard
 from loadtests.simulation.engine_model import EngineModel, ModelError, load, save
+from loadtests.simulation.fleet import Fleet
 from loadtests.simulation.kv_blocks import KvBlocks
+from loadtests.simulation.policies.catalogue import POLICIES
 from loadtests.simulation.requests import Arrival, Request
 
 MODEL = EngineModel(
@@ -203,3 +206,30 @@ def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path, text: str, said: s
     file.write_text(text)
     with pytest.raises(ModelError, match=said):
         load(file)
+
+
+def test_what_is_given_in_a_step_leaves_less_to_be_read_where_a_batch_holds_both() -> None:
+    model = replace(MODEL, chunk_tokens=8, batch_tokens=8, read_step_s=0.002)
+    alone = times_of(model, [Arrival(0.0, 16, 1)])
+    # Two steps, each of which reads 8 tokens.
+    assert alone[0][0] == pytest.approx(2 * (0.008 + 0.002))
+    beside = times_of(model, [Arrival(0.0, 8, 40), Arrival(0.0101, 16, 1)])
+    # The step under way ends, then 7, 7 and 2 are read.
+    began = 0.010 + 0.010
+    assert beside[1][0] == pytest.approx(began + 2 * (0.007 + 0.010) + 0.002 + 0.010)
+
+
+def test_engines_of_one_machine_slow_each_other_down_while_both_work() -> None:
+    model = replace(MODEL, slower_beside=0.5)
+    long, short = Request(0, Arrival(0.0, 100, 21)), Request(1, Arrival(0.1001, 100, 1))
+    fleet = Fleet(model, 2, 1, Random(1))
+    fleet.run(POLICIES["shortest-requests"].make(fleet, 0.0), [long, short])
+    assert long.replica != short.replica
+    assert short.first - short.arrived == pytest.approx(0.1 * 1.5)
+    # A step of 10 ms begins before the other does, and the next ones end 5 ms later each, until that has ended.
+    assert long.ended - long.first == pytest.approx(20 * 0.010 + 10 * 0.005)
+
+
+def test_a_batch_of_less_than_its_slots_is_no_engine() -> None:
+    with pytest.raises(ModelError, match="batch_tokens"):
+        replace(MODEL, batch_tokens=MODEL.slots - 1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from loadtests.simulation.fit import Seen, fitted
 from loadtests.simulation.fleet import Failure, Fleet
 from loadtests.simulation.intervals import interval
 from loadtests.simulation.policies.catalogue import POLICIES, USUAL
+from loadtests.simulation.policies.credits import MESSAGE_S
 from loadtests.simulation.requests import Arrival, Request
 from loadtests.simulation.runs import Plan, run, saturation
 from loadtests.simulation.sampling import requests, sample
@@ -233,6 +235,22 @@ def test_every_policy_brings_all_requests_to_their_end_whatever_dies(policy: str
         assert not engine.running
 
 
+def test_short_prompts_go_by_credits_until_somebody_waits_and_nothing_is_given_twice() -> None:
+    plan = replace(PLAN, model=replace(MODEL, slots=16, kv_tokens=30_000), routers=2, rate=5.0)
+    light, heavy = run(ARRIVALS, plan, "ours-credits", 3), run(ARRIVALS, replace(plan, rate=300.0), "ours-credits", 3)
+    assert light["by_credit"] > 0.05
+    assert 0 < light["stranded_mean"] <= light["stranded_most"] <= light["stranded_bound"]
+    assert heavy["by_credit"] < light["by_credit"]
+    assert light["over_admission"] == heavy["over_admission"] == 0
+    assert light["good_share"] + light["refused_share"] <= 1
+
+
+def test_to_ask_a_queue_in_another_process_takes_two_messages() -> None:
+    plan = replace(PLAN, rate=0.5, count=100)
+    here, apart = run(ARRIVALS, plan, "ours", 3), run(ARRIVALS, plan, "ours-apart", 3)
+    assert apart["ttft_p50"] == pytest.approx(here["ttft_p50"] + 2 * MESSAGE_S, abs=1e-6)
+
+
 def test_a_run_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     assert run(ARRIVALS, PLAN, "ours", 1) == run(ARRIVALS, PLAN, "ours", 1)
     assert run(ARRIVALS, PLAN, "ours", 1) != run(ARRIVALS, PLAN, "ours", 2)
@@ -347,4 +365,4 @@ def test_the_tables_go_between_the_marks_of_their_page() -> None:
 
 def test_what_is_compared_by_default_is_there() -> None:
     assert "ours" in USUAL
-    assert not any(name.startswith("ours-no-") for name in USUAL)
+    assert not any(name.startswith("ours-") for name in USUAL)

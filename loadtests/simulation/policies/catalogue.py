@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .central import Fifo, ShortestHeld
+from .credits import Apart, ByCredits
 from .direct import PowerOfTwo, RoundRobin
 from .ours import PARTS, Ours
 from .peers import Classes, Deficits, Sticky
@@ -68,6 +69,17 @@ POLICIES: Final[dict[str, Entry]] = {
     "ours": Entry("the capacity queue", lambda fleet, _: Ours("ours", fleet)),
 }
 
+POLICIES.update(
+    {
+        "ours-apart": Entry(
+            "ours in a process of its own, half a millisecond away", lambda fleet, _: Apart("ours-apart", fleet)
+        ),
+        "ours-credits": Entry("the same with credits", lambda fleet, _: ByCredits("ours-credits", fleet)),
+    }
+)
+# What a run compares where no policy is named.
+USUAL: Final = tuple(name for name in POLICIES if name not in ("ours-apart", "ours-credits"))
+
 
 def _without(part: str) -> Entry:
     name = f"ours-no-{part}"
@@ -75,8 +87,6 @@ def _without(part: str) -> Entry:
 
 
 POLICIES.update({f"ours-no-{part}": _without(part) for part in PARTS})
-# What a run compares where no policy is named.
-USUAL: Final = tuple(name for name in POLICIES if not name.startswith("ours-no-"))
 
 
 class UnknownPolicyError(Exception):
@@ -90,7 +100,7 @@ def names(wanted: list[str]) -> list[str]:
         if name == "all":
             found += USUAL
         elif name == "parts":
-            found += [each for each in POLICIES if each.startswith("ours")]
+            found += ["ours", *(each for each in POLICIES if each.startswith("ours-no-"))]
         elif name in POLICIES:
             found.append(name)
         else:

@@ -44,7 +44,7 @@ class _KeepsNoLine(CapacityQueue):
         pass
 
 
-class _Asked(Ask):
+class Asked(Ask):
     __slots__ = ("request",)
 
     def __init__(self, request: Request, *args: object, **kwargs: object) -> None:
@@ -81,11 +81,11 @@ class Ours(Policy):
         for replica in range(len(fleet.engines)):
             self.queue.set_line(LineId(str(replica)), self._facts, 1)
 
-    def _ask(self, request: Request) -> _Asked:
+    def _ask(self, request: Request) -> Asked:
         without = self.without
         in_requests = "tokens" in without
         most = request.max_tokens - request.generated
-        return _Asked(
+        return Asked(
             request,
             "",
             1 if in_requests else request.tokens,
@@ -93,6 +93,7 @@ class Ours(Policy):
             tenant="" if "vtc" in without else request.tenant,
             band=request.band,
             arrived=request.arrived,
+            router=str(request.router),
             deadline=math.inf if "deadlines" in without else request.deadline,
             chain=() if "prefix" in without or in_requests else request.chain,
             session="" if "sessions" in without else request.session,
@@ -108,18 +109,21 @@ class Ours(Policy):
         if lease is not None:
             self._send(ask, lease)
 
-    def _send(self, ask: _Asked, lease: Lease) -> None:
+    def _send(self, ask: Asked, lease: Lease) -> None:
+        self._check(lease)
+        ask.request.memo = lease.id.number, ask.request.generated
+        self.fleet.send(ask.request, int(lease.line.id.replica))
+
+    def _check(self, lease: Lease) -> None:
         line = lease.line
         if line.used > line.fill_tokens and line.running > 1:
             self.over_admitted += 1
-        ask.request.memo = lease.id.number, ask.request.generated
-        self.fleet.send(ask.request, int(line.id.replica))
 
     def _next(self, now: float, passes: int = 32) -> None:
         if not self.queue.order:
             return
         for ask, found in self.queue.next(now, self.fleet.dice.random, passes):
-            assert isinstance(ask, _Asked)
+            assert isinstance(ask, Asked)
             if isinstance(found, Refusal):
                 self.fleet.refuse(ask.request, found.reason)
             else:

@@ -40,3 +40,7 @@ class Policy:
 
     def up(self, replica: int, now: float) -> None:
         """It is there again, with nothing in its cache."""
+
+    def measures(self) -> dict[str, float]:
+        """What only this policy has, at the end of a run."""
+        return {}
