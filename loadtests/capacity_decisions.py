@@ -115,7 +115,7 @@ def decisions(replicas: int, waiting: int, count: int) -> Figures:
     return figures("acquire and release", replicas, waiting, load.decide(count))
 
 
-def prefix_lookups(count: int) -> Figures:
+def prefixes(count: int) -> list[Figures]:
     """Prompts of 256 blocks that share their beginnings, as conversations with few system prompts do."""
     dice = random.Random(7)
     index = PrefixIndex[LineId]()
@@ -127,13 +127,19 @@ def prefix_lookups(count: int) -> Figures:
             tuple((family if depth < shared else 1000 + number, depth).__hash__() for depth in range(_BLOCKS))
         )
         index.note(LineId(str(dice.randrange(_PREFIX_REPLICAS))), chains[-1], 2_000_000)
-    times: list[int] = []
+    lookups, notes = list[int](), list[int]()
     for _ in range(count):
         chain = dice.choice(chains)
         begin = time.perf_counter_ns()
-        list(index.hits(chain))
-        times.append(time.perf_counter_ns() - begin)
-    return figures("prefix look-up", _PREFIX_REPLICAS, 0, times)
+        index.hits(chain)
+        lookups.append(time.perf_counter_ns() - begin)
+    for _ in range(count):
+        chain, line = dice.choice(chains), LineId(str(dice.randrange(_PREFIX_REPLICAS)))
+        begin = time.perf_counter_ns()
+        index.note(line, chain, 2_000_000)
+        notes.append(time.perf_counter_ns() - begin)
+    named = (("prefix look-up", lookups), ("prefix noted", notes))
+    return [figures(what, _PREFIX_REPLICAS, 0, times) for what, times in named]
 
 
 def main() -> None:
@@ -142,7 +148,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rows = [decisions(replicas, waiting, arguments.decisions) for waiting in (0, WAITING) for replicas in REPLICAS]
-    rows.append(prefix_lookups(arguments.decisions))
+    rows += prefixes(arguments.decisions)
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows]))
         return

@@ -127,7 +127,7 @@ class CapacityQueue:
         if returns:
             ask.begins_by = math.inf
         elif ask.deadline < math.inf:
-            there = next((tokens for _, tokens in self.prefixes.hits(ask.chain)), 0) if ask.chain else 0
+            there = next((tokens for _, tokens in self.prefixes.hits(ask.chain, 1)), 0) if ask.chain else 0
             ask.begin_in_time(now, max(0, ask.prompt - there) / self.ledger.fastest)
         tenant = self.tenants.of(ask.tenant)
         if not self.order and tenant.may_run(ask.tokens):

@@ -25,20 +25,20 @@ def test_the_longest_beginnings_come_first() -> None:
     index.note("short", chain[:1], 1000)
     index.note("long", chain[:3], 1000)
     index.note("other", (9, 8), 1000)
-    assert list(index.hits(chain)) == [("long", 30), ("short", 10)]
-    assert list(index.hits(chain, most=1)) == [("long", 30)]
-    assert list(index.hits((7,))) == []
-    assert list(index.hits(())) == []
+    assert index.hits(chain) == [("long", 30), ("short", 10)]
+    assert index.hits(chain, most=1) == [("long", 30)]
+    assert index.hits((7,)) == []
+    assert index.hits(()) == []
 
 
 def test_what_was_not_used_for_long_is_forgotten_and_of_a_prompt_its_end_first() -> None:
     index = PrefixIndex[str](10)
     index.note("a", (1, 2, 3), 50)
     index.note("a", (7, 8, 9), 50)
-    assert list(index.hits((1, 2, 3))) == [("a", 20)]
-    assert list(index.hits((7, 8, 9))) == [("a", 30)]
+    assert index.hits((1, 2, 3)) == [("a", 20)]
+    assert index.hits((7, 8, 9)) == [("a", 30)]
     index.note("a", tuple(range(100, 110)), 50)
-    assert list(index.hits(tuple(range(100, 110)))) == [("a", 50)]
+    assert index.hits(tuple(range(100, 110))) == [("a", 50)]
     assert len(index) == 5
 
 
@@ -48,13 +48,15 @@ def test_a_line_that_ends_is_forgotten() -> None:
     index.note("b", (1, 2), 100)
     index.drop("a")
     index.drop("a")
-    assert list(index.hits((1, 2))) == [("b", 20)]
+    assert index.hits((1, 2)) == [("b", 20)]
     index.drop("b")
     assert len(index) == 0
 
 
 def test_a_cache_that_keeps_less_than_it_should_is_thought_smaller_until_it_keeps_what_is_expected() -> None:
     index = PrefixIndex[str](10)
+    index.correct("a", 30, 0)
+    index.note("a", (7,), 1000)
     for _ in range(10):
         index.correct("a", 30, 0)
     index.note("a", tuple(range(100)), 1000)
@@ -66,28 +68,62 @@ def test_a_cache_that_keeps_less_than_it_should_is_thought_smaller_until_it_keep
     assert len(index) == 100
 
 
-@settings(max_examples=100, deadline=None)
+def prompts(dice: random.Random) -> list[tuple[int, ...]]:
+    """Prompts that part anywhere, as paths in a tree; some go on where others end."""
+    found: list[tuple[int, ...]] = [()]
+    for number in range(12):
+        before = dice.choice(found)
+        before = before[: dice.randint(0, len(before))]
+        found.append(before + tuple((number << 8) + depth for depth in range(dice.randint(1, 12))))
+    return found[1:]
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32).map(random.Random))
-def test_it_finds_what_a_look_at_every_line_finds(dice: random.Random) -> None:
-    index = PrefixIndex[int](1)
-    # Prompts that share beginnings, as paths in a tree.
-    chains = [tuple(hash((n >> shift, shift)) for shift in range(6, -1, -1)) for n in range(64)]
-    lines = range(4)
-    for _ in range(150):
-        line, chain = dice.choice(lines), dice.choice(chains)[: dice.randint(1, 7)]
-        if dice.random() < 0.05:
+def test_with_room_for_all_it_says_how_much_of_a_prompt_each_line_has_read(dice: random.Random) -> None:
+    index, read = PrefixIndex[int](1), dict[int, set[tuple[int, ...]]]()
+    chains = prompts(dice)
+    for _ in range(40):
+        line, chain = dice.randrange(5), dice.choice(chains)
+        if dice.random() < 0.1:
             index.drop(line)
-        index.note(line, chain, 20)
+            read.pop(line, None)
+        index.note(line, chain, 10_000)
+        read.setdefault(line, set()).update(chain[: depth + 1] for depth in range(len(chain)))
         asked = dice.choice(chains)
-        hits = list(index.hits(asked, most=4))
-        assert [depth for _, depth in hits] == sorted((depth for _, depth in hits), reverse=True)
-        assert len({line for line, _ in hits}) == len(hits)
-        held = {
-            line: max((depth for depth in range(1, 8) if line in dict(index.hits(asked[:depth], most=4))), default=0)
-            for line in lines
-        }
-        assert {line for line, depth in held.items() if depth} == {line for line, _ in hits}
-        assert len(index) <= 20 * len(lines)
-    # The line that a prompt ran on last holds all of it.
-    index.note(0, chains[5], 20)
-    assert dict(index.hits(chains[5]))[0] == 7
+        beginnings = [asked[: depth + 1] for depth in range(len(asked))]
+        held = {line: sum(map(blocks.__contains__, beginnings)) for line, blocks in read.items()}
+        hits = index.hits(asked)
+        assert dict(hits) == {line: depth for line, depth in held.items() if depth}
+        most = dice.randint(1, 4)
+        assert [depth for _, depth in index.hits(asked, most)] == [depth for _, depth in hits][:most]
+        assert len(index) == sum(map(len, read.values()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32).map(random.Random))
+def test_what_is_found_is_what_is_held_and_no_more_than_fits(dice: random.Random) -> None:
+    index, read = PrefixIndex[int](1), set[tuple[int, int]]()
+    chains, most = prompts(dice), dice.randint(1, 30)
+    for _ in range(60):
+        line, chain = dice.randrange(3), dice.choice(chains)
+        index.note(line, chain, most)
+        read.update((line, block) for block in chain)
+        assert dict(index.hits(chain)).get(line, 0) == min(len(chain), most)
+        found = {(line, block) for chain in chains for line, depth in index.hits(chain) for block in chain[:depth]}
+        assert found <= read
+        assert len(found) == len(index)
+        assert len(index) <= 3 * most
+    for line in range(3):
+        index.drop(line)
+    assert not any(map(index.hits, chains))
+    assert len(index) == 0
+
+
+def test_a_conversation_that_moves_stays_known_where_it_was() -> None:
+    index = PrefixIndex[str](1)
+    turns = [tuple(range(length)) for length in (3, 5, 9, 12)]
+    for turn, line in zip(turns, "aaba", strict=True):
+        index.note(line, turn, 100)
+    assert index.hits(turns[-1]) == [("a", 12), ("b", 9)]
+    assert sorted(index.hits((*turns[1], 99))) == [("a", 5), ("b", 5)]
