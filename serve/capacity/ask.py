@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from .drain import RetryAfter
-from .need import Need
+from .tenants import Tenant
 
 TOO_LONG: Final = 413
 TOO_MANY: Final = 429
 NO_REPLICA: Final = 503
-
-
-NOTHING_EXPECTED: Final = Need(0, 0)
 
 
 class Refusal(Exception):
@@ -26,12 +23,18 @@ class Refusal(Exception):
 
 
 class Ask:
-    """Told from others by its identity."""
+    """Told from others by its identity. It takes `prompt`, `output` and, together, `tokens` of a line."""
 
     __slots__ = (
-        "adapter", "arrived", "band", "begins_by", "chain", "deadline", "load", "max_tokens", "model", "need", "place",
-        "prompt", "rank", "router", "session", "tenant", "tokens", "user",
+        "account", "adapter", "arrived", "band", "begins_by", "cached", "chain", "deadline", "load", "max_tokens",
+        "model", "output", "place", "prompt", "rank", "router", "served_in", "session", "tenant", "tokens", "user",
     )  # fmt: skip
+
+    # Once it runs: the band that it was served in, which may be above its own; of its prompt, what was expected to be
+    # there; and what its tenant has.
+    served_in: int
+    cached: int
+    account: Tenant
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Ask:
         self.begins_by = deadline
         # Turns of a session that runs go before others of their user.
         self.rank = 1
-        self.need, self.tokens = NOTHING_EXPECTED, prompt
+        self.output, self.tokens = 0, prompt
 
     def begin_in_time(self, now: float, reading_s: float) -> None:
         """Its prompt takes so long to read: so much earlier, but by half of the time that there is at most, for who
@@ -80,7 +83,11 @@ class Ask:
         if self.deadline < math.inf:
             self.begins_by = self.deadline - min(reading_s, max(0.0, self.deadline - now) / 2)
 
-    def expect(self, need: Need) -> None:
-        """It is expected to take so much, as long as it waits and when it is admitted."""
-        self.need = need
-        self.tokens = need.tokens
+    def expect(self, output: int, most: float = math.inf) -> None:
+        """Its answer is expected to have so many tokens, as long as it waits and when it is admitted; less where both
+        would not fit into `most`, for an engine ends it there.
+        """
+        tokens = self.prompt + output
+        if tokens > most:
+            tokens = max(self.prompt, int(most))
+        self.output, self.tokens = tokens - self.prompt, tokens

@@ -117,7 +117,7 @@ class CreditBook:
             line = placed.line
             unread = min(size.unread, size.tokens)
             lease = self._ledger.admit(placed._replace(uncached=unread), need, NOBODY, size.slots)
-            number = lease.id.number
+            number = lease.number
             known.credits[number] = self._given[number] = _Given(line.id, line.incarnation, room, unread)
             known.lines.add(line.id)
             known.version = self._next_version()

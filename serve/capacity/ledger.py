@@ -6,12 +6,15 @@ whoever gives it back a second time, or after its line has ended, changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 from .line_index import LineIndex, busyness
 from .most_first import MostFirst
-from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
+from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Takes
+
+# So few lines are looked at one by one: that costs less than to keep them sorted.
+FEW_LINES: Final = 8
 
 
 class LeaseId(NamedTuple):
@@ -92,6 +95,15 @@ class Line:
         """Whether it takes such a need. As much as is `saved` of its prompt, which the line has read before, may wait
         there beyond the limit, up to as much again: elsewhere it would have to be read.
         """
+        running = self.running
+        if not saved and share >= 1.0 and running:
+            return (
+                running < self.slots
+                and self.used + tokens <= self.fill_tokens
+                and self.backlog <= self.most_backlog
+                and self.is_open
+                and not self.is_kept
+            )
         if self.is_kept:
             return False
         if saved and self.most_backlog < self.backlog <= self.most_backlog + min(saved, self.most_backlog):
@@ -112,11 +124,21 @@ class Line:
 class Lease:
     """What one request takes of one line, until it is released."""
 
-    __slots__ = ("generated", "id", "line", "output", "prompt", "router", "slots", "unread")
+    __slots__ = (
+        "ask", "epoch", "generated", "granted_at", "has_begun", "line", "number", "output", "prompt", "router", "slots",
+        "unread",
+    )  # fmt: skip
 
-    def __init__(self, id: LeaseId, line: Line, router: str, need: Need, uncached: int, slots: int = 1) -> None:
-        self.id = id
+    def __init__(
+        self, epoch: int, number: int, line: Line, router: str, need: Takes, uncached: int, slots: int = 1
+    ) -> None:
+        self.epoch, self.number = epoch, number
         self.line = line
+        # Of whoever keeps the ledger: whose it is, whether its line has said that it runs, and since when its prompt is
+        # read, where that is to be measured.
+        self.ask: Any = None
+        self.has_begun = False
+        self.granted_at: float | None = None
         # Who has it, and answers for it.
         self.router = router
         self.prompt = need.prompt
@@ -127,6 +149,10 @@ class Lease:
         self.unread = uncached
         # Requests that run by it: one, but of a credit.
         self.slots = slots
+
+    @property
+    def id(self) -> LeaseId:
+        return LeaseId(self.epoch, self.line.incarnation, self.number)
 
     @property
     def tokens(self) -> int:
@@ -235,7 +261,7 @@ class Ledger:
         self._most_tokens = self._fastest = None
         ended = list(line.leases.values())
         for lease in ended:
-            del self.leases[lease.id.number]
+            del self.leases[lease.number]
         line.leases.clear()
         return ended
 
@@ -243,11 +269,11 @@ class Ledger:
 
     def find(
         self,
-        need: Need,
+        need: Takes,
         cached: Iterable[tuple[Line, int]] = (),
         share: float = 1.0,
         chance: float = 0.0,
-        among: Iterable[Line] | None = None,
+        among: Collection[Line] | None = None,
         load: int = 0,
     ) -> Placed | None:
         """The line that would begin to answer soonest, of those that admit it.
@@ -265,19 +291,19 @@ class Ledger:
                 busy = busyness(line.backlog + uncached, line.running)
                 if least is None or busy < least:
                     best, least = Placed(line, uncached), busy
+        if among is None and len(self.lines) <= FEW_LINES:
+            among = self.lines.values()
         if among is not None:
-            for line in among:
-                if line.admits(need.tokens, share):
-                    busy = busyness(line.backlog + prompt, line.running)
-                    if least is None or busy < least:
-                        best, least = Placed(line, prompt), busy
-            return best
+            line = _least_busy(among, need.tokens, prompt, share, chance, least)
+            return best if line is None else Placed(line, prompt)
         found = self._index.least_busy(need.tokens, prompt, share, chance, least)
         return best if found is None else Placed(found[0], prompt)
 
     @property
     def largest_room(self) -> int:
         """The most tokens that some line has room for now; -1 if none takes any."""
+        if len(self.lines) <= FEW_LINES:
+            return max([line.free for line in self.lines.values()], default=-1)
         return self._index.largest_room
 
     def soonest(self, tokens: int) -> Line | None:
@@ -298,23 +324,23 @@ class Ledger:
         """Lines that were looked at so far, to find one."""
         return self._index.looks
 
-    def admit(self, placed: Placed, need: Need, router: str, slots: int = 1) -> Lease:
+    def admit(self, placed: Placed, need: Takes, router: str, slots: int = 1) -> Lease:
         """Give it. Raises ValueError where the line does not admit it: nothing is given beyond the ledger."""
-        line = placed.line
+        line, uncached = placed
+        saved = max(0, need.prompt - uncached)
         if (
             self.lines.get(line.id) is not line
-            or not line.admits(need.tokens, saved=max(0, need.prompt - placed.uncached))
+            or not line.admits(need.tokens, 1.0, saved)
             or (slots > 1 and line.running + slots > line.slots)
         ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
         self._next_lease += 1
-        id = LeaseId(self.epoch, line.incarnation, self._next_lease)
-        lease = Lease(id, line, router, need, placed.uncached, slots)
+        lease = Lease(self.epoch, self._next_lease, line, router, need, uncached, slots)
         self._add(lease)
         return lease
 
     def adopt(
-        self, id: LineId, number: int, router: str, need: Need, generated: int, unread: int, slots: int = 1
+        self, id: LineId, number: int, router: str, need: Takes, generated: int, unread: int, slots: int = 1
     ) -> Lease | None:
         """A lease of an earlier epoch, which a line says it runs. None if there is no such line, or it has it already.
 
@@ -324,14 +350,14 @@ class Ledger:
         if line is None or number in self.leases:
             return None
         self._next_lease = max(self._next_lease, number)
-        lease = Lease(LeaseId(self.epoch, line.incarnation, number), line, router, need, unread, slots)
+        lease = Lease(self.epoch, number, line, router, need, unread, slots)
         lease.generated = generated
         self._add(lease)
         return lease
 
     def _add(self, lease: Lease) -> None:
-        line = lease.line
-        self.leases[lease.id.number] = line.leases[lease.id.number] = lease
+        line, number = lease.line, lease.number
+        self.leases[number] = line.leases[number] = lease
         line.used += lease.tokens
         line.backlog += lease.unread
         line.running += lease.slots
@@ -399,3 +425,18 @@ class Ledger:
 
     def of_router(self, router: str) -> Iterator[Lease]:
         return (lease for lease in self.leases.values() if lease.router == router)
+
+
+def _least_busy(
+    lines: Iterable[Line], tokens: int, prompt: int, share: float, chance: float, less_than: int | None
+) -> Line | None:
+    """The least busy of these lines that admits so many tokens, if it is less busy than `less_than`; of equals any."""
+    best: list[Line] = []
+    for line in lines:
+        busy = (line.backlog + prompt + 1) * (line.running + 1)
+        if (less_than is None or busy < less_than or (best and busy == less_than)) and line.admits(tokens, share):
+            if busy == less_than:
+                best.append(line)
+            else:
+                best, less_than = [line], busy
+    return best[int(chance * len(best))] if best else None

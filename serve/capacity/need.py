@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 
 class LineId(NamedTuple):
@@ -25,6 +25,17 @@ class LineFacts:
     def __post_init__(self) -> None:
         if self.kv_tokens < 1 or self.slots < 1 or not self.prefill_rate > 0:
             raise ValueError(f"a line needs tokens, slots and a rate above zero, not {self}")
+
+
+class Takes(Protocol):
+    """Whatever takes something of a line: its prompt, the answer that is expected of it, and both."""
+
+    @property
+    def prompt(self) -> int: ...
+    @property
+    def output(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
 
 
 class Need:

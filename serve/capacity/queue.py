@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from .adapters import MOST_LOOKS, Adapters
 from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
@@ -21,7 +21,7 @@ from .drain import DrainRate, RetryAfter, retry_after
 from .eviction import victims, work
 from .fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT, Band, FairOrder
 from .ledger import Lease, Ledger, Line, Placed
-from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Need
+from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId
 from .output_lengths import OutputLengths
 from .prefix_index import PrefixIndex
 from .sessions import Sessions
@@ -51,15 +51,6 @@ class QueueLimits:
     requests: int = 10_000
 
 
-class _Run(NamedTuple):
-    ask: Ask
-    # The one that it was served in, which may be above its own.
-    band: int
-    # Of its prompt, what was expected to be there.
-    cached: int
-    tenant: Tenant
-
-
 class CapacityQueue:
     def __init__(
         self,
@@ -85,7 +76,6 @@ class CapacityQueue:
         self.unit: Unit = TOKENS
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
-        self._runs: dict[int, _Run] = {}
         self._sheds = sheds
         # Of the last band: who was shed while it waited, what runs, and for whom some of that was stopped last.
         self._shed: list[Ask] = []
@@ -123,7 +113,7 @@ class CapacityQueue:
         if ask.prompt >= most:
             raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {most} at most")
         expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
-        ask.expect(Need(ask.prompt, expected).within(most))
+        ask.expect(expected, most)
         if returns:
             ask.begins_by = math.inf
         elif ask.deadline < math.inf:
@@ -213,10 +203,9 @@ class CapacityQueue:
     def progress(self, number: int, generated: int) -> None:
         """So much of the answer has come by now."""
         lease = self.ledger.leases.get(number)
-        run = self._runs.get(number)
-        if lease is None or run is None or generated < lease.generated:
+        if lease is None or lease.ask is None or generated < lease.generated:
             return
-        self._charge(run, generated - lease.generated)
+        self._charge(lease.ask, generated - lease.generated)
         self.ledger.progress(number, generated)
         self._may_fit = True
 
@@ -227,8 +216,8 @@ class CapacityQueue:
         of its prompt the engine had already. False if it had ended before.
         """
         lease = self.ledger.leases.get(number)
-        run = self._runs.get(number)
-        if lease is None or run is None:
+        ask: Ask | None = None if lease is None else lease.ask
+        if lease is None or ask is None:
             if number <= self.ledger.epoch:
                 # Its line may have said before that it runs it, and be heard after.
                 self._ended_early[number] = None
@@ -236,13 +225,13 @@ class CapacityQueue:
                     self._ended_early.popitem(last=False)
             return False
         if generated is not None and generated > lease.generated:
-            self._charge(run, generated - lease.generated)
+            self._charge(ask, generated - lease.generated)
         self.ledger.release(number, generated or 0)
-        self._ended(number, lease.line.id)
+        self._ended(lease)
         if is_whole:
-            self.lengths.learn(run.ask.model, run.ask.tenant, run.ask.prompt, lease.generated)
+            self.lengths.learn(ask.model, ask.tenant, ask.prompt, lease.generated)
         if cached is not None:
-            self.prefixes.correct(lease.line.id, run.cached, cached)
+            self.prefixes.correct(lease.line.id, ask.cached, cached)
         self._may_fit = True
         return True
 
@@ -269,7 +258,7 @@ class CapacityQueue:
 
     def _all_ended(self, leases: Sequence[Lease]) -> list[Ask]:
         # Credits are leases too, but nobody's requests.
-        return [self._ended(lease.id.number, lease.line.id) for lease in leases if lease.id.number in self._runs]
+        return [self._ended(lease) for lease in leases if lease.ask is not None]
 
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""
@@ -282,11 +271,12 @@ class CapacityQueue:
         """A line says that it runs a request which another epoch let it have. False if that is known, or has ended."""
         if number in self._ended_early:
             return False
-        output = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
-        ask.expect(Need(ask.prompt, output))
-        if self.ledger.adopt(id, number, ask.router, ask.need, generated, unread) is None:
+        ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens))
+        lease = self.ledger.adopt(id, number, ask.router, ask, generated, unread)
+        if lease is None:
             return False
-        self._begin(number, _Run(ask, ask.band, 0, self.tenants.of(ask.tenant)))
+        ask.served_in, ask.cached = ask.band, 0
+        self._begin(lease, ask, self.tenants.of(ask.tenant))
         return True
 
     # ---- tenants
@@ -371,7 +361,7 @@ class CapacityQueue:
         self._stopped_for = found[0]
         # What comes free there is for it, and for nobody who passes it.
         self._keep(found[0], best[0].line)
-        return [lease.id.number for lease in best]
+        return [lease.number for lease in best]
 
     def _note_deadline(self, ask: Ask) -> None:
         self._count += 1
@@ -479,17 +469,17 @@ class CapacityQueue:
             placed = Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
         elif ask.session and (stays := self._line_of_session(ask, share)) is not None:
             placed = Placed(stays, max(0, ask.prompt - dict(hits).get(stays, 0)))
-        elif (found := ledger.find(ask.need, hits, share, chance, among, ask.load)) is not None:
+        elif (found := ledger.find(ask, hits, share, chance, among, ask.load)) is not None:
             placed = found
         else:
             return None
         if ask.begins_by < math.inf and (late := self._too_late(ask, placed.line, now, chance)) is not None:
             return late
-        lease = ledger.admit(placed, ask.need, ask.router)
+        lease = ledger.admit(placed, ask, ask.router)
         # What is to be loaded beside is nobody's input.
         unread = min(placed.uncached, ask.prompt)
-        run = _Run(ask, band, ask.prompt - unread, tenant)
-        self._begin(lease.id.number, run)
+        ask.served_in, ask.cached = band, ask.prompt - unread
+        self._begin(lease, ask, tenant)
         self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
         if ask.chain:
             self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
@@ -527,21 +517,20 @@ class CapacityQueue:
             saved[line] = saved.get(line, 0) + ask.load
         return list(saved.items())
 
-    def _begin(self, number: int, run: _Run) -> None:
-        tenant = run.tenant
+    def _begin(self, lease: Lease, ask: Ask, tenant: Tenant) -> None:
+        lease.ask, ask.account = ask, tenant
         tenant.running += 1
-        tenant.running_tokens += run.ask.tokens
-        self._runs[number] = run
-        if self._sheds and run.band == len(self.order.bands) - 1:
-            self._sheddable.setdefault(self.ledger.leases[number].line.id, {})[number] = None
+        tenant.running_tokens += ask.tokens
+        if self._sheds and ask.served_in == len(self.order.bands) - 1:
+            self._sheddable.setdefault(lease.line.id, {})[lease.number] = None
 
-    def _ended(self, number: int, line: LineId) -> Ask:
-        run = self._runs.pop(number)
-        if (sheddable := self._sheddable.get(line)) is not None:
-            sheddable.pop(number, None)
+    def _ended(self, lease: Lease) -> Ask:
+        if self._sheds and (sheddable := self._sheddable.get(line := lease.line.id)) is not None:
+            sheddable.pop(lease.number, None)
             if not sheddable:
                 del self._sheddable[line]
-        ask, tenant = run.ask, run.tenant
+        ask: Ask = lease.ask
+        tenant = ask.account
         tenant.running -= 1
         tenant.running_tokens -= ask.tokens
         if not tenant.running:
@@ -551,8 +540,8 @@ class CapacityQueue:
             self._look_again()
         return ask
 
-    def _charge(self, run: _Run, generated: int) -> None:
-        self.order.charge(run.band, run.ask.tenant, run.ask.user, OUTPUT_WEIGHT * generated)
+    def _charge(self, ask: Ask, generated: int) -> None:
+        self.order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * generated)
 
     def _keep_a_line(self, ask: Ask) -> None:
         """Keep the line that will fit it soonest from taking others, or smaller ones pass it for ever."""

@@ -10,7 +10,7 @@ has gone, unless its replica runs it still. Age alone ends none.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final, TypeAlias
 
 from ..capacity.credits import NOBODY, CreditSize
@@ -62,23 +62,20 @@ Look: TypeAlias = dict[tuple[str, int, int], str]
 
 
 class _Asked(Ask):
-    """`id` is the router's. `cached`: of its prompt, what its line was thought to hold."""
+    """`id` is the router's."""
 
-    __slots__ = ("cached", "id", "returns")
+    __slots__ = ("id", "returns")
 
-    def __init__(self, id: int, returns: bool, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.id, self.returns = id, returns
-        self.cached = 0
+    id: int
+    returns: bool
 
 
 class _Router:
-    __slots__ = ("asked", "full", "heard_at", "leases", "spoke_at", "told")
+    __slots__ = ("asked", "full", "heard_at", "spoke_at", "told")
 
     def __init__(self, now: float) -> None:
         # Those that wait, by its ids.
         self.asked: dict[int, _Asked] = {}
-        self.leases: set[int] = set()
         # Replicas that are full for it.
         self.full: set[str] = set()
         self.heard_at = self.spoke_at = now
@@ -119,13 +116,9 @@ class Hub:
         self._routers: dict[str, _Router] = {}
         # Those that came while there was no replica, in their order.
         self._parked: dict[_Asked, None] = {}
-        # Leases that their replica has said to run.
-        self._begun: set[int] = set()
-        self._granted_at: dict[int, float] = {}
-        # Who has each lease that this queue gave; and of those that ended a while ago, where, and how long the answer
-        # was: what it used may be known only now.
-        self._asks: dict[int, _Asked] = {}
-        self._ended: OrderedDict[int, tuple[_Asked, LineId, int]] = OrderedDict()
+        # Of leases that ended a while ago, who had each, where, and how long the answer was: what it used may be known
+        # only now.
+        self._ended: OrderedDict[int, tuple[Ask, LineId, int]] = OrderedDict()
         self._rate: dict[LineId, float] = {}
         self._shares_changed = False
         # Whether needs are in requests, as it is with the replicas that are known.
@@ -216,7 +209,6 @@ class Hub:
         self.queue.drop_line(line)
         self._rate.pop(line, None)
         for number, name in leases.items():
-            self._forget(number, name)
             if (router := self._routers.get(name)) is not None:
                 router.told.ended.append(number)
 
@@ -272,8 +264,8 @@ class Hub:
         # What it was told to run and does not may still be on its way, if this queue has given it.
         for line in replica.lines:
             found = self.queue.ledger.lines.get(line)
-            for number in [] if found is None else list(found.leases):
-                if number in self._begun and number not in runs:
+            for number, lease in [] if found is None else list(found.leases.items()):
+                if lease.has_begun and number not in runs:
                     self._end(number)
         self._unpark(now)
         self._place(now)
@@ -282,7 +274,9 @@ class Hub:
         for tag in said.unknown:
             self._adopt(id, tag)
         leases = self.queue.ledger.leases
-        self._begun.update(number for number in said.begun if number in leases)
+        for number in said.begun:
+            if (lease := leases.get(number)) is not None:
+                lease.has_begun = True
         for number in said.ended:
             self._end(number)
         if said.rooms:
@@ -306,31 +300,25 @@ class Hub:
 
     def _adopt(self, id: str, tag: Tag) -> None:
         line = LineId(id, tag.rank)
-        ask = _Asked(
-            0, False, tag.model, tag.prompt, tag.output, tenant=tag.tenant, user=tag.user, router=tag.router,
+        ask = Ask(
+            tag.model, tag.prompt, tag.output, tenant=tag.tenant, user=tag.user, router=tag.router,
             band=min(tag.band, len(self.config.bands) - 1),
         )  # fmt: skip
-        if self.queue.adopt(line, tag.number, ask, 0, 0):
-            self._begun.add(tag.number)
-            if (router := self._routers.get(tag.router)) is not None:
-                router.leases.add(tag.number)
-        elif tag.number in self.queue.ledger.leases:
-            self._begun.add(tag.number)
+        self.queue.adopt(line, tag.number, ask, 0, 0)
+        if (lease := self.queue.ledger.leases.get(tag.number)) is not None:
+            lease.has_begun = True
 
-    def _end(self, number: int, **used: Any) -> bool:
-        """It has ended. False if that is known."""
+    def _end(
+        self, number: int, generated: int | None = None, cached: int | None = None, is_whole: bool = False
+    ) -> None:
         lease = self.queue.ledger.leases.get(number)
         if lease is None:
-            return False
-        router = lease.router
-        self.queue.release(number, **used)
-        ask = self._asks.get(number)
-        if ask is not None and lease.generated and used.get("cached") is None:
-            self._ended[number] = ask, lease.line.id, lease.generated
+            return
+        self.queue.release(number, generated, cached, is_whole=is_whole)
+        if lease.generated and cached is None and isinstance(lease.ask, _Asked):
+            self._ended[number] = lease.ask, lease.line.id, lease.generated
             if len(self._ended) > MOST_ENDED:
                 self._ended.popitem(last=False)
-        self._forget(number, router)
-        return True
 
     def _settle(self, used: Release) -> None:
         """What a lease has used that had ended before that was known."""
@@ -346,13 +334,6 @@ class Hub:
         if used.cached is not None and line in self.queue.ledger.lines:
             self.queue.prefixes.correct(line, ask.cached, used.cached)
 
-    def _forget(self, number: int, router: str) -> None:
-        self._begun.discard(number)
-        self._granted_at.pop(number, None)
-        self._asks.pop(number, None)
-        if (known := self._routers.get(router)) is not None:
-            known.leases.discard(number)
-
     # ---- routers
 
     def join(self, name: str, now: float) -> None:
@@ -361,7 +342,6 @@ class Hub:
         if before is not None:
             self._forget_asked(before, now)
         router = self._routers[name] = _Router(now)
-        router.leases = {each.id.number for each in self.queue.ledger.of_router(name)}
         router.told.epoch = self.epoch
         self._credits.joined(name, now)
         self._shares_changed = self._credits_changed = True
@@ -373,10 +353,15 @@ class Hub:
             return
         self._credits.left(name)
         self._forget_asked(router, now)
-        for number in [number for number in router.leases if number not in self._begun]:
-            self._end(number)
+        self._end_in_hand(name)
         self._shares_changed = self._credits_changed = True
         self._place(now)
+
+    def _end_in_hand(self, name: str, but: Container[int] = ()) -> None:
+        """What a router has and has not begun at a replica is over."""
+        for lease in list(self.queue.ledger.of_router(name)):
+            if not lease.has_begun and lease.number not in but:
+                self._end(lease.number)
 
     def _forget_asked(self, router: _Router, now: float) -> None:
         for ask in router.asked.values():
@@ -394,9 +379,7 @@ class Hub:
             return
         router.heard_at = now
         if batch.held is not None:
-            held = set(batch.held)
-            for number in [number for number in router.leases if number not in held and number not in self._begun]:
-                self._end(number)
+            self._end_in_hand(name, set(batch.held))
         for id, is_full in batch.full:
             self._set_full(router, id, is_full)
         for called, id, number in batch.found:
@@ -404,7 +387,7 @@ class Hub:
             for look in self._looks.get(called, ()):
                 look[name, id, number] = sentence
         for each in batch.release:
-            self._end(each.number, generated=each.generated, cached=each.cached, is_whole=each.is_whole)
+            self._end(each.number, each.generated, each.cached, each.is_whole)
         for number, generated in batch.progress:
             self._progress(number, generated, now)
         for each in batch.settle:
@@ -428,11 +411,11 @@ class Hub:
         if asked.id in router.asked:
             return
         first = asked.ticket and self._tickets.first(asked.ticket, asked.tenant, now, again=asked.returns)
+        in_requests = self._in_requests_now
         ask = _Asked(
-            asked.id,
-            asked.returns,
             asked.model,
-            *((asked.requests, asked.requests) if self._in_requests_now else (asked.prompt, asked.max_tokens)),
+            asked.requests if in_requests else asked.prompt,
+            asked.requests if in_requests else asked.max_tokens,
             tenant=asked.tenant,
             user=asked.user,
             band=asked.band,
@@ -446,6 +429,7 @@ class Hub:
             adapter=asked.adapter,
             load=self.config.load_tokens if asked.adapter else 0,
         )
+        ask.id, ask.returns = asked.id, asked.returns
         if not self.queue.ledger.lines:
             waiting = len(self._parked) + len(self.queue.order)
             if waiting >= self.queue.most.requests and not asked.returns:
@@ -483,16 +467,11 @@ class Hub:
 
     def _grant(self, router: _Router, ask: _Asked, lease: Lease, now: float) -> None:
         router.asked.pop(ask.id, None)
-        number, line = lease.id.number, lease.line
-        router.leases.add(number)
-        self._asks[number] = ask
-        ask.cached = ask.prompt - lease.unread
         if lease.unread >= LEAST_READ:
-            self._granted_at[number] = now
+            lease.granted_at = now
         self.granted += 1
-        router.told.grants.append(
-            Granted(ask.id, number, line.id.replica, line.id.rank, ask.prompt, lease.output)
-        )  # fmt: skip
+        replica, rank = lease.line.id
+        router.told.grants.append(Granted(ask.id, lease.number, replica, rank, ask.prompt, lease.output))
 
     def _refuse(self, router: _Router, ask: _Asked, refusal: Refused) -> None:
         router.asked.pop(ask.id, None)
@@ -521,8 +500,10 @@ class Hub:
                 self.queue.open_line(line, not is_full)
 
     def _progress(self, number: int, generated: int, now: float) -> None:
-        if (at := self._granted_at.pop(number, None)) is not None:
-            self._measure(self.queue.ledger.leases[number], now - at)
+        lease = self.queue.ledger.leases.get(number)
+        if lease is not None and lease.granted_at is not None:
+            self._measure(lease, now - lease.granted_at)
+            lease.granted_at = None
         self.queue.progress(number, generated)
 
     def _measure(self, lease: Lease, took_s: float) -> None:
@@ -609,12 +590,12 @@ class Hub:
 
     def _stop(self, lease: Lease) -> None:
         """Have its request make way. It ends as any other, and until then it counts."""
-        number = lease.id.number
+        number = lease.number
         if (router := self._routers.get(lease.router)) is None:
             return  # its replica ends it anyway
-        ask = self._asks.get(number)
-        first = None if ask is None else First(ask.arrived, ask.place)
-        ticket = "" if ask is None or first is None else self._tickets.issue(ask.tenant, first, self._now)
+        ask, ticket = lease.ask, ""
+        if isinstance(ask, _Asked):
+            ticket = self._tickets.issue(ask.tenant, First(ask.arrived, ask.place), self._now)
         router.told.stop.append((number, ticket))
 
     # ---- what comes out
@@ -651,7 +632,7 @@ class Hub:
         asked = (ask for router in self._routers.values() for ask in router.asked.values())
         return {
             "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
-            "lines": lines_shown(self.queue.ledger, self._begun, self._credits.idle),
+            "lines": lines_shown(self.queue.ledger, self._credits.idle),
             "tenants": tenants_shown(asked, bands, self._now),
             "routers": len(self._routers), "granted": self.granted + self._credits.admitted, "refused": self.refused,
             "short": self.queue.ledger.short,
@@ -674,7 +655,7 @@ class Hub:
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
         if (lease := self.queue.ledger.leases.get(number)) is not None:
-            return runs(lease, number in self._begun)
+            return runs(lease)
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"

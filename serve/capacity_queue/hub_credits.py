@@ -175,7 +175,7 @@ class HubCredits:
         """What of a line lies in credits and is not filled, as far as routers have said."""
         tokens = slots = 0
         for lease in line.leases.values():
-            if lease.router == NOBODY and (filled := self.book.filled(lease.id.number)) is not None:
+            if lease.router == NOBODY and (filled := self.book.filled(lease.number)) is not None:
                 tokens += lease.tokens - filled.tokens
                 slots += lease.slots - filled.slots
         return Room(max(0, tokens), max(0, slots))

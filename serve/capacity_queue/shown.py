@@ -5,7 +5,7 @@ Pure: it looks at what the hub has, and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..capacity.credit_messages import Room
@@ -18,20 +18,21 @@ from ..capacity.queue import Ask, CapacityQueue
 from ..capacity.unit import TOKENS
 
 
-def lines_shown(ledger: Ledger, begun: Collection[int], idle: Callable[[Line], Room]) -> list[dict[str, Any]]:
-    """`begun`: the leases that their replicas have said to run; `idle`: what of a line lies in credits unused."""
-    return [_line_shown(line, begun, idle(line)) for line in ledger.lines.values()]
+def lines_shown(ledger: Ledger, idle: Callable[[Line], Room]) -> list[dict[str, Any]]:
+    """`idle`: what of a line lies in credits unused."""
+    return [_line_shown(line, idle(line)) for line in ledger.lines.values()]
 
 
-def _line_shown(line: Line, begun: Collection[int], idle: Room) -> dict[str, Any]:
+def _line_shown(line: Line, idle: Room) -> dict[str, Any]:
     # By credits nothing is said to run that does not.
     by_credits = sum(lease.slots for lease in line.leases.values() if lease.router == NOBODY) - idle.slots
     backlog = sum(lease.unread for lease in line.leases.values() if lease.router != NOBODY)
+    begun = sum(lease.has_begun for lease in line.leases.values())
     done = sum(work(lease) for lease in line.leases.values() if lease.router != NOBODY)
     return {
         "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used - idle.tokens,
         "backlog": backlog, "running": line.running - idle.slots, "slots": line.slots, "is_open": line.is_open,
-        "begun": sum(number in begun for number in line.leases) + by_credits, "done": done, "credits": idle.slots,
+        "begun": begun + by_credits, "done": done, "credits": idle.slots,
     }  # fmt: skip
 
 
@@ -48,12 +49,12 @@ def tenants_shown(asked: Iterable[Ask], bands: Sequence[Band], now: float) -> di
     return tenants
 
 
-def runs(lease: Lease, has_begun: bool) -> str:
+def runs(lease: Lease) -> str:
     """Where a request is that has its place."""
     at = f"replica {lease.line.id.replica}, rank {lease.line.id.rank}"
     if lease.router == NOBODY:
         return f"it runs at {at}, by a credit of its router"
-    state = "runs at" if has_begun else "was sent to"
+    state = "runs at" if lease.has_begun else "was sent to"
     return f"it {state} {at}, with {lease.tokens} tokens of which {lease.generated} have come"
 
 
