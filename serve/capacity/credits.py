@@ -137,6 +137,19 @@ class CreditBook:
                 told.append(name)
         return told
 
+    def recall_line(self, line: LineId) -> list[str]:
+        """Call back those on one line: somebody has a better use for it. Those whose `grants` say something new."""
+        told: list[str] = []
+        for name, known in self._routers.items():
+            if line not in known.lines:
+                continue
+            for given in known.credits.values():
+                if given.line == line and given.room.slots:
+                    given.room = NOTHING
+                    known.version = self._next_version()
+                    told.append(name)
+        return told
+
     def grants(self, router: str) -> Grants:
         """What it is to be told, as often as one likes. Raises KeyError for one that has no credits or lost them."""
         known = self._routers[router]

@@ -112,8 +112,7 @@ class CapacityQueue:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
         if ask.prompt >= most:
             raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {most} at most")
-        expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
-        ask.expect(expected, most)
+        self._expect(ask)
         if returns:
             ask.begins_by = math.inf
         elif ask.deadline < math.inf:
@@ -150,6 +149,23 @@ class CapacityQueue:
             self._note_deadline(ask)
         self._may_fit = True
         return None
+
+    def _expect(self, ask: Ask) -> None:
+        expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
+        ask.expect(expected, self.ledger.most_tokens)
+
+    def missed_line(self, ask: Ask) -> Line | None:
+        """Where the session ran last of which this is a turn, if it has no place there although nobody waits."""
+        id = self.sessions.line_of(ask.session) if ask.session and not self.order else None
+        line = None if id is None else self.ledger.lines.get(id)
+        if line is None:
+            return None
+        self._expect(ask)
+        return None if self._line_of_session(ask, self.share_of(ask)) is line else line
+
+    def share_of(self, ask: Ask) -> float:
+        """How much of a line its band may fill."""
+        return self.order.bands[ask.band].ceiling
 
     def withdraw(self, ask: Ask) -> bool:
         """It does not wait any more. False if it did not."""

@@ -55,6 +55,8 @@ ASKS: Final = 5
 UNREAD_PART: Final = 0.25
 # Leases that have ended and whose use is not known yet.
 MOST_ENDED: Final = 4096
+# A turn of a session waits so long for credits to come back that lie idle in its place: a few round trips.
+TURN_WAITS_S: Final = 0.1
 
 
 # What somebody has heard of the requests that he looks for, by their routers, ids and leases.
@@ -62,12 +64,13 @@ Look: TypeAlias = dict[tuple[str, int, int], str]
 
 
 class _Asked(Ask):
-    """`id` is the router's."""
+    """`id` is the router's. `goes_at`: when it goes elsewhere than where its session ran last, if that is set."""
 
-    __slots__ = ("id", "returns")
+    __slots__ = ("goes_at", "id", "returns")
 
     id: int
     returns: bool
+    goes_at: float | None
 
 
 class _Router:
@@ -114,7 +117,7 @@ class Hub:
         self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
         self._routers: dict[str, _Router] = {}
-        # Those that came while there was no replica, in their order.
+        # Those that came while there was no replica, or whose place lies in credits, in their order.
         self._parked: dict[_Asked, None] = {}
         # Of leases that ended a while ago, who had each, where, and how long the answer was: what it used may be known
         # only now.
@@ -394,6 +397,7 @@ class Hub:
             self._settle(each)
         if batch.credits is not None:
             self._credits.take(name, batch.credits, now)
+            self._unpark(now)
         if batch.learnt:
             self._credits.learn(batch.learnt)
         if batch.acquire:
@@ -429,7 +433,7 @@ class Hub:
             adapter=asked.adapter,
             load=self.config.load_tokens if asked.adapter else 0,
         )
-        ask.id, ask.returns = asked.id, asked.returns
+        ask.id, ask.returns, ask.goes_at = asked.id, asked.returns, None
         if not self.queue.ledger.lines:
             waiting = len(self._parked) + len(self.queue.order)
             if waiting >= self.queue.most.requests and not asked.returns:
@@ -441,6 +445,10 @@ class Hub:
         self._submit(router, ask, now)
 
     def _submit(self, router: _Router, ask: _Asked, now: float, *, waited: bool = False) -> None:
+        if ask.session and self._waits_for_credits(ask, now):
+            router.asked[ask.id] = ask
+            self._parked[ask] = None
+            return
         try:
             lease = self.queue.submit(ask, now, self._chance(), returns=ask.returns, waited=waited)
         except Refused as refusal:
@@ -456,6 +464,15 @@ class Hub:
         else:
             self._grant(router, ask, lease, now)
 
+    def _waits_for_credits(self, ask: _Asked, now: float) -> bool:
+        """Whether a turn of a session is to wait until credits have come back that lie idle where it ran last."""
+        line = self.queue.missed_line(ask)
+        if line is None:
+            return False
+        if ask.goes_at is None:
+            ask.goes_at = now + TURN_WAITS_S
+        return now < ask.goes_at and self._credits.make_room(line, ask.tokens, self.queue.share_of(ask), now)
+
     def _unpark(self, now: float) -> None:
         if not self._parked or not self.queue.ledger.lines:
             return
@@ -463,7 +480,8 @@ class Hub:
         parked, self._parked = sorted(self._parked, key=lambda ask: ask.arrived), {}
         for ask in parked:
             if (router := self._routers.get(ask.router)) is not None:
-                self._submit(router, ask, now, waited=True)
+                # One that waits for credits was looked at by nobody yet.
+                self._submit(router, ask, now, waited=ask.goes_at is None)
 
     def _grant(self, router: _Router, ask: _Asked, lease: Lease, now: float) -> None:
         router.asked.pop(ask.id, None)
@@ -547,7 +565,7 @@ class Hub:
         for ask in [each for each in self._parked if each.deadline <= now]:
             del self._parked[ask]
             if (router := self._routers.get(ask.router)) is not None:
-                self._refuse(router, ask, Refused(TOO_MANY, "no replica came by its deadline", RetryAfter(1.0)))
+                self._refuse(router, ask, Refused(TOO_MANY, "it had no place by its deadline", RetryAfter(1.0)))
         self._unpark(now)
         self._place(now, MANY_PASSES)
         if self._credits_changed:

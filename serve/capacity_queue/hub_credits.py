@@ -2,7 +2,8 @@
 
 A router that asks the queue while nothing waits gets credits, and from then on a few times a second says what it has of
 them. They are called back as soon as somebody waits, when it has not used them for a while, and when what a credit
-holds changes. One whose session ends, or that does not answer, has them fenced off by the replicas.
+holds changes; those on one line also if they lie idle where a session has its next turn. One whose session ends, or
+that does not answer, has them fenced off by the replicas.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..capacity.credit_messages import Report, Room, Usage
-from ..capacity.credits import NOBODY, CreditBook, CreditSize
+from ..capacity.credits import NOBODY, NOTHING, CreditBook, CreditSize
 from ..capacity.ledger import Line
 from ..capacity.need import LineId
 from ..capacity.queue import CapacityQueue
@@ -90,6 +91,27 @@ class HubCredits:
         self._some_given = False
         for name in self.book.recall():
             self._due[self._names[name]] = None
+
+    def make_room(self, line: Line, tokens: int, share: float, now: float) -> bool:
+        """Call back the credits on a line, if for the next turn of a session that ran there nothing is in the way but
+        what lies idle in them. None are given for a while, as when somebody waits.
+        """
+        idle = self.idle(line)
+        if not idle.slots or not line.is_open or line.is_kept:
+            return False
+        unread = sum(
+            lease.unread
+            for number, lease in line.leases.items()
+            if lease.router == NOBODY and self.book.filled(number) == NOTHING
+        )
+        running, used = line.running - idle.slots, line.used - idle.tokens + tokens
+        fits = tokens <= line.kv_tokens if not running else running < line.slots and used <= line.fill_tokens * share
+        if not fits or line.backlog - unread > line.stays_backlog:
+            return False
+        self._waited_at = now
+        for name in self.book.recall_line(line.id):
+            self._due[self._names[name]] = None
+        return True
 
     def resize(self, size: CreditSize | None, in_requests: bool) -> None:
         """A credit has so much from now on; None: there are none."""

@@ -347,9 +347,7 @@ async def test_a_queue_that_hangs_holds_nobody_up_who_asks_why(
 
 
 async def test_by_http_any_request_may_say_how_long_it_waits_and_whose_turn_it_is(serving: Serving) -> None:
-    # A router's credit could take the place that the next turn of a session would have.
-    router = serve.RequestRouterConfig("capacity_queue", {"credit_share": 0})
-    app = Held.options(num_replicas=2, max_ongoing_requests=2, request_router=router)
+    app = Held.options(num_replicas=2, max_ongoing_requests=2)
     url = await asyncio.to_thread(serving.run, app.bind(), "headers")
     handle = await asyncio.to_thread(serve.get_app_handle, "headers")
     gate = actorrt.remote(Gate).remote()
