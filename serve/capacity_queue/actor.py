@@ -22,7 +22,7 @@ from ..background import spawn
 from ..news import SERVE_ENDED, DeploymentNews
 from .config import DEFAULT, CapacityQueueConfig
 from .hub import Hub
-from .messages import Messages, Offer, Report, Snapshot, Tag, encode, to_queue
+from .messages import Messages, Offer, Report, Snapshot, Tag, ToRouter, encode, to_queue
 from .session import ROOM_STEP
 
 logger = logging.getLogger("actorrt.serve")
@@ -34,6 +34,10 @@ WINDOW: Final = 4 * 1024 * 1024
 AGAIN_S: Final = 0.1
 # Routers have so long to say whether a request is theirs.
 FIND_S: Final = 0.2
+
+
+class SessionError(Exception):
+    """A router's stream is ended, since one of the two could not take what the other said."""
 
 
 class _Session:
@@ -48,12 +52,29 @@ class _Session:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
+        if self.over.done():
+            return
         self._taken += len(data)
         if self._taken >= ROOM_STEP:
             taken, self._taken = self._taken, 0
             pipe.grant(taken)
-        for message in self._messages.feed(data):
-            self._queue.came(self, self._router, message)
+        try:
+            for message in self._messages.feed(data):
+                self._queue.came(self, self._router, message)
+        except Exception as error:
+            self.fail("says", error)
+
+    def tell(self, message: ToRouter) -> None:
+        try:
+            self.pipe.write(encode(message))
+        except Exception as error:
+            self.fail("is to be told", error)
+
+    def fail(self, what: str, error: Exception) -> None:
+        """End it: the router begins anew, and says all that it waits for and has."""
+        logger.error("what router %s %s cannot be taken, and it begins anew", self._router, what, exc_info=error)
+        if not self.over.done():
+            self.over.set_exception(SessionError(f"what this router {what} cannot be taken: {error}"))
 
     def has_room(self, pipe: Pipe) -> None: ...
 
@@ -186,7 +207,7 @@ class QueueActor:
         self._due = False
         for router, message in self._hub.told():
             if (session := self._sessions.get(router)) is not None:
-                session.pipe.write(encode(message))
+                session.tell(message)
 
     async def _tick(self) -> None:
         while True:

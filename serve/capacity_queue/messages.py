@@ -335,6 +335,8 @@ class Report(NamedTuple):
 # Bytes: each message with its length before it.
 
 _LENGTH: Final = 4
+# No batch is as long: so many bytes are no message.
+LONGEST_MESSAGE: Final = 2**30
 _encoder: Final = msgspec.msgpack.Encoder()
 to_queue: Final = msgspec.msgpack.Decoder(ToQueue)
 to_router: Final = msgspec.msgpack.Decoder(ToRouter)
@@ -346,7 +348,7 @@ def encode(message: ToQueue | ToRouter) -> bytes:
 
 
 class Messages:
-    """Bytes, cut anywhere, in; whole messages out."""
+    """Bytes, cut anywhere, in; whole messages out. ValueError for what is none."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -355,7 +357,10 @@ class Messages:
         rest = self._rest + data
         at = 0
         while len(rest) - at >= _LENGTH:
-            end = at + _LENGTH + int.from_bytes(rest[at : at + _LENGTH], "big")
+            length = int.from_bytes(rest[at : at + _LENGTH], "big")
+            if length > LONGEST_MESSAGE:
+                raise ValueError(f"a message of {length} bytes is none")
+            end = at + _LENGTH + length
             if end > len(rest):
                 break
             yield rest[at + _LENGTH : end]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from actorrt import ActorHandle, ObjectRef, Pipe, cancel, exceptions
@@ -20,6 +21,8 @@ logger = logging.getLogger("actorrt.serve")
 ROOM_STEP: Final = 128 * 1024
 # A session that ended is begun again after so long, where nothing says when.
 AGAIN_S: Final = 0.2
+# After the next one twice as long, up to this, until one has lasted that long.
+MOST_AGAIN_S: Final = 5.0
 
 
 class Ends(Protocol):
@@ -42,13 +45,18 @@ class Session:
         self._ref: ObjectRef[Any] | None = None
         self._messages = Messages()
         self._taken = 0
+        self._receiver: _Receiver | None = None
+        self._begun_at = 0.0
+        # Sessions that did not last, one after the other.
+        self._short = 0
         self._begin()
 
     def _begin(self) -> None:
         if self._left:
             return
         self._messages, self._pipe, self._taken = Messages(), None, 0
-        receiver = _Receiver(self)
+        receiver = self._receiver = _Receiver(self)
+        self._begun_at = monotonic()
         try:
             ref: ObjectRef[Any] = self._queue.session.remote_piped(receiver, self._router)
         except exceptions.ActorrtError as error:
@@ -67,7 +75,8 @@ class Session:
         self._ends.closed()
         if self._left:
             return
-        logger.debug("the capacity queue went: %s", error)
+        level = logging.WARNING if isinstance(error, exceptions.TaskError) else logging.DEBUG
+        logger.log(level, "the capacity queue went: %s", error)
         if isinstance(error, exceptions.ActorUnavailableError):
             self._begin()  # it waits until the queue is there again
         else:
@@ -75,7 +84,8 @@ class Session:
             self._again()
 
     def _again(self) -> None:
-        timer = threading.Timer(AGAIN_S, self._begin)
+        self._short = 0 if monotonic() - self._begun_at >= MOST_AGAIN_S else self._short + 1
+        timer = threading.Timer(pause_s(self._short), self._begin)
         timer.daemon = True
         timer.start()
 
@@ -87,6 +97,9 @@ class Session:
     def leave(self) -> None:
         """End it: the queue takes it for the router's end."""
         self._left = True
+        self._end()
+
+    def _end(self) -> None:
         if (ref := self._ref) is not None:
             with suppress(exceptions.ActorrtError):
                 cancel(ref)
@@ -101,8 +114,19 @@ class Session:
         if self._taken >= ROOM_STEP:
             taken, self._taken = self._taken, 0
             pipe.grant(taken)
-        for message in self._messages.feed(data):
-            self._ends.came(message)
+        try:
+            for message in self._messages.feed(data):
+                self._ends.came(message)
+        except Exception:
+            logger.exception("what the capacity queue says cannot be read, and its session begins anew")
+            if self._receiver is not None:
+                self._receiver.session = None
+            self._end()
+
+
+def pause_s(short: int) -> float:
+    """Before a session is begun after so many that did not last."""
+    return min(MOST_AGAIN_S, AGAIN_S * 2.0 ** max(0, min(short, 16) - 1))
 
 
 class _Receiver:
