@@ -1,7 +1,7 @@
 """The tables of docs/benchmarks.md that come of simulations: `python -m loadtests.simulation.pages --traces FOLDER`.
 
 It runs each scenario below, writes the tables between two marks of the page, their figures by run to
-docs/simulation.json and the plots beside it. About five minutes on two cores.
+docs/simulation.json and the plots beside it. About fifteen minutes on two cores that have nothing else to do.
 """
 
 from __future__ import annotations
