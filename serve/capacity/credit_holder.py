@@ -19,17 +19,23 @@ class Held:
     """One credit, and what is filled of it."""
 
     __slots__ = (
-        "epoch", "filled", "incarnation", "line", "most_unread", "number", "place", "running", "slots", "tag", "tokens",
-        "unread",
+        "epoch", "filled", "incarnation", "line", "most_unread", "number", "place", "replica", "running", "slots",
+        "tag", "tokens", "unread",
     )  # fmt: skip
 
     def __init__(self, epoch: int, number: int, line: LineId, incarnation: int, most_unread: int) -> None:
         self.epoch, self.number, self.line = epoch, number, line
+        self.replica = line.replica
         self.incarnation, self.most_unread = incarnation, most_unread
         self.tokens = self.slots = self.filled = self.running = self.unread = 0
         # Whatever whoever holds it wants to keep with it.
         self.place: Any = None
         self.tag: Any = None
+
+    def give(self, tokens: int) -> None:
+        """What was taken has ended: so much is empty again."""
+        self.filled -= tokens
+        self.running -= 1
 
 
 class CreditHolder:
@@ -139,11 +145,6 @@ class CreditHolder:
             ):
                 return held
         return None
-
-    def give(self, held: Held, tokens: int) -> None:
-        """What was taken has ended: so much is empty again."""
-        held.filled -= tokens
-        held.running -= 1
 
     def has_read(self, held: Held, unread: int) -> None:
         """So much of a prompt waits no more, as its first token has come, or its end."""

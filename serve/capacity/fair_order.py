@@ -18,6 +18,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 INPUT_WEIGHT: Final = 1.0
 OUTPUT_WEIGHT: Final = 2.0
+# Charges of so many users are kept until somebody waits.
+MOST_DUE: Final = 1_000
 # Of tenants, and of users of a tenant, so many are remembered that have nothing waiting.
 MOST_AWAY: Final = 10_000
 
@@ -223,6 +225,8 @@ class FairOrder(Generic[W]):
         self.tokens = [0] * len(bands)
         self.all_tokens = 0
         self._tenants: list[dict[str, int]] = [{} for _ in bands]
+        # What is to be charged, by band, tenant and user. While nobody waits it changes nothing.
+        self._due: dict[tuple[int, str, str], float] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -234,6 +238,7 @@ class FairOrder(Generic[W]):
         """From now on it is served by this weight beside others. Raises ValueError unless above 0 and finite."""
         if not 0 < weight < float("inf"):
             raise ValueError(f"the weight of tenant {tenant} must be above 0, not {weight}")
+        self._charge_due()
         for group in self._groups:
             # One is what everybody has: of those who have it nothing is kept.
             if weight == 1.0:
@@ -262,6 +267,8 @@ class FairOrder(Generic[W]):
         return True
 
     def _enter(self, request: W, band: int, now: float) -> None:
+        if self._due:
+            self._charge_due()
         self._places[request] = band
         self._since[band][request] = now
         self._groups[band].add(request, (request.tenant, request.user))
@@ -321,10 +328,22 @@ class FairOrder(Generic[W]):
 
     def charge(self, band: int, tenant: str, user: str, tokens: float) -> None:
         """It was served so many tokens, by their weights."""
-        self._groups[band].charge(tokens, (tenant, user))
+        if self._places:
+            self._groups[band].charge(tokens, (tenant, user))
+            return
+        due, key = self._due, (band, tenant, user)
+        due[key] = due.get(key, 0.0) + tokens
+        if len(due) > MOST_DUE:
+            self._charge_due()
+
+    def _charge_due(self) -> None:
+        due, self._due = self._due, {}
+        for (band, tenant, user), tokens in due.items():
+            self._groups[band].charge(tokens, (tenant, user))
 
     def served(self, band: int, tenant: str) -> float:
         """Tokens by weight that a tenant was served in a band; those that it was lifted by are among them."""
+        self._charge_due()
         return self._groups[band].served.get(tenant, 0.0)
 
     def ahead(self, request: W) -> int:

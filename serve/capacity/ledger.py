@@ -126,7 +126,7 @@ class Lease:
 
     __slots__ = (
         "ask", "epoch", "generated", "granted_at", "has_begun", "line", "number", "output", "prompt", "router", "slots",
-        "unread",
+        "tokens", "unread",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +145,8 @@ class Lease:
         # As expected, and as it is by now.
         self.output = need.output
         self.generated = 0
+        # Of the line: the prompt and whichever of the two is more.
+        self.tokens = need.tokens
         # What of the prompt is still to be read by the engine.
         self.unread = uncached
         # Requests that run by it: one, but of a credit.
@@ -153,10 +155,6 @@ class Lease:
     @property
     def id(self) -> LeaseId:
         return LeaseId(self.epoch, self.line.incarnation, self.number)
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + max(self.output, self.generated)
 
 
 class Placed(NamedTuple):
@@ -352,6 +350,7 @@ class Ledger:
         self._next_lease = max(self._next_lease, number)
         lease = Lease(self.epoch, number, line, router, need, unread, slots)
         lease.generated = generated
+        lease.tokens = need.prompt + max(need.output, generated)
         self._add(lease)
         return lease
 
@@ -373,6 +372,7 @@ class Ledger:
         lease.generated = generated
         if generated > before:
             line.used += generated - before
+            lease.tokens += generated - before
             if before == lease.output:
                 self.short += 1
             self._spare.changed(line)
@@ -412,7 +412,7 @@ class Ledger:
             self.release(number)
             return
         line, before = lease.line, lease.tokens
-        lease.prompt = min(before, tokens)
+        lease.prompt = lease.tokens = min(before, tokens)
         lease.output = lease.generated = 0
         line.used += lease.tokens - before
         # What is not read is of what it has.

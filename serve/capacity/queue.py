@@ -475,25 +475,19 @@ class CapacityQueue:
         self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: dict[Line, None] | None = None
     ) -> Lease | Refusal | None:
         ledger, share = self.ledger, self.order.bands[band].ceiling
-        lines = ledger.lines
-        hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
-        if ask.adapter and ask.load:
-            hits = self._with_adapter(ask, hits)
-        kept = lines[self._kept[1]] if self._kept is not None and self._is_kept_for(ask) else None
-        if kept is not None and kept.has_room(ask.tokens, share):
-            self._let_go()
-            placed = Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
-        elif ask.session and (stays := self._line_of_session(ask, share)) is not None:
-            placed = Placed(stays, max(0, ask.prompt - dict(hits).get(stays, 0)))
-        elif (found := ledger.find(ask, hits, share, chance, among, ask.load)) is not None:
-            placed = found
+        if self._kept is None and not (ask.chain or ask.session or ask.adapter):
+            placed = ledger.find(ask, (), share, chance, among)
         else:
+            placed = self._best_place(ask, share, chance, among)
+        if placed is None:
             return None
         if ask.begins_by < math.inf and (late := self._too_late(ask, placed.line, now, chance)) is not None:
             return late
         lease = ledger.admit(placed, ask, ask.router)
-        # What is to be loaded beside is nobody's input.
-        unread = min(placed.uncached, ask.prompt)
+        unread = lease.unread
+        if ask.load:
+            # What is to be loaded beside is nobody's input.
+            unread = min(unread, ask.prompt)
         ask.served_in, ask.cached = band, ask.prompt - unread
         self._begin(lease, ask, tenant)
         self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
@@ -505,6 +499,20 @@ class CapacityQueue:
             self.adapters.note(lease.line.id, ask.adapter)
         self.drain.add(ask.tokens, now)
         return lease
+
+    def _best_place(self, ask: Ask, share: float, chance: float, among: dict[Line, None] | None) -> Placed | None:
+        """The same as the ledger finds, for one that may have a line of its own, or parts of its prompt at some."""
+        lines = self.ledger.lines
+        hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
+        if ask.adapter and ask.load:
+            hits = self._with_adapter(ask, hits)
+        kept = lines[self._kept[1]] if self._kept is not None and self._is_kept_for(ask) else None
+        if kept is not None and kept.has_room(ask.tokens, share):
+            self._let_go()
+            return Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
+        if ask.session and (stays := self._line_of_session(ask, share)) is not None:
+            return Placed(stays, max(0, ask.prompt - dict(hits).get(stays, 0)))
+        return self.ledger.find(ask, hits, share, chance, among, ask.load)
 
     @staticmethod
     def _too_late(ask: Ask, line: Line, now: float, chance: float) -> Refusal | None:

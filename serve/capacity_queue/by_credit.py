@@ -38,17 +38,20 @@ class Terms(NamedTuple):
 class LocalLease(Grant):
     """The grant of one request by a credit."""
 
-    __slots__ = ("arrived", "credits", "generated", "has_read", "held", "is_running", "is_unread", "request", "terms")
+    __slots__ = ("arrived", "credits", "generated", "held", "is_running", "is_unread", "request", "terms")
 
     queue_ms = 0
 
     def __init__(self, credits: ByCredit, held: Held, request: Request, terms: Terms, arrived: float) -> None:
         self.policy = credits.policy
-        self.replica = held.line.replica
-        self.credits, self.held, self.request, self.terms, self.arrived = credits, held, request, terms, arrived
-        # Whether its prompt counts as unread still; whether its first token has come, which is heard of before.
+        self.replica = held.replica
+        self.credits = credits
+        self.held = held
+        self.request = request
+        self.terms = terms
+        self.arrived = arrived
+        # Whether its prompt counts as unread still, for which it is heard of first that its first token has come.
         self.is_running = self.is_unread = True
-        self.has_read = False
         self.generated = 0
 
     @property
@@ -56,10 +59,9 @@ class LocalLease(Grant):
         return self.credits.tag_of(self)
 
     def progress(self, tokens: int) -> None:
-        self.generated = tokens
-        if not self.has_read:
-            self.has_read = True
+        if not self.generated:
             self.credits.read.append(self)
+        self.generated = tokens
 
     def settle(self, used: Cost) -> None:
         self.credits.settle(self, used)
@@ -123,14 +125,16 @@ class ByCredit:
         held = self._holder.take(terms.tokens, now, terms.unread)
         if held is None:
             return None
-        place = held.place
-        if place is None:
-            place = held.place = self._place_of(held.line.replica)
-            assert place is not None
-            place.counts(held)
+        if held.place is None:
+            self._count_at_place(held)
         lease = LocalLease(self, held, request, terms, now)
         self.running.add(lease)
         return lease
+
+    def _count_at_place(self, held: Held) -> None:
+        place = held.place = self._place_of(held.replica)
+        assert place is not None
+        place.counts(held)
 
     def _terms_of(self, cost: QueueCost) -> Terms | None:
         if cost.chain or cost.session or cost.adapter or cost.ticket:
@@ -166,7 +170,7 @@ class ByCredit:
         lease.is_running = False
         self.running.discard(lease)
         held, terms = lease.held, lease.terms
-        self._holder.give(held, terms.tokens)
+        held.give(terms.tokens)
         if terms.unread:
             self._has_read(lease)
         if used is None and terms is self._plain and not lease.generated:

@@ -9,6 +9,7 @@ has gone, unless its replica runs it still. Age alone ends none.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 from typing import Any, Final, TypeAlias
@@ -414,26 +415,7 @@ class Hub:
     def _acquire(self, name: str, router: _Router, asked: Acquire, now: float) -> None:
         if asked.id in router.asked:
             return
-        first = asked.ticket and self._tickets.first(asked.ticket, asked.tenant, now, again=asked.returns)
-        in_requests = self._in_requests_now
-        ask = _Asked(
-            asked.model,
-            asked.requests if in_requests else asked.prompt,
-            asked.requests if in_requests else asked.max_tokens,
-            tenant=asked.tenant,
-            user=asked.user,
-            band=asked.band,
-            arrived=first.arrived if first else now - asked.age_s,
-            deadline=float("inf") if asked.left_s is None else now + asked.left_s,
-            place=first.place if first else None,
-            router=name,
-            chain=asked.chain,
-            # Others may call theirs the same.
-            session=asked.session and f"{asked.tenant}\n{asked.session}",
-            adapter=asked.adapter,
-            load=self.config.load_tokens if asked.adapter else 0,
-        )
-        ask.id, ask.returns, ask.goes_at = asked.id, asked.returns, None
+        ask = self._ask_of(name, asked, now)
         if not self.queue.ledger.lines:
             waiting = len(self._parked) + len(self.queue.order)
             if waiting >= self.queue.most.requests and not asked.returns:
@@ -443,6 +425,31 @@ class Hub:
                 self._parked[ask] = None
             return
         self._submit(router, ask, now)
+
+    def _ask_of(self, name: str, asked: Acquire, now: float) -> _Asked:
+        in_requests, first = self._in_requests_now, None
+        if asked.ticket:
+            first = self._tickets.first(asked.ticket, asked.tenant, now, again=asked.returns)
+        ask = _Asked(
+            asked.model,
+            asked.requests if in_requests else asked.prompt,
+            asked.requests if in_requests else asked.max_tokens,
+            tenant=asked.tenant,
+            user=asked.user,
+            band=asked.band,
+            arrived=now - asked.age_s if first is None else first.arrived,
+            deadline=math.inf if asked.left_s is None else now + asked.left_s,
+            router=name,
+            place=None if first is None else first.place,
+            chain=asked.chain,
+        )
+        ask.id, ask.returns, ask.goes_at = asked.id, asked.returns, None
+        if asked.session:
+            # Others may call theirs the same.
+            ask.session = f"{asked.tenant}\n{asked.session}"
+        if asked.adapter:
+            ask.adapter, ask.load = asked.adapter, self.config.load_tokens
+        return ask
 
     def _submit(self, router: _Router, ask: _Asked, now: float, *, waited: bool = False) -> None:
         if ask.session and self._waits_for_credits(ask, now):

@@ -66,15 +66,33 @@ class _Wait:
 
 
 class Lease(Grant):
-    """The grant of one request: what the queue gave, and the tag that goes to the replica with it."""
+    """The grant of one request: what the queue gave."""
 
-    __slots__ = ("generated", "place", "request", "tag", "told", "told_at", "wait")
+    __slots__ = (
+        "_tag", "epoch", "generated", "number", "output", "place", "prompt", "rank", "request", "told", "told_at",
+        "wait", "waited_ms",
+    )  # fmt: skip
 
-    def __init__(self, policy: CapacityQueuePolicy, replica: str, tag: Tag, request: Request, wait: _Wait) -> None:
-        super().__init__(policy, replica)
-        self.tag: Tag = tag
+    def __init__(
+        self,
+        policy: CapacityQueuePolicy,
+        replica: str,
+        number: int,
+        rank: int,
+        prompt: int,
+        output: int,
+        request: Request,
+        wait: _Wait,
+        now: float,
+    ) -> None:
+        self.policy, self.replica = policy, replica
+        self.number, self.rank, self.prompt, self.output = number, rank, prompt, output
+        self.epoch = policy.epoch
+        self._tag: Tag | None = None
         # As it came, should it not begin there.
         self.request, self.wait = request, wait
+        waited_s = now - wait.arrived
+        self.waited_ms = int(waited_s * 1000) if waited_s > 0 else 0
         # Where it is counted; None: its replica is not known here yet.
         self.place: Place | None = None
         self.generated = self.told = 0
@@ -82,11 +100,19 @@ class Lease(Grant):
 
     @property
     def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.tag.queue_ms
+        return self.waited_ms
 
     @property
-    def tokens(self) -> int:
-        return self.tag.prompt + self.tag.output
+    def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What goes to the replica with the request."""
+        if self._tag is None:
+            assert isinstance(self.policy, CapacityQueuePolicy)
+            cost, band, router = self.wait.cost, self.wait.band, self.policy.router
+            self._tag = Tag(
+                self.epoch, incarnation_of(self.replica), self.number, self.rank, self.waited_ms, router,
+                self.prompt, self.output, cost.model, cost.tenant, cost.user, band,
+            )  # fmt: skip
+        return self._tag
 
     def settle(self, used: Cost) -> None:
         self.policy.settle(self, used)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
@@ -95,7 +121,7 @@ class Lease(Grant):
         self.policy.progress(self, tokens)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def __repr__(self) -> str:
-        return f"Lease({self.replica}: {self.tag.number})"
+        return f"Lease({self.replica}: {self.number})"
 
 
 class CapacityQueuePolicy(Policy):
@@ -105,6 +131,8 @@ class CapacityQueuePolicy(Policy):
         self.router = uuid.uuid4().hex[:16]
         self._config: CapacityQueueConfig = DEFAULT
         self._config_bytes = b""
+        # Numbers of bands, by the names that requests have had for them.
+        self._bands: dict[str, int] = {}
         self._cost: Callable[..., Any] | None = None
         self._max_queued = -1
         self._closed = False
@@ -118,7 +146,7 @@ class CapacityQueuePolicy(Policy):
         self._came: deque[ToRouter | None] = deque()
         # Whether the queue has said that it is there, and of which epoch it is.
         self._connected = self._was_connected = False
-        self._epoch = 0
+        self.epoch = 0
         self._alone = Alone(context.clock(), -random.SystemRandom().getrandbits(61))
         self._credits = ByCredit(self, self.router, self._open_place, partial(self._say, "learnt"))
         self._credits.configure(DEFAULT)
@@ -151,6 +179,7 @@ class CapacityQueuePolicy(Policy):
             if queue.config != self._config_bytes:
                 self._config_bytes = queue.config
                 self._config = pickle.loads(queue.config)
+                self._bands = {}
                 self._credits.configure(self._config)
                 self._cost = cost_function(self._config.cost)
             if queue.handle != self._queue:
@@ -201,7 +230,7 @@ class CapacityQueuePolicy(Policy):
             wait = self._wait_of(lease.terms.cost, lease.terms.band, lease.arrived)
             wait.returns = True
             return self._ask(request, wait, now)
-        if lease.tag.number < 0 and lease.replica in self._places.keys() - self._full:
+        if lease.number < 0 and lease.replica in self._places.keys() - self._full:
             # A replica knows of a later queue: that is heard of here soon.
             self._alone.stands_back_until = now + LOOK_S
         lease.wait.returns = True
@@ -235,7 +264,10 @@ class CapacityQueuePolicy(Policy):
             wait.band, now - wait.arrived, left, cost.chain, wait.returns, cost.session, cost.adapter,
             cost.ticket,
         )  # fmt: skip
-        self._say("acquire", acquire)
+        if self._connected:
+            with self._out_lock:
+                self._out.acquire.append(acquire)
+            self._turns.soon()
 
     def _say(self, what: str, value: Any) -> None:
         """Have it told at the end of this turn. While there is no queue nothing is: the next one is told all anew."""
@@ -245,10 +277,14 @@ class CapacityQueuePolicy(Policy):
             self._turns.soon()
 
     def _band_of(self, cost: QueueCost) -> int:
-        try:
-            return self._config.band(cost.band)
-        except ValueError as error:
-            raise Refused(str(error), None, 400) from None
+        band = self._bands.get(cost.band)
+        if band is None:
+            try:
+                band = self._config.band(cost.band)
+            except ValueError as error:
+                raise Refused(str(error), None, 400) from None
+            self._bands[cost.band] = band
+        return band
 
     def withdraw(self, request: Request) -> None:
         wait = self._waiting.pop(request, None)
@@ -285,18 +321,19 @@ class CapacityQueuePolicy(Policy):
     def release(self, grant: Grant, used: Cost | None) -> None:
         if type(grant) is LocalLease:
             if grant.is_running:
+                self._released = grant
                 if self._credits.release(grant, used):
                     self._say_credits(self._credits.held(self._clock()))
-                self._released = grant
                 if self._closed:
                     self._end_if_idle()
             return
         assert isinstance(grant, Lease)
-        if self._held.get(grant.tag.number) is not grant:
+        if self._held.get(grant.number) is not grant:
             return
         self._give_back(grant, used)
         self._released = grant
-        self._end_if_idle()
+        if self._closed:
+            self._end_if_idle()
 
     def _end_if_idle(self) -> None:
         if self._closed and not self._held and not self._credits.running:
@@ -309,16 +346,20 @@ class CapacityQueuePolicy(Policy):
             self._turns.soon()
 
     def _give_back(self, lease: Lease, used: Cost | None = NOTHING) -> None:
-        number = lease.tag.number
+        number = lease.number
         self._held.pop(number, None)
         if (place := lease.place) is not None:
-            place.add(-1, -lease.tokens)
-        release = Release(number, lease.generated or None)
+            place.add(-1, -lease.prompt - lease.output)
         if isinstance(used, QueueUse):
             release = Release(number, used.tokens, used.cached, used.is_whole)
         elif used is not None and used is not NOTHING and used.tokens:
             release = Release(number, used.tokens)
-        self._say("release", release)
+        else:
+            release = Release(number, lease.generated or None)
+        if self._connected:
+            with self._out_lock:
+                self._out.release.append(release)
+            self._turns.soon()
 
     def progress(self, lease: Lease, generated: int) -> None:
         """From the thread that has the request; it need not hold the router's lock."""
@@ -326,12 +367,12 @@ class CapacityQueuePolicy(Policy):
         now = self._clock()
         if not lease.told or generated - lease.told >= STEP_TOKENS or now - lease.told_at >= STEP_S:
             lease.told, lease.told_at = generated, now
-            self._say("progress", (lease.tag.number, generated))
+            self._say("progress", (lease.number, generated))
 
     def settle(self, lease: Lease, used: Cost) -> None:
         """It was given back before this was known. From any thread."""
         if isinstance(used, QueueUse):
-            self._say("settle", Release(lease.tag.number, used.tokens, used.cached, used.is_whole))
+            self._say("settle", Release(lease.number, used.tokens, used.cached, used.is_whole))
 
     def died(self, replica: str) -> None:
         if self._places.pop(replica, None) is None:
@@ -415,8 +456,10 @@ class CapacityQueuePolicy(Policy):
             if (request := self._by_id.pop(refusal.id, None)) is not None:
                 del self._waiting[request]
                 self._ready[request] = _refused(refusal)
-        for granted in said.grants:
-            self._granted(granted)
+        if said.grants:
+            now = self._clock()
+            for granted in said.grants:
+                self._granted(granted, now)
         if said.credits is not None:
             self._say_credits(self._credits.hear(said.credits, self._clock()))
         if said.find:
@@ -426,7 +469,7 @@ class CapacityQueuePolicy(Policy):
             ended = set(said.ended)
             for kept in (self._ready, self._early):
                 for request, found in list(kept.items()):
-                    if isinstance(found, Lease) and found.tag.number in ended:
+                    if isinstance(found, Lease) and found.number in ended:
                         del kept[request]
                         self._ask_again(found)
 
@@ -443,7 +486,7 @@ class CapacityQueuePolicy(Policy):
 
     def _welcome(self, said: ToRouter) -> None:
         """A queue is there: it knows nothing of what was asked before."""
-        self._epoch = said.epoch
+        self.epoch = said.epoch
         self._connected, self._alone.is_lost = True, False
         self._credits.begin(said.epoch)
         now = self._clock()
@@ -456,36 +499,25 @@ class CapacityQueuePolicy(Policy):
         self._was_connected = True
         self._turns.soon()
 
-    def _granted(self, granted: Granted) -> None:
+    def _granted(self, granted: Granted, now: float) -> None:
         request = self._by_id.pop(granted.id, None)
         if request is None:
             # It was withdrawn, or has gone elsewhere, meanwhile.
             self._say("release", Release(granted.number))
             return
         wait = self._waiting.pop(request)
-        tag = self._tag(granted.replica, granted.number, granted.rank, granted.prompt, granted.output, wait)
-        lease = self._held[granted.number] = Lease(self, granted.replica, tag, request, wait)
+        lease = self._held[granted.number] = Lease(
+            self, granted.replica, granted.number, granted.rank, granted.prompt, granted.output, request, wait, now
+        )
         if (place := self._places.get(granted.replica)) is not None:
             self._have(lease, place)
         else:
             self._early[request] = lease
 
-    def _tag(self, replica: str, number: int, rank: int, prompt: int, output: int, wait: _Wait) -> Tag:
-        cost = wait.cost
-        queue_ms = int(max(0.0, self._clock() - wait.arrived) * 1000)
-        return Tag(
-            self._epoch, incarnation_of(replica), number, rank, queue_ms, self.router, prompt, output,
-            cost.model, cost.tenant, cost.user, wait.band,
-        )  # fmt: skip
-
     def _have(self, lease: Lease, place: Place) -> None:
-        self._count(lease, place)
-        self._ready[lease.request] = lease
-
-    @staticmethod
-    def _count(lease: Lease, place: Place) -> None:
         lease.place = place
-        place.add(1, lease.tokens)
+        place.add(1, lease.prompt + lease.output)
+        self._ready[lease.request] = lease
 
     def _ask_again(self, lease: Lease) -> None:
         """Its replica has gone, and it was not sent."""
@@ -502,7 +534,7 @@ class CapacityQueuePolicy(Policy):
         with self._out_lock:
             out, self._out = self._out, ToQueue()
             if out:
-                out.epoch = self._epoch
+                out.epoch = self.epoch
                 session.write(encode(out))
 
     # ---- without the queue
@@ -516,9 +548,10 @@ class CapacityQueuePolicy(Policy):
         best = self._alone.choose(self._places, self._full, cost.tokens + (cost.max_tokens or 0))
         if best is None:
             return None
-        tag = self._tag(best, self._alone.new_number(), 0, cost.tokens, cost.max_tokens or 0, wait)
-        lease = self._held[tag.number] = Lease(self, best, tag, request, wait)
-        self._count(lease, self._places[best])
+        number, tokens, output = self._alone.new_number(), cost.tokens, cost.max_tokens or 0
+        lease = self._held[number] = Lease(self, best, number, 0, tokens, output, request, wait, now)
+        place = lease.place = self._places[best]
+        place.add(1, tokens + output)
         return lease
 
     def _watch(self) -> None:

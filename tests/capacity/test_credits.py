@@ -39,7 +39,7 @@ class Holder(CreditHolder):
         return None if held is None else Filled(held, tokens)
 
     def end(self, filled: Filled, key: tuple[int, str, str] = (0, "", ""), served: float = 0.0) -> None:
-        self.give(*filled)
+        filled.credit.give(filled.tokens)
         if served:
             self.serve(key, served)
 

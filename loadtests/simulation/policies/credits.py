@@ -150,7 +150,7 @@ class ByCredits(Apart):
             return
         self.first(request, now)
         holder = self.holders[router]
-        holder.give(local.held, local.tokens)
+        local.held.give(local.tokens)
         self._fill(request.replica, -local.tokens, -1)
         self._served[router] += 1
         self._tokens[router] += local.tokens
