@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import actorrt
 from actorrt import serve
+from actorrt.serve import policy as policies
 from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy
 from actorrt.serve.connection import connect
 from actorrt.serve.news import DeploymentNews
-from actorrt.serve.policy import ONE_REQUEST, PolicyContext, Refused
+from actorrt.serve.policy import PolicyContext, Refused
 
 ROUTERS: Final = 4
 IN_FLIGHT: Final = 16
@@ -48,7 +49,7 @@ class Wanted:
     __slots__ = ("at", "cost")
 
     def __init__(self) -> None:
-        self.cost = ONE_REQUEST
+        self.cost = policies.ONE_REQUEST
         self.at = 0
 
 

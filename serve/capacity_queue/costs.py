@@ -6,13 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from ..policy import ONE_REQUEST, Cost, Refused, Request
+from ..policy import Cost, Refused, Request
 from .http_headers import NOTHING_SAID, HeaderError, said_in
 from .messages import QueueCost
 
 # What most requests take of what is no language model.
 PLAIN: Final = QueueCost(max_tokens=0)
 _NOTHING_SAID: Final[tuple[tuple[Any, ...], dict[str, Any]]] = ((), {})
+
+
+def is_one(cost: Cost) -> bool:
+    """Whether it says no more than ONE_REQUEST, of which a process may have copies."""
+    return type(cost) is Cost and cost.requests == 1 and not cost.tokens
 
 
 def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
@@ -36,7 +41,7 @@ def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
 
 def _without_headers(request: Request, function: Callable[..., Any] | None) -> QueueCost:
     cost = request.cost
-    if cost is ONE_REQUEST and function is None:
+    if function is None and is_one(cost):
         return PLAIN
     if function is not None and type(cost) is Cost and not cost.tokens:
         cost = _checked(function, request)

@@ -22,7 +22,7 @@ from ..policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, Q
 from .alone import Alone, Place
 from .by_credit import ByCredit, LocalLease
 from .config import DEFAULT, CapacityQueueConfig, cost_function
-from .costs import PLAIN, cost_of
+from .costs import PLAIN, cost_of, is_one
 from .messages import (
     Acquire,
     CreditsHeld,
@@ -203,7 +203,8 @@ class CapacityQueuePolicy(Policy):
 
     def submit(self, request: Request) -> Lease | LocalLease | None:
         now = self._clock()
-        if request.cost is ONE_REQUEST and self._cost is None and getattr(request, "header", None) is None:
+        said = request.cost
+        if (said is ONE_REQUEST or is_one(said)) and self._cost is None and getattr(request, "header", None) is None:
             cost = PLAIN
         else:
             cost = cost_of(request, self._cost)

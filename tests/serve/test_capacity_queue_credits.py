@@ -79,6 +79,14 @@ def test_a_router_that_asks_while_nothing_waits_needs_not_ask_again() -> None:
     assert isinstance(world.ask(), LocalLease)
 
 
+def test_a_copy_of_the_plain_cost_is_plain_too() -> None:
+    world = World()
+    world.warm()
+    plain, copied, two = world.ask(ONE_REQUEST), world.ask(Cost()), world.ask(Cost(2))
+    assert plain.terms is copied.terms
+    assert two.terms.tokens == 2 * plain.terms.tokens
+
+
 def test_where_credits_are_none_each_request_asks() -> None:
     world = World(config=replace(DEFAULT, credit_share=0.0))
     world.warm()
