@@ -88,6 +88,9 @@ PURE_IN_SERVE: Final = frozenset(
             "offers",
             "shown",
             "alone",
+            "lease",
+            "looks",
+            "read_rates",
         )
     }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}

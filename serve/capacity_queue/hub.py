@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ..capacity.credits import NOBODY, CreditSize
 from ..capacity.drain import RetryAfter
@@ -26,6 +26,7 @@ from ..capacity.tickets import First, Tickets
 from ..capacity.unit import TOKENS
 from .config import CapacityQueueConfig
 from .hub_credits import HubCredits
+from .looks import Look, Looks
 from .messages import (
     Acquire,
     Granted,
@@ -41,15 +42,13 @@ from .messages import (
     incarnation_of,
 )  # fmt: skip
 from .offers import PER_REQUEST, REQUESTS, Replica, counts_requests, offer_of
+from .read_rates import LEAST_READ, ReadRates
 from .shown import lines_shown, runs, tenants_shown, waits
 
 # After a restart, what a replica is good for that has not said yet what it runs.
 FLOOR: Final = 1
 # Of those that wait, so many are looked at now and then, however little has changed.
 MANY_PASSES: Final = 512
-# How a rate of reading prompts is averaged, and which prompts say something of it.
-RATE_PART: Final = 0.1
-LEAST_READ: Final = 256
 # A router that nothing was said to, or heard of, is asked so many times before its leases end, or it does without.
 ASKS: Final = 5
 # Of the prompts that may wait at a line, so much may be those that came by credits.
@@ -58,10 +57,6 @@ UNREAD_PART: Final = 0.25
 MOST_ENDED: Final = 4096
 # A turn of a session waits so long for credits to come back that lie idle in its place: a few round trips.
 TURN_WAITS_S: Final = 0.1
-
-
-# What somebody has heard of the requests that he looks for, by their routers, ids and leases.
-Look: TypeAlias = dict[tuple[str, int, int], str]
 
 
 class _Asked(Ask):
@@ -123,7 +118,7 @@ class Hub:
         # Of leases that ended a while ago, who had each, where, and how long the answer was: what it used may be known
         # only now.
         self._ended: OrderedDict[int, tuple[Ask, LineId, int]] = OrderedDict()
-        self._rate: dict[LineId, float] = {}
+        self._rates = ReadRates()
         self._shares_changed = False
         # Whether needs are in requests, as it is with the replicas that are known.
         self._in_requests_now = config.units != "tokens"
@@ -131,8 +126,7 @@ class Hub:
         self._credits = HubCredits(self.queue)
         # Whether what a credit holds is to be looked at.
         self._credits_changed = True
-        # What is known of requests that are looked for, by their names: of each who looks a sentence for each request.
-        self._looks: dict[str, list[Look]] = {}
+        self._looks = Looks()
         # Requests that were admitted since the beginning.
         self.granted = 0
         self.refused = 0
@@ -211,7 +205,7 @@ class Hub:
         there = {} if found is None else found.leases
         leases = {number: lease.router for number, lease in there.items() if lease.router != NOBODY}
         self.queue.drop_line(line)
-        self._rate.pop(line, None)
+        self._rates.forget(line)
         for number, name in leases.items():
             if (router := self._routers.get(name)) is not None:
                 router.told.ended.append(number)
@@ -231,7 +225,7 @@ class Hub:
             for rank in range(offer.ranks):
                 line = LineId(id, rank)
                 wanted.append(line)
-                rate = self._rate.get(line) or offer.prefill_rate or self.config.prefill_rate
+                rate = self._rates.of(line) or offer.prefill_rate or self.config.prefill_rate
                 self.queue.set_line(line, LineFacts(offer.kv_tokens, slots, rate), incarnation_of(id))
                 if self._full.get(id):
                     self.queue.open_line(line, False)
@@ -388,8 +382,7 @@ class Hub:
             self._set_full(router, id, is_full)
         for called, id, number in batch.found:
             sentence = self._why(router, id, number, now) if called in self._looks else ""
-            for look in self._looks.get(called, ()):
-                look[name, id, number] = sentence
+            self._looks.hear(called, name, id, number, sentence)
         for each in batch.release:
             self._end(each.number, each.generated, each.cached, each.is_whole)
         for number, generated in batch.progress:
@@ -526,19 +519,9 @@ class Hub:
 
     def _progress(self, number: int, generated: int, now: float) -> None:
         lease = self.queue.ledger.leases.get(number)
-        if lease is not None and lease.granted_at is not None:
-            self._measure(lease, now - lease.granted_at)
-            lease.granted_at = None
+        if lease is not None:
+            self._rates.came(lease, now)
         self.queue.progress(number, generated)
-
-    def _measure(self, lease: Lease, took_s: float) -> None:
-        """A prompt was read: how fast prompts are read on its line."""
-        line = lease.line
-        if took_s <= 0 or not lease.unread:
-            return
-        rate = lease.unread / took_s
-        before = self._rate.get(line.id)
-        self._rate[line.id] = rate if before is None else before + RATE_PART * (rate - before)
 
     # ---- time
 
@@ -560,7 +543,7 @@ class Hub:
                 # It answers; and it knows by this that there is a queue.
                 router.spoke_at = now
                 router.told.ask = True
-        for line, rate in self._rate.items():
+        for line, rate in self._rates:
             found = self.queue.ledger.lines.get(line)
             if found is not None and (replica := self._replicas.get(line.replica)) is not None:
                 offer = self._offer(replica)
@@ -665,18 +648,14 @@ class Hub:
 
     def look_for(self, name: str) -> Look:
         """Ask all routers for a request of this name. Others may look for it at the same time."""
-        look: Look = {}
-        self._looks.setdefault(name, []).append(look)
+        look = self._looks.begin(name)
         for router in self._routers.values():
             router.told.find = name
         return look
 
     def found(self, name: str, look: Look) -> list[str]:
         """What is known of it by now, a sentence for each that has the name. What is said later is not heard."""
-        others = [each for each in self._looks.pop(name, []) if each is not look]
-        if others:
-            self._looks[name] = others
-        return list(look.values())
+        return self._looks.end(name, look)
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
         if (lease := self.queue.ledger.leases.get(number)) is not None:

@@ -23,6 +23,7 @@ from .alone import Alone, Place
 from .by_credit import ByCredit, LocalLease
 from .config import DEFAULT, CapacityQueueConfig, cost_function
 from .costs import PLAIN, cost_of, is_one
+from .lease import Lease, Wait
 from .messages import (
     Acquire,
     CreditsHeld,
@@ -31,11 +32,9 @@ from .messages import (
     QueueUse,
     Refusal,
     Release,
-    Tag,
     ToQueue,
     ToRouter,
     encode,
-    incarnation_of,
     to_router,
 )  # fmt: skip
 from .session import Session, Turns
@@ -51,77 +50,6 @@ _TICK: Final = 1e-9
 # While requests wait, so often is it looked whether the queue is there; and a router that a replica has sent back,
 # since there is a later queue, gives itself nothing for so long.
 LOOK_S: Final = 0.5
-
-
-class _Wait:
-    """How a request came, and by which id the queue knows it, another one whenever it is asked for anew."""
-
-    __slots__ = ("arrived", "band", "cost", "deadline", "id", "returns")
-
-    def __init__(self, cost: QueueCost, band: int, arrived: float, deadline: float | None) -> None:
-        self.cost, self.band, self.arrived, self.deadline = cost, band, arrived, deadline
-        self.id = 0
-        # It is not refused for want of room any more.
-        self.returns = False
-
-
-class Lease(Grant):
-    """The grant of one request: what the queue gave."""
-
-    __slots__ = (
-        "_tag", "epoch", "generated", "number", "output", "place", "prompt", "rank", "request", "told", "told_at",
-        "wait", "waited_ms",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        policy: CapacityQueuePolicy,
-        replica: str,
-        number: int,
-        rank: int,
-        prompt: int,
-        output: int,
-        request: Request,
-        wait: _Wait,
-        now: float,
-    ) -> None:
-        self.policy, self.replica = policy, replica
-        self.number, self.rank, self.prompt, self.output = number, rank, prompt, output
-        self.epoch = policy.epoch
-        self._tag: Tag | None = None
-        # As it came, should it not begin there.
-        self.request, self.wait = request, wait
-        waited_s = now - wait.arrived
-        self.waited_ms = int(waited_s * 1000) if waited_s > 0 else 0
-        # Where it is counted; None: its replica is not known here yet.
-        self.place: Place | None = None
-        self.generated = self.told = 0
-        self.told_at = 0.0
-
-    @property
-    def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.waited_ms
-
-    @property
-    def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What goes to the replica with the request."""
-        if self._tag is None:
-            assert isinstance(self.policy, CapacityQueuePolicy)
-            cost, band, router = self.wait.cost, self.wait.band, self.policy.router
-            self._tag = Tag(
-                self.epoch, incarnation_of(self.replica), self.number, self.rank, self.waited_ms, router,
-                self.prompt, self.output, cost.model, cost.tenant, cost.user, band,
-            )  # fmt: skip
-        return self._tag
-
-    def settle(self, used: Cost) -> None:
-        self.policy.settle(self, used)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-
-    def progress(self, tokens: int) -> None:
-        self.policy.progress(self, tokens)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-
-    def __repr__(self) -> str:
-        return f"Lease({self.replica}: {self.number})"
 
 
 class CapacityQueuePolicy(Policy):
@@ -154,7 +82,7 @@ class CapacityQueuePolicy(Policy):
         self._places: dict[str, Place] = {}
         self._full: set[str] = set()
         # Those that wait, in their order, and which is which for the queue.
-        self._waiting: dict[Request, _Wait] = {}
+        self._waiting: dict[Request, Wait] = {}
         self._by_id: dict[int, Request] = {}
         # What became of them, until the router takes it; and grants of replicas that are not known here yet.
         self._ready: dict[Request, Lease | Refused] = {}
@@ -213,10 +141,10 @@ class CapacityQueuePolicy(Policy):
         self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
         return self._ask(request, self._wait_of(cost, self._band_of(cost), arrived), now)
 
-    def _wait_of(self, cost: QueueCost, band: int, arrived: float) -> _Wait:
+    def _wait_of(self, cost: QueueCost, band: int, arrived: float) -> Wait:
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
         deadline = None if wanted_s is None else arrived + wanted_s
-        return _Wait(cost, band, arrived, deadline)
+        return Wait(cost, band, arrived, deadline)
 
     def again(self, request: Request) -> Lease | LocalLease | None:
         lease, now = self._released, self._clock()
@@ -237,7 +165,7 @@ class CapacityQueuePolicy(Policy):
         lease.wait.returns = True
         return self._ask(request, lease.wait, now)
 
-    def _ask(self, request: Request, wait: _Wait, now: float) -> Lease | None:
+    def _ask(self, request: Request, wait: Wait, now: float) -> Lease | None:
         if self._is_alone(now):
             if (not self._waiting or wait.returns) and (lease := self._own_lease(request, wait, now)) is not None:
                 return lease
@@ -253,7 +181,7 @@ class CapacityQueuePolicy(Policy):
             self._watch()
         return None
 
-    def _acquire(self, request: Request, wait: _Wait, now: float) -> None:
+    def _acquire(self, request: Request, wait: Wait, now: float) -> None:
         self._by_id.pop(wait.id, None)
         self._last_id += 1
         wait.id = self._last_id
@@ -543,7 +471,7 @@ class CapacityQueuePolicy(Policy):
     def _is_alone(self, now: float) -> bool:
         return self._alone.is_alone(self._connected, self._config.silence_s, now)
 
-    def _own_lease(self, request: Request, wait: _Wait, now: float) -> Lease | None:
+    def _own_lease(self, request: Request, wait: Wait, now: float) -> Lease | None:
         """A lease of this router's own, of the replica where it has least, within its share."""
         cost = wait.cost
         best = self._alone.choose(self._places, self._full, cost.tokens + (cost.max_tokens or 0))

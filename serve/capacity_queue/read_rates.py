@@ -1,0 +1,42 @@
+"""How fast each line reads prompts, measured from when a request was sent there to its first token. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ..capacity.ledger import Lease
+from ..capacity.need import LineId
+
+# How a rate of reading prompts is averaged.
+RATE_PART: Final = 0.1
+# A prompt of which less is to be read says nothing of it: when its lease was granted need not be noted.
+LEAST_READ: Final = 256
+
+
+class ReadRates:
+    """In tokens a second."""
+
+    def __init__(self) -> None:
+        self._rates: dict[LineId, float] = {}
+
+    def of(self, line: LineId) -> float | None:
+        """None: none was measured."""
+        return self._rates.get(line)
+
+    def forget(self, line: LineId) -> None:
+        self._rates.pop(line, None)
+
+    def __iter__(self) -> Iterator[tuple[LineId, float]]:
+        return iter(self._rates.items())
+
+    def came(self, lease: Lease, now: float) -> None:
+        """Some of its answer has come, so its prompt was read."""
+        if lease.granted_at is None:
+            return
+        took_s, lease.granted_at = now - lease.granted_at, None
+        if took_s <= 0 or not lease.unread:
+            return
+        line, rate = lease.line.id, lease.unread / took_s
+        before = self._rates.get(line)
+        self._rates[line] = rate if before is None else before + RATE_PART * (rate - before)
