@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from actorrt.serve.llm.batches.database import Database, StorageError
+from actorrt.serve.llm.batches.file_records import UPLOAD_S, TooManyError
 from actorrt.serve.llm.batches.outputs import Tokens
 from actorrt.serve.llm.batches.records import Batch, File
 from actorrt.serve.llm.batches.states import Event, Status, WrongEventError
-from actorrt.serve.llm.batches.store import UPLOAD_S, Done, LostError, Store, TooManyError, Waiting
+from actorrt.serve.llm.batches.store import Done, LostError, Store, Waiting
 
 NOW = 1_000_000
 # Bytes of all files of a tenant.
@@ -116,7 +117,7 @@ def test_who_deletes_what_he_lists_page_by_page_comes_to_its_end(store: Store, m
     store.begin_file(a_file("f6"), most_files=5)  # what has gone does not count
     with pytest.raises(TooManyError):
         store.begin_file(a_file("f7"), most_files=5)
-    monkeypatch.setattr("actorrt.serve.llm.batches.store.MOST_LEFT", 2)
+    monkeypatch.setattr("actorrt.serve.llm.batches.file_records.MOST_LEFT", 2)
     delete("f3")
     assert page("f4") is None
     assert page("f3") is None
@@ -323,7 +324,7 @@ async def test_a_folder_that_cannot_even_be_looked_into_is_said_as_what_cannot_b
 
 
 async def test_a_database_that_another_process_holds_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.serve.llm.batches.store._BUSY_S", 0.01)
+    monkeypatch.setattr("actorrt.serve.llm.batches.tables._BUSY_S", 0.01)
     database = Database(str(tmp_path))
     await database.do(Store.statuses)
     other = sqlite3.connect(database.path, isolation_level=None)

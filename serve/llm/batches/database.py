@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..problems import Problem
-from .store import Store, WrongVersionError
+from .store import Store
+from .tables import WrongVersionError
 
 P = ParamSpec("P")
 T = TypeVar("T")

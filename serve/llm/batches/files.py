@@ -18,10 +18,11 @@ from ...background import to_its_end
 from ..problems import Problem
 from .asked import WantedFile, read_form, read_page
 from .database import StorageError, storage_error
+from .file_records import TooManyError
 from .form import AROUND, Form
 from .records import File, page
 from .service import Batches, batches_of, new_id, not_here, query_of
-from .store import Store, TooManyError
+from .store import Store
 
 if TYPE_CHECKING:
     from ..exchange import Exchange

@@ -9,10 +9,11 @@ import msgspec
 
 from ..problems import Problem
 from .asked import read_batch, read_page
+from .file_records import TooManyError
 from .records import BATCH, Batch, page
 from .service import Batches, batches_of, new_id, not_here, query_of
 from .states import Status, WrongEventError
-from .store import Store, TooManyError
+from .store import Store
 
 if TYPE_CHECKING:
     from ..exchange import Exchange

@@ -3,12 +3,16 @@
 from typing import Final
 
 from .records import BATCH_COLUMNS, FILE_COLUMNS
+from .states import OPEN
 
 # Another one is not read: it is of a later release.
 VERSION: Final = 1
 # A file comes, is here, and is gone: then nobody is shown it, and its bytes go when no batch needs them any more.
 # What is left then is its place, by which a list goes on.
 COMING, HERE, GONE, LEFT = "coming", "here", "gone", "left"
+
+# Of batches that somebody has to work on.
+OPEN_STATUSES: Final = ", ".join(f"'{status}'" for status in OPEN)
 
 _TYPES: Final = {
     "id": "TEXT NOT NULL UNIQUE",

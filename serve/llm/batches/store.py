@@ -1,4 +1,4 @@
-"""The records of files and batches, in SQLite. It blocks: everything is called in one thread, see database.py.
+"""The records of batches as those see them that work on them, in SQLite; and with them all that is kept.
 
 Whoever works on a batch owns it for a time, and renews that. Each of his writes is refused once it is another's, so
 that of two who believe to own it only one is heard.
@@ -6,29 +6,19 @@ that of two who believe to own it only one is heard.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import Enum
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from .batch_records import BatchRecords
 from .outputs import Tokens
-from .records import BATCH_COLUMNS, FILE_COLUMNS, Batch, File
-from .schema import COMING, GONE, HERE, LEFT, SCHEMA, VERSION
-from .states import OPEN, Event, Status, after
+from .records import Batch, File
+from .schema import OPEN_STATUSES
+from .states import Event, Status
 
-_FILE: Final = ", ".join(FILE_COLUMNS)
-_BATCH: Final = ", ".join(BATCH_COLUMNS)
-_OPEN: Final = ", ".join(f"'{status}'" for status in OPEN)
-_OWN: Final = f"id = ? AND owner = ? AND status IN ({_OPEN})"
-_NOBODYS: Final = f"status IN ({_OPEN}) AND leased_until <= ?1"
-_IN_WORK: Final = f"status IN ({_OPEN}) AND leased_until > ?1"
-# How long a write waits for another process's.
-_BUSY_S: Final = 10.0
-# An upload that has not come to its end by then is nobody's.
-UPLOAD_S: Final = 86400
-# Of the latest files so many keep their place in a list when they have gone.
-MOST_LEFT: Final = 10_000
+_OWN: Final = f"id = ? AND owner = ? AND status IN ({OPEN_STATUSES})"
+_NOBODYS: Final = f"status IN ({OPEN_STATUSES}) AND leased_until <= ?1"
+_IN_WORK: Final = f"status IN ({OPEN_STATUSES}) AND leased_until > ?1"
 
 
 class Waiting(Enum):
@@ -51,14 +41,6 @@ class LostError(Exception):
     """The batch is another's by now, or has ended."""
 
 
-class TooManyError(Exception):
-    """So many are kept, or open, already."""
-
-
-class WrongVersionError(Exception):
-    """The database is of a later release."""
-
-
 class Done(NamedTuple):
     """A request that has its answer: the line of its output."""
 
@@ -68,194 +50,7 @@ class Done(NamedTuple):
     tokens: Tokens
 
 
-class Store:
-    def __init__(self, path: Path) -> None:
-        """Opens it, and makes it if it is not there. sqlite3.Error if that cannot be."""
-        import sqlite3
-
-        # Transactions are begun here by word.
-        self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-        try:
-            self._begin()
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _begin(self) -> None:
-        run = self._db.execute
-        if not self._version():
-            run("PRAGMA auto_vacuum = INCREMENTAL")
-        run("PRAGMA journal_mode = WAL")
-        # What a client was told is there is there, also when the power goes.
-        run("PRAGMA synchronous = FULL")
-        # Whoever finds it made writes nothing: also on a disk that is full it can be read.
-        if not self._version():
-            with self._write():
-                if not self._version():  # nobody was faster
-                    for statement in SCHEMA:
-                        run(statement)
-                    run(f"PRAGMA user_version = {VERSION}")
-        if (version := self._version()) != VERSION:
-            raise WrongVersionError(version)
-
-    def _version(self) -> int:
-        return self._one("PRAGMA user_version")[0]
-
-    def close(self) -> None:
-        self._db.close()
-
-    @contextmanager
-    def _write(self) -> Generator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    # Files.
-
-    def used_bytes(self, tenant: str) -> int:
-        """Of all files of a tenant that are here."""
-        (total,) = self._one("SELECT coalesce(sum(bytes), 0) FROM files WHERE tenant = ? AND state = ?", tenant, HERE)
-        return int(total)
-
-    def begin_file(self, file: File, most_files: int) -> None:
-        """It comes. TooManyError if its tenant has so many."""
-        with self._write():
-            (number,) = self._one(
-                "SELECT count(*) FROM files WHERE tenant = ? AND state IN (?, ?)", file.tenant, COMING, HERE
-            )
-            if number >= most_files:
-                raise TooManyError
-            self._insert_file(file, COMING)
-
-    def keep_file(self, file: File, most_bytes: int) -> None:
-        """All of its bytes are here; it is what it is said to be now. TooManyError if its tenant has more than so many
-        bytes with it: others may have come meanwhile.
-        """
-        with self._write():
-            if self.used_bytes(file.tenant) + file.bytes > most_bytes:
-                raise TooManyError
-            self._keep_file(file)
-
-    def give_up_file(self, id: str) -> None:
-        """It will not come."""
-        with self._write():
-            self._db.execute("DELETE FROM files WHERE id = ? AND state = ?", (id, COMING))
-
-    def file(self, tenant: str, id: str, now: float) -> File | None:
-        found = self._rows(
-            f"SELECT {_FILE} FROM files WHERE id = ? AND tenant = ? AND state = '{HERE}' "
-            "AND (expires_at IS NULL OR expires_at > ?)",
-            id, tenant, now,
-        )  # fmt: skip
-        return File(*found[0]) if found else None
-
-    def files(
-        self, tenant: str, now: float, *, limit: int, after: str | None, newest_first: bool, purpose: str | None
-    ) -> list[File] | None:
-        """None if `after` is none of this tenant's."""
-        place = self._place("files", tenant, after, newest_first=newest_first)
-        if place is None:
-            return None
-        beyond, order = ("<", "DESC") if newest_first else (">", "ASC")
-        found = self._rows(
-            f"SELECT {_FILE} FROM files WHERE tenant = ? AND state = '{HERE}' AND seq {beyond} ? "
-            "AND (expires_at IS NULL OR expires_at > ?) AND (? IS NULL OR purpose = ?) "
-            f"ORDER BY seq {order} LIMIT ?",
-            tenant, place, now, purpose, purpose, limit,
-        )  # fmt: skip
-        return [File(*row) for row in found]
-
-    def delete_file(self, tenant: str, id: str, now: float) -> bool:
-        with self._write():
-            changed = self._db.execute(
-                f"UPDATE files SET state = '{GONE}' WHERE id = ? AND tenant = ? AND state = '{HERE}' "
-                "AND (expires_at IS NULL OR expires_at > ?)",
-                (id, tenant, now),
-            )
-            return changed.rowcount > 0
-
-    def files_to_remove(self, now: float, most: int = 1000) -> list[str]:
-        """Those whose bytes nobody needs: deleted or expired ones that no open batch reads, and uploads that stand
-        still."""
-        with self._write():
-            self._db.execute(f"UPDATE files SET state = '{GONE}' WHERE state = '{HERE}' AND expires_at <= ?", (now,))
-            self._db.execute(
-                f"UPDATE files SET state = '{GONE}' WHERE state = '{COMING}' AND created_at <= ?", (now - UPLOAD_S,)
-            )
-            found = self._rows(
-                f"SELECT id FROM files WHERE state = '{GONE}' AND NOT EXISTS (SELECT 1 FROM batches "
-                f"WHERE input_file_id = files.id AND status IN ({_OPEN})) LIMIT ?",
-                most,
-            )
-        return [id for (id,) in found]
-
-    def forget_files(self, ids: Iterable[str]) -> None:
-        """Their bytes are not here any more. Their places in the list are for a while: some delete what they list, page
-        by page."""
-        with self._write():
-            self._db.executemany(
-                f"UPDATE files SET state = '{LEFT}' WHERE id = ? AND state = '{GONE}'", [(id,) for id in ids]
-            )
-            self._db.execute(
-                f"DELETE FROM files WHERE state = '{LEFT}' AND seq <= (SELECT max(seq) FROM files) - ?", (MOST_LEFT,)
-            )
-
-    # Batches, as their tenants see them.
-
-    def add_batch(self, batch: Batch, now: float, *, most_open: int, most: int) -> bool:
-        """It is nobody's at first. False if its input file is not here; TooManyError if as many are open. Of those of
-        all tenants that have ended the `most` newest are kept.
-        """
-        with self._write():
-            if self.file(batch.tenant, batch.input_file_id, now) is None:
-                return False
-            (number,) = self._one(
-                f"SELECT count(*) FROM batches WHERE tenant = ? AND status IN ({_OPEN})", batch.tenant
-            )
-            if number >= most_open:
-                raise TooManyError
-            marks = ", ".join("?" * len(BATCH_COLUMNS))
-            values = [getattr(batch, name) for name in BATCH_COLUMNS]
-            added = self._db.execute(
-                f"INSERT INTO batches ({_BATCH}) VALUES ({marks})",
-                [str(value) if isinstance(value, Status) else value for value in values],
-            )
-            oldest = (added.lastrowid or 0) - most
-            self._db.execute(f"DELETE FROM batches WHERE seq <= ? AND status NOT IN ({_OPEN})", (oldest,))
-        return True
-
-    def batch(self, tenant: str, id: str) -> Batch | None:
-        return self._batch("id = ? AND tenant = ?", id, tenant)
-
-    def batches(self, tenant: str, *, limit: int, after: str | None) -> list[Batch] | None:
-        """The newest first. None if `after` is none of this tenant's."""
-        place = self._place("batches", tenant, after, newest_first=True)
-        if place is None:
-            return None
-        found = self._rows(
-            f"SELECT {_BATCH} FROM batches WHERE tenant = ? AND seq < ? ORDER BY seq DESC LIMIT ?", tenant, place, limit
-        )
-        return [_made(row) for row in found]
-
-    def cancel(self, tenant: str, id: str, now: float) -> Batch | None:
-        """WrongEventError if it is too late."""
-        with self._write():
-            if (batch := self.batch(tenant, id)) is None:
-                return None
-            self._happens(batch, Event.CANCEL, now)
-        return self.batch(tenant, id)
-
-    def statuses(self) -> dict[str, int]:
-        """How many batches there are in each state."""
-        return dict(self._rows("SELECT status, count(*) FROM batches GROUP BY status"))
-
-    # Batches, as those see them that work on them.
-
+class Store(BatchRecords):
     def claim(self, owner: str, now: float, lease_s: float, most: int, which: Waiting = Waiting.ANY) -> list[Batch]:
         """Take open batches that are nobody's: of the tenants of whom the fewest are worked on, then the oldest."""
         with self._write():
@@ -352,12 +147,6 @@ class Store:
             )
             self._db.execute("DELETE FROM answers WHERE batch = ?", (id,))
 
-    def give_room_back(self, pages: int = 2000) -> None:
-        """To the disk, of what is free in the database: a part, so that nobody waits long for it."""
-        self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-
-    # What the above is made of.
-
     def _waiting(self, now: float, most: int, which: Waiting) -> list[str]:
         found = self._rows(
             f"SELECT id FROM batches AS b WHERE {_NOBODYS} {_WHICH[which]} "
@@ -365,41 +154,3 @@ class Store:
             now, most,
         )  # fmt: skip
         return [id for (id,) in found]
-
-    def _happens(self, batch: Batch, event: Event, now: float) -> None:
-        status = after(batch.status, event)
-        if status is batch.status:
-            return
-        stamp = f", {status}_at = {int(now)}" if f"{status}_at" in BATCH_COLUMNS else ""
-        self._db.execute(f"UPDATE batches SET status = ?{stamp} WHERE id = ?", (str(status), batch.id))
-
-    def _batch(self, where: str, *values: Any) -> Batch | None:
-        found = self._rows(f"SELECT {_BATCH} FROM batches WHERE {where}", *values)
-        return _made(found[0]) if found else None
-
-    def _insert_file(self, file: File, state: str) -> None:
-        marks = ", ".join("?" * len(FILE_COLUMNS))
-        values = [getattr(file, name) for name in FILE_COLUMNS]
-        self._db.execute(f"INSERT INTO files ({_FILE}, state) VALUES ({marks}, ?)", (*values, state))
-
-    def _keep_file(self, file: File) -> None:
-        # Its row may have gone as that of an upload which stood still.
-        self._db.execute("DELETE FROM files WHERE id = ?", (file.id,))
-        self._insert_file(file, HERE)
-
-    def _place(self, table: str, tenant: str, after: str | None, *, newest_first: bool) -> int | None:
-        if after is None:
-            return 2**62 if newest_first else 0
-        found = self._rows(f"SELECT seq FROM {table} WHERE id = ? AND tenant = ?", after, tenant)
-        return found[0][0] if found else None
-
-    def _one(self, statement: str, *values: Any) -> Any:
-        return self._db.execute(statement, values).fetchone()
-
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
-        return self._db.execute(statement, values).fetchall()
-
-
-def _made(row: Sequence[Any]) -> Batch:
-    id, tenant, status, *rest = row
-    return Batch(id, tenant, Status(status), *rest)
