@@ -12,7 +12,7 @@ import click
 
 import actorrt
 from actorrt.cli.problems import WRONG_USE, CommandError
-from actorrt.cli.status_tables import of_models, of_nodes, of_queues
+from actorrt.cli.status_tables import of_batches, of_models, of_nodes, of_queues
 
 _NONE: Final = "no cluster runs on this machine; init() without an address starts one"
 
@@ -27,6 +27,7 @@ class Found:
     free: dict[str, float]
     models: Sequence[actorrt.serve.llm.ModelStatus]
     queues: Sequence[actorrt.serve.QueueStatus] = ()
+    batches: Sequence[actorrt.serve.llm.BatchStatus] = ()
     trouble: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -35,7 +36,10 @@ class Found:
     def facts(self) -> dict[str, Any]:
         models = [asdict(each) for each in self.models]
         queues = [asdict(each) for each in self.queues]
-        return {"nodes": self.nodes, "total": self.total, "free": self.free, "models": models, "queues": queues}
+        return {
+            "nodes": self.nodes, "total": self.total, "free": self.free, "models": models, "queues": queues,
+            "batches": [asdict(each) for each in self.batches],
+        }  # fmt: skip
 
 
 @click.command(short_help="Show the nodes, what is free on them, and the models they serve.")
@@ -48,7 +52,7 @@ class Found:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(address: str, as_json: bool) -> None:
     """Show what runs on this machine: each session, its nodes, how much of each resource is free, and the language
-    models it serves.
+    models it serves, with their capacity queues and batches.
 
     A session is what a program has begun by starting a node: `actorrt serve`, or init().
 
@@ -102,11 +106,12 @@ def _ask(session: actorrt.Session) -> Found:
         serves = bool(actorrt.serve.status().applications)
         models = actorrt.serve.llm.status() if serves else []
         queues = actorrt.serve.queues() if serves else []
+        batches = actorrt.serve.llm.batch_statuses() if serves else []
     except actorrt.exceptions.ActorrtError as error:  # it has ended meanwhile
         return Found(session, [], {}, {}, [], trouble=str(error))
     finally:
         actorrt.shutdown()
-    return Found(session, nodes, total, free, models, queues)
+    return Found(session, nodes, total, free, models, queues, batches)
 
 
 def _shown(found: Found) -> str:
@@ -122,4 +127,6 @@ def _shown(found: Found) -> str:
         parts.append(of_models(found.models))
     if found.queues:
         parts.append(of_queues(found.queues))
+    if found.batches:
+        parts.append(of_batches(found.batches))
     return "\n\n".join(parts)

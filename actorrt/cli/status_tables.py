@@ -35,6 +35,18 @@ def of_models(models: Sequence[actorrt.serve.llm.ModelStatus]) -> str:
     return "\n".join(lines)
 
 
+def of_batches(batches: Sequence[actorrt.serve.llm.BatchStatus]) -> str:
+    names = [each.model or "(not read yet)" for each in batches]
+    wide = max(len("batches of"), *map(len, names))
+    numbers = "{:<9} {:>9} {:>9} {:>9} {:>9}"
+    lines = [f"{'batches of':<{wide}} " + numbers.format("", "queued", "running", "done", "failed")]
+    for name, each in zip(names, batches, strict=True):
+        for what, counts in (("batches", each.batches), ("requests", each.requests)):
+            shown = numbers.format(what, counts.queued, counts.running, counts.done, counts.failed)
+            lines.append(f"{name:<{wide}} {shown}")
+    return "\n".join(lines)
+
+
 def of_queues(queues: Sequence[actorrt.serve.QueueStatus]) -> str:
     return "\n\n".join(_of_queue(each) for each in queues)
 

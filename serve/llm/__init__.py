@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from .config import WordLlamaEngine as WordLlamaEngine
     from .costs import ModelCost as ModelCost
     from .engines.interface import EngineCall as EngineCall
+    from .status import BatchStatus as BatchStatus
     from .status import ModelStatus as ModelStatus
+    from .status import batch_statuses as batch_statuses
     from .status import status as status
 
 __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
     "FrontConfig", "BatchConfig", "ApiKey", "ModelCost", "EngineCall",
-    "status", "ModelStatus",
+    "status", "ModelStatus", "batch_statuses", "BatchStatus",
 ]  # fmt: skip
 
 _HOMES = {
@@ -38,7 +40,7 @@ _HOMES = {
     ],
     "costs": ["ModelCost"],
     "engines.interface": ["EngineCall"],
-    "status": ["ModelStatus", "status"],
+    "status": ["BatchStatus", "ModelStatus", "batch_statuses", "status"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -21,6 +21,8 @@ _FRONT_REQUESTS: Final = 10_000
 _WITHOUT_SLOTS: Final = 256
 # Their code waits by await alone: it needs no thread beside the one that has the links, and no token is handed over.
 _NO_HOP: Final[Mapping[str, Any]] = {"on_runtime_loop": True}
+FRONT: Final = "front"
+"""The deployment that speaks to clients."""
 MODEL_PREFIX: Final = "model:"
 """Deployments of models have names that begin so."""
 _NOT_IN_NAMES: Final = str.maketrans({"#": "-", "/": "-", "\n": "-"})
@@ -43,7 +45,7 @@ def build_openai_app(
         for each in models
     ]
     options = DeploymentOptions(
-        name="front",
+        name=FRONT,
         num_replicas=settings.num_replicas,
         max_ongoing_requests=_FRONT_REQUESTS,
         actor_options=_NO_HOP,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from .batch_exposition import batch_families
 from .problems import Problem
 from .queue_exposition import queue_families
 
 if TYPE_CHECKING:
     from ..capacity_queue.statuses import QueueStatus
+    from .batches.counts import Kept, ModelBatches
     from .metrics import Totals
     from .tallies import Histogram
 
@@ -23,11 +25,12 @@ def exposition(
     totals: Mapping[str, Totals],
     engines: Mapping[str, Mapping[str, float]],
     queues: Iterable[QueueStatus] = (),
-    batches: Mapping[str, int] | None = None,
+    kept: Iterable[Kept] = (),
+    batches: Iterable[ModelBatches] = (),
 ) -> tuple[bytes, bytes]:
     """The text and its content type. `totals`: what each replica of the front has counted, by its id, which is a label:
     when one goes no counter goes back. `engines`: what each model's engines say of themselves, by model. `queues`: what
-    their capacity queues do. `batches`: how many there are, by status.
+    their capacity queues do. `kept`, `batches`: how many batches there are, and how far their requests are.
 
     Problem 501 without prometheus-client.
     """
@@ -38,7 +41,7 @@ def exposition(
         message = "/metrics needs the package prometheus-client: pip install 'actorrt[llm]'"
         raise Problem(501, message, code="not_installed") from None
     registry = CollectorRegistry(auto_describe=False)
-    families = [*_families(totals, engines), *queue_families(queues), *_batch_families(batches or {})]
+    families = [*_families(totals, engines), *queue_families(queues), *batch_families(kept, batches)]
     registry.register(_Families(families))
     return generate_latest(registry), CONTENT_TYPE_LATEST.encode()
 
@@ -101,15 +104,6 @@ def _families(totals: Mapping[str, Totals], engines: Mapping[str, Mapping[str, f
             if name in said:
                 family.add_metric((model,), said[name])
         yield family
-
-
-def _batch_families(batches: Mapping[str, int]) -> Iterator[Any]:
-    from prometheus_client.metrics_core import GaugeMetricFamily
-
-    family = GaugeMetricFamily("actorrt_llm_batches", "Batches that are kept, by status", labels=("status",))
-    for status, number in sorted(batches.items()):
-        family.add_metric((status,), number)
-    yield family
 
 
 def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> Iterator[tuple[str, float]]:

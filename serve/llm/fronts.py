@@ -10,9 +10,11 @@ from ..broadcast import ask_all, ask_in_turn, replicas_of
 from ..handle import DeploymentHandle
 from ..request_context import get_replica_context
 from ..spec import DeploymentId
+from .batches.counts import together
 from .catalogue import Claim
 
 if TYPE_CHECKING:
+    from .batches.counts import ModelBatches
     from .metrics import Totals
 
 # A replica that takes longer is left out.
@@ -31,6 +33,10 @@ class Fronts:
     async def totals(self) -> dict[str, Totals]:
         """What each has counted, by its id."""
         return cast("dict[str, Totals]", await self._all("totals"))
+
+    async def batches(self) -> list[ModelBatches]:
+        """What all of them have of batches."""
+        return together((await self._all("batch_counts")).values())
 
     async def tell_adapter(self, model_id: str, name: str, path: str) -> None:
         """Let all know of an adapter that was loaded live."""

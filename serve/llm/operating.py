@@ -17,6 +17,7 @@ from .queue_view import queue_views
 
 if TYPE_CHECKING:
     from ..capacity_queue.statuses import QueueStatus
+    from .batches.counts import Kept, ModelBatches
     from .catalogue import Served
     from .exchange import Exchange
     from .services import Services
@@ -34,15 +35,15 @@ async def metrics(services: Services, exchange: Exchange, name: str) -> None:
     totals, engines, queues, batches = await asyncio.gather(
         services.fronts().totals(), engine_statistics(services), _queues(services), _batches(services)
     )
-    text, content_type = exposition(totals, engines, [queue for _, queue in queues], batches)
+    text, content_type = exposition(totals, engines, [queue for _, queue in queues], *batches)
     await exchange.respond(200, [(b"content-type", content_type)], text)
 
 
-async def _batches(services: Services) -> dict[str, int]:
-    """How many there are in each state; nothing where that cannot be told."""
+async def _batches(services: Services) -> tuple[list[Kept], list[ModelBatches]]:
+    """Those that are kept, and how far their requests are; nothing where that cannot be told."""
     if services.batches is None:
-        return {}
-    return await services.batches.statuses()
+        return [], []
+    return await services.batches.counts(), await services.fronts().batches()
 
 
 async def _queues(services: Services) -> list[tuple[str, QueueStatus]]:

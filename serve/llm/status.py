@@ -1,4 +1,4 @@
-"""`status()`: which models run, by which engines, and how much they have to do."""
+"""`status()` and `batch_statuses()`: which models run, by which engines, and how much they have to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from .. import api
 from ..background import run_from_here
 from ..broadcast import ask_all
-from .app import MODEL_PREFIX
+from .app import FRONT, MODEL_PREFIX
+from .batches.counts import Counts, together
 
 if TYPE_CHECKING:
     from ..handle import DeploymentHandle
@@ -41,6 +42,36 @@ class ModelStatus:
     adapters: tuple[str, ...] = ()
     asleep: int = 0
     """Replicas whose engine sleeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """The batches that a front keeps of one model."""
+
+    application: str
+    model: str
+    """As their files name it; "" of those that nobody has read yet."""
+    batches: Counts
+    requests: Counts
+
+
+def batch_statuses() -> list[BatchStatus]:
+    """The batches of all applications. It blocks, for seconds at most; empty if Serve does not run."""
+    handles = [
+        api.get_deployment_handle(FRONT, application)
+        for application, overview in api.status().applications.items()
+        if FRONT in overview.deployments
+    ]
+    return run_from_here(_batches(handles))
+
+
+async def _batches(handles: list[DeploymentHandle[Any]]) -> list[BatchStatus]:
+    said = await asyncio.gather(*(ask_all(each, "batch_counts", timeout_s=ANSWER_S) for each in handles))
+    return [
+        BatchStatus(handle.app_name, each.model, each.batches, each.requests)
+        for handle, answers in zip(handles, said, strict=True)
+        for each in together(answers.values())
+    ]
 
 
 def status() -> list[ModelStatus]:

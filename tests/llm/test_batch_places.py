@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from actorrt import serve
+from actorrt.cli.status_tables import of_batches
 from actorrt.serve.declaration import Deployment
 from actorrt.serve.llm import ApiKey, BatchConfig, FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.app import build_llm_deployment
+from actorrt.serve.llm.batches.counts import Counts
 from actorrt.serve.llm.batches.runner import MOST_AT_ONCE
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.responses.store import bind_store
@@ -68,6 +70,27 @@ def test_a_model_that_does_not_answer_holds_up_no_batch_at_another(client: Batch
     holds_all_places(client)
     batch = client.ended(client.create([chat(str(n)) for n in range(2 * IN_HAND)])["id"])
     assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 2 * IN_HAND)
+
+
+@pytest.mark.parametrize("url", ["capacity_queue"], indirect=True)
+def test_people_are_shown_how_far_batches_are_by_model(client: BatchClient) -> None:
+    holds_all_places(client)
+    client.ended(client.create([chat(str(n)) for n in range(4)] + [chat("bad", max_tokens=-1)])["id"])
+    client.ended(client.create(["no request"])["id"])
+    shown = {each.model: each for each in serve.llm.batch_statuses()}
+    assert (shown["scripted"].batches, shown["scripted"].requests) == (
+        Counts(running=1),
+        Counts(queued=IN_HAND, running=IN_HAND),
+    )
+    assert (shown["fake"].batches, shown["fake"].requests) == (Counts(done=1), Counts(done=4, failed=1))
+    assert (shown[""].batches, shown[""].requests) == (Counts(failed=1), Counts())
+    assert {each.application for each in shown.values()} == {"places"}
+    lines = [each.split() for each in of_batches(serve.llm.batch_statuses()).splitlines()]
+    assert ["scripted", "requests", str(IN_HAND), str(IN_HAND), "0", "0"] in lines
+    assert ["fake", "batches", "0", "0", "1", "0"] in lines
+    metrics = client.http.get("/metrics").text.splitlines()
+    assert 'actorrt_llm_batch_lines{gen_ai_request_model="scripted",state="running"} 3.0' in metrics
+    assert 'actorrt_llm_batch_lines{gen_ai_request_model="fake",state="done"} 4.0' in metrics
 
 
 @pytest.mark.parametrize("url", ["capacity_queue"], indirect=True)

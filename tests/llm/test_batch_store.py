@@ -262,7 +262,7 @@ def test_a_batch_that_ends_has_its_files_and_no_answers_any_more(store: Store) -
     assert store.file("t", "o", NOW) == output
     assert store.lines_done("b") == set()
     assert claimed(store, "you", NOW + 100) == []
-    assert store.statuses() == {"expired": 1}
+    assert [(each.status, each.batches) for each in store.counts()] == [("expired", 1)]
     store.give_room_back()
 
 
@@ -307,12 +307,12 @@ async def test_a_file_that_is_no_database_is_said_and_opened_again_when_it_is_go
     database = Database(str(tmp_path))
     database.path.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError) as failed:
-        await database.do(Store.statuses)
+        await database.do(Store.counts)
     assert failed.value.problem.status == 500
     assert str(tmp_path) in str(failed.value)
     assert str(tmp_path) not in failed.value.problem.message
     database.path.unlink()
-    assert await database.do(Store.statuses) == {}
+    assert await database.do(Store.counts) == []
     await database.close()
 
 
@@ -326,7 +326,7 @@ async def test_a_folder_that_cannot_even_be_looked_into_is_said_as_what_cannot_b
 async def test_a_database_that_another_process_holds_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorrt.serve.llm.batches.tables._BUSY_S", 0.01)
     database = Database(str(tmp_path))
-    await database.do(Store.statuses)
+    await database.do(Store.counts)
     other = sqlite3.connect(database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageError) as failed:

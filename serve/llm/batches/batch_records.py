@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from .counts import Kept
 from .file_records import FileRecords, TooManyError
 from .records import BATCH_COLUMNS, Batch
 from .schema import OPEN_STATUSES
@@ -57,9 +58,13 @@ class BatchRecords(FileRecords):
             self._happens(batch, Event.CANCEL, now)
         return self.batch(tenant, id)
 
-    def statuses(self) -> dict[str, int]:
-        """How many batches there are in each state."""
-        return dict(self._rows("SELECT status, count(*) FROM batches GROUP BY status"))
+    def counts(self) -> list[Kept]:
+        """How many batches there are of each model in each state, and their requests."""
+        found = self._rows(
+            "SELECT coalesce(model, ''), status, count(*), sum(coalesce(total, 0)), sum(completed), sum(failed) "
+            "FROM batches GROUP BY 1, 2"
+        )
+        return [Kept(*row) for row in found]
 
     def _happens(self, batch: Batch, event: Event, now: float) -> None:
         status = after(batch.status, event)

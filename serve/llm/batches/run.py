@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -50,6 +52,8 @@ class Work(NamedTuple):
     """Of a tenant at a model: as many as may run at once."""
     most_line: int
     """Bytes of a line."""
+    running: Counter[str]
+    """Requests that are in hand, by model."""
     ended: Callable[[bool], None]
     """Told of each request that has its answer, whether it was a good one."""
 
@@ -155,7 +159,8 @@ class Run:
     async def _answer(self, line: Line, place: Place) -> Answer:
         tries = 0
         while True:
-            reply = await ask(self._work.handle, self._batch.tenant, self._batch.endpoint, line.body)
+            with self._in_hand():
+                reply = await ask(self._work.handle, self._batch.tenant, self._batch.endpoint, line.body)
             tries += 1
             pause_s = wait_s(reply.answer.status, reply.retry_after_s, tries, random.random())
             if pause_s is None:
@@ -163,6 +168,17 @@ class Run:
             place.give_back()
             await asyncio.sleep(pause_s)
             await place.take_again()
+
+    @contextmanager
+    def _in_hand(self) -> Generator[None]:
+        running, model = self._work.running, self._batch.model or ""
+        running[model] += 1
+        try:
+            yield
+        finally:
+            running[model] -= 1
+            if not running[model]:
+                del running[model]
 
     async def _record(self, done: Sequence[Done]) -> None:
         await self._work.database.do(Store.record, self._work.owner, self.id, done)

@@ -54,6 +54,7 @@ class Runner:
             self._wrong_model,
             self._places_of,
             services.config.max_body_bytes,
+            batches.running,
             self._ended,
         )
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}

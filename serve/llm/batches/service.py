@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from ..problems import Problem
+from .counts import Kept
 from .database import Database, StorageError
 from .store import Store
 
@@ -23,16 +25,18 @@ class Batches:
         self.database = Database(config.folder)
         # Told when there is a new batch, or one that is to be cancelled.
         self.wake: Callable[[], None] = lambda: None
+        # Requests that are in hand here, by model.
+        self.running: Counter[str] = Counter()
 
-    async def statuses(self) -> dict[str, int]:
-        """How many batches there are in each state; nothing where nobody had one since this replica began, or where
-        that cannot be told."""
+    async def counts(self) -> list[Kept]:
+        """Of all batches that are kept; nothing where nobody had one since this replica began, or where that cannot be
+        told."""
         if not self.database.is_open:
-            return {}
+            return []
         try:
-            return await self.database.do(Store.statuses)
+            return await self.database.do(Store.counts)
         except StorageError:
-            return {}
+            return []
 
 
 def batches_of(services: Services) -> Batches:
