@@ -96,7 +96,7 @@ def compared(found: Mapping[str, Any], loads: Sequence[str], model: EngineModel 
         for name, title in MEASURES.items():
             real = statistics.median(each[name] for each in noted)
             other = statistics.median(each[name] for each in simulated)
-            single = [abs(b[name] / a[name] - 1) for a, b in zip(noted, simulated, strict=True)]
+            single = [abs(b[name] / a[name] - 1) for a, b in zip(noted, simulated, strict=True) if a[name]]
             errors[name].append(abs(other / real - 1))
             lines.append(
                 f"| {load} | {len(noted)} | {title} | {1000 * real:.0f} ms | {1000 * other:.0f} ms "
