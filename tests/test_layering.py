@@ -53,7 +53,18 @@ PURE_IN_SERVE: Final = frozenset(
     | {"llm.fields", "llm.json_kinds", "llm.chat_answers"}
     | {
         f"capacity.{name}"
-        for name in ("need", "ledger", "line_index", "prefix_index", "output_lengths", "fair_order", "drain", "queue")
+        for name in (
+            "need",
+            "ledger",
+            "line_index",
+            "prefix_index",
+            "output_lengths",
+            "fair_order",
+            "drain",
+            "queue",
+            "share",
+            "holdback",
+        )
     }
     | {
         f"capacity.{name}"

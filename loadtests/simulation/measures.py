@@ -86,6 +86,8 @@ def measure(requests: Sequence[Request], fleet: Fleet, policy: Policy, targets: 
         "rate": len(counted) / span,
         "output_tokens_per_s": rate,
         "tokens_per_s": rate + prompts,
+        # As if they had come evenly: all of those whose first token came within its deadline, or the target.
+        "in_time_tokens_per_s": sum(r.prompt + r.output for r in whole if _is_in_time(r, overhead, targets)) / span,
         "goodput": len(good) / span,
         "good_share": len(good) / len(counted),
         "refused_share": sum(bool(request.refused) for request in counted) / len(counted),
@@ -107,6 +109,12 @@ def measure(requests: Sequence[Request], fleet: Fleet, policy: Policy, targets: 
     if fleet.fairness is not None:
         found |= _of_tenants(requests, fleet)
     return found | policy.measures()
+
+
+def _is_in_time(request: Request, overhead: float, targets: Targets) -> bool:
+    """Whether its first token came within its deadline, or within the target where it has none."""
+    allowed = targets.ttft_s if request.deadline == math.inf else request.deadline - request.arrived
+    return request.first - request.arrived + overhead <= allowed
 
 
 def _is_good(request: Request, overhead: float, targets: Targets) -> bool:

@@ -64,6 +64,8 @@ _CREDITS: Final = (
     "over_admission",
 )  # fmt: skip
 _STALE: Final = ("two-requests", "two-tokens", "shortest-uncached", "sticky", "deficits", "classes", "ours-apart")
+_ALONE: Final = "sessions at 0.5"
+_BESIDE_BATCH: Final = "sessions at 0.5 beside a full batch band"
 _BANDED: Final = ("sticky", "classes", "ours")
 SCENARIOS: Final = (
     *(Scenario(f"{name} at 0.7", name, 0.7, _NORMAL) for name in _TRACES),
@@ -72,8 +74,8 @@ SCENARIOS: Final = (
         "mooncake without deadlines at 1.3", "mooncake", 1.3, _OVER, policies=("shortest-requests", "fifo", "ours")
     ),
     Scenario("servegen-deepseek at 1.3", "servegen-deepseek", 1.3, _TENANTS, 4000),
-    Scenario("sessions at 0.5", "sessions", 0.5, _BESIDE, policies=_BANDED),
-    Scenario("sessions at 0.5 beside a full batch band", "sessions", 0.5, _BESIDE, batch=3000, policies=_BANDED),
+    Scenario(_ALONE, "sessions", 0.5, _BESIDE, policies=_BANDED),
+    Scenario(_BESIDE_BATCH, "sessions", 0.5, _BESIDE, batch=3000, policies=_BANDED),
     *(
         Scenario(f"parts, {name} at 0.7", name, 0.7, _PARTS, policies=_PARTS_OF)
         for name in ("mooncake-synthetic", "sessions")
@@ -213,6 +215,9 @@ def _verdicts(found: dict[str, Runs]) -> str:
                 row(f"goodput, {name}", runs, "goodput", "shortest-requests")
                 row(f"goodput, {name}", runs, "goodput", best(runs, "goodput", least=False))
             row(f"tokens/s, {name}", runs, "tokens_per_s", "fifo")
+    if _ALONE in found and _BESIDE_BATCH in found:
+        both = {"ours": found[_BESIDE_BATCH]["ours"], "alone": found[_ALONE]["ours"]}
+        row(f"p99 TTFT, {_BESIDE_BATCH}", both, "ttft_p99", "alone")
     return "\n".join(rows) + "\n"
 
 

@@ -34,6 +34,7 @@ COLUMNS: Final[dict[str, Column]] = {
         for part in ("mean", "p50", "p90", "p99")
     },
     "tokens_per_s": Column("tokens/s", digits=4),
+    "in_time_tokens_per_s": Column("in time, tokens/s", digits=4),
     "output_tokens_per_s": Column("answers, tokens/s", digits=4),
     "goodput": Column("goodput, req/s"),
     "good_share": Column("good, %", 100),

@@ -18,6 +18,7 @@ from .credit_messages import Credit, Grants, Report, Room
 from .fair_order import FairOrder
 from .ledger import Ledger
 from .need import LineId, Need
+from .share import Share
 
 # A router that has not been heard for so long has its credits fenced off.
 SILENT_S: Final = 1.0
@@ -111,7 +112,7 @@ class CreditBook:
                 given.room = room
                 known.version = self._next_version()
         while not self._order and len(known.credits) < size.lines:
-            placed = self._ledger.find(need, share=0.9, chance=chance)
+            placed = self._ledger.find(need, share=Share(tokens=0.9), chance=chance)
             if placed is None or placed.line.id in known.lines or placed.line.slots - placed.line.running < size.slots:
                 break
             line = placed.line

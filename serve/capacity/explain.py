@@ -53,11 +53,11 @@ def explain(queue: CapacityQueue, ask: Ask, now: float) -> Explanation | None:
         starts_in_s=queue.drain.wait_s(tokens + ask.tokens, now),
         deadline_in_s=ask.deadline - now if ask.deadline < float("inf") else None,
         kept_line=kept,
-        reason=_reason(queue, ask, requests, kept),
+        reason=_reason(queue, ask, requests, kept, now),
     )
 
 
-def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None) -> str:
+def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None, now: float) -> str:
     tenant = queue.tenants.known[ask.tenant]
     ledger, say = queue.ledger, queue.unit.say
     if not tenant.may_run(ask.tokens):
@@ -79,4 +79,14 @@ def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None) -> 
         return f"it needs {say(ask.tokens)}, and no replica has room for more than {room // queue.unit.size}"
     if ahead:
         return f"{ahead} requests have their turn before it"
-    return f"a replica has room for {say(room)}, but its band may not fill as much"
+    return f"a replica has room for {say(room)}, but {_held_back(queue, ask, now)}"
+
+
+def _held_back(queue: CapacityQueue, ask: Ask, now: float) -> str:
+    number = queue.order.band_of(ask)
+    band, share = queue.order.bands[number], queue.holdback.share(number, now)
+    lines = [line for line in queue.ledger.lines.values() if line.free >= ask.tokens]
+    if any(line.is_within(share) for line in lines) or share.backlog == 1:
+        return "its band may not fill as much"
+    fewer = f"fewer than {band.beside * max((line.slots for line in lines), default=0):g} requests"
+    return f"beside higher bands band {band.name} begins where {fewer} run and little waits to be read"

@@ -30,15 +30,29 @@ class Band:
 
     name: str
     ceiling: float = 1.0
-    """How much of each line its requests may fill: the rest is kept for higher bands."""
+    """How much of each line its requests may fill, of tokens and of requests: the rest is kept for higher bands."""
+    beside: float = 1.0
+    """How many requests may run on a line, as a part of those that it runs at most, to begin another one there while
+    higher bands are in use: each that runs makes all tokens of that line later."""
+    beside_backlog: float = 1.0
+    """How much may wait there to be read then, as a part of what may at all; 0: it begins only where nothing does."""
     ageing_s: float | None = 30.0
     """After so many seconds of waiting a request goes up by one band; None: never."""
 
     def __post_init__(self) -> None:
         if not 0 < self.ceiling <= 1:
             raise ValueError(f"the ceiling of band {self.name} must be above 0 and at most 1, not {self.ceiling}")
+        if not 0 < self.beside <= 1:
+            raise ValueError(f"beside of band {self.name} must be above 0 and at most 1, not {self.beside}")
+        if not 0 <= self.beside_backlog <= 1:
+            raise ValueError(f"beside_backlog of band {self.name} must be 0 to 1, not {self.beside_backlog}")
         if self.ageing_s is not None and not self.ageing_s > 0:
             raise ValueError(f"ageing_s of band {self.name} must be above 0 or None, not {self.ageing_s}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of a line is kept from it."""
+        return self.ceiling >= 1 and self.beside >= 1 and self.beside_backlog >= 1
 
 
 class Waiting(Protocol):

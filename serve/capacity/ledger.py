@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from .line_index import LineIndex, busyness
 from .most_first import MostFirst
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Takes
+from .share import WHOLE, Share
 
 # So few lines are looked at one by one: that costs less than to keep them sorted.
 FEW_LINES: Final = 8
@@ -91,12 +92,12 @@ class Line:
         room = self.fill_tokens - self.used
         return room if room >= 0 else -1
 
-    def admits(self, tokens: int, share: float = 1.0, saved: int = 0) -> bool:
+    def admits(self, tokens: int, share: Share = WHOLE, saved: int = 0) -> bool:
         """Whether it takes such a need. As much as is `saved` of its prompt, which the line has read before, may wait
         there beyond the limit, up to as much again: elsewhere it would have to be read.
         """
         running = self.running
-        if not saved and share >= 1.0 and running:
+        if not saved and share is WHOLE and running:
             return (
                 running < self.slots
                 and self.used + tokens <= self.fill_tokens
@@ -109,16 +110,25 @@ class Line:
         if saved and self.most_backlog < self.backlog <= self.most_backlog + min(saved, self.most_backlog):
             return (
                 self.is_open
-                and 0 < self.running < self.slots
-                and self.used + tokens <= self.fill_tokens * min(share, 1.0)
+                and share.backlog >= 1.0
+                and 0 < self.running < self.slots * share.slots
+                and self.used + tokens <= self.fill_tokens * share.tokens
             )
         return self.has_room(tokens, share)
 
-    def has_room(self, tokens: int, share: float = 1.0) -> bool:
+    def has_room(self, tokens: int, share: Share = WHOLE) -> bool:
         """Whether a need fits, within a share of what the line may give at all; alone, it always does."""
         if tokens > self.room:
             return False
-        return share >= 1.0 or not self.running or self.used + tokens <= self.fill_tokens * share
+        if share is WHOLE or not self.running:
+            return True
+        return self.used + tokens <= self.fill_tokens * share.tokens and self.is_within(share)
+
+    def is_within(self, share: Share) -> bool:
+        """Whether it runs few enough requests, and has little enough to read, for another of this share."""
+        return not self.running or (
+            self.running < self.slots * share.slots and self.backlog <= self.most_backlog * share.backlog
+        )
 
 
 class Lease:
@@ -269,7 +279,7 @@ class Ledger:
         self,
         need: Takes,
         cached: Iterable[tuple[Line, int]] = (),
-        share: float = 1.0,
+        share: Share = WHOLE,
         chance: float = 0.0,
         among: Collection[Line] | None = None,
         load: int = 0,
@@ -328,7 +338,7 @@ class Ledger:
         saved = max(0, need.prompt - uncached)
         if (
             self.lines.get(line.id) is not line
-            or not line.admits(need.tokens, 1.0, saved)
+            or not line.admits(need.tokens, WHOLE, saved)
             or (slots > 1 and line.running + slots > line.slots)
         ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
@@ -428,7 +438,7 @@ class Ledger:
 
 
 def _least_busy(
-    lines: Iterable[Line], tokens: int, prompt: int, share: float, chance: float, less_than: int | None
+    lines: Iterable[Line], tokens: int, prompt: int, share: Share, chance: float, less_than: int | None
 ) -> Line | None:
     """The least busy of these lines that admits so many tokens, if it is less busy than `less_than`; of equals any."""
     best: list[Line] = []

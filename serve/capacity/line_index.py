@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from typing import Final, Generic, Protocol, TypeVar
 
 from .most_first import MostFirst
+from .share import WHOLE, Share
 
 # In a cell where not all lines admit the request, so many are looked at before another cell is.
 LOOKS: Final = 4
@@ -35,7 +36,8 @@ class IndexedLine(Protocol):
     @property
     def free(self) -> int: ...
 
-    def admits(self, tokens: int, share: float = 1.0) -> bool: ...
+    def admits(self, tokens: int, share: Share = WHOLE) -> bool: ...
+    def is_within(self, share: Share) -> bool: ...
 
 
 L = TypeVar("L", bound=IndexedLine)
@@ -131,7 +133,7 @@ class LineIndex(Generic[L]):
         return self._rooms.most
 
     def least_busy(
-        self, tokens: int, prompt: int, share: float, chance: float, less_than: int | None
+        self, tokens: int, prompt: int, share: Share, chance: float, less_than: int | None
     ) -> tuple[L, int] | None:
         """The least busy line that admits so many tokens, with how busy it is with the prompt; None if none is less
         busy than `less_than`. If there is any line, one is found, where a share of less than all is the same part of
@@ -152,6 +154,9 @@ class LineIndex(Generic[L]):
                 places = cells[running]
                 if less_than is not None and ((places[0] >> _BITS) + prompt + 1) * (running + 1) >= less_than:
                     continue
+                if share is not WHOLE and not self._is_within(places[0], share):
+                    # The others of the cell run as many, and have no less to read.
+                    continue
                 line = self._first(places, tokens, share, chance)
                 if line is not None:
                     best, less_than = line, (line.backlog + prompt + 1) * (running + 1)
@@ -163,11 +168,15 @@ class LineIndex(Generic[L]):
                 best, less_than = line, busyness(line.backlog + prompt, line.running)
         return None if best is None or less_than is None else (best, less_than)
 
-    def _admits(self, line: L, tokens: int, share: float) -> bool:
+    def _is_within(self, place: int, share: Share) -> bool:
+        self.looks += 1
+        return self._lines[place & _NUMBER].is_within(share)
+
+    def _admits(self, line: L, tokens: int, share: Share) -> bool:
         self.looks += 1
         return line.admits(tokens, share)
 
-    def _first(self, places: list[int], tokens: int, share: float, chance: float) -> L | None:
+    def _first(self, places: list[int], tokens: int, share: Share, chance: float) -> L | None:
         if chance and len(places) > 1:
             equal = bisect_left(places, ((places[0] >> _BITS) + 1) << _BITS)
             if equal > 1:

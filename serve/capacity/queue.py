@@ -20,11 +20,13 @@ from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
 from .drain import DrainRate, RetryAfter, retry_after
 from .eviction import victims, work
 from .fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT, Band, FairOrder
+from .holdback import Holdback
 from .ledger import Lease, Ledger, Line, Placed
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId
 from .output_lengths import OutputLengths
 from .prefix_index import PrefixIndex
 from .sessions import Sessions
+from .share import Share
 from .sizes import Sizes
 from .tenants import Tenant, TenantLimits, Tenants
 from .unit import TOKENS, Unit
@@ -34,7 +36,7 @@ BANDS: Final = (
     Band("priority", ageing_s=None),
     Band("default"),
     Band("flex", ceiling=0.9, ageing_s=60.0),
-    Band("batch", ceiling=0.7, ageing_s=None),
+    Band("batch", ceiling=0.7, beside=0.125, beside_backlog=0.0, ageing_s=None),
 )
 
 
@@ -67,6 +69,7 @@ class CapacityQueue:
         """`sheds` lets requests of the last band be stopped for those of others, waiting and running."""
         self.ledger = Ledger(epoch, limits)
         self.order: FairOrder[Ask] = FairOrder(bands)
+        self.holdback = Holdback(bands)
         self.lengths = lengths or OutputLengths()
         self.prefixes: PrefixIndex[LineId] = PrefixIndex()
         self.sessions = Sessions()
@@ -107,6 +110,7 @@ class CapacityQueue:
         """
         if not 0 <= ask.band < len(self.order.bands):
             raise ValueError(f"there is no band {ask.band}")
+        self.holdback.came(ask.band, now)
         most = self.ledger.most_tokens
         if not most:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
@@ -154,18 +158,24 @@ class CapacityQueue:
         expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
         ask.expect(expected, self.ledger.most_tokens)
 
-    def missed_line(self, ask: Ask) -> Line | None:
-        """Where the session ran last of which this is a turn, if it has no place there although nobody waits."""
+    def missed_line(self, ask: Ask, now: float) -> Line | None:
+        """Where the session ran last of which this is a turn, if its prefix is there and it has no place although
+        nobody waits.
+        """
         id = self.sessions.line_of(ask.session) if ask.session and not self.order else None
         line = None if id is None else self.ledger.lines.get(id)
         if line is None:
             return None
+        if ask.chain and all(hit != id for hit, _ in self.prefixes.hits(ask.chain)):
+            return None
         self._expect(ask)
-        return None if self._line_of_session(ask, self.share_of(ask)) is line else line
+        return (
+            line if line.backlog > line.stays_backlog or not line.admits(ask.tokens, self.share_of(ask, now)) else None
+        )
 
-    def share_of(self, ask: Ask) -> float:
+    def share_of(self, ask: Ask, now: float) -> Share:
         """How much of a line its band may fill."""
-        return self.order.bands[ask.band].ceiling
+        return self.holdback.share(ask.band, now)
 
     def withdraw(self, ask: Ask) -> bool:
         """It does not wait any more. False if it did not."""
@@ -192,6 +202,8 @@ class CapacityQueue:
         """
         if self.order.age(now):
             # In another band it may fill more of a line.
+            self._look_again()
+        if self.holdback.has_ended(now):
             self._look_again()
         while self._shed:
             reason = "others of a higher band came, and the queue is full"
@@ -404,6 +416,9 @@ class CapacityQueue:
             if found is None:
                 return
             first, band = found
+            if self._kept is not None and order.band_of(self._kept[0]) > band:
+                # Nobody keeps a line from higher bands.
+                self._let_go()
             tenant = tenants[first.tenant]
             if not tenant.may_run(first.tokens):
                 first = None
@@ -474,7 +489,7 @@ class CapacityQueue:
     def _place(
         self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: dict[Line, None] | None = None
     ) -> Lease | Refusal | None:
-        ledger, share = self.ledger, self.order.bands[band].ceiling
+        ledger, share = self.ledger, self.holdback.share(band, now)
         if self._kept is None and not (ask.chain or ask.session or ask.adapter):
             placed = ledger.find(ask, (), share, chance, among)
         else:
@@ -500,7 +515,7 @@ class CapacityQueue:
         self.drain.add(ask.tokens, now)
         return lease
 
-    def _best_place(self, ask: Ask, share: float, chance: float, among: dict[Line, None] | None) -> Placed | None:
+    def _best_place(self, ask: Ask, share: Share, chance: float, among: dict[Line, None] | None) -> Placed | None:
         """The same as the ledger finds, for one that may have a line of its own, or parts of its prompt at some."""
         lines = self.ledger.lines
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
@@ -510,7 +525,7 @@ class CapacityQueue:
         if kept is not None and kept.has_room(ask.tokens, share):
             self._let_go()
             return Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
-        if ask.session and (stays := self._line_of_session(ask, share)) is not None:
+        if ask.session and (stays := self._line_of_session(ask, share, hits)) is not None:
             return Placed(stays, max(0, ask.prompt - dict(hits).get(stays, 0)))
         return self.ledger.find(ask, hits, share, chance, among, ask.load)
 
@@ -525,11 +540,13 @@ class CapacityQueue:
         reason = f"the replica that is best for it would begin in {wait_s:.3g} s, and it must in {max(0.0, left):.3g} s"
         return Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
 
-    def _line_of_session(self, ask: Ask, share: float) -> Line | None:
-        """Where it ran last, if that line has not too much to read."""
+    def _line_of_session(self, ask: Ask, share: Share, hits: Sequence[tuple[Line, int]]) -> Line | None:
+        """Where it ran last, if that line has not too much to read, and has not lost what it had read."""
         id = self.sessions.line_of(ask.session)
         line = None if id is None else self.ledger.lines.get(id)
         if line is None or line.backlog > line.stays_backlog or not line.admits(ask.tokens, share):
+            return None
+        if ask.chain and not any(hit is line for hit, _ in hits):
             return None
         return line
 

@@ -158,7 +158,7 @@ class ByCredit:
                 number = config.band(band)
             except ValueError:
                 number = None  # the queue's router says so
-            if number is not None and config.bands[number].ceiling < 1.0:
+            if number is not None and not config.bands[number].is_whole:
                 number = None
         if len(self._terms) >= _MOST_TERMS:
             self._terms.clear()

@@ -239,6 +239,8 @@ def check_cost(name: str, value: Any) -> Any:
 _OF_BANDS: Final = {
     "name": _text,
     "ceiling": _number(0, above=True, most=1),
+    "beside": _number(0, above=True, most=1),
+    "beside_backlog": _number(0, most=1),
     "ageing_s": _number(0, above=True, none=True),
 }
 _OF_TENANTS: Final = {

@@ -466,12 +466,12 @@ class Hub:
 
     def _waits_for_credits(self, ask: _Asked, now: float) -> bool:
         """Whether a turn of a session is to wait until credits have come back that lie idle where it ran last."""
-        line = self.queue.missed_line(ask)
+        line = self.queue.missed_line(ask, now)
         if line is None:
             return False
         if ask.goes_at is None:
             ask.goes_at = now + TURN_WAITS_S
-        return now < ask.goes_at and self._credits.make_room(line, ask.tokens, self.queue.share_of(ask), now)
+        return now < ask.goes_at and self._credits.make_room(line, ask.tokens, self.queue.share_of(ask, now), now)
 
     def _unpark(self, now: float) -> None:
         if not self._parked or not self.queue.ledger.lines:

@@ -16,6 +16,7 @@ from ..capacity.credits import NOBODY, NOTHING, CreditBook, CreditSize
 from ..capacity.ledger import Line
 from ..capacity.need import LineId
 from ..capacity.queue import CapacityQueue
+from ..capacity.share import Share
 from .messages import CreditsHeld, CreditsTold, Learnt
 
 # So often a router is asked what it has: within what it may go by one answer.
@@ -92,7 +93,7 @@ class HubCredits:
         for name in self.book.recall():
             self._due[self._names[name]] = None
 
-    def make_room(self, line: Line, tokens: int, share: float, now: float) -> bool:
+    def make_room(self, line: Line, tokens: int, share: Share, now: float) -> bool:
         """Call back the credits on a line, if for the next turn of a session that ran there nothing is in the way but
         what lies idle in them. None are given for a while, as when somebody waits.
         """
@@ -105,8 +106,13 @@ class HubCredits:
             if lease.router == NOBODY and self.book.filled(number) == NOTHING
         )
         running, used = line.running - idle.slots, line.used - idle.tokens + tokens
-        fits = tokens <= line.kv_tokens if not running else running < line.slots and used <= line.fill_tokens * share
-        if not fits or line.backlog - unread > line.stays_backlog:
+        backlog = line.backlog - unread
+        if running:
+            fits = running < line.slots * share.slots and used <= line.fill_tokens * share.tokens
+            fits = fits and backlog <= line.most_backlog * share.backlog
+        else:
+            fits = tokens <= line.kv_tokens
+        if not fits or backlog > line.stays_backlog:
             return False
         self._waited_at = now
         for name in self.book.recall_line(line.id):

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 import pytest
 
 from actorrt.serve.capacity.eviction import victims, work
+from actorrt.serve.capacity.fair_order import Band
 from actorrt.serve.capacity.ledger import Lease, Ledger, Line
 from actorrt.serve.capacity.need import LineFacts, LineId, Need
 from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Refusal
 
 BATCH = 3
+BANDS = (Band("priority"), Band("default"), Band("flex"), Band("batch", ceiling=0.7, ageing_s=None))
 
 
 def queue_of(sheds: bool = True, requests: int = 4) -> CapacityQueue:
-    queue = CapacityQueue(1, 0.0, most=QueueLimits(requests=requests), sheds=sheds)
+    queue = CapacityQueue(1, 0.0, bands=BANDS, most=QueueLimits(requests=requests), sheds=sheds)
     queue.set_line(LineId("a"), LineFacts(1000, 4, 1000.0), 1)
     return queue
 

@@ -63,6 +63,11 @@ def test_each_reason_is_named() -> None:
     one = waits(queue, Ask("m", 200, 0, tenant="t"))
     assert reason(queue, one) == "tenant t runs 400 tokens, and 500 is its limit"
     queue = queue_of()
-    queue.submit(Ask("m", 500, 0, band=3), 0.0)
-    one = waits(queue, Ask("m", 300, 0, band=3))
+    queue.submit(Ask("m", 500, 0, band=2), 0.0)
+    one = waits(queue, Ask("m", 350, 0, band=2))
     assert reason(queue, one) == "a replica has room for 400 tokens, but its band may not fill as much"
+    queue = queue_of(slots=32)
+    queue.submit(Ask("m", 500, 0, band=1), 0.0)
+    one = waits(queue, Ask("m", 100, 0, band=3))
+    held = "beside higher bands band batch begins where fewer than 4 requests run and little waits to be read"
+    assert reason(queue, one) == f"a replica has room for 400 tokens, but {held}"

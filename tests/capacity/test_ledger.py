@@ -9,6 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from actorrt.serve.capacity.ledger import Lease, Ledger, Placed
 from actorrt.serve.capacity.need import Limits, LineFacts, LineId, Need
+from actorrt.serve.capacity.share import WHOLE, Share
 
 FACTS = LineFacts(kv_tokens=1000, slots=4, prefill_rate=100.0)
 
@@ -153,8 +154,8 @@ def test_what_a_line_says_it_runs_is_adopted_once() -> None:
 def test_a_low_band_leaves_its_share_to_others() -> None:
     ledger = ledger_of("a")
     need = Need(0, 400)
-    for share, fits in ((0.5, True), (0.5, False), (1.0, True)):
-        placed = ledger.find(need, share=share)
+    for part, fits in ((0.5, True), (0.5, False), (1.0, True)):
+        placed = ledger.find(need, share=Share(part))
         assert (placed is not None) is fits
         if placed:
             ledger.admit(placed, need, "r")
@@ -205,11 +206,11 @@ class Ledgers(RuleBasedStateMachine):
         target=leases,
         prompt=st.integers(0, 1500),
         output=st.integers(0, 1500),
-        share=st.sampled_from([0.3, 1.0]),
+        share=st.sampled_from([WHOLE, Share(), Share(0.3), Share(slots=0.5), Share(backlog=0.0), Share(0.7, 0.5, 0.5)]),
         chance=st.floats(0, 1, exclude_max=True),
         hit=st.booleans(),
     )
-    def admit(self, prompt: int, output: int, share: float, chance: float, hit: bool) -> int:
+    def admit(self, prompt: int, output: int, share: Share, chance: float, hit: bool) -> int:
         need = Need(prompt, output)
         lines = list(self.ledger.lines.values())
         cached = [(lines[0], prompt // 2)] if hit and lines else []
@@ -221,7 +222,11 @@ class Ledgers(RuleBasedStateMachine):
             return 0
         assert placed.line in possible
         line = placed.line
-        assert not line.running or line.used + need.tokens <= line.fill_tokens * share
+        assert not line.running or line.used + need.tokens <= line.fill_tokens * share.tokens
+        assert not line.running or line.running < line.slots * share.slots
+        # Of what it has read before, as much more may wait: not of a share of less than all.
+        most = line.most_backlog * (share.backlog if share.backlog < 1 else 2)
+        assert not line.running or line.backlog <= most
         lease = self.ledger.admit(placed, need, "r")
         assert lease.id.number not in self.given
         self.given[lease.id.number] = 1
