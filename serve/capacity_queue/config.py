@@ -61,9 +61,9 @@ class CapacityQueueConfig:
     cost: Callable[..., Any] | str | None = None
     """What a call takes, where its caller has not said: called with its arguments it gives tokens or a Cost. Or
     "module:name" of one. It is given requests by HTTP as (method, path, headers, bytes of the body)."""
-    credit_share: float = 0.5
+    credit_share: float | None = None
     """Of what each replica holds, so much may lie with the routers that fill it by themselves while nothing waits; 0:
-    each request asks the queue."""
+    each request asks the queue. None: 0.5 of requests, and nothing of tokens."""
     lease_ttl_s: float = 5.0
     """A router that is silent for so long has ended, and with it what it had and sent to no replica."""
     grace_s: float = 5.0
@@ -71,6 +71,13 @@ class CapacityQueueConfig:
     request."""
     silence_s: float = 3.0
     """A queue that says nothing for so long is done without."""
+
+    def credits(self, *, in_requests: bool) -> float:
+        """The part of each replica that may lie with routers. Of tokens it has to be wished for: who places a request
+        by a credit knows nothing of the prompts that others are reading there."""
+        if self.credit_share is not None:
+            return self.credit_share
+        return 0.5 if in_requests else 0.0
 
     def limits(self) -> Limits:
         return Limits(self.headroom, self.backlog_s)
@@ -265,7 +272,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "sheds": _flag,
     "load_tokens": _whole(0),
     "output_quantile": _number(0, above=True, most=0.999),
-    "credit_share": _number(0, most=1),
+    "credit_share": _number(0, most=1, none=True),
     "cost": check_cost,
     "lease_ttl_s": _number(0.1),
     "grace_s": _number(0),

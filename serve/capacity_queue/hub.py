@@ -568,7 +568,7 @@ class Hub:
         """What a router may have at one line; None: too little."""
         said = [replica.lines for replica in self._replicas.values() if replica.said]
         lines = [self.queue.ledger.lines[line] for each in said for line in each]
-        part = self.config.credit_share / max(1, len(self._routers))
+        part = self.config.credits(in_requests=self._in_requests_now) / max(1, len(self._routers))
         slots = int(min((line.slots for line in lines), default=0) * part)
         if not slots or self.config.sheds:
             # What may be stopped one by one has to be known one by one.

@@ -93,6 +93,15 @@ def test_where_credits_are_none_each_request_asks() -> None:
     assert not isinstance(world.ask(), LocalLease)
 
 
+@pytest.mark.parametrize(("share", "has_credits"), [(None, False), (0.5, True)])
+def test_of_tokens_routers_have_credits_only_where_the_deployment_says_so(
+    share: float | None, has_credits: bool
+) -> None:
+    world = World(config=replace(TOKENS, credit_share=share), offer=ENGINE)
+    world.warm(CHAT)
+    assert isinstance(world.ask(CHAT), LocalLease) is has_credits
+
+
 def test_who_waits_has_the_credits_called_back_and_gets_what_lay_idle() -> None:
     world = World()
     world.warm()
