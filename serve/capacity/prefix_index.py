@@ -211,6 +211,26 @@ class PrefixIndex(Generic[K]):
             for node in cache.nodes:
                 node.leave(cache)
 
+    def held(self, line: K, chain: Sequence[int]) -> int:
+        """How many tokens of a prompt's beginning one line holds."""
+        cache = self._caches.get(line)
+        if cache is None:
+            return 0
+        node, depth, found, length = self._root, 0, 0, len(chain)
+        while depth < length:
+            child = node.children.get(chain[depth])
+            if child is None:
+                break
+            depth = child.common(chain)
+            if cache not in child.whole:
+                found = min(child.part.get(cache, found), depth)
+                break
+            found = depth
+            if depth < child.end:
+                break
+            node = child
+        return found * self.block
+
     def hits(self, chain: Sequence[int], most: int = MOST_HITS) -> list[tuple[K, int]]:
         """Lines that hold the longest beginnings of a prompt, with how many tokens: the longest first."""
         path: list[_Node[K]] = []

@@ -24,7 +24,7 @@ from .holdback import Holdback
 from .ledger import Lease, Ledger, Line, Placed
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId
 from .output_lengths import OutputLengths
-from .prefix_index import PrefixIndex
+from .prefix_index import MOST_HITS, PrefixIndex
 from .sessions import Sessions
 from .share import Share
 from .sizes import Sizes
@@ -509,7 +509,7 @@ class CapacityQueue:
         if ask.chain:
             self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
         if ask.session:
-            self.sessions.note(ask.session, lease.line.id)
+            self.sessions.note(ask.session, lease.line.id, has_blocks=bool(ask.chain))
         if ask.adapter:
             self.adapters.note(lease.line.id, ask.adapter)
         self.drain.add(ask.tokens, now)
@@ -524,10 +524,18 @@ class CapacityQueue:
         kept = lines[self._kept[1]] if self._kept is not None and self._is_kept_for(ask) else None
         if kept is not None and kept.has_room(ask.tokens, share):
             self._let_go()
-            return Placed(kept, max(0, ask.prompt - dict(hits).get(kept, 0)))
-        if ask.session and (stays := self._line_of_session(ask, share, hits)) is not None:
-            return Placed(stays, max(0, ask.prompt - dict(hits).get(stays, 0)))
-        return self.ledger.find(ask, hits, share, chance, among, ask.load)
+            return Placed(kept, self._unread(ask, kept))
+        if ask.session and (stays := self._line_of_session(ask, share)) is not None:
+            return Placed(stays, self._unread(ask, stays))
+        found = self.ledger.find(ask, hits, share, chance, among, ask.load)
+        if found is not None and len(hits) >= MOST_HITS and found.uncached >= ask.prompt:
+            # More lines hold its beginning than were looked at.
+            return Placed(found.line, min(found.uncached, self._unread(ask, found.line)))
+        return found
+
+    def _unread(self, ask: Ask, line: Line) -> int:
+        """What a line has to read of its prompt."""
+        return max(0, ask.prompt - self.prefixes.held(line.id, ask.chain)) if ask.chain else ask.prompt
 
     @staticmethod
     def _too_late(ask: Ask, line: Line, now: float, chance: float) -> Refusal | None:
@@ -540,13 +548,13 @@ class CapacityQueue:
         reason = f"the replica that is best for it would begin in {wait_s:.3g} s, and it must in {max(0.0, left):.3g} s"
         return Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
 
-    def _line_of_session(self, ask: Ask, share: Share, hits: Sequence[tuple[Line, int]]) -> Line | None:
+    def _line_of_session(self, ask: Ask, share: Share) -> Line | None:
         """Where it ran last, if that line has not too much to read, and has not lost what it had read."""
         id = self.sessions.line_of(ask.session)
         line = None if id is None else self.ledger.lines.get(id)
         if line is None or line.backlog > line.stays_backlog or not line.admits(ask.tokens, share):
             return None
-        if ask.chain and not any(hit is line for hit, _ in hits):
+        if ask.chain and self.sessions.has_blocks(ask.session) and not self.prefixes.held(line.id, ask.chain):
             return None
         return line
 

@@ -95,6 +95,7 @@ def test_with_room_for_all_it_says_how_much_of_a_prompt_each_line_has_read(dice:
         held = {line: sum(map(blocks.__contains__, beginnings)) for line, blocks in read.items()}
         hits = index.hits(asked)
         assert dict(hits) == {line: depth for line, depth in held.items() if depth}
+        assert [index.held(line, asked) for line in range(5)] == [held.get(line, 0) for line in range(5)]
         most = dice.randint(1, 4)
         assert [depth for _, depth in index.hits(asked, most)] == [depth for _, depth in hits][:most]
         assert len(index) == sum(map(len, read.values()))
@@ -109,7 +110,7 @@ def test_what_is_found_is_what_is_held_and_no_more_than_fits(dice: random.Random
         line, chain = dice.randrange(3), dice.choice(chains)
         index.note(line, chain, most)
         read.update((line, block) for block in chain)
-        assert dict(index.hits(chain)).get(line, 0) == min(len(chain), most)
+        assert dict(index.hits(chain)).get(line, 0) == index.held(line, chain) == min(len(chain), most)
         found = {(line, block) for chain in chains for line, depth in index.hits(chain) for block in chain[:depth]}
         assert found <= read
         assert len(found) == len(index)

@@ -250,6 +250,13 @@ def test_a_prompt_goes_where_its_beginning_lies() -> None:
         assert lease.unread == 12
 
 
+def test_of_a_beginning_that_all_lines_hold_nothing_is_read_again() -> None:
+    queue = queue_of(lines=40, facts=LineFacts(100_000, 64, 1e6))
+    leases = [submit(queue, ask(2060, 10, chain=(1, 2, 3, 4))) for _ in range(40)]
+    assert len({lease.line for lease in leases}) == 40
+    assert {submit(queue, ask(2060, 10, chain=(1, 2, 3, 4))).unread for _ in range(40)} == {12}
+
+
 def test_what_another_epoch_let_run_counts() -> None:
     queue = queue_of()
     one = ask(10, 890)
@@ -337,6 +344,13 @@ def test_a_session_leaves_a_line_that_has_lost_what_it_had_read() -> None:
     assert submit(queue, ask(600, 10, chain=(1,), session="s")).line is lease.line
     queue.prefixes.drop(lease.line.id)
     assert submit(queue, ask(600, 10, chain=(1,), session="s")).line is not lease.line
+
+
+def test_a_session_stays_as_its_prompt_gets_its_first_whole_block() -> None:
+    queue = queue_of(4, LineFacts(10_000, 16, 10_000.0))
+    first = submit(queue, ask(300, 10, session="s"))
+    queue.progress(first.id.number, 1)
+    assert submit(queue, ask(700, 10, chain=(1,), session="s")).line is first.line
 
 
 class Queues(RuleBasedStateMachine):
