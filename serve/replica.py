@@ -23,7 +23,8 @@ from actorrt import ActorHandle, call_pipe, exit_actor, get_runtime_context, met
 from . import connection
 from .background import spawn
 from .byte_channel import ByteChannel
-from .capacity_queue.config import OFFER
+from .capacity_queue.config import LOAD, OFFER
+from .capacity_queue.engine_loads import EngineLoads
 from .capacity_queue.messages import Offer, Tag, incarnation_of
 from .capacity_queue.running import RunningLeases
 from .exceptions import PlainError
@@ -502,17 +503,22 @@ class Replica:
         leases.is_followed = True
         follower = self._follower = object()
         self._changed.set()  # for the follower before this one, which ends
+        loads = EngineLoads(self._note_change)
+        asks = spawn(self._ask_load(loads))
         try:
             while True:
                 await asyncio.sleep(LEASES_EVERY_S)
-                while not leases.has_news and self._follower is follower:
+                while not (leases.has_news or loads.has_news) and self._follower is follower:
                     self._changed.clear()
                     await self._changed.wait()
                 if self._follower is not follower:
                     return
+                if (load := loads.take()) is not None:
+                    yield tuple(load)
                 report = leases.report()
                 yield (report.begun, report.ended, tuple(tuple(tag) for tag in report.unknown), report.rooms)
         finally:
+            asks.cancel()
             if self._follower is follower:
                 leases.is_followed = False
 
@@ -527,6 +533,14 @@ class Replica:
         except AttributeError:
             return None
         return Offer(*await self._code.call(method, (), {}))
+
+    async def _ask_load(self, loads: EngineLoads) -> None:
+        """Hear again and again what the deployment's code says that its engine has, if it says that."""
+        try:
+            method = self._code.method(LOAD)
+        except AttributeError:
+            return
+        await loads.ask(lambda: self._code.call(method, (), {}))
 
     async def aside(self, method: str, /, *args: Any) -> Any:
         """A call that takes no place among the requests: what is asked of the replica itself, also if it is full."""

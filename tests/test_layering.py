@@ -79,6 +79,7 @@ PURE_IN_SERVE: Final = frozenset(
             "eviction",
             "explain",
             "credit_messages",
+            "engine_load",
             "credit_holder",
             "credit_gate",
             "tenants",

@@ -62,7 +62,9 @@ def _of_queue(queue: actorrt.serve.QueueStatus) -> str:
     lines.append(f"{'replica':<{wide}} " + numbers.format("rank", "running", "slots", "backlog", "used", "of tokens"))
     for each in queue.lines:
         shown = numbers.format(each.rank, each.running, each.slots, each.backlog, each.used, each.kv_tokens)
-        lines.append(f"{each.replica:<{wide}} {shown}{'' if each.is_open else '  closed'}")
+        beside = f"  {each.others} requests, {each.others_tokens} tokens of others"
+        notes = ("" if each.is_open else "  closed") + (beside if each.others or each.others_tokens else "")
+        lines.append(f"{each.replica:<{wide}} {shown}{notes}")
     for tenant, each in sorted((queue.tenants or {}).items()):
         what = "1 request" if each.waiting == 1 else f"{each.waiting} requests"
         lines.append(

@@ -113,7 +113,7 @@ class CreditBook:
                 known.version = self._next_version()
         while not self._order and len(known.credits) < size.lines:
             placed = self._ledger.find(need, share=Share(tokens=0.9), chance=chance)
-            if placed is None or placed.line.id in known.lines or placed.line.slots - placed.line.running < size.slots:
+            if placed is None or placed.line.id in known.lines or placed.line.slots - placed.line.at_work < size.slots:
                 break
             line = placed.line
             unread = min(size.unread, size.tokens)

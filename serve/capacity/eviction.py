@@ -35,6 +35,7 @@ def _fits(line: Line, tokens: int, without: Sequence[Lease]) -> bool:
     running = line.running - sum(lease.slots for lease in without)
     if not running:
         return True
-    used = line.used - sum(lease.tokens for lease in without)
+    others = line.others
+    used = line.used + others.tokens - sum(lease.tokens for lease in without)
     backlog = line.backlog - sum(lease.unread for lease in without)
-    return running < line.slots and backlog <= line.most_backlog and used + tokens <= line.fill_tokens
+    return running + others.slots < line.slots and backlog <= line.most_backlog and used + tokens <= line.fill_tokens

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from .credit_messages import Room
+from .engine_load import NOTHING
 from .line_index import LineIndex, busyness
 from .most_first import MostFirst
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId, Takes
@@ -28,6 +30,7 @@ class Line:
     """One rank of a replica, in tokens."""
 
     __slots__ = (
+        "at_work",
         "backlog",
         "fill_tokens",
         "id",
@@ -39,6 +42,7 @@ class Line:
         "most_backlog",
         "prefill_rate",
         "number",
+        "others",
         "running",
         "slots",
         "stays_backlog",
@@ -54,7 +58,11 @@ class Line:
         self.used: int = 0
         self.backlog: int = 0
         self.running: int = 0
+        # With what others run at its engine.
+        self.at_work: int = 0
         self.leases: dict[int, Lease] = {}
+        # What its engine has beside them.
+        self.others: Room = NOTHING
         # Whether it takes requests: not while it drains, or has not said what it runs.
         self.is_open = True
         # Whether it is kept for one request, which only who keeps it knows.
@@ -87,9 +95,9 @@ class Line:
             return -1
         if not self.running:
             return self.kv_tokens
-        if self.running >= self.slots or self.backlog > self.most_backlog:
+        if self.at_work >= self.slots or self.backlog > self.most_backlog:
             return -1
-        room = self.fill_tokens - self.used
+        room = self.fill_tokens - self.used - self.others.tokens
         return room if room >= 0 else -1
 
     def admits(self, tokens: int, share: Share = WHOLE, saved: int = 0) -> bool:
@@ -97,7 +105,7 @@ class Line:
         there beyond the limit, up to as much again: elsewhere it would have to be read.
         """
         running = self.running
-        if not saved and share is WHOLE and running:
+        if not saved and share is WHOLE and running and self.others is NOTHING:
             return (
                 running < self.slots
                 and self.used + tokens <= self.fill_tokens
@@ -111,8 +119,8 @@ class Line:
             return (
                 self.is_open
                 and share.backlog >= 1.0
-                and 0 < self.running < self.slots * share.slots
-                and self.used + tokens <= self.fill_tokens * share.tokens
+                and 0 < running <= self.at_work < self.slots * share.slots
+                and self.used + self.others.tokens + tokens <= self.fill_tokens * share.tokens
             )
         return self.has_room(tokens, share)
 
@@ -122,12 +130,13 @@ class Line:
             return False
         if share is WHOLE or not self.running:
             return True
-        return self.used + tokens <= self.fill_tokens * share.tokens and self.is_within(share)
+        used = self.used + self.others.tokens
+        return used + tokens <= self.fill_tokens * share.tokens and self.is_within(share)
 
     def is_within(self, share: Share) -> bool:
         """Whether it runs few enough requests, and has little enough to read, for another of this share."""
         return not self.running or (
-            self.running < self.slots * share.slots and self.backlog <= self.most_backlog * share.backlog
+            self.at_work < self.slots * share.slots and self.backlog <= self.most_backlog * share.backlog
         )
 
 
@@ -185,7 +194,7 @@ class Ledger:
         # Lines that may have got more room since they were last taken from here.
         self._gained: dict[Line, None] = {}
         self._index: LineIndex[Line] = LineIndex()
-        self._spare: MostFirst[Line] = MostFirst(lambda line: line.fill_tokens - line.used)
+        self._spare: MostFirst[Line] = MostFirst(lambda line: line.fill_tokens - line.used - line.others.tokens)
         self._most_tokens: int | None = 0
         self._fastest: float | None = 1.0
         self._next_line = 0
@@ -258,6 +267,15 @@ class Ledger:
         else:
             self._changed(line)
 
+    def set_others(self, id: LineId, others: Room) -> None:
+        """Its engine has so much beside what is given here."""
+        line = self.lines[id]
+        if line.others != others:
+            line.at_work += others.slots - line.others.slots
+            line.others = others if others != NOTHING else NOTHING
+            self._spare.changed(line)
+            self._changed(line)
+
     def drop_line(self, id: LineId) -> list[Lease]:
         """It has ended, and its leases with it."""
         line = self.lines.pop(id, None)
@@ -296,7 +314,7 @@ class Ledger:
         for line, tokens in cached:
             if line.admits(need.tokens, share, tokens):
                 uncached = max(0, prompt - tokens)
-                busy = busyness(line.backlog + uncached, line.running)
+                busy = busyness(line.backlog + uncached, line.at_work)
                 if least is None or busy < least:
                     best, least = Placed(line, uncached), busy
         if among is None and len(self.lines) <= FEW_LINES:
@@ -339,7 +357,7 @@ class Ledger:
         if (
             self.lines.get(line.id) is not line
             or not line.admits(need.tokens, WHOLE, saved)
-            or (slots > 1 and line.running + slots > line.slots)
+            or (slots > 1 and line.at_work + slots > line.slots)
         ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
         self._next_lease += 1
@@ -370,6 +388,7 @@ class Ledger:
         line.used += lease.tokens
         line.backlog += lease.unread
         line.running += lease.slots
+        line.at_work += lease.slots
         self._index.put(line)
         self._spare.changed(line)
 
@@ -409,6 +428,7 @@ class Ledger:
             lease.generated = generated
         line.backlog -= lease.unread
         line.running -= lease.slots
+        line.at_work -= lease.slots
         self._spare.changed(line)
         self._changed(line)
         return lease
@@ -428,8 +448,10 @@ class Ledger:
         # What is not read is of what it has.
         line.backlog -= lease.unread - min(lease.unread, lease.prompt)
         lease.unread = min(lease.unread, lease.prompt)
-        line.running -= lease.slots - min(lease.slots, slots)
-        lease.slots = min(lease.slots, slots)
+        less = lease.slots - min(lease.slots, slots)
+        line.running -= less
+        line.at_work -= less
+        lease.slots -= less
         self._spare.changed(line)
         self._changed(line)
 
@@ -443,7 +465,7 @@ def _least_busy(
     """The least busy of these lines that admits so many tokens, if it is less busy than `less_than`; of equals any."""
     best: list[Line] = []
     for line in lines:
-        busy = (line.backlog + prompt + 1) * (line.running + 1)
+        busy = (line.backlog + prompt + 1) * (line.at_work + 1)
         if (less_than is None or busy < less_than or (best and busy == less_than)) and line.admits(tokens, share):
             if busy == less_than:
                 best.append(line)

@@ -30,7 +30,7 @@ def busyness(unread: int, running: int) -> int:
 
 class IndexedLine(Protocol):
     number: int
-    running: int
+    at_work: int
     backlog: int
 
     @property
@@ -72,7 +72,7 @@ class LineIndex(Generic[L]):
         if free < 0:
             self._take(line)
             return
-        number, running = line.number, line.running
+        number, running = line.number, line.at_work
         size, place = free.bit_length(), line.backlog << _BITS | number
         at = running, size, place
         before = self._places.get(number)
@@ -164,8 +164,8 @@ class LineIndex(Generic[L]):
                     is_sure = False
         if best is None and not is_sure:
             line = self._rooms.first(lambda line: self._admits(line, tokens, share), tokens)
-            if line is not None and (less_than is None or busyness(line.backlog + prompt, line.running) < less_than):
-                best, less_than = line, busyness(line.backlog + prompt, line.running)
+            if line is not None and (less_than is None or busyness(line.backlog + prompt, line.at_work) < less_than):
+                best, less_than = line, busyness(line.backlog + prompt, line.at_work)
         return None if best is None or less_than is None else (best, less_than)
 
     def _is_within(self, place: int, share: Share) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 
 from .adapters import MOST_LOOKS, Adapters
 from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
+from .credit_messages import Room
 from .drain import DrainRate, RetryAfter, retry_after
 from .eviction import victims, work
 from .fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT, Band, FairOrder
@@ -293,6 +294,11 @@ class CapacityQueue:
         if not is_open:
             self._let_go(id)
         self.ledger.open_line(id, is_open)
+        self._may_fit = True
+
+    def set_others(self, id: LineId, others: Room) -> None:
+        """The engine of a line has so much beside what was let in here."""
+        self.ledger.set_others(id, others)
         self._may_fit = True
 
     def adopt(self, id: LineId, number: int, ask: Ask, generated: int, unread: int) -> bool:

@@ -19,6 +19,7 @@ from actorrt import ActorHandle, Pipe, call_pipe, exceptions, exit_actor
 
 from .. import connection
 from ..background import spawn
+from ..capacity.engine_load import EngineLoad
 from ..news import SERVE_ENDED, DeploymentNews
 from .config import DEFAULT, CapacityQueueConfig
 from .hub import Hub
@@ -154,6 +155,8 @@ class QueueActor:
             self._hub.replica_said(
                 id, Snapshot(epoch, incarnation, None if offer is None else Offer(*offer), tags, credits), now
             )
+        elif len(said) == len(EngineLoad._fields):
+            self._hub.engine_says(id, EngineLoad(*said), now)
         else:
             begun, ended, unknown, rooms = said
             self._hub.replica_reports(id, Report(begun, ended, tuple(Tag(*each) for each in unknown), rooms), now)

@@ -17,6 +17,8 @@ T = TypeVar("T")
 NAME: Final = "capacity_queue"
 # A method of a deployment's code that says what a replica holds.
 OFFER: Final = "queue_offer"
+# One that says what its engine has now: tokens in its cache, and requests; None of what it does not know.
+LOAD: Final = "queue_load"
 UNITS: Final = ("auto", "requests", "tokens")
 OTHERS: Final = TenantLimits()
 

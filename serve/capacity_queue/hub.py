@@ -14,10 +14,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 from typing import Any, Final
 
+from ..capacity.credit_messages import Room
 from ..capacity.credits import NOBODY, CreditSize
 from ..capacity.drain import RetryAfter
+from ..capacity.engine_load import Beside, EngineLoad
 from ..capacity.fair_order import OUTPUT_WEIGHT
-from ..capacity.ledger import Lease
+from ..capacity.ledger import Lease, Line
 from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.output_lengths import OutputLengths
 from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue, QueueLimits, TenantLimits
@@ -112,6 +114,8 @@ class Hub:
         )
         self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
+        # What engines have beside the ledger, where they say what they have.
+        self._beside: dict[LineId, Beside] = {}
         self._routers: dict[str, _Router] = {}
         # Those that came while there was no replica, or whose place lies in credits, in their order.
         self._parked: dict[_Asked, None] = {}
@@ -206,6 +210,7 @@ class Hub:
         leases = {number: lease.router for number, lease in there.items() if lease.router != NOBODY}
         self.queue.drop_line(line)
         self._rates.forget(line)
+        self._beside.pop(line, None)
         for number, name in leases.items():
             if (router := self._routers.get(name)) is not None:
                 router.told.ended.append(number)
@@ -331,6 +336,23 @@ class Hub:
             self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, max(generated, used.generated or 0))
         if used.cached is not None and line in self.queue.ledger.lines:
             self.queue.prefixes.correct(line, ask.cached, used.cached)
+
+    def engine_says(self, id: str, load: EngineLoad, now: float) -> None:
+        """What a replica's engine says that it has. Of one with several ranks it is not known which has it."""
+        replica = self._replicas.get(id)
+        if replica is None or not replica.said or len(replica.lines) != 1:
+            return
+        line = self.queue.ledger.lines[replica.lines[0]]
+        if self._in_requests_now:
+            load = load._replace(kv_tokens=None)
+        idle = self._credits.idle(line)
+        beside = self._beside.setdefault(line.id, Beside())
+        self._set_others(line, beside.hear(load, Room(line.used - idle.tokens, line.running - idle.slots), now))
+        self._place(now)
+
+    def _set_others(self, line: Line, others: Room) -> None:
+        if line.others != others:
+            self.queue.set_others(line.id, others)
 
     # ---- routers
 
@@ -552,6 +574,8 @@ class Hub:
                     and abs(found.most_backlog - rate * self.config.backlog_s) > 0.1 * found.most_backlog
                 ):
                     self._set_lines(line.replica, now)
+        for id, beside in self._beside.items():
+            self._set_others(self.queue.ledger.lines[id], beside.at(now))
         for ask in [each for each in self._parked if each.deadline <= now]:
             del self._parked[ask]
             if (router := self._routers.get(ask.router)) is not None:

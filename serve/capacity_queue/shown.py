@@ -33,6 +33,7 @@ def _line_shown(line: Line, idle: Room) -> dict[str, Any]:
         "replica": line.id.replica, "rank": line.id.rank, "kv_tokens": line.kv_tokens, "used": line.used - idle.tokens,
         "backlog": backlog, "running": line.running - idle.slots, "slots": line.slots, "is_open": line.is_open,
         "begun": begun + by_credits, "done": done, "credits": idle.slots,
+        "others": line.others.slots, "others_tokens": line.others.tokens,
     }  # fmt: skip
 
 

@@ -27,6 +27,10 @@ class LineStatus:
     """Of `used`, the tokens that are there: prompts that were read, and answers that have come."""
     credits: int = 0
     """Of the slots, those that routers have by credits and have not filled."""
+    others: int = 0
+    """Requests that its engine says to have beside these."""
+    others_tokens: int = 0
+    """Tokens that its engine says to have beyond `used`."""
 
 
 @dataclass(frozen=True, slots=True)

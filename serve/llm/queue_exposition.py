@@ -14,6 +14,8 @@ _LINES: Final = (
     ("used", "actorrt_queue_line_tokens_used", "Tokens of what runs there, as expected"),
     ("backlog", "actorrt_queue_line_backlog_tokens", "Tokens of prompts that are not read yet"),
     ("running", "actorrt_queue_line_running", "Requests that run there"),
+    ("others", "actorrt_queue_line_others", "Requests that its engine says to have beside these"),
+    ("others_tokens", "actorrt_queue_line_others_tokens", "Tokens that its engine says to have beyond those used"),
     ("slots", "actorrt_queue_line_slots", "Requests that may run there at once"),
 )
 _TENANTS: Final = (

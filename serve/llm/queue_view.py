@@ -34,6 +34,7 @@ def _view(model_id: str, queue: QueueStatus, named: Container[str] | None) -> di
             {
                 "replica": line.replica, "rank": line.rank, "tokens": line.kv_tokens, "reserved": line.used,
                 "used": line.done, "running": line.running, "slots": line.slots,
+                "others": line.others, "others_tokens": line.others_tokens,
             }
             for line in queue.lines[:MOST_LINES]
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +17,16 @@ from .sleeper import Sleeper
 RANK: Final = "x-data-parallel-rank"
 
 logger = logging.getLogger("actorrt.serve.replica")
+
+
+def load_of(statistics: Mapping[str, float], facts: EngineFacts) -> tuple[int | None, int]:
+    """Tokens that an engine has in its key-value cache, if it says so, and requests. llama.cpp counts in its cache also
+    what it only keeps, and gives up for others: such tokens are none.
+    """
+    used = statistics.get("kv_tokens_used")
+    if used is None and "kv_share" in statistics and "/slots" not in facts.paths:
+        used = statistics["kv_share"] * facts.capacity.kv_tokens
+    return None if used is None else int(used), int(statistics["running"] + statistics["waiting"])
 
 
 class Model:
@@ -74,6 +84,10 @@ class Model:
         """
         capacity = self._facts.capacity
         return capacity.kv_tokens, capacity.slots, 0.0, capacity.ranks
+
+    async def queue_load(self) -> tuple[int | None, int | None] | None:
+        """What its engine has now, for a capacity queue."""
+        return None if self._sleeper.asleep else load_of(await self._engine.statistics(), self._facts)
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         async with self._sleeper.awake():

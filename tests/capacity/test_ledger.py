@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
+from actorrt.serve.capacity.credit_messages import Room
 from actorrt.serve.capacity.ledger import Lease, Ledger, Placed
 from actorrt.serve.capacity.need import Limits, LineFacts, LineId, Need
 from actorrt.serve.capacity.share import WHOLE, Share
@@ -222,8 +223,8 @@ class Ledgers(RuleBasedStateMachine):
             return 0
         assert placed.line in possible
         line = placed.line
-        assert not line.running or line.used + need.tokens <= line.fill_tokens * share.tokens
-        assert not line.running or line.running < line.slots * share.slots
+        assert not line.running or line.used + line.others.tokens + need.tokens <= line.fill_tokens * share.tokens
+        assert not line.running or line.at_work < line.slots * share.slots
         # Of what it has read before, as much more may wait: not of a share of less than all.
         most = line.most_backlog * (share.backlog if share.backlog < 1 else 2)
         assert not line.running or line.backlog <= most
@@ -231,6 +232,11 @@ class Ledgers(RuleBasedStateMachine):
         assert lease.id.number not in self.given
         self.given[lease.id.number] = 1
         return lease.id.number
+
+    @precondition(lambda self: self.ledger.lines)
+    @rule(data=st.data(), tokens=st.sampled_from([0, 100, 5000]), slots=st.integers(0, 6))
+    def set_others(self, data: st.DataObject, tokens: int, slots: int) -> None:
+        self.ledger.set_others(data.draw(st.sampled_from(sorted(self.ledger.lines))), Room(tokens, slots))
 
     @rule(number=leases, generated=st.integers(0, 2000))
     def progress(self, number: int, generated: int) -> None:
@@ -250,6 +256,7 @@ class Ledgers(RuleBasedStateMachine):
             assert line.used == sum(lease.tokens for lease in leases)
             assert line.backlog == sum(lease.unread for lease in leases)
             assert line.running == len(leases)
+            assert line.at_work == line.running + line.others.slots
             assert all(self.ledger.leases[lease.id.number] is lease for lease in leases)
         assert seen == len(self.ledger.leases)
 

@@ -461,3 +461,18 @@ async def test_the_queue_before_hears_nothing_that_the_next_one_is_to_hear() -> 
     assert leases.is_followed
     await follows.aclose()
     await replica._code.close()
+
+
+class SaysItsLoad:
+    def queue_load(self) -> tuple[int, int]:
+        return 700, 3
+
+
+async def test_a_queue_hears_what_the_code_says_that_its_engine_has() -> None:
+    replica = await serving_one(SaysItsLoad)
+    replica._leases = RunningLeases(0)
+    follows = replica.leases(1)
+    await anext(follows)
+    assert await anext(follows) == (700, 3)
+    await follows.aclose()
+    await replica._code.close()
