@@ -177,10 +177,13 @@ class Lease:
 
 
 class Placed(NamedTuple):
-    """A line for a request, and how much of the prompt it has to read there."""
+    """A line for a request, how much it has to read there, and how much of that it was spared, for which the line may
+    have more to read already.
+    """
 
     line: Line
     uncached: int
+    saved: int = 0
 
 
 class Ledger:
@@ -312,11 +315,11 @@ class Ledger:
         best: Placed | None = None
         least: int | None = None
         for line, tokens in cached:
-            if line.admits(need.tokens, share, tokens):
-                uncached = max(0, prompt - tokens)
-                busy = busyness(line.backlog + uncached, line.at_work)
+            saved = min(tokens, prompt)
+            if line.admits(need.tokens, share, saved):
+                busy = busyness(line.backlog + prompt - saved, line.at_work)
                 if least is None or busy < least:
-                    best, least = Placed(line, uncached), busy
+                    best, least = Placed(line, prompt - saved, saved), busy
         if among is None and len(self.lines) <= FEW_LINES:
             among = self.lines.values()
         if among is not None:
@@ -352,8 +355,7 @@ class Ledger:
 
     def admit(self, placed: Placed, need: Takes, router: str, slots: int = 1) -> Lease:
         """Give it. Raises ValueError where the line does not admit it: nothing is given beyond the ledger."""
-        line, uncached = placed
-        saved = max(0, need.prompt - uncached)
+        line, uncached, saved = placed
         if (
             self.lines.get(line.id) is not line
             or not line.admits(need.tokens, WHOLE, saved)

@@ -536,7 +536,7 @@ class CapacityQueue:
         found = self.ledger.find(ask, hits, share, chance, among, ask.load)
         if found is not None and len(hits) >= MOST_HITS and found.uncached >= ask.prompt:
             # More lines hold its beginning than were looked at.
-            return Placed(found.line, min(found.uncached, self._unread(ask, found.line)))
+            return found._replace(uncached=max(0, found.uncached - self.prefixes.held(found.line.id, ask.chain)))
         return found
 
     def _unread(self, ask: Ask, line: Line) -> int:

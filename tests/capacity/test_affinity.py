@@ -90,6 +90,20 @@ def test_what_loading_costs_is_to_be_done_first_and_is_charged_to_nobody() -> No
     assert submit(queue, Ask("m", 10, 0, adapter="x", load=50), is_read=False).line.backlog == 60
 
 
+def test_a_line_that_has_the_adapter_may_have_as_much_more_to_read_as_that_saves() -> None:
+    queue = queue_of(1)
+    submit(queue, Ask("m", 190, 0, adapter="x", load=50), is_read=False)
+    assert submit(queue, Ask("m", 10, 0, adapter="x", load=50), is_read=False).line.backlog == 250
+    assert queue.submit(Ask("m", 10, 0, adapter="x", load=50), 0.0) is not None
+    assert queue.submit(Ask("m", 10, 0, adapter="y", load=50), 0.0) is None
+
+
+def test_a_beginning_that_is_held_saves_no_more_than_the_prompt_has() -> None:
+    queue = queue_of(1)
+    submit(queue, Ask("m", 201, 0, chain=(1, 2)), is_read=False)
+    assert queue.submit(Ask("m", 0, 0, chain=(1, 2)), 0.0) is None
+
+
 def test_a_line_keeps_the_adapters_that_were_used_last_and_an_engine_is_believed() -> None:
     adapters = Adapters(2)
     line, other = LineId("a"), LineId("b")
