@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ PAGE: Final = (ROOT / "docs" / "semantics.md").read_text(encoding="utf-8")
 ROWS: Final = re.findall(r"^\| (?!what is promised |---)(.+) \| (.+) \|$", PAGE, re.MULTILINE)
 
 
+@cache
 def _tests_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
