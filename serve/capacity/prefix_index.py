@@ -183,6 +183,9 @@ class PrefixIndex(Generic[K]):
                 upper.whole[cache] = None
             else:
                 upper.part[cache] = end
+        if not lower.whole and not lower.part:
+            # All that had it have forgotten it.
+            del upper.children[lower.hashes[0]]
         for cache in (*upper.whole, *upper.part):
             cache.nodes[upper] = None
             # Those above stay behind it.

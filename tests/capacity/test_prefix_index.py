@@ -128,3 +128,14 @@ def test_a_conversation_that_moves_stays_known_where_it_was() -> None:
         index.note(line, turn, 100)
     assert index.hits(turns[-1]) == [("a", 12), ("b", 9)]
     assert sorted(index.hits((*turns[1], 99))) == [("a", 5), ("b", 5)]
+
+
+def test_what_no_line_holds_any_more_is_kept_nowhere() -> None:
+    index = PrefixIndex[str](10)
+    index.note("a", tuple(range(8)), 100)
+    index.note("a", (100, 101, 102, 103, 104, 105, 106, 107), 100)
+    assert index.hits(tuple(range(8))) == [("a", 20)]
+    index.note("b", (0, 1, 2, 50), 100)
+    shared = index._root.children[0]
+    assert shared.end == 3
+    assert list(shared.children) == [50]
