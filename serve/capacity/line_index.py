@@ -155,7 +155,9 @@ class LineIndex(Generic[L]):
                 if less_than is not None and ((places[0] >> _BITS) + prompt + 1) * (running + 1) >= less_than:
                     continue
                 if share is not WHOLE and not self._is_within(places[0], share):
-                    # The others of the cell run as many, and have no less to read.
+                    # The others of the cell run as many, and have no less to read; but they may be larger lines, or
+                    # run only what others gave them.
+                    is_sure = is_sure and len(places) == 1
                     continue
                 line = self._first(places, tokens, share, chance)
                 if line is not None:

@@ -6,8 +6,10 @@ import random
 
 import pytest
 
+from actorrt.serve.capacity.credit_messages import Room
 from actorrt.serve.capacity.ledger import Ledger, Placed
 from actorrt.serve.capacity.need import LineFacts, LineId, Need
+from actorrt.serve.capacity.share import Share
 
 FACTS = LineFacts(kv_tokens=100_000, slots=64, prefill_rate=10_000.0)
 
@@ -69,3 +71,31 @@ def test_a_line_that_barely_fits_among_many_that_do_not_is_found() -> None:
     assert found is not None
     assert found.line.id.replica == "37"
     assert ledger.find(Need(0, 51_000)) is None
+
+
+def busy(slots: dict[str, int]) -> Ledger:
+    """Lines by their slots, more than are looked at one by one, each with a request whose prompt is read."""
+    ledger = Ledger(epoch=1)
+    need = Need(10, 10)
+    for name, most in slots.items():
+        ledger.set_line(LineId(name), LineFacts(100_000, most, 10_000.0), 1)
+    for line in list(ledger.lines.values()):
+        ledger.progress(ledger.admit(Placed(line, need.prompt), need, "r").number, 1)
+    return ledger
+
+
+def test_a_small_line_does_not_hide_that_a_large_one_has_room_for_a_low_band() -> None:
+    ledger = busy({"small": 8} | {f"large {number}": 64 for number in range(9)})
+    found = ledger.find(Need(10, 10), share=Share(0.7, 0.125, 0.0))
+    assert found is not None
+    assert found.line.slots == 64
+
+
+def test_a_line_that_others_alone_use_is_empty_for_a_low_band_too() -> None:
+    ledger = busy({str(number): 8 for number in range(10)})
+    empty = list(ledger.lines.values())[-1]
+    ledger.release(next(iter(empty.leases)))
+    ledger.set_others(empty.id, Room(10, 1))
+    found = ledger.find(Need(10, 10), share=Share(0.7, 0.125, 0.0))
+    assert found is not None
+    assert found.line is empty
