@@ -18,6 +18,8 @@ from .share import WHOLE, Share
 
 # So few lines are looked at one by one: that costs less than to keep them sorted.
 FEW_LINES: Final = 8
+# What is read in so short a time does not wait: where prompts are no matter, rates are endless.
+_AT_ONCE_S: Final = 1e-9
 
 
 class LeaseId(NamedTuple):
@@ -97,8 +99,13 @@ class Line:
             return self.kv_tokens
         if self.at_work >= self.slots or self.backlog > self.most_backlog:
             return -1
-        room = self.fill_tokens - self.used - self.others.tokens
+        room = self.spare
         return room if room >= 0 else -1
+
+    @property
+    def spare(self) -> int:
+        """Tokens that it may give beside what is taken; below zero where that is more than it may give."""
+        return self.fill_tokens - self.used - self.others.tokens
 
     def admits(self, tokens: int, share: Share = WHOLE, saved: int = 0) -> bool:
         """Whether it takes such a need. As much as is `saved` of its prompt, which the line has read before, may wait
@@ -136,8 +143,12 @@ class Line:
     def is_within(self, share: Share) -> bool:
         """Whether it runs few enough requests, and has little enough to read, for another of this share."""
         return not self.running or (
-            self.at_work < self.slots * share.slots and self.backlog <= self.most_backlog * share.backlog
+            self.at_work < self.slots * share.slots and self.backlog <= self.most_backlog_within(share)
         )
+
+    def most_backlog_within(self, share: Share) -> float:
+        """So much may wait to be read for another of this share to begin."""
+        return max(self.most_backlog * share.backlog, self.prefill_rate * _AT_ONCE_S)
 
 
 class Lease:
@@ -197,7 +208,7 @@ class Ledger:
         # Lines that may have got more room since they were last taken from here.
         self._gained: dict[Line, None] = {}
         self._index: LineIndex[Line] = LineIndex()
-        self._spare: MostFirst[Line] = MostFirst(lambda line: line.fill_tokens - line.used - line.others.tokens)
+        self._spare: MostFirst[Line] = MostFirst(lambda line: line.spare)
         self._most_tokens: int | None = 0
         self._fastest: float | None = 1.0
         self._next_line = 0
@@ -345,7 +356,7 @@ class Ledger:
         if found is None:
             # Those with most to spare may be too small, or closed.
             able = filter(is_able, self.lines.values())
-            found = min(able, key=lambda line: (line.used - line.fill_tokens, line.number), default=None)
+            found = min(able, key=lambda line: (-line.spare, line.number), default=None)
         return found
 
     @property

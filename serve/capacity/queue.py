@@ -167,12 +167,16 @@ class CapacityQueue:
         line = None if id is None else self.ledger.lines.get(id)
         if line is None:
             return None
-        if ask.chain and all(hit != id for hit, _ in self.prefixes.hits(ask.chain)):
+        if ask.chain and not self.prefixes.held(line.id, ask.chain):
             return None
         self._expect(ask)
         return (
             line if line.backlog > line.stays_backlog or not line.admits(ask.tokens, self.share_of(ask, now)) else None
         )
+
+    def known_band(self, number: int) -> int:
+        """The same, or the last one, of settings that have more than it began with."""
+        return min(number, len(self.order.bands) - 1)
 
     def share_of(self, ask: Ask, now: float) -> Share:
         """How much of a line its band may fill."""

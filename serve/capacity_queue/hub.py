@@ -305,7 +305,7 @@ class Hub:
         line = LineId(id, tag.rank)
         ask = Ask(
             tag.model, tag.prompt, tag.output, tenant=tag.tenant, user=tag.user, router=tag.router,
-            band=min(tag.band, len(self.config.bands) - 1),
+            band=self.queue.known_band(tag.band),
         )  # fmt: skip
         self.queue.adopt(line, tag.number, ask, 0, 0)
         if (lease := self.queue.ledger.leases.get(tag.number)) is not None:
@@ -331,7 +331,7 @@ class Hub:
         ask, line, generated = found
         more = (used.generated or 0) - generated
         if more > 0:
-            self.queue.order.charge(ask.band, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
+            self.queue.order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
         if used.is_whole:
             self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, max(generated, used.generated or 0))
         if used.cached is not None and line in self.queue.ledger.lines:
@@ -451,7 +451,7 @@ class Hub:
             asked.requests if in_requests else asked.max_tokens,
             tenant=asked.tenant,
             user=asked.user,
-            band=asked.band,
+            band=self.queue.known_band(asked.band),
             arrived=now - asked.age_s if first is None else first.arrived,
             deadline=math.inf if asked.left_s is None else now + asked.left_s,
             router=name,
@@ -687,4 +687,4 @@ class Hub:
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"
-        return waits(self.queue, ask, self.config.bands[ask.band].name, now)
+        return waits(self.queue, ask, self.queue.order.bands[ask.band].name, now)

@@ -105,11 +105,11 @@ class HubCredits:
             for number, lease in line.leases.items()
             if lease.router == NOBODY and self.book.filled(number) == NOTHING
         )
-        running, used = line.running - idle.slots, line.used - idle.tokens + tokens
+        at_work, used = line.at_work - idle.slots, line.used + line.others.tokens - idle.tokens + tokens
         backlog = line.backlog - unread
-        if running:
-            fits = running < line.slots * share.slots and used <= line.fill_tokens * share.tokens
-            fits = fits and backlog <= line.most_backlog * share.backlog
+        if line.running > idle.slots:
+            fits = at_work < line.slots * share.slots and used <= line.fill_tokens * share.tokens
+            fits = fits and backlog <= line.most_backlog_within(share)
         else:
             fits = tokens <= line.kv_tokens
         if not fits or backlog > line.stays_backlog:
@@ -132,7 +132,11 @@ class HubCredits:
         life = self._lives[router]
         held = {number: Room(tokens, slots) for number, tokens, slots, _, _ in said.held}
         filled = {number: Room(tokens, slots) for number, _, _, tokens, slots in said.held}
-        served = {(band, tenant, user): tokens for band, tenant, user, tokens in said.served}
+        served: dict[tuple[int, str, str], float] = {}
+        for number, tenant, user, tokens in said.served:
+            band = self._queue.known_band(number)
+            self._queue.holdback.came(band, now)
+            served[band, tenant, user] = served.get((band, tenant, user), 0.0) + tokens
         report = Report(
             life.name, self._queue.ledger.epoch, said.number, said.version, held, Usage(said.usage, served), filled
         )
@@ -152,7 +156,7 @@ class HubCredits:
         """What answers were that no lease of their own is known of."""
         for each in learnt:
             if each.charge > 0:
-                self._queue.order.charge(each.band, each.tenant, each.user, each.charge)
+                self._queue.order.charge(self._queue.known_band(each.band), each.tenant, each.user, each.charge)
             if each.is_whole:
                 self._queue.lengths.learn(each.model, each.tenant, each.prompt, each.generated)
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from actorrt.serve.capacity.ledger import Lease
 from actorrt.serve.capacity.need import LineFacts, LineId
 from actorrt.serve.capacity.output_lengths import OutputLengths
+from actorrt.serve.capacity.prefix_index import MOST_HITS
 from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Refusal, TenantLimits
 
 FACTS = LineFacts(kv_tokens=1000, slots=4, prefill_rate=1000.0)
@@ -344,6 +345,20 @@ def test_a_session_leaves_a_line_that_has_lost_what_it_had_read() -> None:
     assert submit(queue, ask(600, 10, chain=(1,), session="s")).line is lease.line
     queue.prefixes.drop(lease.line.id)
     assert submit(queue, ask(600, 10, chain=(1,), session="s")).line is not lease.line
+
+
+def test_a_session_is_known_to_have_missed_its_line_however_many_hold_its_prompt() -> None:
+    queue, chain = queue_of(), (1, 2)
+    lines = [LineId(str(number)) for number in range(MOST_HITS + 1)]
+    for line in lines:
+        queue.set_line(line, LineFacts(10_000, 1, 1000.0), 1)
+        queue.prefixes.note(line, chain, 10_000)
+    for line in lines:
+        queue.sessions.note("s", line, has_blocks=True)
+        queue.adopt(line, int(line.replica) - 100, ask(), 0, 0)
+        missed = queue.missed_line(ask(1000, 10, session="s", chain=chain), 0.0)
+        assert missed is not None
+        assert missed.id == line
 
 
 def test_a_session_stays_as_its_prompt_gets_its_first_whole_block() -> None:

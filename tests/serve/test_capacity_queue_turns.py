@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from actorrt.serve.capacity.credit_messages import Room
+from actorrt.serve.capacity.need import LineId
 from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.hub import TURN_WAITS_S
@@ -44,6 +46,13 @@ def test_where_credits_are_filled_load_decides_at_once() -> None:
     assert world.ask(TURN).replica != replica
 
 
+def test_what_others_have_there_is_no_reason_to_call_credits_back() -> None:
+    world, replica = beside_credits()
+    world.ledger.set_others(LineId(replica), Room(0, LIMIT // 2))
+    assert world.ask(TURN).replica != replica
+    assert world.slots() == 2 * LIMIT - LIMIT // 2 + 1
+
+
 def test_a_session_that_has_not_run_takes_no_credits_away() -> None:
     world, _ = beside_credits()
     world.ask(QueueCost(max_tokens=0, session="new"))
@@ -79,10 +88,11 @@ def deaf(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prompts_that_credits_may_have_are_no_reason_to_leave_either() -> None:
     # A second's worth of prompts may wait where a session stays; of that credits count a quarter of two seconds'.
-    config = CapacityQueueConfig(units="tokens", prefill_rate=1000.0)
+    config = CapacityQueueConfig(units="tokens", prefill_rate=1000.0, credit_share=0.5)
     world = World(2, config, Offer(100_000, 16, 1000.0))
     turn = QueueCost(tokens=800, max_tokens=10, session="s")
     world.warm(QueueCost(tokens=10, max_tokens=10))
+    assert world.slots()
     first = world.ask(turn)
     assert world.ask(turn).replica == first.replica
 

@@ -115,7 +115,7 @@ class ByCredits(Apart):
         """Not of what the queue would place better: by a prefix of a block, a session, or its band."""
         if request.attempts or request.prompt >= self.fleet.model.hash_tokens or request.session:
             return None
-        if self.queue.order.bands[request.band].ceiling < 1.0:
+        if not self.queue.order.bands[request.band].is_whole:
             return None
         return self.holders[request.router].take(request.prompt + request.max_tokens, now, request.prompt)
 
