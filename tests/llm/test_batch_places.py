@@ -33,7 +33,10 @@ def asks(custom_id: str, *script: Any) -> str:
 
 @pytest.fixture(params=["power_of_two", "capacity_queue"])
 def url(serve_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    deployment: dict[str, Any] = {"request_router": request.param}
+    # Who asks whether a batch has begun is of a higher band, and takes one of four places.
+    bands = [{"name": name} for name in ("priority", "default", "flex", "batch")]
+    queue = serve.RequestRouterConfig("capacity_queue", {"bands": bands})
+    deployment: dict[str, Any] = {"request_router": queue if request.param == "capacity_queue" else request.param}
     slow = LLMConfig(model_id="scripted", engine=SimulatedEngine(), deployment=deployment)
     fast = LLMConfig(model_id="fake", engine=SimulatedEngine(speed=100), deployment=deployment)
     batches = BatchConfig(folder=str(tmp_path), concurrency=IN_HAND, concurrency_unqueued=IN_HAND)
