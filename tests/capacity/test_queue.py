@@ -437,7 +437,9 @@ class Queues(RuleBasedStateMachine):
             # It never aged: beside others it has an eighth of the slots, where nothing else is to be read.
             share = self.queue.holdback.share(3, self.now)
             assert line.running == 1 or line.running - 1 < line.slots * share.slots
-            assert line.running == 1 or line.backlog - lease.unread <= line.most_backlog * share.backlog
+            saved = one.prompt - lease.unread if share.backlog >= 1 else 0
+            most = line.most_backlog * share.backlog + min(saved, line.most_backlog)
+            assert line.running == 1 or line.backlog - lease.unread <= most
             assert line.running == 1 or line.used <= line.fill_tokens * share.tokens
         self.running[lease.id.number] = one
 
