@@ -165,9 +165,7 @@ class CapacityQueue:
         """
         id = self.sessions.line_of(ask.session) if ask.session and not self.order else None
         line = None if id is None else self.ledger.lines.get(id)
-        if line is None:
-            return None
-        if ask.chain and not self.prefixes.held(line.id, ask.chain):
+        if line is None or self._has_lost(ask, line):
             return None
         self._expect(ask)
         return (
@@ -564,9 +562,11 @@ class CapacityQueue:
         line = None if id is None else self.ledger.lines.get(id)
         if line is None or line.backlog > line.stays_backlog or not line.admits(ask.tokens, share):
             return None
-        if ask.chain and self.sessions.has_blocks(ask.session) and not self.prefixes.held(line.id, ask.chain):
-            return None
-        return line
+        return None if self._has_lost(ask, line) else line
+
+    def _has_lost(self, ask: Ask, line: Line) -> bool:
+        """Whether the line where a session ran last holds nothing any more of what it read there."""
+        return bool(ask.chain) and self.sessions.has_blocks(ask.session) and not self.prefixes.held(line.id, ask.chain)
 
     def _with_adapter(self, ask: Ask, hits: list[tuple[Line, int]]) -> list[tuple[Line, int]]:
         """With what need not be loaded where its adapter is."""
