@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
@@ -28,7 +29,7 @@ _PLAIN_REASONS: Final = (exceptions.ActorUnschedulableError, exceptions.RuntimeE
 
 
 class Traits:
-    """What callers have to know of an actor's class; shared by all its handles."""
+    """What callers have to know of an actor's class. Nothing changes it; all that are alike have one (`traits_of`)."""
 
     __slots__ = ("max_pending", "max_task_retries", "ordered", "window")
 
@@ -44,7 +45,13 @@ class Traits:
         return self.window == WINDOW + 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Traits, (self.ordered, self.window - WINDOW, self.max_task_retries, self.max_pending)
+        return traits_of, (self.ordered, self.window - WINDOW, self.max_task_retries, self.max_pending)
+
+
+@lru_cache(maxsize=256)
+def traits_of(ordered: bool, concurrency: int, max_task_retries: int, max_pending: int) -> Traits:
+    """One for all actors of a kind: there may be a million of them."""
+    return Traits(ordered, concurrency, max_task_retries, max_pending)
 
 
 class ActorClient:

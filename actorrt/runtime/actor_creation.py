@@ -19,7 +19,7 @@ from actorrt.wire.messages import (
     WhereIs,
 )
 
-from .actor_client import ActorClient, Traits
+from .actor_client import ActorClient, Traits, traits_of
 from .actor_records import ActorRecord, ActorSpec
 from .calls import Call, fill_slots, pack_arguments, when_resolved
 from .definitions import ActorClassDef
@@ -48,7 +48,7 @@ def create(
             return found[0]
     exclusive = options.exclusive(cls.has_async)
     concurrency = options.concurrency(cls.has_async)
-    traits = Traits(
+    traits = traits_of(
         not cls.has_async and concurrency == 1 and not options.concurrency_groups,
         concurrency,
         options.max_task_retries,
@@ -214,5 +214,5 @@ def handle_of_instance(runtime: Runtime, instance: Instance) -> Any:
     definition = ActorClassDef.of(instance.cls, tuple(instance.groups or ()))
     concurrency = instance.limiter.limit
     ordered = not definition.has_async and concurrency == 1 and not instance.groups
-    traits = Traits(ordered, concurrency, instance.max_task_retries, instance.max_pending)
+    traits = traits_of(ordered, concurrency, instance.max_task_retries, instance.max_pending)
     return make_handle(runtime.actors.client(instance.actor, instance.title, traits), definition.interface)

@@ -28,7 +28,7 @@ from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCall
 
 from . import references
-from .actor_client import ActorClient, Traits
+from .actor_client import ActorClient, traits_of
 from .actors import Actors
 from .calls import Call, error_bytes, fill_slots, unpack_arguments
 from .context import RunningCall, running_call
@@ -362,7 +362,7 @@ class LocalRuntime(Runtime):
         actor = self.process + seq.to_bytes(8, "big")
         concurrency = options.concurrency(cls.has_async)
         ordered = not cls.has_async and concurrency == 1
-        traits = Traits(ordered, concurrency, options.max_task_retries, options.max_pending_calls)
+        traits = traits_of(ordered, concurrency, options.max_task_retries, options.max_pending_calls)
         title = f"{cls.name}({options.name})" if options.name else cls.name
         client = ActorClient(self, actor, title, traits)
         instance = LocalInstance(client, cls.interface, options.name or "", namespace)

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import pickle
 import sys
 import threading
 import time
@@ -300,6 +301,18 @@ def test_many_actors_come_and_go() -> None:
 
 
 # ---- ends of their own
+
+
+def test_actors_of_a_kind_have_one_set_of_traits_however_their_handles_came_here() -> None:
+    first, second, other = Coroutine.remote(), Coroutine.remote(), Coroutine.options(max_task_retries=3).remote()
+    back = actorrt.get(actorrt.put(second))
+
+    def traits_of(handle: Any) -> Any:
+        return client_of(handle).traits
+
+    assert traits_of(first) is traits_of(second) is pickle.loads(pickle.dumps(traits_of(back)))
+    assert traits_of(other) is not traits_of(first)
+    assert traits_of(other).max_task_retries == 3
 
 
 @KINDS
