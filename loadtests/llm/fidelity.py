@@ -20,7 +20,7 @@ from random import Random
 from typing import Any, Final
 
 from loadtests import processes, venvs
-from loadtests.llm.fidelity_replay import compared, in_order
+from loadtests.llm.fidelity_replay import BEFORE, compared, fitted, in_order
 from loadtests.llm.prompts import Prompts
 from loadtests.llm.recorder import Clients, Noted, Question, chat_app
 from loadtests.simulation import engine_model
@@ -65,7 +65,10 @@ LOADS: Final = {
     "mixed": Load(1.2, 14, ((10, 16), (20, 64), (120, 16))),
 }
 # So many at once, of so many words and tokens.
-_CALIBRATE: Final = ((1, 20, 32), (1, 80, 8), (2, 20, 32), (2, 80, 8), (4, 20, 24), (8, 20, 24))
+# Those of two words show what one more stream costs a step, those of 80 what reading does.
+_CALIBRATE: Final = (
+    (1, 20, 32), (1, 80, 8), (2, 20, 32), (2, 80, 8), (4, 2, 64), (8, 2, 64), (4, 20, 24), (8, 20, 24)
+)  # fmt: skip
 
 
 async def calibrate(port: int) -> list[list[Noted]]:
@@ -148,7 +151,11 @@ def main() -> None:
         _record(given.file, given.runs)
         return
     found = json.loads(given.file.read_text())
-    model = None if given.engine is None else engine_model.load(given.engine)
+    if missing := [name for name in runs() if name not in found]:
+        parser.error(f"{given.file} has no record of {', '.join(missing)}: `record {given.file} --runs NAME` adds one")
+    model = (
+        engine_model.load(given.engine) if given.engine else fitted(found["calibrate"]["requests"], REPLICAS, BEFORE)
+    )
     print(compared(found, tuple(LOADS), model, REPLICAS))
     print()
     print(in_order(found, tuple(POLICIES), model, REPLICAS))

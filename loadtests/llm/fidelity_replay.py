@@ -80,13 +80,8 @@ def replayed(noted: Sequence[Noted], policy: str, model: EngineModel, replicas: 
     ]
 
 
-def _model(found: Mapping[str, Any], model: EngineModel | None, replicas: int) -> EngineModel:
-    return model or fitted(found["calibrate"]["requests"], replicas, BEFORE)
-
-
-def compared(found: Mapping[str, Any], loads: Sequence[str], model: EngineModel | None, replicas: int) -> str:
+def compared(found: Mapping[str, Any], loads: Sequence[str], model: EngineModel, replicas: int) -> str:
     """A table: of each load the medians of both, and the median of the errors of single requests."""
-    model = _model(found, model, replicas)
     lines = ["| load | requests | measure | real, p50 | simulated, p50 | error of p50 | error of a request, p50 |"]
     lines.append("|---|---|---|---|---|---|---|")
     errors: dict[str, list[float]] = {name: [] for name in MEASURES}
@@ -106,9 +101,8 @@ def compared(found: Mapping[str, Any], loads: Sequence[str], model: EngineModel 
     return "\n".join([*lines, "", f"Median error over the loads: {told}.", "", f"The engine: {model}."])
 
 
-def in_order(found: Mapping[str, Any], policies: Sequence[str], model: EngineModel | None, replicas: int) -> str:
+def in_order(found: Mapping[str, Any], policies: Sequence[str], model: EngineModel, replicas: int) -> str:
     """A table of the policies under one load."""
-    model = _model(found, model, replicas)
     means: list[tuple[str, float, float]] = []
     for policy in policies:
         run = found["mixed" if policy == "ours" else f"mixed {policy}"]
