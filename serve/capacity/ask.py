@@ -41,7 +41,6 @@ class Ask:
         model: str,
         prompt: int,
         max_tokens: int | None = None,
-        *,
         tenant: str = "",
         user: str = "",
         band: int = 1,

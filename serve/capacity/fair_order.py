@@ -233,7 +233,7 @@ class FairOrder(Generic[W]):
         self.bands = tuple(bands)
         self._groups: list[_Group[W]] = [_Group(2) for _ in bands]
         # Where each request is by now, and since when; in each band those that came first at the beginning.
-        self._places: dict[W, int] = {}
+        self.places: dict[W, int] = {}
         self._since: list[OrderedDict[W, float]] = [OrderedDict() for _ in bands]
         # Tokens that wait in each band, and of each tenant in it.
         self.tokens = [0] * len(bands)
@@ -243,10 +243,10 @@ class FairOrder(Generic[W]):
         self._due: dict[tuple[int, str, str], float] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __contains__(self, request: object) -> bool:
-        return request in self._places
+        return request in self.places
 
     def set_weight(self, tenant: str, weight: float) -> None:
         """From now on it is served by this weight beside others. Raises ValueError unless above 0 and finite."""
@@ -272,7 +272,7 @@ class FairOrder(Generic[W]):
 
     def remove(self, request: W) -> bool:
         """It has its turn, or is not wanted any more. False if it did not wait."""
-        band = self._places.pop(request, None)
+        band = self.places.pop(request, None)
         if band is None:
             return False
         del self._since[band][request]
@@ -283,7 +283,7 @@ class FairOrder(Generic[W]):
     def _enter(self, request: W, band: int, now: float) -> None:
         if self._due:
             self._charge_due()
-        self._places[request] = band
+        self.places[request] = band
         self._since[band][request] = now
         self._groups[band].add(request, (request.tenant, request.user))
         self._count(band, request, request.tokens)
@@ -338,11 +338,11 @@ class FairOrder(Generic[W]):
 
     def band_of(self, request: W) -> int:
         """The band that one which waits is in by now."""
-        return self._places[request]
+        return self.places[request]
 
     def charge(self, band: int, tenant: str, user: str, tokens: float) -> None:
         """It was served so many tokens, by their weights."""
-        if self._places:
+        if self.places:
             self._groups[band].charge(tokens, (tenant, user))
             return
         due, key = self._due, (band, tenant, user)

@@ -20,6 +20,8 @@ from .share import WHOLE, Share
 FEW_LINES: Final = 8
 # What is read in so short a time does not wait: where prompts are no matter, rates are endless.
 _AT_ONCE_S: Final = 1e-9
+# More than any line is.
+_BUSIEST: Final = 1 << 200
 
 
 class LeaseId(NamedTuple):
@@ -207,6 +209,8 @@ class Ledger:
         self.short = 0
         # Lines that may have got more room since they were last taken from here.
         self._gained: dict[Line, None] = {}
+        # Those that have changed since somebody asked for their order, which is rare where there are few.
+        self._moved: dict[int, Line] = {}
         self._index: LineIndex[Line] = LineIndex()
         self._spare: MostFirst[Line] = MostFirst(lambda line: line.spare)
         self._most_tokens: int | None = 0
@@ -254,8 +258,14 @@ class Ledger:
 
     def _changed(self, line: Line) -> None:
         """It may have more room than before."""
-        self._index.put(line)
+        self._moved[line.number] = line
         self._gained[line] = None
+
+    def _sort_in(self) -> None:
+        moved, self._moved = self._moved, {}
+        for line in moved.values():
+            self._index.put(line)
+            self._spare.changed(line)
 
     def take_gained(self) -> dict[Line, None]:
         """The lines that may have more room than when this was last asked: none else has."""
@@ -277,7 +287,7 @@ class Ledger:
         line = self.lines[id]
         line.is_kept = is_kept
         if is_kept:
-            self._index.put(line)
+            self._moved[line.number] = line
         else:
             self._changed(line)
 
@@ -287,7 +297,6 @@ class Ledger:
         if line.others != others:
             line.at_work += others.slots - line.others.slots
             line.others = others if others != NOTHING else NOTHING
-            self._spare.changed(line)
             self._changed(line)
 
     def drop_line(self, id: LineId) -> list[Lease]:
@@ -295,6 +304,7 @@ class Ledger:
         line = self.lines.pop(id, None)
         if line is None:
             return []
+        self._moved.pop(line.number, None)
         self._index.take(line)
         self._spare.take(line)
         self._gained.pop(line, None)
@@ -331,19 +341,56 @@ class Ledger:
                 busy = busyness(line.backlog + prompt - saved, line.at_work)
                 if least is None or busy < least:
                     best, least = Placed(line, prompt - saved, saved), busy
-        if among is None and len(self.lines) <= FEW_LINES:
+        found = self.least_busy(need.tokens, prompt, share, chance, among, least)
+        return best if found is None else Placed(found, prompt)
+
+    def least_busy(
+        self,
+        tokens: int,
+        prompt: int,
+        share: Share = WHOLE,
+        chance: float = 0.0,
+        among: Collection[Line] | None = None,
+        less_than: int | None = None,
+    ) -> Line | None:
+        """The same for so many tokens of which no line holds any, if it is less busy than `less_than`."""
+        if among is None:
+            if len(self.lines) > FEW_LINES:
+                if self._moved:
+                    self._sort_in()
+                found = self._index.least_busy(tokens, prompt, share, chance, less_than)
+                return None if found is None else found[0]
             among = self.lines.values()
-        if among is not None:
-            line = _least_busy(among, need.tokens, prompt, share, chance, least)
-            return best if line is None else Placed(line, prompt)
-        found = self._index.least_busy(need.tokens, prompt, share, chance, least)
-        return best if found is None else Placed(found[0], prompt)
+        best: Line | None = None
+        least = _BUSIEST if less_than is None else less_than
+        equals: list[Line] | None = None
+        unread = prompt + 1
+        for line in among:
+            # As `busyness` says.
+            busy = (line.backlog + unread) * (line.at_work + 1)
+            if busy < least:
+                best, least, equals = line, busy, None
+            elif busy == least and best is not None:
+                if equals is None:
+                    equals = [best]
+                equals.append(line)
+        if best is None:
+            return None
+        if equals is not None:
+            best = equals[int(chance * len(equals))]
+        if best.admits(tokens, share):
+            return best
+        # Mostly the first that is wanted has room, and only now the others are asked.
+        able = [line for line in among if line.admits(tokens, share)]
+        return self.least_busy(tokens, prompt, share, chance, able, less_than) if able else None
 
     @property
     def largest_room(self) -> int:
         """The most tokens that some line has room for now; -1 if none takes any."""
         if len(self.lines) <= FEW_LINES:
             return max([line.free for line in self.lines.values()], default=-1)
+        if self._moved:
+            self._sort_in()
         return self._index.largest_room
 
     def soonest(self, tokens: int) -> Line | None:
@@ -352,6 +399,8 @@ class Ledger:
         def is_able(line: Line) -> bool:
             return line.is_open and line.kv_tokens >= tokens
 
+        if self._moved:
+            self._sort_in()
         found = self._spare.first(is_able)
         if found is None:
             # Those with most to spare may be too small, or closed.
@@ -364,8 +413,8 @@ class Ledger:
         """Lines that were looked at so far, to find one."""
         return self._index.looks
 
-    def admit(self, placed: Placed, need: Takes, router: str, slots: int = 1) -> Lease:
-        """Give it. Raises ValueError where the line does not admit it: nothing is given beyond the ledger."""
+    def admit(self, placed: tuple[Line, int, int], need: Takes, router: str, slots: int = 1) -> Lease:
+        """Give what was `Placed`. ValueError where the line does not admit it: nothing is given beyond the ledger."""
         line, uncached, saved = placed
         if (
             self.lines.get(line.id) is not line
@@ -373,9 +422,14 @@ class Ledger:
             or (slots > 1 and line.at_work + slots > line.slots)
         ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
-        self._next_lease += 1
-        lease = Lease(self.epoch, self._next_lease, line, router, need, uncached, slots)
-        self._add(lease)
+        number = self._next_lease = self._next_lease + 1
+        lease = Lease(self.epoch, number, line, router, need, uncached, slots)
+        self.leases[number] = line.leases[number] = lease
+        line.used += lease.tokens
+        line.backlog += uncached
+        line.running += slots
+        line.at_work += slots
+        self._moved[line.number] = line
         return lease
 
     def adopt(
@@ -402,8 +456,7 @@ class Ledger:
         line.backlog += lease.unread
         line.running += lease.slots
         line.at_work += lease.slots
-        self._index.put(line)
-        self._spare.changed(line)
+        self._moved[line.number] = line
 
     def progress(self, number: int, generated: int) -> None:
         """An answer has come so far, which means that its prompt was read."""
@@ -417,11 +470,10 @@ class Ledger:
             lease.tokens += generated - before
             if before == lease.output:
                 self.short += 1
-            self._spare.changed(line)
         elif not unread:
             return
         if not unread:
-            self._index.put(line)
+            self._moved[line.number] = line
             return
         line.backlog -= unread
         lease.unread = 0
@@ -442,8 +494,8 @@ class Ledger:
         line.backlog -= lease.unread
         line.running -= lease.slots
         line.at_work -= lease.slots
-        self._spare.changed(line)
-        self._changed(line)
+        self._moved[line.number] = line
+        self._gained[line] = None
         return lease
 
     def shrink(self, number: int, tokens: int, slots: int) -> None:
@@ -465,23 +517,7 @@ class Ledger:
         line.running -= less
         line.at_work -= less
         lease.slots -= less
-        self._spare.changed(line)
         self._changed(line)
 
     def of_router(self, router: str) -> Iterator[Lease]:
         return (lease for lease in self.leases.values() if lease.router == router)
-
-
-def _least_busy(
-    lines: Iterable[Line], tokens: int, prompt: int, share: Share, chance: float, less_than: int | None
-) -> Line | None:
-    """The least busy of these lines that admits so many tokens, if it is less busy than `less_than`; of equals any."""
-    best: list[Line] = []
-    for line in lines:
-        busy = (line.backlog + prompt + 1) * (line.at_work + 1)
-        if (less_than is None or busy < less_than or (best and busy == less_than)) and line.admits(tokens, share):
-            if busy == less_than:
-                best.append(line)
-            else:
-                best, less_than = [line], busy
-    return best[int(chance * len(best))] if best else None

@@ -70,6 +70,7 @@ class CapacityQueue:
         """`sheds` lets requests of the last band be stopped for those of others, waiting and running."""
         self.ledger = Ledger(epoch, limits)
         self.order: FairOrder[Ask] = FairOrder(bands)
+        self.last_band = len(self.order.bands) - 1
         self.holdback = Holdback(bands)
         self.lengths = lengths or OutputLengths()
         self.prefixes: PrefixIndex[LineId] = PrefixIndex()
@@ -102,35 +103,36 @@ class CapacityQueue:
     # ---- requests
 
     def submit(
-        self, ask: Ask, now: float, chance: float = 0.0, *, returns: bool = False, waited: bool = False
+        self, ask: Ask, now: float, chance: float = 0.0, returns: bool = False, waited: bool = False
     ) -> Lease | None:
         """A lease, or None: it waits. Raises Refusal if neither, ValueError for a band that there is not.
 
         `returns`: it had a lease and did not begin; `waited`: it was taken before. Neither is refused because too
         much waits, and what returns has no deadline any more.
         """
-        if not 0 <= ask.band < len(self.order.bands):
-            raise ValueError(f"there is no band {ask.band}")
-        self.holdback.came(ask.band, now)
+        band = ask.band
+        if not 0 <= band <= self.last_band:
+            raise ValueError(f"there is no band {band}")
+        self.holdback.came(band, now)
         most = self.ledger.most_tokens
         if not most:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
         if ask.prompt >= most:
             raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {most} at most")
-        self._expect(ask)
+        ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
         if returns:
             ask.begins_by = math.inf
         elif ask.deadline < math.inf:
             there = next((tokens for _, tokens in self.prefixes.hits(ask.chain, 1)), 0) if ask.chain else 0
             ask.begin_in_time(now, max(0, ask.prompt - there) / self.ledger.fastest)
-        tenant = self.tenants.of(ask.tenant)
-        if not self.order and tenant.may_run(ask.tokens):
-            lease = self._place(ask, ask.band, tenant, now, chance)
-            if isinstance(lease, Refusal):
+        tenant = self.tenants.known.get(ask.tenant) or self.tenants.of(ask.tenant)
+        if not self.order.places and (tenant.limits.running_tokens is None or tenant.may_run(ask.tokens)):
+            lease = self._place(ask, band, tenant, now, chance)
+            if isinstance(lease, Lease):
+                return lease
+            if lease is not None:
                 self.tenants.forget_if_idle(ask.tenant)
                 raise lease
-            if lease is not None:
-                return lease
         try:
             if not (returns or waited):
                 self._check_tenant(ask, tenant, now, chance)
@@ -155,10 +157,6 @@ class CapacityQueue:
         self._may_fit = True
         return None
 
-    def _expect(self, ask: Ask) -> None:
-        expected = self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens)
-        ask.expect(expected, self.ledger.most_tokens)
-
     def missed_line(self, ask: Ask, now: float) -> Line | None:
         """Where the session ran last of which this is a turn, if its prefix is there and it has no place although
         nobody waits.
@@ -167,14 +165,14 @@ class CapacityQueue:
         line = None if id is None else self.ledger.lines.get(id)
         if line is None or self._has_lost(ask, line):
             return None
-        self._expect(ask)
+        ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), self.ledger.most_tokens)
         return (
             line if line.backlog > line.stays_backlog or not line.admits(ask.tokens, self.share_of(ask, now)) else None
         )
 
     def known_band(self, number: int) -> int:
         """The same, or the last one, of settings that have more than it began with."""
-        return min(number, len(self.order.bands) - 1)
+        return min(number, self.last_band)
 
     def share_of(self, ask: Ask, now: float) -> Share:
         """How much of a line its band may fill."""
@@ -241,7 +239,7 @@ class CapacityQueue:
         self._may_fit = True
 
     def release(
-        self, number: int, generated: int | None = None, cached: int | None = None, *, is_whole: bool = False
+        self, number: int, generated: int | None = None, cached: int | None = None, is_whole: bool = False
     ) -> bool:
         """A request has ended, after so many tokens; `is_whole` says that its answer ended by itself, `cached` how much
         of its prompt the engine had already. False if it had ended before.
@@ -362,7 +360,7 @@ class CapacityQueue:
 
     def _make_way(self, ask: Ask) -> bool:
         """Have those go that came last to the last band, if that makes room for it among those that wait."""
-        order, most, band = self.order, self.most, len(self.order.bands) - 1
+        order, most, band = self.order, self.most, self.last_band
         if not self._sheds or ask.band == band:
             return False
         if order.waiting(band) <= len(order) - most.requests or (
@@ -384,7 +382,7 @@ class CapacityQueue:
         if not self._sheddable:
             return []
         found = self.order.first()
-        last = len(self.order.bands) - 1
+        last = self.last_band
         if found is None or found[1] == last or found[0] is self._stopped_for:
             return []
         leases, best = self.ledger.leases, None
@@ -499,15 +497,18 @@ class CapacityQueue:
     ) -> Lease | Refusal | None:
         ledger, share = self.ledger, self.holdback.share(band, now)
         if self._kept is None and not (ask.chain or ask.session or ask.adapter):
-            placed = ledger.find(ask, (), share, chance, among)
+            line = ledger.least_busy(ask.tokens, ask.prompt, share, chance, among)
+            if line is None:
+                return None
+            placed = line, ask.prompt, 0
         else:
             placed = self._best_place(ask, share, chance, among)
-        if placed is None:
-            return None
-        if ask.begins_by < math.inf and (late := self._too_late(ask, placed.line, now, chance)) is not None:
+            if placed is None:
+                return None
+        if ask.begins_by < math.inf and (late := self._too_late(ask, placed[0], now, chance)) is not None:
             return late
         lease = ledger.admit(placed, ask, ask.router)
-        unread = lease.unread
+        unread = placed[1]
         if ask.load:
             # What is to be loaded beside is nobody's input.
             unread = min(unread, ask.prompt)
@@ -580,7 +581,7 @@ class CapacityQueue:
         lease.ask, ask.account = ask, tenant
         tenant.running += 1
         tenant.running_tokens += ask.tokens
-        if self._sheds and ask.served_in == len(self.order.bands) - 1:
+        if self._sheds and ask.served_in == self.last_band:
             self._sheddable.setdefault(lease.line.id, {})[lease.number] = None
 
     def _ended(self, lease: Lease) -> Ask:

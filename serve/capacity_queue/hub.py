@@ -317,7 +317,7 @@ class Hub:
         lease = self.queue.ledger.leases.get(number)
         if lease is None:
             return
-        self.queue.release(number, generated, cached, is_whole=is_whole)
+        self.queue.release(number, generated, cached, is_whole)
         if lease.generated and cached is None and isinstance(lease.ask, _Asked):
             self._ended[number] = lease.ask, lease.line.id, lease.generated
             if len(self._ended) > MOST_ENDED:
@@ -442,21 +442,22 @@ class Hub:
         self._submit(router, ask, now)
 
     def _ask_of(self, name: str, asked: Acquire, now: float) -> _Asked:
-        in_requests, first = self._in_requests_now, None
+        in_requests, known, first = self._in_requests_now, asked.band <= self.queue.last_band, None
         if asked.ticket:
             first = self._tickets.first(asked.ticket, asked.tenant, now, again=asked.returns)
+        # By place: by name they would cost three times as much.
         ask = _Asked(
             asked.model,
             asked.requests if in_requests else asked.prompt,
             asked.requests if in_requests else asked.max_tokens,
-            tenant=asked.tenant,
-            user=asked.user,
-            band=self.queue.known_band(asked.band),
-            arrived=now - asked.age_s if first is None else first.arrived,
-            deadline=math.inf if asked.left_s is None else now + asked.left_s,
-            router=name,
-            place=None if first is None else first.place,
-            chain=asked.chain,
+            asked.tenant,
+            asked.user,
+            asked.band if known else self.queue.last_band,
+            now - asked.age_s if first is None else first.arrived,
+            math.inf if asked.left_s is None else now + asked.left_s,
+            name,
+            None if first is None else first.place,
+            asked.chain,
         )
         ask.id, ask.returns, ask.goes_at = asked.id, asked.returns, None
         if asked.session:
@@ -472,7 +473,7 @@ class Hub:
             self._parked[ask] = None
             return
         try:
-            lease = self.queue.submit(ask, now, self._chance(), returns=ask.returns, waited=waited)
+            lease = self.queue.submit(ask, now, self._chance(), ask.returns, waited)
         except Refused as refusal:
             router.asked.pop(ask.id, None)
             if refusal.status == NO_REPLICA:
@@ -506,7 +507,8 @@ class Hub:
                 self._submit(router, ask, now, waited=ask.goes_at is None)
 
     def _grant(self, router: _Router, ask: _Asked, lease: Lease, now: float) -> None:
-        router.asked.pop(ask.id, None)
+        if router.asked:
+            router.asked.pop(ask.id, None)
         if lease.unread >= LEAST_READ:
             lease.granted_at = now
         self.granted += 1

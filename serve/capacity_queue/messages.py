@@ -139,7 +139,7 @@ class Tag(NamedTuple):
 # Between routers and the queue.
 
 
-class Acquire(msgspec.Struct, array_like=True, frozen=True):
+class Acquire(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A request wants a place. `id` is the router's."""
 
     id: int
@@ -163,7 +163,7 @@ class Acquire(msgspec.Struct, array_like=True, frozen=True):
     ticket: str = ""
 
 
-class Release(msgspec.Struct, array_like=True, frozen=True):
+class Release(msgspec.Struct, array_like=True, frozen=True, gc=False):
     number: int
     generated: int | None = None
     cached: int | None = None
@@ -233,7 +233,7 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
         ) or self.held is not None or self.credits is not None  # fmt: skip
 
 
-class Granted(msgspec.Struct, array_like=True, frozen=True):
+class Granted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The place of request `id`: a lease, and where."""
 
     id: int
