@@ -522,9 +522,9 @@ class Replica:
             if self._follower is follower:
                 leases.is_followed = False
 
-    async def fence_credits(self, epoch: int, credits: list[int]) -> tuple[tuple[int, int, int], ...]:
-        """Let nothing more begin by these credits of a capacity queue; what runs by them."""
-        return self._leases.fence(epoch, credits)
+    async def fence_leases(self, epoch: int, numbers: list[int]) -> tuple[tuple[int, int, int], ...]:
+        """Let nothing more begin by these leases and credits of a capacity queue; what runs by them."""
+        return self._leases.fence(epoch, numbers)
 
     async def _said_to_hold(self) -> Offer | None:
         """What the deployment's code says that it holds; None: it says nothing."""

@@ -55,6 +55,9 @@ class CreditGate:
                 del self._fenced[oldest]
         return self.running(credit)
 
+    def is_fenced(self, number: int) -> bool:
+        return number in self._fenced
+
     def fenced(self) -> dict[int, Room]:
         """What still runs by credits that are fenced off."""
         return {credit: room for credit, room in self._running.items() if credit in self._fenced}

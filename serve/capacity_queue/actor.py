@@ -162,12 +162,16 @@ class QueueActor:
             self._hub.replica_reports(id, Report(begun, ended, tuple(Tag(*each) for each in unknown), rooms), now)
         self._soon()
 
-    async def _fence(self, id: str, handle: ActorHandle[Any], credits: list[int]) -> None:
+    def _fence_due(self) -> None:
+        for id, numbers in self._hub.to_fence(self._clock()).items():
+            spawn(self._fence(id, self._handles[id], numbers))
+
+    async def _fence(self, id: str, handle: ActorHandle[Any], numbers: list[int]) -> None:
         hub = self._hub
         try:
             # Who cannot be asked is asked again.
             with suppress(exceptions.ActorrtError):
-                rooms = await handle.fence_credits.remote(hub.epoch, credits)
+                rooms = await handle.fence_leases.remote(hub.epoch, numbers)
                 hub.replica_fenced(rooms, self._clock())
                 self._soon()
         finally:
@@ -193,6 +197,7 @@ class QueueActor:
             if self._sessions.get(router) is session:
                 del self._sessions[router]
                 self._hub.leave(router, self._clock())
+                self._fence_due()
                 self._soon()
 
     def came(self, session: _Session, router: str, message: bytes) -> None:
@@ -226,8 +231,7 @@ class QueueActor:
             session = self._sessions.pop(router, None)
             if session is not None and not session.over.done():
                 session.over.set_result(None)
-        for id, credits in self._hub.to_fence(self._clock()).items():
-            spawn(self._fence(id, self._handles[id], credits))
+        self._fence_due()
         self._tell()
 
     # ---- others

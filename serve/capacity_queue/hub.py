@@ -4,14 +4,14 @@ Pure: time and chance are arguments. `queue.py` of ../capacity decides who may r
 leases their routers and replicas still have, and what is believed after a restart or a death.
 
 A lease ends when its router gives it back, when its replica says that it ended or has gone itself, or, where its router
-has gone, unless its replica runs it still. Age alone ends none.
+has gone, once its replica has said that it neither runs it nor will. Age alone ends none.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from ..capacity.credit_messages import Room
@@ -27,6 +27,7 @@ from ..capacity.queue import Refusal as Refused
 from ..capacity.tickets import First, Tickets
 from ..capacity.unit import TOKENS
 from .config import CapacityQueueConfig
+from .fences import Fences
 from .hub_credits import HubCredits
 from .looks import Look, Looks
 from .messages import (
@@ -128,6 +129,9 @@ class Hub:
         self._in_requests_now = config.units != "tokens"
         self._full: dict[str, int] = {}
         self._credits = HubCredits(self.queue)
+        # Leases that routers had in hand when they left, by the replica that may still be sent the request.
+        self._in_hand: dict[int, str] = {}
+        self._fences = Fences()
         # Whether what a credit holds is to be looked at.
         self._credits_changed = True
         self._looks = Looks()
@@ -287,18 +291,32 @@ class Hub:
         self._place(now)
 
     def to_fence(self, now: float) -> dict[str, list[int]]:
-        """By replica, the credits of silent routers that it is to fence off, and to say what runs by them; each replica
-        one time after the other.
+        """By replica, the leases and credits of routers that are silent or have left, which it is to fence off, and to
+        say what runs by them; each replica one time after the other.
         """
-        return self._credits.to_fence(now)
+        leases = self.queue.ledger.leases
+        for number in list(self._in_hand):
+            if (lease := leases.get(number)) is None or lease.has_begun:
+                del self._in_hand[number]
+        return self._fences.due(self._credits.unanswered(now) | self._in_hand, now)
 
     def fence_ended(self, id: str) -> None:
-        """A replica that was to fence credits off has answered, or could not be asked."""
-        self._credits.fence_ended(id)
+        """A replica that was to fence some off has answered, or could not be asked."""
+        self._fences.ended(id)
 
     def replica_fenced(self, rooms: Iterable[tuple[int, int, int]], now: float) -> None:
-        """What runs by credits that a replica was told to fence off: number, tokens, slots."""
-        self._credits.fenced(rooms)
+        """What runs by leases and credits that a replica was told to fence off: number, tokens, slots."""
+        credits: list[tuple[int, int, int]] = []
+        for number, tokens, slots in rooms:
+            lease = self.queue.ledger.leases.get(number)
+            if lease is None or lease.router == NOBODY:
+                credits.append((number, tokens, slots))
+            elif slots:
+                lease.has_begun = True
+            else:
+                # Should its router be back with it, the replica refuses it and it is asked for again.
+                self._end(number)
+        self._credits.fenced(credits)
         self._place(now)
 
     def _adopt(self, id: str, tag: Tag) -> None:
@@ -367,20 +385,25 @@ class Hub:
         self._shares_changed = self._credits_changed = True
 
     def leave(self, name: str, now: float) -> None:
-        """A router has ended. What it sent to replicas ends there; what it had in hand ends now."""
+        """A router has ended, or its stream has. What it sent to replicas ends there; what it had in hand stands until
+        they have said that they do not run it, or the router is back and says what it has.
+        """
         router = self._routers.pop(name, None)
         if router is None:
             return
         self._credits.left(name)
         self._forget_asked(router, now)
-        self._end_in_hand(name)
+        for lease in self.queue.ledger.of_router(name):
+            if not lease.has_begun:
+                self._in_hand[lease.number] = lease.line.id.replica
         self._shares_changed = self._credits_changed = True
         self._place(now)
 
-    def _end_in_hand(self, name: str, but: Container[int] = ()) -> None:
-        """What a router has and has not begun at a replica is over."""
+    def _holds(self, name: str, held: Collection[int]) -> None:
+        """A router is back, and has no others than these in hand."""
         for lease in list(self.queue.ledger.of_router(name)):
-            if not lease.has_begun and lease.number not in but:
+            self._in_hand.pop(lease.number, None)
+            if not lease.has_begun and lease.number not in held:
                 self._end(lease.number)
 
     def _forget_asked(self, router: _Router, now: float) -> None:
@@ -399,7 +422,7 @@ class Hub:
             return
         router.heard_at = now
         if batch.held is not None:
-            self._end_in_hand(name, set(batch.held))
+            self._holds(name, set(batch.held))
         for id, is_full in batch.full:
             self._set_full(router, id, is_full)
         for called, id, number in batch.found:

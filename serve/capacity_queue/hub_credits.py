@@ -25,8 +25,6 @@ POLL_S: Final = 0.2
 QUIET_S: Final = 0.2
 # Who has let nothing in by its credits for so long has no use for them.
 IDLE_S: Final = 3.0
-# A replica that could not be asked to fence credits off is asked again.
-FENCE_AGAIN_S: Final = 0.5
 
 
 class _Life:
@@ -58,9 +56,6 @@ class HubCredits:
         self._some_given = False
         # Those that are to be told of their credits.
         self._due: dict[str, None] = {}
-        self._fence_at: dict[int, float] = {}
-        # Replicas that are asked to fence some off and have not answered.
-        self._asked: set[str] = set()
         # Requests that routers have let in.
         self.admitted = 0
 
@@ -214,23 +209,10 @@ class HubCredits:
 
     # ---- replicas
 
-    def to_fence(self, now: float) -> dict[str, list[int]]:
-        """By replica, the credits that it is to fence off. It is asked for no others until `fence_ended`."""
+    def unanswered(self, now: float) -> dict[int, str]:
+        """Credits that are to be fenced off, of routers that are silent or have left, by the replica that is to."""
         self.book.silent(now)
-        unanswered = self.book.unanswered()
-        self._fence_at = {number: at for number, at in self._fence_at.items() if number in unanswered}
-        found: dict[str, list[int]] = {}
-        for number, line in unanswered.items():
-            if line.replica in self._asked or now - self._fence_at.get(number, float("-inf")) < FENCE_AGAIN_S:
-                continue
-            self._fence_at[number] = now
-            found.setdefault(line.replica, []).append(number)
-        self._asked.update(found)
-        return found
-
-    def fence_ended(self, id: str) -> None:
-        """That replica has answered, or could not be asked."""
-        self._asked.discard(id)
+        return {number: line.replica for number, line in self.book.unanswered().items()}
 
     def replica_said(self, id: str, lines: Iterable[LineId], credits: Iterable[tuple[int, int, int, int]]) -> None:
         """What runs there by credits that it has fenced off."""

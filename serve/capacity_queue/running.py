@@ -39,6 +39,8 @@ class RunningLeases:
             return False
         elif tag.epoch > self.epoch:
             self._begin_epoch(tag.epoch)
+        elif not tag.credit and self._gate.is_fenced(tag.number):
+            return False
         if tag.credit:
             if not self._gate.begin(tag.epoch, tag.number, tag.prompt + tag.output):
                 return False
@@ -63,15 +65,23 @@ class RunningLeases:
         elif self.running.pop(number, None) is not None and self._begun.pop(number, None) is None:
             self._ended.append(number)
 
-    def fence(self, epoch: int, credits: Iterable[int]) -> tuple[tuple[int, int, int], ...]:
-        """Let nothing more begin by these credits of the queue of this epoch. What runs by them; none if a later queue
-        is there.
+    def fence(self, epoch: int, numbers: Iterable[int]) -> tuple[tuple[int, int, int], ...]:
+        """Let nothing more begin by these leases and credits of the queue of this epoch. What runs by them; none if a
+        later queue is there.
         """
         if epoch < self.epoch:
             return ()
         self._begin_epoch(epoch)
-        rooms = ((number, self._gate.fence(number)) for number in credits)
+        rooms = ((number, self._fence(number)) for number in numbers)
         return tuple((number, room.tokens, room.slots) for number, room in rooms)
+
+    def _fence(self, number: int) -> Room:
+        tag = self.running.get(number)
+        if tag is None:
+            return self._gate.fence(number)
+        # The answer says that it has begun: its end is to be told in any case.
+        self._begun.pop(number, None)
+        return Room(tag.prompt + tag.output, 1)
 
     def snapshot(self, epoch: int, offer: Offer | None) -> Snapshot:
         """For a queue of this epoch, whose leases alone begin here from now on. One that is older changes nothing."""

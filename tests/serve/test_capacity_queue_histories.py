@@ -22,6 +22,7 @@ from actorrt.serve.capacity_queue.messages import (
     Messages,
     Report,
     Snapshot,
+    Tag,
     ToQueue,
     encode,
     incarnation_of,
@@ -72,6 +73,7 @@ class World:
             work()
             if self.queue is not None:
                 check(self.queue.hub)
+                check_what_runs_is_counted(self, self.queue.hub)
         self.now = until
 
     def news(self) -> DeploymentNews:
@@ -89,6 +91,15 @@ def check(hub: Hub) -> None:
     for line in ledger.lines.values():
         assert line.running == sum(lease.slots for lease in line.leases.values())
         assert line.used == sum(lease.tokens for lease in line.leases.values())
+
+
+def check_what_runs_is_counted(world: World, hub: Hub) -> None:
+    """Whatever runs by a lease of this queue has its room in the ledger, or that room would be given twice."""
+    leases = hub.queue.ledger.leases
+    for replica in world.replicas.values():
+        for lease in replica.running.values():
+            if type(lease) is Lease and lease.epoch == hub.epoch and lease.number > 0:
+                assert lease.number in leases
 
 
 class Queue:
@@ -145,6 +156,12 @@ class Queue:
         if self.alive and self.joined.pop(router.name, None) is not None:
             self.hub.leave(router.name, self.world.now)
             self.tell()
+
+    def broken(self, router: "Router") -> None:
+        """The stream of a router ends while both live."""
+        if router.alive and router.session is self:
+            self.leave(router)
+            self.world.send((self, router.name), router.session_ended)
 
     def hear(self, router: "Router", data: bytes) -> None:
         if self.alive and router.alive and router.name in self.joined:
@@ -444,7 +461,7 @@ def history(seed: int, *, kills: bool) -> World:
             if chance.random() < 0.1 and router.requests:
                 router.give_up(chance.choice(list(router.requests)))
         if kills and chance.random() < 0.01:
-            kind = chance.choice(("queue", "router", "replica", "stall"))
+            kind = chance.choice(("queue", "router", "replica", "stall", "break"))
             if kind == "queue" and world.queue is not None:
                 world.queue.die()
             elif kind == "router" and len(world.routers) > 1:
@@ -454,6 +471,8 @@ def history(seed: int, *, kills: bool) -> World:
             elif kind == "stall" and world.queue is not None and world.routers:
                 router = chance.choice(world.routers)
                 world.stall(chance.choice(((router, world.queue), (world.queue, router.name))))
+            elif kind == "break" and world.queue is not None and world.routers:
+                world.queue.broken(chance.choice(world.routers))
     world.run(end + 60)
     return world
 
@@ -490,6 +509,50 @@ def test_where_nothing_dies_no_replica_is_ever_asked_for_more_than_it_has() -> N
         world = history(seed, kills=False)
         check_nothing_is_left(world)
         assert world.full_refusals == 0, f"seed {seed}"
+
+
+def test_what_a_router_had_in_hand_as_it_left_is_given_to_others_once_its_replica_refuses_it() -> None:
+    hub, replica = Hub(1, 0.0, random.random, CONFIG), RunningLeases(incarnation_of("r"))
+    hub.update(CONFIG, 2, -1, ["r"], 0.0)
+    hub.replica_said("r", replica.snapshot(1, None), 0.0)
+    tags = []
+    for name in ("left", "stays"):
+        hub.join(name, 0.0)
+        asked = [Acquire(id, 1, 0, 0, "", "", "", 1, 0.0, None, (), False) for id in range(2)]
+        hub.take(name, ToQueue(epoch=1, held=[], acquire=asked), 0.0)
+        for _, told in hub.told():
+            tags += [Tag(1, 0, each.number, 0, 0, name, 1, 1, "", "", "", 1) for each in told.grants]
+    begun, on_its_way = tags
+    assert replica.begin(begun)
+    hub.leave("left", 0.1)
+    assert not hub.told()
+    rooms = replica.fence(1, hub.to_fence(0.1)["r"])
+    assert not replica.begin(on_its_way)
+    hub.replica_fenced(rooms, 0.2)
+    hub.fence_ended("r")
+    assert [[granted.id for granted in told.grants] for _, told in hub.told()] == [[0]]
+    assert hub.to_fence(10.0) == {}
+    replica.end(begun)
+    hub.replica_reports("r", replica.report(), 0.3)
+    assert [[granted.id for granted in told.grants] for _, told in hub.told()] == [[1]]
+
+
+def test_a_router_that_is_back_keeps_what_it_has_in_hand() -> None:
+    hub = Hub(1, 0.0, random.random, CONFIG)
+    hub.update(CONFIG, 2, -1, ["r"], 0.0)
+    hub.replica_said("r", RunningLeases(incarnation_of("r")).snapshot(1, None), 0.0)
+    hub.join("router", 0.0)
+    hub.take("router", ToQueue(epoch=1, acquire=[Acquire(1, 1, 0, 0, "", "", "", 1, 0.0, None, (), False)]), 0.0)
+    (number,) = hub.queue.ledger.leases
+    hub.leave("router", 0.1)
+    hub.join("router", 0.2)
+    hub.take("router", ToQueue(epoch=1, held=[number]), 0.2)
+    assert list(hub.queue.ledger.leases) == [number]
+    assert hub.to_fence(0.3) == {}
+    hub.leave("router", 0.4)
+    hub.join("router", 0.5)
+    hub.take("router", ToQueue(epoch=1, held=[]), 0.5)
+    assert not hub.queue.ledger.leases
 
 
 def test_what_was_said_to_an_earlier_queue_is_not_heard_by_the_next() -> None:
