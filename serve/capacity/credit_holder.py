@@ -53,7 +53,7 @@ class CreditHolder:
         self._sent: deque[tuple[int, float]] = deque()
         self._until = 0.0
         self._usage = Usage(0, {})
-        self._served: dict[tuple[int, str, str], float] = {}
+        self._served: dict[tuple[str, str, str], float] = {}
 
     def begin(self, epoch: int) -> None:
         """A queue is there that knows nothing of these credits; what runs by them it hears from the lines."""
@@ -150,7 +150,7 @@ class CreditHolder:
         """So much of a prompt waits no more, as its first token has come, or its end."""
         held.unread -= unread
 
-    def serve(self, key: tuple[int, str, str], served: float) -> None:
+    def serve(self, key: tuple[str, str, str], served: float) -> None:
         """Of band, tenant and user so many tokens were served, by their weights."""
         self._served[key] = self._served.get(key, 0.0) + served
 

@@ -44,7 +44,7 @@ class Usage(NamedTuple):
     """What a router's requests were served, by band, tenant and user: tokens by their weights. Counted once."""
 
     number: int
-    served: Mapping[tuple[int, str, str], float]
+    served: Mapping[tuple[str, str, str], float]
 
 
 class Report(NamedTuple):

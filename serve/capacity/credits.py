@@ -171,7 +171,7 @@ class CreditBook:
             # Not just the next one: of a router that has gone long since it is forgotten how many were counted.
             known.counted = report.usage.number
             for (band, tenant, user), tokens in report.usage.served.items():
-                self._order.charge(band, tenant, user, tokens)
+                self._order.charge(self._order.number_of(band), tenant, user, tokens)
         for number, filled in report.filled.items():
             if (given := known.credits.get(number)) is not None:
                 given.filled = filled

@@ -231,6 +231,7 @@ class FairOrder(Generic[W]):
         if not bands:
             raise ValueError("there must be a band")
         self.bands = tuple(bands)
+        self.numbers = {band.name: number for number, band in enumerate(bands)}
         self._groups: list[_Group[W]] = [_Group(2) for _ in bands]
         # Where each request is by now, and since when; in each band those that came first at the beginning.
         self.places: dict[W, int] = {}
@@ -247,6 +248,10 @@ class FairOrder(Generic[W]):
 
     def __contains__(self, request: object) -> bool:
         return request in self.places
+
+    def number_of(self, band: str) -> int:
+        """That of a band with this name; of one that there is not, as of later settings, that of the last."""
+        return self.numbers.get(band, len(self.bands) - 1)
 
     def set_weight(self, tenant: str, weight: float) -> None:
         """From now on it is served by this weight beside others. Raises ValueError unless above 0 and finite."""

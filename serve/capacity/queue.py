@@ -170,10 +170,6 @@ class CapacityQueue:
             line if line.backlog > line.stays_backlog or not line.admits(ask.tokens, self.share_of(ask, now)) else None
         )
 
-    def known_band(self, number: int) -> int:
-        """The same, or the last one, of settings that have more than it began with."""
-        return min(number, self.last_band)
-
     def share_of(self, ask: Ask, now: float) -> Share:
         """How much of a line its band may fill."""
         return self.holdback.share(ask.band, now)

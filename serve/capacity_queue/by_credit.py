@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..capacity.credit_holder import CreditHolder, Held
@@ -30,7 +31,7 @@ class Terms(NamedTuple):
     """What a request is let in with: `tokens` of a credit, of which `unread` are its prompt, if prompts matter."""
 
     cost: QueueCost
-    band: int
+    band: str
     tokens: int
     unread: int
 
@@ -78,12 +79,12 @@ class ByCredit:
         self.policy, self._router, self._place_of, self._learn = policy, router, place_of, learn
         self._holder = CreditHolder(router, lambda replica: place_of(replica) is not None)
         self._in_requests = True
-        # By tenant and band as requests name them: its number, if such may be let in here.
-        self._terms: dict[tuple[str, str], int | None] = {}
+        # By tenant and band as requests name them: the band, if such may be let in here.
+        self._terms: dict[tuple[str, str], str | None] = {}
         self._config: CapacityQueueConfig | None = None
         # Of requests of which nothing is known but that they are one.
         self._plain: Terms | None = None
-        self._plain_key = (0, "", "")
+        self._plain_key = ("", "", "")
         self._plain_served = 0
         self.running: set[LocalLease] = set()
         # Those whose first token has come.
@@ -99,7 +100,7 @@ class ByCredit:
     def _set_plain(self) -> None:
         band = self._look_up("", "")
         self._plain = Terms(PLAIN, band, PER_REQUEST, 0) if band is not None and self._in_requests else None
-        self._plain_key = (band or 0, "", "")
+        self._plain_key = (band or "", "", "")
 
     def begin(self, epoch: int) -> None:
         """A queue is there, or is there again."""
@@ -148,22 +149,20 @@ class ByCredit:
             return None
         return Terms(cost, band, cost.tokens + cost.max_tokens, cost.tokens)
 
-    def _look_up(self, tenant: str, band: str) -> int | None:
+    def _look_up(self, tenant: str, band: str) -> str | None:
         key = tenant, band
         if key in self._terms:
             return self._terms[key]
-        config, number = self._config, None
+        config, name = self._config, None
         if config is not None and config.tenant(tenant).running_tokens is None:
-            try:
-                number = config.band(band)
-            except ValueError:
-                number = None  # the queue's router says so
-            if number is not None and not config.bands[number].is_whole:
-                number = None
+            # Of one that there is not the queue's router says so.
+            with suppress(ValueError):
+                found = config.bands[config.band(band)]
+                name = found.name if found.is_whole else None
         if len(self._terms) >= _MOST_TERMS:
             self._terms.clear()
-        self._terms[key] = number
-        return number
+        self._terms[key] = name
+        return name
 
     def release(self, lease: LocalLease, used: Cost | None) -> bool:
         """It has ended. Whether the queue waits for what is left of its credit."""

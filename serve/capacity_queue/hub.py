@@ -323,7 +323,7 @@ class Hub:
         line = LineId(id, tag.rank)
         ask = Ask(
             tag.model, tag.prompt, tag.output, tenant=tag.tenant, user=tag.user, router=tag.router,
-            band=self.queue.known_band(tag.band),
+            band=self.queue.order.number_of(tag.band),
         )  # fmt: skip
         self.queue.adopt(line, tag.number, ask, 0, 0)
         if (lease := self.queue.ledger.leases.get(tag.number)) is not None:
@@ -465,7 +465,7 @@ class Hub:
         self._submit(router, ask, now)
 
     def _ask_of(self, name: str, asked: Acquire, now: float) -> _Asked:
-        in_requests, known, first = self._in_requests_now, asked.band <= self.queue.last_band, None
+        in_requests, first = self._in_requests_now, None
         if asked.ticket:
             first = self._tickets.first(asked.ticket, asked.tenant, now, again=asked.returns)
         # By place: by name they would cost three times as much.
@@ -475,7 +475,7 @@ class Hub:
             asked.requests if in_requests else asked.max_tokens,
             asked.tenant,
             asked.user,
-            asked.band if known else self.queue.last_band,
+            self.queue.order.numbers.get(asked.band, self.queue.last_band),
             now - asked.age_s if first is None else first.arrived,
             math.inf if asked.left_s is None else now + asked.left_s,
             name,

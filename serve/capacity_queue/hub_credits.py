@@ -127,11 +127,10 @@ class HubCredits:
         life = self._lives[router]
         held = {number: Room(tokens, slots) for number, tokens, slots, _, _ in said.held}
         filled = {number: Room(tokens, slots) for number, _, _, tokens, slots in said.held}
-        served: dict[tuple[int, str, str], float] = {}
-        for number, tenant, user, tokens in said.served:
-            band = self._queue.known_band(number)
-            self._queue.holdback.came(band, now)
-            served[band, tenant, user] = served.get((band, tenant, user), 0.0) + tokens
+        order, served = self._queue.order, dict[tuple[str, str, str], float]()
+        for band, tenant, user, tokens in said.served:
+            self._queue.holdback.came(order.number_of(band), now)
+            served[band, tenant, user] = tokens
         report = Report(
             life.name, self._queue.ledger.epoch, said.number, said.version, held, Usage(said.usage, served), filled
         )
@@ -149,9 +148,10 @@ class HubCredits:
 
     def learn(self, learnt: Iterable[Learnt]) -> None:
         """What answers were that no lease of their own is known of."""
+        order = self._queue.order
         for each in learnt:
             if each.charge > 0:
-                self._queue.order.charge(self._queue.known_band(each.band), each.tenant, each.user, each.charge)
+                order.charge(order.number_of(each.band), each.tenant, each.user, each.charge)
             if each.is_whole:
                 self._queue.lengths.learn(each.model, each.tenant, each.prompt, each.generated)
 

@@ -24,7 +24,7 @@ class Wait:
 
     __slots__ = ("arrived", "band", "cost", "deadline", "id", "returns")
 
-    def __init__(self, cost: QueueCost, band: int, arrived: float, deadline: float | None) -> None:
+    def __init__(self, cost: QueueCost, band: str, arrived: float, deadline: float | None) -> None:
         self.cost, self.band, self.arrived, self.deadline = cost, band, arrived, deadline
         self.id = 0
         # It is not refused for want of room any more.

@@ -131,7 +131,7 @@ class Tag(NamedTuple):
     model: str
     tenant: str
     user: str
-    band: int
+    band: str
     credit: bool = False
     """`number` is that of a credit, by which others may run too."""
 
@@ -150,7 +150,7 @@ class Acquire(msgspec.Struct, array_like=True, frozen=True, gc=False):
     model: str
     tenant: str
     user: str
-    band: int
+    band: str
     age_s: float
     """Since it came first."""
     left_s: float | None
@@ -178,7 +178,7 @@ class CreditsHeld(msgspec.Struct, array_like=True, frozen=True):
     held: list[tuple[int, int, int, int, int]]
     """Credit; tokens and slots that it may fill or has filled; and those that it has filled."""
     usage: int
-    served: list[tuple[int, str, str, float]]
+    served: list[tuple[str, str, str, float]]
     """Number of what is to be charged; band, tenant, user, and tokens by their weights."""
     admitted: int
     tokens: int
@@ -188,7 +188,7 @@ class CreditsHeld(msgspec.Struct, array_like=True, frozen=True):
 class Learnt(msgspec.Struct, array_like=True, frozen=True):
     """What one that was let in by a credit has used, beside what was charged for it."""
 
-    band: int
+    band: str
     model: str
     tenant: str
     user: str

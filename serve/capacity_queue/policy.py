@@ -59,8 +59,8 @@ class CapacityQueuePolicy(Policy):
         self.router = uuid.uuid4().hex[:16]
         self._config: CapacityQueueConfig = DEFAULT
         self._config_bytes = b""
-        # Numbers of bands, by the names that requests have had for them.
-        self._bands: dict[str, int] = {}
+        # Bands, by the names that requests have had for them.
+        self._bands: dict[str, str] = {}
         self._cost: Callable[..., Any] | None = None
         self._max_queued = -1
         self._closed = False
@@ -141,7 +141,7 @@ class CapacityQueuePolicy(Policy):
         self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
         return self._ask(request, self._wait_of(cost, self._band_of(cost), arrived), now)
 
-    def _wait_of(self, cost: QueueCost, band: int, arrived: float) -> Wait:
+    def _wait_of(self, cost: QueueCost, band: str, arrived: float) -> Wait:
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
         deadline = None if wanted_s is None else arrived + wanted_s
         return Wait(cost, band, arrived, deadline)
@@ -205,11 +205,11 @@ class CapacityQueuePolicy(Policy):
                 getattr(self._out, what).append(value)
             self._turns.soon()
 
-    def _band_of(self, cost: QueueCost) -> int:
+    def _band_of(self, cost: QueueCost) -> str:
         band = self._bands.get(cost.band)
         if band is None:
             try:
-                band = self._config.band(cost.band)
+                band = self._config.bands[self._config.band(cost.band)].name
             except ValueError as error:
                 raise Refused(str(error), None, 400) from None
             self._bands[cost.band] = band

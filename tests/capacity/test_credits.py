@@ -38,7 +38,7 @@ class Holder(CreditHolder):
         held = self.take(tokens, now)
         return None if held is None else Filled(held, tokens)
 
-    def end(self, filled: Filled, key: tuple[int, str, str] = (0, "", ""), served: float = 0.0) -> None:
+    def end(self, filled: Filled, key: tuple[str, str, str] = ("", "", ""), served: float = 0.0) -> None:
         filled.credit.give(filled.tokens)
         if served:
             self.serve(key, served)
@@ -163,7 +163,7 @@ def test_what_routers_served_is_charged_once() -> None:
     for step in range(20):
         grant = holder.admit(10, step / 10)
         assert grant is not None
-        holder.end(grant, (1, "t", ""), 7.0)
+        holder.end(grant, ("default", "t", ""), 7.0)
         report = holder.report(step / 10)
         if step % 3:
             book.report(report, step / 10)
@@ -186,7 +186,7 @@ def test_what_a_router_served_is_charged_also_after_it_was_forgotten() -> None:
         exchange(book, holder, now)
         grant = holder.admit(10, now)
         assert grant is not None
-        holder.end(grant, (1, "t", ""), 7.0)
+        holder.end(grant, ("default", "t", ""), 7.0)
         exchange(book, holder, now)
 
     for step in range(3):
@@ -323,7 +323,7 @@ class Credits(RuleBasedStateMachine):
         if left is not None:
             self.on_the_way.append(lambda: self.book.fenced(number, left))
         if name in self.routers:
-            self.routers[name].end(grant, (1, "t", ""), 3.0)
+            self.routers[name].end(grant, ("default", "t", ""), 3.0)
             self.served += 3.0
 
     @rule(data=st.data())

@@ -6,12 +6,14 @@ import pytest
 
 from actorrt.serve.capacity.fair_order import Band
 from actorrt.serve.capacity.holdback import IN_USE_S
-from actorrt.serve.capacity.queue import BANDS
+from actorrt.serve.capacity.queue import BANDS, TenantLimits
 from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.config import DEFAULT
-from actorrt.serve.capacity_queue.messages import Acquire, QueueCost, ToQueue
+from actorrt.serve.capacity_queue.hub import Hub
+from actorrt.serve.capacity_queue.messages import Acquire, QueueCost, Tag, ToQueue, incarnation_of
+from actorrt.serve.capacity_queue.running import RunningLeases
 from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import Cost, PolicyContext
+from actorrt.serve.policy import Cost, PolicyContext, Refused
 
 from .queue_in_memory import QueueInMemory
 from .test_capacity_queue_credits import LIMIT, World
@@ -35,6 +37,31 @@ def test_a_band_that_later_settings_have_is_the_last_one_of_a_queue_that_runs(by
     assert world.router.hub.queue.order.served(len(BANDS) - 1, "") > 0
 
 
+@pytest.mark.parametrize("by_credit", [False, True])
+def test_a_band_goes_by_its_name_where_later_settings_have_another_order(by_credit: bool) -> None:
+    world = World(config=DEFAULT if by_credit else ASKING)
+    world.warm()
+    later = replace(world.router._config, bands=BANDS[::-1])
+    world.router._config = later
+    world.router._credits.configure(later)
+    world.router.hub.update(later, LIMIT, -1, world.ids, world.now)
+    lease = world.ask(QueueCost(max_tokens=0, band="priority"))
+    assert isinstance(lease, LocalLease) is by_credit
+    assert lease.tag.band == "priority"
+    world.router.release(lease, Cost(1, 1))
+    world.tick(0.5)
+    assert world.router.hub.queue.order.served(0, "") > 0
+
+
+def test_what_runs_is_of_the_band_of_its_name_to_a_later_queue_with_other_bands() -> None:
+    replica = RunningLeases(incarnation_of("r"))
+    assert replica.begin(Tag(1, 0, 7, 0, 0, "router", 1, 1, "", "", "", "priority"))
+    hub = Hub(2, 0.0, lambda: 0.5, replace(ASKING, bands=BANDS[::-1]))
+    hub.update(hub.config, 2, -1, ["r"], 0.0)
+    hub.replica_said("r", replica.snapshot(2, None), 0.0)
+    assert hub.queue.ledger.leases[7].ask.band == 3
+
+
 def test_people_are_told_of_a_band_that_later_settings_do_not_have() -> None:
     world = World(config=ASKING)
     hub = world.router.hub
@@ -42,7 +69,7 @@ def test_people_are_told_of_a_band_that_later_settings_do_not_have() -> None:
         world.ask()
     hub.take(
         world.router.router,
-        ToQueue(epoch=1, acquire=[Acquire(99, 1, 1, 0, "", "", "", 3, 0.0, None, (), False)]),
+        ToQueue(epoch=1, acquire=[Acquire(99, 1, 1, 0, "", "", "", "batch", 0.0, None, (), False)]),
         world.now,
     )
     hub.update(replace(ASKING, bands=BANDS[:2]), LIMIT, -1, world.ids, world.now)

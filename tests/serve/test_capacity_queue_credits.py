@@ -258,7 +258,7 @@ def test_people_are_shown_what_runs_and_apart_from_it_what_lies_in_credits() -> 
 
 
 def credit(number: int, epoch: int, tokens: int = 5) -> Tag:
-    return Tag(epoch, 0, number, 0, 0, "r", tokens, 0, "", "", "", 1, True)
+    return Tag(epoch, 0, number, 0, 0, "r", tokens, 0, "", "", "", "default", True)
 
 
 def test_a_replica_tells_a_later_queue_what_runs_by_credits_until_it_has_ended() -> None:

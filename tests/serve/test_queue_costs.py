@@ -63,8 +63,8 @@ def test_a_number_is_one_that_a_message_holds(
 def test_the_largest_that_a_cost_may_be_comes_to_the_queue() -> None:
     cost = QueueCost(MOST, MOST, max_tokens=MOST, chain=(0, 2**64 - 1), **dict.fromkeys(TEXTS, "é\x00\u2028"))
     acquire = Acquire(
-        1, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user, 0, 0.0, 1, cost.chain,
-        False, cost.session, cost.adapter, cost.ticket,
+        1, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user, cost.band, 0.0, 1,
+        cost.chain, False, cost.session, cost.adapter, cost.ticket,
     )  # fmt: skip
     (message,) = Messages().feed(encode(ToQueue(acquire=[acquire])))
     (came,) = to_queue.decode(message).acquire

@@ -454,7 +454,7 @@ async def test_the_queue_before_hears_nothing_that_the_next_one_is_to_hear() -> 
     heard = asyncio.ensure_future(anext(follows))
     with pytest.raises(StopAsyncIteration):
         await waits
-    tag = Tag(2, 0, 7, 0, 0, "", 0, 0, "", "", "", 0)
+    tag = Tag(2, 0, 7, 0, 0, "", 0, 0, "", "", "", "")
     leases.begin(tag)
     replica._note_change()
     assert (await heard)[0] == (7,)

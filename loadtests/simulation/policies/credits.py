@@ -155,8 +155,9 @@ class ByCredits(Apart):
         self._served[router] += 1
         self._tokens[router] += local.tokens
         served = INPUT_WEIGHT * (request.prompt - request.cached) + OUTPUT_WEIGHT * request.output
-        holder.serve((request.band, request.tenant, ""), served)
-        learnt = Learnt(request.band, "", request.tenant, "", request.prompt, request.output, 0.0, True)
+        band = self.queue.order.bands[request.band].name
+        holder.serve((band, request.tenant, ""), served)
+        learnt = Learnt(band, "", request.tenant, "", request.prompt, request.output, 0.0, True)
         self._later(lambda: self.hub.learn([learnt]))
         if not local.held.slots:
             # The queue waits for it.
