@@ -235,7 +235,9 @@ class PrefixIndex(Generic[K]):
         return found * self.block
 
     def hits(self, chain: Sequence[int], most: int = MOST_HITS) -> list[tuple[K, int]]:
-        """Lines that hold the longest beginnings of a prompt, with how many tokens: the longest first."""
+        """Lines that hold the longest beginnings of a prompt, with how many tokens: the longest first. Where more hold
+        the same, all have their turn.
+        """
         path: list[_Node[K]] = []
         node, depth, length = self._root, 0, len(chain)
         while depth < length:
@@ -253,8 +255,12 @@ class PrefixIndex(Generic[K]):
             # Who holds a node holds those above it.
             if len(node.whole) + len(node.part) == len(seen):
                 continue
-            new = [cache for cache in islice(node.whole, most) if cache not in seen]
-            tokens = min(node.end, depth) * self.block
+            whole, tokens = node.whole, min(node.end, depth) * self.block
+            new = [cache for cache in islice(whole, most) if cache not in seen]
+            if new and len(whole) > most:
+                # It makes way for the next one, until all others were looked at.
+                del whole[new[0]]
+                whole[new[0]] = None
             hits += [(cache.line, tokens) for cache in new]
             seen.update(new)
             if node.part and len(hits) < most:

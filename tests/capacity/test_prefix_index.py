@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,6 +100,18 @@ def test_with_room_for_all_it_says_how_much_of_a_prompt_each_line_has_read(dice:
         most = dice.randint(1, 4)
         assert [depth for _, depth in index.hits(asked, most)] == [depth for _, depth in hits][:most]
         assert len(index) == sum(map(len, read.values()))
+
+
+def test_of_many_that_hold_a_prompt_alike_all_have_their_turn() -> None:
+    index, lines = PrefixIndex[int](1), range(40)
+    for line in lines:
+        index.note(line, (1, 2), 100)
+    index.note(7, (1, 2, 3), 100)
+    looks = [index.hits((1, 2, 3), 16) for _ in lines]
+    assert all(look[0] == (7, 3) and len({line for line, _ in look}) == 16 for look in looks)
+    counts = Counter(line for look in looks for line, _ in look[1:])
+    assert set(counts) == set(lines) - {7}
+    assert max(counts.values()) - min(counts.values()) <= 2
 
 
 @settings(max_examples=60, deadline=None)
