@@ -53,10 +53,6 @@ class Need:
     def __repr__(self) -> str:
         return f"Need({self.prompt}, {self.output})"
 
-    def within(self, kv_tokens: int) -> Need:
-        """The same with an answer that fits beside its prompt: an engine ends it there."""
-        return self if self.tokens <= kv_tokens else Need(self.prompt, max(0, kv_tokens - self.prompt))
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

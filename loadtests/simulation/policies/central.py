@@ -72,7 +72,9 @@ class Fifo(Policy):
         while self._waiting:
             request = self._waiting[0]
             output = self._lengths.expect("", "", request.prompt, request.max_tokens)
-            need = Need(request.prompt, max(output, request.generated)).within(self.fleet.model.kv_tokens)
+            # An engine ends an answer where nothing fits beside it any more.
+            output = min(max(output, request.generated), max(0, self.fleet.model.kv_tokens - request.prompt))
+            need = Need(request.prompt, output)
             placed = self._ledger.find(need, chance=self.fleet.dice.random())
             if placed is None:
                 return
