@@ -90,11 +90,13 @@ class Front(BareApplication):
     async def totals(self) -> Totals:
         return self._services.meter.totals
 
-    async def batch_counts(self) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-        """The batches that are kept, and what is in hand here of them: plain, for `batches.counts.together`."""
+    async def batch_counts(self, kept: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
+        """The batches that are `kept`, if they are asked for, and what is in hand here of them: plain, for
+        `batches.counts.together`.
+        """
         if (batches := self._services.batches) is None:
             return [], {}
-        return [tuple(each) for each in await batches.counts()], dict(batches.running)
+        return [tuple(each) for each in (await batches.counts() if kept else ())], dict(batches.running)
 
     async def live_adapters(self) -> dict[str, dict[str, str]]:
         return self._services.catalogue.live

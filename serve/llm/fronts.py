@@ -14,7 +14,7 @@ from .batches.counts import together
 from .catalogue import Claim
 
 if TYPE_CHECKING:
-    from .batches.counts import ModelBatches
+    from .batches.counts import Kept, ModelBatches
     from .metrics import Totals
 
 # A replica that takes longer is left out.
@@ -34,9 +34,11 @@ class Fronts:
         """What each has counted, by its id."""
         return cast("dict[str, Totals]", await self._all("totals"))
 
-    async def batches(self) -> list[ModelBatches]:
-        """What all of them have of batches."""
-        return together((await self._all("batch_counts")).values())
+    async def batches(self, kept: list[Kept]) -> tuple[list[Kept], list[ModelBatches]]:
+        """What all of them have of batches. They are asked for what is `kept`, all the same, only where that is nothing
+        here.
+        """
+        return together((await self._all("batch_counts", not kept)).values(), kept)
 
     async def tell_adapter(self, model_id: str, name: str, path: str) -> None:
         """Let all know of an adapter that was loaded live."""

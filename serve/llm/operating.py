@@ -43,7 +43,7 @@ async def _batches(services: Services) -> tuple[list[Kept], list[ModelBatches]]:
     """Those that are kept, and how far their requests are; nothing where that cannot be told."""
     if services.batches is None:
         return [], []
-    return await services.batches.counts(), await services.fronts().batches()
+    return await services.fronts().batches(await services.batches.counts())
 
 
 async def _queues(services: Services) -> list[tuple[str, QueueStatus]]:

@@ -70,7 +70,7 @@ async def _batches(handles: list[DeploymentHandle[Any]]) -> list[BatchStatus]:
     return [
         BatchStatus(handle.app_name, each.model, each.batches, each.requests)
         for handle, answers in zip(handles, said, strict=True)
-        for each in together(answers.values())
+        for each in together(answers.values())[1]
     ]
 
 

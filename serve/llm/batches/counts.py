@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
 from .states import OPEN, Status
 
 _FAILED: Final = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED})
+# Of those that end, what has no answer yet gets none any more.
+_ASKS: Final = frozenset({Status.VALIDATING, Status.IN_PROGRESS})
 
 
 class Kept(NamedTuple):
@@ -41,18 +43,18 @@ class ModelBatches:
     """Lines of their files."""
 
 
-def together(said: Iterable[Any]) -> list[ModelBatches]:
-    """Of what replicas of a front have said: the same batches each, unless it has not looked, and what is in hand at
-    each. Errors are of those that have not answered.
+def together(said: Iterable[Any], kept: Iterable[Kept] = ()) -> tuple[list[Kept], list[ModelBatches]]:
+    """Of what replicas of a front have said: the same batches each, unless it has not looked, or was not asked since
+    they are `kept`; and what is in hand at each. Errors are of those that have not answered.
     """
-    kept: list[Kept] = []
+    kept = list(kept)
     running: Counter[str] = Counter()
     for each in said:
         if isinstance(each, tuple):
             theirs, in_hand = cast("tuple[list[tuple[Any, ...]], dict[str, int]]", each)
             kept = [Kept(*row) for row in theirs] or kept
             running.update(in_hand)
-    return counted(kept, running)
+    return kept, counted(kept, running)
 
 
 def counted(kept: Iterable[Kept], running: Mapping[str, int]) -> list[ModelBatches]:
@@ -68,8 +70,13 @@ def _of_model(model: str, kept: list[Kept], running: int) -> ModelBatches:
     done = sum(each.batches for each in kept if each.status == Status.COMPLETED)
     failed = sum(each.batches for each in kept if each.status in _FAILED)
     batches = Counts(queued, sum(each.batches for each in kept) - queued - done - failed, done, failed)
-    left = sum(max(0, each.total - each.completed - each.failed) for each in kept if each.status in OPEN)
     # What has just ended may not be written down yet.
-    running = min(running, left)
+    running = min(running, _left(kept, OPEN))
+    to_come = max(0, _left(kept, _ASKS) - running)
     completed, wrong = sum(each.completed for each in kept), sum(each.failed for each in kept)
-    return ModelBatches(model, batches, Counts(left - running, running, completed, wrong))
+    return ModelBatches(model, batches, Counts(to_come, running, completed, wrong))
+
+
+def _left(kept: Iterable[Kept], among: Collection[Status]) -> int:
+    """Requests that have no answer, of batches in these states."""
+    return sum(max(0, each.total - each.completed - each.failed) for each in kept if each.status in among)
