@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from .fair_order import Band
 from .share import WHOLE, Share
 
-# A band is in use for so long after a request of it has come.
+# A band is in use for so long after a request of it has come, but for those that its tenant's limits refuse.
 IN_USE_S: Final = 60.0
 
 
@@ -38,9 +38,14 @@ class Holdback:
         is_beside = now - max(self._used[:band], default=-math.inf) < IN_USE_S
         return beside if is_beside else self._alone[band]
 
-    def has_ended(self, now: float) -> bool:
-        """Whether some band is not in use any more since this was asked last: lower ones may fill more."""
+    def has_ended(self, now: float, waiting: Callable[[int], int]) -> bool:
+        """Whether some band is not in use any more since this was asked last: lower ones may fill more. One in which
+        somebody is `waiting` is in use.
+        """
         if now < self._ends:
             return False
+        for band, used in enumerate(self._used):
+            if used + IN_USE_S <= now and waiting(band):
+                self._used[band] = now
         self._ends = min((used + IN_USE_S for used in self._used if used + IN_USE_S > now), default=math.inf)
         return True

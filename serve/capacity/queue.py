@@ -113,7 +113,6 @@ class CapacityQueue:
         band = ask.band
         if not 0 <= band <= self.last_band:
             raise ValueError(f"there is no band {band}")
-        self.holdback.came(band, now)
         most = self.ledger.most_tokens
         if not most:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
@@ -128,14 +127,17 @@ class CapacityQueue:
         tenant = self.tenants.known.get(ask.tenant) or self.tenants.of(ask.tenant)
         if not self.order.places and (tenant.limits.running_tokens is None or tenant.may_run(ask.tokens)):
             lease = self._place(ask, band, tenant, now, chance)
-            if isinstance(lease, Lease):
-                return lease
             if lease is not None:
+                self.holdback.came(band, now)
+                if isinstance(lease, Lease):
+                    return lease
                 self.tenants.forget_if_idle(ask.tenant)
                 raise lease
         try:
             if not (returns or waited):
                 self._check_tenant(ask, tenant, now, chance)
+            # Its tenant may have it served, so others make room for it.
+            self.holdback.came(ask.band, now)
             if not returns:
                 self._check_deadline(ask, now, chance)
             if not (returns or waited):
@@ -200,7 +202,7 @@ class CapacityQueue:
         if self.order.age(now):
             # In another band it may fill more of a line.
             self._look_again()
-        if self.holdback.has_ended(now):
+        if self.holdback.has_ended(now, self.order.waiting):
             self._look_again()
         while self._shed:
             reason = "others of a higher band came, and the queue is full"

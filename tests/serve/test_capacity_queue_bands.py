@@ -89,6 +89,31 @@ def test_where_requests_are_counted_no_prompt_is_in_the_way_of_a_low_band() -> N
     assert world.ask(BATCH) is None
 
 
+def test_a_tenant_whose_limits_refuse_its_requests_keeps_nothing_from_low_bands() -> None:
+    config = replace(ASKING, tenants={"refused": TenantLimits(waiting_requests=0)})
+    world, served = World(config=config), QueueCost(max_tokens=0, tenant="refused")
+    holdback = world.router.hub.queue.holdback
+    for _ in range(LIMIT):
+        assert world.ask(served)
+    world.tick(IN_USE_S / 2)
+    with pytest.raises(Refused, match="of tenant refused wait"):
+        raise world.ask(served)
+    world.tick(IN_USE_S / 2 + 1.0)
+    assert holdback.share(len(BANDS) - 1, world.now).slots == BANDS[-1].ceiling
+
+
+def test_a_band_is_in_use_while_somebody_waits_in_it() -> None:
+    world = World(config=ASKING)
+    grants = [world.ask() for _ in range(LIMIT)]
+    assert world.ask() is None
+    world.tick(2 * IN_USE_S)
+    holdback = world.router.hub.queue.holdback
+    assert holdback.share(len(BANDS) - 1, world.now).slots == BANDS[-1].beside
+    world.router.release(grants.pop(), None)
+    world.tick(IN_USE_S + 1.0)
+    assert holdback.share(len(BANDS) - 1, world.now).slots == BANDS[-1].ceiling
+
+
 def test_higher_bands_are_in_use_by_credits_too() -> None:
     world = World()
     world.warm()
