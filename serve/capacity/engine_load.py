@@ -38,15 +38,11 @@ class Beside:
         """It has this, where so much was given to it."""
         seen = Room(max(0, (load.kv_tokens or 0) - given.tokens), max(0, (load.requests or 0) - given.slots))
         # What has begun or ended since it was asked is counted by one of the two only, but not twice in a row.
-        before = NOTHING if self._is_stale(now) else self._seen
+        before = NOTHING if self.is_stale(now) else self._seen
         self.room = Room(min(seen.tokens, before.tokens), min(seen.slots, before.slots))
         self._seen, self._heard_at = seen, now
         return self.room
 
-    def at(self, now: float) -> Room:
-        if self._is_stale(now):
-            self.room = NOTHING
-        return self.room
-
-    def _is_stale(self, now: float) -> bool:
+    def is_stale(self, now: float) -> bool:
+        """Whether its word counts no more."""
         return now - self._heard_at > STALE_S

@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..capacity.credit_messages import Room
 from ..capacity.credits import NOBODY, CreditSize
 from ..capacity.drain import RetryAfter
-from ..capacity.engine_load import Beside, EngineLoad
+from ..capacity.engine_load import NOTHING, Beside, EngineLoad
 from ..capacity.fair_order import OUTPUT_WEIGHT
 from ..capacity.ledger import Lease, Line
 from ..capacity.need import Limits, LineFacts, LineId
@@ -115,8 +115,8 @@ class Hub:
         )
         self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
-        # What engines have beside the ledger, where they say what they have.
-        self._beside: dict[LineId, Beside] = {}
+        # What engines have beside the ledger, where they say what they have: the one that was heard last at the end.
+        self._beside: OrderedDict[LineId, Beside] = OrderedDict()
         self._routers: dict[str, _Router] = {}
         # Those that came while there was no replica, or whose place lies in credits, in their order.
         self._parked: dict[_Asked, None] = {}
@@ -365,6 +365,7 @@ class Hub:
             load = load._replace(kv_tokens=None)
         idle = self._credits.idle(line)
         beside = self._beside.setdefault(line.id, Beside())
+        self._beside.move_to_end(line.id)
         self._set_others(line, beside.hear(load, Room(line.used - idle.tokens, line.running - idle.slots), now))
         self._place(now)
 
@@ -590,7 +591,7 @@ class Hub:
                 # It answers; and it knows by this that there is a queue.
                 router.spoke_at = now
                 router.told.ask = True
-        for line, rate in self._rates:
+        for line, rate in self._rates.take_changed():
             found = self.queue.ledger.lines.get(line)
             if found is not None and (replica := self._replicas.get(line.replica)) is not None:
                 offer = self._offer(replica)
@@ -599,8 +600,9 @@ class Hub:
                     and abs(found.most_backlog - rate * self.config.backlog_s) > 0.1 * found.most_backlog
                 ):
                     self._set_lines(line.replica, now)
-        for id, beside in self._beside.items():
-            self._set_others(self.queue.ledger.lines[id], beside.at(now))
+        while self._beside and next(iter(self._beside.values())).is_stale(now):
+            id, _ = self._beside.popitem(last=False)
+            self._set_others(self.queue.ledger.lines[id], NOTHING)
         for ask in [each for each in self._parked if each.deadline <= now]:
             del self._parked[ask]
             if (router := self._routers.get(ask.router)) is not None:

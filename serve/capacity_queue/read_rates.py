@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from ..capacity.ledger import Lease
@@ -19,6 +18,7 @@ class ReadRates:
 
     def __init__(self) -> None:
         self._rates: dict[LineId, float] = {}
+        self._changed: dict[LineId, None] = {}
 
     def of(self, line: LineId) -> float | None:
         """None: none was measured."""
@@ -26,9 +26,12 @@ class ReadRates:
 
     def forget(self, line: LineId) -> None:
         self._rates.pop(line, None)
+        self._changed.pop(line, None)
 
-    def __iter__(self) -> Iterator[tuple[LineId, float]]:
-        return iter(self._rates.items())
+    def take_changed(self) -> list[tuple[LineId, float]]:
+        """Those that were measured since this was asked last."""
+        changed, self._changed = self._changed, {}
+        return [(line, self._rates[line]) for line in changed]
 
     def came(self, lease: Lease, now: float) -> None:
         """Some of its answer has come, so its prompt was read."""
@@ -39,4 +42,5 @@ class ReadRates:
             return
         line, rate = lease.line.id, lease.unread / took_s
         before = self._rates.get(line)
+        self._changed[line] = None
         self._rates[line] = rate if before is None else before + RATE_PART * (rate - before)
