@@ -103,6 +103,7 @@ PURE_IN_SERVE: Final = frozenset(
             "lease",
             "looks",
             "read_rates",
+            "fences",
         )
     }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}

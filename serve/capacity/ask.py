@@ -12,6 +12,7 @@ from .tenants import Tenant
 TOO_LONG: Final = 413
 TOO_MANY: Final = 429
 NO_REPLICA: Final = 503
+FAILED: Final = 500
 
 
 class Refusal(Exception):
@@ -20,6 +21,13 @@ class Refusal(Exception):
     def __init__(self, status: int, reason: str, retry_after: RetryAfter | None = None) -> None:
         super().__init__(status, reason, retry_after)
         self.status, self.reason, self.retry_after = status, reason, retry_after
+
+
+def failure(error: Exception) -> Refusal:
+    """That of a request at which the queue itself has failed: others are none the worse for it."""
+    refusal = Refusal(FAILED, f"the capacity queue failed at this request: {type(error).__name__}: {error}")
+    refusal.__cause__ = error
+    return refusal
 
 
 class Ask:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final
 
 from .adapters import MOST_LOOKS, Adapters
-from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal
+from .ask import NO_REPLICA, TOO_LONG, TOO_MANY, Ask, Refusal, failure
 from .credit_messages import Room
 from .drain import DrainRate, RetryAfter, retry_after
 from .eviction import victims, work
@@ -485,7 +485,10 @@ class CapacityQueue:
         """
         if ask.tokens > self.ledger.largest_room and not self._is_kept_for(ask):
             return None
-        lease = self._place(ask, band, tenant, now, chance(), among)
+        try:
+            lease = self._place(ask, band, tenant, now, chance(), among)
+        except Exception as error:
+            lease = failure(error)
         if lease is not None:
             self.withdraw(ask)
         return lease
@@ -512,14 +515,19 @@ class CapacityQueue:
             unread = min(unread, ask.prompt)
         ask.served_in, ask.cached = band, ask.prompt - unread
         self._begin(lease, ask, tenant)
-        self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
-        if ask.chain:
-            self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
-        if ask.session:
-            self.sessions.note(ask.session, lease.line.id, has_blocks=bool(ask.chain))
-        if ask.adapter:
-            self.adapters.note(lease.line.id, ask.adapter)
-        self.drain.add(ask.tokens, now)
+        try:
+            self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
+            if ask.chain:
+                self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
+            if ask.session:
+                self.sessions.note(ask.session, lease.line.id, has_blocks=bool(ask.chain))
+            if ask.adapter:
+                self.adapters.note(lease.line.id, ask.adapter)
+            self.drain.add(ask.tokens, now)
+        except Exception:
+            # Nobody else would give it back.
+            self.release(lease.number)
+            raise
         return lease
 
     def _best_place(self, ask: Ask, share: Share, chance: float, among: dict[Line, None] | None) -> Placed | None:

@@ -9,11 +9,14 @@ has gone, once its replica has said that it neither runs it nor will. Age alone 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
+from ..capacity.ask import FAILED, NO_REPLICA, TOO_MANY, Ask, failure
+from ..capacity.ask import Refusal as Refused
 from ..capacity.credit_messages import Room
 from ..capacity.credits import NOBODY, CreditSize
 from ..capacity.drain import RetryAfter
@@ -22,8 +25,7 @@ from ..capacity.fair_order import OUTPUT_WEIGHT
 from ..capacity.ledger import Lease, Line
 from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.output_lengths import OutputLengths
-from ..capacity.queue import NO_REPLICA, TOO_MANY, Ask, CapacityQueue, QueueLimits, TenantLimits
-from ..capacity.queue import Refusal as Refused
+from ..capacity.queue import CapacityQueue, QueueLimits, TenantLimits
 from ..capacity.tickets import First, Tickets
 from ..capacity.unit import TOKENS
 from .config import CapacityQueueConfig
@@ -47,6 +49,8 @@ from .messages import (
 from .offers import PER_REQUEST, REQUESTS, Replica, counts_requests, offer_of
 from .read_rates import LEAST_READ, ReadRates
 from .shown import lines_shown, runs, tenants_shown, waits
+
+logger = logging.getLogger("actorrt.serve")
 
 # After a restart, what a replica is good for that has not said yet what it runs.
 FLOOR: Final = 1
@@ -443,7 +447,10 @@ class Hub:
         if batch.acquire:
             self._credits.asked(name)
         for each in batch.acquire:
-            self._acquire(name, router, each, now)
+            try:
+                self._acquire(name, router, each, now)
+            except Exception as error:
+                self._fail(router, each.id, each.tenant, error)
         for id in batch.withdraw:
             if (ask := router.asked.pop(id, None)) is not None and ask not in self._parked:
                 self.queue.withdraw(ask)
@@ -527,8 +534,11 @@ class Hub:
         parked, self._parked = sorted(self._parked, key=lambda ask: ask.arrived), {}
         for ask in parked:
             if (router := self._routers.get(ask.router)) is not None:
-                # One that waits for credits was looked at by nobody yet.
-                self._submit(router, ask, now, waited=ask.goes_at is None)
+                try:
+                    # One that waits for credits was looked at by nobody yet.
+                    self._submit(router, ask, now, waited=ask.goes_at is None)
+                except Exception as error:
+                    self._fail(router, ask.id, ask.tenant, error)
 
     def _grant(self, router: _Router, ask: _Asked, lease: Lease, now: float) -> None:
         if router.asked:
@@ -539,9 +549,24 @@ class Hub:
         replica, rank = lease.line.id
         router.told.grants.append(Granted(ask.id, lease.number, replica, rank, ask.prompt, lease.output))
 
+    def _fail(self, router: _Router, id: int, tenant: str, error: Exception) -> None:
+        """The queue has failed at one request of a router: that one alone is refused, and forgotten."""
+        if (ask := router.asked.pop(id, None)) is not None:
+            self._parked.pop(ask, None)
+            self.queue.withdraw(ask)
+        self.queue.tenants.forget_if_idle(tenant)
+        refusal = failure(error)
+        self._count(refusal)
+        router.told.refused.append(Refusal(id, refusal.status, refusal.reason, None))
+
+    def _count(self, refusal: Refused) -> None:
+        self.refused += 1
+        if refusal.status == FAILED:
+            logger.error("%s", refusal.reason, exc_info=refusal.__cause__)
+
     def _refuse(self, router: _Router, ask: _Asked, refusal: Refused) -> None:
         router.asked.pop(ask.id, None)
-        self.refused += 1
+        self._count(refusal)
         again = refusal.retry_after
         ticket = ""
         if refusal.status == TOO_MANY:
