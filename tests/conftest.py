@@ -27,6 +27,10 @@ TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
 os.environ["ACTORRT_TEMP_DIR"] = str(TEMP_DIR)
 SESSIONS: Final = TEMP_DIR / f"actorrt-{os.getuid()}"
 
+# Hundreds of processes start in a run, and each would compile all that it imports where none may keep the bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Whoever runs the tests in the background may have them ignore Ctrl-C; what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
