@@ -205,7 +205,12 @@ def _load() -> dict[str, Module]:
     return modules
 
 
-MODULES: Final = _load()
+Modules = Mapping[str, Module]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    return _load()
 
 
 def _is_ours(module: str) -> bool:
@@ -217,8 +222,8 @@ def _say(module: Module, found: Import) -> str:
     return f"{module.path.relative_to(ROOT)}:{found.line} imports {taken}"
 
 
-def _public_names() -> frozenset[str]:
-    for node in MODULES["actorrt"].tree.body:
+def _public_names(modules: Modules) -> frozenset[str]:
+    for node in modules["actorrt"].tree.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(target, ast.Name) and target.id == "__all__" and isinstance(node, ast.Assign | ast.AnnAssign):
             assert node.value is not None
@@ -226,10 +231,10 @@ def _public_names() -> frozenset[str]:
     raise AssertionError("actorrt/__init__.py has no __all__ that is a plain list of names")
 
 
-def test_the_base_imports_nothing_of_ours_but_itself() -> None:
+def test_the_base_imports_nothing_of_ours_but_itself(modules: Modules) -> None:
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         if module.name in BASE
         for found in module.imports
         if _is_ours(found.module) and found.module not in BASE
@@ -238,11 +243,11 @@ def test_the_base_imports_nothing_of_ours_but_itself() -> None:
 
 
 @pytest.mark.parametrize("layer", ["wire", "core"])
-def test_wire_and_core_import_the_base_and_themselves_only(layer: str) -> None:
+def test_wire_and_core_import_the_base_and_themselves_only(layer: str, modules: Modules) -> None:
     allowed = f"actorrt.{layer}"
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         if module.layer == layer
         for found in module.imports
         if _is_ours(found.module)
@@ -254,10 +259,10 @@ def test_wire_and_core_import_the_base_and_themselves_only(layer: str) -> None:
 
 
 @pytest.mark.parametrize("layer", ["wire", "core"])
-def test_wire_and_core_do_no_io_and_read_no_clock(layer: str) -> None:
+def test_wire_and_core_do_no_io_and_read_no_clock(layer: str, modules: Modules) -> None:
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         if module.layer == layer
         for found in module.imports
         if found.module.partition(".")[0] in IMPURE
@@ -265,10 +270,10 @@ def test_wire_and_core_do_no_io_and_read_no_clock(layer: str) -> None:
     assert wrong == []
 
 
-def test_nothing_below_serve_and_the_command_line_imports_them() -> None:
+def test_nothing_below_serve_and_the_command_line_imports_them(modules: Modules) -> None:
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         if module.layer not in ("serve", "cli", "")
         for found in module.imports
         if found.module.startswith(("actorrt.serve", "actorrt.cli", "serve"))
@@ -276,11 +281,11 @@ def test_nothing_below_serve_and_the_command_line_imports_them() -> None:
     assert wrong == []
 
 
-def test_the_pure_files_of_serve_follow_the_rule_of_core() -> None:
+def test_the_pure_files_of_serve_follow_the_rule_of_core(modules: Modules) -> None:
     pure = frozenset(f"actorrt.serve.{name}" for name in PURE_IN_SERVE)
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         if module.name in pure
         for found in module.imports
         if found.module.partition(".")[0] in IMPURE
@@ -289,15 +294,15 @@ def test_the_pure_files_of_serve_follow_the_rule_of_core() -> None:
     assert wrong == []
 
 
-def test_the_pure_files_of_serve_are_there() -> None:
-    assert [name for name in PURE_IN_SERVE if f"actorrt.serve.{name}" not in MODULES] == []
+def test_the_pure_files_of_serve_are_there(modules: Modules) -> None:
+    assert [name for name in PURE_IN_SERVE if f"actorrt.serve.{name}" not in modules] == []
 
 
-def test_the_command_line_uses_public_names_only() -> None:
-    public = _public_names()
+def test_the_command_line_uses_public_names_only(modules: Modules) -> None:
+    public = _public_names(modules)
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         if module.layer == "cli"
         for found in module.imports
         if _is_ours(found.module)
@@ -308,10 +313,10 @@ def test_the_command_line_uses_public_names_only() -> None:
     assert wrong == []
 
 
-def test_serve_uses_public_names_only_and_itself_by_relative_imports() -> None:
-    public = _public_names()
+def test_serve_uses_public_names_only_and_itself_by_relative_imports(modules: Modules) -> None:
+    public = _public_names(modules)
     wrong: list[str] = []
-    for module in MODULES.values():
+    for module in modules.values():
         if module.layer != "serve":
             continue
         for node in ast.walk(module.tree):
@@ -335,24 +340,24 @@ def test_serve_uses_public_names_only_and_itself_by_relative_imports() -> None:
     assert wrong == []
 
 
-def test_no_function_imports_a_module_of_ours() -> None:
+def test_no_function_imports_a_module_of_ours(modules: Modules) -> None:
     wrong = [
         _say(module, found)
-        for module in MODULES.values()
+        for module in modules.values()
         for found in module.imports
         if found.in_function and _is_ours(found.module) and (module.name, found.module) not in DEFERRED
     ]
     assert wrong == []
 
 
-def test_the_modules_form_no_circle() -> None:
+def test_the_modules_form_no_circle(modules: Modules) -> None:
     # `import a.b` runs a/__init__ too, but the public __init__ is lazy, so only what is named counts.
     edges = {
         module.name: sorted(
-            {found.module for found in module.imports if found.module in MODULES and not found.for_types}
+            {found.module for found in module.imports if found.module in modules and not found.for_types}
             - {module.name, "actorrt"}
         )
-        for module in MODULES.values()
+        for module in modules.values()
     }
     done: set[str] = set()
     circles: list[str] = []
@@ -372,16 +377,16 @@ def test_the_modules_form_no_circle() -> None:
     assert circles == []
 
 
-def test_no_module_has_a_name_that_says_nothing() -> None:
+def test_no_module_has_a_name_that_says_nothing(modules: Modules) -> None:
     # `actorrt.util` is Ray's name for a public package of tools; nothing else may be called that.
-    wrong = [name for name in MODULES if name.rpartition(".")[2] in NOT_A_NAME and name != "actorrt.util"]
+    wrong = [name for name in modules if name.rpartition(".")[2] in NOT_A_NAME and name != "actorrt.util"]
     assert wrong == []
 
 
-def test_every_module_opens_with_what_it_is_for() -> None:
+def test_every_module_opens_with_what_it_is_for(modules: Modules) -> None:
     silent = [
         str(module.path.relative_to(ROOT))
-        for module in MODULES.values()
+        for module in modules.values()
         if not ast.get_docstring(module.tree) and module.tree.body
     ]
     assert silent == []

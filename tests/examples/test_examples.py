@@ -14,7 +14,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 EXAMPLES: Final = Path(__file__).resolve().parent.parent.parent / "examples"
 SHOWN: Final = 1761  # the row of the data set that examples/seven.png shows
@@ -75,6 +74,14 @@ def test_tokens_arrive_as_server_sent_events(start_server: Any) -> None:
     assert [json.loads(event)["token"] for event in events] == ["three", "two", "one"]
 
 
+def _digits() -> Any:
+    # All of scikit-learn takes long to import, and who runs other tests has no need of it.
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    return digits
+
+
 @pytest.mark.parametrize("name", ["stream_tokens", "digits"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_graph_that_is_run_as_a_program_serves_until_it_is_asked_to_end(name: str, number: int) -> None:
@@ -106,7 +113,7 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
 
 def test_the_picture_was_not_trained_on() -> None:
     held_out = int(re.findall(r"^HELD_OUT = (\d+)", (EXAMPLES / "digits.py").read_text(), re.MULTILINE)[0])
-    data: Any = load_digits()
+    data = _digits()
     assert len(data.target) - held_out <= SHOWN
     assert data.target[SHOWN] == 7
     picture = Image.open(EXAMPLES / "seven.png").resize((8, 8), Image.Resampling.BOX)
@@ -115,7 +122,7 @@ def test_the_picture_was_not_trained_on() -> None:
 
 def test_the_digits_example_reads_pictures_it_has_not_seen(start_server: Any) -> None:
     server = start_server("digits:app", "--app-dir", str(EXAMPLES))
-    data: Any = load_digits()
+    data = _digits()
     with httpx.Client(base_url=server.url, timeout=30) as client:
         # The curl of the README.
         answer = client.post("/", content=(EXAMPLES / "seven.png").read_bytes())
