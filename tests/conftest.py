@@ -40,7 +40,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SETTLE_S: Final = 10.0
 
 # A slow machine is no failure: the suite asserts no wall-clock figure.
-settings.register_profile("actorrt", deadline=None)
+settings.register_profile("actorrt", deadline=None, max_examples=40 * int(os.environ.get("ACTORRT_TEST_DEPTH", "1")))
 settings.load_profile("actorrt")
 
 

@@ -19,6 +19,8 @@ from actorrt.serve.capacity.ledger import Ledger
 from actorrt.serve.capacity.need import LineFacts, LineId, Need
 from actorrt.serve.capacity.queue import Ask, CapacityQueue
 
+from ..depth import DEPTH
+
 FACTS = LineFacts(kv_tokens=2000, slots=8, prefill_rate=1000.0)
 SIZE = CreditSize(tokens=300, slots=2, lines=2)
 LINE = LineId("a")
@@ -426,7 +428,7 @@ class Credits(RuleBasedStateMachine):
 
 
 TestCredits = Credits.TestCase
-TestCredits.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestCredits.settings = settings(max_examples=40 * DEPTH, stateful_step_count=50, deadline=None)
 
 
 def test_admission_by_credit_looks_at_few_lines() -> None:

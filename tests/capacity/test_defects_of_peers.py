@@ -15,7 +15,9 @@ from actorrt.serve.capacity.output_lengths import OutputLengths
 from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Refusal
 from actorrt.serve.capacity.tickets import First, Tickets
 
-SEEDS = 1000
+from ..depth import DEPTH
+
+SEEDS = 200 * DEPTH
 FACTS = LineFacts(kv_tokens=1000, slots=4, prefill_rate=10_000.0)
 LINES = [LineId(name) for name in "ab"]
 

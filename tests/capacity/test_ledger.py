@@ -12,6 +12,8 @@ from actorrt.serve.capacity.ledger import Lease, Ledger, Placed
 from actorrt.serve.capacity.need import Limits, LineFacts, LineId, Need
 from actorrt.serve.capacity.share import WHOLE, Share
 
+from ..depth import DEPTH
+
 FACTS = LineFacts(kv_tokens=1000, slots=4, prefill_rate=100.0)
 
 
@@ -262,4 +264,4 @@ class Ledgers(RuleBasedStateMachine):
 
 
 TestLedgers = Ledgers.TestCase
-TestLedgers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLedgers.settings = settings(max_examples=30 * DEPTH, stateful_step_count=40, deadline=None)

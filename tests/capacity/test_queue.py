@@ -17,6 +17,8 @@ from actorrt.serve.capacity.output_lengths import OutputLengths
 from actorrt.serve.capacity.prefix_index import MOST_HITS
 from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Refusal, TenantLimits
 
+from ..depth import DEPTH
+
 FACTS = LineFacts(kv_tokens=1000, slots=4, prefill_rate=1000.0)
 
 
@@ -504,7 +506,7 @@ class Queues(RuleBasedStateMachine):
 
 
 TestQueues = Queues.TestCase
-TestQueues.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestQueues.settings = settings(max_examples=40 * DEPTH, stateful_step_count=50, deadline=None)
 
 
 def test_who_could_not_begin_in_time_at_the_best_replica_is_refused_before_it_waits() -> None:

@@ -11,6 +11,8 @@ from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Tenant
 from actorrt.serve.capacity.sizes import Sizes
 from actorrt.serve.capacity.window import FRESH_S, PASSES
 
+from ..depth import DEPTH
+
 
 class Numbered:
     def __init__(self, number: int, key: int) -> None:
@@ -70,7 +72,7 @@ def test_who_leaves_off_in_the_middle_goes_on_there() -> None:
 
 
 def test_nobody_waits_beside_room_for_it_for_longer_than_a_few_looks() -> None:
-    for seed in range(10):
+    for seed in range(2 * DEPTH):
         dice = random.Random(seed)
         queue, now, running = queue_of(20), 0.0, list[int]()
         for _ in range(3000):

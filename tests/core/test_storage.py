@@ -25,6 +25,8 @@ from actorrt.core.segment_life import (
 from actorrt.core.storage import CUT_OFF, DEAD_OWNERS, Ledger, LedgerError, Statistics, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
 
+from ..depth import DEPTH
+
 ALICE: Final = b"alice..."
 BOB: Final = b"bob....."
 CAROL: Final = b"carol..."
@@ -832,4 +834,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestWorld.settings = settings(max_examples=30 * DEPTH, stateful_step_count=60, deadline=None)

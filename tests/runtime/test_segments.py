@@ -27,6 +27,8 @@ from actorrt.runtime.segment_writer import Sealed, SegmentWriter, size_for
 from actorrt.runtime.segments import Location, SegmentGoneError, SegmentHolder, SegmentReader
 from actorrt.wire.container import parse, plan
 
+from ..depth import DEPTH
+
 WRITER: Final = b"writer.."
 READER: Final = b"reader.."
 NAME: Final = "actorrt-segment"
@@ -565,7 +567,7 @@ STEPS: Final = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=20 * DEPTH)
 @given(steps=STEPS)
 def test_no_array_ever_changes_whatever_is_put_freed_spilled_and_filled_again(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]

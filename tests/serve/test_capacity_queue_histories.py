@@ -34,6 +34,8 @@ from actorrt.serve.news import DeploymentNews, ReplicaNews
 from actorrt.serve.policy import NOTHING, ONE_REQUEST, PolicyContext, Refused
 from actorrt.serve.refusals import FULL, OUTDATED
 
+from ..depth import DEPTH
+
 CONFIG = CapacityQueueConfig(lease_ttl_s=2.0, grace_s=1.0, silence_s=1.0, credit_share=1.0)
 Granted = Lease | LocalLease
 SECONDS = 20.0
@@ -497,7 +499,7 @@ def check_nothing_is_left(world: World) -> None:
 
 @pytest.mark.parametrize("block", range(10))
 def test_whatever_dies_no_request_is_lost_and_the_ledger_is_what_runs(block: int) -> None:
-    for seed in range(30 * block, 30 * block + 30):
+    for seed in range(block, 100 * DEPTH, 10):
         try:
             check_nothing_is_left(history(seed, kills=True))
         except AssertionError as error:
@@ -505,7 +507,7 @@ def test_whatever_dies_no_request_is_lost_and_the_ledger_is_what_runs(block: int
 
 
 def test_where_nothing_dies_no_replica_is_ever_asked_for_more_than_it_has() -> None:
-    for seed in range(40):
+    for seed in range(10 * DEPTH):
         world = history(seed, kills=False)
         check_nothing_is_left(world)
         assert world.full_refusals == 0, f"seed {seed}"
