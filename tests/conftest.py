@@ -175,12 +175,14 @@ def _no_leak_of_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
 def node(request: pytest.FixtureRequest) -> Iterator[None]:
     """One node with two CPUs, shared by the tests of a module; this process is its driver.
 
-    Where the module uses Serve, workers are born with what Serve imports, as in a session that Serve begins.
+    Each worker imports the module, and is born with what takes long of that.
     """
     import actorrt
 
-    serve: Any = vars(request.module).get("serve")
-    with actorrt.init(num_cpus=2, preload_modules=serve.WORKER_MODULES if serve else ()):
+    names: dict[str, Any] = vars(request.module)
+    packages = [name for name in ("pytest", "httpx", "fastapi") if name in names]
+    of_serve: tuple[str, ...] = names["serve"].WORKER_MODULES if "serve" in names else ()
+    with actorrt.init(num_cpus=2, preload_modules=[*packages, *of_serve]):
         yield
 
 

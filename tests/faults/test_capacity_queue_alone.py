@@ -20,7 +20,7 @@ from .queue_under_load import LIMIT, Works, all_is_given_again, kill
 @pytest.fixture
 def url() -> Iterator[str]:
     """A node of its own: what dies here would be missed by the tests after this one."""
-    with actorrt.init(num_cpus=2):
+    with actorrt.init(num_cpus=2, preload_modules=["pytest", "httpx", *serve.WORKER_MODULES]):
         yield serve.start({"port": 0})
         serve.shutdown()
 

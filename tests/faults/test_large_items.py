@@ -23,7 +23,7 @@ DEADLINE_S: Final = 20.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _two_cpus() -> Iterator[None]:
-    with actorrt.init(num_cpus=2, log_to_driver=False):
+    with actorrt.init(num_cpus=2, log_to_driver=False, preload_modules=["pytest"]):
         yield
 
 

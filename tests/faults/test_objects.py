@@ -52,7 +52,9 @@ def is_empty(facts: dict[str, int]) -> bool:
 
 @pytest.fixture(scope="module")
 def small_store() -> Iterator[str]:
-    with actorrt.init(num_cpus=2, object_store_memory=LIMIT, log_to_driver=False) as context:
+    with actorrt.init(
+        num_cpus=2, object_store_memory=LIMIT, log_to_driver=False, preload_modules=["pytest"]
+    ) as context:
         yield context["address"]
 
 

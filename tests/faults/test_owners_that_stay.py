@@ -15,7 +15,7 @@ from actorrt.runtime.process_watch import watch_pid
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_cpu() -> Iterator[None]:
-    with actorrt.init(num_cpus=1, log_to_driver=False):
+    with actorrt.init(num_cpus=1, log_to_driver=False, preload_modules=["pytest"]):
         yield
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("machine")
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[None]:
-    with actorrt.init(num_cpus=1):
+    with actorrt.init(num_cpus=1, preload_modules=["pytest"]):
         yield
 
 

@@ -23,7 +23,7 @@ from .processes_of_serve import end, pid_of, pid_of_head, until_gone
 @pytest.fixture
 def url() -> Iterator[str]:
     """A node of its own: what dies here would be missed by the tests after this one."""
-    with actorrt.init(num_cpus=2):
+    with actorrt.init(num_cpus=2, preload_modules=["pytest", "httpx", *serve.WORKER_MODULES]):
         yield serve.start({"port": 0})
         serve.shutdown()
 

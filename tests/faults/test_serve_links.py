@@ -20,7 +20,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture(scope="module", autouse=True)
 def running() -> Iterator[None]:
-    with actorrt.init(num_cpus=2):
+    with actorrt.init(num_cpus=2, preload_modules=["pytest", "httpx", *serve.WORKER_MODULES]):
         serve.start({"port": 0})
         yield
         serve.shutdown()

@@ -34,7 +34,7 @@ def machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACTORRT_WORKER_STALL_TIMEOUT_S", "0.4")
         patch.setenv("ACTORRT_IDLE_WORKER_S", "0.5")
-        with actorrt.init(num_cpus=2):
+        with actorrt.init(num_cpus=2, preload_modules=["pytest"]):
             yield
 
 

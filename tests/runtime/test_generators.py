@@ -15,7 +15,11 @@ import actorrt
 
 @pytest.fixture(scope="module", params=["processes", "local"], autouse=True)
 def session(request: pytest.FixtureRequest) -> Iterator[str]:
-    with actorrt.init(local_mode=True) if request.param == "local" else actorrt.init(num_cpus=2):
+    with (
+        actorrt.init(local_mode=True)
+        if request.param == "local"
+        else actorrt.init(num_cpus=2, preload_modules=["pytest"])
+    ):
         yield request.param
 
 

@@ -20,7 +20,7 @@ ROUNDS = 1_000
 
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
-    with actorrt.init(num_cpus=2):
+    with actorrt.init(num_cpus=2, preload_modules=["pytest"]):
         yield
 
 

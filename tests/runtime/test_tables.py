@@ -56,7 +56,7 @@ def session() -> Iterator[None]:
         # Leases and workers without work go at once.
         patch.setenv("ACTORRT_IDLE_LEASE_S", "0.05")
         patch.setenv("ACTORRT_IDLE_WORKER_S", "0.05")
-        with actorrt.init(num_cpus=2, namespace="tables"):
+        with actorrt.init(num_cpus=2, namespace="tables", preload_modules=["pytest"]):
             yield
 
 
