@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+import actorrt
 from actorrt import serve
 from actorrt.serve.broadcast import ask_all
 from actorrt.serve.declaration import Deployment
@@ -74,6 +75,14 @@ def run_scripted(
     serve.run(app, name=name, route_prefix=f"/{name}")
     client = httpx.Client(base_url=f"{url}/{name}", timeout=20, trust_env=False)
     return ScriptedApp(f"{url}/{name}", client, serve.get_deployment_handle("scripted", name))
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[None]:
+    """One node with two CPUs, whose workers are born with what these tests import, Serve and fronts of models."""
+    modules = ["pytest", "httpx", *serve.WORKER_MODULES, Front.__module__]
+    with actorrt.init(num_cpus=2, preload_modules=modules):
+        yield
 
 
 @pytest.fixture(scope="module")
