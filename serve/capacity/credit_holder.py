@@ -16,11 +16,13 @@ from .need import LineId
 
 
 class Held:
-    """One credit, and what is filled of it."""
+    """One credit, and what is filled of it. What was taken of it has ended: who took it has it `filled` by so much less,
+    and `running` by one.
+    """
 
     __slots__ = (
-        "epoch", "filled", "incarnation", "line", "most_unread", "number", "place", "replica", "running", "slots",
-        "tag", "tokens", "unread",
+        "epoch", "filled", "following", "incarnation", "line", "most_unread", "number", "place", "replica", "running",
+        "slots", "tag", "tokens", "unread",
     )  # fmt: skip
 
     def __init__(self, epoch: int, number: int, line: LineId, incarnation: int, most_unread: int) -> None:
@@ -28,14 +30,11 @@ class Held:
         self.replica = line.replica
         self.incarnation, self.most_unread = incarnation, most_unread
         self.tokens = self.slots = self.filled = self.running = self.unread = 0
+        # Those that may be filled are a ring.
+        self.following = self
         # Whatever whoever holds it wants to keep with it.
         self.place: Any = None
         self.tag: Any = None
-
-    def give(self, tokens: int) -> None:
-        """What was taken has ended: so much is empty again."""
-        self.filled -= tokens
-        self.running -= 1
 
 
 class CreditHolder:
@@ -46,9 +45,8 @@ class CreditHolder:
         self._is_usable = is_usable
         self._version = -1
         self._held: dict[int, Held] = {}
-        # Those that may be filled, and which is next.
-        self._ready: list[Held] = []
-        self._next = 0
+        # Of those that may be filled, which is next.
+        self._next: Held | None = None
         self._number = 0
         self._sent: deque[tuple[int, float]] = deque()
         self._until = 0.0
@@ -61,7 +59,7 @@ class CreditHolder:
         for held in self._held.values():
             held.tokens = held.slots = 0
         self._held.clear()
-        self._ready = []
+        self._next = None
         self._sent.clear()
         self._until = 0.0
         self._number, self._usage = 0, Usage(0, {})
@@ -94,8 +92,10 @@ class CreditHolder:
     def look_again(self) -> None:
         """Other replicas than before take requests."""
         usable = self._is_usable
-        self._ready = [held for held in self._held.values() if held.slots and usable(held.line.replica)]
-        self._next = 0
+        ready = [held for held in self._held.values() if held.slots and usable(held.replica)]
+        for held, following in zip(ready, (*ready[1:], *ready[:1]), strict=True):
+            held.following = following
+        self._next = ready[0] if ready else None
 
     def stop(self) -> None:
         """Admit nothing more until the queue has been heard again."""
@@ -108,43 +108,27 @@ class CreditHolder:
 
     def take(self, tokens: int, now: float, unread: int = 0) -> Held | None:
         """Fill so much of some credit, of which `unread` is a prompt that is to be read; None: ask the queue."""
-        ready = self._ready
-        count = len(ready)
-        if now >= self._until or not count:
+        held = self._next
+        if held is None or now >= self._until:
             return None
-        at = self._next
-        held = ready[at]
-        at = at + 1 if at + 1 < count else 0
         # Of two that come next the one that runs less.
-        other = ready[at]
+        other = held.following
         if other.running < held.running:
             held = other
-            at = at + 1 if at + 1 < count else 0
-        self._next = at
-        if (
+        last = held
+        while (
             held.running >= held.slots
             or held.filled + tokens > held.tokens
             or (unread and held.unread + unread > held.most_unread)
         ):
-            found = self._other(ready, tokens, unread)
-            if found is None:
+            held = held.following
+            if held is last:
                 return None
-            held = found
+        self._next = held.following
         held.filled += tokens
         held.running += 1
         held.unread += unread
         return held
-
-    @staticmethod
-    def _other(ready: list[Held], tokens: int, unread: int) -> Held | None:
-        for held in ready:
-            if (
-                held.running < held.slots
-                and held.filled + tokens <= held.tokens
-                and (not unread or held.unread + unread <= held.most_unread)
-            ):
-                return held
-        return None
 
     def has_read(self, held: Held, unread: int) -> None:
         """So much of a prompt waits no more, as its first token has come, or its end."""

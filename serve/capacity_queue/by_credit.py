@@ -169,7 +169,8 @@ class ByCredit:
         lease.is_running = False
         self.running.discard(lease)
         held, terms = lease.held, lease.terms
-        held.give(terms.tokens)
+        held.filled -= terms.tokens
+        held.running -= 1
         if terms.unread:
             self._has_read(lease)
         if used is None and terms is self._plain and not lease.generated:

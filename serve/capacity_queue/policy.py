@@ -139,7 +139,10 @@ class CapacityQueuePolicy(Policy):
         if not self._waiting and (local := self._credits.admit(request, cost, now)) is not None:
             return local
         self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
-        return self._ask(request, self._wait_of(cost, self._band_of(cost), arrived), now)
+        band = self._bands.get(cost.band)
+        if band is None:
+            band = self._band_of(cost)
+        return self._ask(request, self._wait_of(cost, band, arrived), now)
 
     def _wait_of(self, cost: QueueCost, band: str, arrived: float) -> Wait:
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
@@ -206,13 +209,10 @@ class CapacityQueuePolicy(Policy):
             self._turns.soon()
 
     def _band_of(self, cost: QueueCost) -> str:
-        band = self._bands.get(cost.band)
-        if band is None:
-            try:
-                band = self._config.bands[self._config.band(cost.band)].name
-            except ValueError as error:
-                raise Refused(str(error), None, 400) from None
-            self._bands[cost.band] = band
+        try:
+            band = self._bands[cost.band] = self._config.bands[self._config.band(cost.band)].name
+        except ValueError as error:
+            raise Refused(str(error), None, 400) from None
         return band
 
     def withdraw(self, request: Request) -> None:
@@ -430,15 +430,15 @@ class CapacityQueuePolicy(Policy):
 
     def _granted(self, granted: Granted, now: float) -> None:
         request = self._by_id.pop(granted.id, None)
+        number, replica = granted.number, granted.replica
         if request is None:
             # It was withdrawn, or has gone elsewhere, meanwhile.
-            self._say("release", Release(granted.number))
+            self._say("release", Release(number))
             return
         wait = self._waiting.pop(request)
-        lease = self._held[granted.number] = Lease(
-            self, granted.replica, granted.number, granted.rank, granted.prompt, granted.output, request, wait, now
-        )
-        if (place := self._places.get(granted.replica)) is not None:
+        lease = Lease(self, replica, number, granted.rank, granted.prompt, granted.output, request, wait, now)
+        self._held[number] = lease
+        if (place := self._places.get(replica)) is not None:
             self._have(lease, place)
         else:
             self._early[request] = lease
@@ -469,6 +469,9 @@ class CapacityQueuePolicy(Policy):
     # ---- without the queue
 
     def _is_alone(self, now: float) -> bool:
+        # Mostly the queue is there and has just been heard.
+        if self._connected and now - self._alone.heard_at <= self._config.silence_s:
+            return False
         return self._alone.is_alone(self._connected, self._config.silence_s, now)
 
     def _own_lease(self, request: Request, wait: Wait, now: float) -> Lease | None:

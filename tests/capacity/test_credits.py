@@ -41,7 +41,8 @@ class Holder(CreditHolder):
         return None if held is None else Filled(held, tokens)
 
     def end(self, filled: Filled, key: tuple[str, str, str] = ("", "", ""), served: float = 0.0) -> None:
-        filled.credit.give(filled.tokens)
+        filled.credit.filled -= filled.tokens
+        filled.credit.running -= 1
         if served:
             self.serve(key, served)
 
