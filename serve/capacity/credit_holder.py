@@ -16,9 +16,7 @@ from .need import LineId
 
 
 class Held:
-    """One credit, and what is filled of it. What was taken of it has ended: who took it has it `filled` by so much less,
-    and `running` by one.
-    """
+    """One credit, and what is filled of it. Who took some makes `filled` and `running` less when that has ended."""
 
     __slots__ = (
         "epoch", "filled", "following", "incarnation", "line", "most_unread", "number", "place", "replica", "running",

@@ -422,6 +422,33 @@ class Ledger:
             or (slots > 1 and line.at_work + slots > line.slots)
         ):
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
+        return self._give(line, need, router, uncached, slots)
+
+    def admit_alike(self, need: Takes, count: int, router: str, share: Share, chance: float) -> list[Lease]:
+        """Give what so many that take the same have a place for, each the line that is the least busy
+        then.
+        """
+        tokens, prompt = need.tokens, need.prompt
+        leases: list[Lease] = []
+        if len(self.lines) > FEW_LINES:
+            while len(leases) < count and (line := self.least_busy(tokens, prompt, share, chance)) is not None:
+                leases.append(self._give(line, need, router, prompt, 1))
+            return leases
+        # Of equals the first is taken, wherever that is.
+        lines = list(self.lines.values())
+        first = int(chance * len(lines))
+        lines = lines[first:] + lines[:first]
+        busy = [
+            busyness(line.backlog + prompt, line.at_work) if line.admits(tokens, share) else _BUSIEST for line in lines
+        ]
+        while len(leases) < count and (least := min(busy)) != _BUSIEST:
+            at = busy.index(least)
+            line = lines[at]
+            leases.append(self._give(line, need, router, prompt, 1))
+            busy[at] = (line.backlog + prompt + 1) * (line.at_work + 1) if line.admits(tokens, share) else _BUSIEST
+        return leases
+
+    def _give(self, line: Line, need: Takes, router: str, uncached: int, slots: int) -> Lease:
         number = self._next_lease = self._next_lease + 1
         lease = Lease(self.epoch, number, line, router, need, uncached, slots)
         self.leases[number] = line.leases[number] = lease

@@ -159,6 +159,34 @@ class CapacityQueue:
         self._may_fit = True
         return None
 
+    def submit_alike(self, ask: Ask, count: int, now: float, chance: float) -> list[Lease]:
+        """Leases of so many requests that take the same, have no deadline and need no line of their own; fewer, if the
+        rest has no place at once or cannot go with others: those are submitted one by one. They share what they ask.
+        """
+        ledger = self.ledger
+        most = ledger.most_tokens
+        if self._sheds or self.order.places or self._kept is not None or ask.prompt >= most:
+            return []
+        tenant = self.tenants.of(ask.tenant)
+        if tenant.limits.running_tokens is not None:
+            self.tenants.forget_if_idle(ask.tenant)
+            return []
+        ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
+        self.holdback.came(ask.band, now)
+        leases = ledger.admit_alike(ask, count, ask.router, self.holdback.share(ask.band, now), chance)
+        given = len(leases)
+        if not given:
+            self.tenants.forget_if_idle(ask.tenant)
+            return []
+        ask.served_in, ask.cached, ask.account = ask.band, 0, tenant
+        for lease in leases:
+            lease.ask = ask
+        tenant.running += given
+        tenant.running_tokens += given * ask.tokens
+        self.order.charge(ask.band, ask.tenant, ask.user, INPUT_WEIGHT * ask.prompt * given)
+        self.drain.add(ask.tokens * given, now)
+        return leases
+
     def missed_line(self, ask: Ask, now: float) -> Line | None:
         """Where the session ran last of which this is a turn, if its prefix is there and it has no place although
         nobody waits.

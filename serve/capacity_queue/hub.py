@@ -45,6 +45,7 @@ from .messages import (
     ToQueue,
     ToRouter,
     incarnation_of,
+    plain_acquire,
 )  # fmt: skip
 from .offers import PER_REQUEST, REQUESTS, Replica, counts_requests, offer_of
 from .read_rates import LEAST_READ, ReadRates
@@ -444,13 +445,15 @@ class Hub:
             self._unpark(now)
         if batch.learnt:
             self._credits.learn(batch.learnt)
-        if batch.acquire:
+        if batch.acquire or batch.plain:
             self._credits.asked(name)
         for each in batch.acquire:
             try:
                 self._acquire(name, router, each, now)
             except Exception as error:
                 self._fail(router, each.id, each.tenant, error)
+        if batch.plain:
+            self._acquire_plain(name, router, batch.plain, now)
         for id in batch.withdraw:
             if (ask := router.asked.pop(id, None)) is not None and ask not in self._parked:
                 self.queue.withdraw(ask)
@@ -471,6 +474,29 @@ class Hub:
                 self._parked[ask] = None
             return
         self._submit(router, ask, now)
+
+    def _acquire_plain(self, name: str, router: _Router, plain: list[tuple[int, float]], now: float) -> None:
+        """The same for requests that are alike: what is so for all of them is looked at once."""
+        band, given = self.config.default_band, 0
+        if not router.asked and self.queue.ledger.lines:
+            try:
+                ask = self._ask_of(name, plain_acquire(*plain[0], band), now)
+                leases = self.queue.submit_alike(ask, len(plain), now, self._chance())
+            except Exception as error:
+                for id, _ in plain:
+                    self._fail(router, id, "", error)
+                return
+            given = len(leases)
+            self.granted += given
+            grants, prompt = router.told.grants, ask.prompt
+            for (id, _), lease in zip(plain, leases, strict=False):
+                replica, rank = lease.line.id
+                grants.append(Granted(id, lease.number, replica, rank, prompt, lease.output))
+        for id, age_s in plain[given:]:
+            try:
+                self._acquire(name, router, plain_acquire(id, age_s, band), now)
+            except Exception as error:
+                self._fail(router, id, "", error)
 
     def _ask_of(self, name: str, asked: Acquire, now: float) -> _Asked:
         in_requests, first = self._in_requests_now, None

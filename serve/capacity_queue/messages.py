@@ -163,6 +163,11 @@ class Acquire(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ticket: str = ""
 
 
+def plain_acquire(id: int, age_s: float, band: str) -> Acquire:
+    """As ToQueue has it among its plain ones."""
+    return Acquire(id, 1, 0, 0, "", "", "", band, age_s, None, (), False)
+
+
 class Release(msgspec.Struct, array_like=True, frozen=True, gc=False):
     number: int
     generated: int | None = None
@@ -211,6 +216,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     settle: list[Release] = msgspec.field(default_factory=list[Release])
     """What was used by leases that had ended before that was known."""
     acquire: list[Acquire] = msgspec.field(default_factory=list[Acquire])
+    plain: list[tuple[int, float]] = msgspec.field(default_factory=list[tuple[int, float]])
+    """The same of those of which nothing is known but that each is a request: id, and seconds since it came."""
     withdraw: list[int] = msgspec.field(default_factory=list[int])
     found: list[tuple[str, int, int]] = msgspec.field(default_factory=list[tuple[str, int, int]])
     """Requests that were looked for: what they are called there, and by which id they wait, or their lease; else 0."""
@@ -222,6 +229,7 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     def __bool__(self) -> bool:
         return bool(
             self.acquire
+            or self.plain
             or self.release
             or self.progress
             or self.settle

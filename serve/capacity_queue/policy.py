@@ -190,6 +190,12 @@ class CapacityQueuePolicy(Policy):
         wait.id = self._last_id
         self._by_id[wait.id] = request
         cost = wait.cost
+        if cost is PLAIN and wait.deadline is None and not wait.returns:
+            if self._connected:
+                with self._out_lock:
+                    self._out.plain.append((wait.id, now - wait.arrived))
+                self._turns.soon()
+            return
         left = None if wait.deadline is None else wait.deadline - now
         acquire = Acquire(
             wait.id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user,

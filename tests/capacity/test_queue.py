@@ -71,6 +71,35 @@ def test_what_fits_is_admitted_at_once_and_the_rest_waits_for_its_turn() -> None
     assert given(queue) == [second]
 
 
+@pytest.mark.parametrize("lines", [3, 20])
+def test_those_that_are_alike_get_places_as_if_each_had_asked(lines: int) -> None:
+    queue, other = queue_of(lines), queue_of(lines)
+    for each in (queue, other):
+        submit(each, ask())
+    leases = queue.submit_alike(ask(), 4 * lines + 5, 0.0, 0.0)
+    assert len(leases) == 4 * lines - 1
+    for _ in leases:
+        submit(other, ask())
+    assert other.submit(ask(), 0.0) is None
+    running = [line.running for line in queue.ledger.lines.values()]
+    assert running == [line.running for line in other.ledger.lines.values()]
+    tenant = queue.tenants.of("")
+    assert (tenant.running, tenant.running_tokens) == (4 * lines, 400 * lines)
+    for lease in leases:
+        assert queue.release(lease.number)
+    assert (tenant.running, tenant.running_tokens) == (1, 100)
+
+
+def test_those_that_are_alike_pass_nobody_who_waits() -> None:
+    queue = queue_of()
+    leases = [submit(queue, ask()) for _ in range(4)]
+    first = ask()
+    queue.submit(first, 0.0)
+    queue.release(leases[0].number)
+    assert queue.submit_alike(ask(), 2, 0.0, 0.0) == []
+    assert given(queue) == [first]
+
+
 def test_who_leaves_the_queue_gets_no_place() -> None:
     queue = queue_of()
     lease = submit(queue, ask(100, 900))
@@ -390,7 +419,9 @@ class Queues(RuleBasedStateMachine):
 
     def lost(self, asks: Sequence[Ask]) -> None:
         for one in asks:
-            (number,) = (number for number, each in self.running.items() if each is one)
+            # Those that are alike share it.
+            there = self.queue.ledger.leases
+            number = next(number for number, each in self.running.items() if each is one and number not in there)
             self.ended.append(number)
             del self.running[number]
 
@@ -427,6 +458,21 @@ class Queues(RuleBasedStateMachine):
             self.waiting[one] = None
         else:
             self.began(one, lease)
+
+    @rule(
+        prompt=st.integers(0, 300),
+        output=st.integers(0, 300),
+        tenant=st.sampled_from("abc"),
+        band=st.integers(0, 3),
+        count=st.integers(1, 6),
+    )
+    def submit_alike(self, prompt: int, output: int, tenant: str, band: int, count: int) -> None:
+        shared = Ask("m", prompt, output, tenant=tenant, band=band, arrived=self.now)
+        leases = self.queue.submit_alike(shared, count, self.now, self.dice.random())
+        for lease in leases:
+            self.began(shared, lease)
+        for _ in range(count - len(leases)):
+            self.submit(prompt, output, tenant, band, float("inf"), ())
 
     def began(self, one: Ask, lease: Lease) -> None:
         line = lease.line
