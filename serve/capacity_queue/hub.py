@@ -436,6 +436,8 @@ class Hub:
             self._looks.hear(called, name, id, number, sentence)
         for each in batch.release:
             self._end(each.number, each.generated, each.cached, each.is_whole)
+        for number in batch.given_back:
+            self._end(number)
         for number, generated in batch.progress:
             self._progress(number, generated, now)
         for each in batch.settle:

@@ -35,8 +35,8 @@ class Lease(Grant):
     """The grant of one request: what the queue gave."""
 
     __slots__ = (
-        "_tag", "epoch", "generated", "keeper", "number", "output", "place", "prompt", "rank", "request", "told",
-        "told_at", "wait", "waited_ms",
+        "_tag", "epoch", "generated", "given_at", "keeper", "number", "output", "place", "prompt", "rank", "request",
+        "told", "told_at", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -58,8 +58,7 @@ class Lease(Grant):
         self._tag: Tag | None = None
         # As it came, should it not begin there.
         self.request, self.wait = request, wait
-        waited_s = now - wait.arrived
-        self.waited_ms = int(waited_s * 1000) if waited_s > 0 else 0
+        self.given_at = now
         # Where it is counted; None: its replica is not known here yet.
         self.place: Place | None = None
         self.generated = self.told = 0
@@ -67,7 +66,7 @@ class Lease(Grant):
 
     @property
     def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.waited_ms
+        return max(0, int((self.given_at - self.wait.arrived) * 1000))
 
     @property
     def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -75,7 +74,7 @@ class Lease(Grant):
         if self._tag is None:
             cost, band, router = self.wait.cost, self.wait.band, self.keeper.router
             self._tag = Tag(
-                self.epoch, incarnation_of(self.replica), self.number, self.rank, self.waited_ms, router,
+                self.epoch, incarnation_of(self.replica), self.number, self.rank, self.queue_ms, router,
                 self.prompt, self.output, cost.model, cost.tenant, cost.user, band,
             )  # fmt: skip
         return self._tag

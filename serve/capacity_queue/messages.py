@@ -212,6 +212,8 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     held: list[int] | None = None
     full: list[tuple[str, bool]] = msgspec.field(default_factory=list[tuple[str, bool]])
     release: list[Release] = msgspec.field(default_factory=list[Release])
+    given_back: list[int] = msgspec.field(default_factory=list[int])
+    """Leases that ended as well, of which no more is to be said."""
     progress: list[tuple[int, int]] = msgspec.field(default_factory=list[tuple[int, int]])
     settle: list[Release] = msgspec.field(default_factory=list[Release])
     """What was used by leases that had ended before that was known."""
@@ -231,6 +233,7 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
             self.acquire
             or self.plain
             or self.release
+            or self.given_back
             or self.progress
             or self.settle
             or self.withdraw

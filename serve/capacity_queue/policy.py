@@ -289,12 +289,12 @@ class CapacityQueuePolicy(Policy):
             release = Release(number, used.tokens, used.cached, used.is_whole)
         elif used is not None and used is not NOTHING and used.tokens:
             release = Release(number, used.tokens)
+        elif lease.generated:
+            release = Release(number, lease.generated)
         else:
-            release = Release(number, lease.generated or None)
-        if self._connected:
-            with self._out_lock:
-                self._out.release.append(release)
-            self._turns.soon()
+            self._say("given_back", number)
+            return
+        self._say("release", release)
 
     def progress(self, lease: Lease, generated: int) -> None:
         """From the thread that has the request; it need not hold the router's lock."""
