@@ -11,6 +11,7 @@ import warnings
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 from actorrt.version import __version__
+from actorrt.wire.any_text import as_bytes
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
 from .log_printer import LogPrinter
@@ -59,14 +60,13 @@ class _Place:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self.sys_path = self.paths()
         file = getattr(sys.modules.get("__main__"), "__file__", None)
         self.main_file = os.path.normpath(os.path.join(self.folder, file)) if file else ""
 
-    def paths(self) -> list[str]:
+    def sys_path(self) -> list[bytes]:
         """Where this program finds its modules; what is relative to a folder that is gone finds nothing here either."""
         whole = (os.path.normpath(os.path.join(self.folder, path)) for path in sys.path)
-        return [path for path in whole if os.path.isabs(path)]
+        return [as_bytes(path) for path in whole if os.path.isabs(path)]
 
 
 async def _join_in_time(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
@@ -83,7 +83,7 @@ async def _join_in_time(runtime: Runtime, settings: Settings, options: InitOptio
 
 async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
     place = _Place()
-    runtime.program_paths = place.paths
+    runtime.program_paths = place.sys_path
     node = await runtime.peers.dial_node(node_of(runtime.session))
     runtime.node = runtime.peers.broker = node
     log_to_driver = settings.log_to_driver if options.log_to_driver is None else options.log_to_driver
@@ -91,10 +91,10 @@ async def _join(runtime: Runtime, settings: Settings, options: InitOptions, star
         JoinDriver(
             os.getpid(),
             runtime.namespace,
-            place.sys_path,
-            place.folder or "/",
-            place.main_file,
-            list(sys.argv),
+            place.sys_path(),
+            as_bytes(place.folder or "/"),
+            as_bytes(place.main_file),
+            [as_bytes(argument) for argument in sys.argv],
             dict(options.env_vars),
             log_to_driver,
             started_it,

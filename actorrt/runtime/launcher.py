@@ -64,7 +64,7 @@ def _keep_from_cleaners(session: str) -> int:
     return fd
 
 
-def become(again: Again) -> None:
+def become(again: Again, session: str) -> None:
     """Be a later head or zygote until its end."""
     sock = socket.socket(fileno=again.node_fd)
     match again:
@@ -76,12 +76,12 @@ def become(again: Again) -> None:
             if again.driver_pidfd is not None:
                 os.set_inheritable(again.driver_pidfd, False)
             start = HeadStart(sock, again.node_pid, again.driver_pidfd)
-            run_and_exit(partial(head_main, bytes.fromhex(again.head), again.session, start))
+            run_and_exit(partial(head_main, bytes.fromhex(again.head), session, start))
 
 
 def main() -> None:
     if sys.argv[1] == AGAIN:
-        become(msgspec.json.decode(sys.argv[2].encode(), type=Again))
+        become(msgspec.json.decode(sys.argv[2].encode(), type=Again), sys.argv[3])
     session = sys.argv[1]
     # They are the node's alone: a copy in what it starts later would say that the session lives.
     for fd in (READY_FD, MARK_FD):

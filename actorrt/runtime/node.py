@@ -327,7 +327,7 @@ class Node:
         watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
         return Joined(self._last_job, self.process, self.cpus, self.config.head, self.config.store_limit)
 
-    async def _program_paths(self, link: Link) -> list[str]:
+    async def _program_paths(self, link: Link) -> list[bytes]:
         """Where the program of a worker finds its modules by now; where it did at last, if it has ended."""
         job = self.workers.job_of(link.peer)
         driver = self.program(job)

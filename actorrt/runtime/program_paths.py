@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
+from actorrt.wire.any_text import as_text
 from actorrt.wire.messages import Facts, Query
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ProgramPaths:
         runtime = self._runtime
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
             answer: Facts = runtime.call_sync(runtime.node.ask(Query("sys_path")), ANSWER_S)
-            added = [folder for folder in answer.data if folder not in sys.path]
+            added = [folder for folder in map(as_text, answer.data) if folder not in sys.path]
             sys.path.extend(added)
             if added:
                 # A folder that was looked for before it was there.

@@ -161,7 +161,19 @@ class Entry:
 
 # What pickle raises, and classes whose constructor or module is another here than there. What a ref or handle inside
 # of the value raises is about the session.
-UNMADE: Final = (TypeError, AttributeError, ImportError, LookupError, ValueError, pickle.UnpicklingError)
+UNMADE: Final = (
+    TypeError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    ValueError,
+    ArithmeticError,
+    AssertionError,
+    NameError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+)
 
 
 def cannot_be_made(what: str, error: Exception) -> exceptions.NotSerializableError:

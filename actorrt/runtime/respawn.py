@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-# On the launcher's command line, before one of the configurations below.
+# On the launcher's command line, before one of the configurations below and the session's folder.
 AGAIN: Final = "again"
 
 
@@ -22,16 +22,14 @@ class HeadAgain(msgspec.Struct, frozen=True, tag="head"):
     """What a later head is told, with the descriptors that it inherits."""
 
     head: str
-    session: str
     node_pid: int
     node_fd: int
     driver_pidfd: int | None
 
 
 class ZygoteAgain(msgspec.Struct, frozen=True, tag="zygote"):
-    """What a later zygote is told. `session` is for whoever reads the list of processes."""
+    """What a later zygote is told."""
 
-    session: str
     node_fd: int
     preload_modules: list[str]
 
@@ -55,18 +53,19 @@ def spawn_head(head: bytes, session: str, driver_pidfd: int | None) -> Child:
         ours,
         theirs,
         fds,
-        lambda copies: HeadAgain(head.hex(), session, os.getpid(), copies[0], copies[1] if len(copies) > 1 else None),
+        session,
+        lambda copies: HeadAgain(head.hex(), os.getpid(), copies[0], copies[1] if len(copies) > 1 else None),
     )
 
 
 def spawn_zygote(session: str, preload_modules: list[str]) -> Child:
     """Start a zygote; it may be sent requests at once. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return _spawn(ours, theirs, [theirs.fileno()], lambda copies: ZygoteAgain(session, copies[0], preload_modules))
+    return _spawn(ours, theirs, [theirs.fileno()], session, lambda copies: ZygoteAgain(copies[0], preload_modules))
 
 
 def _spawn(
-    ours: socket.socket, theirs: socket.socket, fds: Sequence[int], config: Callable[[list[int]], Again]
+    ours: socket.socket, theirs: socket.socket, fds: Sequence[int], session: str, config: Callable[[list[int]], Again]
 ) -> Child:
     copies: list[int] = []
     try:
@@ -75,7 +74,7 @@ def _spawn(
             copies.append(os.dup(fd))
             os.set_inheritable(copies[-1], True)
         # As this process was started itself, with whatever options of Python.
-        command = [sys.executable, *sys.orig_argv[1:-1], AGAIN, msgspec.json.encode(config(copies)).decode()]
+        command = [sys.executable, *sys.orig_argv[1:-1], AGAIN, msgspec.json.encode(config(copies)).decode(), session]
         return Child(os.posix_spawn(sys.executable, command, os.environ), ours)
     except BaseException:
         ours.close()

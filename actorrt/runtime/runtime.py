@@ -132,7 +132,7 @@ class Runtime:
         self.assigned: dict[str, int] = {}
         self.gpus: list[str] = []
         # In a driver: where it finds its modules by now.
-        self.program_paths: Callable[[], list[str]] = list
+        self.program_paths: Callable[[], list[bytes]] = list
         # Variables of the call that a worker was made for: what it calls has them too.
         self.env: dict[str, str] = {}
         self.only_actor: Any = None

@@ -6,6 +6,7 @@ again without asking anybody. Which objects are wanted, objects.py knows.
 
 from __future__ import annotations
 
+import errno
 import threading
 import weakref
 from functools import partial
@@ -247,7 +248,10 @@ class SegmentsClient:
             return self._reader.open(key, location, release)
         except OSError as error:
             if not allow_more_after(error):
-                raise
+                if error.errno != errno.EMFILE or not self._viewed:
+                    raise
+                # Each mapping has a descriptor.
+                self.drop_views()
             return self._reader.open(key, location, release)
 
     def _released(self, message: CloseSegment) -> None:

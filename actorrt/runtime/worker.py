@@ -16,6 +16,7 @@ import msgspec
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.version import __version__
+from actorrt.wire.any_text import as_text
 from actorrt.wire.messages import WorkerReady
 from actorrt.wire.stand_in import StandIn
 
@@ -54,7 +55,7 @@ def worker_main(start: WorkerStart) -> None:
     current.set_in_worker()
     _become_like_the_driver(params)
     settings = Settings.from_environment()
-    runtime = Runtime(params.process, "worker", params.session, __version__, settings)
+    runtime = Runtime(params.process, "worker", as_text(params.session), __version__, settings)
     runtime.job = params.job
     runtime.namespace = params.namespace
     runtime.node_cpus = params.cpus
@@ -80,11 +81,11 @@ def worker_main(start: WorkerStart) -> None:
 
 
 def _become_like_the_driver(params: WorkerParams) -> None:
-    sys.path[:] = params.sys_path
-    sys.argv[:] = params.argv
+    sys.path[:] = map(as_text, params.sys_path)
+    sys.argv[:] = map(as_text, params.argv)
     main = StandIn("__main__")
     if params.main_file:
-        main.__file__ = params.main_file
+        main.__file__ = as_text(params.main_file)
     # Code of the driver's own script travels by value; it finds the names that it expects here.
     sys.modules["__main__"] = main
 

@@ -6,17 +6,17 @@ import msgspec
 
 
 class WorkerParams(msgspec.Struct, frozen=True):
-    """What a worker is born with; opaque to the zygote."""
+    """What a worker is born with; opaque to the zygote. Paths and arguments are what `any_text` makes of them."""
 
     process: bytes
     node: bytes
-    session: str
+    session: bytes
     mode: str
     job: int
     namespace: str
-    sys_path: list[str]
-    main_file: str
-    argv: list[str]
+    sys_path: list[bytes]
+    main_file: bytes
+    argv: list[bytes]
     cpus: int
     # As CUDA calls them.
     gpus: list[str]

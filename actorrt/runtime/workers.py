@@ -16,6 +16,7 @@ import msgspec
 
 from actorrt import exceptions
 from actorrt.core.start_attempts import StartAttempts
+from actorrt.wire.any_text import as_bytes, as_text
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
 from .cgroup import Cgroup, OomWatch
@@ -236,7 +237,7 @@ class Workers:
         params = WorkerParams(
             process=process,
             node=node.process,
-            session=node.config.session,
+            session=as_bytes(node.config.session),
             mode=mode,
             job=job,
             namespace=driver.namespace,
@@ -259,7 +260,7 @@ class Workers:
                 stdout_fd=stdout,
                 stderr_fd=stderr,
                 env={**self._base_environment(), **driver.env, **dict(own), **dict(env), WORKER_ID: process.hex()},
-                cwd=driver.cwd or None,
+                cwd=as_text(driver.cwd),
             )
         except BaseException as error:
             del self._by_process[process]

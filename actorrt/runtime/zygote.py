@@ -45,6 +45,7 @@ from actorrt.runtime.process import (
     variable_of,
 )
 from actorrt.runtime.surroundings import DEFAULT, SIGNALS, handler_of, set_handler, set_mask
+from actorrt.wire.any_text import as_text
 
 MAX_PACKET: Final = 128 * 1024
 WORKER_ID: Final = "ACTORRT_WORKER_ID"  # the variable that tells whose descendant a process is
@@ -57,7 +58,7 @@ class Fork(msgspec.Struct, frozen=True, tag="fork", array_like=True):
     request_id: int
     params: bytes  # for worker_main, not looked into here
     env: dict[str, str]  # laid over the zygote's environment
-    cwd: str | None
+    cwd: bytes | None  # as `any_text` makes it
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked", array_like=True):
@@ -213,7 +214,7 @@ class _Zygote:
         for name, value in request.env.items():
             os.environ[name] = value
         if request.cwd is not None:
-            _enter(request.cwd)
+            _enter(as_text(request.cwd))
         self._worker_main(WorkerStart(request.params))
 
     def _reap(self) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from actorrt.runtime.process import children_of, describe_exit, kill_group, kill_process
 from actorrt.runtime.process_watch import wait_child
 from actorrt.runtime.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, Reply
+from actorrt.wire.any_text import as_bytes
 
 logger = logging.getLogger("actorrt")
 
@@ -113,7 +114,7 @@ class ZygoteClient:
                 raise ForkError("the zygote is being closed")
             self._next_id += 1
             request_id = self._next_id
-            packet = self._encode(Fork(request_id, params, dict(env or {}), cwd))
+            packet = self._encode(Fork(request_id, params, dict(env or {}), None if cwd is None else as_bytes(cwd)))
             if len(packet) > MAX_PACKET:
                 raise ValueError(f"what a worker is started with must fit into {MAX_PACKET} bytes, not {len(packet)}")
             # Copies, since the caller may be cancelled and close its own before the packet leaves.

@@ -382,12 +382,14 @@ class FreeItems(Message, tag=51):
 
 
 class JoinDriver(Message, tag=60):
+    """Paths and arguments need not be UTF-8: they are what `any_text` makes of them."""
+
     pid: int
     namespace: str
-    sys_path: list[str]
-    cwd: str
-    main_file: str
-    argv: list[str]
+    sys_path: list[bytes]
+    cwd: bytes
+    main_file: bytes
+    argv: list[bytes]
     env: dict[str, str]
     log_to_driver: bool
     shares_fate: bool

@@ -38,6 +38,32 @@ def test_a_temporary_folder_may_have_a_path_of_any_length(tmp_path: Path, run_pr
     assert os.listdir(folder / f"actorrt-{os.getuid()}") == []
 
 
+def test_names_of_folders_files_and_arguments_need_not_be_utf_8(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    file = os.path.join(folder, b"\xe9.py")
+    with open(file, "w", encoding="utf-8") as program:
+        program.write(
+            f"""{USE}
+import signal, sys, psutil
+actorrt.init(num_cpus=1)
+@actorrt.remote
+def told():
+    return sys.argv, sys.path[0], os.getcwd(), sys.modules["__main__"].__file__
+here = sys.argv, sys.path[0], os.getcwd(), os.path.abspath(__file__)
+assert actorrt.get(told.remote()) == here
+for process in psutil.Process().children(recursive=True):
+    if process.name() in ("actorrt-head", "actorrt-zygote"):
+        process.kill()
+assert actorrt.get(told.remote(), timeout=30) == here
+actorrt.shutdown()
+assert where == os.getcwd()
+"""
+        )
+    variables = {**os.environb, b"TMPDIR": folder, b"ACTORRT_TEMP_DIR": b""}
+    subprocess.run([sys.executable, file, b"\xff"], cwd=folder, env=variables, check=True, timeout=50)
+
+
 def test_a_folder_in_which_no_session_can_lie_is_named_with_the_setting(run_program: RunProgram) -> None:
     ended = run_program(USE, ACTORRT_TEMP_DIR="/proc/here")
     assert ended.returncode == 1
@@ -122,6 +148,27 @@ import actorrt
 actorrt.init(num_cpus=1)
 held = [actorrt.put(bytes(110_000)) for _ in range(100)]
 print(sum(map(len, actorrt.get(held))))
+"""
+    )
+    assert ended.stdout == "11000000\n", ended.stderr
+
+
+def test_what_was_looked_at_holds_no_descriptor_that_the_next_needs(run_program: RunProgram) -> None:
+    ended = run_program(
+        """
+import actorrt
+actorrt.init(num_cpus=1)
+
+@actorrt.remote
+class Owner:
+    def fill(self):
+        return [actorrt.put(bytes(110_000)) for _ in range(100)]
+
+owner = Owner.remote()
+held = actorrt.get(owner.fill.remote())
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+print(sum(len(actorrt.get(ref)) for ref in held))
 """
     )
     assert ended.stdout == "11000000\n", ended.stderr

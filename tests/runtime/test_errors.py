@@ -39,6 +39,16 @@ class Cannot:
         return Cannot, (1,)
 
 
+class Refuses:
+    """Pickles, and raises an error as its state is set."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __setstate__(self, state: dict[str, Exception]) -> None:
+        raise state["error"]
+
+
 class OwnWay(Exception):
     def __reduce__(self) -> Any:
         return OwnWay, (1, 2, 3)
@@ -168,6 +178,16 @@ def test_a_value_that_cannot_be_made_again_says_so() -> None:
     with pytest.raises(exceptions.NotSerializableError, match="cannot be unpickled here: TypeError") as caught:
         entry.load()
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), AssertionError("version"), FileNotFoundError(2, "gone"), NameError()]
+)
+def test_whatever_a_value_raises_as_it_is_made_again_is_named(error: Exception) -> None:
+    entry = Entry(b"owner", 1)
+    entry.settle(INLINE, codec.pack(codec.serialize(Refuses(error))))
+    with pytest.raises(exceptions.NotSerializableError, match=f"cannot be unpickled here: {type(error).__name__}"):
+        entry.load()
 
 
 @pytest.mark.parametrize("kind", [OddNotes, NoNotes, NoArgs, NoState, NoAttributes])
