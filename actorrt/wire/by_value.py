@@ -82,6 +82,7 @@ class ByValuePickler(_CloudPickler):
     def _class(self, cls: Any) -> Any:
         found = super().reducer_override(cls)
         if type(found) is tuple and found[-1] is _cloudpickle._class_setstate:
+            _complete(cls)
             return rebuilding.reduce_class(cls)
         return found
 
@@ -130,6 +131,12 @@ class ByValuePickler(_CloudPickler):
         if name is None:
             return NotImplemented
         return named.of_main, (name, cls, dict(vars(obj)) if hasattr(obj, "__dict__") else None)
+
+
+def _complete(cls: Any) -> None:
+    """Have a model of pydantic's look up the names in its annotations, as its first use would: they are not there."""
+    if vars(cls).get("__pydantic_complete__") is False and hasattr(cls, "model_rebuild"):
+        cls.model_rebuild(raise_errors=False, _types_namespace=vars(sys.modules[cls.__module__]))
 
 
 def _may_be_of_main(cls: Any) -> bool:

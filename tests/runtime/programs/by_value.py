@@ -26,6 +26,14 @@ UserId = NewType("UserId", int)
 PLAIN = object()
 
 
+class Basket(pydantic.BaseModel):
+    fruit: Fruit | None = None
+
+
+class Fruit(pydantic.BaseModel):
+    kind: str
+
+
 class _Missing:
     def __reduce__(self) -> str:
         return "MISSING"
@@ -418,6 +426,14 @@ def pydantic_models_work() -> bool:
     assert there(functools.partial(make, name="a" * 20)) == 1
     assert there(lambda: Page[int](items=["1"]).items) == [1]
     return back(Page[Model](items=[Model(name="b")])) == Page[Model](items=[Model(name="b")])
+
+
+@check
+def a_pydantic_model_that_names_a_later_one_is_complete() -> bool:
+    def use() -> Any:
+        return Basket.model_validate({"fruit": {"kind": "fig"}})
+
+    return there(use) == Basket(fruit=Fruit(kind="fig"))
 
 
 @check
