@@ -83,6 +83,7 @@ PURE_IN_SERVE: Final = frozenset(
             "credit_holder",
             "credit_gate",
             "tenants",
+            "prefill",
             "unit",
             "window",
         )
@@ -104,6 +105,8 @@ PURE_IN_SERVE: Final = frozenset(
             "looks",
             "read_rates",
             "fences",
+            "readers",
+            "by_lease",
         )
     }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}

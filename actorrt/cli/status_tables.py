@@ -63,7 +63,8 @@ def _of_queue(queue: actorrt.serve.QueueStatus) -> str:
     for each in queue.lines:
         shown = numbers.format(each.rank, each.running, each.slots, each.backlog, each.used, each.kv_tokens)
         beside = f"  {each.others} requests, {each.others_tokens} tokens of others"
-        notes = ("" if each.is_open else "  closed") + (beside if each.others or each.others_tokens else "")
+        role = f"  {each.role}" if each.role else ""
+        notes = role + ("" if each.is_open else "  closed") + (beside if each.others or each.others_tokens else "")
         lines.append(f"{each.replica:<{wide}} {shown}{notes}")
     for tenant, each in sorted((queue.tenants or {}).items()):
         what = "1 request" if each.waiting == 1 else f"{each.waiting} requests"

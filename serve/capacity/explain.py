@@ -77,6 +77,8 @@ def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None, now
         )
     if ask.tokens > room:
         return f"it needs {say(ask.tokens)}, and no replica has room for more than {room // queue.unit.size}"
+    if queue.prefill is not None and (why := queue.prefill.why(ask)) is not None:
+        return why
     if ahead:
         return f"{ahead} requests have their turn before it"
     return f"a replica has room for {say(room)}, but {_held_back(queue, ask, now)}"

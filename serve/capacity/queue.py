@@ -25,6 +25,7 @@ from .holdback import Holdback
 from .ledger import Lease, Ledger, Line, Placed
 from .need import DEFAULT_LIMITS, Limits, LineFacts, LineId
 from .output_lengths import OutputLengths
+from .prefill import Prefill
 from .prefix_index import MOST_HITS, PrefixIndex
 from .sessions import Sessions
 from .share import Share
@@ -66,8 +67,11 @@ class CapacityQueue:
         tenants: Callable[[str], TenantLimits] = lambda _: TenantLimits(),
         lengths: OutputLengths | None = None,
         sheds: bool = False,
+        reads_elsewhere: bool = False,
     ) -> None:
-        """`sheds` lets requests of the last band be stopped for those of others, waiting and running."""
+        """`sheds` lets requests of the last band be stopped for those of others, waiting and running;
+        `reads_elsewhere`: prompts are read by lines of their own, those of `prefill`.
+        """
         self.ledger = Ledger(epoch, limits)
         self.order: FairOrder[Ask] = FairOrder(bands)
         self.last_band = len(self.order.bands) - 1
@@ -76,6 +80,10 @@ class CapacityQueue:
         self.prefixes: PrefixIndex[LineId] = PrefixIndex()
         self.sessions = Sessions()
         self.adapters = Adapters()
+        # None: each line reads the prompts that it answers.
+        self.prefill: Prefill | None = None
+        if reads_elsewhere:
+            self.prefill = Prefill(self.ledger, self.prefixes, self.sessions, self.adapters, limits)
         self.drain = DrainRate(now)
         # What people are told that it counts.
         self.unit: Unit = TOKENS
@@ -114,16 +122,18 @@ class CapacityQueue:
         if not 0 <= band <= self.last_band:
             raise ValueError(f"there is no band {band}")
         most = self.ledger.most_tokens
-        if not most:
+        longest = most if self.prefill is None else min(most, self.prefill.most_tokens)
+        if not longest:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
-        if ask.prompt >= most:
-            raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {most} at most")
+        if ask.prompt >= longest:
+            raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {longest} at most")
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
         if returns:
             ask.begins_by = math.inf
         elif ask.deadline < math.inf:
             there = next((tokens for _, tokens in self.prefixes.hits(ask.chain, 1)), 0) if ask.chain else 0
-            ask.begin_in_time(now, max(0, ask.prompt - there) / self.ledger.fastest)
+            fastest = self.ledger.fastest if self.prefill is None else self.prefill.fastest
+            ask.begin_in_time(now, max(0, ask.prompt - there) / fastest)
         tenant = self.tenants.known.get(ask.tenant) or self.tenants.of(ask.tenant)
         if not self.order.places and (tenant.limits.running_tokens is None or tenant.may_run(ask.tokens)):
             lease = self._place(ask, band, tenant, now, chance)
@@ -165,7 +175,7 @@ class CapacityQueue:
         """
         ledger = self.ledger
         most = ledger.most_tokens
-        if self._sheds or self.order.places or self._kept is not None or ask.prompt >= most:
+        if self._sheds or self.order.places or self._kept is not None or ask.prompt >= most or self.prefill is not None:
             return []
         tenant = self.tenants.of(ask.tenant)
         if tenant.limits.running_tokens is not None:
@@ -217,6 +227,8 @@ class CapacityQueue:
         self._window.left(ask)
         if self._kept is not None and self._kept[0] is ask:
             self._let_go()
+        if self.prefill is not None and self.prefill.let_go(ask):
+            self._look_on = True
         self._may_fit = True
         return True
 
@@ -243,6 +255,8 @@ class CapacityQueue:
         if not self._may_fit and passes <= PASSES:
             return
         while True:
+            if self.prefill is not None and self.prefill.take_gained():
+                self._window.look_again()
             gained = self.ledger.take_gained()
             try:
                 yield from self._places(now, chance, passes, gained)
@@ -262,7 +276,14 @@ class CapacityQueue:
             return
         self._charge(lease.ask, generated - lease.generated)
         self.ledger.progress(number, generated)
+        if self.prefill is not None:
+            self.prefill.release(number)
         self._may_fit = True
+
+    def handed_over(self, number: int) -> None:
+        """A line has read a prompt for another, or will not."""
+        if self.prefill is not None and self.prefill.release(number):
+            self._may_fit = True
 
     def release(
         self, number: int, generated: int | None = None, cached: int | None = None, is_whole: bool = False
@@ -272,6 +293,8 @@ class CapacityQueue:
         """
         lease = self.ledger.leases.get(number)
         ask: Ask | None = None if lease is None else lease.ask
+        if self.prefill is not None:
+            self.prefill.release(number)
         if lease is None or ask is None:
             if number <= self.ledger.epoch:
                 # Its line may have said before that it runs it, and be heard after.
@@ -285,7 +308,7 @@ class CapacityQueue:
         self._ended(lease)
         if is_whole:
             self.lengths.learn(ask.model, ask.tenant, ask.prompt, lease.generated)
-        if cached is not None:
+        if cached is not None and self.prefill is None:
             self.prefixes.correct(lease.line.id, ask.cached, cached)
         self._may_fit = True
         return True
@@ -308,10 +331,29 @@ class CapacityQueue:
         self._let_go(id)
         self.prefixes.drop(id)
         self.adapters.drop(id)
+        if self.prefill is not None:
+            self.prefill.answers_no_more(id)
         self._may_fit = True
         return self._all_ended(self.ledger.drop_line(id))
 
+    def set_reader(self, id: LineId, facts: LineFacts, incarnation: int, revision: str) -> None:
+        """A line that reads prompts is there, for those that answer in its revision, or offers something else."""
+        assert self.prefill is not None
+        self.prefill.set_line(id, facts, incarnation, revision)
+        self._may_fit = True
+
+    def drop_reader(self, id: LineId) -> list[int]:
+        """A line that reads prompts has ended. The leases whose prompts it had not handed over: they are read by no
+        other, and end as their requests are told.
+        """
+        assert self.prefill is not None
+        self._may_fit = True
+        return self.prefill.drop_line(id)
+
     def _all_ended(self, leases: Sequence[Lease]) -> list[Ask]:
+        if self.prefill is not None:
+            for lease in leases:
+                self.prefill.release(lease.number)
         # Credits are leases too, but nobody's requests.
         return [self._ended(lease) for lease in leases if lease.ask is not None]
 
@@ -411,6 +453,9 @@ class CapacityQueue:
         last = self.last_band
         if found is None or found[1] == last or found[0] is self._stopped_for:
             return []
+        if self.prefill is not None and self.prefill.why(found[0]) is not None:
+            # What is stopped answers, and makes no room where prompts are read.
+            return []
         leases, best = self.ledger.leases, None
         for line, numbers in islice(self._sheddable.items(), MOST_LOOKS):
             chosen = victims(self.ledger.lines[line], found[0].tokens, [leases[number] for number in numbers])
@@ -451,6 +496,8 @@ class CapacityQueue:
             if self._kept is not None and order.band_of(self._kept[0]) > band:
                 # Nobody keeps a line from higher bands.
                 self._let_go()
+            if self.prefill is not None and (kept := self.prefill.kept_for) is not None and order.band_of(kept) > band:
+                self.prefill.let_go()
             tenant = tenants[first.tenant]
             if not tenant.may_run(first.tokens):
                 first = None
@@ -484,7 +531,7 @@ class CapacityQueue:
                 continue
             if first is None or first not in order:
                 first = ask
-            elif ask is not first:
+            elif ask is not first and (self.prefill is None or self._has_no_answer(first, self.prefill, now)):
                 self._keep_a_line(first)
             lease = self._try(ask, order.band_of(ask), tenant, now, chance, few if was_tried else None)
             if few is not None:
@@ -525,19 +572,32 @@ class CapacityQueue:
         self, ask: Ask, band: int, tenant: Tenant, now: float, chance: float, among: dict[Line, None] | None = None
     ) -> Lease | Refusal | None:
         ledger, share = self.ledger, self.holdback.share(band, now)
-        if self._kept is None and not (ask.chain or ask.session or ask.adapter):
-            line = ledger.least_busy(ask.tokens, ask.prompt, share, chance, among)
-            if line is None:
+        prefill = self.prefill
+        if prefill is not None:
+            kept = self._kept_by(ask)
+            pair = prefill.find(ask, kept, share, chance, among)
+            if pair is None:
                 return None
-            placed = line, ask.prompt, 0
+            # Where it is read, and where it is answered.
+            where, placed = pair
+            if placed.line is kept:
+                self._let_go()
+        elif self._kept is None and not (ask.chain or ask.session or ask.adapter):
+            found = ledger.least_busy(ask.tokens, ask.prompt, share, chance, among)
+            if found is None:
+                return None
+            where = placed = found, ask.prompt, 0
         else:
-            placed = self._best_place(ask, share, chance, among)
-            if placed is None:
+            best = self._best_place(ask, share, chance, among)
+            if best is None:
                 return None
-        if ask.begins_by < math.inf and (late := self._too_late(ask, placed[0], now, chance)) is not None:
+            where = placed = best
+        line, unread, _ = where
+        if ask.begins_by < math.inf and (late := self._too_late(ask, line, now, chance)) is not None:
             return late
         lease = ledger.admit(placed, ask, ask.router)
-        unread = placed[1]
+        if prefill is not None:
+            prefill.admit(where, ask, lease)
         if ask.load:
             # What is to be loaded beside is nobody's input.
             unread = min(unread, ask.prompt)
@@ -546,11 +606,11 @@ class CapacityQueue:
         try:
             self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
             if ask.chain:
-                self.prefixes.note(lease.line.id, ask.chain, lease.line.kv_tokens)
+                self.prefixes.note(line.id, ask.chain, line.kv_tokens)
             if ask.session:
-                self.sessions.note(ask.session, lease.line.id, has_blocks=bool(ask.chain))
+                self.sessions.note(ask.session, line.id, has_blocks=bool(ask.chain))
             if ask.adapter:
-                self.adapters.note(lease.line.id, ask.adapter)
+                self.adapters.note(line.id, ask.adapter)
             self.drain.add(ask.tokens, now)
         except Exception:
             # Nobody else would give it back.
@@ -564,7 +624,7 @@ class CapacityQueue:
         hits = [(lines[id], tokens) for id, tokens in self.prefixes.hits(ask.chain)] if ask.chain else []
         if ask.adapter and ask.load:
             hits = self._with_adapter(ask, hits)
-        kept = lines[self._kept[1]] if self._kept is not None and self._is_kept_for(ask) else None
+        kept = self._kept_by(ask)
         if kept is not None and kept.has_room(ask.tokens, share):
             self._let_go()
             return Placed(kept, self._unread(ask, kept))
@@ -646,6 +706,14 @@ class CapacityQueue:
         line = self.ledger.soonest(ask.tokens)
         if line is not None:
             self._keep(ask, line)
+
+    def _has_no_answer(self, ask: Ask, prefill: Prefill, now: float) -> bool:
+        """Whether it waits for a line to answer it, and not only for one to read it, which is seen to here."""
+        share = self.holdback.share(self.order.band_of(ask), now)
+        return prefill.keep_for(ask, self._kept_by(ask), share)
+
+    def _kept_by(self, ask: Ask) -> Line | None:
+        return None if self._kept is None or not self._is_kept_for(ask) else self.ledger.lines[self._kept[1]]
 
     def _keep(self, ask: Ask, line: Line) -> None:
         if self._kept is not None:

@@ -12,6 +12,7 @@ import pickle
 import random
 import time
 from contextlib import suppress
+from functools import partial
 from secrets import token_bytes
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from actorrt import ActorHandle, Pipe, call_pipe, exceptions, exit_actor
 from .. import connection
 from ..background import spawn
 from ..capacity.engine_load import EngineLoad
-from ..news import SERVE_ENDED, DeploymentNews
+from ..news import NO_SUCH_DEPLOYMENT, SERVE_ENDED, DeploymentNews
 from .config import DEFAULT, CapacityQueueConfig
 from .hub import Hub
 from .messages import Messages, Offer, Report, Snapshot, Tag, ToRouter, encode, to_queue
@@ -92,8 +93,12 @@ class QueueActor:
         self._following: dict[str, asyncio.Task[None]] = {}
         self._due = False
         self._told_once = False
-        found = connection.set_controller(controller)
-        found.listen(("deployment", app, name), self._told, SERVE_ENDED)
+        self._answering = NO_SUCH_DEPLOYMENT
+        # Of deployments whose replicas read prompts for this one's: what is known of each that was ever named.
+        self._reading: dict[str, DeploymentNews] = {}
+        self._app = app
+        self._connection = connection.set_controller(controller)
+        self._connection.listen(("deployment", app, name), self._told, SERVE_ENDED)
         spawn(self._tick())
 
     def _new_hub(self) -> Hub:
@@ -104,17 +109,45 @@ class QueueActor:
 
     def _told(self, news: DeploymentNews) -> None:
         if news.queue is not None and news.queue.config != self._config_bytes:
-            self._config_bytes = news.queue.config
+            self._config_bytes, before = news.queue.config, self._config.prefill
             self._config = pickle.loads(news.queue.config)
-            if not self._told_once:
-                # Bands are those that it begins with; nobody has asked for anything yet.
-                self._hub = self._new_hub()
-                for name in self._sessions:
-                    self._hub.join(name, self._clock())
+            if not self._told_once or self._config.prefill != before:
+                self._begin_anew()
         self._told_once = True
-        now = self._clock()
-        handles = self._handles = {each.id: each.handle for each in news.replicas}
-        self._hub.update(self._config, news.max_ongoing, news.max_queued, handles, now)
+        self._answering = news
+        self._hub.update(
+            self._config, news.max_ongoing, news.max_queued, [each.id for each in news.replicas], self._clock()
+        )
+        self._know_readers()
+        self._follow_all()
+
+    def _begin_anew(self) -> None:
+        """A queue of another kind, as after a restart. Bands are those that it begins with."""
+        self._hub = self._new_hub()
+        for task in self._following.values():
+            task.cancel()
+        self._following.clear()
+        for name in self._sessions:
+            self._hub.join(name, self._clock())
+        name = self._config.prefill
+        if name is not None and name not in self._reading:
+            self._reading[name] = NO_SUCH_DEPLOYMENT
+            self._connection.listen(("deployment", self._app, name), partial(self._readers_told, name), SERVE_ENDED)
+
+    def _readers_told(self, name: str, news: DeploymentNews) -> None:
+        self._reading[name] = news
+        self._know_readers()
+        self._follow_all()
+
+    def _know_readers(self) -> None:
+        if (name := self._config.prefill) is not None:
+            news = self._reading[name]
+            self._hub.update_readers(news.max_ongoing, [each.id for each in news.replicas], self._clock())
+
+    def _follow_all(self) -> None:
+        name = self._config.prefill
+        replicas = self._answering.replicas + (() if name is None else self._reading[name].replicas)
+        handles = self._handles = {each.id: each.handle for each in replicas}
         for id in [id for id in self._following if id not in handles]:
             self._following.pop(id).cancel()
         for id, handle in handles.items():

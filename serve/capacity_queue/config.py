@@ -60,6 +60,9 @@ class CapacityQueueConfig:
     one that has it may be, to be chosen all the same."""
     output_quantile: float = 0.7
     """Which quantile of earlier answers an answer is expected to be as long as."""
+    prefill: str | None = None
+    """A deployment of the same application whose replicas read the prompts of this one's requests: each has one grant
+    at a replica of both. Set by LLMConfig.prefill; another one begins a new queue. Nobody has credits then."""
     cost: Callable[..., Any] | str | None = None
     """What a call takes, where its caller has not said: called with its arguments it gives tokens or a Cost. Or
     "module:name" of one. It is given requests by HTTP as (method, path, headers, bytes of the body)."""
@@ -190,6 +193,12 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _deployment(name: str, value: Any) -> str | None:
+    if value is not None and not _text(name, value):
+        raise ValueError(f"{name} must be the name of a deployment, or None")
+    return value
+
+
 def _bands(name: str, value: Any) -> tuple[Band, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise TypeError(f"{name} must be a list with a band at least")
@@ -275,6 +284,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "load_tokens": _whole(0),
     "output_quantile": _number(0, above=True, most=0.999),
     "credit_share": _number(0, most=1, none=True),
+    "prefill": _deployment,
     "cost": check_cost,
     "lease_ttl_s": _number(0.1),
     "grace_s": _number(0),

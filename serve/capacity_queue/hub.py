@@ -49,6 +49,7 @@ from .messages import (
 )  # fmt: skip
 from .offers import PER_REQUEST, REQUESTS, Replica, counts_requests, offer_of
 from .read_rates import LEAST_READ, ReadRates
+from .readers import Readers
 from .shown import lines_shown, runs, tenants_shown, waits
 
 logger = logging.getLogger("actorrt.serve")
@@ -117,7 +118,10 @@ class Hub:
             tenants=self._limits_of,
             lengths=OutputLengths(config.output_quantile),
             sheds=config.sheds,
+            reads_elsewhere=config.prefill is not None,
         )
+        # Those that read prompts for the others, where they are apart.
+        self._readers = None if self.queue.prefill is None else Readers(self.queue, self.queue.prefill)
         self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
         # What engines have beside the ledger, where they say what they have: the one that was heard last at the end.
@@ -197,8 +201,24 @@ class Hub:
         self._unpark(now)
         self._place(now)
 
+    def update_readers(self, max_ongoing: int, replicas: Iterable[str], now: float) -> None:
+        """These replicas of another deployment read prompts for this one's."""
+        if self._readers is not None:
+            self._lost_reads(self._readers.update(self.config, max_ongoing, replicas, now))
+            self._unpark(now)
+            self._place(now)
+
+    def _lost_reads(self, numbers: Iterable[int]) -> None:
+        """Nobody reads the prompts of these leases: who was not sent yet asks again, the others fail and do so."""
+        for number in numbers:
+            lease = self.queue.ledger.leases.get(number)
+            if lease is not None and (router := self._routers.get(lease.router)) is not None:
+                router.told.ended.append(number)
+
     def drop_replica(self, id: str, now: float) -> None:
         """It has gone, with all that it ran."""
+        if self._readers is not None and id in self._readers:
+            self._lost_reads(self._readers.drop(id))
         self._drop(id)
         self._place(now)
 
@@ -241,6 +261,8 @@ class Hub:
                 wanted.append(line)
                 rate = self._rates.of(line) or offer.prefill_rate or self.config.prefill_rate
                 self.queue.set_line(line, LineFacts(offer.kv_tokens, slots, rate), incarnation_of(id))
+                if self.queue.prefill is not None and replica.said:
+                    self.queue.prefill.answers_in(line, offer.revision)
                 if self._full.get(id):
                     self.queue.open_line(line, False)
         for line in replica.lines:
@@ -260,6 +282,11 @@ class Hub:
 
     def replica_said(self, id: str, said: Snapshot, now: float) -> None:
         """What a replica runs, as it begins to report. All older leases are void there from now on."""
+        if self._readers is not None and id in self._readers:
+            self._readers.said(id, said, self.config)
+            self._unpark(now)
+            self._place(now)
+            return
         replica = self._replicas.get(id)
         if replica is None:
             return
@@ -283,6 +310,12 @@ class Hub:
         self._place(now)
 
     def replica_reports(self, id: str, said: Report, now: float) -> None:
+        if self._readers is not None and id not in self._replicas:
+            # One that is no more among those that read is not to end what others answer.
+            if id in self._readers:
+                self._readers.reports(said, now)
+                self._place(now)
+            return
         for tag in said.unknown:
             self._adopt(id, tag)
         leases = self.queue.ledger.leases
@@ -357,7 +390,7 @@ class Hub:
             self.queue.order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
         if used.is_whole:
             self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, max(generated, used.generated or 0))
-        if used.cached is not None and line in self.queue.ledger.lines:
+        if used.cached is not None and self._readers is None and line in self.queue.ledger.lines:
             self.queue.prefixes.correct(line, ask.cached, used.cached)
 
     def engine_says(self, id: str, load: EngineLoad, now: float) -> None:
@@ -575,7 +608,8 @@ class Hub:
             lease.granted_at = now
         self.granted += 1
         replica, rank = lease.line.id
-        router.told.grants.append(Granted(ask.id, lease.number, replica, rank, ask.prompt, lease.output))
+        granted = Granted(ask.id, lease.number, replica, rank, ask.prompt, lease.output)
+        router.told.grants.append(granted if self._readers is None else self._readers.granted(granted, now))
 
     def _fail(self, router: _Router, id: int, tenant: str, error: Exception) -> None:
         """The queue has failed at one request of a router: that one alone is refused, and forgotten."""
@@ -622,6 +656,8 @@ class Hub:
         lease = self.queue.ledger.leases.get(number)
         if lease is not None:
             self._rates.came(lease, now)
+        if self._readers is not None:
+            self._readers.came(number, now)
         self.queue.progress(number, generated)
 
     # ---- time
@@ -653,6 +689,8 @@ class Hub:
                     and abs(found.most_backlog - rate * self.config.backlog_s) > 0.1 * found.most_backlog
                 ):
                     self._set_lines(line.replica, now)
+        if self._readers is not None:
+            self._readers.tick(self.config)
         while self._beside and next(iter(self._beside.values())).is_stale(now):
             id, _ = self._beside.popitem(last=False)
             self._set_others(self.queue.ledger.lines[id], NOTHING)
@@ -674,8 +712,8 @@ class Hub:
         lines = [self.queue.ledger.lines[line] for each in said for line in each]
         part = self.config.credits(in_requests=self._in_requests_now) / max(1, len(self._routers))
         slots = int(min((line.slots for line in lines), default=0) * part)
-        if not slots or self.config.sheds:
-            # What may be stopped one by one has to be known one by one.
+        if not slots or self.config.sheds or self._readers is not None:
+            # What may be stopped one by one has to be known one by one; and two lines are the queue's to give.
             return None
         if self._in_requests_now:
             return CreditSize(PER_REQUEST * slots, slots)
@@ -744,7 +782,7 @@ class Hub:
         asked = (ask for router in self._routers.values() for ask in router.asked.values())
         return {
             "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
-            "lines": lines_shown(self.queue.ledger, self._credits.idle),
+            "lines": lines_shown(self.queue, self._credits.idle),
             "tenants": tenants_shown(asked, bands, self._now),
             "routers": len(self._routers), "granted": self.granted + self._credits.admitted, "refused": self.refused,
             "short": self.queue.ledger.short,
@@ -763,7 +801,7 @@ class Hub:
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
         if (lease := self.queue.ledger.leases.get(number)) is not None:
-            return runs(lease)
+            return runs(lease) + ("" if self._readers is None else self._readers.where(number))
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"

@@ -35,8 +35,8 @@ class Lease(Grant):
     """The grant of one request: what the queue gave."""
 
     __slots__ = (
-        "_tag", "epoch", "generated", "given_at", "keeper", "number", "output", "place", "prompt", "rank", "request",
-        "told", "told_at", "wait",
+        "_tag", "epoch", "generated", "given_at", "keeper", "number", "output", "place", "prefill", "prompt", "rank",
+        "request", "told", "told_at", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,8 @@ class Lease(Grant):
         self.keeper = policy
         self.number, self.rank, self.prompt, self.output = number, rank, prompt, output
         self.epoch = policy.epoch
+        # Who reads its prompt; None: whoever answers.
+        self.prefill: tuple[str, int] | None = None
         self._tag: Tag | None = None
         # As it came, should it not begin there.
         self.request, self.wait = request, wait
@@ -76,6 +78,7 @@ class Lease(Grant):
             self._tag = Tag(
                 self.epoch, incarnation_of(self.replica), self.number, self.rank, self.queue_ms, router,
                 self.prompt, self.output, cost.model, cost.tenant, cost.user, band,
+                prefill=self.prefill,
             )  # fmt: skip
         return self._tag
 

@@ -134,6 +134,8 @@ class Tag(NamedTuple):
     band: str
     credit: bool = False
     """`number` is that of a credit, by which others may run too."""
+    prefill: tuple[str, int] | None = None
+    """Replica and rank that read its prompt by the same lease; None: whoever answers does."""
 
 
 # Between routers and the queue.
@@ -254,6 +256,8 @@ class Granted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     prompt: int
     output: int
     """What it takes: its prompt, and its answer as expected; in requests both are their number."""
+    prefill: tuple[str, int] | None = None
+    """Replica and rank that read its prompt, where those are others."""
 
 
 class Refusal(msgspec.Struct, array_like=True, frozen=True):
@@ -318,6 +322,8 @@ class Offer(NamedTuple):
     prefill_rate: float = 0.0
     """Tokens of prompts a second; 0: not known."""
     ranks: int = 1
+    revision: str = ""
+    """Who reads prompts for others does it for those of the same one."""
 
 
 class Snapshot(NamedTuple):

@@ -443,6 +443,7 @@ class CapacityQueuePolicy(Policy):
             return
         wait = self._waiting.pop(request)
         lease = Lease(self, replica, number, granted.rank, granted.prompt, granted.output, request, wait, now)
+        lease.prefill = granted.prefill
         self._held[number] = lease
         if (place := self._places.get(replica)) is not None:
             self._have(lease, place)

@@ -10,17 +10,21 @@ from typing import Any
 
 from ..capacity.credit_messages import Room
 from ..capacity.credits import NOBODY
+from ..capacity.engine_load import NOTHING
 from ..capacity.eviction import work
 from ..capacity.explain import explain
 from ..capacity.fair_order import Band
-from ..capacity.ledger import Lease, Ledger, Line
+from ..capacity.ledger import Lease, Line
 from ..capacity.queue import Ask, CapacityQueue
 from ..capacity.unit import TOKENS
 
 
-def lines_shown(ledger: Ledger, idle: Callable[[Line], Room]) -> list[dict[str, Any]]:
-    """`idle`: what of a line lies in credits unused."""
-    return [_line_shown(line, idle(line)) for line in ledger.lines.values()]
+def lines_shown(queue: CapacityQueue, idle: Callable[[Line], Room]) -> list[dict[str, Any]]:
+    """`idle`: what of a line lies in credits unused. Those that read prompts for others say so by their `role`."""
+    shown = [_line_shown(line, idle(line)) for line in queue.ledger.lines.values()]
+    if queue.prefill is not None:
+        shown += [{**_line_shown(line, NOTHING), "role": "prefill"} for line in queue.prefill.lines()]
+    return shown
 
 
 def _line_shown(line: Line, idle: Room) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class LineStatus:
     """Requests that its engine says to have beside these."""
     others_tokens: int = 0
     """Tokens that its engine says to have beyond `used`."""
+    role: str = ""
+    """"prefill" where it only reads prompts, for the other lines."""
 
 
 @dataclass(frozen=True, slots=True)

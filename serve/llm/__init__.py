@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .config import LlamaCppEngine as LlamaCppEngine
     from .config import LLMConfig as LLMConfig
     from .config import LoraAdapter as LoraAdapter
+    from .config import PrefillConfig as PrefillConfig
     from .config import ServerEngine as ServerEngine
     from .config import SimulatedEngine as SimulatedEngine
     from .config import WordLlamaEngine as WordLlamaEngine
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
 __all__ = [
     "build_openai_app", "build_llm_deployment",
     "LLMConfig", "LlamaCppEngine", "ServerEngine", "SimulatedEngine", "WordLlamaEngine", "LoraAdapter",
-    "FrontConfig", "BatchConfig", "ApiKey", "ModelCost", "EngineCall",
+    "PrefillConfig", "FrontConfig", "BatchConfig", "ApiKey", "ModelCost", "EngineCall",
     "status", "ModelStatus", "batch_statuses", "BatchStatus",
 ]  # fmt: skip
 
 _HOMES = {
     "app": ["build_llm_deployment", "build_openai_app"],
     "config": [
-        "ApiKey", "BatchConfig", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "ServerEngine",
-        "SimulatedEngine", "WordLlamaEngine",
+        "ApiKey", "BatchConfig", "FrontConfig", "LLMConfig", "LlamaCppEngine", "LoraAdapter", "PrefillConfig",
+        "ServerEngine", "SimulatedEngine", "WordLlamaEngine",
     ],
     "costs": ["ModelCost"],
     "engines.interface": ["EngineCall"],

@@ -40,6 +40,9 @@ async def load(services: Services, exchange: Exchange, name: str) -> None:
 
 
 async def _load(services: Services, served: Served, adapter: str, path: str) -> None:
+    if served.config.prefill is not None:
+        reason = "its prompts are read by replicas of their own, which would not hear of it: name it in the LLMConfig"
+        raise Problem(400, f"model {served.model_id!r} takes no adapters while it runs: {reason}", param="model")
     async with _alone(services, served, adapter, loads=True):
         await served.facts()  # which waits for its start
         answers = await ask_all(served.handle, "load_adapter", adapter, path, timeout_s=LOAD_S)

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
+from ..capacity_queue.by_lease import ByLease
 from ..declaration import Application, Deployment
 from ..options import DeploymentOptions, parse_options
+from ..router_options import RequestRouterConfig
 from .config import FrontConfig, LLMConfig, has_capacity_queue
 from .front import Front
-from .replica import Model
+from .replica import Model, Reader
 from .responses.store import bind_store
 
 # The front waits for models: what they cannot take waits in front of them.
@@ -25,6 +27,8 @@ FRONT: Final = "front"
 """The deployment that speaks to clients."""
 MODEL_PREFIX: Final = "model:"
 """Deployments of models have names that begin so."""
+PREFILL_PREFIX: Final = "prefill:"
+"""Those of replicas that read a model's prompts."""
 _NOT_IN_NAMES: Final = str.maketrans({"#": "-", "/": "-", "\n": "-"})
 
 
@@ -63,11 +67,31 @@ def build_llm_deployment(config: LLMConfig | Mapping[str, Any], *, name: str | N
     )
     options = parse_options(model.deployment, default)
     options = replace(options, actor_options={**options.actor_options, **_NO_HOP})
-    return Deployment[Model](Model, options).bind(_without_options(model))
+    if model.prefill is None:
+        return Deployment[Model](Model, options).bind(_without_options(model))
+    # No model's deployment has such a name.
+    reading = f"{PREFILL_PREFIX}{options.name.removeprefix(MODEL_PREFIX)}"
+    readers = _readers(model, reading)
+    router = options.request_router
+    kwargs = {**router.request_router_kwargs, "prefill": reading}
+    options = replace(options, request_router=replace(router, request_router_kwargs=kwargs))
+    return Deployment[Model](Model, options).bind(_without_options(model), readers)
+
+
+def _readers(model: LLMConfig, name: str) -> Application[Reader]:
+    """The replicas that read the model's prompts."""
+    assert model.prefill is not None
+    slots = getattr(model.prefill.engine or model.engine, "slots", _WITHOUT_SLOTS)
+    default = DeploymentOptions(name=name, max_ongoing_requests=2 * slots, request_router=RequestRouterConfig(ByLease))
+    options = replace(parse_options(model.prefill.deployment, default), name=name)
+    options = replace(options, actor_options={**options.actor_options, **_NO_HOP})
+    return Deployment[Reader](Reader, options).bind(_without_options(model))
 
 
 def _without_options(config: LLMConfig) -> LLMConfig:
     """As replicas are given it: other options of its deployment, as a tenant's limits, are no reason for new ones."""
+    if config.prefill is not None:
+        config = config.model_copy(update={"prefill": config.prefill.model_copy(update={"deployment": {}})})
     if not has_capacity_queue(config):
         return config.model_copy(update={"deployment": {}})
     router = parse_options(config.deployment, DeploymentOptions(name="")).request_router

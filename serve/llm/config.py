@@ -4,9 +4,9 @@ Everything is checked here, where it is written, and says what is wrong in one s
 """
 
 import hashlib
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from ..capacity_queue.config import check_cost
@@ -83,7 +83,8 @@ class ServerEngine(_Config):
 
     kind: Literal["server"] = "server"
     command: list[str] = Field(min_length=1)
-    """Program and arguments, without a shell. `{port}`, `{host}`, `{model_id}`, `{gpus}`, `{session}` are filled in."""
+    """Program and arguments, without a shell. `{port}`, `{free_port}` (another one), `{host}`, `{model_id}`, `{gpus}`,
+    `{session}` are filled in."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """Where it listens, on 127.0.0.1; None: a free port, which the command gets as `{port}`."""
     keep_alive: bool = True
@@ -147,6 +148,19 @@ class WordLlamaEngine(_Config):
 EngineConfig = Annotated[LlamaCppEngine | ServerEngine | SimulatedEngine | WordLlamaEngine, Field(discriminator="kind")]
 
 
+class PrefillConfig(_Config):
+    """Replicas that only read prompts, for a model whose others answer. It needs the capacity queue."""
+
+    engine: EngineConfig | None = None
+    """Of these replicas, of the same kind as the model's; None: the same. llama.cpp hands slots over as files, a server
+    by vLLM's `kv_transfer_params`."""
+    deployment: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Options of their deployment: num_replicas, max_ongoing_requests (default: twice the engine's slots), ..."""
+    folder: _Name | None = None
+    """Where llama.cpp's slots are saved, which all replicas of the model must reach; None: in the session's folder on
+    this machine."""
+
+
 class LoraAdapter(_Config):
     """A LoRA adapter that is loaded when the model starts. Requests choose it by its name, as a model."""
 
@@ -177,6 +191,8 @@ class LLMConfig(_Config):
     """Seconds without a request after which the engine sleeps (where it can); None: never."""
     queue_timeout_s: float = Field(default=120.0, gt=0)
     """Seconds that a request waits until a replica has room for it, or is there at all; then it is 503."""
+    prefill: PrefillConfig | None = None
+    """Replicas that read prompts, so that those of `deployment` only answer; None: each does both."""
     cost: Any = None
     """What a request takes of its capacity queue, in place of the estimate: called with its EngineCall it gives tokens
     of the prompt, or a QueueCost, of which what is left open is estimated. Or "module:name" of one."""
@@ -197,7 +213,33 @@ class LLMConfig(_Config):
         queue = queue_config(parse_options(options, DeploymentOptions(name="model")).request_router)
         if queue is not None and queue.cost is not None:
             raise ValueError("a model's cost function is the field cost of its LLMConfig, and none of its router")
+        if queue is not None and queue.prefill is not None:
+            raise ValueError("who reads prompts is the field prefill of the LLMConfig, and none of its router")
         return options
+
+    @model_validator(mode="after")
+    def _hands_over(self) -> Self:
+        if self.prefill is None:
+            return self
+        if not has_capacity_queue(self):
+            raise ValueError("prefill needs the capacity queue: deployment={'request_router': 'capacity_queue'}")
+        if "request_router" in self.prefill.deployment:
+            raise ValueError("prefill.deployment has no request_router of its own: the model's queue decides")
+        parse_options(self.prefill.deployment, DeploymentOptions(name="prefill"))
+        reads, answers = self.prefill.engine or self.engine, self.engine
+        if answers.kind not in ("llamacpp", "server") or reads.kind != answers.kind:
+            raise ValueError(
+                f"a prompt is handed over from llamacpp to llamacpp, or from server to server, "
+                f"not from {reads.kind} to {answers.kind}"
+            )
+        if isinstance(reads, LlamaCppEngine) and isinstance(answers, LlamaCppEngine):
+            if reads.model != answers.model:
+                raise ValueError("the engine of prefill must have the same model as the one that answers")
+            if reads.embeddings or answers.embeddings:
+                raise ValueError("an engine with embeddings reads no prompts for another")
+        elif self.prefill.folder is not None:
+            raise ValueError("prefill.folder is for llamacpp engines alone")
+        return self
 
 
 def has_capacity_queue(config: LLMConfig) -> bool:

@@ -6,15 +6,18 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..request_context import current_lease
 from .config import LLMConfig
 from .engines.factory import make_engine
-from .engines.interface import ADAPTER, EngineCall, EngineFacts
+from .engines.handover import Connector
+from .engines.interface import ADAPTER, RANK, EngineCall, EngineFacts
+from .prefill import Answers, answered, connector_of, of_its_kind, revision_of
 from .sleeper import Sleeper
 
-RANK: Final = "x-data-parallel-rank"
+if TYPE_CHECKING:
+    from ..handle import DeploymentHandle
 
 logger = logging.getLogger("actorrt.serve.replica")
 
@@ -32,14 +35,28 @@ def load_of(statistics: Mapping[str, float], facts: EngineFacts) -> tuple[int | 
 class Model:
     """Made by Serve with a configuration, in a process of its own. Its engine is up when its constructor returns."""
 
-    async def __init__(self, config: LLMConfig) -> None:  # pyright: ignore[reportGeneralTypeIssues]
-        self._config = config
+    reads = False
+    # How prompts are handed over, where others read them.
+    _connector: Connector | None = None
+
+    async def __init__(  # pyright: ignore[reportGeneralTypeIssues]
+        self, config: LLMConfig, readers: DeploymentHandle[Any] | None = None
+    ) -> None:
+        """`readers`: those that read its prompts, where others do."""
+        self._revision = revision_of(config)
+        self._config = config = of_its_kind(config, reads=self.reads)
         self._adapters_change = asyncio.Lock()
         self._engine = make_engine(config)
+        self._generate = self._engine.generate
+        if config.prefill is not None:
+            self._connector = connector_of(config, self._engine)
+            if readers is not None:
+                self._generate = Answers(self._connector, readers).generate
         self._sleeper = Sleeper(self._engine, config.model_id, config.sleep_after_s)
         for adapter in config.adapters:
             await self._engine.load_adapter(adapter.name, adapter.path)
-        self._facts = await self._engine.start()
+        facts = await self._engine.start()
+        self._facts = facts if config.prefill is None else answered(facts)
         self._sleeper.begin()
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[tuple[Any, ...], None]:
@@ -50,7 +67,7 @@ class Model:
         async with self._sleeper.awake():
             await self._have_adapter(call)
             call = self._at_its_rank(call)
-            answer = self._engine.generate(call)
+            answer = self._generate(call)
             try:
                 async for item in answer:
                     yield tuple(item)
@@ -78,12 +95,12 @@ class Model:
     async def facts(self) -> EngineFacts:
         return self._facts
 
-    async def queue_offer(self) -> tuple[int, int, float, int]:
+    async def queue_offer(self) -> tuple[int, int, float, int, str]:
         """What a capacity queue may give of it: tokens and requests at once of each rank, a rate that nobody has
-        measured yet, and how many ranks there are.
+        measured yet, how many ranks there are, and of which revision it is.
         """
         capacity = self._facts.capacity
-        return capacity.kv_tokens, capacity.slots, 0.0, capacity.ranks
+        return capacity.kv_tokens, capacity.slots, 0.0, capacity.ranks, self._revision
 
     async def queue_load(self) -> tuple[int | None, int | None] | None:
         """What its engine has now, for a capacity queue."""
@@ -129,6 +146,21 @@ class Model:
             await self._engine.check()
 
     async def __del__(self) -> None:
+        if self._connector is not None:
+            self._connector.close()
         if hasattr(self, "_sleeper"):  # else its constructor has failed before there was an engine
             await self._sleeper.end()
             await self._engine.stop()
+
+
+class Reader(Model):
+    """Only reads prompts, for the replicas of its model that answer."""
+
+    reads = True
+
+    async def read(self, call: EngineCall) -> tuple[Any, ...]:
+        """See `Connector.read`."""
+        assert self._connector is not None
+        async with self._sleeper.awake():
+            await self._have_adapter(call)
+            return tuple(await self._connector.read(self._at_its_rank(call)))

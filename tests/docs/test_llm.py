@@ -18,6 +18,7 @@ from actorrt.serve.llm import (
     LlamaCppEngine,
     LLMConfig,
     LoraAdapter,
+    PrefillConfig,
     ServerEngine,
     SimulatedEngine,
     WordLlamaEngine,
@@ -26,8 +27,8 @@ from actorrt.serve.llm.routes import _PATHS, find
 
 PAGE: Final = Path(__file__).resolve().parent.parent.parent / "docs" / "llm.md"
 SHOWN: Final[list[type[BaseModel]]] = [
-    LLMConfig, LlamaCppEngine, ServerEngine, SimulatedEngine, WordLlamaEngine, LoraAdapter, FrontConfig,
-    BatchConfig, ApiKey,
+    LLMConfig, PrefillConfig, LlamaCppEngine, ServerEngine, SimulatedEngine, WordLlamaEngine, LoraAdapter,
+    FrontConfig, BatchConfig, ApiKey,
 ]  # fmt: skip
 
 

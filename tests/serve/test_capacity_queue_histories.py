@@ -107,10 +107,12 @@ def check_what_runs_is_counted(world: World, hub: Hub) -> None:
 class Queue:
     """The actor: it joins routers and follows replicas."""
 
+    config = CONFIG
+
     def __init__(self, world: World) -> None:
         self.world = world
         self.alive = True
-        self.hub = Hub(next(world.epochs) * 10**6, world.now, world.random.random, CONFIG)
+        self.hub = Hub(next(world.epochs) * 10**6, world.now, world.random.random, self.config)
         self.joined: dict[str, Router] = {}
         self.followed: set[str] = set()
         self.told()
@@ -120,7 +122,7 @@ class Queue:
         if not self.alive:
             return
         world = self.world
-        self.hub.update(CONFIG, world.limit, -1, list(world.replicas), world.now)
+        self.hub.update(self.config, world.limit, -1, list(world.replicas), world.now)
         for id, replica in world.replicas.items():
             if id not in self.followed:
                 self.followed.add(id)
@@ -199,7 +201,7 @@ class Queue:
             world.send(("death", self, replica), lambda replica=replica: replica.unfollowed(self))  # type: ignore[misc]
         for router in self.joined.values():
             world.send((self, router.name), router.session_ended)
-        world.after(world.random.choice((0.01, 0.5, 3.0)), lambda: setattr(world, "queue", Queue(world)))
+        world.after(world.random.choice((0.01, 0.5, 3.0)), lambda: setattr(world, "queue", type(self)(world)))
 
 
 class Replica:
@@ -256,7 +258,11 @@ class Replica:
             world.send((self, router), lambda: router.refused(self, request, lease, OUTDATED))
         else:
             self.running[request] = lease
-            world.after(world.random.choice((0.001, 0.1, 1.0)), lambda: self.end(router, request, lease))
+            self.begun(router, request, lease)
+
+    def begun(self, router: "Router", request: "R", lease: Granted) -> None:
+        world = self.world
+        world.after(world.random.choice((0.001, 0.1, 1.0)), lambda: self.end(router, request, lease))
 
     def end(self, router: "Router", request: "R", lease: Granted) -> None:
         if not self.alive or self.running.pop(request, None) is None:
@@ -278,7 +284,7 @@ class Replica:
         for router in world.routers:
             world.send((self, router), lambda router=router: router.heard_of_death(self))  # type: ignore[misc]
         world.after(0.02, world.publish)
-        new = Replica(world, f"r{next(world._numbers)}")
+        new = type(self)(world, f"r{next(world._numbers)}")
         world.after(0.3, lambda: (world.replicas.update({new.id: new}), world.publish())[1])  # type: ignore[func-returns-value]
 
 

@@ -13,6 +13,9 @@ from ...exceptions import PlainError
 ADAPTER: Final = "x-actorrt-adapter"
 """Header of a call whose model is an adapter that was loaded live: "NAME=PATH", for a replica that has not got it."""
 
+RANK: Final = "x-data-parallel-rank"
+"""Header of a call that is for one rank of an engine that has several."""
+
 
 class EngineCall(NamedTuple):
     """A request as it goes to an engine."""

@@ -199,6 +199,13 @@ class LlamaCpp(ServedEngine):
         await self._keeper.stop()
         await self._keeper.start()
 
+    async def save_slot(self, slot: int, file: str) -> None:
+        """What a slot has of a prompt, as a file in the folder that is its parameter slot_save_path."""
+        await self._ask(f"/slots/{slot}?action=save", {"filename": file})
+
+    async def restore_slot(self, slot: int, file: str) -> None:
+        await self._ask(f"/slots/{slot}?action=restore", {"filename": file})
+
     async def sleep(self) -> None:
         raise EngineError("llama.cpp has no sleep of its own: stop it")
 

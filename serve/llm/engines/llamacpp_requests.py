@@ -22,7 +22,7 @@ _PLAIN: Final = frozenset(
     {"model", "messages", "prompt", "stream", "max_tokens", "max_completion_tokens", "n_predict", "n", "stop", "seed"}
     | {"temperature", "top_p", "top_k", "min_p", "typical_p", "presence_penalty", "frequency_penalty", "logit_bias"}
     | {"repeat_penalty", "repeat_last_n", "grammar", "json_schema", "response_format", "ignore_eos", "cache_prompt"}
-    | {"chat_template_kwargs", "reasoning_effort", "lora", "user", "metadata", "store", "service_tier"}
+    | {"chat_template_kwargs", "reasoning_effort", "lora", "user", "metadata", "store", "service_tier", "id_slot"}
 )
 
 

@@ -24,7 +24,7 @@ from .served import ServedEngine
 logger = logging.getLogger("actorrt.serve.replica")
 
 _HOST: Final = "127.0.0.1"
-_FIELD: Final = re.compile(r"\{(port|host|model_id|gpus|session)\}")
+_FIELD: Final = re.compile(r"\{(port|free_port|host|model_id|gpus|session)\}")
 # Where neither the engine nor its configuration says how long a request may be.
 _CONTEXT: Final = 32_768
 _LOAD: Final = "/v1/load_lora_adapter"
@@ -141,6 +141,7 @@ class Server(ServedEngine):
         port = config.port or free_port()
         values = {
             "port": str(port),
+            "free_port": str(free_port()),
             "host": _HOST,
             "model_id": self._name,
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),

@@ -1,0 +1,126 @@
+"""What engines are asked so that one reads a prompt and the other answers it."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actorrt.serve.llm.engines.handover import KvTransfer, SlotFiles, is_handed_over
+from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError, Head
+
+ASKED = {
+    "messages": [{"role": "user", "content": "hi"}], "stream": True, "stream_options": {"include_usage": True},
+    "max_completion_tokens": 9, "min_tokens": 5, "n": 1, "seed": 2**40,
+    "kv_transfer_params": "a client's", "id_slot": 7,
+}  # fmt: skip
+
+
+class Engine:
+    """It notes what it is asked, answers with `fields`, and keeps slots as empty files."""
+
+    def __init__(self, folder: Path | None = None, status: int = 200, **fields: Any) -> None:
+        self.folder, self.status, self.fields = folder, status, fields
+        self.asked: list[tuple[dict[str, Any], bool]] = []
+        self.slots: list[tuple[str, int]] = []
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
+        self.asked.append((json.loads(call.body), call.stream))
+        await self.go.wait()
+        yield Head(self.status, ())
+        yield Delta(json.dumps(self.fields).encode())
+
+    async def save_slot(self, slot: int, file: str) -> None:
+        assert self.folder is not None
+        (self.folder / file).touch()
+        self.slots.append(("save", slot))
+
+    async def restore_slot(self, slot: int, file: str) -> None:
+        assert self.folder is not None
+        assert (self.folder / file).exists()
+        self.slots.append(("restore", slot))
+
+
+def call(**fields: Any) -> EngineCall:
+    return EngineCall("/v1/chat/completions", json.dumps({**ASKED, **fields}).encode(), stream=True)
+
+
+async def answered(connector: Any, asked: EngineCall, data: bytes | None) -> list[Head | Delta]:
+    return [item async for item in connector.answer(asked, data)]
+
+
+async def test_a_server_is_asked_for_one_token_and_the_other_told_where_it_lies() -> None:
+    lies = {"do_remote_prefill": True, "remote_block_ids": [1, 2], "remote_engine_id": "e", "remote_port": 5600}
+    reads, answers = Engine(kv_transfer_params=lies), Engine()
+    found = await KvTransfer(reads).read(call())  # type: ignore[arg-type]
+    ((body, stream),) = reads.asked
+    assert (stream, body["stream"], body["max_tokens"], body["seed"]) == (False, False, 1, 2**40)
+    assert not {"stream_options", "max_completion_tokens", "min_tokens"} & set(body)
+    assert (body["kv_transfer_params"]["do_remote_decode"], body["messages"]) == (True, ASKED["messages"])
+    await answered(KvTransfer(answers), call(), found.data)  # type: ignore[arg-type]
+    ((body, stream),) = answers.asked
+    assert (body, stream) == ({**ASKED, "kv_transfer_params": lies}, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "is_one"),
+    [
+        ("/v1/chat/completions", {}, True),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, True),
+        ("/v1/completions", {"prompt": ["one", "two"]}, False),
+        ("/v1/chat/completions", {"n": 2}, False),
+        ("/tokenize", {}, False),
+    ],
+)
+def test_one_prompt_is_handed_over_for_one_answer(path: str, fields: dict[str, Any], is_one: bool) -> None:
+    assert is_handed_over(call(**fields)._replace(path=path)) is is_one
+
+
+async def test_several_answers_have_the_slots_that_llamacpp_gives_them(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    await answered(SlotFiles(engine, 1, tmp_path), call(n=2), None)  # type: ignore[arg-type]
+    assert engine.asked == [({**ASKED, "n": 2}, True)]
+
+
+async def test_what_a_server_refuses_to_read_is_handed_on_and_one_without_a_connector_is_named() -> None:
+    found = await KvTransfer(Engine(status=400, error="too long")).read(call())  # type: ignore[arg-type]
+    assert (found.status, found.data) == (400, b'{"error": "too long"}')
+    with pytest.raises(EngineError, match="says no kv_transfer_params"):
+        await KvTransfer(Engine()).read(call())  # type: ignore[arg-type]
+
+
+async def test_slots_are_saved_where_a_prompt_began_alike_and_files_go_as_they_are_fetched(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    reads, answers = SlotFiles(engine, 3, tmp_path), SlotFiles(engine, 1, tmp_path)  # type: ignore[arg-type]
+    # Two at once have a slot each.
+    engine.go.clear()
+    one, other = (asyncio.ensure_future(reads.read(call(system="x" * 500 + name))) for name in "ab")
+    while len(engine.asked) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    engine.go.set()
+    (first, second), slots = await asyncio.gather(one, other), [body["id_slot"] for body, _ in engine.asked]
+    assert len(set(slots)) == 2
+    await reads.read(call(system="x" * 500 + "b"))
+    assert engine.asked[-1][0]["id_slot"] == slots[1]
+    assert len(list(tmp_path.iterdir())) == 3
+    await answered(answers, call(), first.data)
+    assert (engine.slots[-1], engine.asked[-1][0]["id_slot"]) == (("restore", 0), 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    await answered(answers, call(), None)
+    assert engine.asked[-1][0] == {**ASKED, "id_slot": 0, "cache_prompt": True}
+    # What nobody has fetched goes with who wrote it.
+    assert second.data.decode() in {file.name for file in tmp_path.iterdir()}
+    reads.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_slot_that_cannot_be_restored_is_free_for_the_next(tmp_path: Path) -> None:
+    answers = SlotFiles(Engine(tmp_path), 1, tmp_path)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(AssertionError):
+            await answered(answers, call(), b"gone.slot")
+    assert len(await answered(answers, call(), None)) == 2
