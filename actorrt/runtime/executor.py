@@ -71,6 +71,15 @@ def exit_cause(error: ActorExit | SystemExit) -> str:
     return f"it left by sys.exit({'' if error.code is None else repr(error.code)})"
 
 
+def exit_in(group: BaseExceptionGroup[Any]) -> ActorExit | SystemExit | None:
+    """That of one of several tasks that ended together, as asyncio.TaskGroup tells of them."""
+    for error in cast("tuple[BaseException, ...]", group.exceptions):
+        found = exit_in(cast("BaseExceptionGroup[Any]", error)) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, ActorExit | SystemExit):
+            return found
+    return None
+
+
 class Executor:
     """The parts that both ways of running share. `take` and `link_lost` run on the runtime loop."""
 

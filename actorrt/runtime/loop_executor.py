@@ -42,7 +42,7 @@ from .context import RunningCall, running_call
 from .credits import more_credits
 from .definitions import TERMINATE
 from .eager import EagerRunner
-from .executor import ActorExit, Executor, Work, leave_fork
+from .executor import ActorExit, Executor, Work, exit_in, leave_fork
 from .instance import Instance, Limiter
 from .link import Link
 from .loop_actors import LoopActors
@@ -443,6 +443,9 @@ class LoopExecutor(Executor):
             outcome = self.outcomes.no_actor(call.seq)
         except (ActorExit, SystemExit) as error:
             outcome = self.exited(run, instance, error)
+        except BaseExceptionGroup as group:
+            leaves = exit_in(group)
+            outcome = self.failure(run, group) if leaves is None else self.exited(run, instance, leaves)
         except BehindValues as error:
             outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:

@@ -32,7 +32,7 @@ from actorrt.wire.messages import (
 
 from .context import RunningCall, running_call
 from .credits import more_credits
-from .executor import ActorExit, Executor, Work, exit_cause
+from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
 from .interrupts import Interrupts
 from .link import Link
@@ -324,6 +324,9 @@ class SyncExecutor(Executor):
             outcome = self.outcomes.cancelled(run.seq) if run.cancelled else self.outcomes.failure(run, error)
         except (ActorExit, SystemExit) as error:
             outcome = self.exited(run, error)
+        except BaseExceptionGroup as group:
+            leaves = exit_in(group)
+            outcome = self.outcomes.failure(run, group) if leaves is None else self.exited(run, leaves)
         except BaseException as error:
             outcome = self.outcomes.failure(run, error)
         finally:

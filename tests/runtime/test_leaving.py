@@ -67,6 +67,13 @@ class Coroutine(Plain):
 
         self.task = asyncio.create_task(leave())
 
+    async def in_task_group(self) -> None:
+        async def leave() -> None:
+            exit_actor()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leave())
+
     @actorrt.method(thread=True)
     def in_marked_method(self) -> None:
         exit_actor()
@@ -78,7 +85,7 @@ class Coroutine(Plain):
 PLAIN = ["in_method", "in_thread", "in_timer", "by_sys_exit"]
 OF_COROUTINES = [
     "in_coroutine", "in_task", "in_later_task", "in_callback", "in_executor", "in_awaited_thread", "in_marked_method",
-    "by_sys_exit_in_a_task", "async_by_sys_exit",
+    "by_sys_exit_in_a_task", "async_by_sys_exit", "in_task_group",
 ]  # fmt: skip
 
 
@@ -110,6 +117,7 @@ def test_an_actor_leaves_whatever_part_of_it_asks_for_that(cls: type, options: d
         "in_marked_method",
         "by_sys_exit",
         "async_by_sys_exit",
+        "in_task_group",
     }:
         with pytest.raises(exceptions.ActorDiedError, match=r"it left by (exit_actor|sys\.exit\(\))"):
             get(getattr(actor, how).remote())
