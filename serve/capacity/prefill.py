@@ -125,8 +125,8 @@ class Prefill:
             return None
         if kept is not None and kept.id in there and kept.has_room(ask.tokens, share):
             return Placed(kept, 0)
-        if len(self._answering) > 1:
-            # While one revision follows another, they are looked at one by one.
+        if len(there) < len(self._answers.lines):
+            # While one revision follows another, or some have not said theirs, they are looked at one by one.
             lines = self._answers.lines.values() if among is None else among
             among = [line for line in lines if line.id in there]
         found = self._answers.find(Need(0, ask.tokens), (), share, chance, among)
@@ -208,20 +208,19 @@ class Prefill:
         """It fits nowhere, and others would pass: keep the line that can read it soonest, unless some can now. Whether
         it has no room among those that answer either.
         """
-        answered = False
-        able: list[tuple[Line, Ledger]] = []
-        readable = False
-        for revision, ledger in self._ledgers.items():
-            answered = answered or self._answer(ask, revision, kept, share, 0.0, None) is not None
-            readable = readable or self._reads(ask, ledger, share, 0.0) is not None
-            if (line := ledger.soonest(ask.prompt)) is not None and revision in self._answering:
-                able.append((line, ledger))
+        pairs = [(revision, ledger) for revision, ledger in self._ledgers.items() if revision in self._answering]
+        answered = [each for each in pairs if self._answer(ask, each[0], kept, share, 0.0, None) is not None]
         if self._kept is not None and self._kept[0] is not ask:
             self.let_go()
-        if not readable and self._kept is None and able:
-            line, ledger = max(able, key=lambda each: each[0].spare)
-            self._kept = ask, line, ledger
-            ledger.keep_line(line.id, True)
+        # One of another revision than can answer it is of no use.
+        ledgers = [ledger for _, ledger in answered or pairs]
+        if self._kept is None and all(self._reads(ask, ledger, share, 0.0) is None for ledger in ledgers):
+            soonest = [(ledger.soonest(ask.prompt), ledger) for ledger in ledgers]
+            able = [(line, ledger) for line, ledger in soonest if line is not None]
+            if able:
+                line, ledger = max(able, key=lambda each: each[0].spare)
+                self._kept = ask, line, ledger
+                ledger.keep_line(line.id, True)
         return not answered
 
     def let_go(self, ask: Ask | None = None) -> bool:

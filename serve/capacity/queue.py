@@ -108,6 +108,12 @@ class CapacityQueue:
         # Whether something has changed by which one that waits may have a place.
         self._may_fit = False
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that some line can ever hold of a prompt; 0 where none takes any."""
+        most = self.ledger.most_tokens
+        return most if self.prefill is None else min(most, self.prefill.most_tokens)
+
     # ---- requests
 
     def submit(
@@ -121,8 +127,7 @@ class CapacityQueue:
         band = ask.band
         if not 0 <= band <= self.last_band:
             raise ValueError(f"there is no band {band}")
-        most = self.ledger.most_tokens
-        longest = most if self.prefill is None else min(most, self.prefill.most_tokens)
+        most, longest = self.ledger.most_tokens, self.longest
         if not longest:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
         if ask.prompt >= longest:
@@ -596,14 +601,14 @@ class CapacityQueue:
         if ask.begins_by < math.inf and (late := self._too_late(ask, line, now, chance)) is not None:
             return late
         lease = ledger.admit(placed, ask, ask.router)
-        if prefill is not None:
-            prefill.admit(where, ask, lease)
         if ask.load:
             # What is to be loaded beside is nobody's input.
             unread = min(unread, ask.prompt)
         ask.served_in, ask.cached = band, ask.prompt - unread
         self._begin(lease, ask, tenant)
         try:
+            if prefill is not None:
+                prefill.admit(where, ask, lease)
             self.order.charge(band, ask.tenant, ask.user, INPUT_WEIGHT * unread)
             if ask.chain:
                 self.prefixes.note(line.id, ask.chain, line.kv_tokens)

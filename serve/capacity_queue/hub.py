@@ -501,14 +501,18 @@ class Hub:
             return
         ask = self._ask_of(name, asked, now)
         if not self.queue.ledger.lines:
-            waiting = len(self._parked) + len(self.queue.order)
-            if waiting >= self.queue.most.requests and not asked.returns:
-                self._refuse(router, ask, Refused(TOO_MANY, f"{waiting} requests wait", RetryAfter(1.0)))
-            else:
-                router.asked[ask.id] = ask
-                self._parked[ask] = None
+            self._park(router, ask)
             return
         self._submit(router, ask, now)
+
+    def _park(self, router: _Router, ask: _Asked, *, waited: bool = False) -> None:
+        """Have it wait for a replica, unless too much does."""
+        waiting = len(self._parked) + len(self.queue.order)
+        if waiting >= self.queue.most.requests and not (ask.returns or waited):
+            self._refuse(router, ask, Refused(TOO_MANY, f"{waiting} requests wait", RetryAfter(1.0)))
+        else:
+            router.asked[ask.id] = ask
+            self._parked[ask] = None
 
     def _acquire_plain(self, name: str, router: _Router, plain: list[tuple[int, float]], now: float) -> None:
         """The same for requests that are alike: what is so for all of them is looked at once."""
@@ -569,8 +573,7 @@ class Hub:
         except Refused as refusal:
             router.asked.pop(ask.id, None)
             if refusal.status == NO_REPLICA:
-                router.asked[ask.id] = ask
-                self._parked[ask] = None
+                self._park(router, ask, waited=waited)
             else:
                 self._refuse(router, ask, refusal)
             return
@@ -589,7 +592,7 @@ class Hub:
         return now < ask.goes_at and self._credits.make_room(line, ask.tokens, self.queue.share_of(ask, now), now)
 
     def _unpark(self, now: float) -> None:
-        if not self._parked or not self.queue.ledger.lines:
+        if not self._parked or not self.queue.longest:
             return
         # One that was here before the last line went, and did not start there, was first.
         parked, self._parked = sorted(self._parked, key=lambda ask: ask.arrived), {}

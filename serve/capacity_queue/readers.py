@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
 from ..capacity.ask import Ask
+from ..capacity.ledger import Lease
 from ..capacity.need import Limits, LineFacts, LineId
 from ..capacity.prefill import Prefill
 from ..capacity.queue import CapacityQueue
@@ -16,6 +18,8 @@ from .read_rates import LEAST_READ, ReadRates
 
 # A rate that has changed by less is no reason to offer something else.
 _CHANGE: Final = 0.1
+# Prompts that may have been read, and of whose answers nothing has come yet.
+_MOST_OVER: Final = 4096
 
 
 class Readers:
@@ -25,6 +29,8 @@ class Readers:
         self._queue, self._prefill = queue, prefill
         self._replicas: dict[str, Replica] = {}
         self._rates = ReadRates()
+        # When a reader was done with each. Whether it has read it is known by the first token: it may have refused.
+        self._over: OrderedDict[int, tuple[Lease, float]] = OrderedDict()
         self._max_ongoing = 1
 
     def __contains__(self, id: str) -> bool:
@@ -85,7 +91,10 @@ class Readers:
             if (lease := self._prefill.lease(number)) is not None:
                 lease.has_begun = True
         for number in said.ended:
-            self.came(number, now)
+            if (lease := self._prefill.lease(number)) is not None and lease.granted_at is not None:
+                self._over[number] = lease, now
+                if len(self._over) > _MOST_OVER:
+                    self._over.popitem(last=False)
             self._queue.handed_over(number)
 
     def granted(self, granted: Granted, now: float) -> Granted:
@@ -100,9 +109,12 @@ class Readers:
         )
 
     def came(self, number: int, now: float) -> None:
-        """The prompt of a lease was read."""
-        if (lease := self._prefill.lease(number)) is not None:
-            self._rates.came(lease, now)
+        """Some of its answer has come, so its prompt was read, by now at the latest."""
+        over = self._over.pop(number, None)
+        if over is None and (lease := self._prefill.lease(number)) is not None:
+            over = lease, now
+        if over is not None and self._prefill.line(over[0].line.id) is over[0].line:
+            self._rates.came(*over)
 
     def where(self, number: int) -> str:
         """Of a lease whose prompt is not handed over, as the end of a sentence."""

@@ -53,7 +53,9 @@ def revision_of(config: LLMConfig) -> str:
     if prefill is None:
         return ""
     reads = prefill.engine or config.engine
-    said = "\n".join((config.model_id, config.engine.model_dump_json(), reads.model_dump_json(), str(prefill.folder)))
+    adapters = [each.model_dump_json() for each in config.adapters]
+    engines = [each.model_dump_json() for each in (config.engine, reads)]
+    said = "\n".join((config.model_id, *engines, str(prefill.folder), *adapters))
     return blake2b(said.encode(), digest_size=8).hexdigest()
 
 

@@ -191,6 +191,18 @@ def test_small_prompts_do_not_starve_a_large_one_and_lines_that_answer_are_not_k
             assert "kept to read it" in told.reason
 
 
+def test_a_revision_without_any_that_answers_keeps_no_line_from_being_kept() -> None:
+    queue = queue_of(reads=LineFacts(1000, 4, 1e6), answers=LineFacts(10_000, 64, 1e15))
+    queue.set_reader(LineId("later"), LineFacts(1000, 4, 1e6), 1, "v2")
+    running = [submit(queue, ask(200, 10)) for _ in range(4)]
+    large = ask(800, 10)
+    queue.submit(large, 0.0)
+    for turn in range(4):
+        queue.submit(ask(190, 10), float(turn))
+        queue.handed_over(running[turn].number)
+        assert given(queue, float(turn)) == ([] if turn < 3 else [large])
+
+
 def test_a_request_is_told_that_it_waits_for_prompts_to_be_read() -> None:
     queue = queue_of()
     submit(queue, ask(201, 1))

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from actorrt.serve.llm import LlamaCppEngine, LLMConfig, LoraAdapter, PrefillConfig
 from actorrt.serve.llm.engines.handover import KvTransfer, SlotFiles, is_handed_over
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError, Head
+from actorrt.serve.llm.prefill import revision_of
 
 ASKED = {
     "messages": [{"role": "user", "content": "hi"}], "stream": True, "stream_options": {"include_usage": True},
@@ -124,3 +126,17 @@ async def test_a_slot_that_cannot_be_restored_is_free_for_the_next(tmp_path: Pat
         with pytest.raises(AssertionError):
             await answered(answers, call(), b"gone.slot")
     assert len(await answered(answers, call(), None)) == 2
+
+
+def test_what_was_read_with_other_adapters_is_no_use() -> None:
+    def revision(*adapters: LoraAdapter) -> str:
+        deployment = {"request_router": "capacity_queue"}
+        engine = LlamaCppEngine(model="/m.gguf")
+        return revision_of(
+            LLMConfig(
+                model_id="m", engine=engine, deployment=deployment, adapters=list(adapters), prefill=PrefillConfig()
+            )
+        )
+
+    one, other = (LoraAdapter(name="a", path=path) for path in ("/1", "/2"))
+    assert len({revision(), revision(one), revision(other), revision(one)}) == 3
