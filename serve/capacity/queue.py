@@ -187,10 +187,10 @@ class CapacityQueue:
             self.tenants.forget_if_idle(ask.tenant)
             return []
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
-        self.holdback.came(ask.band, now)
         leases = ledger.admit_alike(ask, count, ask.router, self.holdback.share(ask.band, now), chance)
         given = len(leases)
         if not given:
+            # Whether others are to make room for it is seen as it is submitted alone.
             self.tenants.forget_if_idle(ask.tenant)
             return []
         ask.served_in, ask.cached, ask.account = ask.band, 0, tenant
@@ -198,8 +198,15 @@ class CapacityQueue:
             lease.ask = ask
         tenant.running += given
         tenant.running_tokens += given * ask.tokens
-        self.order.charge(ask.band, ask.tenant, ask.user, INPUT_WEIGHT * ask.prompt * given)
-        self.drain.add(ask.tokens * given, now)
+        try:
+            self.holdback.came(ask.band, now)
+            self.order.charge(ask.band, ask.tenant, ask.user, INPUT_WEIGHT * ask.prompt * given)
+            self.drain.add(ask.tokens * given, now)
+        except Exception:
+            # Nobody else would give them back.
+            for lease in leases:
+                self.release(lease.number)
+            raise
         return leases
 
     def missed_line(self, ask: Ask, now: float) -> Line | None:

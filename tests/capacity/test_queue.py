@@ -11,11 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from actorrt.serve.capacity.holdback import IN_USE_S
 from actorrt.serve.capacity.ledger import Lease
 from actorrt.serve.capacity.need import LineFacts, LineId
 from actorrt.serve.capacity.output_lengths import OutputLengths
 from actorrt.serve.capacity.prefix_index import MOST_HITS
-from actorrt.serve.capacity.queue import Ask, CapacityQueue, QueueLimits, Refusal, TenantLimits
+from actorrt.serve.capacity.queue import BANDS, Ask, CapacityQueue, QueueLimits, Refusal, TenantLimits
 
 from ..depth import DEPTH
 
@@ -88,6 +89,14 @@ def test_those_that_are_alike_get_places_as_if_each_had_asked(lines: int) -> Non
     for lease in leases:
         assert queue.release(lease.number)
     assert (tenant.running, tenant.running_tokens) == (1, 100)
+
+
+def test_those_that_are_alike_keep_nothing_from_low_bands_where_they_have_no_place() -> None:
+    queue, later = queue_of(), IN_USE_S + 1.0
+    for _ in range(4):
+        submit(queue, ask())
+    assert queue.submit_alike(ask(), 2, later, 0.0) == []
+    assert queue.holdback.share(queue.last_band, later).slots == BANDS[-1].ceiling
 
 
 def test_those_that_are_alike_pass_nobody_who_waits() -> None:

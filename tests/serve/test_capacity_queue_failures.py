@@ -92,3 +92,19 @@ def test_one_that_fails_as_a_replica_comes_lets_the_others_have_their_places() -
     assert [granted.id for granted in told.grants] == [1, 3]
     assert [(refusal.id, failed(refusal)) for refusal in told.refused] == [(2, True)]
     queue.check_idle()
+
+
+def test_where_the_queue_fails_at_those_that_are_alike_it_keeps_no_place_of_theirs() -> None:
+    queue = Queue()
+    add: Any = queue.hub.queue.drain.add
+
+    def fails(tokens: int, now: float) -> None:
+        raise ZeroDivisionError("of a bad one")
+
+    queue.hub.queue.drain.add = fails  # type: ignore[method-assign]
+    queue.hub.take("one", ToQueue(epoch=1, plain=[(1, 0.0), (2, 0.0)]), queue.now)
+    refused = queue.told()["one"].refused
+    assert [(refusal.id, failed(refusal)) for refusal in refused] == [(1, True), (2, True)]
+    queue.hub.queue.drain.add = add  # type: ignore[method-assign]
+    assert queue.hub.queue.ledger.leases == {}
+    queue.check_idle()
