@@ -150,7 +150,8 @@ class ByCredits(Apart):
             return
         self.first(request, now)
         holder = self.holders[router]
-        local.held.give(local.tokens)
+        local.held.filled -= local.tokens
+        local.held.running -= 1
         self._fill(request.replica, -local.tokens, -1)
         self._served[router] += 1
         self._tokens[router] += local.tokens
