@@ -14,7 +14,7 @@ from ..capacity_queue.by_lease import ReadBy, read_by
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestRefusedError
 from ..request_context import current_lease
 from .config import LlamaCppEngine, LLMConfig
-from .engines.handover import Connector, Handover, KvTransfer, SlotFiles, is_handed_over
+from .engines.handover import Connector, Handover, KvTransfer, SlotFiles, is_handed_over, with_cached
 from .engines.interface import RANK, Delta, Engine, EngineCall, EngineError, EngineFacts, Head
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Answers:
 
     async def generate(self, call: EngineCall) -> AsyncGenerator[Head | Delta, None]:
         """See `Engine.generate`. EngineError also if the prompt could not be read: the request then asks again."""
-        lease, data = current_lease.get(), None
+        lease, data, cached = current_lease.get(), None, None
         # Without a queue its router knows nobody who reads: then it is read here.
         by = None if lease is None else read_by(lease)
         if by is not None and not is_handed_over(call):
@@ -88,11 +88,11 @@ class Answers:
                 yield Head(found.status, found.headers)
                 yield Delta(found.data)
                 return
-            data = found.data
+            data, cached = found.data, found.cached
         answer = self._connector.answer(call, data)
         try:
             async for item in answer:
-                yield item
+                yield with_cached(item, cached)
         finally:
             await answer.aclose()
 

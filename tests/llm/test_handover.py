@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from actorrt.serve.llm import LlamaCppEngine, LLMConfig, LoraAdapter, PrefillConfig
-from actorrt.serve.llm.engines.handover import KvTransfer, SlotFiles, is_handed_over
+from actorrt.serve.llm.engines import handover
+from actorrt.serve.llm.engines.handover import KvTransfer, SlotFiles, is_handed_over, with_cached
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, EngineError, Head
 from actorrt.serve.llm.prefill import revision_of
 
@@ -22,6 +23,8 @@ ASKED = {
 
 class Engine:
     """It notes what it is asked, answers with `fields`, and keeps slots as empty files."""
+
+    saves = 1000  # bytes
 
     def __init__(self, folder: Path | None = None, status: int = 200, **fields: Any) -> None:
         self.folder, self.status, self.fields = folder, status, fields
@@ -36,10 +39,11 @@ class Engine:
         yield Head(self.status, ())
         yield Delta(json.dumps(self.fields).encode())
 
-    async def save_slot(self, slot: int, file: str) -> None:
+    async def save_slot(self, slot: int, file: str) -> int:
         assert self.folder is not None
         (self.folder / file).touch()
         self.slots.append(("save", slot))
+        return self.saves
 
     async def restore_slot(self, slot: int, file: str) -> None:
         assert self.folder is not None
@@ -75,6 +79,9 @@ async def test_a_server_is_asked_for_one_token_and_the_other_told_where_it_lies(
         ("/v1/completions", {"prompt": [1, 2, 3]}, True),
         ("/v1/completions", {"prompt": ["one", "two"]}, False),
         ("/v1/chat/completions", {"n": 2}, False),
+        ("/v1/chat/completions", {"prompt_logprobs": 0}, False),
+        ("/v1/completions", {"prompt": "one", "echo": True}, False),
+        ("/v1/completions", {"prompt": "one", "echo": False}, True),
         ("/tokenize", {}, False),
     ],
 )
@@ -140,3 +147,40 @@ def test_what_was_read_with_other_adapters_is_no_use() -> None:
 
     one, other = (LoraAdapter(name="a", path=path) for path in ("/1", "/2"))
     assert len({revision(), revision(one), revision(other), revision(one)}) == 3
+
+
+async def test_a_slot_that_was_not_written_is_not_handed_over_and_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    # llama.cpp says so of a full disk, with status 200.
+    engine.saves = 0
+    with pytest.raises(EngineError, match=f"could not be saved in {tmp_path}"):
+        await SlotFiles(engine, 1, tmp_path).read(call())  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_folder_that_is_not_there_is_named_as_the_replica_starts(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="is no folder that this process may write in"):
+        SlotFiles(Engine(), 1, tmp_path / "none")  # type: ignore[arg-type]
+
+
+async def test_files_of_processes_that_have_died_go_as_they_are_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "_KEPT_S", 0.0)
+    (tmp_path / "actorrt-of-one-that-died.slot").touch()
+    (tmp_path / "of-somebody-else.slot").touch()
+    connector = SlotFiles(Engine(), 1, tmp_path)  # type: ignore[arg-type]
+    while len(list(tmp_path.iterdir())) == 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    connector.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["of-somebody-else.slot"]
+
+
+async def test_usage_says_what_was_cached_where_the_prompt_was_read() -> None:
+    usage = {"prompt_tokens": 50, "prompt_tokens_details": {"cached_tokens": 30}}
+    found = await KvTransfer(Engine(kv_transfer_params={"a": 1}, usage=usage)).read(call())  # type: ignore[arg-type]
+    said = rb'data: {"text": "\"cached_tokens\": 49", "prompt_tokens_details": {"cached_tokens": 49}}'
+    corrected = Delta(said.replace(b'": 49}', b'": 30}'))
+    assert (found.cached, with_cached(Delta(said), found.cached), with_cached(Delta(said), None)) == (
+        30, corrected, Delta(said),
+    )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -25,8 +27,12 @@ _TO_READ: Final = {
 }  # fmt: skip
 # Of an answer that nobody wants, since only its prompt is to be read.
 _OF_ANSWERS: Final = ("stream_options", "max_completion_tokens", "min_tokens", "logprobs", "top_logprobs", "best_of")
+# vLLM's engine that answers has no hidden states of the prompt, and fails at these (its issue 50792).
+_OF_PROMPTS: Final = ("prompt_logprobs", "echo", "use_beam_search")
+_CACHED: Final = re.compile(rb'(?<!\\)("cached_tokens":\s*)\d+')
 # A file that nobody has fetched for so long is not wanted any more.
 _KEPT_S: Final = 120.0
+_FILES: Final = "actorrt-*.slot"
 _STEP: Final = 256
 
 
@@ -36,6 +42,8 @@ class Handover(NamedTuple):
     status: int
     headers: tuple[tuple[str, str], ...]
     data: bytes
+    cached: int | None = None
+    """Tokens of the prompt that the engine had read before, if it says so."""
 
 
 def is_handed_over(call: EngineCall) -> bool:
@@ -45,7 +53,16 @@ def is_handed_over(call: EngineCall) -> bool:
     body = object_in(call.body)
     prompt = body.get("prompt")
     is_one = not isinstance(prompt, list) or all(isinstance(each, int) for each in cast("list[Any]", prompt))
-    return is_one and body.get("n") in (None, 1) and body.get("best_of") in (None, 1)
+    is_one = is_one and body.get("n") in (None, 1) and body.get("best_of") in (None, 1)
+    # 0 asks for the log probabilities of a prompt too.
+    return is_one and all(body.get(name) is None or body[name] is False for name in _OF_PROMPTS)
+
+
+def with_cached(item: Head | Delta, cached: int | None) -> Head | Delta:
+    """The same with what was cached where its prompt was read: all of a prompt that was handed over looks cached."""
+    if cached is None or isinstance(item, Head) or b'"cached_tokens"' not in item.data:
+        return item
+    return item._replace(data=_CACHED.sub(rb"\g<1>%d" % cached, item.data))
 
 
 class Connector(Protocol):
@@ -78,7 +95,15 @@ async def _read_by(engine: Engine, call: EngineCall, fields: dict[str, Any]) -> 
                 parts.append(item.data)
     finally:
         await answer.aclose()
-    return Handover(head.status, head.headers, b"".join(parts))
+    data = b"".join(parts)
+    return Handover(head.status, head.headers, data, _cached_in(object_in(data)))
+
+
+def _cached_in(answer: dict[str, Any]) -> int | None:
+    usage = answer.get("usage")
+    details = cast("dict[str, Any]", usage).get("prompt_tokens_details") if isinstance(usage, dict) else None
+    cached = cast("dict[str, Any]", details).get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) else None
 
 
 def _with(call: EngineCall, **fields: Any) -> EngineCall:
@@ -104,7 +129,7 @@ class KvTransfer:
                 "the engine that has read a prompt says no kv_transfer_params: was it started with a connector "
                 "(vLLM: --kv-transfer-config)?"
             )
-        return Handover(200, (), json.dumps(params).encode())
+        return Handover(200, (), json.dumps(params).encode(), found.cached)
 
     def answer(self, call: EngineCall, data: bytes | None) -> AsyncGenerator[Head | Delta, None]:
         if data is not None:
@@ -138,36 +163,50 @@ def _alike(one: bytes, other: bytes) -> int:
 
 
 class SlotFiles:
-    """llama.cpp's slots as files in a folder that both reach; each is deleted as it is fetched."""
+    """llama.cpp's slots as files in a folder that both reach; each is deleted as it is fetched.
+
+    One that nobody fetches, since a process or its request ended before, goes as it is old, by whoever uses the folder.
+    """
 
     def __init__(self, engine: LlamaCpp, slots: int, folder: Path) -> None:
+        """EngineError if nothing can be saved there."""
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise EngineError(f"slots are to be saved in {folder}, which is no folder that this process may write in")
         self._engine, self._folder = engine, folder
         self._slots = _Slots(slots)
         self._written: dict[Path, float] = {}
+        self._timer = asyncio.get_running_loop().call_later(_KEPT_S, self._forget)
 
     async def read(self, call: EngineCall) -> Handover:
-        self._forget(time.monotonic() - _KEPT_S)
         slot = await self._slots.take(call.body)
         try:
             found = await _read_by(self._engine, call, {"id_slot": slot, "cache_prompt": True})
             if found.status >= 400:
                 return found
-            name = f"{uuid.uuid4().hex}.slot"
-            self._written[self._folder / name] = time.monotonic()
-            await self._engine.save_slot(slot, name)
+            name = f"actorrt-{uuid.uuid4().hex}.slot"
+            file = self._folder / name
+            self._written[file] = time.time()
+            if not await self._engine.save_slot(slot, name):
+                # llama.cpp cannot go on well after it has tried to restore a part of a file.
+                with suppress(OSError):
+                    file.unlink()
+                raise EngineError(f"a slot could not be saved in {self._folder}: is it there, and is there room?")
         finally:
             self._slots.give_back(slot, call.body)
-        return Handover(200, (), name.encode())
+        return Handover(200, (), name.encode(), found.cached)
 
     def close(self) -> None:
-        self._forget(time.monotonic())
-
-    def _forget(self, until: float) -> None:
-        """Files that were written so long ago: of requests that were given up between the two, where one is there."""
-        for file in [file for file, at in self._written.items() if at <= until]:
-            del self._written[file]
+        self._timer.cancel()
+        for file in self._written:
             with suppress(OSError):
                 file.unlink()
+
+    def _forget(self) -> None:
+        loop, until = asyncio.get_running_loop(), time.time() - _KEPT_S
+        self._timer = loop.call_later(_KEPT_S, self._forget)
+        self._written = {file: at for file, at in self._written.items() if at > until}
+        # The folder may be another machine's.
+        loop.run_in_executor(None, _delete_old, self._folder, until)
 
     async def answer(self, call: EngineCall, data: bytes | None) -> AsyncGenerator[Head | Delta, None]:
         if data is None and not is_handed_over(call):
@@ -196,3 +235,11 @@ class SlotFiles:
                 await answer.aclose()
         finally:
             self._slots.give_back(slot, call.body)
+
+
+def _delete_old(folder: Path, until: float) -> None:
+    with suppress(OSError):
+        for file in folder.glob(_FILES):
+            with suppress(OSError):
+                if file.stat().st_mtime <= until:
+                    file.unlink()

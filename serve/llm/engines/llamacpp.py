@@ -199,9 +199,13 @@ class LlamaCpp(ServedEngine):
         await self._keeper.stop()
         await self._keeper.start()
 
-    async def save_slot(self, slot: int, file: str) -> None:
-        """What a slot has of a prompt, as a file in the folder that is its parameter slot_save_path."""
-        await self._ask(f"/slots/{slot}?action=save", {"filename": file})
+    async def save_slot(self, slot: int, file: str) -> int:
+        """What a slot has of a prompt, as a file in the folder that is its parameter slot_save_path: so many bytes.
+
+        0: it could not be written, or not all of it, which llama.cpp takes for no error.
+        """
+        said = await self._ask(f"/slots/{slot}?action=save", {"filename": file})
+        return int(said.get("n_written") or 0)
 
     async def restore_slot(self, slot: int, file: str) -> None:
         await self._ask(f"/slots/{slot}?action=restore", {"filename": file})
