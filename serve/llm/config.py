@@ -148,6 +148,10 @@ class WordLlamaEngine(_Config):
 EngineConfig = Annotated[LlamaCppEngine | ServerEngine | SimulatedEngine | WordLlamaEngine, Field(discriminator="kind")]
 
 
+# What llama.cpp restores a slot with as it was saved with, or not at all.
+_OF_SLOTS: Final = ("cache_type_k", "cache_type_v", "flash_attn_type")
+
+
 class PrefillConfig(_Config):
     """Replicas that only read prompts, for a model whose others answer. It needs the capacity queue."""
 
@@ -235,6 +239,9 @@ class LLMConfig(_Config):
         if isinstance(reads, LlamaCppEngine) and isinstance(answers, LlamaCppEngine):
             if reads.model != answers.model:
                 raise ValueError("the engine of prefill must have the same model as the one that answers")
+            for name in _OF_SLOTS:
+                if reads.params.get(name) != answers.params.get(name):
+                    raise ValueError(f"the engine of prefill must have the same {name} as the one that answers")
             if reads.embeddings or answers.embeddings:
                 raise ValueError("an engine with embeddings reads no prompts for another")
         elif self.prefill.folder is not None:

