@@ -24,7 +24,7 @@ ASKED = {
 class Engine:
     """It notes what it is asked, answers with `fields`, and keeps slots as empty files."""
 
-    saves = 1000  # bytes
+    saves: int | EngineError = 1000  # bytes
 
     def __init__(self, folder: Path | None = None, status: int = 200, **fields: Any) -> None:
         self.folder, self.status, self.fields = folder, status, fields
@@ -43,6 +43,8 @@ class Engine:
         assert self.folder is not None
         (self.folder / file).touch()
         self.slots.append(("save", slot))
+        if isinstance(self.saves, EngineError):
+            raise self.saves
         return self.saves
 
     async def restore_slot(self, slot: int, file: str) -> None:
@@ -149,10 +151,13 @@ def test_what_was_read_with_other_adapters_is_no_use() -> None:
     assert len({revision(), revision(one), revision(other), revision(one)}) == 3
 
 
-async def test_a_slot_that_was_not_written_is_not_handed_over_and_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("saves", [0, EngineError("it answers 500 to save")])
+async def test_a_slot_that_was_not_written_is_not_handed_over_and_leaves_no_part_of_a_file(
+    tmp_path: Path, saves: int | EngineError
+) -> None:
     engine = Engine(tmp_path)
-    # llama.cpp says so of a full disk, with status 200.
-    engine.saves = 0
+    # As llama.cpp says of a full disk: in one version, and in another.
+    engine.saves = saves
     with pytest.raises(EngineError, match=f"could not be saved in {tmp_path}"):
         await SlotFiles(engine, 1, tmp_path).read(call())  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

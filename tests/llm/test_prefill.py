@@ -93,6 +93,7 @@ async def test_what_an_engine_does_not_read_is_its_answer(url: str) -> None:
 @pytest.mark.parametrize("killed", ["reader", "engine of a reader", "queue"])
 async def test_who_waits_for_its_prompt_is_answered_whatever_is_killed(url: str, killed: str, tmp_path: Path) -> None:
     await until_there()
+    readers = await engines(READERS)
     go = tmp_path / "go"
     async with httpx.AsyncClient(timeout=60) as client:
         waits = [asyncio.ensure_future(ask(client, url, f"wait {go}")) for _ in range(4)]
@@ -109,7 +110,7 @@ async def test_who_waits_for_its_prompt_is_answered_whatever_is_killed(url: str,
             targets = router_of(DeploymentId(APP, READERS)).targets()
             os.kill((await targets[reading[0]["replica"]].handle.where.remote())[0], signal.SIGKILL)
         else:
-            os.kill(next(iter(await engines(READERS))), signal.SIGKILL)
+            os.kill(next(iter(readers)), signal.SIGKILL)
         go.touch()
         for answer in await asyncio.gather(*waits):
             who(answer)

@@ -186,20 +186,26 @@ class SlotFiles:
             name = f"actorrt-{uuid.uuid4().hex}.slot"
             file = self._folder / name
             self._written[file] = time.time()
-            if not await self._engine.save_slot(slot, name):
-                # llama.cpp cannot go on well after it has tried to restore a part of a file.
-                with suppress(OSError):
-                    file.unlink()
-                raise EngineError(f"a slot could not be saved in {self._folder}: is it there, and is there room?")
+            await self._save(slot, file)
         finally:
             self._slots.give_back(slot, call.body)
         return Handover(200, (), name.encode(), found.cached)
 
+    async def _save(self, slot: int, file: Path) -> None:
+        """EngineError if not all of it was written. No part of it is left, which would take the room of others."""
+        try:
+            if not await self._engine.save_slot(slot, file.name):
+                raise EngineError("llama.cpp has written nothing")
+        except BaseException as error:
+            _delete(file)
+            if isinstance(error, EngineError):
+                raise EngineError(f"a slot could not be saved in {self._folder} (is there room?): {error}") from error
+            raise
+
     def close(self) -> None:
         self._timer.cancel()
         for file in self._written:
-            with suppress(OSError):
-                file.unlink()
+            _delete(file)
 
     def _forget(self) -> None:
         loop, until = asyncio.get_running_loop(), time.time() - _KEPT_S
@@ -225,8 +231,7 @@ class SlotFiles:
                 try:
                     await self._engine.restore_slot(slot, name)
                 finally:
-                    with suppress(OSError):
-                        (self._folder / name).unlink()
+                    _delete(self._folder / name)
             answer = self._engine.generate(_with(call, id_slot=slot, cache_prompt=True))
             try:
                 async for item in answer:
@@ -235,6 +240,11 @@ class SlotFiles:
                 await answer.aclose()
         finally:
             self._slots.give_back(slot, call.body)
+
+
+def _delete(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink()
 
 
 def _delete_old(folder: Path, until: float) -> None:

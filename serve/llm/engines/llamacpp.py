@@ -202,7 +202,7 @@ class LlamaCpp(ServedEngine):
     async def save_slot(self, slot: int, file: str) -> int:
         """What a slot has of a prompt, as a file in the folder that is its parameter slot_save_path: so many bytes.
 
-        0: it could not be written, or not all of it, which llama.cpp takes for no error.
+        0: it could not be written, or not all of it, which some versions of llama.cpp take for no error.
         """
         said = await self._ask(f"/slots/{slot}?action=save", {"filename": file})
         return int(said.get("n_written") or 0)
