@@ -135,8 +135,9 @@ class ByValuePickler(_CloudPickler):
 
 def _complete(cls: Any) -> None:
     """Have a model of pydantic's look up the names in its annotations, as its first use would: they are not there."""
-    if vars(cls).get("__pydantic_complete__") is False and hasattr(cls, "model_rebuild"):
-        cls.model_rebuild(raise_errors=False, _types_namespace=vars(sys.modules[cls.__module__]))
+    module = sys.modules.get(cls.__module__)
+    if module is not None and vars(cls).get("__pydantic_complete__") is False and hasattr(cls, "model_rebuild"):
+        cls.model_rebuild(raise_errors=False, _types_namespace=vars(module))
 
 
 def _may_be_of_main(cls: Any) -> bool:

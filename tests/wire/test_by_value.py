@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fastapi
+import pydantic
 import pytest
 import starlette.applications
 
@@ -205,3 +206,11 @@ def test_classes_are_looked_at_once_and_not_for_each_of_their_objects(monkeypatc
     monkeypatch.setattr(sys.modules["__main__"], "LookedAt", LookedAt, raising=False)
     codec.serialize([LookedAt() for _ in range(100)])
     assert Looks.looks <= 2
+
+
+def test_a_model_whose_module_is_gone_and_whose_annotations_name_nothing_known_travels_as_it_is() -> None:
+    class Part(pydantic.BaseModel):
+        other: Other | None = None  # type: ignore[name-defined]  # noqa: F821
+
+    Part.__module__ = "a_module_that_is_gone"
+    assert back(Part).__name__ == "Part"
