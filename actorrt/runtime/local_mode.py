@@ -33,7 +33,7 @@ from .actors import Actors
 from .calls import Call, error_bytes, fill_slots, unpack_arguments
 from .context import RunningCall, running_call
 from .definitions import CALL, READY, TERMINATE
-from .executor import ActorExit
+from .executor import ActorExit, exit_in
 from .link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
@@ -254,11 +254,13 @@ class LocalRuntime(Runtime):
                 self._settle(call, result)
         except asyncio.CancelledError:
             raise
-        except ActorExit:
-            assert instance is not None
-            instance.end("it left by exit_actor")
-            call.fail(instance.client.death(may_have_run=True))
         except BaseException as error:
+            is_group = isinstance(error, BaseExceptionGroup)
+            if isinstance(exit_in(cast("BaseExceptionGroup[Any]", error)) if is_group else error, ActorExit):
+                assert instance is not None
+                instance.end("it left by exit_actor")
+                call.fail(instance.client.death(may_have_run=True))
+                return
             behind = error.pickled if isinstance(error, BehindValues) else []
             if isinstance(error, BehindValues):
                 error = error.error

@@ -88,6 +88,10 @@ class Sleeper:
     async def leave(self) -> None:
         actorrt.exit_actor()
 
+    async def leave_in_group(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.leave())
+
 
 @actorrt.remote
 class Broken:
@@ -190,10 +194,11 @@ def test_a_cancellation_reaches_the_children_and_is_not_answered_with_a_value() 
     asyncio.run(main())
 
 
-def test_an_actor_can_leave() -> None:
+@pytest.mark.parametrize("how", ["leave", "leave_in_group"])
+def test_an_actor_can_leave(how: str) -> None:
     sleeper = Sleeper.remote()
     with pytest.raises(exceptions.ActorDiedError, match="exit_actor"):
-        actorrt.get(sleeper.leave.remote())
+        actorrt.get(getattr(sleeper, how).remote())
 
 
 def test_waiting_says_what_is_done_and_times_out() -> None:
