@@ -68,7 +68,9 @@ def waits(queue: CapacityQueue, ask: Ask, band: str, now: float) -> str:
     waited = f"it has waited for {now - ask.arrived:.3g} s in band {band}"
     found = explain(queue, ask, now)
     if found is None:
-        there = "credits come back from where its session ran last" if queue.ledger.lines else "no replica serves yet"
+        there = "credits come back from where its session ran last"
+        if not queue.longest:
+            there = "no replica reads prompts yet" if queue.ledger.most_tokens else "no replica serves yet"
         return f"{waited}: {there}"
     wait_s = found.starts_in_s
     when = "nothing has left the queue of late" if wait_s is None else f"it will start in about {wait_s:.3g} s"

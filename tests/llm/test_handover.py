@@ -74,6 +74,13 @@ async def test_a_server_is_asked_for_one_token_and_the_other_told_where_it_lies(
     assert (body, stream) == ({**ASKED, "kv_transfer_params": lies}, True)
 
 
+async def test_no_client_says_what_was_handed_over() -> None:
+    engine = Engine()
+    await answered(KvTransfer(engine), call(), None)  # type: ignore[arg-type]
+    assert "kv_transfer_params" in ASKED
+    assert engine.asked == [({name: value for name, value in ASKED.items() if name != "kv_transfer_params"}, True)]
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "is_one"),
     [

@@ -52,6 +52,7 @@ def test_while_nobody_reads_no_more_wait_than_may() -> None:
     queue.ask(1, 2, 3)
     (refusal,) = queue.told().refused
     assert (refusal.id, refusal.status, refusal.queued, refusal.limit) == (3, 429, 2, 2)
+    assert "no replica reads prompts yet" in queue.hub._why(queue.hub._routers["one"], 1, 0, queue.now)
     queue.read("p0")
     assert [granted.id for granted in queue.told().grants] == [1, 2]
 

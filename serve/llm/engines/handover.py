@@ -134,6 +134,10 @@ class KvTransfer:
     def answer(self, call: EngineCall, data: bytes | None) -> AsyncGenerator[Head | Delta, None]:
         if data is not None:
             call = _with(call, kv_transfer_params=json.loads(data))
+        elif "kv_transfer_params" in (body := object_in(call.body)):
+            # A client could name what others have had read.
+            del body["kv_transfer_params"]
+            call = call._replace(body=json.dumps(body).encode())
         return self._engine.generate(call)
 
 
