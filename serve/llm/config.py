@@ -229,6 +229,8 @@ class LLMConfig(_Config):
             raise ValueError("prefill needs the capacity queue: deployment={'request_router': 'capacity_queue'}")
         if "request_router" in self.prefill.deployment:
             raise ValueError("prefill.deployment has no request_router of its own: the model's queue decides")
+        if "name" in self.prefill.deployment:
+            raise ValueError("prefill.deployment has no name of its own: it follows that of the model's")
         parse_options(self.prefill.deployment, DeploymentOptions(name="prefill"))
         reads, answers = self.prefill.engine or self.engine, self.engine
         if answers.kind not in ("llamacpp", "server") or reads.kind != answers.kind:
@@ -239,6 +241,8 @@ class LLMConfig(_Config):
         if isinstance(reads, LlamaCppEngine) and isinstance(answers, LlamaCppEngine):
             if reads.model != answers.model:
                 raise ValueError("the engine of prefill must have the same model as the one that answers")
+            if "slot_save_path" in reads.params or "slot_save_path" in answers.params:
+                raise ValueError("where slots are saved is prefill.folder, and no slot_save_path of an engine")
             for name in _OF_SLOTS:
                 if reads.params.get(name) != answers.params.get(name):
                     raise ValueError(f"the engine of prefill must have the same {name} as the one that answers")

@@ -162,7 +162,12 @@ async def test_llamacpp_answers_with_what_another_process_has_read(serve_url: st
             },
             "must have the same cache_type_k",
         ),
+        (
+            {"engine": SMOL.model_copy(update={"params": {"slot_save_path": "/x"}})},
+            "where slots are saved is prefill.folder",
+        ),
         ({"prefill": PrefillConfig(deployment={"num_replica": 1})}, "num_replicas"),
+        ({"prefill": PrefillConfig(deployment={"name": "mine"})}, "prefill.deployment has no name of its own"),
         ({"prefill": PrefillConfig(deployment={"request_router": "round_robin"})}, "has no request_router of its own"),
     ],
 )
