@@ -45,16 +45,21 @@ def test_names_of_folders_files_and_arguments_need_not_be_utf_8(tmp_path: Path) 
     with open(file, "w", encoding="utf-8") as program:
         program.write(
             f"""{USE}
-import signal, sys, psutil
+import contextlib, sys, psutil
 actorrt.init(num_cpus=1)
 @actorrt.remote
 def told():
     return sys.argv, sys.path[0], os.getcwd(), sys.modules["__main__"].__file__
 here = sys.argv, sys.path[0], os.getcwd(), os.path.abspath(__file__)
 assert actorrt.get(told.remote()) == here
+doomed = []
 for process in psutil.Process().children(recursive=True):
-    if process.name() in ("actorrt-head", "actorrt-zygote"):
-        process.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if process.name() in ("actorrt-head", "actorrt-zygote"):
+            doomed.append(process)
+assert len(doomed) == 2
+for process in doomed:
+    process.kill()
 assert actorrt.get(told.remote(), timeout=30) == here
 actorrt.shutdown()
 assert where == os.getcwd()
