@@ -14,7 +14,7 @@ from ..capacity_queue.by_lease import ReadBy, read_by
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestRefusedError
 from ..request_context import current_lease
 from .config import LlamaCppEngine, LLMConfig
-from .engines.handover import Connector, Handover, KvTransfer, SlotFiles, is_handed_over, with_cached
+from .engines.handover import Connector, Handover, KvTransfer, SlotFiles, is_handed_over
 from .engines.interface import RANK, Delta, Engine, EngineCall, EngineError, EngineFacts, Head
 
 if TYPE_CHECKING:
@@ -88,11 +88,12 @@ class Answers:
                 yield Head(found.status, found.headers)
                 yield Delta(found.data)
                 return
-            data, cached = found.data, found.cached
-        answer = self._connector.answer(call, data)
+            if found.data:
+                data, cached = found.data, found.cached
+        answer = self._connector.answer(call, data, cached)
         try:
             async for item in answer:
-                yield with_cached(item, cached)
+                yield item
         finally:
             await answer.aclose()
 

@@ -148,6 +148,23 @@ async def test_llamacpp_answers_with_what_another_process_has_read(serve_url: st
     await asyncio.to_thread(serve.delete, "smol")
 
 
+async def test_a_folder_for_slots_that_goes_while_it_serves_costs_time_and_no_answer(
+    serve_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "slots"
+    folder.mkdir()
+    model = LLMConfig(model_id="gone", engine=SMOL, deployment=QUEUED, prefill=PrefillConfig(folder=str(folder)))
+    await asyncio.to_thread(serve.run, build_openai_app(model), name="gone", route_prefix="/gone")
+    folder.rmdir()
+    body = {"messages": [{"role": "user", "content": "The quick brown fox"}], "max_tokens": 5}
+    async with httpx.AsyncClient(timeout=60) as client:
+        for _ in range(2):
+            answer = await client.post(f"{serve_url}/gone/v1/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+    await until_idle("gone", "model:gone")
+    await asyncio.to_thread(serve.delete, "gone")
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [

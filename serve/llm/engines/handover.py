@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import math
 import os
 import re
 import time
@@ -18,6 +20,8 @@ from .served import object_in
 
 if TYPE_CHECKING:
     from .llamacpp import LlamaCpp
+
+logger = logging.getLogger("actorrt.serve.replica")
 
 _PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 # vLLM's own proxy for disaggregated prefill says this (examples and NixlConnector of its documentation).
@@ -34,6 +38,8 @@ _CACHED: Final = re.compile(rb'(?<!\\)("cached_tokens":\s*)\d+')
 _KEPT_S: Final = 120.0
 _FILES: Final = "actorrt-*.slot"
 _STEP: Final = 256
+# What goes wrong with a folder goes wrong with each request: it is said so often.
+_SAID_AGAIN_S: Final = 600.0
 
 
 class Handover(NamedTuple):
@@ -42,6 +48,7 @@ class Handover(NamedTuple):
     status: int
     headers: tuple[tuple[str, str], ...]
     data: bytes
+    """Empty: it cannot be handed over, and is to be read where it is answered."""
     cached: int | None = None
     """Tokens of the prompt that the engine had read before, if it says so."""
 
@@ -74,8 +81,10 @@ class Connector(Protocol):
         """Read the prompt of a call. EngineError if that fails."""
         ...
 
-    def answer(self, call: EngineCall, data: bytes | None) -> AsyncGenerator[Head | Delta, None]:
-        """Answer it, its prompt as it was handed over; None: it was not, and is read here."""
+    def answer(
+        self, call: EngineCall, data: bytes | None, cached: int | None = None
+    ) -> AsyncGenerator[Head | Delta, None]:
+        """Answer it, its prompt as it was handed over; None: it was not, and is read here. `cached`: of `Handover`."""
         ...
 
 
@@ -97,6 +106,15 @@ async def _read_by(engine: Engine, call: EngineCall, fields: dict[str, Any]) -> 
         await answer.aclose()
     data = b"".join(parts)
     return Handover(head.status, head.headers, data, _cached_in(object_in(data)))
+
+
+async def _answer_by(engine: Engine, call: EngineCall, cached: int | None) -> AsyncGenerator[Head | Delta, None]:
+    answer = engine.generate(call)
+    try:
+        async for item in answer:
+            yield with_cached(item, cached)
+    finally:
+        await answer.aclose()
 
 
 def _cached_in(answer: dict[str, Any]) -> int | None:
@@ -131,14 +149,16 @@ class KvTransfer:
             )
         return Handover(200, (), json.dumps(params).encode(), found.cached)
 
-    def answer(self, call: EngineCall, data: bytes | None) -> AsyncGenerator[Head | Delta, None]:
+    def answer(
+        self, call: EngineCall, data: bytes | None, cached: int | None = None
+    ) -> AsyncGenerator[Head | Delta, None]:
         if data is not None:
             call = _with(call, kv_transfer_params=json.loads(data))
         elif "kv_transfer_params" in (body := object_in(call.body)):
             # A client could name what others have had read.
             del body["kv_transfer_params"]
             call = call._replace(body=json.dumps(body).encode())
-        return self._engine.generate(call)
+        return _answer_by(self._engine, call, cached)
 
 
 class _Slots:
@@ -178,6 +198,7 @@ class SlotFiles:
             raise EngineError(f"slots are to be saved in {folder}, which is no folder that this process may write in")
         self._engine, self._folder = engine, folder
         self._slots = _Slots(slots)
+        self._troubles = _Troubles()
         self._written: dict[Path, float] = {}
         self._timer = asyncio.get_running_loop().call_later(_KEPT_S, self._forget)
 
@@ -190,21 +211,23 @@ class SlotFiles:
             name = f"actorrt-{uuid.uuid4().hex}.slot"
             file = self._folder / name
             self._written[file] = time.time()
-            await self._save(slot, file)
+            is_saved = await self._save(slot, file)
         finally:
             self._slots.give_back(slot, call.body)
-        return Handover(200, (), name.encode(), found.cached)
+        return Handover(200, (), name.encode() if is_saved else b"", found.cached)
 
-    async def _save(self, slot: int, file: Path) -> None:
-        """EngineError if not all of it was written. No part of it is left, which would take the room of others."""
+    async def _save(self, slot: int, file: Path) -> bool:
+        """Whether all of it was written. Else no part of it is left, which would take the room of others."""
+        is_saved = False
         try:
-            if not await self._engine.save_slot(slot, file.name):
+            if not (is_saved := await self._engine.save_slot(slot, file.name) > 0):
                 raise EngineError("llama.cpp has written nothing")
-        except BaseException as error:
-            _delete(file)
-            if isinstance(error, EngineError):
-                raise EngineError(f"a slot could not be saved in {self._folder} (is there room?): {error}") from error
-            raise
+        except EngineError as error:
+            self._troubles.say("a slot could not be saved in %s (is there room?): %s", self._folder, error)
+        finally:
+            if not is_saved:
+                _delete(file)
+        return is_saved
 
     def close(self) -> None:
         self._timer.cancel()
@@ -218,10 +241,12 @@ class SlotFiles:
         # The folder may be another machine's.
         loop.run_in_executor(None, _delete_old, self._folder, until)
 
-    async def answer(self, call: EngineCall, data: bytes | None) -> AsyncGenerator[Head | Delta, None]:
+    async def answer(
+        self, call: EngineCall, data: bytes | None, cached: int | None = None
+    ) -> AsyncGenerator[Head | Delta, None]:
         if data is None and not is_handed_over(call):
             # Of several answers llama.cpp takes a slot for each by itself.
-            answer = self._engine.generate(call)
+            answer = _answer_by(self._engine, call, None)
             try:
                 async for item in answer:
                     yield item
@@ -230,13 +255,9 @@ class SlotFiles:
             return
         slot = await self._slots.take(call.body if data is None else b"")
         try:
-            if data is not None:
-                name = data.decode()
-                try:
-                    await self._engine.restore_slot(slot, name)
-                finally:
-                    _delete(self._folder / name)
-            answer = self._engine.generate(_with(call, id_slot=slot, cache_prompt=True))
+            if data is not None and not await self._restore(slot, data.decode()):
+                cached = None
+            answer = _answer_by(self._engine, _with(call, id_slot=slot, cache_prompt=True), cached)
             try:
                 async for item in answer:
                     yield item
@@ -244,6 +265,27 @@ class SlotFiles:
                 await answer.aclose()
         finally:
             self._slots.give_back(slot, call.body)
+
+    async def _restore(self, slot: int, name: str) -> bool:
+        try:
+            await self._engine.restore_slot(slot, name)
+        except EngineError as error:
+            self._troubles.say("a slot could not be restored from %s: %s", self._folder, error)
+            return False
+        finally:
+            _delete(self._folder / name)
+        return True
+
+
+class _Troubles:
+    def __init__(self) -> None:
+        self._said_at = -math.inf
+
+    def say(self, what: str, *facts: object) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= _SAID_AGAIN_S:
+            self._said_at = now
+            logger.warning("%s; prompts are read where they are answered meanwhile", what % facts)
 
 
 def _delete(file: Path) -> None:
