@@ -106,7 +106,6 @@ PURE_IN_SERVE: Final = frozenset(
             "read_rates",
             "fences",
             "readers",
-            "by_lease",
         )
     }
     | {f"llm.responses.{name}" for name in ("answer", "events", "items", "listing", "request", "stored", "tools")}
