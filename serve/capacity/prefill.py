@@ -202,6 +202,12 @@ class Prefill:
         ledger.release(number)
         return True
 
+    def unwanted(self, number: int) -> None:
+        """Nobody waits for its prompt any more. A line that has begun to read it has it until it says so."""
+        ledger = self._leases.get(number)
+        if ledger is not None and not ledger.leases[number].has_begun:
+            self.release(number)
+
     # ---- the line that is kept
 
     def keep_for(self, ask: Ask, kept: Line | None, share: Share) -> bool:

@@ -306,7 +306,8 @@ class CapacityQueue:
         lease = self.ledger.leases.get(number)
         ask: Ask | None = None if lease is None else lease.ask
         if self.prefill is not None:
-            self.prefill.release(number)
+            # Of an answer that has begun the prompt was read.
+            (self.prefill.release if generated else self.prefill.unwanted)(number)
         if lease is None or ask is None:
             if number <= self.ledger.epoch:
                 # Its line may have said before that it runs it, and be heard after.
@@ -365,7 +366,7 @@ class CapacityQueue:
     def _all_ended(self, leases: Sequence[Lease]) -> list[Ask]:
         if self.prefill is not None:
             for lease in leases:
-                self.prefill.release(lease.number)
+                self.prefill.unwanted(lease.number)
         # Credits are leases too, but nobody's requests.
         return [self._ended(lease) for lease in leases if lease.ask is not None]
 

@@ -225,6 +225,8 @@ class Pairs(RuleBasedStateMachine):
         self.waiting: dict[Ask, None] = {}
         self.running: dict[int, Ask] = {}
         self.unread: set[int] = set()
+        # Of those, the ones of which their line has said that it reads them.
+        self.begun: set[int] = set()
         self.revisions: dict[str, str] = {}
         self.ended: list[int] = []
 
@@ -262,8 +264,25 @@ class Pairs(RuleBasedStateMachine):
 
     def _over(self, number: int) -> None:
         del self.running[number]
-        self.unread.discard(number)
+        if number not in self.begun:
+            self.unread.discard(number)
         self.ended.append(number)
+
+    @precondition(lambda self: self.unread)
+    @rule(data=st.data())
+    def begin_to_read(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.unread)))
+        lease = self.prefill.lease(number)
+        assert lease is not None
+        lease.has_begun = True
+        self.begun.add(number)
+
+    @precondition(lambda self: self.unread - self.running.keys())
+    @rule(data=st.data())
+    def read_for_nobody(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.unread - self.running.keys())))
+        self.queue.handed_over(number)
+        self.unread.remove(number)
 
     @rule(
         prompt=st.integers(0, 1500),
@@ -304,13 +323,17 @@ class Pairs(RuleBasedStateMachine):
         del self.waiting[one]
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), what=st.sampled_from(["first token", "handed over", "end"]))
+    @rule(data=st.data(), what=st.sampled_from(["first token", "handed over", "end", "cancel"]))
     def go_on(self, data: st.DataObject, what: str) -> None:
         number = data.draw(st.sampled_from(list(self.running)))
         if what == "first token":
             self.queue.progress(number, 1)
         elif what == "handed over":
             self.queue.handed_over(number)
+        elif what == "cancel":
+            assert self.queue.release(number)
+            self._over(number)
+            return
         else:
             assert self.queue.release(number, 5)
             self._over(number)

@@ -91,6 +91,28 @@ def test_a_prompt_that_was_refused_was_not_read_and_is_no_measure() -> None:
         assert queue.rates() == (usual if id == 1 else [pytest.approx(2000.0)])
 
 
+@pytest.mark.parametrize("what", ["its replica dies", "it is cancelled"])
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_prompt_that_is_read_for_nobody_counts_until_its_reader_has_done_with_it(
+    what: str, *, has_begun: bool
+) -> None:
+    queue = Queue()
+    queue.read("p0")
+    queue.ask(1)
+    (granted,) = queue.told().grants
+    if has_begun:
+        queue.hub.replica_reports("p0", Report((granted.number,), ()), queue.now)
+    if what == "its replica dies":
+        queue.hub.drop_replica("d0", queue.now)
+    queue.hub.take("one", ToQueue(epoch=1, given_back=[granted.number]), queue.now)
+    prefill = queue.hub.queue.prefill
+    assert prefill is not None
+    (line,) = prefill.lines()
+    assert (line.running, line.used) == ((1, 8000) if has_begun else (0, 0))
+    queue.hub.replica_reports("p0", Report((), (granted.number,)), queue.now)
+    assert (line.running, line.used) == (0, 0)
+
+
 def test_where_reading_fails_in_the_queue_neither_replica_has_less() -> None:
     queue = Queue()
     queue.read("p0")
