@@ -82,6 +82,8 @@ class CapacityQueue:
         self.adapters = Adapters()
         # None: each line reads the prompts that it answers.
         self.prefill: Prefill | None = None
+        # Tokens of one prompt and its answer at most; 0: as many as a line holds.
+        self.context = 0
         if reads_elsewhere:
             self.prefill = Prefill(self.ledger, self.prefixes, self.sessions, self.adapters, limits)
         self.drain = DrainRate(now)
@@ -114,6 +116,11 @@ class CapacityQueue:
         most = self.ledger.most_tokens
         return most if self.prefill is None else min(most, self.prefill.most_tokens)
 
+    def _most_of(self, longest: int) -> str:
+        # A request may be of several prompts, each of which the engine itself holds to the limit of one.
+        holds = f"a replica holds {longest} at most"
+        return f"{holds}, {self.context} of one prompt and its answer" if 0 < self.context < longest else holds
+
     # ---- requests
 
     def submit(
@@ -131,7 +138,7 @@ class CapacityQueue:
         if not longest:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
         if ask.prompt >= longest:
-            raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and a replica holds {longest} at most")
+            raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and {self._most_of(longest)}")
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
         if returns:
             ask.begins_by = math.inf

@@ -47,7 +47,7 @@ from .messages import (
     incarnation_of,
     plain_acquire,
 )  # fmt: skip
-from .offers import PER_REQUEST, REQUESTS, Replica, counts_requests, offer_of
+from .offers import PER_REQUEST, REQUESTS, Replica, context_of, counts_requests, offer_of
 from .read_rates import LEAST_READ, ReadRates
 from .readers import Readers
 from .shown import lines_shown, runs, tenants_shown, waits
@@ -271,6 +271,10 @@ class Hub:
         replica.lines = wanted
         self._shares_changed = self._credits_changed = True
 
+    def _set_context(self) -> None:
+        kinds = () if self._readers is None else (self._readers.replicas,)
+        self.queue.context = context_of(self._replicas.values(), *kinds)
+
     def _offer(self, replica: Replica) -> Offer | None:
         return offer_of(replica, self._replicas.values(), self.config, self._max_ongoing)
 
@@ -284,6 +288,7 @@ class Hub:
         """What a replica runs, as it begins to report. All older leases are void there from now on."""
         if self._readers is not None and id in self._readers:
             self._readers.said(id, said, self.config)
+            self._set_context()
             self._unpark(now)
             self._place(now)
             return
@@ -291,6 +296,7 @@ class Hub:
         if replica is None:
             return
         replica.said, replica.offer = True, said.offer
+        self._set_context()
         self._set_lines(id, now)
         for other, each in self._replicas.items():
             # What one offers tells of those that are silent still.

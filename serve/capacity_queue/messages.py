@@ -324,6 +324,8 @@ class Offer(NamedTuple):
     ranks: int = 1
     revision: str = ""
     """Who reads prompts for others does it for those of the same one."""
+    context: int = 0
+    """Tokens of one prompt and its answer at most; 0: as many as there are."""
 
 
 class Snapshot(NamedTuple):

@@ -53,6 +53,12 @@ def offer_of(
     return None if said is None else offer_of(said, replicas, config, max_ongoing)
 
 
+def context_of(*kinds: Collection[Replica]) -> int:
+    """Tokens that one prompt and its answer have at most where each of these kinds takes part; 0: not known."""
+    most = [max((each.offer.context for each in kind if each.offer is not None), default=0) for kind in kinds]
+    return min(filter(None, most), default=0)
+
+
 def counts_requests(config: CapacityQueueConfig, replicas: Collection[Replica]) -> bool:
     """Whether needs are in requests, and not in tokens."""
     if config.units != "auto":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from ..capacity.ask import Ask
@@ -32,6 +32,10 @@ class Readers:
         # When a reader was done with each. Whether it has read it is known by the first token: it may have refused.
         self._over: OrderedDict[int, tuple[Lease, float]] = OrderedDict()
         self._max_ongoing = 1
+
+    @property
+    def replicas(self) -> Collection[Replica]:
+        return self._replicas.values()
 
     def __contains__(self, id: str) -> bool:
         return id in self._replicas

@@ -95,12 +95,12 @@ class Model:
     async def facts(self) -> EngineFacts:
         return self._facts
 
-    async def queue_offer(self) -> tuple[int, int, float, int, str]:
+    async def queue_offer(self) -> tuple[int, int, float, int, str, int]:
         """What a capacity queue may give of it: tokens and requests at once of each rank, a rate that nobody has
-        measured yet, how many ranks there are, and of which revision it is.
+        measured yet, how many ranks there are, of which revision it is, and tokens of one prompt and its answer.
         """
         capacity = self._facts.capacity
-        return capacity.kv_tokens, capacity.slots, 0.0, capacity.ranks, self._revision
+        return capacity.kv_tokens, capacity.slots, 0.0, capacity.ranks, self._revision, capacity.context
 
     async def queue_load(self) -> tuple[int | None, int | None] | None:
         """What its engine has now, for a capacity queue."""

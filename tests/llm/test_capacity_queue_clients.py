@@ -79,7 +79,11 @@ def costly(serve_url: str) -> Iterator[str]:
         (2, 500, "internal error"),
         (3, 500, "internal error"),
         (4, 500, "internal error"),
-        (5, 413, "the prompt has 1000000 tokens, and a replica holds 40000 at most"),
+        (
+            5,
+            413,
+            "the prompt has 1000000 tokens, and a replica holds 40000 at most, 20000 of one prompt and its answer",
+        ),
         (6, 200, ""),
     ],
 )

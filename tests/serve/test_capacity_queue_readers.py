@@ -30,8 +30,9 @@ class Queue:
         for id in replicas:
             self.said(id)
 
-    def said(self, id: str, revision: str = "v1") -> None:
-        self.hub.replica_said(id, Snapshot(1, 0, Offer(100_000, 4, revision=revision), ()), self.now)
+    def said(self, id: str, revision: str = "v1", context: int = 0) -> None:
+        offer = Offer(100_000, 4, revision=revision, context=context)
+        self.hub.replica_said(id, Snapshot(1, 0, offer, ()), self.now)
 
     def ask(self, *ids: int, prompt: int = 8000) -> None:
         acquire = [Acquire(id, 1, prompt, 10, "", "", "", "default", 0.0, None, (), False) for id in ids]
@@ -72,6 +73,26 @@ def test_one_that_answers_gets_nothing_before_its_revision_is_known() -> None:
     queue.said("d1")
     queue.ask(4, prompt=10)
     assert [granted.replica for granted in queue.told().grants] == ["d1"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "reads", "more"),
+    [
+        (25_000, 0, ", 25000 of one prompt and its answer"),
+        (25_000, 20_000, ", 20000 of one prompt and its answer"),
+        (100_000, 100_000, ""),
+        (0, 0, ""),
+    ],
+)
+def test_who_sends_too_much_is_told_how_long_one_prompt_may_be(answers: int, reads: int, more: str) -> None:
+    queue = Queue()
+    queue.read("p0")
+    queue.said("d0", context=answers)
+    queue.said("p0", context=reads)
+    queue.ask(1, prompt=200_000)
+    (refusal,) = queue.told().refused
+    assert refusal.status == 413
+    assert refusal.reason == f"the prompt has 200000 tokens, and a replica holds 100000 at most{more}"
 
 
 def test_a_prompt_that_was_refused_was_not_read_and_is_no_measure() -> None:
