@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .runtime.api import nodes as nodes
     from .runtime.api import put as put
     from .runtime.api import wait as wait
-    from .runtime.context import get_runtime_context as get_runtime_context
-    from .runtime.definitions import Actor as Actor
+    from .runtime.base.context import get_runtime_context as get_runtime_context
+    from .runtime.base.definitions import Actor as Actor
     from .runtime.driver import init as init
     from .runtime.driver import is_initialized as is_initialized
     from .runtime.driver import shutdown as shutdown
@@ -53,8 +53,8 @@ _HOMES = {
         "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
         "nodes", "cluster_resources", "available_resources", "get_gpu_ids",
     ],
-    "context": ["get_runtime_context"],
-    "definitions": ["Actor"],
+    "base.context": ["get_runtime_context"],
+    "base.definitions": ["Actor"],
     "driver": ["init", "shutdown", "is_initialized"],
     "generators": ["ObjectRefGenerator"],
     "handles": ["ActorHandle"],

@@ -11,7 +11,7 @@ from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorAt
 
-from . import current
+from .base import current
 from .calls import Call
 from .link import Link
 from .references import Token

@@ -21,14 +21,14 @@ from actorrt.wire.messages import (
 
 from .actor_client import ActorClient, Traits, traits_of
 from .actor_records import ActorRecord, ActorSpec
+from .base.definitions import ActorClassDef
 from .calls import Call, fill_slots, pack_arguments, when_resolved
-from .definitions import ActorClassDef
 from .handles import make_handle
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions
 
-    from .definitions import ActorInterface
+    from .base.definitions import ActorInterface
     from .instance import Instance
     from .runtime import Runtime
 

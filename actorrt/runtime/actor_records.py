@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt.core.lifecycle import Lifecycle, State
 from actorrt.wire.messages import ActorAt, StartActor
 
-from . import current
+from .base import current
 from .link import Link
 
 if TYPE_CHECKING:

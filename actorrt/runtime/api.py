@@ -13,11 +13,12 @@ from actorrt import exceptions
 from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from . import current, gpus
+from . import gpus
 from .actor_creation import find_named
 from .actor_threads import actor_here
-from .context import running_call
-from .definitions import Actor
+from .base import current
+from .base.context import running_call
+from .base.definitions import Actor
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, client_of, make_handle
 from .references import ObjectRef

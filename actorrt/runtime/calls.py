@@ -33,7 +33,7 @@ from actorrt.wire.messages import (
 )
 
 from . import references
-from .explain import explain_unpicklable
+from .base.explain import explain_unpicklable
 from .references import Entry, ObjectRef
 
 if TYPE_CHECKING:

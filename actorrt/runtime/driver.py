@@ -21,9 +21,9 @@ from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 from actorrt.version import __version__
 
-from . import current
-from .context import running_call
-from .descriptors import open_standard_streams
+from .base import current
+from .base.context import running_call
+from .base.descriptors import open_standard_streams
 from .node_launch import Launched, find_session, launch
 
 if TYPE_CHECKING:

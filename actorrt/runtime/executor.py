@@ -36,9 +36,10 @@ from actorrt.wire.messages import (
     WorkerName,
 )
 
-from . import references, shipping
+from . import references
+from .base import shipping
+from .base.context import RunningCall
 from .calls import ALL_ARGUMENTS, Call, unpack_arguments
-from .context import RunningCall
 from .instance import Instance
 from .link import Link
 from .named_output import NamedOutput

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, Credit
 
-from . import current, references
+from . import references
+from .base import current
 from .references import Entry, Gate, ObjectRef, bridge_to
 
 if TYPE_CHECKING:

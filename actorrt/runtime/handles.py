@@ -12,14 +12,14 @@ from actorrt.core.nearest import did_you_mean
 from actorrt.core.options import MethodOptions, parse_method_options
 from actorrt.types import ActorID
 
-from .definitions import BUILT_IN, ActorInterface, MethodSpec
+from .base.definitions import BUILT_IN, ActorInterface, MethodSpec
 from .references import ObjectRef
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .actor_client import ActorClient
-    from .option_arguments import MethodArguments
+    from .base.option_arguments import MethodArguments
     from .pipes import PipeReceiver
     from .signatures import Submit
 

@@ -33,11 +33,11 @@ from actorrt.wire.messages import (
     Unreadable,
 )
 
+from .base.table_sizes import table_sizes
 from .link import Link
 from .peers import Peers
 from .process_tree import HeadStart
 from .process_watch import watch_pidfd
-from .table_sizes import table_sizes
 
 # What the head tells its node once it can be dialled.
 LISTENS: Final = b"+"

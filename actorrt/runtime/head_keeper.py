@@ -18,12 +18,12 @@ from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, Query
 
+from .base.socket_paths import remove_socket
 from .link import Link
 from .process import describe_exit, kill_process, process_state, state_in_words
 from .process_tree import NodeStart
 from .process_watch import wait_child
 from .respawn import Child, spawn_head
-from .socket_paths import remove_socket
 from .stall_watch import STOPPED
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actorrt.wire.messages import ActorCall, StartActor
 
-from . import current
-from .context import RunningCall
+from .base import current
+from .base.context import RunningCall
 from .link import Link
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from actorrt import core, wire
 
-from .context import RunningCall
+from .base.context import RunningCall
 
 AGAIN_S: Final = 0.002
 _OURS: Final = tuple(os.path.dirname(path) + os.sep for path in (__file__, core.__file__, wire.__file__))

@@ -11,8 +11,8 @@ from actorrt.core.leases import UNIT
 from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
 
 from .actor_client import ActorClient, Traits
+from .base.definitions import ActorInterface
 from .calls import Call
-from .definitions import ActorInterface
 from .handles import ActorHandle, make_handle
 from .process import cpu_count
 

@@ -30,9 +30,9 @@ from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCa
 from . import references
 from .actor_client import ActorClient, traits_of
 from .actors import Actors
+from .base.context import RunningCall, running_call
+from .base.definitions import CALL, READY, TERMINATE
 from .calls import Call, error_bytes, fill_slots, unpack_arguments
-from .context import RunningCall, running_call
-from .definitions import CALL, READY, TERMINATE
 from .executor import ActorExit, exit_in
 from .link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
@@ -47,7 +47,7 @@ from .yielded import GENERATORS, BehindValues, Yielded
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
 
-    from .definitions import ActorClassDef, RemoteFunctionDef
+    from .base.definitions import ActorClassDef, RemoteFunctionDef
     from .pipes import PipeReceiver
 
 # Every value travels "inline": there is nobody to share memory with.

@@ -13,7 +13,7 @@ from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor, StopActor
 
 from .actor_methods import actor_title
-from .context import RunningCall, running_call
+from .base.context import RunningCall, running_call
 from .executor import ActorExit, exit_cause
 from .instance import Instance, Limiter
 from .link import Link

@@ -38,15 +38,15 @@ from actorrt.wire.messages import (
 
 from .actor_methods import Mark, find_method, mark_of
 from .actor_threads import ContextThreads
-from .context import RunningCall, running_call
-from .credits import more_credits
-from .definitions import TERMINATE
+from .base.context import RunningCall, running_call
+from .base.credits import more_credits
+from .base.definitions import TERMINATE
+from .base.loop_gate import LoopGate
 from .eager import EagerRunner
 from .executor import ActorExit, Executor, Work, exit_in, leave_fork
 from .instance import Instance, Limiter
 from .link import Link
 from .loop_actors import LoopActors
-from .loop_gate import LoopGate
 from .method_threads import MethodThreads
 from .named_output import finish_lines
 from .objects import new_borrows

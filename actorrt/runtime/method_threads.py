@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
-from .context import RunningCall
+from .base.context import RunningCall
 from .executor import ActorExit
 from .outcomes import serialize_result
 from .snapshots import take_snapshot

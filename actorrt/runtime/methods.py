@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from actorrt.core.options import MethodOptions, parse_method_options
 
-from .definitions import MARK, kind_of
+from .base.definitions import MARK, kind_of
 from .generators import ObjectRefGenerator
 from .handles import ActorMethod
 from .references import ObjectRef
@@ -20,7 +20,7 @@ from .references import ObjectRef
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .option_arguments import MethodDecoratorArguments
+    from .base.option_arguments import MethodDecoratorArguments
 
 P = ParamSpec("P")
 R = TypeVar("R")

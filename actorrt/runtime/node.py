@@ -78,6 +78,8 @@ from actorrt.wire.messages import (
 )
 
 from .actor_records import ActorRecord, ActorSpec
+from .base.socket_paths import remove_socket
+from .base.table_sizes import table_sizes
 from .calls import error_bytes
 from .head_keeper import HeadKeeper
 from .link import Link
@@ -89,10 +91,8 @@ from .process import kill_process
 from .process_tree import NodeStart
 from .process_watch import watch_pid, watch_pidfd
 from .session_logs import retire
-from .socket_paths import remove_socket
 from .stall_watch import watch_for_stalls
 from .supervisor import Supervisor
-from .table_sizes import table_sizes
 from .workers import Workers
 
 logger = logging.getLogger("actorrt")

@@ -20,10 +20,10 @@ from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 
 from . import gpus
-from .descriptors import high
+from .base.descriptors import high
+from .base.socket_paths import reachable, socket_path
 from .session_folder import LOGS, begin, is_name, node_of, sessions_folder
 from .session_logs import retire, sweep
-from .socket_paths import reachable, socket_path
 
 UNIT: Final = 10_000
 

@@ -33,7 +33,7 @@ from actorrt.wire.messages import (
 )
 from actorrt.wire.messages import Segment as Place
 
-from .descriptors import allow_more, most_for_objects
+from .base.descriptors import allow_more, most_for_objects
 from .link import Link
 from .segments import SegmentGoneError, SegmentHolder
 

@@ -30,9 +30,9 @@ from actorrt.wire.messages import (
     Value,
 )
 
+from .base.context import RunningCall
+from .base.explain import explain_value
 from .calls import error_bytes
-from .context import RunningCall
-from .explain import explain_value
 from .references import Entry, ObjectRef
 from .yielded import BehindValues, Yielded
 

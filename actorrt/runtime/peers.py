@@ -20,8 +20,8 @@ from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
 from actorrt.wire.messages import DialMe, Hello, Question
 
+from .base.socket_paths import remove_socket, socket_path
 from .link import Link, Receiver
-from .socket_paths import remove_socket, socket_path
 from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, NoAnswerError, RefusedError, make_hello
 
 logger = logging.getLogger("actorrt")

@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from actorrt.runtime.descriptors import open_standard_streams
+from actorrt.runtime.base.descriptors import open_standard_streams
 from actorrt.runtime.process import (
     flush_output,
     run_and_exit,

@@ -31,9 +31,9 @@ from actorrt.core.options import (
     parse_task_options,
 )
 
-from . import current
-from .context import running_call
-from .definitions import Actor, ActorClassDef, RemoteFunctionDef
+from .base import current
+from .base.context import running_call
+from .base.definitions import Actor, ActorClassDef, RemoteFunctionDef
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, make_handle
 from .references import ObjectRef
@@ -41,11 +41,7 @@ from .references import ObjectRef
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .option_arguments import (
-        ActorArguments,
-        DecoratorArguments,
-        TaskArguments,
-    )
+    from .base.option_arguments import ActorArguments, DecoratorArguments, TaskArguments
     from .signatures import Submit
 
 P = ParamSpec("P")

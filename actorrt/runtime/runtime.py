@@ -40,13 +40,13 @@ from actorrt.wire.messages import (
     WorkerList,
 )
 
-from . import current
 from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
 from .actor_records import ActorRecord
 from .actors import Actors
+from .base import current
+from .base.context import RunningCall, running_call
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
-from .context import RunningCall, running_call
 from .dispatch import Dispatch
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
 from .link import Link
@@ -64,7 +64,7 @@ from .waiting import Waits
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
-    from .definitions import ActorClassDef, RemoteFunctionDef
+    from .base.definitions import ActorClassDef, RemoteFunctionDef
     from .pipe_turns import PipeTurns
     from .pipes import PipeReceiver
 

@@ -27,8 +27,8 @@ from actorrt.wire.messages import (
 )
 from actorrt.wire.messages import Segment as Place
 
-from . import current
-from .descriptors import allow_more_after
+from .base import current
+from .base.descriptors import allow_more_after
 from .references import Entry
 from .segments import Location, SegmentGoneError, SegmentReader
 

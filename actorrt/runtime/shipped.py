@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from actorrt.wire.messages import Forget
 
-from . import current
-from .definitions import Definition
+from .base import current
+from .base.definitions import Definition
 from .link import Link
 
 if TYPE_CHECKING:

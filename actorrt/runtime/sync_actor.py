@@ -11,7 +11,7 @@ from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor
 
 from .actor_methods import actor_title, find_method
-from .context import RunningCall, running_call
+from .base.context import RunningCall, running_call
 from .executor import ActorExit
 from .instance import Instance
 from .link import Link

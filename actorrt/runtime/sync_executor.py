@@ -30,8 +30,10 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
-from .context import RunningCall, running_call
-from .credits import more_credits
+from .base.context import RunningCall, running_call
+from .base.credits import more_credits
+from .base.progress import Progress
+from .base.surroundings import Surroundings
 from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
 from .interrupts import Interrupts
@@ -40,11 +42,9 @@ from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result
 from .process import exit_code
-from .progress import Progress
 from .references import Gate
 from .retirement import drop_actor
 from .snapshots import take_snapshot
-from .surroundings import Surroundings
 from .sync_actor import SyncActor
 from .thread_gate import END, ThreadGate
 

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from actorrt import exceptions
 
-from . import current
+from .base import current
 from .references import ObjectRef
 from .waiting import entry_of
 

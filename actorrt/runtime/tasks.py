@@ -17,7 +17,7 @@ from .task_pool import HeldLease, PoolKey, TaskPool
 if TYPE_CHECKING:
     from actorrt.core.options import TaskOptions
 
-    from .definitions import RemoteFunctionDef
+    from .base.definitions import RemoteFunctionDef
     from .runtime import Runtime
 
 # Options whose pools are found without looking at what they say.

@@ -28,7 +28,7 @@ import actorrt
 from actorrt.wire.messages import LoopBlocked
 
 from .actor_methods import Mark, mark_of
-from .context import RunningCall
+from .base.context import RunningCall
 from .instance import Instance
 from .loop_executor import LoopExecutor
 from .sync_executor import SyncExecutor

@@ -20,8 +20,10 @@ from actorrt.wire.any_text import as_text
 from actorrt.wire.messages import WorkerReady
 from actorrt.wire.stand_in import StandIn
 
-from . import current, gpus
+from . import gpus
 from .actor_threads import note_actors_of_threads
+from .base import current
+from .base.worker_params import WorkerParams
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .process import flush_output
 from .program_paths import ProgramPaths
@@ -29,7 +31,6 @@ from .retirement import Retirement, drop_actor
 from .runtime import Runtime
 from .sync_executor import SyncExecutor
 from .watchdog import Watchdog
-from .worker_params import WorkerParams
 from .zygote import WorkerStart
 
 LEAVE_GRACE_S = 1.0

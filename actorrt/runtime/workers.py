@@ -19,17 +19,17 @@ from actorrt.core.start_attempts import StartAttempts
 from actorrt.wire.any_text import as_bytes, as_text
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
+from .base.progress import last_begun
+from .base.socket_paths import remove_socket
+from .base.worker_params import WorkerParams
 from .cgroup import Cgroup, OomWatch
 from .gpus import visible_gpus
 from .link import Link
 from .loop_watch import LoopWatch, SharedWorker
 from .process import describe_exit
 from .process_tree import NodeStart
-from .progress import last_begun
-from .socket_paths import remove_socket
 from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
-from .worker_params import WorkerParams
 from .zygote import WORKER_ID
 from .zygote_client import ForkError, ZygoteLostError
 from .zygote_keeper import ZygoteKeeper

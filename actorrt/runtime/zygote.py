@@ -30,6 +30,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from actorrt.runtime.base.surroundings import DEFAULT, SIGNALS, handler_of, set_handler, set_mask
 from actorrt.runtime.named_output import NamedOutput
 from actorrt.runtime.process import (
     children_of,
@@ -44,7 +45,6 @@ from actorrt.runtime.process import (
     thread_count,
     variable_of,
 )
-from actorrt.runtime.surroundings import DEFAULT, SIGNALS, handler_of, set_handler, set_mask
 from actorrt.wire.any_text import as_text
 
 MAX_PACKET: Final = 128 * 1024

@@ -1,7 +1,7 @@
 """Small tools on top of the public API, under the names that Ray users look for."""
 
 from actorrt.runtime.api import list_named_actors
-from actorrt.runtime.explain import unpicklable_member
+from actorrt.runtime.base.explain import unpicklable_member
 from actorrt.wire.by_value import ByValuePickler
 
 from .actor_pool import ActorPool

@@ -20,7 +20,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime import current
+from actorrt.runtime.base import current
 from actorrt.runtime.process import children_of, process_state
 from actorrt.wire.messages import Query
 

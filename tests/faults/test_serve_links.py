@@ -13,7 +13,7 @@ import pytest
 
 import actorrt
 from actorrt import serve
-from actorrt.runtime import current
+from actorrt.runtime.base import current
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -21,7 +21,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime import current
+from actorrt.runtime.base import current
 from actorrt.runtime.process import children_of, process_state
 from actorrt.runtime.stall_watch import STOPPED
 

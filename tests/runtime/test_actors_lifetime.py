@@ -20,7 +20,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime import current
+from actorrt.runtime.base import current
 from actorrt.runtime.handles import client_of
 from actorrt.runtime.process_watch import watch_pid
 from actorrt.runtime.runtime import Runtime

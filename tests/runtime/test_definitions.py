@@ -12,8 +12,8 @@ import cloudpickle
 import pytest
 
 from actorrt.core.arity import Arity
-from actorrt.runtime import shipping
-from actorrt.runtime.definitions import Actor, ActorClassDef, RemoteFunctionDef, method_specs
+from actorrt.runtime.base import shipping
+from actorrt.runtime.base.definitions import Actor, ActorClassDef, RemoteFunctionDef, method_specs
 from actorrt.runtime.methods import method
 from actorrt.runtime.remote import ActorClass, RemoteFunction, remote
 
@@ -49,7 +49,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
 def in_a_new_process(blob: bytes, expression: str, path: Path | None = None) -> str:
     code = (
         f"import sys; sys.path.insert(0, {str(path)!r})\n"
-        f"from actorrt.runtime import shipping; code = shipping.load({blob!r}); print({expression})"
+        f"from actorrt.runtime.base import shipping; code = shipping.load({blob!r}); print({expression})"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 

@@ -16,7 +16,8 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
-from actorrt.runtime import current, link
+from actorrt.runtime import link
+from actorrt.runtime.base import current
 from actorrt.runtime.handles import client_of
 from actorrt.wire import frames
 

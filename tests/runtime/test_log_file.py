@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actorrt.runtime.log_file import LogFile
+from actorrt.runtime.base.log_file import LogFile
 
 
 def newest_first(folder: Path) -> list[bytes]:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from actorrt.exceptions import LinkError
+from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.link import Link
 from actorrt.runtime.peers import Peers
-from actorrt.runtime.socket_paths import socket_path
 from actorrt.runtime.transport import NoAnswerError, make_hello
 from actorrt.wire.messages import AnyMessage, Done, Ping, Unreadable, encode_hello
 

@@ -14,8 +14,8 @@ import pytest
 import actorrt
 from actorrt import Pipe, call_pipe
 from actorrt.exceptions import ActorDiedError, TaskCancelledError
-from actorrt.runtime import current
-from actorrt.runtime.context import running_call
+from actorrt.runtime.base import current
+from actorrt.runtime.base.context import running_call
 from actorrt.runtime.link import Link
 from actorrt.runtime.pipes import FIRST_ROOM, PIECE
 from actorrt.wire.frames import TO_CALLER

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from actorrt.core.options import ActorOptions, MethodOptions
-from actorrt.runtime import current
 from actorrt.runtime.actor_client import Traits
+from actorrt.runtime.base import current
 from actorrt.runtime.handles import ActorHandle, client_of
 from actorrt.runtime.methods import method
 from actorrt.runtime.remote import ActorClass, RemoteFunction, remote

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from . import current
 
 if TYPE_CHECKING:
-    from .calls import Call
-    from .handles import ActorHandle
-    from .link import Link
+    from ..calls import Call
+    from ..handles import ActorHandle
+    from ..link import Link
 
 _COMPACT_AT: Final = 64
 

@@ -22,9 +22,9 @@ from . import shipping
 from .explain import explain_code
 
 if TYPE_CHECKING:
-    from .handles import ActorMethod
-    from .references import ObjectRef
-    from .shipped import Mark
+    from ..handles import ActorMethod
+    from ..references import ObjectRef
+    from ..shipped import Mark
 
 FUNCTION_ID_SIZE: Final = 16
 MARK: Final = "__actorrt_method__"
