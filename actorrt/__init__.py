@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from .runtime.driver import shutdown as shutdown
     from .runtime.generators import ObjectRefGenerator as ObjectRefGenerator
     from .runtime.handles import ActorHandle as ActorHandle
+    from .runtime.links.pipes import Pipe as Pipe
+    from .runtime.links.pipes import PipeReceiver as PipeReceiver
+    from .runtime.links.pipes import call_pipe as call_pipe
     from .runtime.methods import method as method
-    from .runtime.pipes import Pipe as Pipe
-    from .runtime.pipes import PipeReceiver as PipeReceiver
-    from .runtime.pipes import call_pipe as call_pipe
     from .runtime.references import ObjectRef as ObjectRef
     from .runtime.remote import remote as remote
     from .runtime.sessions import Session as Session
@@ -59,7 +59,7 @@ _HOMES = {
     "generators": ["ObjectRefGenerator"],
     "handles": ["ActorHandle"],
     "methods": ["method"],
-    "pipes": ["Pipe", "PipeReceiver", "call_pipe"],
+    "links.pipes": ["Pipe", "PipeReceiver", "call_pipe"],
     "references": ["ObjectRef"],
     "remote": ["remote"],
     "sessions": ["Session", "sessions"],

@@ -13,7 +13,7 @@ from actorrt.wire.messages import ActorAt
 
 from .base import current
 from .calls import Call
-from .link import Link
+from .links.link import Link
 from .references import Token
 
 if TYPE_CHECKING:

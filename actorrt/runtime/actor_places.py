@@ -17,7 +17,7 @@ from actorrt.wire.messages import NOW, ActorAt, WhereIs
 from .actor_client import ActorClient
 from .actor_records import ActorRecord
 from .calls import Call
-from .link import Link
+from .links.link import Link
 from .supervisor import KILLED
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from actorrt.core.lifecycle import Lifecycle, State
 from actorrt.wire.messages import ActorAt, StartActor
 
 from .base import current
-from .link import Link
+from .links.link import Link
 
 if TYPE_CHECKING:
     from .runtime import Runtime

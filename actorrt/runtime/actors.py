@@ -20,7 +20,7 @@ from .actor_client import ActorClient, Traits
 from .actor_places import ActorPlaces
 from .actor_records import OwnedActor
 from .calls import Call, fill_slots, when_resolved
-from .link import Link
+from .links.link import Link
 from .references import Token
 
 if TYPE_CHECKING:

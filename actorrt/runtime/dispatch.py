@@ -67,8 +67,8 @@ from actorrt.wire.messages import (
 from .actor_client import ActorClient
 from .actor_records import ActorRecord
 from .calls import Call, error_bytes
-from .link import Link
-from .pipes import Pipe, caller_end
+from .links.link import Link
+from .links.pipes import Pipe, caller_end
 from .shared import SharedPool
 from .tasks import TaskPool
 

@@ -41,7 +41,7 @@ from .base import shipping
 from .base.context import RunningCall
 from .calls import ALL_ARGUMENTS, Call, unpack_arguments
 from .instance import Instance
-from .link import Link
+from .links.link import Link
 from .named_output import NamedOutput
 from .objects import new_borrows
 from .outcomes import Outcomes

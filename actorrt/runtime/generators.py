@@ -24,7 +24,7 @@ from .references import Entry, Gate, ObjectRef, bridge_to
 
 if TYPE_CHECKING:
     from .calls import Call
-    from .link import Link
+    from .links.link import Link
 
 T_co = TypeVar("T_co", covariant=True)
 

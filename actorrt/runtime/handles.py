@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .actor_client import ActorClient
     from .base.option_arguments import MethodArguments
-    from .pipes import PipeReceiver
+    from .links.pipes import PipeReceiver
     from .signatures import Submit
 
 P = ParamSpec("P")

@@ -34,8 +34,8 @@ from actorrt.wire.messages import (
 )
 
 from .base.table_sizes import table_sizes
-from .link import Link
-from .peers import Peers
+from .links.link import Link
+from .links.peers import Peers
 from .process_tree import HeadStart
 from .process_watch import watch_pidfd
 

@@ -19,7 +19,7 @@ from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, Query
 
 from .base.socket_paths import remove_socket
-from .link import Link
+from .links.link import Link
 from .process import describe_exit, kill_process, process_state, state_in_words
 from .process_tree import NodeStart
 from .process_watch import wait_child

@@ -10,7 +10,7 @@ from actorrt.wire.messages import ActorCall, StartActor
 
 from .base import current
 from .base.context import RunningCall
-from .link import Link
+from .links.link import Link
 
 if TYPE_CHECKING:
     import asyncio

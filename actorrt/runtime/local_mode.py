@@ -34,7 +34,7 @@ from .base.context import RunningCall, running_call
 from .base.definitions import CALL, READY, TERMINATE
 from .calls import Call, error_bytes, fill_slots, unpack_arguments
 from .executor import ActorExit, exit_in
-from .link import Link
+from .links.link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
 from .node_launch import resources_of
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
 
     from .base.definitions import ActorClassDef, RemoteFunctionDef
-    from .pipes import PipeReceiver
+    from .links.pipes import PipeReceiver
 
 # Every value travels "inline": there is nobody to share memory with.
 _NO_LIMIT: Final = 2**62

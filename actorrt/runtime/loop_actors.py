@@ -16,7 +16,7 @@ from .actor_methods import actor_title
 from .base.context import RunningCall, running_call
 from .executor import ActorExit, exit_cause
 from .instance import Instance, Limiter
-from .link import Link
+from .links.link import Link
 from .own_class import await_del, give_its_name, has_async_constructor
 from .process import exit_code
 

@@ -45,13 +45,13 @@ from .base.loop_gate import LoopGate
 from .eager import EagerRunner
 from .executor import ActorExit, Executor, Work, exit_in, leave_fork
 from .instance import Instance, Limiter
-from .link import Link
+from .links.link import Link
+from .links.pipe_turns import PipeTurns
 from .loop_actors import LoopActors
 from .method_threads import MethodThreads
 from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result
-from .pipe_turns import PipeTurns
 from .references import Entry
 from .snapshots import take_snapshot
 from .thread_gate import END

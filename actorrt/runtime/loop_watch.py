@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from actorrt import exceptions
 from actorrt.wire.messages import Ping
 
-from .link import Link
+from .links.link import Link
 from .process import process_state
 
 # How often each shared worker is asked, at most; and after so many questions without an answer it counts as blocked.

@@ -82,11 +82,11 @@ from .base.socket_paths import remove_socket
 from .base.table_sizes import table_sizes
 from .calls import error_bytes
 from .head_keeper import HeadKeeper
-from .link import Link
+from .links.link import Link
+from .links.peers import Peers
 from .node_host import NodeHost
 from .node_leases import NodeLeases
 from .node_segments import NodeSegments
-from .peers import Peers
 from .process import kill_process
 from .process_tree import NodeStart
 from .process_watch import watch_pid, watch_pidfd

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
 from .actor_records import ActorRecord
-from .link import Link
-from .peers import Peers
+from .links.link import Link
+from .links.peers import Peers
 from .shared import SharedPool
 
 if TYPE_CHECKING:

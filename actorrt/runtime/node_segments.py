@@ -34,7 +34,7 @@ from actorrt.wire.messages import (
 from actorrt.wire.messages import Segment as Place
 
 from .base.descriptors import allow_more, most_for_objects
-from .link import Link
+from .links.link import Link
 from .segments import SegmentGoneError, SegmentHolder
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from actorrt.wire.messages import (
 from . import references
 from .base.explain import explain_value
 from .calls import Call, value_of
-from .link import Link
+from .links.link import Link
 from .references import REMOTE, Entry, ObjectRef, Token
 from .snapshots import take_snapshot
 

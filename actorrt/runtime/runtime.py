@@ -49,9 +49,9 @@ from .base.context import RunningCall, running_call
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
 from .dispatch import Dispatch
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
-from .link import Link
+from .links.link import Link
+from .links.peers import Peers
 from .objects import Objects
-from .peers import Peers
 from .references import Entry, Gate, ObjectRef
 from .segments_client import SegmentsClient
 from .shared import SharedPool
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
     from .base.definitions import ActorClassDef, RemoteFunctionDef
-    from .pipe_turns import PipeTurns
-    from .pipes import PipeReceiver
+    from .links.pipe_turns import PipeTurns
+    from .links.pipes import PipeReceiver
 
 logger = logging.getLogger("actorrt")
 

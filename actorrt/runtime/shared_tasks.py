@@ -8,7 +8,7 @@ from actorrt import exceptions
 from actorrt.wire.messages import Define, TaskCall
 
 from .calls import Call, fill_slots
-from .link import Link
+from .links.link import Link
 from .shared import SharedPool
 from .task_pool import crash_error
 

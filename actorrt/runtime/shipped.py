@@ -17,7 +17,7 @@ from actorrt.wire.messages import Forget
 
 from .base import current
 from .base.definitions import Definition
-from .link import Link
+from .links.link import Link
 
 if TYPE_CHECKING:
     from .runtime import Runtime

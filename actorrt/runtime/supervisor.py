@@ -32,8 +32,8 @@ from actorrt.wire.messages import (
 
 from .actor_records import ActorRecord, ActorSpec
 from .calls import error_bytes
-from .link import Link
-from .peers import Peers
+from .links.link import Link
+from .links.peers import Peers
 from .shared import SharedPool
 
 logger = logging.getLogger("actorrt")

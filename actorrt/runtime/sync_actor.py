@@ -14,7 +14,7 @@ from .actor_methods import actor_title, find_method
 from .base.context import RunningCall, running_call
 from .executor import ActorExit
 from .instance import Instance
-from .link import Link
+from .links.link import Link
 from .own_class import give_its_name
 
 # How long the calls of a constructor that fails may take before its process is ended.

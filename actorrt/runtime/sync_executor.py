@@ -37,7 +37,7 @@ from .base.surroundings import Surroundings
 from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
 from .interrupts import Interrupts
-from .link import Link
+from .links.link import Link
 from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result

@@ -17,7 +17,7 @@ from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from .calls import Call
-from .link import Link
+from .links.link import Link
 
 if TYPE_CHECKING:
     from .tasks import Tasks

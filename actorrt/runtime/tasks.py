@@ -11,7 +11,7 @@ from actorrt import exceptions
 from actorrt.wire.messages import TaskCall
 
 from .calls import Call, fill_slots
-from .link import Link
+from .links.link import Link
 from .task_pool import HeldLease, PoolKey, TaskPool
 
 if TYPE_CHECKING:

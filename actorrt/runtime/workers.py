@@ -24,7 +24,7 @@ from .base.socket_paths import remove_socket
 from .base.worker_params import WorkerParams
 from .cgroup import Cgroup, OomWatch
 from .gpus import visible_gpus
-from .link import Link
+from .links.link import Link
 from .loop_watch import LoopWatch, SharedWorker
 from .process import describe_exit
 from .process_tree import NodeStart

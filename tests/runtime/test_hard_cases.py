@@ -16,9 +16,9 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
-from actorrt.runtime import link
 from actorrt.runtime.base import current
 from actorrt.runtime.handles import client_of
+from actorrt.runtime.links import link
 from actorrt.wire import frames
 
 pytestmark = pytest.mark.usefixtures("node")

@@ -14,9 +14,9 @@ import pytest
 
 from actorrt.exceptions import LinkError
 from actorrt.runtime.base.socket_paths import socket_path
-from actorrt.runtime.link import Link
-from actorrt.runtime.peers import Peers
-from actorrt.runtime.transport import NoAnswerError, make_hello
+from actorrt.runtime.links.link import Link
+from actorrt.runtime.links.peers import Peers
+from actorrt.runtime.links.transport import NoAnswerError, make_hello
 from actorrt.wire.messages import AnyMessage, Done, Ping, Unreadable, encode_hello
 
 ME = b"process1"

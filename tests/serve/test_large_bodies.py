@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 import actorrt
 from actorrt import serve
-from actorrt.runtime.pipes import FIRST_ROOM, PIECE
+from actorrt.runtime.links.pipes import FIRST_ROOM, PIECE
 from actorrt.serve.incoming_body import WINDOW_BYTES
 from actorrt.serve.responses import LARGEST_WHOLE
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from actorrt import serve
-from actorrt.runtime.pipes import FIRST_ROOM
+from actorrt.runtime.links.pipes import FIRST_ROOM
 from actorrt.serve.http_request import HttpRequest
 
 from .asgi_servers import connected

@@ -12,7 +12,7 @@ from . import current
 if TYPE_CHECKING:
     from ..calls import Call
     from ..handles import ActorHandle
-    from ..link import Link
+    from ..links.link import Link
 
 _COMPACT_AT: Final = 64
 

@@ -24,8 +24,8 @@ from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
-from .base.descriptors import allow_more_after
-from .base.socket_paths import reachable
+from ..base.descriptors import allow_more_after
+from ..base.socket_paths import reachable
 from .link import Link, Receiver, let_go
 from .pipes import PIECE
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
 from actorrt.wire.messages import Room
 
-from .base import current
-from .base.context import running_call
+from ..base import current
+from ..base.context import running_call
 
 if TYPE_CHECKING:
     from .link import Link

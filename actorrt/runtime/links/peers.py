@@ -20,7 +20,7 @@ from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
 from actorrt.wire.messages import DialMe, Hello, Question
 
-from .base.socket_paths import remove_socket, socket_path
+from ..base.socket_paths import remove_socket, socket_path
 from .link import Link, Receiver
 from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, NoAnswerError, RefusedError, make_hello
 

@@ -1,0 +1,1 @@
+"""Bytes between two processes: connections, who dials whom, and pipes."""
