@@ -13,7 +13,6 @@ from actorrt import exceptions
 from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from . import gpus
 from .actor_creation import find_named
 from .actor_threads import actor_here
 from .base import current
@@ -21,6 +20,7 @@ from .base.context import running_call
 from .base.definitions import Actor
 from .generators import ObjectRefGenerator
 from .handles import ActorHandle, client_of, make_handle
+from .machine import gpus
 from .references import ObjectRef
 from .waiting import entry_of
 

@@ -42,10 +42,10 @@ from .base.context import RunningCall
 from .calls import ALL_ARGUMENTS, Call, unpack_arguments
 from .instance import Instance
 from .links.link import Link
-from .named_output import NamedOutput
+from .machine.named_output import NamedOutput
+from .machine.process import run_and_exit
 from .objects import new_borrows
 from .outcomes import Outcomes
-from .process import run_and_exit
 from .references import Entry
 
 if TYPE_CHECKING:

@@ -36,8 +36,8 @@ from actorrt.wire.messages import (
 from .base.table_sizes import table_sizes
 from .links.link import Link
 from .links.peers import Peers
-from .process_tree import HeadStart
-from .process_watch import watch_pidfd
+from .machine.process_tree import HeadStart
+from .machine.process_watch import watch_pidfd
 
 # What the head tells its node once it can be dialled.
 LISTENS: Final = b"+"

@@ -20,11 +20,11 @@ from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListN
 
 from .base.socket_paths import remove_socket
 from .links.link import Link
-from .process import describe_exit, kill_process, process_state, state_in_words
-from .process_tree import NodeStart
-from .process_watch import wait_child
-from .respawn import Child, spawn_head
-from .stall_watch import STOPPED
+from .machine.process import describe_exit, kill_process, process_state, state_in_words
+from .machine.process_tree import NodeStart
+from .machine.process_watch import wait_child
+from .machine.respawn import Child, spawn_head
+from .machine.stall_watch import STOPPED
 
 if TYPE_CHECKING:
     from .node import Node

@@ -15,8 +15,8 @@ from actorrt.wire.any_text import as_bytes
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
 from .log_printer import LogPrinter
+from .machine.session_folder import node_of
 from .runtime import Runtime
-from .session_folder import node_of
 
 FLUSH_TIMEOUT_S = 5.0
 

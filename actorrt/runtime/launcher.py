@@ -18,14 +18,14 @@ import msgspec
 from actorrt.core.leases import UNIT
 
 from .head import head_main
+from .machine.process import cpu_count, memory_limit, run_and_exit, set_process_name
+from .machine.process_tree import HeadStart, fork_tree
+from .machine.respawn import AGAIN, Again, HeadAgain, ZygoteAgain
+from .machine.session_folder import facts_of
+from .machine.zygote import run_zygote
 from .node import NodeConfig, node_main
 from .node_launch import MARK_FD, READY_FD
-from .process import cpu_count, memory_limit, run_and_exit, set_process_name
-from .process_tree import HeadStart, fork_tree
-from .respawn import AGAIN, Again, HeadAgain, ZygoteAgain
-from .session_folder import facts_of
 from .worker import worker_main
-from .zygote import run_zygote
 
 # The part of the machine's memory that objects may take where nobody said otherwise.
 STORE_SHARE = 0.3

@@ -14,7 +14,7 @@ from .actor_client import ActorClient, Traits
 from .base.definitions import ActorInterface
 from .calls import Call
 from .handles import ActorHandle, make_handle
-from .process import cpu_count
+from .machine.process import cpu_count
 
 if TYPE_CHECKING:
     from .local_mode import LocalRuntime

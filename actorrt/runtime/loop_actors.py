@@ -17,8 +17,8 @@ from .base.context import RunningCall, running_call
 from .executor import ActorExit, exit_cause
 from .instance import Instance, Limiter
 from .links.link import Link
+from .machine.process import exit_code
 from .own_class import await_del, give_its_name, has_async_constructor
-from .process import exit_code
 
 if TYPE_CHECKING:
     from .calls import Call

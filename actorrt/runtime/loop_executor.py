@@ -48,8 +48,8 @@ from .instance import Instance, Limiter
 from .links.link import Link
 from .links.pipe_turns import PipeTurns
 from .loop_actors import LoopActors
+from .machine.named_output import finish_lines
 from .method_threads import MethodThreads
-from .named_output import finish_lines
 from .objects import new_borrows
 from .outcomes import serialize_result
 from .references import Entry

@@ -84,14 +84,14 @@ from .calls import error_bytes
 from .head_keeper import HeadKeeper
 from .links.link import Link
 from .links.peers import Peers
+from .machine.process import kill_process
+from .machine.process_tree import NodeStart
+from .machine.process_watch import watch_pid, watch_pidfd
+from .machine.session_logs import retire
+from .machine.stall_watch import watch_for_stalls
 from .node_host import NodeHost
 from .node_leases import NodeLeases
 from .node_segments import NodeSegments
-from .process import kill_process
-from .process_tree import NodeStart
-from .process_watch import watch_pid, watch_pidfd
-from .session_logs import retire
-from .stall_watch import watch_for_stalls
 from .supervisor import Supervisor
 from .workers import Workers
 

@@ -19,11 +19,11 @@ from typing import Final
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 
-from . import gpus
 from .base.descriptors import high
 from .base.socket_paths import reachable, socket_path
-from .session_folder import LOGS, begin, is_name, node_of, sessions_folder
-from .session_logs import retire, sweep
+from .machine import gpus
+from .machine.session_folder import LOGS, begin, is_name, node_of, sessions_folder
+from .machine.session_logs import retire, sweep
 
 UNIT: Final = 10_000
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from actorrt.config import Settings
 
+from .machine.session_folder import INFO, facts_of, opened
 from .node_launch import live_sessions
-from .session_folder import INFO, facts_of, opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,10 @@ from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
 from .interrupts import Interrupts
 from .links.link import Link
-from .named_output import finish_lines
+from .machine.named_output import finish_lines
+from .machine.process import exit_code
 from .objects import new_borrows
 from .outcomes import serialize_result
-from .process import exit_code
 from .references import Gate
 from .retirement import drop_actor
 from .snapshots import take_snapshot

@@ -20,18 +20,18 @@ from actorrt.wire.any_text import as_text
 from actorrt.wire.messages import WorkerReady
 from actorrt.wire.stand_in import StandIn
 
-from . import gpus
 from .actor_threads import note_actors_of_threads
 from .base import current
 from .base.worker_params import WorkerParams
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
-from .process import flush_output
+from .machine import gpus
+from .machine.process import flush_output
+from .machine.zygote import WorkerStart
 from .program_paths import ProgramPaths
 from .retirement import Retirement, drop_actor
 from .runtime import Runtime
 from .sync_executor import SyncExecutor
 from .watchdog import Watchdog
-from .zygote import WorkerStart
 
 LEAVE_GRACE_S = 1.0
 # What runs at the end, `__del__` and atexit, may take so long, and the calls that it has made so long.

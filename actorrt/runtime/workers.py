@@ -22,17 +22,17 @@ from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, Work
 from .base.progress import last_begun
 from .base.socket_paths import remove_socket
 from .base.worker_params import WorkerParams
-from .cgroup import Cgroup, OomWatch
-from .gpus import visible_gpus
 from .links.link import Link
 from .loop_watch import LoopWatch, SharedWorker
-from .process import describe_exit
-from .process_tree import NodeStart
+from .machine.cgroup import Cgroup, OomWatch
+from .machine.gpus import visible_gpus
+from .machine.process import describe_exit
+from .machine.process_tree import NodeStart
+from .machine.zygote import WORKER_ID
+from .machine.zygote_client import ForkError, ZygoteLostError
+from .machine.zygote_keeper import ZygoteKeeper
 from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
-from .zygote import WORKER_ID
-from .zygote_client import ForkError, ZygoteLostError
-from .zygote_keeper import ZygoteKeeper
 
 if TYPE_CHECKING:
     from .node import Node

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from actorrt.runtime.process import children_of
+from actorrt.runtime.machine.process import children_of
 
 HELLO = """
 from actorrt import serve

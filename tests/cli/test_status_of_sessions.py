@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actorrt.runtime.process import children_of
+from actorrt.runtime.machine.process import children_of
 
 
 def _run(*args: str, start_timeout_s: str = "") -> subprocess.CompletedProcess[str]:

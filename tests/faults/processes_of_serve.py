@@ -11,7 +11,7 @@ from typing import Any
 
 import actorrt
 from actorrt.exceptions import ActorDiedError, ActorNotFoundError, ActorUnavailableError
-from actorrt.runtime.session_folder import INFO
+from actorrt.runtime.machine.session_folder import INFO
 from actorrt.serve.connection import NAMESPACE
 
 

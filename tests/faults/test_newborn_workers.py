@@ -21,7 +21,7 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.runtime.base import current
-from actorrt.runtime.process import children_of, process_state
+from actorrt.runtime.machine.process import children_of, process_state
 from actorrt.wire.messages import Query
 
 # By value, so that workers need not import this module, and pytest with it.

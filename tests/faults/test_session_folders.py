@@ -16,7 +16,7 @@ import cloudpickle
 import pytest
 
 import actorrt
-from actorrt.runtime.session_folder import INFO
+from actorrt.runtime.machine.session_folder import INFO
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -22,8 +22,8 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.runtime.base import current
-from actorrt.runtime.process import children_of, process_state
-from actorrt.runtime.stall_watch import STOPPED
+from actorrt.runtime.machine.process import children_of, process_state
+from actorrt.runtime.machine.stall_watch import STOPPED
 
 RunProgram = Any
 

@@ -22,7 +22,7 @@ import actorrt
 from actorrt import exceptions
 from actorrt.runtime.base import current
 from actorrt.runtime.handles import client_of
-from actorrt.runtime.process_watch import watch_pid
+from actorrt.runtime.machine.process_watch import watch_pid
 from actorrt.runtime.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("node")

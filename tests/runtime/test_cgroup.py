@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actorrt.runtime.cgroup import CLAIM_WITHIN_S, Cgroup, OomWatch
+from actorrt.runtime.machine.cgroup import CLAIM_WITHIN_S, Cgroup, OomWatch
 
 
 @dataclass

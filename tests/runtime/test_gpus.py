@@ -7,7 +7,7 @@ import os
 import pytest
 
 import actorrt
-from actorrt.runtime import gpus
+from actorrt.runtime.machine import gpus
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from actorrt.runtime.process import (
+from actorrt.runtime.machine.process import (
     children_of,
     cpu_count,
     describe_exit,

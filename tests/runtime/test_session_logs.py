@@ -15,9 +15,9 @@ from typing import NoReturn
 import pytest
 
 from actorrt.config import Settings
-from actorrt.runtime import session_logs
-from actorrt.runtime.session_folder import INFO, begin, if_ended, node_of, sessions_folder
-from actorrt.runtime.session_logs import KEPT_SESSIONS, retire, sweep
+from actorrt.runtime.machine import session_logs
+from actorrt.runtime.machine.session_folder import INFO, begin, if_ended, node_of, sessions_folder
+from actorrt.runtime.machine.session_logs import KEPT_SESSIONS, retire, sweep
 
 
 def session(folder: Path, log: bytes = b"said\n", alive: bool = False) -> tuple[Path, int]:

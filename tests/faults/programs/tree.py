@@ -12,10 +12,10 @@ import subprocess
 import sys
 from typing import Any
 
-from actorrt.runtime.process_tree import HeadStart, NodeStart, fork_tree
-from actorrt.runtime.process_watch import wait_child, watch_pidfd
-from actorrt.runtime.zygote import WorkerStart
-from actorrt.runtime.zygote_client import ZygoteClient
+from actorrt.runtime.machine.process_tree import HeadStart, NodeStart, fork_tree
+from actorrt.runtime.machine.process_watch import wait_child, watch_pidfd
+from actorrt.runtime.machine.zygote import WorkerStart
+from actorrt.runtime.machine.zygote_client import ZygoteClient
 
 
 def tell(event: str, **facts: Any) -> None:

@@ -5,7 +5,7 @@ import random  # noqa: F401  the point of one test: imported before the fork
 import socket
 import sys
 
-from actorrt.runtime.zygote import WorkerStart, run_zygote
+from actorrt.runtime.machine.zygote import WorkerStart, run_zygote
 
 
 def worker_main(start: WorkerStart) -> None:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn, TextIO, cast
 
-from actorrt.runtime.cgroup import Cgroup
+from actorrt.runtime.machine.cgroup import Cgroup
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15

@@ -31,8 +31,8 @@ from typing import Final, NoReturn
 import msgspec
 
 from actorrt.runtime.base.surroundings import DEFAULT, SIGNALS, handler_of, set_handler, set_mask
-from actorrt.runtime.named_output import NamedOutput
-from actorrt.runtime.process import (
+from actorrt.runtime.machine.named_output import NamedOutput
+from actorrt.runtime.machine.process import (
     children_of,
     flush_output,
     kill_group,

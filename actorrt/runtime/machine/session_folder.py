@@ -27,7 +27,7 @@ from typing import Any, Final, cast
 
 from actorrt.config import Settings
 
-from .base.descriptors import high
+from ..base.descriptors import high
 
 LOGS: Final = "logs"
 INFO: Final = "session.json"

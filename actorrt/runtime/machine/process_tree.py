@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from actorrt.runtime.base.descriptors import open_standard_streams
-from actorrt.runtime.process import (
+from actorrt.runtime.machine.process import (
     flush_output,
     run_and_exit,
     set_child_subreaper,
     set_process_name,
 )
-from actorrt.runtime.zygote import WorkerStart, run_zygote
+from actorrt.runtime.machine.zygote import WorkerStart, run_zygote
 
 
 @dataclass(frozen=True, slots=True)

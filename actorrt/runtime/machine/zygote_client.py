@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from actorrt.runtime.process import children_of, describe_exit, kill_group, kill_process
-from actorrt.runtime.process_watch import wait_child
-from actorrt.runtime.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, Reply
+from actorrt.runtime.machine.process import children_of, describe_exit, kill_group, kill_process
+from actorrt.runtime.machine.process_watch import wait_child
+from actorrt.runtime.machine.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, Reply
 from actorrt.wire.any_text import as_bytes
 
 logger = logging.getLogger("actorrt")

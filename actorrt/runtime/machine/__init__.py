@@ -1,0 +1,1 @@
+"""Processes and their files, and what the kernel says of them."""
