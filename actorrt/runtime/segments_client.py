@@ -29,12 +29,12 @@ from actorrt.wire.messages import Segment as Place
 
 from .base import current
 from .base.descriptors import allow_more_after
+from .memory.segments import Location, SegmentGoneError, SegmentReader
 from .references import Entry
-from .segments import Location, SegmentGoneError, SegmentReader
 
 if TYPE_CHECKING:
+    from .memory.segment_writer import Sealed, SegmentWriter
     from .runtime import Runtime
-    from .segment_writer import Sealed, SegmentWriter
 
 
 # From here on it takes milliseconds to make a new segment.
@@ -119,7 +119,7 @@ class SegmentsClient:
 
     def _make_writer(self) -> SegmentWriter:
         # ctypes takes milliseconds to load, and most processes write nothing large.
-        from .segment_writer import SegmentWriter
+        from .memory.segment_writer import SegmentWriter
 
         with self._lock:
             if self._writer is None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.runtime import mapping
-from actorrt.runtime.mapping import HUGE_PAGE, WritableMapping
+from actorrt.runtime.memory import mapping
+from actorrt.runtime.memory.mapping import HUGE_PAGE, WritableMapping
 
 PAGE = os.sysconf("SC_PAGESIZE")
 

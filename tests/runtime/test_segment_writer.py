@@ -15,9 +15,9 @@ from typing import Any, Final
 import pytest
 
 from actorrt.exceptions import ObjectStoreFullError
-from actorrt.runtime import mapping
-from actorrt.runtime.mapping import HUGE_PAGE
-from actorrt.runtime.segment_writer import Sealed, SegmentWriter, size_for
+from actorrt.runtime.memory import mapping
+from actorrt.runtime.memory.mapping import HUGE_PAGE
+from actorrt.runtime.memory.segment_writer import Sealed, SegmentWriter, size_for
 from actorrt.wire.container import parse, plan
 
 PAGE: Final = os.sysconf("SC_PAGESIZE")
@@ -346,7 +346,7 @@ def test_a_kernel_without_huge_pages_or_noexec_seals_will_do(writer: Writer, mon
 LIMITED: Final = """
 import errno, os, resource
 from actorrt.exceptions import ObjectStoreFullError
-from actorrt.runtime.segment_writer import SegmentWriter
+from actorrt.runtime.memory.segment_writer import SegmentWriter
 writer = SegmentWriter(1 << 30, print)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:

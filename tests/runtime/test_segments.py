@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from actorrt.core.segment_life import SegmentId
 from actorrt.core.storage import Ledger, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
-from actorrt.runtime.segment_writer import Sealed, SegmentWriter, size_for
-from actorrt.runtime.segments import Location, SegmentGoneError, SegmentHolder, SegmentReader
+from actorrt.runtime.memory.segment_writer import Sealed, SegmentWriter, size_for
+from actorrt.runtime.memory.segments import Location, SegmentGoneError, SegmentHolder, SegmentReader
 from actorrt.wire.container import parse, plan
 
 from ..depth import DEPTH
@@ -309,7 +309,7 @@ def test_many_threads_that_open_one_object_share_one_mapping(writer: SegmentWrit
 
 READ_ELSEWHERE: Final = """
 import pickle, sys
-from actorrt.runtime.segments import Location, SegmentReader
+from actorrt.runtime.memory.segments import Location, SegmentReader
 from actorrt.wire.container import parse
 path, inode, length = sys.argv[1:]
 reader = SegmentReader()
@@ -351,7 +351,7 @@ def test_another_process_reads_it_and_keeps_it_though_the_node_has_dropped_it(
 
 CREATE_ELSEWHERE: Final = """
 import os, sys
-from actorrt.runtime.segment_writer import SegmentWriter
+from actorrt.runtime.memory.segment_writer import SegmentWriter
 writer = SegmentWriter(1 << 30, print)
 sealed = writer.fill(writer.create(200_000), bytes(range(250)) * 800, [])
 print(os.getpid(), *sealed, flush=True)

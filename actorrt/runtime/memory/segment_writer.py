@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 from actorrt.exceptions import ObjectStoreFullError
 from actorrt.wire.container import pack_header, plan
 
-from .base.descriptors import allow_more_after
+from ..base.descriptors import allow_more_after
 from .mapping import HUGE_PAGE, WritableMapping
 from .segments import Location
 

@@ -1,0 +1,1 @@
+"""Shared memory, as it is mapped and written."""
