@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from .runtime.driver import init as init
     from .runtime.driver import is_initialized as is_initialized
     from .runtime.driver import shutdown as shutdown
-    from .runtime.generators import ObjectRefGenerator as ObjectRefGenerator
     from .runtime.handles import ActorHandle as ActorHandle
     from .runtime.links.pipes import Pipe as Pipe
     from .runtime.links.pipes import PipeReceiver as PipeReceiver
     from .runtime.links.pipes import call_pipe as call_pipe
     from .runtime.methods import method as method
-    from .runtime.references import ObjectRef as ObjectRef
+    from .runtime.owner.generators import ObjectRefGenerator as ObjectRefGenerator
+    from .runtime.owner.references import ObjectRef as ObjectRef
     from .runtime.remote import remote as remote
     from .runtime.sessions import Session as Session
     from .runtime.sessions import sessions as sessions
@@ -56,11 +56,11 @@ _HOMES = {
     "base.context": ["get_runtime_context"],
     "base.definitions": ["Actor"],
     "driver": ["init", "shutdown", "is_initialized"],
-    "generators": ["ObjectRefGenerator"],
+    "owner.generators": ["ObjectRefGenerator"],
     "handles": ["ActorHandle"],
     "methods": ["method"],
     "links.pipes": ["Pipe", "PipeReceiver", "call_pipe"],
-    "references": ["ObjectRef"],
+    "owner.references": ["ObjectRef"],
     "remote": ["remote"],
     "sessions": ["Session", "sessions"],
     "taskgroup": ["TaskGroup"],

@@ -126,7 +126,10 @@ PURE_IN_SERVE: Final = frozenset(
 DEFERRED: Final = {
     ("actorrt.cli", "actorrt.cli.commands"),  # all of the command, once Ctrl-C does not meet it with a traceback
     ("actorrt.runtime.driver", "actorrt.runtime.join"),  # loads while the node starts, which is started first
-    ("actorrt.runtime.segments_client", "actorrt.runtime.memory.segment_writer"),  # ctypes: milliseconds that few need
+    (
+        "actorrt.runtime.owner.segments_client",
+        "actorrt.runtime.memory.segment_writer",
+    ),  # ctypes: milliseconds that few need
     ("actorrt.serve.proxy", "actorrt.serve.http_server"),  # uvicorn: 40 ms and 5 MB that the controller does not need
     ("actorrt.serve.replica", "actorrt.serve.reply"),  # Starlette: the same
 }

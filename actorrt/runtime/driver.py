@@ -27,7 +27,7 @@ from .base.descriptors import open_standard_streams
 from .node_launch import Launched, find_session, launch
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from .owner.runtime import Runtime
 
 STOP_TIMEOUT_S: Final = 10.0
 

@@ -16,7 +16,7 @@ from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
 from .log_printer import LogPrinter
 from .machine.session_folder import node_of
-from .runtime import Runtime
+from .owner.runtime import Runtime
 
 FLUSH_TIMEOUT_S = 5.0
 

@@ -27,22 +27,22 @@ from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCall
 
-from . import references
-from .actor_client import ActorClient, traits_of
-from .actors import Actors
 from .base.context import RunningCall, running_call
 from .base.definitions import CALL, READY, TERMINATE
-from .calls import Call, error_bytes, fill_slots, unpack_arguments
 from .executor import ActorExit, exit_in
 from .links.link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
 from .node_launch import resources_of
-from .outcomes import users_part
 from .own_class import method_of
-from .references import Entry, Gate
-from .runtime import Runtime
-from .yielded import GENERATORS, BehindValues, Yielded
+from .owner import references
+from .owner.actor_client import ActorClient, traits_of
+from .owner.actors import Actors
+from .owner.calls import Call, error_bytes, fill_slots, unpack_arguments
+from .owner.outcomes import users_part
+from .owner.references import Entry, Gate
+from .owner.runtime import Runtime
+from .owner.yielded import GENERATORS, BehindValues, Yielded
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions

@@ -21,8 +21,8 @@ from .machine.process import exit_code
 from .own_class import await_del, give_its_name, has_async_constructor
 
 if TYPE_CHECKING:
-    from .calls import Call
     from .loop_executor import LoopExecutor
+    from .owner.calls import Call
 
 # How long the calls of a constructor that fails may take before its process is ended.
 LAST_CALLS_S: Final = 5.0

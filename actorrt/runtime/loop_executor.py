@@ -50,15 +50,15 @@ from .links.pipe_turns import PipeTurns
 from .loop_actors import LoopActors
 from .machine.named_output import finish_lines
 from .method_threads import MethodThreads
-from .objects import new_borrows
-from .outcomes import serialize_result
-from .references import Entry
-from .snapshots import take_snapshot
+from .owner.objects import new_borrows
+from .owner.outcomes import serialize_result
+from .owner.references import Entry
+from .owner.snapshots import take_snapshot
+from .owner.yielded import BehindValues, Yielded
 from .thread_gate import END
-from .yielded import BehindValues, Yielded
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from .owner.runtime import Runtime
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
 from .base.context import RunningCall
 from .executor import ActorExit
-from .outcomes import serialize_result
-from .snapshots import take_snapshot
+from .owner.outcomes import serialize_result
+from .owner.snapshots import take_snapshot
 from .thread_gate import END, ThreadGate
 
 if TYPE_CHECKING:

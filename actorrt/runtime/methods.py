@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 from actorrt.core.options import MethodOptions, parse_method_options
 
 from .base.definitions import MARK, kind_of
-from .generators import ObjectRefGenerator
 from .handles import ActorMethod
-from .references import ObjectRef
+from .owner.generators import ObjectRefGenerator
+from .owner.references import ObjectRef
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -77,10 +77,8 @@ from actorrt.wire.messages import (
     WorkerReady,
 )
 
-from .actor_records import ActorRecord, ActorSpec
 from .base.socket_paths import remove_socket
 from .base.table_sizes import table_sizes
-from .calls import error_bytes
 from .head_keeper import HeadKeeper
 from .links.link import Link
 from .links.peers import Peers
@@ -92,7 +90,9 @@ from .machine.stall_watch import watch_for_stalls
 from .node_host import NodeHost
 from .node_leases import NodeLeases
 from .node_segments import NodeSegments
-from .supervisor import Supervisor
+from .owner.actor_records import ActorRecord, ActorSpec
+from .owner.calls import error_bytes
+from .owner.supervisor import Supervisor
 from .workers import Workers
 
 logger = logging.getLogger("actorrt")

@@ -34,15 +34,15 @@ from actorrt.core.options import (
 from .base import current
 from .base.context import running_call
 from .base.definitions import Actor, ActorClassDef, RemoteFunctionDef
-from .generators import ObjectRefGenerator
 from .handles import ActorHandle, make_handle
-from .references import ObjectRef
+from .owner.generators import ObjectRefGenerator
+from .owner.references import ObjectRef
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .base.option_arguments import ActorArguments, DecoratorArguments, TaskArguments
-    from .signatures import Submit
+    from .owner.signatures import Submit
 
 P = ParamSpec("P")
 R = TypeVar("R")

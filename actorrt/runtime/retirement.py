@@ -14,7 +14,7 @@ from actorrt.wire.messages import Retired
 
 if TYPE_CHECKING:
     from .loop_executor import LoopExecutor
-    from .runtime import Runtime
+    from .owner.runtime import Runtime
     from .sync_executor import SyncExecutor
 
 # How often a worker that is kept by others looks whether it still is, at first and later.

@@ -40,16 +40,16 @@ from .interrupts import Interrupts
 from .links.link import Link
 from .machine.named_output import finish_lines
 from .machine.process import exit_code
-from .objects import new_borrows
-from .outcomes import serialize_result
-from .references import Gate
+from .owner.objects import new_borrows
+from .owner.outcomes import serialize_result
+from .owner.references import Gate
+from .owner.snapshots import take_snapshot
 from .retirement import drop_actor
-from .snapshots import take_snapshot
 from .sync_actor import SyncActor
 from .thread_gate import END, ThreadGate
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from .owner.runtime import Runtime
 
 logger = logging.getLogger("actorrt")
 

@@ -34,7 +34,7 @@ from .loop_executor import LoopExecutor
 from .sync_executor import SyncExecutor
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from .owner.runtime import Runtime
 
 # How often a loop that runs nothing is looked at: its actors may have background tasks.
 IDLE_PERIOD_S: Final = 0.5

@@ -27,9 +27,9 @@ from .loop_executor import LoopExecutor, RuntimeLoopExecutor
 from .machine import gpus
 from .machine.process import flush_output
 from .machine.zygote import WorkerStart
-from .program_paths import ProgramPaths
+from .owner.program_paths import ProgramPaths
+from .owner.runtime import Runtime
 from .retirement import Retirement, drop_actor
-from .runtime import Runtime
 from .sync_executor import SyncExecutor
 from .watchdog import Watchdog
 

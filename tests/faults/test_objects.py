@@ -258,7 +258,7 @@ def test_a_writer_that_is_killed_in_the_middle_leaves_nothing(_: int) -> None:
 
 @actorrt.remote(max_retries=0)
 def killed_before_it_answers() -> Array:
-    from actorrt.runtime.segments_client import SegmentsClient
+    from actorrt.runtime.owner.segments_client import SegmentsClient
 
     write = SegmentsClient.write
 
@@ -281,7 +281,7 @@ def test_a_result_whose_writer_is_killed_before_it_answers_is_given_back() -> No
 def killed_once(marks: str) -> Array:
     if not os.path.exists(marks):
         Path(marks).touch()
-        from actorrt.runtime.segments_client import SegmentsClient
+        from actorrt.runtime.owner.segments_client import SegmentsClient
 
         write = SegmentsClient.write
 

@@ -23,7 +23,7 @@ from actorrt import exceptions
 from actorrt.runtime.base import current
 from actorrt.runtime.handles import client_of
 from actorrt.runtime.machine.process_watch import watch_pid
-from actorrt.runtime.runtime import Runtime
+from actorrt.runtime.owner.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("node")
 

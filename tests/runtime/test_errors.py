@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from actorrt import exceptions
-from actorrt.runtime.calls import error_bytes
-from actorrt.runtime.references import ERROR, INLINE, Entry
+from actorrt.runtime.owner.calls import error_bytes
+from actorrt.runtime.owner.references import ERROR, INLINE, Entry
 from actorrt.wire import codec
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.outcomes import _failure_bytes
-from actorrt.runtime.references import ERROR, Entry
+from actorrt.runtime.owner.outcomes import _failure_bytes
+from actorrt.runtime.owner.references import ERROR, Entry
 
 LOCK = threading.Lock()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actorrt.runtime.snapshots import take_snapshot
+from actorrt.runtime.owner.snapshots import take_snapshot
 from actorrt.wire import codec
 
 SIZE = 20_000

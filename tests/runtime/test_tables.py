@@ -17,8 +17,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.actor_records import ActorSpec
 from actorrt.runtime.base import current
+from actorrt.runtime.owner.actor_records import ActorSpec
 from actorrt.wire.messages import Query, StartActor
 
 # By value, so that workers need not import this module, and pytest with it.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from . import current
 
 if TYPE_CHECKING:
-    from ..calls import Call
     from ..handles import ActorHandle
     from ..links.link import Link
+    from ..owner.calls import Call
 
 _COMPACT_AT: Final = 64
 

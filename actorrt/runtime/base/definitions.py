@@ -23,8 +23,8 @@ from .explain import explain_code
 
 if TYPE_CHECKING:
     from ..handles import ActorMethod
-    from ..references import ObjectRef
-    from ..shipped import Mark
+    from ..owner.references import ObjectRef
+    from ..owner.shipped import Mark
 
 FUNCTION_ID_SIZE: Final = 16
 MARK: Final = "__actorrt_method__"

@@ -11,9 +11,9 @@ from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorAt
 
-from .base import current
+from ..base import current
+from ..links.link import Link
 from .calls import Call
-from .links.link import Link
 from .references import Token
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from actorrt import exceptions
 from actorrt.core.lifecycle import Event, State
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
+from ..links.link import Link
 from .actor_client import ActorClient
 from .actor_records import ActorRecord
 from .calls import Call
-from .links.link import Link
 from .supervisor import KILLED
 
 if TYPE_CHECKING:

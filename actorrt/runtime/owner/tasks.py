@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from actorrt import exceptions
 from actorrt.wire.messages import TaskCall
 
+from ..links.link import Link
 from .calls import Call, fill_slots
-from .links.link import Link
 from .task_pool import HeldLease, PoolKey, TaskPool
 
 if TYPE_CHECKING:
     from actorrt.core.options import TaskOptions
 
-    from .base.definitions import RemoteFunctionDef
+    from ..base.definitions import RemoteFunctionDef
     from .runtime import Runtime
 
 # Options whose pools are found without looking at what they say.

@@ -19,17 +19,17 @@ from actorrt.wire.messages import (
     WhereIs,
 )
 
+from ..base.definitions import ActorClassDef
+from ..handles import make_handle
 from .actor_client import ActorClient, Traits, traits_of
 from .actor_records import ActorRecord, ActorSpec
-from .base.definitions import ActorClassDef
 from .calls import Call, fill_slots, pack_arguments, when_resolved
-from .handles import make_handle
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions
 
-    from .base.definitions import ActorInterface
-    from .instance import Instance
+    from ..base.definitions import ActorInterface
+    from ..instance import Instance
     from .runtime import Runtime
 
 

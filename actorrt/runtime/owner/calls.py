@@ -32,8 +32,8 @@ from actorrt.wire.messages import (
     Value,
 )
 
+from ..base.explain import explain_unpicklable
 from . import references
-from .base.explain import explain_unpicklable
 from .references import Entry, ObjectRef
 
 if TYPE_CHECKING:

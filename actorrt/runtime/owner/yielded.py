@@ -13,7 +13,7 @@ from typing import Any, Final
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 
-from .base.explain import explain_value
+from ..base.explain import explain_value
 from .snapshots import take_snapshot
 
 logger = logging.getLogger("actorrt")

@@ -30,10 +30,10 @@ from actorrt.wire.messages import (
     StopActor,
 )
 
+from ..links.link import Link
+from ..links.peers import Peers
 from .actor_records import ActorRecord, ActorSpec
 from .calls import error_bytes
-from .links.link import Link
-from .links.peers import Peers
 from .shared import SharedPool
 
 logger = logging.getLogger("actorrt")

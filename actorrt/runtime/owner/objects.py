@@ -35,10 +35,10 @@ from actorrt.wire.messages import (
     Value,
 )
 
+from ..base.explain import explain_value
+from ..links.link import Link
 from . import references
-from .base.explain import explain_value
 from .calls import Call, value_of
-from .links.link import Link
 from .references import REMOTE, Entry, ObjectRef, Token
 from .snapshots import take_snapshot
 

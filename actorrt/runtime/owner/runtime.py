@@ -40,17 +40,17 @@ from actorrt.wire.messages import (
     WorkerList,
 )
 
+from ..base import current
+from ..base.context import RunningCall, running_call
+from ..links.link import Link
+from ..links.peers import Peers
 from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
 from .actor_records import ActorRecord
 from .actors import Actors
-from .base import current
-from .base.context import RunningCall, running_call
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
 from .dispatch import Dispatch
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
-from .links.link import Link
-from .links.peers import Peers
 from .objects import Objects
 from .references import Entry, Gate, ObjectRef
 from .segments_client import SegmentsClient
@@ -64,9 +64,9 @@ from .waiting import Waits
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
-    from .base.definitions import ActorClassDef, RemoteFunctionDef
-    from .links.pipe_turns import PipeTurns
-    from .links.pipes import PipeReceiver
+    from ..base.definitions import ActorClassDef, RemoteFunctionDef
+    from ..links.pipe_turns import PipeTurns
+    from ..links.pipes import PipeReceiver
 
 logger = logging.getLogger("actorrt")
 

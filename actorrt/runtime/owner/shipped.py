@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from actorrt.wire.messages import Forget
 
-from .base import current
-from .base.definitions import Definition
-from .links.link import Link
+from ..base import current
+from ..base.definitions import Definition
+from ..links.link import Link
 
 if TYPE_CHECKING:
     from .runtime import Runtime

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from actorrt import exceptions
 from actorrt.wire.messages import Define, TaskCall
 
+from ..links.link import Link
 from .calls import Call, fill_slots
-from .links.link import Link
 from .shared import SharedPool
 from .task_pool import crash_error
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from actorrt import exceptions
 from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
+from ..links.link import Link
 from .actor_client import ActorClient, Traits
 from .actor_places import ActorPlaces
 from .actor_records import OwnedActor
 from .calls import Call, fill_slots, when_resolved
-from .links.link import Link
 from .references import Token
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Final, Protocol
 from actorrt import exceptions
 from actorrt.wire.messages import WorkerList
 
-from .links.link import Link
-from .links.peers import Peers
+from ..links.link import Link
+from ..links.peers import Peers
 
 # A further shared worker is asked for when each that there is has so much to do.
 CROWDED: Final = 16

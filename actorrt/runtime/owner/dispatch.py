@@ -64,11 +64,11 @@ from actorrt.wire.messages import (
     tag_of,
 )
 
+from ..links.link import Link
+from ..links.pipes import Pipe, caller_end
 from .actor_client import ActorClient
 from .actor_records import ActorRecord
 from .calls import Call, error_bytes
-from .links.link import Link
-from .links.pipes import Pipe, caller_end
 from .shared import SharedPool
 from .tasks import TaskPool
 

@@ -16,8 +16,8 @@ from actorrt import exceptions
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
+from ..links.link import Link
 from .calls import Call
-from .links.link import Link
 
 if TYPE_CHECKING:
     from .tasks import Tasks

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, Credit
 
+from ..base import current
 from . import references
-from .base import current
 from .references import Entry, Gate, ObjectRef, bridge_to
 
 if TYPE_CHECKING:
+    from ..links.link import Link
     from .calls import Call
-    from .links.link import Link
 
 T_co = TypeVar("T_co", covariant=True)
 

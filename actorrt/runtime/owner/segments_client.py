@@ -27,13 +27,13 @@ from actorrt.wire.messages import (
 )
 from actorrt.wire.messages import Segment as Place
 
-from .base import current
-from .base.descriptors import allow_more_after
-from .memory.segments import Location, SegmentGoneError, SegmentReader
+from ..base import current
+from ..base.descriptors import allow_more_after
+from ..memory.segments import Location, SegmentGoneError, SegmentReader
 from .references import Entry
 
 if TYPE_CHECKING:
-    from .memory.segment_writer import Sealed, SegmentWriter
+    from ..memory.segment_writer import Sealed, SegmentWriter
     from .runtime import Runtime
 
 
@@ -119,7 +119,7 @@ class SegmentsClient:
 
     def _make_writer(self) -> SegmentWriter:
         # ctypes takes milliseconds to load, and most processes write nothing large.
-        from .memory.segment_writer import SegmentWriter
+        from ..memory.segment_writer import SegmentWriter
 
         with self._lock:
             if self._writer is None:

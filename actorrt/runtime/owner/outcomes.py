@@ -30,8 +30,8 @@ from actorrt.wire.messages import (
     Value,
 )
 
-from .base.context import RunningCall
-from .base.explain import explain_value
+from ..base.context import RunningCall
+from ..base.explain import explain_value
 from .calls import error_bytes
 from .references import Entry, ObjectRef
 from .yielded import BehindValues, Yielded
@@ -39,7 +39,7 @@ from .yielded import BehindValues, Yielded
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-_OWN_CODE: Final = os.path.dirname(__file__)
+_OWN_CODE: Final = os.path.dirname(os.path.dirname(__file__))
 # All of this package, under both names that serve's folder has, and what runs a method in a thread.
 _PACKAGE: Final = os.path.dirname(_OWN_CODE)
 _NOT_THE_USERS: Final = (

@@ -1,0 +1,1 @@
+"""Who calls, and owns what comes back: calls, values, tasks, actors, and where each of them is."""
