@@ -13,7 +13,6 @@ from actorrt import exceptions
 from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from .actor_threads import actor_here
 from .base import current
 from .base.context import running_call
 from .base.definitions import Actor
@@ -23,6 +22,7 @@ from .owner.actor_creation import find_named
 from .owner.generators import ObjectRefGenerator
 from .owner.references import ObjectRef
 from .owner.waiting import entry_of
+from .worker.actor_threads import actor_here
 
 T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])

@@ -25,7 +25,7 @@ from .machine.session_folder import facts_of
 from .machine.zygote import run_zygote
 from .node import NodeConfig, node_main
 from .node_launch import MARK_FD, READY_FD
-from .worker import worker_main
+from .worker.worker import worker_main
 
 # The part of the machine's memory that objects may take where nobody said otherwise.
 STORE_SHARE = 0.3

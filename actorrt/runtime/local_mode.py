@@ -29,12 +29,10 @@ from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCa
 
 from .base.context import RunningCall, running_call
 from .base.definitions import CALL, READY, TERMINATE
-from .executor import ActorExit, exit_in
 from .links.link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
 from .node_launch import resources_of
-from .own_class import method_of
 from .owner import references
 from .owner.actor_client import ActorClient, traits_of
 from .owner.actors import Actors
@@ -43,6 +41,8 @@ from .owner.outcomes import users_part
 from .owner.references import Entry, Gate
 from .owner.runtime import Runtime
 from .owner.yielded import GENERATORS, BehindValues, Yielded
+from .worker.executor import ActorExit, exit_in
+from .worker.own_class import method_of
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions

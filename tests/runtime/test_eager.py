@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from actorrt.runtime.base.context import RunningCall
-from actorrt.runtime.eager import EagerRunner
+from actorrt.runtime.worker.eager import EagerRunner
 
 # More turns of the loop than any program here takes.
 TURNS: Final = 40

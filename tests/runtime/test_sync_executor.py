@@ -18,8 +18,8 @@ import pytest
 import actorrt
 from actorrt.core.pipeline import AHEAD_S
 from actorrt.runtime.base import current
-from actorrt.runtime.executor import Executor
-from actorrt.runtime.sync_executor import SyncExecutor
+from actorrt.runtime.worker.executor import Executor
+from actorrt.runtime.worker.sync_executor import SyncExecutor
 from actorrt.wire.messages import Define, Ping
 
 # By value, so that workers need not import this module, and pytest with it.

@@ -12,8 +12,8 @@ import cloudpickle
 import pytest
 
 import actorrt
-from actorrt.runtime import watchdog
-from actorrt.runtime.watchdog import Where
+from actorrt.runtime.worker import watchdog
+from actorrt.runtime.worker.watchdog import Where
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions
 
     from ..base.definitions import ActorInterface
-    from ..instance import Instance
+    from ..worker.instance import Instance
     from .runtime import Runtime
 
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor, StopActor
 
+from ..base.context import RunningCall, running_call
+from ..links.link import Link
+from ..machine.process import exit_code
 from .actor_methods import actor_title
-from .base.context import RunningCall, running_call
 from .executor import ActorExit, exit_cause
 from .instance import Instance, Limiter
-from .links.link import Link
-from .machine.process import exit_code
 from .own_class import await_del, give_its_name, has_async_constructor
 
 if TYPE_CHECKING:
+    from ..owner.calls import Call
     from .loop_executor import LoopExecutor
-    from .owner.calls import Call
 
 # How long the calls of a constructor that fails may take before its process is ended.
 LAST_CALLS_S: Final = 5.0

@@ -8,7 +8,7 @@ from typing import Final
 
 from actorrt.wire.messages import UNLIMITED
 
-from .base.credits import more_credits
+from ..base.credits import more_credits
 
 # What stands for the end of a generator, where a value might be anything.
 END: Final = object()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
-from .base.context import RunningCall
+from ..base.context import RunningCall
+from ..owner.outcomes import serialize_result
+from ..owner.snapshots import take_snapshot
 from .executor import ActorExit
-from .owner.outcomes import serialize_result
-from .owner.snapshots import take_snapshot
 from .thread_gate import END, ThreadGate
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from actorrt.wire.messages import Retired
 
 if TYPE_CHECKING:
+    from ..owner.runtime import Runtime
     from .loop_executor import LoopExecutor
-    from .owner.runtime import Runtime
     from .sync_executor import SyncExecutor
 
 # How often a worker that is kept by others looks whether it still is, at first and later.

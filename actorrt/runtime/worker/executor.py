@@ -36,20 +36,20 @@ from actorrt.wire.messages import (
     WorkerName,
 )
 
-from .base import shipping
-from .base.context import RunningCall
+from ..base import shipping
+from ..base.context import RunningCall
+from ..links.link import Link
+from ..machine.named_output import NamedOutput
+from ..machine.process import run_and_exit
+from ..owner import references
+from ..owner.calls import ALL_ARGUMENTS, Call, unpack_arguments
+from ..owner.objects import new_borrows
+from ..owner.outcomes import Outcomes
+from ..owner.references import Entry
 from .instance import Instance
-from .links.link import Link
-from .machine.named_output import NamedOutput
-from .machine.process import run_and_exit
-from .owner import references
-from .owner.calls import ALL_ARGUMENTS, Call, unpack_arguments
-from .owner.objects import new_borrows
-from .owner.outcomes import Outcomes
-from .owner.references import Entry
 
 if TYPE_CHECKING:
-    from .owner.runtime import Runtime
+    from ..owner.runtime import Runtime
 
 # What a cancelled call has called is cancelled after so long, if its own code could not be interrupted until then.
 LATE_S: Final = 0.05

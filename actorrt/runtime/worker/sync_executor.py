@@ -30,26 +30,26 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
-from .base.context import RunningCall, running_call
-from .base.credits import more_credits
-from .base.progress import Progress
-from .base.surroundings import Surroundings
+from ..base.context import RunningCall, running_call
+from ..base.credits import more_credits
+from ..base.progress import Progress
+from ..base.surroundings import Surroundings
+from ..links.link import Link
+from ..machine.named_output import finish_lines
+from ..machine.process import exit_code
+from ..owner.objects import new_borrows
+from ..owner.outcomes import serialize_result
+from ..owner.references import Gate
+from ..owner.snapshots import take_snapshot
 from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
 from .interrupts import Interrupts
-from .links.link import Link
-from .machine.named_output import finish_lines
-from .machine.process import exit_code
-from .owner.objects import new_borrows
-from .owner.outcomes import serialize_result
-from .owner.references import Gate
-from .owner.snapshots import take_snapshot
 from .retirement import drop_actor
 from .sync_actor import SyncActor
 from .thread_gate import END, ThreadGate
 
 if TYPE_CHECKING:
-    from .owner.runtime import Runtime
+    from ..owner.runtime import Runtime
 
 logger = logging.getLogger("actorrt")
 

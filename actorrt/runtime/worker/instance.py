@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actorrt.wire.messages import ActorCall, StartActor
 
-from .base import current
-from .base.context import RunningCall
-from .links.link import Link
+from ..base import current
+from ..base.context import RunningCall
+from ..links.link import Link
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .handles import ActorHandle
+    from ..handles import ActorHandle
 
 
 class Limiter:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from actorrt.wire.messages import StartActor
 
-from .base.definitions import CALL, READY, TERMINATE, method_specs
+from ..base.definitions import CALL, READY, TERMINATE, method_specs
 from .executor import ActorExit, unknown_method
 from .instance import Instance
 from .own_class import method_of

@@ -36,29 +36,29 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
+from ..base.context import RunningCall, running_call
+from ..base.credits import more_credits
+from ..base.definitions import TERMINATE
+from ..base.loop_gate import LoopGate
+from ..links.link import Link
+from ..links.pipe_turns import PipeTurns
+from ..machine.named_output import finish_lines
+from ..owner.objects import new_borrows
+from ..owner.outcomes import serialize_result
+from ..owner.references import Entry
+from ..owner.snapshots import take_snapshot
+from ..owner.yielded import BehindValues, Yielded
 from .actor_methods import Mark, find_method, mark_of
 from .actor_threads import ContextThreads
-from .base.context import RunningCall, running_call
-from .base.credits import more_credits
-from .base.definitions import TERMINATE
-from .base.loop_gate import LoopGate
 from .eager import EagerRunner
 from .executor import ActorExit, Executor, Work, exit_in, leave_fork
 from .instance import Instance, Limiter
-from .links.link import Link
-from .links.pipe_turns import PipeTurns
 from .loop_actors import LoopActors
-from .machine.named_output import finish_lines
 from .method_threads import MethodThreads
-from .owner.objects import new_borrows
-from .owner.outcomes import serialize_result
-from .owner.references import Entry
-from .owner.snapshots import take_snapshot
-from .owner.yielded import BehindValues, Yielded
 from .thread_gate import END
 
 if TYPE_CHECKING:
-    from .owner.runtime import Runtime
+    from ..owner.runtime import Runtime
 
 T = TypeVar("T")
 

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, Final
 
-from actorrt import core, wire
+from actorrt import core, runtime, wire
 
-from .base.context import RunningCall
+from ..base.context import RunningCall
 
 AGAIN_S: Final = 0.002
-_OURS: Final = tuple(os.path.dirname(path) + os.sep for path in (__file__, core.__file__, wire.__file__))
+_OURS: Final = tuple(os.path.dirname(path) + os.sep for path in (runtime.__file__, core.__file__, wire.__file__))
 
 
 class Interrupts:

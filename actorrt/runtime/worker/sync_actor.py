@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor
 
+from ..base.context import RunningCall, running_call
+from ..links.link import Link
 from .actor_methods import actor_title, find_method
-from .base.context import RunningCall, running_call
 from .executor import ActorExit
 from .instance import Instance
-from .links.link import Link
 from .own_class import give_its_name
 
 # How long the calls of a constructor that fails may take before its process is ended.

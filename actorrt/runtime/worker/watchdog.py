@@ -27,14 +27,14 @@ import cloudpickle
 import actorrt
 from actorrt.wire.messages import LoopBlocked
 
+from ..base.context import RunningCall
 from .actor_methods import Mark, mark_of
-from .base.context import RunningCall
 from .instance import Instance
 from .loop_executor import LoopExecutor
 from .sync_executor import SyncExecutor
 
 if TYPE_CHECKING:
-    from .owner.runtime import Runtime
+    from ..owner.runtime import Runtime
 
 # How often a loop that runs nothing is looked at: its actors may have background tasks.
 IDLE_PERIOD_S: Final = 0.5
