@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from .runtime.links.pipes import PipeReceiver as PipeReceiver
     from .runtime.links.pipes import call_pipe as call_pipe
     from .runtime.methods import method as method
+    from .runtime.node.sessions import Session as Session
+    from .runtime.node.sessions import sessions as sessions
     from .runtime.owner.generators import ObjectRefGenerator as ObjectRefGenerator
     from .runtime.owner.references import ObjectRef as ObjectRef
     from .runtime.remote import remote as remote
-    from .runtime.sessions import Session as Session
-    from .runtime.sessions import sessions as sessions
     from .runtime.taskgroup import TaskGroup as TaskGroup
 
 __all__ = [
@@ -62,7 +62,7 @@ _HOMES = {
     "links.pipes": ["Pipe", "PipeReceiver", "call_pipe"],
     "owner.references": ["ObjectRef"],
     "remote": ["remote"],
-    "sessions": ["Session", "sessions"],
+    "node.sessions": ["Session", "sessions"],
     "taskgroup": ["TaskGroup"],
 }  # fmt: skip
 _HOME_OF = {name: f"actorrt.runtime.{home}" for home, names in _HOMES.items() for name in names}

@@ -24,7 +24,7 @@ from actorrt.version import __version__
 from .base import current
 from .base.context import running_call
 from .base.descriptors import open_standard_streams
-from .node_launch import Launched, find_session, launch
+from .node.node_launch import Launched, find_session, launch
 
 if TYPE_CHECKING:
     from .owner.runtime import Runtime

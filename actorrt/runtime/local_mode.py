@@ -32,7 +32,7 @@ from .base.definitions import CALL, READY, TERMINATE
 from .links.link import Link
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
-from .node_launch import resources_of
+from .node.node_launch import resources_of
 from .owner import references
 from .owner.actor_client import ActorClient, traits_of
 from .owner.actors import Actors

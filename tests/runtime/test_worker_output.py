@@ -12,7 +12,7 @@ import pytest
 
 from actorrt.config import Settings
 from actorrt.core.loglines import Line
-from actorrt.runtime.worker_output import CHUNK, MAX_PENDING, MAX_PENDING_BYTES, WorkerOutputs
+from actorrt.runtime.node.worker_output import CHUNK, MAX_PENDING, MAX_PENDING_BYTES, WorkerOutputs
 from actorrt.wire.messages import LogLines
 
 DEADLINE_S = 30

@@ -20,7 +20,7 @@ from .stall_watch import STOPPED
 from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
 
 if TYPE_CHECKING:
-    from ..node import Node
+    from ..node.node import Node
 
 logger = logging.getLogger("actorrt")
 

@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 from actorrt import exceptions
 from actorrt.wire.messages import Ping
 
-from .links.link import Link
-from .machine.process import process_state
+from ..links.link import Link
+from ..machine.process import process_state
 
 # How often each shared worker is asked, at most; and after so many questions without an answer it counts as blocked.
 ASK_EVERY_S: Final = 1.0

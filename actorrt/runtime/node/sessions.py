@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from actorrt.config import Settings
 
-from .machine.session_folder import INFO, facts_of, opened
+from ..machine.session_folder import INFO, facts_of, opened
 from .node_launch import live_sessions
 
 

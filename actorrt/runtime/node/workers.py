@@ -19,18 +19,18 @@ from actorrt.core.start_attempts import StartAttempts
 from actorrt.wire.any_text import as_bytes, as_text
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
-from .base.progress import last_begun
-from .base.socket_paths import remove_socket
-from .base.worker_params import WorkerParams
-from .links.link import Link
+from ..base.progress import last_begun
+from ..base.socket_paths import remove_socket
+from ..base.worker_params import WorkerParams
+from ..links.link import Link
+from ..machine.cgroup import Cgroup, OomWatch
+from ..machine.gpus import visible_gpus
+from ..machine.process import describe_exit
+from ..machine.process_tree import NodeStart
+from ..machine.zygote import WORKER_ID
+from ..machine.zygote_client import ForkError, ZygoteLostError
+from ..machine.zygote_keeper import ZygoteKeeper
 from .loop_watch import LoopWatch, SharedWorker
-from .machine.cgroup import Cgroup, OomWatch
-from .machine.gpus import visible_gpus
-from .machine.process import describe_exit
-from .machine.process_tree import NodeStart
-from .machine.zygote import WORKER_ID
-from .machine.zygote_client import ForkError, ZygoteLostError
-from .machine.zygote_keeper import ZygoteKeeper
 from .worker_exits import WorkerExits
 from .worker_output import WorkerOutputs
 

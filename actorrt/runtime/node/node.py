@@ -77,22 +77,22 @@ from actorrt.wire.messages import (
     WorkerReady,
 )
 
-from .base.socket_paths import remove_socket
-from .base.table_sizes import table_sizes
+from ..base.socket_paths import remove_socket
+from ..base.table_sizes import table_sizes
+from ..links.link import Link
+from ..links.peers import Peers
+from ..machine.process import kill_process
+from ..machine.process_tree import NodeStart
+from ..machine.process_watch import watch_pid, watch_pidfd
+from ..machine.session_logs import retire
+from ..machine.stall_watch import watch_for_stalls
+from ..owner.actor_records import ActorRecord, ActorSpec
+from ..owner.calls import error_bytes
+from ..owner.supervisor import Supervisor
 from .head_keeper import HeadKeeper
-from .links.link import Link
-from .links.peers import Peers
-from .machine.process import kill_process
-from .machine.process_tree import NodeStart
-from .machine.process_watch import watch_pid, watch_pidfd
-from .machine.session_logs import retire
-from .machine.stall_watch import watch_for_stalls
 from .node_host import NodeHost
 from .node_leases import NodeLeases
 from .node_segments import NodeSegments
-from .owner.actor_records import ActorRecord, ActorSpec
-from .owner.calls import error_bytes
-from .owner.supervisor import Supervisor
 from .workers import Workers
 
 logger = logging.getLogger("actorrt")

@@ -15,7 +15,7 @@ from actorrt.config import Settings
 from actorrt.core.loglines import Line, LineSplitter, MarkFinder, dropped, printable
 from actorrt.wire.messages import LogLines
 
-from .base.log_file import LogFile
+from ..base.log_file import LogFile
 
 CHUNK: Final = 64 * 1024
 # Lines are sent together once in this time.

@@ -11,7 +11,7 @@ from actorrt import exceptions
 from actorrt.core.leases import UNIT, Queue, Request, Resources
 from actorrt.wire.messages import Lease, LeaseRequest, LeasesWanted
 
-from .machine.gpus import visible_gpus
+from ..machine.gpus import visible_gpus
 from .workers import Worker
 
 if TYPE_CHECKING:

@@ -33,9 +33,9 @@ from actorrt.wire.messages import (
 )
 from actorrt.wire.messages import Segment as Place
 
-from .base.descriptors import allow_more, most_for_objects
-from .links.link import Link
-from .memory.segments import SegmentGoneError, SegmentHolder
+from ..base.descriptors import allow_more, most_for_objects
+from ..links.link import Link
+from ..memory.segments import SegmentGoneError, SegmentHolder
 
 if TYPE_CHECKING:
     from .node import Node

@@ -16,14 +16,15 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+import actorrt
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 
-from .base.descriptors import high
-from .base.socket_paths import reachable, socket_path
-from .machine import gpus
-from .machine.session_folder import LOGS, begin, is_name, node_of, sessions_folder
-from .machine.session_logs import retire, sweep
+from ..base.descriptors import high
+from ..base.socket_paths import reachable, socket_path
+from ..machine import gpus
+from ..machine.session_folder import LOGS, begin, is_name, node_of, sessions_folder
+from ..machine.session_logs import retire, sweep
 
 UNIT: Final = 10_000
 
@@ -142,7 +143,7 @@ def _spawn(session: str, mark: int, errors: str) -> tuple[int, int]:
     arguments = [sys.executable, "-P", "-m", "actorrt.runtime.launcher", session]
     environment = dict(os.environ)
     # The same actorrt as this process has, wherever it was found.
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(actorrt.__file__)))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     # A program may have closed its standard streams, and gets their numbers for what it opens.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
-from .links.link import Link
-from .links.peers import Peers
-from .owner.actor_records import ActorRecord
-from .owner.shared import SharedPool
+from ..links.link import Link
+from ..links.peers import Peers
+from ..owner.actor_records import ActorRecord
+from ..owner.shared import SharedPool
 
 if TYPE_CHECKING:
     from .node import Node
