@@ -12,33 +12,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
     from . import serve as serve
-    from .runtime.api import available_resources as available_resources
-    from .runtime.api import cancel as cancel
-    from .runtime.api import cluster_resources as cluster_resources
-    from .runtime.api import exit_actor as exit_actor
-    from .runtime.api import get as get
-    from .runtime.api import get_actor as get_actor
-    from .runtime.api import get_gpu_ids as get_gpu_ids
-    from .runtime.api import kill as kill
-    from .runtime.api import nodes as nodes
-    from .runtime.api import put as put
-    from .runtime.api import wait as wait
+    from .runtime.api.api import available_resources as available_resources
+    from .runtime.api.api import cancel as cancel
+    from .runtime.api.api import cluster_resources as cluster_resources
+    from .runtime.api.api import exit_actor as exit_actor
+    from .runtime.api.api import get as get
+    from .runtime.api.api import get_actor as get_actor
+    from .runtime.api.api import get_gpu_ids as get_gpu_ids
+    from .runtime.api.api import kill as kill
+    from .runtime.api.api import nodes as nodes
+    from .runtime.api.api import put as put
+    from .runtime.api.api import wait as wait
+    from .runtime.api.driver import init as init
+    from .runtime.api.driver import is_initialized as is_initialized
+    from .runtime.api.driver import shutdown as shutdown
+    from .runtime.api.handles import ActorHandle as ActorHandle
+    from .runtime.api.methods import method as method
+    from .runtime.api.remote import remote as remote
+    from .runtime.api.taskgroup import TaskGroup as TaskGroup
     from .runtime.base.context import get_runtime_context as get_runtime_context
     from .runtime.base.definitions import Actor as Actor
-    from .runtime.driver import init as init
-    from .runtime.driver import is_initialized as is_initialized
-    from .runtime.driver import shutdown as shutdown
-    from .runtime.handles import ActorHandle as ActorHandle
     from .runtime.links.pipes import Pipe as Pipe
     from .runtime.links.pipes import PipeReceiver as PipeReceiver
     from .runtime.links.pipes import call_pipe as call_pipe
-    from .runtime.methods import method as method
     from .runtime.node.sessions import Session as Session
     from .runtime.node.sessions import sessions as sessions
     from .runtime.owner.generators import ObjectRefGenerator as ObjectRefGenerator
     from .runtime.owner.references import ObjectRef as ObjectRef
-    from .runtime.remote import remote as remote
-    from .runtime.taskgroup import TaskGroup as TaskGroup
 
 __all__ = [
     "init", "shutdown", "is_initialized",
@@ -49,21 +49,21 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "api": [
+    "api.api": [
         "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
         "nodes", "cluster_resources", "available_resources", "get_gpu_ids",
     ],
     "base.context": ["get_runtime_context"],
     "base.definitions": ["Actor"],
-    "driver": ["init", "shutdown", "is_initialized"],
+    "api.driver": ["init", "shutdown", "is_initialized"],
     "owner.generators": ["ObjectRefGenerator"],
-    "handles": ["ActorHandle"],
-    "methods": ["method"],
+    "api.handles": ["ActorHandle"],
+    "api.methods": ["method"],
     "links.pipes": ["Pipe", "PipeReceiver", "call_pipe"],
     "owner.references": ["ObjectRef"],
-    "remote": ["remote"],
+    "api.remote": ["remote"],
     "node.sessions": ["Session", "sessions"],
-    "taskgroup": ["TaskGroup"],
+    "api.taskgroup": ["TaskGroup"],
 }  # fmt: skip
 _HOME_OF = {name: f"actorrt.runtime.{home}" for home, names in _HOMES.items() for name in names}
 _MODULES = ("exceptions", "serve")
@@ -72,7 +72,7 @@ _MODULES = ("exceptions", "serve")
 def __getattr__(name: str) -> object:
     if name in _HOME_OF:
         # Whatever is used first may begin a session: this registers how, and that it ends with the program.
-        import_module("actorrt.runtime.driver")
+        import_module("actorrt.runtime.api.driver")
         value: object = getattr(import_module(_HOME_OF[name]), name)
     elif name in _MODULES:
         value = import_module(f"actorrt.{name}")

@@ -125,7 +125,7 @@ PURE_IN_SERVE: Final = frozenset(
 # Imports that wait for a reason other than a circle (the circles below are looked for through them too).
 DEFERRED: Final = {
     ("actorrt.cli", "actorrt.cli.commands"),  # all of the command, once Ctrl-C does not meet it with a traceback
-    ("actorrt.runtime.driver", "actorrt.runtime.join"),  # loads while the node starts, which is started first
+    ("actorrt.runtime.api.driver", "actorrt.runtime.api.join"),  # loads while the node starts, which is started first
     (
         "actorrt.runtime.owner.segments_client",
         "actorrt.runtime.memory.segment_writer",

@@ -1,6 +1,6 @@
 """Small tools on top of the public API, under the names that Ray users look for."""
 
-from actorrt.runtime.api import list_named_actors
+from actorrt.runtime.api.api import list_named_actors
 from actorrt.runtime.base.explain import unpicklable_member
 from actorrt.wire.by_value import ByValuePickler
 

@@ -43,7 +43,7 @@ def test_ctrl_c_while_modules_are_imported_is_a_line_and_130(
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "actorrt: interrupted\n")
 
 
-@pytest.mark.parametrize("where", ["actorrt.runtime.driver", "msgspec", "actorrt.runtime.join"])
+@pytest.mark.parametrize("where", ["actorrt.runtime.api.driver", "msgspec", "actorrt.runtime.api.join"])
 @pytest.mark.usefixtures("node")
 def test_ctrl_c_while_a_node_is_asked_is_a_line_and_130(where: str, interrupted: dict[str, str]) -> None:
     interrupted["INTERRUPT_AT"] = where

@@ -18,7 +18,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.api import list_named_actors
+from actorrt.runtime.api.api import list_named_actors
 from actorrt.runtime.machine.process import children_of, process_state
 
 # By value, so that workers need not import this module, and pytest with it.

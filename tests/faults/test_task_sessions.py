@@ -18,8 +18,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime import driver
-from actorrt.runtime.api import list_named_actors
+from actorrt.runtime.api import driver
+from actorrt.runtime.api.api import list_named_actors
 from actorrt.runtime.machine.process import children_of, process_state
 
 # By value, so that workers need not import this module, and pytest with it.
@@ -231,8 +231,8 @@ PROGRAM = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 import actorrt
-from actorrt.runtime import driver
-from actorrt.runtime.api import list_named_actors
+from actorrt.runtime.api import driver
+from actorrt.runtime.api.api import list_named_actors
 
 @actorrt.remote
 def hold(fifo):

@@ -20,8 +20,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
+from actorrt.runtime.api.handles import client_of
 from actorrt.runtime.base import current
-from actorrt.runtime.handles import client_of
 from actorrt.runtime.machine.process_watch import watch_pid
 from actorrt.runtime.owner.runtime import Runtime
 

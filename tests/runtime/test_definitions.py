@@ -12,10 +12,10 @@ import cloudpickle
 import pytest
 
 from actorrt.core.arity import Arity
+from actorrt.runtime.api.methods import method
+from actorrt.runtime.api.remote import ActorClass, RemoteFunction, remote
 from actorrt.runtime.base import shipping
 from actorrt.runtime.base.definitions import Actor, ActorClassDef, RemoteFunctionDef, method_specs
-from actorrt.runtime.methods import method
-from actorrt.runtime.remote import ActorClass, RemoteFunction, remote
 
 MODULE = """
 from actorrt import remote

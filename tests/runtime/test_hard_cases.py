@@ -16,8 +16,8 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
+from actorrt.runtime.api.handles import client_of
 from actorrt.runtime.base import current
-from actorrt.runtime.handles import client_of
 from actorrt.runtime.links import link
 from actorrt.wire import frames
 

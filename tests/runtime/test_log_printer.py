@@ -12,8 +12,8 @@ import threading
 import pytest
 
 from actorrt.core.loglines import Line, dropped
-from actorrt.runtime import log_printer
-from actorrt.runtime.log_printer import MAX_WAITING, LogPrinter
+from actorrt.runtime.api import log_printer
+from actorrt.runtime.api.log_printer import MAX_WAITING, LogPrinter
 
 OUT: Line = ("Counter", 123, False, "hello")
 ERR: Line = ("Counter", 123, True, "oh")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import current
 
 if TYPE_CHECKING:
-    from ..handles import ActorHandle
+    from ..api.handles import ActorHandle
     from ..links.link import Link
     from ..owner.calls import Call
 

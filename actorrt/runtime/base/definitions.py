@@ -22,7 +22,7 @@ from . import shipping
 from .explain import explain_code
 
 if TYPE_CHECKING:
-    from ..handles import ActorMethod
+    from ..api.handles import ActorMethod
     from ..owner.references import ObjectRef
     from ..owner.shipped import Mark
 

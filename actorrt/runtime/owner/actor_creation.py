@@ -19,8 +19,8 @@ from actorrt.wire.messages import (
     WhereIs,
 )
 
+from ..api.handles import make_handle
 from ..base.definitions import ActorClassDef
-from ..handles import make_handle
 from .actor_client import ActorClient, Traits, traits_of
 from .actor_records import ActorRecord, ActorSpec
 from .calls import Call, fill_slots, pack_arguments, when_resolved

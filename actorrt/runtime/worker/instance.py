@@ -15,7 +15,7 @@ from ..links.link import Link
 if TYPE_CHECKING:
     import asyncio
 
-    from ..handles import ActorHandle
+    from ..api.handles import ActorHandle
 
 
 class Limiter:

@@ -10,11 +10,11 @@ from actorrt import exceptions
 from actorrt.core.leases import UNIT
 from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
 
-from .base.definitions import ActorInterface
+from ..base.definitions import ActorInterface
+from ..machine.process import cpu_count
+from ..owner.actor_client import ActorClient, Traits
+from ..owner.calls import Call
 from .handles import ActorHandle, make_handle
-from .machine.process import cpu_count
-from .owner.actor_client import ActorClient, Traits
-from .owner.calls import Call
 
 if TYPE_CHECKING:
     from .local_mode import LocalRuntime

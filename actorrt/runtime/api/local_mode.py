@@ -27,28 +27,28 @@ from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCall
 
-from .base.context import RunningCall, running_call
-from .base.definitions import CALL, READY, TERMINATE
-from .links.link import Link
+from ..base.context import RunningCall, running_call
+from ..base.definitions import CALL, READY, TERMINATE
+from ..links.link import Link
+from ..node.node_launch import resources_of
+from ..owner import references
+from ..owner.actor_client import ActorClient, traits_of
+from ..owner.actors import Actors
+from ..owner.calls import Call, error_bytes, fill_slots, unpack_arguments
+from ..owner.outcomes import users_part
+from ..owner.references import Entry, Gate
+from ..owner.runtime import Runtime
+from ..owner.yielded import GENERATORS, BehindValues, Yielded
+from ..worker.executor import ActorExit, exit_in
+from ..worker.own_class import method_of
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_futures import LocalFuture
-from .node.node_launch import resources_of
-from .owner import references
-from .owner.actor_client import ActorClient, traits_of
-from .owner.actors import Actors
-from .owner.calls import Call, error_bytes, fill_slots, unpack_arguments
-from .owner.outcomes import users_part
-from .owner.references import Entry, Gate
-from .owner.runtime import Runtime
-from .owner.yielded import GENERATORS, BehindValues, Yielded
-from .worker.executor import ActorExit, exit_in
-from .worker.own_class import method_of
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
 
-    from .base.definitions import ActorClassDef, RemoteFunctionDef
-    from .links.pipes import PipeReceiver
+    from ..base.definitions import ActorClassDef, RemoteFunctionDef
+    from ..links.pipes import PipeReceiver
 
 # Every value travels "inline": there is nobody to share memory with.
 _NO_LIMIT: Final = 2**62

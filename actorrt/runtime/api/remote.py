@@ -31,18 +31,18 @@ from actorrt.core.options import (
     parse_task_options,
 )
 
-from .base import current
-from .base.context import running_call
-from .base.definitions import Actor, ActorClassDef, RemoteFunctionDef
+from ..base import current
+from ..base.context import running_call
+from ..base.definitions import Actor, ActorClassDef, RemoteFunctionDef
+from ..owner.generators import ObjectRefGenerator
+from ..owner.references import ObjectRef
 from .handles import ActorHandle, make_handle
-from .owner.generators import ObjectRefGenerator
-from .owner.references import ObjectRef
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .base.option_arguments import ActorArguments, DecoratorArguments, TaskArguments
-    from .owner.signatures import Submit
+    from ..base.option_arguments import ActorArguments, DecoratorArguments, TaskArguments
+    from ..owner.signatures import Submit
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from actorrt.core.options import MethodOptions, parse_method_options
 
-from .base.definitions import MARK, kind_of
+from ..base.definitions import MARK, kind_of
+from ..owner.generators import ObjectRefGenerator
+from ..owner.references import ObjectRef
 from .handles import ActorMethod
-from .owner.generators import ObjectRefGenerator
-from .owner.references import ObjectRef
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .base.option_arguments import MethodDecoratorArguments
+    from ..base.option_arguments import MethodDecoratorArguments
 
 P = ParamSpec("P")
 R = TypeVar("R")

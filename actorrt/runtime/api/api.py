@@ -13,22 +13,22 @@ from actorrt import exceptions
 from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from .base import current
-from .base.context import running_call
-from .base.definitions import Actor
+from ..base import current
+from ..base.context import running_call
+from ..base.definitions import Actor
+from ..machine import gpus
+from ..owner.actor_creation import find_named
+from ..owner.generators import ObjectRefGenerator
+from ..owner.references import ObjectRef
+from ..owner.waiting import entry_of
+from ..worker.actor_threads import actor_here
 from .handles import ActorHandle, client_of, make_handle
-from .machine import gpus
-from .owner.actor_creation import find_named
-from .owner.generators import ObjectRefGenerator
-from .owner.references import ObjectRef
-from .owner.waiting import entry_of
-from .worker.actor_threads import actor_here
 
 T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 # All files of actorrt, Serve's too.
-_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _AT_LEAST_ONE: Final = check.whole(1)
 
 

@@ -14,9 +14,9 @@ from actorrt.version import __version__
 from actorrt.wire.any_text import as_bytes
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
+from ..machine.session_folder import node_of
+from ..owner.runtime import Runtime
 from .log_printer import LogPrinter
-from .machine.session_folder import node_of
-from .owner.runtime import Runtime
 
 FLUSH_TIMEOUT_S = 5.0
 

@@ -1,4 +1,4 @@
-"""`python -m actorrt.runtime.launcher SESSION`: import once what all processes need, then become them.
+"""`python -m actorrt.runtime.api.launcher SESSION`: import once what all processes need, then become them.
 
 `... again CONFIG` becomes one of them alone, for a node that has lost it (respawn.py).
 """
@@ -17,15 +17,15 @@ import msgspec
 
 from actorrt.core.leases import UNIT
 
-from .machine.process import cpu_count, memory_limit, run_and_exit, set_process_name
-from .machine.process_tree import HeadStart, fork_tree
-from .machine.respawn import AGAIN, Again, HeadAgain, ZygoteAgain
-from .machine.session_folder import facts_of
-from .machine.zygote import run_zygote
-from .node.head import head_main
-from .node.node import NodeConfig, node_main
-from .node.node_launch import MARK_FD, READY_FD
-from .worker.worker import worker_main
+from ..machine.process import cpu_count, memory_limit, run_and_exit, set_process_name
+from ..machine.process_tree import HeadStart, fork_tree
+from ..machine.respawn import AGAIN, Again, HeadAgain, ZygoteAgain
+from ..machine.session_folder import facts_of
+from ..machine.zygote import run_zygote
+from ..node.head import head_main
+from ..node.node import NodeConfig, node_main
+from ..node.node_launch import MARK_FD, READY_FD
+from ..worker.worker import worker_main
 
 # The part of the machine's memory that objects may take where nobody said otherwise.
 STORE_SHARE = 0.3

@@ -21,13 +21,13 @@ from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 from actorrt.version import __version__
 
-from .base import current
-from .base.context import running_call
-from .base.descriptors import open_standard_streams
-from .node.node_launch import Launched, find_session, launch
+from ..base import current
+from ..base.context import running_call
+from ..base.descriptors import open_standard_streams
+from ..node.node_launch import Launched, find_session, launch
 
 if TYPE_CHECKING:
-    from .owner.runtime import Runtime
+    from ..owner.runtime import Runtime
 
 STOP_TIMEOUT_S: Final = 10.0
 
@@ -127,7 +127,9 @@ def init(address: str | None = None, **options: Any) -> Context:
         if parsed.local_mode:
             if where not in ("", "local"):
                 raise ValueError(f"local_mode runs in this process alone and cannot join {where!r}")
-            return _begin(importlib.import_module("actorrt.runtime.local_mode").LocalRuntime(settings, parsed), None)
+            return _begin(
+                importlib.import_module("actorrt.runtime.api.local_mode").LocalRuntime(settings, parsed), None
+            )
         if where in ("", "local"):
             launched = launch(settings, parsed)
             session = launched.session

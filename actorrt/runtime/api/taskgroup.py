@@ -8,9 +8,9 @@ from typing import Any, Self, TypeVar
 
 from actorrt import exceptions
 
-from .base import current
-from .owner.references import ObjectRef
-from .owner.waiting import entry_of
+from ..base import current
+from ..owner.references import ObjectRef
+from ..owner.waiting import entry_of
 
 T = TypeVar("T")
 

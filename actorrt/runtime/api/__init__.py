@@ -1,0 +1,1 @@
+"""The public names, and what begins and ends a session."""
