@@ -133,6 +133,34 @@ DEFERRED: Final = {
     ("actorrt.serve.proxy", "actorrt.serve.http_server"),  # uvicorn: 40 ms and 5 MB that the controller does not need
     ("actorrt.serve.replica", "actorrt.serve.reply"),  # Starlette: the same
 }
+# The rooms of the runtime and what each may import, types included: those named, and itself. A room's docstring says
+# who lives there; docs/decisions/rooms.md says why.
+ROOMS: Final[Mapping[str, frozenset[str]]] = {
+    "base": frozenset[str](),
+    "links": frozenset({"base"}),
+    "machine": frozenset({"base", "links"}),
+    "memory": frozenset({"base"}),
+    "owner": frozenset({"base", "links", "machine", "memory"}),
+    "worker": frozenset({"base", "links", "machine", "memory", "owner"}),
+    "node": frozenset({"base", "links", "machine", "memory", "owner"}),
+    "api": frozenset({"base", "links", "machine", "memory", "owner", "worker", "node"}),
+}
+# What still runs against that order. This list may only get shorter.
+AGAINST_THE_ORDER: Final = frozenset(
+    {
+        ("base.context", "api.handles"),
+        ("base.context", "links.link"),
+        ("base.context", "owner.calls"),
+        ("base.current", "owner.runtime"),
+        ("base.definitions", "api.handles"),
+        ("base.definitions", "owner.references"),
+        ("base.definitions", "owner.shipped"),
+        ("machine.zygote_keeper", "node.node"),
+        ("owner.actor_creation", "api.handles"),
+        ("owner.actor_creation", "worker.instance"),
+        ("worker.instance", "api.handles"),
+    }
+)
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 
 
@@ -380,6 +408,23 @@ def test_the_modules_form_no_circle(modules: Modules) -> None:
     for name in edges:
         walk(name, ())
     assert circles == []
+
+
+def _room(name: str) -> str:
+    parts = name.split(".")
+    return parts[2] if name.startswith("actorrt.runtime.") else ""
+
+
+def test_a_room_of_the_runtime_imports_the_rooms_below_it_only(modules: Modules) -> None:
+    assert {_room(name) for name in modules} == {"", *ROOMS}
+    against = {
+        (module.name.removeprefix("actorrt.runtime."), found.module.removeprefix("actorrt.runtime."))
+        for module in modules.values()
+        if (here := _room(module.name))
+        for found in module.imports
+        if (there := _room(found.module)) and there != here and there not in ROOMS[here]
+    }
+    assert against == AGAINST_THE_ORDER
 
 
 def test_no_module_has_a_name_that_says_nothing(modules: Modules) -> None:
