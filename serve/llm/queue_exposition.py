@@ -37,10 +37,11 @@ def queue_families(queues: Iterable[QueueStatus]) -> Iterator[Any]:
     if not there:
         return
     for attribute, name, help in _LINES:
-        family: Any = GaugeMetricFamily(name, help, labels=("deployment", "replica", "rank"))
+        family: Any = GaugeMetricFamily(name, help, labels=("deployment", "replica", "rank", "role"))
         for queue in there:
             for line in queue.lines:
-                family.add_metric((queue.deployment, line.replica, str(line.rank)), getattr(line, attribute))
+                labels = (queue.deployment, line.replica, str(line.rank), line.role)
+                family.add_metric(labels, getattr(line, attribute))
         yield family
     for attribute, name, help in _TENANTS:
         family = GaugeMetricFamily(name, help, labels=("deployment", "tenant"))

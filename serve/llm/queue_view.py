@@ -32,8 +32,8 @@ def _view(model_id: str, queue: QueueStatus, named: Container[str] | None) -> di
         "waiting": sum(each.waiting for each in tenants.values()),
         "replicas": [
             {
-                "replica": line.replica, "rank": line.rank, "tokens": line.kv_tokens, "reserved": line.used,
-                "used": line.done, "running": line.running, "slots": line.slots,
+                "replica": line.replica, "rank": line.rank, "role": line.role, "tokens": line.kv_tokens,
+                "reserved": line.used, "used": line.done, "running": line.running, "slots": line.slots,
                 "others": line.others, "others_tokens": line.others_tokens,
             }
             for line in queue.lines[:MOST_LINES]
