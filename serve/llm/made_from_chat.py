@@ -26,12 +26,18 @@ if TYPE_CHECKING:
     from .services import Services
 
 CHAT: Final = "/v1/chat/completions"
+_MADE: Final = frozenset({"/v1/messages", "/v1/responses"})
 RESUMES: Final = b"x-actorrt-resumes"
 _OF_ERRORS: Final = frozenset({"message", "code", "type", "param", "detail", "error", "object"})
 _OF_OTHER_SHAPES: Final = frozenset({"detail", "error", "message"})
 _LONGEST_TEXT: Final = 1000
 # What clients look for before they try again, OpenAI's and Anthropic's among them.
 _WHEN_AGAIN: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry"})
+
+
+def with_those_made(paths: frozenset[str]) -> frozenset[str]:
+    """What there is of a model whose engine answers these."""
+    return paths | _MADE if CHAT in paths else paths
 
 
 def chat_call(

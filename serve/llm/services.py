@@ -18,6 +18,7 @@ from .engines.interface import ADAPTER, EngineCall, EngineFacts
 from .event_stream import EventStream
 from .fronts import Fronts
 from .generation import Generation
+from .made_from_chat import with_those_made
 from .problems import Problem
 from .reading import Asked, read, renamed
 from .wishes import wishes_of
@@ -108,11 +109,11 @@ class Services:
         """What the model's engine is. Problem 501 if it does not answer this."""
         facts = await chosen.served.facts()
         if path not in facts.paths:
-            offered = ", ".join(sorted(each for each in facts.paths if each.startswith("/v1/")))
+            offered = ", ".join(sorted(each for each in with_those_made(facts.paths) if each.startswith("/v1/")))
             raise Problem(
                 501,
                 f"the engine of model {chosen.served.model_id!r} ({facts.kind}) does not answer {path}; "
-                f"it answers {offered}",
+                f"there are {offered}",
                 param="model",
                 code="not_supported_by_engine",
             )

@@ -127,7 +127,12 @@ def test_what_the_engine_lacks_is_a_501_that_says_so(scripted_app: ScriptedApp) 
     ):
         response = scripted_app.client.post(path, json={"model": "scripted", **fields})
         assert response.status_code == 501
-        assert response.json()["error"]["code"] == "not_supported_by_engine"
+        error = response.json()["error"]
+        assert error["code"] == "not_supported_by_engine"
+        # Of these two are made from its chat.
+        assert error["message"].endswith(
+            "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/messages, /v1/responses"
+        )
 
 
 def test_headers_that_are_the_clients_own_stay_here(scripted_app: ScriptedApp) -> None:
