@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from .declaration import Application
 from .deployments import MANY_CALLS
 from .drain_watch import DrainWatch
 from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeError
-from .graph import flatten
+from .graph import BoundDeployment, flatten
 from .handle import DeploymentHandle
 from .http_options import HTTPOptions
 from .news import PolicyKind
@@ -129,6 +129,7 @@ def build(target: Application[Any] | ASGIApp, name: str, route_prefix: str | Non
         raise ValueError(f"name must not be empty or hold '#', '/' or a line break: {name!r}")
     prefix = check_route_prefix(route_prefix)
     flat = flatten(as_graph(target), lambda each: DeploymentHandle[Any](DeploymentId(name, each)))
+    _check_readers(flat)
     specs = [
         make_spec(
             name,
@@ -141,6 +142,20 @@ def build(target: Application[Any] | ASGIApp, name: str, route_prefix: str | Non
         for each in flat
     ]
     return ApplicationSpec(name, prefix, flat[-1].name, tuple(specs))
+
+
+def _check_readers(flat: Sequence[BoundDeployment]) -> None:
+    """ValueError where replicas would read prompts for two deployments, each of whose queues counts alone."""
+    reads_for: dict[str, str] = {}
+    for each in flat:
+        queue = queue_config(each.deployment.all_options.request_router)
+        if queue is None or queue.prefill is None:
+            continue
+        if (other := reads_for.setdefault(queue.prefill, each.name)) != each.name:
+            raise ValueError(
+                f"{queue.prefill!r} cannot read prompts for both {other!r} and {each.name!r}: bind a model once, or "
+                "give each a name of its own, build_llm_deployment(config, name=...)"
+            )
 
 
 def _policy_kind(given: RequestRouterConfig, deployment: str) -> PolicyKind:

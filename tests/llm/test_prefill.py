@@ -13,7 +13,15 @@ import pytest
 
 from actorrt import serve
 from actorrt.serve.broadcast import ask_all
-from actorrt.serve.llm import LlamaCppEngine, LLMConfig, PrefillConfig, ServerEngine, SimulatedEngine, build_openai_app
+from actorrt.serve.llm import (
+    LlamaCppEngine,
+    LLMConfig,
+    PrefillConfig,
+    ServerEngine,
+    SimulatedEngine,
+    build_llm_deployment,
+    build_openai_app,
+)
 from actorrt.serve.llm.config import ConfigError
 from actorrt.serve.router import router_of
 from actorrt.serve.spec import DeploymentId
@@ -193,3 +201,19 @@ def test_what_cannot_be_handed_over_is_refused_where_it_is_written(fields: dict[
     with pytest.raises(ConfigError) as refused:
         LLMConfig(**given)
     assert sentence in str(refused.value)
+
+
+class Two:
+    def __init__(self, one: object, other: object) -> None: ...
+
+
+@pytest.mark.parametrize(("name", "known_as"), [(None, "model:kv_1"), ("kv", "kv")])
+def test_a_model_that_is_bound_twice_is_refused_with_what_to_write(name: str | None, known_as: str) -> None:
+    model = LLMConfig(model_id="kv", engine=ENGINE, deployment=QUEUED, prefill=PrefillConfig())
+    one, other = build_llm_deployment(model), build_llm_deployment(model, name=name)
+    with pytest.raises(ValueError, match="give each a name of its own, build_llm_deployment") as refused:
+        serve.build(serve.deployment(Two).bind(one, other), "twice", None)
+    assert f"'prefill:kv' cannot read prompts for both 'model:kv' and '{known_as}'" in str(refused.value)
+    # One that is used twice is one; and with names of their own they have readers of their own.
+    serve.build(serve.deployment(Two).bind(one, one), "once", None)
+    serve.build(serve.deployment(Two).bind(one, build_llm_deployment(model, name="model:mine")), "named", None)
