@@ -322,15 +322,17 @@ class CapacityQueue:
                 if len(self._ended_early) > MOST_ENDED_EARLY:
                     self._ended_early.popitem(last=False)
             return False
-        if generated is not None and generated > lease.generated:
-            self._charge(ask, generated - lease.generated)
+        more = (generated or 0) - lease.generated
+        # It ends, whatever fails at what is learnt of it.
         self.ledger.release(number, generated or 0)
         self._ended(lease)
+        self._may_fit = True
+        if more > 0:
+            self._charge(ask, more)
         if is_whole:
             self.lengths.learn(ask.model, ask.tenant, ask.prompt, lease.generated)
         if cached is not None and self.prefill is None:
             self.prefixes.correct(lease.line.id, ask.cached, cached)
-        self._may_fit = True
         return True
 
     # ---- lines

@@ -474,13 +474,25 @@ class Hub:
             sentence = self._why(router, id, number, now) if called in self._looks else ""
             self._looks.hear(called, name, id, number, sentence)
         for each in batch.release:
-            self._end(each.number, each.generated, each.cached, each.is_whole)
+            try:
+                self._end(each.number, each.generated, each.cached, each.is_whole)
+            except Exception as error:
+                self._failed_at(each.number, error)
         for number in batch.given_back:
-            self._end(number)
+            try:
+                self._end(number)
+            except Exception as error:
+                self._failed_at(number, error)
         for number, generated in batch.progress:
-            self._progress(number, generated, now)
+            try:
+                self._progress(number, generated, now)
+            except Exception as error:
+                self._failed_at(number, error)
         for each in batch.settle:
-            self._settle(each)
+            try:
+                self._settle(each)
+            except Exception as error:
+                self._failed_at(each.number, error)
         if batch.credits is not None:
             self._credits.take(name, batch.credits, now)
             self._unpark(now)
@@ -501,6 +513,10 @@ class Hub:
             elif ask is not None:
                 del self._parked[ask]
         self._place(now)
+
+    def _failed_at(self, number: int, error: Exception) -> None:
+        """At what was said of a lease, and of nothing else."""
+        logger.error("the capacity queue failed at what a router says of lease %d", number, exc_info=error)
 
     def _acquire(self, name: str, router: _Router, asked: Acquire, now: float) -> None:
         if asked.id in router.asked:

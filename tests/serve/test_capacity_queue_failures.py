@@ -108,3 +108,34 @@ def test_where_the_queue_fails_at_those_that_are_alike_it_keeps_no_place_of_thei
     queue.hub.queue.drain.add = add  # type: ignore[method-assign]
     assert queue.hub.queue.ledger.leases == {}
     queue.check_idle()
+
+
+@pytest.mark.parametrize("what", ["release", "progress"])
+def test_where_the_queue_fails_at_what_is_said_of_a_lease_the_rest_of_the_message_is_taken(
+    what: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue()
+    queue.ask("one", (1, 1), (2, 2), (3, 3))
+    first, second = (granted.number for granted in queue.told()["one"].grants)
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("of a bad one")
+
+    said = ToQueue(epoch=1, release=[Release(first, 5, is_whole=True)])
+    if what == "release":
+        monkeypatch.setattr(queue.hub.queue.lengths, "learn", fails)
+        said.given_back = [second]
+    else:
+        # What it says of the other is lost, and that goes on.
+        said = ToQueue(epoch=1, progress=[(first, 5)], given_back=[second])
+        monkeypatch.setattr(queue.hub, "_progress", fails)
+    queue.hub.take("one", said, 0.1)
+    monkeypatch.undo()
+    (record,) = caplog.records
+    assert f"failed at what a router says of lease {first}" in record.getMessage()
+    assert [granted.id for granted in queue.told()["one"].grants] == [3]
+    assert (first in queue.hub.queue.ledger.leases, second in queue.hub.queue.ledger.leases) == (
+        what == "progress",
+        False,
+    )
+    queue.check_idle()
