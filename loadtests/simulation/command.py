@@ -18,7 +18,7 @@ from . import engine_model, plots, probe, sessions, table, traces
 from .engine_model import EngineModel, ModelError
 from .intervals import intervals
 from .measures import Targets
-from .policies.catalogue import POLICIES, UnknownPolicyError, names
+from .policies.catalogue import POLICIES, SPLIT, UnknownPolicyError, names
 from .progress import Progress
 from .runs import Plan, compare, saturation
 from .traces import TraceError
@@ -30,6 +30,7 @@ Replay a trace of requests to language models, in virtual time, against several 
   python loadtests/simulate.py mooncake --load 1.3 --deadline 2 --seeds 5       more than the replicas can do
   python loadtests/simulate.py mooncake --policy parts                          what each part of the queue brings
   python loadtests/simulate.py --workload sessions --policy ours,sticky         conversations, without a trace
+  python loadtests/simulate.py azure-conv --policy ours,ours-split --prefill 5  prompts are read by 5 of 8 replicas
   python loadtests/simulate.py ./my_trace.csv --policy ours,fifo --rate 12      12 requests a second, any trace
 
 TRACE is a file, or a name of one in the folder of traces: {", ".join(traces.SHORT_NAMES)}.
@@ -73,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
                       help="for the first token; who would wait longer may be refused (none)")  # fmt: skip
     made.add_argument("--failures", type=int, default=0, metavar="N",
                       help="replicas that die, each for 30 s; their requests resume (0)")  # fmt: skip
+    made.add_argument("--prefill", type=int, metavar="N",
+                      help="with ours-split: replicas that only read prompts (half of them)")  # fmt: skip
     made.add_argument("--batch", type=int, default=0, metavar="N",
                       help="requests of the batch band that wait from the beginning on (0)")  # fmt: skip
     made.add_argument("--engine", type=Path, metavar="FILE", help="a model of an engine, as --fit writes it")
@@ -116,6 +119,8 @@ def _check(given: argparse.Namespace) -> None:
         value = getattr(given, name)
         if value is not None and not value > 0:
             raise _UsageError(f"--{name} must be above 0, not {value:g}")
+    if given.prefill is not None and not 0 < given.prefill < given.replicas:
+        raise _UsageError(f"--prefill must be above 0 and below --replicas ({given.replicas}), not {given.prefill}")
     if not given.stale >= 0:
         raise _UsageError(f"--stale must be zero or more, not {given.stale:g}")
     if given.workload == "sessions" and given.trace is not None:
@@ -165,6 +170,10 @@ def _fit(given: argparse.Namespace, progress: Progress) -> int:
 
 def _run(given: argparse.Namespace, progress: Progress) -> int:
     policies = names([name.strip() for name in given.policy.split(",")])
+    if SPLIT in policies and given.replicas < 2:
+        raise _UsageError(f"{SPLIT} needs two replicas at least")
+    if given.prefill is not None and SPLIT not in policies:
+        raise _UsageError(f"--prefill is for the policy {SPLIT} alone")
     seeds = _seeds(given.seeds)
     columns = [name.strip() for name in given.columns.split(",") if name.strip()]
     if unknown := [name for name in columns if name not in table.COLUMNS]:
@@ -188,7 +197,7 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
         arrivals = sessions.make(2 * given.requests, rate)
     plan = Plan(
         model, given.replicas, rate, given.requests, given.routers, given.stale, given.deadline, given.failures,
-        batch=given.batch, targets=Targets(),
+        prefill=given.prefill or 0, batch=given.batch, targets=Targets(),
     )  # fmt: skip
     runs = compare(arrivals, plan, policies, seeds, given.processes, progress.say)
     progress.done()

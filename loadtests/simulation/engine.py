@@ -338,6 +338,8 @@ class Engine:
             self.reading.remove(request)
         self.kv.release(request.shared, private)
         request.shared, request.is_reading, request.unread = (), False, 0
+        # It is read here, as all of it is gone.
+        request.is_handed_over = False
         self.waiting.appendleft(request)
 
     def _admit(self) -> None:
@@ -353,8 +355,12 @@ class Engine:
                 return
             waiting.popleft()
             request.shared, request.is_reading = shared, True
-            request.unread = tokens - known * model.hash_tokens
-            if not request.generated:
-                request.cached = known * model.hash_tokens
+            if request.is_handed_over:
+                # It goes on from its last token.
+                request.unread = 1
+            else:
+                request.unread = tokens - known * model.hash_tokens
+                if not request.generated:
+                    request.cached = known * model.hash_tokens
             self.running[request] = None
             self.reading.append(request)

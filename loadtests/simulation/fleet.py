@@ -37,6 +37,8 @@ class Fleet:
         self.engines = [Engine(model, number) for number in range(replicas)]
         self.now = 0.0
         self.is_up = [True] * replicas
+        # So many of the first only read prompts, with a policy that has such; 0: as it likes.
+        self.prefill = 0
         self.fairness: Fairness | None = None
         # Requests that are with nobody yet, or with the policy; and those that have ended or were refused.
         self.done = 0
@@ -168,21 +170,24 @@ class Fleet:
             if what is Heard.FIRST:
                 if math.isnan(request.first):
                     request.first = now
-                self.read_tokens += request.prompt - request.cached
+                # Where another engine has read it, it was counted there.
+                read = 0 if request.is_handed_over else request.prompt - request.cached
+                self.read_tokens += read
                 if fairness is not None:
-                    fairness.served(request, request.prompt - request.cached, 1, now)
+                    fairness.served(request, read, int(request.answers), now)
                 policy.first(request, now)
             elif what is Heard.FURTHER:
                 generated = engine.generated(request)
-                if fairness is not None:
+                if fairness is not None and request.answers:
                     fairness.served(request, 0, generated, now)
                 policy.further(request, generated, now)
             else:
                 request.ended = now
                 self._count(request)
-                self.given_tokens += request.output
-                if fairness is not None:
-                    fairness.served(request, 0, request.output, now)
+                if request.answers:
+                    self.given_tokens += request.output
+                    if fairness is not None:
+                        fairness.served(request, 0, request.output, now)
                 policy.ended(request, now)
         self._settling = None
         engine.begin(now)

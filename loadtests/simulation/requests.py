@@ -26,9 +26,12 @@ class Request:
 
     __slots__ = (
         "answer", "arrived", "attempts", "band", "base", "cached", "chain", "deadline", "ended", "epoch", "first",
-        "generated", "is_reading", "max_tokens", "memo", "number", "output", "preempted", "prompt", "queued_s",
-        "refused", "replica", "router", "sent", "session", "shared", "tenant", "unread",
+        "generated", "is_handed_over", "is_reading", "max_tokens", "memo", "number", "output", "preempted", "prompt",
+        "queued_s", "refused", "replica", "router", "sent", "session", "shared", "tenant", "unread",
     )  # fmt: skip
+
+    answers = True
+    """Whether what it generates is its client's."""
 
     def __init__(self, number: int, arrival: Arrival, *, deadline: float = math.inf, router: int = 0) -> None:
         self.number = number
@@ -42,6 +45,8 @@ class Request:
         self.unread = self.generated = self.base = self.cached = 0
         self.shared: tuple[int, ...] = ()
         self.is_reading = False
+        # Whether another engine has read its prompt for the one that it runs on.
+        self.is_handed_over = False
         self.epoch = 0
         # What became of it.
         self.replica = -1

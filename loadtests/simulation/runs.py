@@ -45,6 +45,8 @@ class Plan:
     failures: int = 0
     """Replicas that die, at times that are spread over the run, each for `down_s`."""
     down_s: float = 30.0
+    prefill: int = 0
+    """Replicas that only read prompts, where a policy has such; 0: half of them."""
     batch: int = 0
     """Requests of the lowest band that wait from the beginning, beside the others, and are not measured."""
     targets: Targets = field(default_factory=Targets)
@@ -64,6 +66,7 @@ def run(
         sample(arrivals, plan.count, plan.rate, dice), dice, deadline_s=plan.deadline_s, routers=plan.routers
     )
     fleet = Fleet(plan.model, plan.replicas, plan.routers, Random(seed + 1_000_003))
+    fleet.prefill = plan.prefill
     tenants = sorted({request.tenant for request in wanted})
     if len(tenants) > 1 and not plan.batch:
         fleet.fairness = Fairness(tenants)

@@ -14,7 +14,7 @@ from loadtests.simulation.fairness import Fairness, fair_shares, jain
 from loadtests.simulation.fit import Seen, fitted
 from loadtests.simulation.fleet import Failure, Fleet
 from loadtests.simulation.intervals import interval
-from loadtests.simulation.policies.catalogue import POLICIES, USUAL
+from loadtests.simulation.policies.catalogue import POLICIES, SPLIT, USUAL
 from loadtests.simulation.policies.credits import MESSAGE_S
 from loadtests.simulation.requests import Arrival, Request
 from loadtests.simulation.runs import Plan, run, saturation
@@ -253,6 +253,27 @@ def test_every_policy_brings_all_requests_to_their_end_whatever_dies(policy: str
         assert not engine.running
 
 
+def test_a_prompt_is_read_by_one_replica_and_answered_by_another() -> None:
+    model = replace(MODEL, handover_per_token_s=0.001)
+    arrivals = [Arrival(0.0, 250, 20, (1, 2, 3)), Arrival(10.0, 260, 20, (1, 2, 3, 4))]
+    wanted = [Request(number, arrival) for number, arrival in enumerate(arrivals)]
+    fleet = Fleet(model, 2, 1, Random(1))
+    fleet.run(POLICIES[SPLIT].make(fleet, 0.0), wanted)
+    first, second = wanted
+    # Read in three chunks, handed over, and the last token of the prompt is read once more.
+    assert first.first == pytest.approx(0.25 + 0.25 + 0.001)
+    assert first.ended - first.first == pytest.approx(19 * 0.01, rel=0.01)
+    assert (first.cached, second.cached) == (0, 3 * 64)
+    assert {request.replica for request in wanted} == {1}
+    assert fleet.read_tokens == 250 + 260 - 3 * 64
+
+
+def test_where_others_read_no_answer_waits_for_a_prompt() -> None:
+    together, apart = (run(ARRIVALS, PLAN, policy, 2) for policy in ("ours", SPLIT))
+    assert apart["itl_p99"] < together["itl_p99"] / 2
+    assert apart["over_admission"] == 0
+
+
 def test_short_prompts_go_by_credits_until_somebody_waits_and_nothing_is_given_twice() -> None:
     plan = replace(PLAN, model=replace(MODEL, slots=16, kv_tokens=30_000), routers=2, rate=5.0)
     light, heavy = run(ARRIVALS, plan, "ours-credits", 3), run(ARRIVALS, replace(plan, rate=300.0), "ours-credits", 3)
@@ -350,6 +371,12 @@ def test_the_command_prints_a_table_and_writes_what_was_measured(
         ([], "name a trace"),
         (["x", "--policy", "best"], "there is no policy 'best'"),
         (["x", "--replicas", "0"], "--replicas must be at least 1"),
+        (
+            ["x", "--policy", "ours-split", "--prefill", "8"],
+            "--prefill must be above 0 and below --replicas (8), not 8",
+        ),
+        (["x", "--policy", "ours", "--prefill", "2"], "--prefill is for the policy ours-split alone"),
+        (["x", "--policy", "ours-split", "--replicas", "1"], "ours-split needs two replicas at least"),
         (["x", "--rate", "-1"], "--rate must be above 0"),
         (["x", "--seeds", "a"], "--seeds is a number of runs"),
         (["x", "--columns", "speed"], "there is no measure 'speed'"),

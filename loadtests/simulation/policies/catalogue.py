@@ -13,12 +13,14 @@ from .ours import PARTS, Ours
 from .peers import Classes, Deficits, Sticky
 from .policy import Policy
 from .prefixes import PrefixOnly, ShortestUncached
+from .split import Split
 from .views import View
 
 if TYPE_CHECKING:
     from ..fleet import Fleet
 
 STALE_S: Final = 0.1
+SPLIT: Final = "ours-split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,14 @@ POLICIES.update(
             "ours in a process of its own, half a millisecond away", lambda fleet, _: Apart("ours-apart", fleet)
         ),
         "ours-credits": Entry("the same with credits", lambda fleet, _: ByCredits("ours-credits", fleet)),
+        SPLIT: Entry(
+            "ours with prompts read by the first --prefill replicas, and answered by the others",
+            lambda fleet, _: Split(SPLIT, fleet),
+        ),
     }
 )
 # What a run compares where no policy is named.
-USUAL: Final = tuple(name for name in POLICIES if name not in ("ours-apart", "ours-credits"))
+USUAL: Final = tuple(name for name in POLICIES if name not in ("ours-apart", "ours-credits", SPLIT))
 
 
 def _without(part: str) -> Entry:
