@@ -218,7 +218,7 @@ def test_a_worker_that_does_not_answer_keeps_nobody_from_the_others(which: int, 
     actorrt.get(blocked)
     pids[0] = actorrt.get(first.pid.remote())
     # Its node has heard that the first one goes on.
-    while len(runtime.call_sync(runtime.ask_shared(1, {})).workers) < 2:
+    while len(runtime.thread.call_sync(runtime.host.ask_shared(1, {})).workers) < 2:
         pass
     os.kill(pids[which], signal.SIGSTOP)
     assert actorrt.get(process_as_another_program_finds_it.remote(), timeout=30) == pids[1 - which]

@@ -76,7 +76,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def stored() -> int:
     runtime = current.runtime()
-    return runtime.call_sync(runtime.node.ask(Query("store"))).data["bytes"]
+    return runtime.thread.call_sync(runtime.node.ask(Query("store"))).data["bytes"]
 
 
 def wait_until_nothing_is_stored() -> None:

@@ -84,7 +84,7 @@ def until(holds: Callable[[], Any]) -> None:
 
 def facts(what: str) -> Any:
     runtime = current.runtime()
-    return runtime.call_sync(runtime.node.ask(Query(what))).data
+    return runtime.thread.call_sync(runtime.node.ask(Query(what))).data
 
 
 class Process:

@@ -52,7 +52,7 @@ def break_links() -> None:
             if link is not runtime.node:
                 link._transport.abort()
 
-    runtime.call_sync(abort())
+    runtime.thread.call_sync(abort())
 
 
 def test_a_replica_to_which_the_link_broke_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:

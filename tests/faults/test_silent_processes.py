@@ -175,7 +175,7 @@ def test_an_actor_whose_link_breaks_while_its_process_lives_is_found_where_it_wa
     async def drop() -> None:
         link.drop()
 
-    runtime.call_sync(drop())
+    runtime.thread.call_sync(drop())
     assert actorrt.get(child.pid.remote()) == pid
 
 

@@ -71,7 +71,7 @@ def runs(path: Path) -> Counter[int]:
 
 def workers() -> dict[int, Any]:
     runtime = current.runtime()
-    found: list[dict[str, Any]] = runtime.call_sync(runtime.node.ask(Query("workers"))).data
+    found: list[dict[str, Any]] = runtime.thread.call_sync(runtime.node.ask(Query("workers"))).data
     return {facts["pid"]: facts for facts in found if facts["pid"]}
 
 

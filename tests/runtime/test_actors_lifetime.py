@@ -22,8 +22,8 @@ import actorrt
 from actorrt import exceptions
 from actorrt.runtime.api.handles import client_of
 from actorrt.runtime.base import current
+from actorrt.runtime.base.loop_thread import LoopThread
 from actorrt.runtime.machine.process_watch import watch_pid
-from actorrt.runtime.owner.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -100,7 +100,7 @@ def id_of(handle: Any) -> bytes:
 def wait_for_death(actor: bytes) -> str:
     """Until its owner, this process, says that it is dead; and why."""
     runtime = current.runtime()
-    return runtime.call_sync(runtime.supervisor.where_is(actor, NEVER), 30).cause
+    return runtime.thread.call_sync(runtime.supervisor.where_is(actor, NEVER), 30).cause
 
 
 def wait_for_end(pid: int) -> None:
@@ -128,7 +128,7 @@ def do_as_it_is_handed_over(work: Callable[[], object]) -> None:
     """Have `work` done in this thread as soon as it has next handed something over to the runtime's."""
 
     def look(frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and frame.f_code is Runtime.run_soon.__code__:
+        if event == "return" and frame.f_code is LoopThread.run_soon.__code__:
             sys.setprofile(None)
             work()
 
@@ -144,7 +144,7 @@ def test_an_actor_ends_with_its_last_handle_however_soon_the_runtime_looks_at_th
     async def looks() -> None:
         looked.append(True)
 
-    do_as_it_is_handed_over(lambda: session.call_sync(looks()))
+    do_as_it_is_handed_over(lambda: session.thread.call_sync(looks()))
     del actor
     assert looked
     assert wait_for_death(name)
@@ -255,7 +255,7 @@ def where_is_elsewhere(actor: bytes) -> str:
         link = await runtime.peers.link_to(actor[:8])
         return (await link.ask(WhereIs(actor, NEVER))).cause
 
-    return runtime.call_sync(ask(), 30)
+    return runtime.thread.call_sync(ask(), 30)
 
 
 def test_an_actor_that_is_dropped_while_it_starts_is_made_and_ended() -> None:

@@ -102,7 +102,7 @@ def test_a_question_that_cannot_be_written_fails_alone(echo: Any) -> None:
     runtime = current.runtime()
     for question in (FindName(SURROGATE, ""), ListNames(2**70)):  # type: ignore[arg-type]
         with pytest.raises(exceptions.NotSentError):
-            runtime.call_sync(runtime.node.ask(question))
+            runtime.thread.call_sync(runtime.node.ask(question))
     assert actorrt.get(echo.echo.remote(7)) == 7
 
 
@@ -112,13 +112,13 @@ def test_a_question_that_cannot_be_read_is_refused_and_costs_nothing_else(echo: 
     async def ask() -> NameHolder:
         # In one frame with others, before and behind it.
         runtime.node.send(Credit(1, 1))
-        bad = runtime.loop.create_task(runtime.node.ask(FindName(None, 5)))  # type: ignore[arg-type]
-        good = runtime.loop.create_task(runtime.node.ask(FindName("nobody", "")))
+        bad = runtime.thread.loop.create_task(runtime.node.ask(FindName(None, 5)))  # type: ignore[arg-type]
+        good = runtime.thread.loop.create_task(runtime.node.ask(FindName("nobody", "")))
         with pytest.raises(exceptions.ActorrtError, match="Expected `str`"):
             await bad
         return await good
 
-    assert runtime.call_sync(ask()).actor == b""
+    assert runtime.thread.call_sync(ask()).actor == b""
     assert not runtime.node.closed
 
 

@@ -250,5 +250,5 @@ def test_an_actor_that_could_not_start_leaves_nothing_behind_its_handle() -> Non
     runtime = current.session()
     deadline = time.monotonic() + DEADLINE_S
     while name in runtime.supervisor.records and time.monotonic() < deadline:
-        runtime.call_sync(asyncio.sleep(0))
+        runtime.thread.call_sync(asyncio.sleep(0))
     assert name not in runtime.supervisor.records

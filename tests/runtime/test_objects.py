@@ -30,7 +30,7 @@ def array(first: int = 0) -> Array:
 
 def store() -> dict[str, int]:
     runtime = current.runtime()
-    return runtime.call_sync(runtime.node.ask(Query("store"))).data
+    return runtime.thread.call_sync(runtime.node.ask(Query("store"))).data
 
 
 def wait_for(wanted: Callable[[dict[str, int]], bool]) -> dict[str, int]:

@@ -74,7 +74,7 @@ def class_of(number: int) -> Any:
 def _settled() -> dict[str, int]:
     """The driver's tables once it has told its workers what is gone."""
     gc.collect()
-    current.runtime().call_sync(_nothing())
+    current.runtime().thread.call_sync(_nothing())
     return _tables()
 
 

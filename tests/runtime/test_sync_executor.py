@@ -71,14 +71,14 @@ def test_a_task_that_comes_just_as_another_is_taken_up_does_not_wait_behind_it(s
     (leases,) = session.tasks.by_link.values()
     (held,) = leases.values()
     # What follows an answer here has been done when a later question is answered.
-    session.call_sync(held.link.ask(Ping()))
+    session.thread.call_sync(held.link.ask(Ping()))
     # Tasks are so short that several are handed over at once.
     held.pool._pace.mean_s = AHEAD_S / 10
     first = read.remote(str(ran))
     taken.read_text(encoding="utf-8")
     second = write.remote(str(ran), "by the second")
     # Its worker answers behind what it was sent before.
-    session.call_sync(held.link.ask(Ping()))
+    session.thread.call_sync(held.link.ask(Ping()))
     assert len(held.calls) == 2
     go_on.write_text("", encoding="utf-8")
     assert actorrt.get([first, second]) == ["by the second", None]
@@ -102,19 +102,19 @@ def give_back_as_the_second_task_is_handed_over() -> None:
     async def install() -> None:
         sys.setprofile(look)
 
-    runtime.call_sync(install())
+    runtime.thread.call_sync(install())
 
 
 def test_a_task_that_is_handed_over_while_others_are_given_back_is_not_lost(session: Any) -> None:
     actorrt.get(give_back_as_the_second_task_is_handed_over.remote())
     (leases,) = session.tasks.by_link.values()
     (held,) = leases.values()
-    session.call_sync(held.link.ask(Ping()))
+    session.thread.call_sync(held.link.ask(Ping()))
     held.pool._pace.mean_s = AHEAD_S / 10
     with held.link._lock:
         # So that both leave in one frame.
         first, second = echo.remote(1), echo.remote(2)
-        session.call_sync(asyncio.sleep(0))
+        session.thread.call_sync(asyncio.sleep(0))
         assert len(held.calls) == 2
     held.link.wake()
     assert actorrt.get([first, second], timeout=30) == [1, 2]

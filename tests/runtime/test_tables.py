@@ -63,7 +63,7 @@ def session() -> Iterator[None]:
 def sizes() -> dict[str, int]:
     """Of all tables of node and head."""
     runtime = current.runtime()
-    asked = [runtime.call_sync(runtime.node.ask(Query(what))) for what in ("tables", "head tables")]
+    asked = [runtime.thread.call_sync(runtime.node.ask(Query(what))) for what in ("tables", "head tables")]
     return asked[0].data | asked[1].data
 
 

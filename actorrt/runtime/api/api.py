@@ -159,7 +159,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """The names in this program's namespace, or {"name", "namespace"} of all."""
     check.boolean("all_namespaces", all_namespaces)
     runtime = current.runtime()
-    names: Names = runtime.call_sync(runtime.node.ask(ListNames(None if all_namespaces else runtime.namespace)))
+    names: Names = runtime.thread.call_sync(runtime.node.ask(ListNames(None if all_namespaces else runtime.namespace)))
     if all_namespaces:
         return [{"name": name, "namespace": namespace} for namespace, name in names.names]
     return [name for _, name in names.names]
@@ -181,7 +181,7 @@ def exit_actor() -> NoReturn:
 
 def _facts(what: str) -> Any:
     runtime = current.runtime()
-    facts: Facts = runtime.call_sync(runtime.node.ask(Query(what)))
+    facts: Facts = runtime.thread.call_sync(runtime.node.ask(Query(what)))
     return facts.data
 
 

@@ -31,7 +31,7 @@ def join(settings: Settings, options: InitOptions, session: str, started_it: boo
     runtime.on_log_lines = LogPrinter(settings.log_deduplicate)
     runtime.start()
     try:
-        runtime.call_sync(_join_in_time(runtime, settings, options, started_it))
+        runtime.thread.call_sync(_join_in_time(runtime, settings, options, started_it))
     except BaseException:
         runtime.stop()
         raise
@@ -42,7 +42,7 @@ def leave(runtime: Runtime) -> None:
     """Before this driver goes: print what its workers have printed so far."""
     with contextlib.suppress(Exception):  # the node may be gone, or answer no more
         if not runtime.node.closed:
-            runtime.call_sync(runtime.node.ask(FlushOutput()), FLUSH_TIMEOUT_S)
+            runtime.thread.call_sync(runtime.node.ask(FlushOutput()), FLUSH_TIMEOUT_S)
     if isinstance(runtime.on_log_lines, LogPrinter):
         runtime.on_log_lines.close()
 

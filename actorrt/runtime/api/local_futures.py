@@ -6,22 +6,27 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from .local_mode import LocalRuntime
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Turned(Protocol):
+    """The loop of a session, which whoever waits turns."""
+
+    def pump(self) -> None: ...
+    def turn(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None: ...
+    def turns_elsewhere(self) -> bool: ...
 
 
 class LocalFuture(Future[T]):
     """As any concurrent future, also in `concurrent.futures.wait` and `as_completed`."""
 
-    def __init__(self, runtime: LocalRuntime) -> None:
+    def __init__(self, loop: Turned) -> None:
         super().__init__()
-        self._runtime = runtime
+        self._loop = loop
         # Each of those functions appends what it waits with here.
-        self._waiters: Any = _Waiters(runtime)
+        self._waiters: Any = _Waiters(loop)
 
     def result(self, timeout: float | None = None) -> T:
         return super().result(self._turn(timeout))
@@ -32,43 +37,43 @@ class LocalFuture(Future[T]):
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         super().add_done_callback(fn)
         # Where a loop runs, it is this that is waited for.
-        self._runtime.flush()
+        self._loop.pump()
 
     def _turn(self, timeout: float | None) -> float | None:
         """Wait; for how long its base class may wait then."""
-        if self.done() or _turn(self._runtime, self.done, timeout):
+        if self.done() or _turn(self._loop, self.done, timeout):
             return 0.0
         return timeout
 
 
 class _Waiters(list[Any]):
-    def __init__(self, runtime: LocalRuntime) -> None:
+    def __init__(self, loop: Turned) -> None:
         super().__init__()
-        self._runtime = runtime
+        self._loop = loop
 
     def append(self, waiter: Any, /) -> None:
         if type(waiter.event) is not _TurningEvent:
-            event, waiter.event = waiter.event, _TurningEvent(self._runtime)
+            event, waiter.event = waiter.event, _TurningEvent(self._loop)
             if event.is_set():
                 waiter.event.set()
         super().append(waiter)
 
 
 class _TurningEvent(threading.Event):
-    def __init__(self, runtime: LocalRuntime) -> None:
+    def __init__(self, loop: Turned) -> None:
         super().__init__()
-        self._runtime = runtime
+        self._loop = loop
 
     def wait(self, timeout: float | None = None) -> bool:
-        if self.is_set() or _turn(self._runtime, self.is_set, timeout):
+        if self.is_set() or _turn(self._loop, self.is_set, timeout):
             return self.is_set()
         return super().wait(timeout)
 
 
-def _turn(runtime: LocalRuntime, ready: Any, timeout: float | None) -> bool:
+def _turn(loop: Turned, ready: Any, timeout: float | None) -> bool:
     """False: another thread turns the loop, so that this one can simply wait."""
-    if runtime.turns_elsewhere():
+    if loop.turns_elsewhere():
         return False
     with contextlib.suppress(TimeoutError):
-        runtime.turn(ready, timeout, "a future")
+        loop.turn(ready, timeout, "a future")
     return True

@@ -8,11 +8,9 @@ while `get` or `wait` waits.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
 import inspect
 import os
-import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -42,7 +40,7 @@ from ..owner.yielded import GENERATORS, BehindValues, Yielded
 from ..worker.executor import ActorExit, exit_in
 from ..worker.own_class import method_of
 from .local_actors import LocalActors, LocalInstance, LocalNode
-from .local_futures import LocalFuture
+from .local_thread import STEP_S, LocalThread, on_a_loop
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, InitOptions, MethodOptions, TaskOptions
@@ -52,7 +50,6 @@ if TYPE_CHECKING:
 
 # Every value travels "inline": there is nobody to share memory with.
 _NO_LIMIT: Final = 2**62
-_STEP_S: Final = 0.001
 
 
 class _NoLink:
@@ -68,15 +65,15 @@ class LocalRuntime(Runtime):
     """A runtime without processes, links or a thread."""
 
     def __init__(self, settings: Settings, options: InitOptions) -> None:
-        super().__init__(os.urandom(8), "local", "", __version__, replace(settings, inline_limit=_NO_LIMIT))
+        self._local = LocalThread()
+        settings = replace(settings, inline_limit=_NO_LIMIT)
+        super().__init__(os.urandom(8), "local", "", __version__, settings, self._local)
         self.namespace = options.namespace or settings.namespace or "local"
         self.node_id = self.process
         self.actors = cast(Actors, LocalActors(self))
         self.node = cast(Link, LocalNode(self, resources_of(options)))
         self._here = cast(Link, _NoLink(self.process))
         self._running: dict[Call, asyncio.Task[None]] = {}
-        # The loop that turns the session's, while it has something to do.
-        self._pumped_by: asyncio.AbstractEventLoop | None = None
         # The calls that run, so that a cancellation reaches their children.
         self._runs: dict[Call, RunningCall] = {}
 
@@ -86,93 +83,29 @@ class LocalRuntime(Runtime):
 
     # ---- instead of a thread
 
-    def run_soon(self, work: Callable[[], None]) -> None:
-        work()
-
-    release = run_soon
-
     def flush(self) -> None:
-        """Somebody is about to wait: what began where no loop ran goes on while a loop of the program's own runs."""
-        here = asyncio._get_running_loop()
-        if here is None or here is self.loop or (self._pumped_by is here and not here.is_closed()):
-            return
-        if not self.loop.is_running() and asyncio.all_tasks(self.loop):
-            self._pumped_by = here
-            here.call_soon(self._pump, here)
-
-    def _pump(self, here: asyncio.AbstractEventLoop) -> None:
-        """One turn of the session's loop within a turn of the loop that runs."""
-        asyncio._set_running_loop(None)
-        try:
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
-        finally:
-            asyncio._set_running_loop(here)
-        if asyncio.all_tasks(self.loop):
-            here.call_later(_STEP_S, self._pump, here)
-        else:
-            self._pumped_by = None
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._loop_here().create_task(work)
-
-    def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """Nothing in local mode has to wait for an answer: the coroutine ends in its first step."""
-        try:
-            work.send(None)
-        except StopIteration as done:
-            return done.value
-        work.close()
-        raise RuntimeError("local mode cannot wait here")
-
-    async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return await work
+        self._local.pump()
 
     def stop(self, timeout: float = 10.0) -> None:
-        self.closing = True
+        self.thread.closing = True
         for instance in self._instances.values():
             instance.end("the session ended")
         tasks = [task for task in self._running.values() if not task.done() and not task.get_loop().is_closed()]
         for task in tasks:
             task.cancel()
-        mine = [task for task in tasks if task.get_loop() is self.loop]
-        if mine and not self.loop.is_running() and not _on_a_loop():
-            self.loop.run_until_complete(asyncio.wait(mine))
+        mine = [task for task in tasks if task.get_loop() is self.thread.loop]
+        if mine and not self.thread.loop.is_running() and not on_a_loop():
+            self.thread.loop.run_until_complete(asyncio.wait(mine))
         for call in list(self._running):
             call.cancelled()
-        if not self.loop.is_running():
-            self.loop.close()
-
-    def _loop_here(self) -> asyncio.AbstractEventLoop:
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            return self.loop
+        if not self.thread.loop.is_running():
+            self.thread.loop.close()
 
     # ---- waiting
 
     def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Turn the session's loop until the gate opens."""
-        self.turn(partial(gate.wait, 0.0), timeout, what)
-
-    def turn(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Turn the session's loop until `ready()`. GetTimeoutError after `timeout` seconds."""
-        if ready():
-            return
-        if _on_a_loop():
-            raise RuntimeError(
-                f"in local mode there is one loop, and waiting for {what} here would stop it: use `await` instead"
-            )
-        until = None if timeout is None else time.monotonic() + timeout
-        if not self.loop.run_until_complete(_turned(ready, until)):
-            raise exceptions.GetTimeoutError(what, timeout or 0.0)
-
-    def turns_elsewhere(self) -> bool:
-        """True if the session's loop runs in another thread."""
-        return self.loop.is_running() and not _on_a_loop()
-
-    def new_future(self) -> concurrent.futures.Future[Any]:
-        return LocalFuture(self)
+        self._local.turn(partial(gate.wait, 0.0), timeout, what)
 
     # ---- tasks
 
@@ -195,9 +128,9 @@ class LocalRuntime(Runtime):
         """Run a call here and now where it cannot wait, else as a task."""
         pending = any(not entry.done for _, entry in call.waiting or ())
         if not is_async and not pending and call.stream is None:
-            contextvars.copy_context().run(self.call_sync, work)
+            contextvars.copy_context().run(self.thread.call_sync, work)
             return None
-        task = self._loop_here().create_task(work)
+        task = self._local.loop_here().create_task(work)
         self._running[call] = task
         task.add_done_callback(partial(self._ended_task, call))
         return task
@@ -331,7 +264,7 @@ class LocalRuntime(Runtime):
             while True:
                 # The consumer may be in code without a loop, so that nothing could wake this.
                 while stream.window != UNLIMITED and len(stream.items) >= stream.window:  # noqa: ASYNC110
-                    await asyncio.sleep(_STEP_S)
+                    await asyncio.sleep(STEP_S)
                 # Only now: the code between two values belongs to the later one.
                 try:
                     value = await anext(items)
@@ -441,7 +374,7 @@ class LocalRuntime(Runtime):
         await self._execute(call, instance, find)
 
     def leave_actor(self, actor: Any, run: Any) -> BaseException:
-        if not _on_a_loop() or run is None or asyncio.current_task() is not self._running.get(self._call_of(run)):
+        if not on_a_loop() or run is None or asyncio.current_task() is not self._running.get(self._call_of(run)):
             actor.end("it left by exit_actor")
         return ActorExit()
 
@@ -484,22 +417,6 @@ def _call_with(target: Any) -> Callable[..., Any]:
         return function(target, *args, **kwargs)
 
     return call
-
-
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _turned(ready: Callable[[], bool], until: float | None) -> bool:
-    while not ready():
-        if until is not None and time.monotonic() >= until:
-            return False
-        await asyncio.sleep(_STEP_S)
-    return True
 
 
 async def _as_async(items: Any) -> Any:

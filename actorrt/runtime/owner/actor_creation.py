@@ -96,7 +96,7 @@ def create(
         info = pickle.dumps((title, traits, cls.interface))
         # Set first: if this is interrupted, the name may be its own already.
         record.on_dead = partial(_drop_name, runtime, options.name, namespace, actor)
-        holder: NameHolder = runtime.call_sync(runtime.node.ask(ClaimName(options.name, namespace, actor, info)))
+        holder: NameHolder = runtime.thread.call_sync(runtime.node.ask(ClaimName(options.name, namespace, actor, info)))
         if not holder.yours:
             record.on_dead = None
             runtime.supervisor.records.pop(actor, None)
@@ -106,9 +106,9 @@ def create(
                 return _from_info(runtime, holder)[0]
             raise exceptions.ActorAlreadyExistsError(options.name, namespace)
     if call is not None and call.waiting:
-        runtime.run_soon(partial(_create_when_resolved, runtime, record, call))
+        runtime.thread.run_soon(partial(_create_when_resolved, runtime, record, call))
     else:
-        runtime.run_soon(partial(runtime.supervisor.create, record))
+        runtime.thread.run_soon(partial(runtime.supervisor.create, record))
     return client
 
 
@@ -136,7 +136,7 @@ def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> 
         else:
             runtime.supervisor.fail(record, call.entry.error())
 
-    if not when_resolved(call, go, runtime.run_soon):
+    if not when_resolved(call, go, runtime.thread.run_soon):
         go(call)
 
 
@@ -177,13 +177,13 @@ def _create_detached(
             )
         )
 
-    holder: NameHolder = runtime.call_sync(ask())
+    holder: NameHolder = runtime.thread.call_sync(ask())
     if not holder.yours and not options.get_if_exists:
         raise exceptions.ActorAlreadyExistsError(spec.start.name, spec.start.namespace)
     if not holder.yours:
         return _from_info(runtime, holder)[0]
     if call is not None and call.pins:
-        runtime.spawn(_keep(runtime, holder.actor, call.pins))
+        runtime.thread.spawn(_keep(runtime, holder.actor, call.pins))
     return runtime.actors.client(holder.actor, title, traits)
 
 
@@ -200,7 +200,7 @@ async def _keep(runtime: Runtime, actor: bytes, pins: list[Any]) -> None:
 
 def find_named(runtime: Runtime, name: str, namespace: str) -> tuple[ActorClient, ActorInterface] | None:
     """The actor that has a name, and what its handles offer; None if there is none."""
-    holder: NameHolder = runtime.call_sync(runtime.node.ask(FindName(name, namespace)))
+    holder: NameHolder = runtime.thread.call_sync(runtime.node.ask(FindName(name, namespace)))
     return _from_info(runtime, holder) if holder.actor else None
 
 

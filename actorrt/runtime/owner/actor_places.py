@@ -42,7 +42,7 @@ class ActorPlaces:
         """Have it found out where the actor is. The owner's own client is told by the supervisor."""
         if not client.locating and client.record is None:
             client.locating = True
-            self._runtime.spawn_here(self._find(client))
+            self._runtime.thread.spawn_here(self._find(client))
 
     async def _find(self, client: ActorClient) -> None:
         runtime = self._runtime
@@ -71,7 +71,7 @@ class ActorPlaces:
         try:
             return await self._runtime.peers.ask(owner, question)
         except exceptions.ActorrtError:
-            cause, _ = await self._runtime.exit_cause(owner)
+            cause, _ = await self._runtime.exits.cause(owner)
             return ActorAt(b"", 0, f"its owner ended: {cause}", "running")
 
     async def placed_at(self, client: ActorClient) -> bytes:
@@ -126,7 +126,7 @@ class ActorPlaces:
             for call in under_way:
                 self._sort(call, started, again, failed)
             if failed:
-                self._runtime.spawn_here(self._report(client, failed, link.peer))
+                self._runtime.thread.spawn_here(self._report(client, failed, link.peer))
             if record is None and client.link is link and not link.farewell and self._may_live(link.peer):
                 # Only its link may be broken: then it is where it was.
                 client.incarnation -= 1
@@ -167,12 +167,12 @@ class ActorPlaces:
                 # The owner would know by now if it had ended in any way that it was told of.
                 self._runtime.supervisor.apply(record, Event.LOST, "its worker has lost it", "running")
         if failed:
-            self._runtime.spawn_here(self._report(client, failed, b""))
+            self._runtime.thread.spawn_here(self._report(client, failed, b""))
         self._actors.came_back(client, stale, 1, again)
 
     async def _report(self, client: ActorClient, calls: list[Call], worker: bytes) -> None:
         """Fail calls with what has become of their actor."""
-        cause = (await self._runtime.exit_cause(worker))[0] if worker else "it ended under the call"
+        cause = (await self._runtime.exits.cause(worker))[0] if worker else "it ended under the call"
         seen = max(call.incarnation for call in calls)
         if client.record is None and worker and self._may_live(worker):
             # It may be where it was.

@@ -135,4 +135,4 @@ class OwnedActor:
     def __del__(self) -> None:
         runtime = self._runtime
         if current.maybe_runtime() is runtime:
-            runtime.release(partial(runtime.actors.release_owned, self._record))
+            runtime.thread.release(partial(runtime.actors.release_owned, self._record))

@@ -70,7 +70,7 @@ class Actors:
             else:
                 self.own(client, record)
                 record.released = False
-                runtime.run_soon(partial(self.places.moved, record))
+                runtime.thread.run_soon(partial(self.places.moved, record))
         return client
 
     def find(self, actor: bytes) -> ActorClient | None:
@@ -143,7 +143,7 @@ class Actors:
             if link is not None:
                 if call.cancel_asked:
                     link.push(Cancel(call.message.seq))
-                if call.stream is not None and not self._runtime.on_own_thread():
+                if call.stream is not None and not self._runtime.thread.on_own_thread():
                     # The first of many messages: to wake another thread for it costs more than to write it.
                     link.flush()
                 else:
@@ -160,10 +160,10 @@ class Actors:
                 client.inflight -= 1
                 link.post(Cancel(call.message.seq))
         if call.started:
-            self._runtime.run_soon(call.cancelled)
+            self._runtime.thread.run_soon(call.cancelled)
         else:
-            self._runtime.run_soon(partial(self._runtime.cancel_call, call, False, True))
-        self._runtime.run_soon(partial(self.advance, client))
+            self._runtime.thread.run_soon(partial(self._runtime.cancel_call, call, False, True))
+        self._runtime.thread.run_soon(partial(self.advance, client))
 
     def _enqueue(self, client: ActorClient, call: Call) -> None:
         first = client.backlog is None
@@ -174,7 +174,7 @@ class Actors:
         client.backlog.append(call)
         if first or call.waiting is not None:
             # Else it goes when those in front of it go.
-            self._runtime.run_soon(partial(self._queued, client, call))
+            self._runtime.thread.run_soon(partial(self._queued, client, call))
 
     def _check_pending(self, client: ActorClient) -> None:
         pending = client.inflight + len(self._resolving.get(client, ()))
@@ -227,7 +227,7 @@ class Actors:
             if client.traits.ordered:
                 if self._wait_in_front(client, call):
                     break
-            elif not when_resolved(call, partial(self._resolved, client), self._runtime.run_soon):
+            elif not when_resolved(call, partial(self._resolved, client), self._runtime.thread.run_soon):
                 self._resolved(client, call)
         link.flush()
 
@@ -257,7 +257,7 @@ class Actors:
         """True while the arguments of the first call of an ordered backlog are not there."""
         if self._held.get(client) is call:
             return True
-        if when_resolved(call, partial(self._resolved_in_front, client), self._runtime.run_soon):
+        if when_resolved(call, partial(self._resolved_in_front, client), self._runtime.thread.run_soon):
             self._held[client] = call
             return True
         fill_slots(call)

@@ -249,11 +249,11 @@ class Dispatch:
             case Assigned():
                 runtime.assigned = message.resources
             case PleaseDial():
-                runtime.spawn_here(self._dial(message.process))
+                runtime.thread.spawn_here(self._dial(message.process))
             case SegmentBack():
                 runtime.segments.back(message.serial, message.reuse)
             case WorkerBlocked():
-                for pool in runtime.shared_pools():
+                for pool in runtime.host.shared_pools():
                     pool.blocked(message.process, message.blocked)
             case LogLines():
                 runtime.on_log_lines(message.lines)
@@ -342,8 +342,8 @@ class Dispatch:
         runtime.objects.peer_lost(link.peer)
         if self.executor is not None:
             self.executor.link_lost(link)
-        if link is runtime.node and not runtime.closing:
-            runtime.loop.call_soon(partial(runtime.node_lost, link))
+        if link is runtime.node and not runtime.thread.closing:
+            runtime.thread.loop.call_soon(partial(runtime.node_lost, link))
 
 
 def _may_retry(call: Call, outcome: Outcome) -> bool:

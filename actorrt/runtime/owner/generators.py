@@ -160,7 +160,7 @@ class Stream:
             call = self.call
             runtime = current.maybe_runtime()
             if runtime is not None and runtime is call.runtime:
-                runtime.release(partial(runtime.cancel_call, call, False, True))
+                runtime.thread.release(partial(runtime.cancel_call, call, False, True))
 
     def abandon(self) -> None:
         """The same where nobody is left to take what came already: its memory is not to wait for a collection."""

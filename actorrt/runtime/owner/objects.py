@@ -107,9 +107,9 @@ class Objects:
         entry = self.new_entry()
         value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
         entry.hold = [self._claim(value), *serialized.refs]
-        if self._runtime.on_own_thread():
+        if self._runtime.thread.on_own_thread():
             take_snapshot(serialized)
-            self._runtime.spawn_here(self._write_aside(entry, value, serialized))
+            self._runtime.thread.spawn_here(self._write_aside(entry, value, serialized))
         else:
             self._runtime.segments.write(entry.owner, entry.seq, serialized)
             entry.settle(references.SEGMENT, value)
@@ -118,7 +118,7 @@ class Objects:
     async def _write_aside(self, entry: Entry, value: Value, serialized: Serialized) -> None:
         write = self._runtime.segments.write
         try:
-            await self._runtime.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
+            await self._runtime.thread.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
         except asyncio.CancelledError:
             entry.settle(references.ERROR, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
             raise
@@ -140,7 +140,7 @@ class Objects:
             link: Link | None = call.link
             if link is not None and not link.closed:
                 owners = {owner[:OWNER_SIZE] for owner, _ in value.refs}
-                self._runtime.spawn_here(self._take_refs(link, call.message.seq, index, owners))
+                self._runtime.thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
         if value.kind == SEGMENT:
             if value.owner == entry.owner and value.seq == entry.seq:
                 holds.append(self._claim(value))
@@ -207,7 +207,7 @@ class Objects:
         if link is not None:
             link.post(message)
         else:
-            self._runtime.run_soon(partial(self.tell, owner, message))
+            self._runtime.thread.run_soon(partial(self.tell, owner, message))
 
     def note(self, owner: bytes) -> None:
         """Something of this owner's was unpickled: whoever answers a call has to see that the owner knows of it."""
@@ -228,7 +228,7 @@ class Objects:
         with self._lock:
             others = {other for other in self._told if other != owner and self._is_unsure(other)}
         if others:
-            self._runtime.spawn_here(self._unborrow_after(others, owner, message))
+            self._runtime.thread.spawn_here(self._unborrow_after(others, owner, message))
         else:
             self.tell(owner, message)
 
@@ -247,7 +247,7 @@ class Objects:
             link.send(message)
         elif owner not in self._runtime.peers.dead and not isinstance(message, Unborrow | UnborrowActor):
             self._outbox[owner] = [message]
-            self._runtime.spawn_here(self._dial(owner))
+            self._runtime.thread.spawn_here(self._dial(owner))
 
     async def _dial(self, owner: bytes) -> None:
         with contextlib.suppress(exceptions.LinkError):
@@ -334,7 +334,7 @@ class Objects:
         if entry.state == REMOTE:
             self.request(entry)
         if not entry.done:
-            loop = self._runtime.loop
+            loop = self._runtime.thread.loop
             future: asyncio.Future[None] = loop.create_future()
             waiter = partial(references.bridge_to(loop).complete, future)
             if entry.add_waiter(waiter):
@@ -351,16 +351,16 @@ class Objects:
             if entry.state != REMOTE:
                 return
             entry.state = references.PENDING
-        self._runtime.run_soon(partial(self._spawn_fetch, entry))
+        self._runtime.thread.run_soon(partial(self._spawn_fetch, entry))
 
     def _spawn_fetch(self, entry: Entry) -> None:
-        self._runtime.spawn_here(self._fetch(entry))
+        self._runtime.thread.spawn_here(self._fetch(entry))
 
     async def _fetch(self, entry: Entry) -> None:
         try:
             answer: ObjectIs = await self._runtime.peers.ask(entry.owner, GetObject(entry.seq))
         except exceptions.LinkError:
-            cause, _ = await self._runtime.exit_cause(entry.owner)
+            cause, _ = await self._runtime.exits.cause(entry.owner)
             entry.settle(references.ERROR, exceptions.OwnerDiedError(entry.hex(), f"its owner ended: {cause}"))
         except exceptions.ActorrtError as error:
             entry.settle(references.ERROR, error)

@@ -145,7 +145,7 @@ class Outcomes:
             for index, value in enumerate(values):
                 self.taken(run.link.peer, run.seq, index)
                 if value.kind == SEGMENT:
-                    self._runtime.run_soon(partial(self._runtime.segments.free, value.owner, value.seq))
+                    self._runtime.thread.run_soon(partial(self._runtime.segments.free, value.owner, value.seq))
             raise
         return Outcome(run.seq, VALUES, values)
 

@@ -36,7 +36,7 @@ class ProgramPaths:
     ) -> ModuleSpec | None:
         """The module, if the program has added a folder in which it lies."""
         # A package's own modules lie where it lies.
-        if path is not None or self._runtime.on_own_thread() or not self._follow():
+        if path is not None or self._runtime.thread.on_own_thread() or not self._follow():
             return None
         return importlib.machinery.PathFinder.find_spec(fullname, None, target)
 
@@ -44,7 +44,7 @@ class ProgramPaths:
         """Add what the program has added; True if there was something."""
         runtime = self._runtime
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
-            answer: Facts = runtime.call_sync(runtime.node.ask(Query("sys_path")), ANSWER_S)
+            answer: Facts = runtime.thread.call_sync(runtime.node.ask(Query("sys_path")), ANSWER_S)
             added = [folder for folder in map(as_text, answer.data) if folder not in sys.path]
             sys.path.extend(added)
             if added:

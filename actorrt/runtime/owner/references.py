@@ -193,7 +193,7 @@ class Token:
 
     def __del__(self) -> None:
         if current.maybe_runtime() is self._runtime:
-            self._runtime.release(self._release)
+            self._runtime.thread.release(self._release)
 
 
 class LoopBridge:
@@ -381,14 +381,14 @@ class ObjectRef(Generic[T_co]):
     def future(self) -> concurrent.futures.Future[T_co]:
         """A concurrent future of the value, for threads. To cancel it does not cancel the call."""
         runtime = current.session()
-        result: concurrent.futures.Future[T_co] = runtime.new_future()
+        result: concurrent.futures.Future[T_co] = runtime.thread.new_future()
         entry = self._entry
         if entry.state > PENDING and (entry.state != SEGMENT or entry.view is not None):
             # It ends in its first step.
             with contextlib.suppress(StopIteration):
                 self._fill(result).send(None)
         else:
-            runtime.spawn(self._fill(result))
+            runtime.thread.spawn(self._fill(result))
         return result
 
     async def _fill(self, result: concurrent.futures.Future[Any]) -> None:
@@ -480,7 +480,7 @@ def _run_here(callback: Callable[[Any], object], ref: object, entry: Entry) -> N
 def _run_safely(run: Callable[[], object], entry: Entry) -> None:
     if entry.state == SEGMENT and entry.view is None and (runtime := current.maybe_runtime()) is not None:
         # It may look at the value, for which the runtime's own thread cannot wait.
-        runtime.spawn(_run_once_local(run, entry))
+        runtime.thread.spawn(_run_once_local(run, entry))
     else:
         _call_safely(run)
 

@@ -7,17 +7,13 @@ what others need from this process.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-import uvloop
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -28,33 +24,26 @@ from actorrt.wire.messages import (
     AnyMessage,
     Cancel,
     CancelObject,
-    Exit,
-    ExitOf,
     KillActor,
-    KillWorker,
-    Lease,
-    LeaseRequest,
-    ReturnLease,
-    SharedWorkers,
     TaskCall,
-    WorkerList,
 )
 
 from ..base import current
 from ..base.context import RunningCall, running_call
+from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from ..links.peers import Peers
 from .actor_client import ActorClient
 from .actor_creation import create, handle_of_instance
-from .actor_records import ActorRecord
 from .actors import Actors
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
 from .dispatch import Dispatch
+from .exits import Exits
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
 from .objects import Objects
+from .process_host import ProcessHost
 from .references import Entry, Gate, ObjectRef
 from .segments_client import SegmentsClient
-from .shared import SharedPool
 from .shared_tasks import SharedTasks
 from .shipped import Shipped
 from .supervisor import Supervisor
@@ -70,16 +59,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("actorrt")
 
-EXIT_CAUSE_TIMEOUT_S: Final = 5.0
-# A process that ends closes its links a little before its node knows.
-ENDING_S: Final = 0.1
 CLOSING_TURNS: Final = 20
+SPAWNED_END_S: Final = 2.0
 # So many calls in a row are written before more are made, so that the callee begins.
 FULL_FRAME: Final = 64
-# A thread that makes many tasks waits no longer than this until they are taken.
-LET_TAKE_S: Final = 0.005
-
-_LINK_GONE: Final = "its link is gone"
 # Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
 _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
 _generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
@@ -88,7 +71,15 @@ _generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerat
 class Runtime:
     """One process's part of the cluster. Public methods may be called from any thread unless they say otherwise."""
 
-    def __init__(self, process: bytes, role: str, session: str, version: str, settings: Settings) -> None:
+    def __init__(
+        self,
+        process: bytes,
+        role: str,
+        session: str,
+        version: str,
+        settings: Settings,
+        thread: LoopThread | None = None,
+    ) -> None:
         self.process = process
         self.role = role
         self.session = session
@@ -99,11 +90,8 @@ class Runtime:
         self.node_id = b""
         # Bytes of shared memory that the node may use.
         self.store_limit = 0
-        # Why the node ended, if it said so.
-        self.node_end = ""
-        self.closing = False
         self.node: Link
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.thread = thread or LoopThread(f"actorrt-{role}")
         self.idle_link = False
         self.objects = Objects(self)
         self.actors = Actors(self)
@@ -114,7 +102,9 @@ class Runtime:
         self.shared_tasks = SharedTasks(self)
         self.segments = SegmentsClient(self)
         self.waits = Waits(self)
-        self.supervisor = Supervisor(self)
+        self.exits = Exits(self)
+        self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved)
+        self.supervisor = Supervisor(self.host)
         self.dispatch = Dispatch(self)
         self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)
         self.peers.end_of = self._cause_of_end
@@ -144,140 +134,20 @@ class Runtime:
         self.on_retire: Callable[[bool], None] | None = None
         self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
         self._last_link: Link | None = None
-        self._shared: dict[tuple[tuple[str, str], ...], SharedPool] = {}
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._submitted: deque[tuple[Call, TaskPool]] = deque()
-        self._woken = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.thread = threading.Thread(target=self._run, name=f"actorrt-{role}", daemon=True)
-        self._ident = 0
 
-    # ---- the thread
+    # ---- beginning and ending
 
     def start(self) -> None:
         self.thread.start()
 
-    def _run(self) -> None:
-        self._ident = threading.get_ident()
-        try:
-            self.loop.run_forever()
-            # What other threads have handed over since the last step is told that nothing comes of it.
-            self.loop.run_until_complete(asyncio.sleep(0))
-            for _ in range(CLOSING_TURNS):
-                if not (left := asyncio.all_tasks(self.loop)):
-                    break
-                for task in left:
-                    task.cancel()
-                self.loop.run_until_complete(asyncio.wait(left, timeout=0.1))
-        finally:
-            self.loop.close()
-            # The system may give it to another thread.
-            self._ident = 0
-
-    def run_soon(self, work: Callable[[], None]) -> None:
-        """Run `work` on the runtime loop, after what was handed over before; one wake-up for all that wait."""
-        self._inbox.append(work)
-        self._wake()
-
-    release = run_soon
-
-    def _wake(self) -> None:
-        if not self._woken:
-            self._woken = True
-            try:
-                self.loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:
-                # The loop is closed.
-                return
-            except BaseException:
-                # A KeyboardInterrupt: whoever comes next wakes it.
-                self._woken = False
-                raise
-
-    def _drain(self) -> None:
-        # Cleared first: what is added from here on wakes the loop again.
-        self._woken = False
-        if self._submitted:
-            self.tasks.submit(self._take_submitted())
-        inbox = self._inbox
-        for _ in range(len(inbox)):
-            work = inbox.popleft()
-            try:
-                work()
-            except Exception:
-                logger.exception("a handed-over step failed")
-        if inbox and not self._woken:
-            self._wake()
-
-    def spawn_here(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the runtime loop, from the loop itself; it ends with the runtime at the latest."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a step of the runtime failed", exc_info=task.exception())
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """The same from any thread."""
-        self.run_soon(partial(self.spawn_here, work))
-
-    def new_future(self) -> concurrent.futures.Future[Any]:
-        return concurrent.futures.Future()
-
-    def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """Run a coroutine on the runtime loop and wait for its result in this thread."""
-        if self.on_own_thread():
-            work.close()
-            raise RuntimeError("the runtime's own thread cannot wait for itself")
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        except RuntimeError:
-            # The loop is closed.
-            work.close()
-            raise
-        try:
-            return future.result(timeout)
-        except concurrent.futures.CancelledError:
-            if self.closing:
-                raise exceptions.ActorrtError("actorrt was shut down") from None
-            raise
-        except BaseException:
-            # Interrupted, or it took too long: nobody waits for it any more.
-            future.cancel()
-            raise
-        finally:
-            # An error would keep itself alive through this frame, and with it all that the frames above hold.
-            del future
-
-    async def call_async(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the runtime loop and await its result on whatever loop runs here."""
-        if asyncio.get_running_loop() is self.loop:
-            return await work
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self.closing and (task is None or not task.cancelling()):
-                raise exceptions.ActorrtError("actorrt was shut down") from None
-            raise
-        finally:
-            del future
-
     def stop(self, timeout: float = 10.0) -> None:
         """Close all links and end the thread."""
-        self.closing = True
-        if self.loop.is_closed():
+        self.thread.closing = True
+        if self.thread.loop.is_closed():
             return
         with contextlib.suppress(Exception):
-            self.call_sync(self._close(), timeout)
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.loop.stop)
-        if not self.on_own_thread():
-            self.thread.join(timeout)
+            self.thread.call_sync(self._close(), timeout)
+        self.thread.stop(timeout)
         self.segments.close()
 
     async def _close(self) -> None:
@@ -293,18 +163,14 @@ class Runtime:
             self.shared_tasks.close(error)
             self.actors.close(error)
             await asyncio.sleep(0)
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=2.0)
+        await self.thread.end_tasks(SPAWNED_END_S)
         # aiohttp closes its connections in the next turns.
         for _ in range(3):
             await asyncio.sleep(0)
 
     def forked(self) -> None:
         """This process is a fork of the one that the runtime lives in: what it has inherited does nothing here."""
-        self.closing = True
+        self.thread.closing = True
         vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
         self.peers.abandon()
         if self.dispatch.executor is not None:
@@ -327,7 +193,7 @@ class Runtime:
 
     def flush_soon(self, link: Link) -> None:
         """A call was queued on `link`: write it at once where nothing else is under way, else with its batch."""
-        if self.on_own_thread():
+        if self.thread.on_own_thread():
             if frame_is_due(link.queued, len(link.inflight)):
                 link.flush()
             else:
@@ -340,7 +206,7 @@ class Runtime:
 
     def post_soon(self, link: Link, message: AnyMessage) -> None:
         """Queue what nobody waits for: it leaves with this turn of the loop that this thread runs, or by a wake-up."""
-        if self.on_own_thread():
+        if self.thread.on_own_thread():
             link.send(message)
             return
         link.push(message)
@@ -353,10 +219,6 @@ class Runtime:
         if link is not None:
             self._last_link = None
             link.flush()
-
-    def on_own_thread(self) -> bool:
-        """True on the runtime's own thread."""
-        return threading.get_ident() == self._ident
 
     # ---- submitting
 
@@ -381,34 +243,15 @@ class Runtime:
         shared = function.is_async and not options.shape
         if call.waiting is not None:
             go = self._go_shared if shared else self._go
-            self.run_soon(partial(self._resolve_then, call, go))
+            self.thread.run_soon(partial(self._resolve_then, call, go))
         elif shared:
-            self.run_soon(partial(self._go_shared, call))
-        elif self._submitted or not pool.send_at_once(call):
-            self._submitted.append((call, pool))
-            self._wake()
-            if len(self._submitted) >= FULL_FRAME:
-                self._let_take()
+            self.thread.run_soon(partial(self._go_shared, call))
+        else:
+            self.tasks.hand_over(call, pool)
         return result
 
-    def _let_take(self) -> None:
-        """Let the runtime's thread take what was submitted, so that workers begin while this thread goes on."""
-        if not self.on_own_thread():
-            taken = threading.Lock()
-            taken.acquire()
-            self.run_soon(taken.release)
-            taken.acquire(timeout=LET_TAKE_S)
-
-    def _take_submitted(self) -> list[tuple[Call, TaskPool]]:
-        submitted = self._submitted
-        batch: list[tuple[Call, TaskPool]] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                batch.append(submitted.popleft())
-        return batch
-
     def _resolve_then(self, call: Call, go: Callable[[Call], None]) -> None:
-        if not when_resolved(call, go, self.run_soon):
+        if not when_resolved(call, go, self.thread.run_soon):
             go(call)
 
     def _go(self, call: Call) -> None:
@@ -517,85 +360,8 @@ class Runtime:
         """Create an actor and give the client for its handle; see ActorClass.remote."""
         return create(self, cls, args, kwargs, options)
 
-    # ---- what a supervisor needs (Host)
-
-    def next_seq(self) -> int:
-        return self.objects.next_seq()
-
-    async def lease(self, request: LeaseRequest) -> Lease:
-        return await self.node.ask(request)
-
-    def return_lease(self, lease: int) -> None:
-        if not self.node.closed:
-            self.node.send(ReturnLease(lease))
-
-    def shared_pool(self, env: dict[str, str], job: int = 0) -> SharedPool:
-        key = tuple(sorted(env.items()))
-        pool = self._shared.get(key)
-        if pool is None:
-            pool = self._shared[key] = SharedPool(self, env)
-        return pool
-
-    async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
-        return await self.node.ask(SharedWorkers(want, env or None, self.job))
-
-    def shared_pools(self) -> list[SharedPool]:
-        return list(self._shared.values())
-
-    def kill_worker(self, process: bytes, reason: str) -> None:
-        if not self.node.closed:
-            self.node.send(KillWorker(process, reason))
-
-    async def exit_cause(self, process: bytes) -> tuple[str, bool]:
-        """Why a process ended, as its node knows it; and whether memory ran out."""
-        known = await self.exit_of(process)
-        return known.cause, known.oom
-
-    async def exit_of(self, process: bytes) -> Exit:
-        """The same, with the last task that it had begun. Its link is gone: the node is not waited for long, and not
-        at all once the process answers a new dial.
-        """
-        loop = asyncio.get_running_loop()
-        ways = [loop.create_task(self._end_of(process)), loop.create_task(self._answer_of(process))]
-        try:
-            async with asyncio.timeout(EXIT_CAUSE_TIMEOUT_S):
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            return next(way.result() for way in ways if way.done())
-        except TimeoutError:
-            return Exit(_LINK_GONE)
-        finally:
-            for way in ways:
-                way.cancel()
-
-    async def _answer_of(self, process: bytes) -> Exit:
-        """What to say of a process whose link is gone, when it answers a dial; of one that ends, what its node says."""
-        await asyncio.sleep(ENDING_S)
-        try:
-            await self.peers.link_to(process)
-        except exceptions.LinkError:
-            return await self._end_of(process)
-        return Exit(_LINK_GONE)
-
-    async def _end_of(self, process: bytes) -> Exit:
-        """Wait until a process has ended, as its node knows it."""
-        if process == self.node.peer or self.node.closed:
-            return Exit(self.node_end or "the node ended")
-        try:
-            known: Exit = await self.node.ask(ExitOf(process))
-        except exceptions.LinkError:
-            return Exit(self.node_end or "the node ended")
-        self.peers.dead.add(process)
-        return known
-
     async def _cause_of_end(self, process: bytes) -> str:
-        return (await self._end_of(process)).cause
-
-    def node_died(self) -> exceptions.NodeDiedError:
-        """What to raise where the node is needed and gone."""
-        return exceptions.NodeDiedError(self.node_id.hex(), self.node_end or "its process is gone")
-
-    def actor_moved(self, record: ActorRecord) -> None:
-        self.actors.places.moved(record)
+        return (await self.exits.end_of(process)).cause
 
     # ---- a worker's own affairs
 
@@ -668,7 +434,7 @@ class Runtime:
 
     def node_stopping(self, reason: str) -> None:
         """The node says that the session ends; runtime loop."""
-        self.node_end = reason
+        self.exits.node_end = reason
         self.leave()
 
     def node_lost(self, link: Link) -> None:
@@ -694,7 +460,7 @@ class Runtime:
 
     async def map_segment(self, entry: Entry) -> None:
         """Map an entry's segment into this process, from whatever loop."""
-        await self.call_async(self.segments.map(entry))
+        await self.thread.call_async(self.segments.map(entry))
 
     # ---- refs that travel
 
@@ -711,7 +477,7 @@ class Runtime:
 
     def kill_actor(self, client: ActorClient, no_restart: bool) -> None:
         """End an actor, through its owner."""
-        self.call_sync(self._kill_actor(client, no_restart))
+        self.thread.call_sync(self._kill_actor(client, no_restart))
 
     async def _kill_actor(self, client: ActorClient, no_restart: bool) -> None:
         if client.record is not None:
@@ -728,10 +494,10 @@ class Runtime:
         call: Call | None = entry.call
         if call is None:
             if not entry.done and entry.owner != self.process:
-                self.run_soon(partial(self.objects.tell, entry.owner, CancelObject(entry.seq, force, recursive)))
+                self.thread.run_soon(partial(self.objects.tell, entry.owner, CancelObject(entry.seq, force, recursive)))
             return
         self.check_mine(entry)
-        if force and isinstance(call.target, ActorClient) and not self.on_own_thread():
+        if force and isinstance(call.target, ActorClient) and not self.thread.on_own_thread():
             raise ValueError("force=True ends the process of a task; for an actor's call there is actorrt.kill(actor)")
         link = call.link
         if call.started and link is not None and not link.closed:
@@ -740,9 +506,9 @@ class Runtime:
             call.cancel_asked = True
             link.post(Cancel(call.message.seq, force, recursive))
             # It may have come back from there meanwhile.
-            self.run_soon(partial(self._cancel_if_moved, call, link, force, recursive))
+            self.thread.run_soon(partial(self._cancel_if_moved, call, link, force, recursive))
         else:
-            self.run_soon(partial(self.cancel_call, call, force, recursive))
+            self.thread.run_soon(partial(self.cancel_call, call, force, recursive))
 
     def _cancel_if_moved(self, call: Call, link: Link, force: bool, recursive: bool) -> None:
         if not call.started or call.link is not link:

@@ -81,15 +81,15 @@ class SegmentsClient:
         """
         runtime = self._runtime
         if runtime.node.closed:
-            raise runtime.node_died()
+            raise runtime.exits.node_died()
         writer = self._writer or self._make_writer()
         work = _Write(owner, seq)
         try:
             self._write(writer, work, serialized)
         except BaseException as error:
-            runtime.run_soon(partial(self._give_up, work))
+            runtime.thread.run_soon(partial(self._give_up, work))
             if isinstance(error, exceptions.LinkError):
-                raise runtime.node_died() from None
+                raise runtime.exits.node_died() from None
             raise
         return serialized.nbytes
 
@@ -98,10 +98,10 @@ class SegmentsClient:
         segment = writer.take(serialized.nbytes)
         if segment is None and serialized.nbytes >= WORTH_A_QUESTION and writer.may_come_back:
             # What was dropped a moment ago is on its way back, and comes before the answer.
-            runtime.call_sync(runtime.node.ask(Ping()))
+            runtime.thread.call_sync(runtime.node.ask(Ping()))
             segment = writer.take(serialized.nbytes)
         if segment is None:
-            runtime.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
+            runtime.thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
             segment = writer.create(serialized.nbytes)
         sealed = work.sealed = writer.fill(segment, serialized.data, serialized.buffers)
         is_own = work.owner == runtime.process
@@ -115,7 +115,7 @@ class SegmentsClient:
             runtime.node.post_flush()
             writer.adopted(sealed.serial)
         else:
-            runtime.call_sync(self._seal(writer, work, sealed))
+            runtime.thread.call_sync(self._seal(writer, work, sealed))
 
     def _make_writer(self) -> SegmentWriter:
         # ctypes takes milliseconds to load, and most processes write nothing large.
@@ -199,7 +199,7 @@ class SegmentsClient:
                 place: Place = await self._runtime.node.ask(OpenSegment(owner, seq))
                 view = self._open(entry, place)
             except exceptions.LinkError:
-                raise self._runtime.node_died() from None
+                raise self._runtime.exits.node_died() from None
         entry.view = view
         self._viewed.add(entry)
 
@@ -207,7 +207,7 @@ class SegmentsClient:
         """The same from a user's thread, for a look. Blocks, unless somebody has it mapped."""
         view = self._reader.find((entry.data.owner, entry.data.seq))
         while view is None:
-            self._runtime.call_sync(self.map(entry))
+            self._runtime.thread.call_sync(self.map(entry))
             view = entry.view
         return view
 
@@ -240,7 +240,7 @@ class SegmentsClient:
         except (OSError, SegmentGoneError) as error:
             release()
             if self._runtime.node.closed:
-                raise self._runtime.node_died() from None
+                raise self._runtime.exits.node_died() from None
             raise exceptions.ObjectLostError(entry.hex(), f"it could not be mapped: {error}") from error
 
     def _map(self, key: tuple[bytes, int], location: Location, release: partial[None]) -> memoryview:

@@ -26,7 +26,7 @@ class SharedTasks:
     def submit(self, call: Call, env: dict[str, str]) -> None:
         """Send a call whose arguments are there."""
         if not call.done and fill_slots(call):
-            pool = self._runtime.shared_pool(env)
+            pool = self._runtime.host.shared_pool(env)
             call.target = pool
             self.push(pool, call)
 
@@ -36,7 +36,7 @@ class SharedTasks:
             waiting = self._waiting.setdefault(pool, [])
             waiting.append(call)
             if len(waiting) == 1:
-                self._runtime.spawn_here(self._when_ready(pool))
+                self._runtime.thread.spawn_here(self._when_ready(pool))
             return
         message = call.message
         assert isinstance(message, TaskCall)
@@ -71,7 +71,7 @@ class SharedTasks:
         try:
             await pool.ready()
         except exceptions.LinkError:
-            error = self._runtime.node_died()
+            error = self._runtime.exits.node_died()
         except exceptions.ActorrtError as refused:
             error = refused
         for call in self._waiting.pop(pool, []):
@@ -84,19 +84,19 @@ class SharedTasks:
 
     def link_lost(self, link: Link, calls: list[Call]) -> None:
         """A shared worker is gone with these calls under way."""
-        for pool in self._runtime.shared_pools():
+        for pool in self._runtime.host.shared_pools():
             pool.link_lost(link)
         if calls:
-            self._runtime.spawn_here(self._lost(link, calls))
+            self._runtime.thread.spawn_here(self._lost(link, calls))
 
     async def _lost(self, link: Link, calls: list[Call]) -> None:
-        end = await self._runtime.exit_of(link.peer)
+        end = await self._runtime.exits.exit_of(link.peer)
         for call in calls:
             if call.done:
                 continue
             if call.cancel_asked:
                 call.cancelled()
-            elif call.attempts_left == 0 or self._runtime.closing:
+            elif call.attempts_left == 0 or self._runtime.thread.closing:
                 call.fail(crash_error(call, end))
             else:
                 # Whose fault it was among those that ran at once, nobody can say.

@@ -50,7 +50,7 @@ class Shipped:
     def left(self, key: bytes) -> None:
         """A definition is garbage; from any thread, also from within a garbage collection."""
         if current.maybe_runtime() is self._runtime:  # not so in a fork, nor after the end
-            self._runtime.release(partial(self._drop, key))
+            self._runtime.thread.release(partial(self._drop, key))
 
     def _drop(self, key: bytes) -> None:
         told: list[Link] = []

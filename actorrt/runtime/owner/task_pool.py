@@ -100,7 +100,7 @@ class TaskPool:
         try:
             with self._lock:
                 leases = list(self.leases.values())
-                if self.backlog or self._runtime.closing or any(held.calls for held in leases):
+                if self.backlog or self._runtime.thread.closing or any(held.calls for held in leases):
                     return False
                 held = next((held for held in leases if held.takes_more and not held.link.closed), None)
                 if held is None or call.done:
@@ -122,8 +122,8 @@ class TaskPool:
                 held.link.inflight.pop(call.message.seq, None)
                 held.full = self._worn_out(held)
                 held.link.post(Cancel(call.message.seq))
-        self._runtime.run_soon(call.cancelled)
-        self._runtime.run_soon(self.pump)
+        self._runtime.thread.run_soon(call.cancelled)
+        self._runtime.thread.run_soon(self.pump)
 
     def pump(self) -> None:
         """Hand over what can be handed over, and ask for leases for the rest."""
@@ -138,7 +138,7 @@ class TaskPool:
             limit = min(MAX_ASKED, self._runtime.node_cpus + 1)
             # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
             for _ in range(leases_to_ask(len(backlog), len(self._asking), limit)):
-                task = self._runtime.loop.create_task(self._ask())
+                task = self._runtime.thread.loop.create_task(self._ask())
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
         elif self._asking:
@@ -170,7 +170,7 @@ class TaskPool:
             held.mark = time.monotonic()
             if held.idle_timer is None:
                 # It stays armed while the lease is used: a timer made and cancelled for each task would cost more.
-                held.idle_timer = self._runtime.loop.call_later(
+                held.idle_timer = self._runtime.thread.loop.call_later(
                     self._runtime.settings.idle_lease_s, self._idle_over, held
                 )
 
@@ -178,7 +178,7 @@ class TaskPool:
         held.idle_timer = None
         if held.calls or self.leases.get(held.lease) is not held:
             return
-        loop = self._runtime.loop
+        loop = self._runtime.thread.loop
         left = held.mark + self._runtime.settings.idle_lease_s - time.monotonic()
         if left > 0:
             held.idle_timer = loop.call_later(left, self._idle_over, held)
@@ -270,7 +270,7 @@ class TaskPool:
         if isinstance(error, exceptions.WorkerCrashedError) and self.leases:
             # It could not start one more worker: those that there are go on.
             if self._again is None:
-                self._again = self._runtime.loop.call_later(ASK_AGAIN_S, self._ask_again)
+                self._again = self._runtime.thread.loop.call_later(ASK_AGAIN_S, self._ask_again)
             return
         with self._lock:
             calls, self.backlog, self._ended = self.backlog, deque(), 0
@@ -284,7 +284,7 @@ class TaskPool:
 
     def _error_for(self, call: Call, error: exceptions.ActorrtError) -> exceptions.ActorrtError:
         if isinstance(error, exceptions.LinkError):
-            return self._runtime.node_died()
+            return self._runtime.exits.node_died()
         if isinstance(error, exceptions.TaskUnschedulableError | exceptions.WorkerCrashedError):
             return type(error)(call.name, *error.args[1:])
         return error
@@ -299,7 +299,7 @@ class TaskPool:
         self._runtime.node.send(ReturnLease(held.lease, held.runs is not None))
         if self.backlog:
             # The tasks that would have gone there.
-            self._runtime.loop.call_soon(self.pump)
+            self._runtime.thread.loop.call_soon(self.pump)
 
     def wanted_back(self, held: HeldLease) -> None:
         """Others wait for it: it gets nothing more, and goes back once it is empty."""
@@ -367,8 +367,8 @@ class TaskPool:
         with self._lock:
             self._drop(held)
         if held.calls:
-            self._sort_out(held, await self._runtime.exit_of(held.link.peer))
-        if not self._runtime.closing:
+            self._sort_out(held, await self._runtime.exits.exit_of(held.link.peer))
+        if not self._runtime.thread.closing:
             self._runtime.node.send(ReturnLease(held.lease))
             self.pump()
 

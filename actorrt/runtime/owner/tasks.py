@@ -5,6 +5,9 @@ All of it runs on the runtime loop, unless it says otherwise. task_pool.py pushe
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from ..base.definitions import RemoteFunctionDef
     from .runtime import Runtime
 
+# So many tasks in a row are handed over before more are made, so that workers begin.
+FULL_FRAME: Final = 64
+# A thread that makes many tasks waits no longer than this until they are taken.
+LET_TAKE_S: Final = 0.005
 # Options whose pools are found without looking at what they say.
 REMEMBERED_OPTIONS: Final = 1024
 
@@ -34,6 +41,9 @@ class Tasks:
         self.max_calls: dict[bytes, int] = {}
         self._pools: dict[PoolKey, TaskPool] = {}
         self._by_options: dict[tuple[int, bool], tuple[TaskOptions, TaskPool]] = {}
+        # What other threads have submitted and the runtime's has not taken yet.
+        self._submitted: deque[tuple[Call, TaskPool]] = deque()
+        self._take_is_due = False
 
     def learn(self, definition: RemoteFunctionDef, max_calls: int) -> None:
         """Know the function as long as it is used; from any thread."""
@@ -73,6 +83,40 @@ class Tasks:
             leases.pop(held.lease, None)
             if not leases:
                 del self.by_link[held.link.peer]
+
+    def hand_over(self, call: Call, pool: TaskPool) -> None:
+        """Submit a call whose arguments are there; from any thread."""
+        if not self._submitted and pool.send_at_once(call):
+            return
+        self._submitted.append((call, pool))
+        if not self._take_is_due:
+            self._take_is_due = True
+            try:
+                self.runtime.thread.run_soon(self._take)
+            except BaseException:
+                # A KeyboardInterrupt: whoever submits next says so.
+                self._take_is_due = False
+                raise
+        if len(self._submitted) >= FULL_FRAME:
+            self._let_take()
+
+    def _let_take(self) -> None:
+        """Let the runtime's thread take what was submitted, so that workers begin while this thread goes on."""
+        if not self.runtime.thread.on_own_thread():
+            taken = threading.Lock()
+            taken.acquire()
+            self.runtime.thread.run_soon(taken.release)
+            taken.acquire(timeout=LET_TAKE_S)
+
+    def _take(self) -> None:
+        # Cleared first: who submits from here on has it taken again.
+        self._take_is_due = False
+        submitted = self._submitted
+        batch: list[tuple[Call, TaskPool]] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                batch.append(submitted.popleft())
+        self.submit(batch)
 
     def submit(self, calls: list[tuple[Call, TaskPool]]) -> None:
         """Queue calls whose arguments are there."""
@@ -126,7 +170,7 @@ class Tasks:
     def link_lost(self, link: Link) -> None:
         leases = self.by_link.pop(link.peer, None)
         for held in (leases or {}).values():
-            self.runtime.spawn_here(held.pool.lost(held))
+            self.runtime.thread.spawn_here(held.pool.lost(held))
 
     def leases_wanted(self, wanted: list[int]) -> None:
         """Others wait for these leases."""

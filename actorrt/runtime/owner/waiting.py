@@ -44,7 +44,7 @@ class Waits:
             raise next(entry.error() for entry in entries if entry.state == references.ERROR)
         segments = [e for e in entries if e.state == references.SEGMENT and e.view is None]
         if segments:
-            self._runtime.call_sync(self._map_all(segments))
+            self._runtime.thread.call_sync(self._map_all(segments))
         return [entry.load() for entry in entries]
 
     async def _map_all(self, entries: list[Entry]) -> None:
@@ -114,7 +114,7 @@ class Waits:
 
     def blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
-        if self._runtime.on_own_thread():
+        if self._runtime.thread.on_own_thread():
             raise RuntimeError("the runtime's own thread cannot wait")
         self._runtime.flush()
         if self._runtime.user_loop_is_here():
@@ -144,7 +144,7 @@ class Waits:
         """Wait until the owners of these have answered what they were asked for, if they had an answer."""
         limit = HEAR_S if timeout is None else min(HEAR_S, timeout)
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
-            self._runtime.call_sync(self._ping({entry.owner for entry in entries}), limit)
+            self._runtime.thread.call_sync(self._ping({entry.owner for entry in entries}), limit)
 
     async def _ping(self, owners: set[bytes]) -> None:
         # The answer comes behind those of earlier questions that could be answered at once.
@@ -167,7 +167,7 @@ class Waits:
                     return False
             for entry in entries:
                 call: Call | None = entry.call
-                if call is not None and self._runtime.call_sync(self._runs_here(call)):
+                if call is not None and self._runtime.thread.call_sync(self._runs_here(call)):
                     raise RuntimeError(
                         f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give "
                         "one of the two actors isolated=True"

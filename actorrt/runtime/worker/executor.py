@@ -192,7 +192,7 @@ class Executor:
         """Cancel what a call has called so far even if its code, which may block, is not interrupted for a while."""
         children = run.living_children()
         if children:
-            self.runtime.loop.call_later(LATE_S, self._reach, run, children, force)
+            self.runtime.thread.loop.call_later(LATE_S, self._reach, run, children, force)
 
     def _reach(self, run: RunningCall, children: list[Call], force: bool) -> None:
         if self.runs(run):

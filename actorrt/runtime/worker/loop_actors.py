@@ -174,7 +174,7 @@ class LoopActors:
 
     async def _reply_after(self, owners: set[bytes], link: Link, seq: int) -> None:
         runtime = self._executor.runtime
-        await runtime.call_async(runtime.objects.confirm(owners))
+        await runtime.thread.call_async(runtime.objects.confirm(owners))
         if not link.closed:
             self._executor.reply(link, Reply(seq, _NONE))
 
@@ -192,7 +192,7 @@ class LoopActors:
         self, calls: list[Call], link: Link, start: StartActor, instance: Instance, error: BaseException
     ) -> None:
         runtime = self._executor.runtime
-        await runtime.call_async(runtime.until_done(calls, LAST_CALLS_S))
+        await runtime.thread.call_async(runtime.until_done(calls, LAST_CALLS_S))
         self._failed(link, start, instance, error)
 
     def _failed(self, link: Link, start: StartActor, instance: Instance, error: BaseException) -> None:

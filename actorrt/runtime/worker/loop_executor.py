@@ -451,7 +451,7 @@ class LoopExecutor(Executor):
         except BaseException as error:
             outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
-            await to_its_end(self.runtime.call_async(self.runtime.objects.confirm(foreign)))
+            await to_its_end(self.runtime.thread.call_async(self.runtime.objects.confirm(foreign)))
         if mark is Mark.MAY_BLOCK:
             self.excuse()
         self._finished(run)
@@ -627,7 +627,7 @@ class LoopExecutor(Executor):
         except BaseException as error:
             outcome = self.failure(run, error)
         if owners and (foreign := self.foreign(link, owners)):
-            await to_its_end(self.runtime.call_async(self.runtime.objects.confirm(foreign)))
+            await to_its_end(self.runtime.thread.call_async(self.runtime.objects.confirm(foreign)))
         self._finished(run)
         if not link.closed:
             self.reply(link, outcome)
@@ -653,7 +653,7 @@ class LoopExecutor(Executor):
     def _cancel(self, link: Link, message: Cancel) -> None:
         waiting = link.waiting.pop(message.seq, None)
         if waiting is None:
-            self.runtime.run_soon(partial(Executor.cancel, self, link, message))
+            self.runtime.thread.run_soon(partial(Executor.cancel, self, link, message))
             return
         limiter, call = waiting
         if limiter.waiting and (link, call) in limiter.waiting:
@@ -679,7 +679,7 @@ class LoopExecutor(Executor):
             told()
         if run.forcing is not None and (children := run.living_children()):
             # Only what it has called until now: its `finally` blocks, which run next, call what is left alone.
-            self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
+            self.runtime.thread.run_soon(partial(self.cancel_calls, children, run.forcing))
 
     def credit(self, link: Link, message: Credit) -> None:
         self.enqueue(link, [message])
@@ -697,15 +697,15 @@ class RuntimeLoopExecutor(LoopExecutor):
     """Runs an actor's coroutines on the runtime's own loop: no hop between threads, nobody to rescue a blocked loop."""
 
     def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime, runtime.loop)
-        self.thread = runtime.thread
+        super().__init__(runtime, runtime.thread.loop)
+        self.thread = runtime.thread.thread
         self._stopped = threading.Event()
 
     def run(self) -> None:
         self._stopped.wait()
 
     def finalize(self, timeout_s: float) -> None:
-        self.runtime.call_sync(self._actors.finalized(timeout_s))
+        self.runtime.thread.call_sync(self._actors.finalized(timeout_s))
 
     def stop(self) -> None:
         self._stopped.set()

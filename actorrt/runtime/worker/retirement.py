@@ -34,7 +34,7 @@ class Retirement:
         """From any thread. `finish`: the calls that were made here end first."""
         if not self._begun:
             self._begun = True
-            self._runtime.spawn(self._wait_and_leave(finish))
+            self._runtime.thread.spawn(self._wait_and_leave(finish))
 
     async def _wait_and_leave(self, finish: bool) -> None:
         runtime = self._runtime
@@ -49,7 +49,7 @@ class Retirement:
 
     def _is_needed(self, finish: bool) -> bool:
         runtime = self._runtime
-        if runtime.closing or runtime.node.closed:
+        if runtime.thread.closing or runtime.node.closed:
             return False
         return runtime.is_borrowed() or (finish and runtime.has_calls)
 

@@ -62,7 +62,7 @@ class SyncActor:
             instance.target = cls(*args, **kwargs)
             if foreign := executor.foreign(link, owners):
                 # Before the reply: it lets the caller drop what the constructor may have kept.
-                runtime.call_sync(runtime.objects.confirm(foreign))
+                runtime.thread.call_sync(runtime.objects.confirm(foreign))
         except BaseException as error:
             self._not_made(run, error)
             return
@@ -87,7 +87,7 @@ class SyncActor:
             return
         outcome = executor.outcomes.failure(run, error)
         # Before it is known: then this process is ended, and what it has called would be cancelled.
-        executor.runtime.call_sync(executor.runtime.until_done(run.living_children(), LAST_CALLS_S))
+        executor.runtime.thread.call_sync(executor.runtime.until_done(run.living_children(), LAST_CALLS_S))
         run.link.push(outcome)
         run.link.flush()
 

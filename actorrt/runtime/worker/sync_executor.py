@@ -75,7 +75,7 @@ class SyncExecutor(Executor):
         # The actor has left: what it held goes, in the thread that made it.
         self._drops = False
         safe = {SyncExecutor._outcome, SyncExecutor._stream, ThreadGate.take, Gate.wait}
-        self._interrupts = Interrupts(runtime.loop, {function.__code__ for function in safe}, self._interrupted)
+        self._interrupts = Interrupts(runtime.thread.loop, {function.__code__ for function in safe}, self._interrupted)
         # With the first task: an actor has its process for itself, and needs neither.
         self._progress: Progress | None = None
         self._surroundings: Surroundings | None = None
@@ -134,7 +134,7 @@ class SyncExecutor(Executor):
         if not self._looking:
             self._looking = True
             self._seen = self._interrupts.current
-            self.runtime.loop.call_later(LONG_TASK_S, self._look)
+            self.runtime.thread.loop.call_later(LONG_TASK_S, self._look)
 
     def _look(self) -> None:
         self._looking = False
@@ -216,7 +216,7 @@ class SyncExecutor(Executor):
     def _interrupted(self, run: RunningCall) -> None:
         """The code of a call is about to be interrupted: what it has called until now ends with it."""
         if run.forcing is not None and (children := run.living_children()):
-            self.runtime.run_soon(partial(self.cancel_calls, children, run.forcing))
+            self.runtime.thread.run_soon(partial(self.cancel_calls, children, run.forcing))
 
     def link_lost(self, link: Link) -> None:
         self._take_out(lambda caller, _: caller is link)
@@ -336,7 +336,7 @@ class SyncExecutor(Executor):
                     self._surroundings.restore()
             running_call.reset(token)
         if owners and (foreign := self.foreign(run.link, owners)):
-            self.runtime.call_sync(self.runtime.objects.confirm(foreign))
+            self.runtime.thread.call_sync(self.runtime.objects.confirm(foreign))
         self.answer(run, outcome)
 
     def fetch(self, call: TaskCall | ActorCall | StartActor, owners: list[bytes]) -> tuple[Any, Any]:
@@ -355,7 +355,7 @@ class SyncExecutor(Executor):
         with self.noting_borrows(owners):
             segments = self.segment_entries(call)
             for entry in segments:
-                self.runtime.call_sync(self.runtime.segments.map(entry))
+                self.runtime.thread.call_sync(self.runtime.segments.map(entry))
             return self.arguments(call, segments)
 
     def _outcome(
@@ -422,7 +422,7 @@ class SyncExecutor(Executor):
             self.actor.gone()
         if self.runtime.exit_code:
             # Its process is lost with that code, which its owner learns, and may start it again.
-            self.runtime.run_soon(self.runtime.leave)
+            self.runtime.thread.run_soon(self.runtime.leave)
         else:
             self.ended(instance, exit_cause(error))
             self.runtime.leave_when_unneeded()

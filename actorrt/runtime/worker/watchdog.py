@@ -86,11 +86,11 @@ class Watchdog:
         # One whose loop is the runtime's own can't be watched from there.
         if (
             isinstance(self._executor, LoopExecutor)
-            and self._executor.loop is not self._runtime.loop
+            and self._executor.loop is not self._runtime.thread.loop
             and self._limit > 0
         ):
             self._executor.on_work = self._wake
-            self._runtime.run_soon(self._look)
+            self._runtime.thread.run_soon(self._look)
 
     def _wake(self) -> None:
         """Work is about to be handed to the loop: look soon; runtime loop."""
@@ -98,21 +98,21 @@ class Watchdog:
         if self._idle and self._timer is not None:
             self._timer.cancel()
             self._next(busy=True)
-            self._arm(True, self._runtime.loop.time())
+            self._arm(True, self._runtime.thread.loop.time())
             # Behind the work, so that it is answered when the first steps have been done.
-            self._runtime.loop.call_soon(self._ask)
+            self._runtime.thread.loop.call_soon(self._ask)
 
     def _ask(self) -> None:
         executor = self._executor
         assert isinstance(executor, LoopExecutor)
         if self._answered == self._asked:
             self._asked += 1
-            self._since = self._runtime.loop.time()
+            self._since = self._runtime.thread.loop.time()
             executor.loop.call_soon_threadsafe(self._answer, self._asked)
 
     def _next(self, busy: bool) -> None:
         delay = self._limit / LOOKS if busy else IDLE_PERIOD_S
-        loop = self._runtime.loop
+        loop = self._runtime.thread.loop
         self._idle = not busy
         if busy:
             self._waited_for_cpu = _waited_for_cpu()
@@ -125,10 +125,10 @@ class Watchdog:
     def _look(self) -> None:
         executor = self._executor
         assert isinstance(executor, LoopExecutor)
-        if self._runtime.closing:
+        if self._runtime.thread.closing:
             faulthandler.cancel_dump_traceback_later()
             return
-        now = self._runtime.loop.time()
+        now = self._runtime.thread.loop.time()
         if not executor.loop.is_running():
             # The worker still joins its node; its loop answers once it runs.
             self._since = now

@@ -75,7 +75,7 @@ def worker_main(start: WorkerStart) -> None:
     runtime.start()
     # Before anybody can send work.
     Watchdog(runtime, executor).start()
-    runtime.call_sync(_join(runtime, params))
+    runtime.thread.call_sync(_join(runtime, params))
     sys.meta_path.append(ProgramPaths(runtime))
     executor.run()
     _end(runtime, executor)
@@ -101,10 +101,10 @@ async def _join(runtime: Runtime, params: WorkerParams) -> None:
 
 def _leave(runtime: Runtime, executor: Any) -> None:
     """Cancel what runs, give it a moment, and end the process; from any thread."""
-    if runtime.closing:
+    if runtime.thread.closing:
         return
-    runtime.closing = True
-    runtime.spawn(_wind_down(runtime, executor))
+    runtime.thread.closing = True
+    runtime.thread.spawn(_wind_down(runtime, executor))
 
 
 async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
@@ -115,7 +115,7 @@ async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) ->
         if not any(link.serving for link in links):
             ended.set()
 
-    executor.on_idle = partial(runtime.run_soon, look)
+    executor.on_idle = partial(runtime.thread.run_soon, look)
     for link in links:
         for run in list(link.serving.values()):
             executor.end_call(run, None)
@@ -145,7 +145,7 @@ def _end(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  what `os._exit` leaves out
     with contextlib.suppress(exceptions.ActorrtError, RuntimeError):
         # They would be cancelled with this process, before they began.
-        runtime.call_sync(runtime.until_done(list(runtime.last_calls), LAST_CALLS_S))
+        runtime.thread.call_sync(runtime.until_done(list(runtime.last_calls), LAST_CALLS_S))
     # Before the links: the node reads what was printed until it hears that this process has ended.
     flush_output()
     runtime.stop(timeout=2.0)
