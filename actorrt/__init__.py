@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
     from . import serve as serve
+    from .runtime.api.actor import Actor as Actor
     from .runtime.api.api import available_resources as available_resources
     from .runtime.api.api import cancel as cancel
     from .runtime.api.api import cluster_resources as cluster_resources
@@ -23,21 +24,20 @@ if TYPE_CHECKING:
     from .runtime.api.api import nodes as nodes
     from .runtime.api.api import put as put
     from .runtime.api.api import wait as wait
+    from .runtime.api.context import call_pipe as call_pipe
+    from .runtime.api.context import get_runtime_context as get_runtime_context
     from .runtime.api.driver import init as init
     from .runtime.api.driver import is_initialized as is_initialized
     from .runtime.api.driver import shutdown as shutdown
-    from .runtime.api.handles import ActorHandle as ActorHandle
     from .runtime.api.methods import method as method
     from .runtime.api.remote import remote as remote
     from .runtime.api.taskgroup import TaskGroup as TaskGroup
-    from .runtime.base.context import get_runtime_context as get_runtime_context
-    from .runtime.base.definitions import Actor as Actor
     from .runtime.links.pipes import Pipe as Pipe
     from .runtime.links.pipes import PipeReceiver as PipeReceiver
-    from .runtime.links.pipes import call_pipe as call_pipe
     from .runtime.node.sessions import Session as Session
     from .runtime.node.sessions import sessions as sessions
     from .runtime.owner.generators import ObjectRefGenerator as ObjectRefGenerator
+    from .runtime.owner.handles import ActorHandle as ActorHandle
     from .runtime.owner.references import ObjectRef as ObjectRef
 
 __all__ = [
@@ -53,13 +53,13 @@ _HOMES = {
         "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
         "nodes", "cluster_resources", "available_resources", "get_gpu_ids",
     ],
-    "base.context": ["get_runtime_context"],
-    "base.definitions": ["Actor"],
+    "api.context": ["call_pipe", "get_runtime_context"],
+    "api.actor": ["Actor"],
     "api.driver": ["init", "shutdown", "is_initialized"],
     "owner.generators": ["ObjectRefGenerator"],
-    "api.handles": ["ActorHandle"],
+    "owner.handles": ["ActorHandle"],
     "api.methods": ["method"],
-    "links.pipes": ["Pipe", "PipeReceiver", "call_pipe"],
+    "links.pipes": ["Pipe", "PipeReceiver"],
     "owner.references": ["ObjectRef"],
     "api.remote": ["remote"],
     "node.sessions": ["Session", "sessions"],

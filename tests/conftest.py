@@ -125,7 +125,7 @@ def _look() -> dict[str, set[str]]:
 
 def _is_initialized() -> bool:
     # Without importing what a test of pure code has no need of.
-    current = sys.modules.get("actorrt.runtime.base.current")
+    current = sys.modules.get("actorrt.runtime.owner.current")
     return current is not None and current.maybe_runtime() is not None
 
 

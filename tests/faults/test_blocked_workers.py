@@ -18,7 +18,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -13,7 +13,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.wire.messages import Query
 
 NBYTES: Final = 150_000

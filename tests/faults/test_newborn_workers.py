@@ -20,8 +20,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
 from actorrt.runtime.machine.process import children_of, process_state
+from actorrt.runtime.owner import current
 from actorrt.wire.messages import Query
 
 # By value, so that workers need not import this module, and pytest with it.

@@ -18,7 +18,7 @@ import pytest
 
 import actorrt
 from actorrt.exceptions import ActorError, ObjectStoreFullError, OwnerDiedError, WorkerCrashedError
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.wire.messages import Query
 
 Array = npt.NDArray[np.int64]

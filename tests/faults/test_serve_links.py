@@ -13,7 +13,7 @@ import pytest
 
 import actorrt
 from actorrt import serve
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -57,7 +57,7 @@ def break_links() -> None:
 
 def test_a_replica_to_which_the_link_broke_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     # The processes answer a new dial, so nobody waits for the node to say that they have ended.
-    monkeypatch.setattr("actorrt.runtime.owner.runtime.EXIT_CAUSE_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr("actorrt.runtime.owner.exits.EXIT_CAUSE_TIMEOUT_S", 3600.0)
     handle: Any = serve.run(Answers.bind(), name="links", route_prefix=None)
     replicas: set[int] = set()
     while len(replicas) < 2:

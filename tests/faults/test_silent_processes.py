@@ -21,9 +21,9 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
 from actorrt.runtime.machine.process import children_of, process_state
 from actorrt.runtime.machine.stall_watch import STOPPED
+from actorrt.runtime.owner import current
 
 RunProgram = Any
 

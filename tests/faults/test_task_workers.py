@@ -20,7 +20,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.wire.messages import Query
 
 # By value, so that workers need not import this module, and pytest with it.

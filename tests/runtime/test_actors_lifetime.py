@@ -20,10 +20,10 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.api.handles import client_of
-from actorrt.runtime.base import current
 from actorrt.runtime.base.loop_thread import LoopThread
 from actorrt.runtime.machine.process_watch import watch_pid
+from actorrt.runtime.owner import current
+from actorrt.runtime.owner.handles import client_of
 
 pytestmark = pytest.mark.usefixtures("node")
 

@@ -11,8 +11,8 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
-from actorrt.runtime.api.handles import client_of
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
+from actorrt.runtime.owner.handles import client_of
 from actorrt.util import list_named_actors
 from actorrt.util.actor_pool import ActorPool
 from actorrt.util.queue import Queue

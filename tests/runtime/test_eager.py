@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from actorrt.runtime.base.context import RunningCall
+from actorrt.runtime.links.running import RunningCall
 from actorrt.runtime.worker.eager import EagerRunner
 
 # More turns of the loop than any program here takes.

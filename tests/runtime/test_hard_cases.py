@@ -16,9 +16,9 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
-from actorrt.runtime.api.handles import client_of
-from actorrt.runtime.base import current
 from actorrt.runtime.links import link
+from actorrt.runtime.owner import current
+from actorrt.runtime.owner.handles import client_of
 from actorrt.wire import frames
 
 pytestmark = pytest.mark.usefixtures("node")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 import actorrt
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.wire.messages import Query
 
 pytestmark = pytest.mark.usefixtures("node")

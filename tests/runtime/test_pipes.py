@@ -14,10 +14,10 @@ import pytest
 import actorrt
 from actorrt import Pipe, call_pipe
 from actorrt.exceptions import ActorDiedError, TaskCancelledError
-from actorrt.runtime.base import current
-from actorrt.runtime.base.context import running_call
 from actorrt.runtime.links.link import Link
 from actorrt.runtime.links.pipes import FIRST_ROOM, PIECE
+from actorrt.runtime.links.running import running_call
+from actorrt.runtime.owner import current
 from actorrt.wire.frames import TO_CALLER
 
 

@@ -6,11 +6,11 @@ from typing import Any, cast
 import pytest
 
 from actorrt.core.options import ActorOptions, MethodOptions
-from actorrt.runtime.api.handles import ActorHandle, client_of
 from actorrt.runtime.api.methods import method
 from actorrt.runtime.api.remote import ActorClass, RemoteFunction, remote
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.runtime.owner.actor_client import Traits
+from actorrt.runtime.owner.handles import ActorHandle, client_of
 
 
 class FakeClient:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import actorrt
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 
 ROUNDS = 1_000
 

@@ -17,7 +17,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 
 pytestmark = pytest.mark.usefixtures("node")
 

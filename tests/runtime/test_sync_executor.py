@@ -17,7 +17,7 @@ import pytest
 
 import actorrt
 from actorrt.core.pipeline import AHEAD_S
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.runtime.worker.executor import Executor
 from actorrt.runtime.worker.sync_executor import SyncExecutor
 from actorrt.wire.messages import Define, Ping

@@ -17,7 +17,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.base import current
+from actorrt.runtime.owner import current
 from actorrt.runtime.owner.actor_records import ActorSpec
 from actorrt.wire.messages import Query, StartActor
 

@@ -13,16 +13,16 @@ from actorrt import exceptions
 from actorrt.core import option_checks as check
 from actorrt.wire.messages import Facts, ListNames, Names, Query
 
-from ..base import current
-from ..base.context import running_call
-from ..base.definitions import Actor
+from ..links.running import running_call
 from ..machine import gpus
+from ..owner import current
 from ..owner.actor_creation import find_named
 from ..owner.generators import ObjectRefGenerator
+from ..owner.handles import ActorHandle, client_of, make_handle
 from ..owner.references import ObjectRef
 from ..owner.waiting import entry_of
 from ..worker.actor_threads import actor_here
-from .handles import ActorHandle, client_of, make_handle
+from .actor import Actor
 
 T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])

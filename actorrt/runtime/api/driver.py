@@ -21,10 +21,10 @@ from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 from actorrt.version import __version__
 
-from ..base import current
-from ..base.context import running_call
 from ..base.descriptors import open_standard_streams
+from ..links.running import running_call
 from ..node.node_launch import Launched, find_session, launch
+from ..owner import current
 
 if TYPE_CHECKING:
     from ..owner.runtime import Runtime

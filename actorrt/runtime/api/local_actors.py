@@ -14,7 +14,7 @@ from ..base.definitions import ActorInterface
 from ..machine.process import cpu_count
 from ..owner.actor_client import ActorClient, Traits
 from ..owner.calls import Call
-from .handles import ActorHandle, make_handle
+from ..owner.handles import ActorHandle, make_handle
 
 if TYPE_CHECKING:
     from .local_mode import LocalRuntime

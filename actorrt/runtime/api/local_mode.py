@@ -25,9 +25,9 @@ from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import UNLIMITED, ActorCall, Item, StartActor, TaskCall
 
-from ..base.context import RunningCall, running_call
 from ..base.definitions import CALL, READY, TERMINATE
 from ..links.link import Link
+from ..links.running import RunningCall, running_call
 from ..node.node_launch import resources_of
 from ..owner import references
 from ..owner.actor_client import ActorClient, traits_of
@@ -409,7 +409,7 @@ class LocalRuntime(Runtime):
         if recursive and run.forcing is None:
             run.forcing = force
             for child in run.living_children():
-                self.cancel_call(child, force, True)
+                child.cancel(force)
 
 
 def _call_with(target: Any) -> Callable[..., Any]:

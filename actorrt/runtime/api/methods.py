@@ -14,8 +14,8 @@ from actorrt.core.options import MethodOptions, parse_method_options
 
 from ..base.definitions import MARK, kind_of
 from ..owner.generators import ObjectRefGenerator
+from ..owner.handles import ActorMethod
 from ..owner.references import ObjectRef
-from .handles import ActorMethod
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -31,12 +31,13 @@ from actorrt.core.options import (
     parse_task_options,
 )
 
-from ..base import current
-from ..base.context import running_call
-from ..base.definitions import Actor, ActorClassDef, RemoteFunctionDef
+from ..base.definitions import ActorClassDef, RemoteFunctionDef
+from ..links.running import running_call
+from ..owner import current
 from ..owner.generators import ObjectRefGenerator
+from ..owner.handles import ActorHandle, make_handle
 from ..owner.references import ObjectRef
-from .handles import ActorHandle, make_handle
+from .actor import Actor
 
 if TYPE_CHECKING:
     from typing import Unpack

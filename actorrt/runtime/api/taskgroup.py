@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from actorrt import exceptions
 
-from ..base import current
+from ..owner import current
 from ..owner.references import ObjectRef
 from ..owner.waiting import entry_of
 

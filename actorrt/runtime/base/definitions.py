@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial, partialmethod, singledispatchmethod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 from actorrt.core.arity import ANYTHING, Arity
 from actorrt.core.options import MethodOptions
@@ -21,28 +21,11 @@ from actorrt.core.options import MethodOptions
 from . import shipping
 from .explain import explain_code
 
-if TYPE_CHECKING:
-    from ..api.handles import ActorMethod
-    from ..owner.references import ObjectRef
-    from ..owner.shipped import Mark
-
 FUNCTION_ID_SIZE: Final = 16
 MARK: Final = "__actorrt_method__"
 """The attribute of a function in which `@method` leaves its MethodOptions."""
-
-
-class Actor:
-    """Base of a class whose handles offer, and type checkers know, what is marked `@method` and nothing else.
-
-    An actor's class need not derive from it: without, every method is offered, and handles are typed `Any`.
-    """
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-        __ray_ready__: ActorMethod[[], bool, ObjectRef[bool]]
-        __ray_terminate__: ActorMethod[[], None, ObjectRef[None]]
-        __ray_call__: ActorMethod[..., Any, ObjectRef[Any]]
+ONLY_MARKED: Final = "__actorrt_only_marked__"
+"""The attribute of a class whose handles offer what is marked, and nothing else: see api/actor.py."""
 
 
 class Definition:
@@ -61,7 +44,7 @@ class Definition:
         self._blob = blob
         self._id = b""
         # Set once it has been sent: it goes with this object, see shipped.py.
-        self.mark: Mark | None = None
+        self.mark: object = None
 
     @property
     def code(self) -> Any:
@@ -243,7 +226,7 @@ def _actor_class(code: type[Any], groups: tuple[str, ...]) -> ActorClassDef:
                 f"{_title(code)}.{spec.name} is in the concurrency group {group!r}, which is not among the "
                 f"concurrency_groups of the class: {', '.join(groups) or 'there are none'}"
             )
-    only_marked = Actor in code.__mro__
+    only_marked = hasattr(code, ONLY_MARKED)
     offered = (spec for spec in specs.values() if not only_marked or _mark_of(code, spec.name))
     interface = ActorInterface(_title(code), offered, groups)
     has_async = any(spec.is_async for spec in specs.values()) or any(

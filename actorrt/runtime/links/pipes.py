@@ -1,10 +1,10 @@
 """The pipe of a call: bytes beside its arguments and its result, in both directions, as they are and without copies.
 
 A call has one if its caller gave a receiver (`handle.method.remote_piped(receiver, ...)`) and its method asks for the
-other end (`call_pipe`). Each end says how many bytes it has room for; the caller's has FIRST_ROOM from the start. Bytes
-leave in pieces, turn about with the pipes of other calls, and any message goes before them: who returns while something
-is not sent yet overtakes it, so that `drained` is awaited first. What fits in one piece may leave with the reply, in
-one write, which wakes the other end once (`write_with_reply`).
+other end (`actorrt.call_pipe`). Each end says how many bytes it has room for; the caller's has FIRST_ROOM from the
+start. Bytes leave in pieces, turn about with the pipes of other calls, and any message goes before them: who returns
+while something is not sent yet overtakes it, so that `drained` is awaited first. What fits in one piece may leave with
+the reply, in one write, which wakes the other end once (`write_with_reply`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import contextlib
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
 from actorrt.wire.messages import Room
-
-from ..base import current
-from ..base.context import running_call
 
 if TYPE_CHECKING:
     from .link import Link
@@ -61,6 +59,7 @@ class Pipe:
 
     __slots__ = (
         "_closed",
+        "_find_turns",
         "_flags",
         "_gathered",
         "_last",
@@ -80,8 +79,18 @@ class Pipe:
         "link",
     )
 
-    def __init__(self, link: Link, seq: int, receiver: PipeReceiver | None, flags: int, room: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        seq: int,
+        receiver: PipeReceiver | None,
+        flags: int,
+        room: int,
+        find_turns: Callable[[], PipeTurns | None] | None = None,
+    ) -> None:
+        """`find_turns` gives the turns of the loop on whose thread it is called, if that has such."""
         self.link = link
+        self._find_turns = find_turns
         self._seq = seq
         self._receiver = receiver
         self._flags = flags
@@ -146,8 +155,7 @@ class Pipe:
             return
         turns = self._turns
         if turns is None:
-            runtime = current.maybe_runtime()
-            turns = self._turns = None if runtime is None else runtime.pipe_turns()
+            turns = self._turns = None if self._find_turns is None else self._find_turns()
             if turns is None:
                 self.write(data)
                 return
@@ -327,19 +335,6 @@ class Pipe:
             self.link.pipes.pop(self._seq, None)
         _wake(waiters)
         return with_reply
-
-
-def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:
-    """The end of the running call's pipe that belongs to its method. RuntimeError outside of a call.
-
-    For coroutine methods: the pipe ends when the method does. What is written is lost if the caller takes no bytes.
-    """
-    run = running_call.get()
-    if run is None:
-        raise RuntimeError("there is no call here that could have a pipe")
-    if run.pipe is None:
-        run.pipe = run.link.pipes[run.seq] = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM)
-    return run.pipe
 
 
 def caller_end(call: Any, link: Link) -> Pipe | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from actorrt.core.loglines import mark
 
-from ..base.context import running_call
+from ..links.running import running_call
 
 # What stands in an unfinished line is written after so long at the latest.
 FLUSH_AFTER_S: Final = 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from actorrt.core.restarts import Restarts
 
@@ -19,13 +19,18 @@ from .respawn import Child, spawn_zygote
 from .stall_watch import STOPPED
 from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
 
-if TYPE_CHECKING:
-    from ..node.node import Node
-
 logger = logging.getLogger("actorrt")
 
 # So long at most nobody can be forked because the last zygotes have ended one after the other.
 LONGEST_PAUSE_S: Final = 1.0
+
+
+class Parent(Protocol):
+    """The process that has the zygote. `children` are the pids that it watches."""
+
+    children: set[int]
+    stopping: bool
+    loop: asyncio.AbstractEventLoop
 
 
 class ZygoteKeeper:
@@ -35,8 +40,20 @@ class ZygoteKeeper:
     ended, and how, if it was lost with that.
     """
 
-    def __init__(self, node: Node, start: NodeStart, on_exit: Callable[[int, int, str], None]) -> None:
-        self._node = node
+    def __init__(
+        self,
+        parent: Parent,
+        start: NodeStart,
+        session: str,
+        preload_modules: list[str],
+        silence_s: float,
+        on_exit: Callable[[int, int, str], None],
+    ) -> None:
+        """A zygote of which nothing is heard for `silence_s` is reported to who has a worker forked."""
+        self._parent = parent
+        self._session = session
+        self._preload_modules = preload_modules
+        self._silence_s = silence_s
         self._on_exit = on_exit
         self._restarts = Restarts()
         self._client = self._take(Child(start.zygote_pid, start.zygote))
@@ -49,29 +66,29 @@ class ZygoteKeeper:
         return None if self._client.lost else self._client.zygote_pid
 
     def _take(self, child: Child) -> ZygoteClient:
-        node = self._node
-        node.children.add(child.pid)
+        children = self._parent.children
+        children.add(child.pid)
 
         def exited(pid: int, status: int) -> None:
             self._on_exit(pid, status, client.lost)
 
-        client = ZygoteClient(child.sock, child.pid, on_exit=exited, on_lost=self._lost, others=node.children)
+        client = ZygoteClient(child.sock, child.pid, on_exit=exited, on_lost=self._lost, others=children)
         return client
 
     # ---- its lives
 
     def _lost(self, reason: str) -> None:
-        self._node.children.discard(self._client.zygote_pid)
-        if not self._node.stopping:
+        self._parent.children.discard(self._client.zygote_pid)
+        if not self._parent.stopping:
             logger.warning("%s: its workers are gone, and another one is started", reason)
-            self._starting = self._node.loop.create_task(self._start_again())
+            self._starting = self._parent.loop.create_task(self._start_again())
 
     async def _start_again(self) -> None:
         while True:
-            pause = min(LONGEST_PAUSE_S, self._restarts.pause(self._node.loop.time()))
+            pause = min(LONGEST_PAUSE_S, self._restarts.pause(self._parent.loop.time()))
             await asyncio.sleep(pause)
             try:
-                child = spawn_zygote(self._node.config.session, self._node.config.preload_modules)
+                child = spawn_zygote(self._session, self._preload_modules)
             except OSError as error:
                 logger.warning("a zygote cannot be started: %s", error)
             else:
@@ -95,10 +112,10 @@ class ZygoteKeeper:
     ) -> int:
         """Have a worker forked, by the next zygote if this one ends first: what that may have forked is dead.
 
-        Raises ForkError, also when nothing has been heard of a zygote for `worker_start_timeout_s`.
+        Raises ForkError, also when nothing has been heard of a zygote for `silence_s`.
         """
-        limit = self._node.settings.worker_start_timeout_s
-        loop = self._node.loop
+        limit = self._silence_s
+        loop = self._parent.loop
         began = loop.time()
         try:
             async with asyncio.timeout(None) as waiting:
@@ -128,7 +145,7 @@ class ZygoteKeeper:
             try:
                 return await client.fork(params, stdout_fd=stdout, stderr_fd=stderr, env=env, cwd=cwd)
             except ZygoteLostError:
-                if self._node.stopping:
+                if self._parent.stopping:
                     raise
                 if client is self._client:
                     await changed.wait()

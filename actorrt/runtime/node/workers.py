@@ -113,7 +113,8 @@ class Workers:
     def __init__(self, node: Node, start: NodeStart) -> None:
         self._node = node
         self._loop = node.loop
-        self.zygote = ZygoteKeeper(node, start, self._exited)
+        config, silence_s = node.config, node.settings.worker_start_timeout_s
+        self.zygote = ZygoteKeeper(node, start, config.session, config.preload_modules, silence_s, self._exited)
         self._by_process: dict[bytes, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
         self._idle: dict[Kind, list[Worker]] = {}

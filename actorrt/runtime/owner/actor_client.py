@@ -11,8 +11,8 @@ from actorrt import exceptions
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorAt
 
-from ..base import current
 from ..links.link import Link
+from . import current
 from .calls import Call
 from .references import Token
 

@@ -19,7 +19,6 @@ from actorrt.wire.messages import (
     WhereIs,
 )
 
-from ..api.handles import make_handle
 from ..base.definitions import ActorClassDef
 from .actor_client import ActorClient, Traits, traits_of
 from .actor_records import ActorRecord, ActorSpec
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions
 
     from ..base.definitions import ActorInterface
-    from ..worker.instance import Instance
     from .runtime import Runtime
 
 
@@ -207,12 +205,3 @@ def find_named(runtime: Runtime, name: str, namespace: str) -> tuple[ActorClient
 def _from_info(runtime: Runtime, holder: NameHolder) -> tuple[ActorClient, ActorInterface]:
     title, traits, interface = pickle.loads(holder.info)
     return runtime.actors.client(holder.actor, title, traits), interface
-
-
-def handle_of_instance(runtime: Runtime, instance: Instance) -> Any:
-    """A handle to an actor that runs in this very process, for its own use."""
-    definition = ActorClassDef.of(instance.cls, tuple(instance.groups or ()))
-    concurrency = instance.limiter.limit
-    ordered = not definition.has_async and concurrency == 1 and not instance.groups
-    traits = traits_of(ordered, concurrency, instance.max_task_retries, instance.max_pending)
-    return make_handle(runtime.actors.client(instance.actor, instance.title, traits), definition.interface)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt.core.lifecycle import Lifecycle, State
 from actorrt.wire.messages import ActorAt, StartActor
 
-from ..base import current
 from ..links.link import Link
+from . import current
 
 if TYPE_CHECKING:
     from .runtime import Runtime

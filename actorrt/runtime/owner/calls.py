@@ -108,6 +108,14 @@ class Call:
     def all_entries(self) -> list[Entry]:
         return [self.entry] if self.entries is None else self.entries
 
+    def cancel(self, force: bool) -> None:
+        """Cancel it, and what it has called in turn; on the runtime loop."""
+        self.runtime.cancel_call(self, force, True)
+
+    async def settled(self) -> None:
+        """Return once it has its outcome; on the runtime loop."""
+        await self.runtime.objects.settled(self.entry)
+
     def succeed(self, data: bytes) -> None:
         """One inline value came: the common outcome."""
         self.done = True

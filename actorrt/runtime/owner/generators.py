@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, Credit
 
-from ..base import current
-from . import references
+from . import current, references
 from .references import Entry, Gate, ObjectRef, bridge_to
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from actorrt.wire.messages import (
     Value,
 )
 
-from ..base.context import RunningCall
 from ..base.explain import explain_value
+from ..links.running import RunningCall
 from .calls import error_bytes
 from .references import Entry, ObjectRef
 from .yielded import BehindValues, Yielded

@@ -23,7 +23,7 @@ from actorrt import exceptions
 from actorrt.types import ObjectID
 from actorrt.wire import codec
 
-from ..base import current
+from . import current
 
 if TYPE_CHECKING:
     from .runtime import Runtime

@@ -28,13 +28,13 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
-from ..base import current
-from ..base.context import RunningCall, running_call
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from ..links.peers import Peers
+from ..links.running import Child, RunningCall, running_call
+from . import current
 from .actor_client import ActorClient
-from .actor_creation import create, handle_of_instance
+from .actor_creation import create
 from .actors import Actors
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
 from .dispatch import Dispatch
@@ -128,7 +128,7 @@ class Runtime:
         self.only_actor: Any = None
         # What this process ends with, and the calls of the code that ends it.
         self.exit_code = 0
-        self.last_calls: list[Call] = []
+        self.last_calls: list[Child] = []
         self.ending = threading.Event()
         self.on_leave: Callable[[], None] | None = None
         self.on_retire: Callable[[bool], None] | None = None
@@ -370,10 +370,6 @@ class Runtime:
         if resources is not None:
             self.assigned = resources
 
-    def handle_of(self, instance: Any) -> Any:
-        """A handle to an actor that runs here."""
-        return handle_of_instance(self, instance)
-
     def leave(self) -> None:
         """End this process, whatever others need of it. From any thread."""
         if self.on_leave is not None:
@@ -412,12 +408,12 @@ class Runtime:
         vars(self.actors).update(call=call_actor)
         vars(self).update(_adopt=adopt_task)
 
-    async def until_done(self, calls: Iterable[Call], timeout_s: float) -> None:
+    async def until_done(self, calls: Iterable[Child], timeout_s: float) -> None:
         """Return when these calls have their outcomes, or the time is up; runtime loop."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 for call in calls:
-                    await self.objects.settled(call.entry)
+                    await call.settled()
 
     def leave_actor(self, actor: Any, run: RunningCall | None) -> BaseException:
         """Have an actor of this process end; what its code is to raise that has asked for it, in `run` or beside it."""

@@ -27,9 +27,9 @@ from actorrt.wire.messages import (
 )
 from actorrt.wire.messages import Segment as Place
 
-from ..base import current
 from ..base.descriptors import allow_more_after
 from ..memory.segments import Location, SegmentGoneError, SegmentReader
+from . import current
 from .references import Entry
 
 if TYPE_CHECKING:

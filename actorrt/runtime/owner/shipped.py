@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from actorrt.wire.messages import Forget
 
-from ..base import current
 from ..base.definitions import Definition
 from ..links.link import Link
+from . import current
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -39,7 +39,7 @@ class Shipped:
     def know(self, definition: Definition) -> None:
         """Count `definition` as used until it is garbage."""
         mark = definition.mark
-        if mark is not None and mark.belongs_to(self):
+        if isinstance(mark, Mark) and mark.belongs_to(self):
             return
         # Pickles it, the first time: the user's code, and not under a lock.
         key = definition.function_id

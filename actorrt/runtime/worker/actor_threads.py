@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.thread import _worker as _pool_worker  # pyright: ignore[reportPrivateUsage]
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from ..base.context import running_call
+from ..links.running import running_call
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from sys import getrefcount
 from typing import Any, Final, Self
 from weakref import getweakrefcount
 
-from ..base.context import RunningCall
+from ..links.running import RunningCall
 
 # So many calls are run before their replies are sent, if the queue is that long.
 FLUSH_EVERY: Final = 128

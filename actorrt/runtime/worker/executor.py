@@ -37,12 +37,12 @@ from actorrt.wire.messages import (
 )
 
 from ..base import shipping
-from ..base.context import RunningCall
 from ..links.link import Link
+from ..links.running import Child, RunningCall
 from ..machine.named_output import NamedOutput
 from ..machine.process import run_and_exit
 from ..owner import references
-from ..owner.calls import ALL_ARGUMENTS, Call, unpack_arguments
+from ..owner.calls import ALL_ARGUMENTS, unpack_arguments
 from ..owner.objects import new_borrows
 from ..owner.outcomes import Outcomes
 from ..owner.references import Entry
@@ -194,7 +194,7 @@ class Executor:
         if children:
             self.runtime.thread.loop.call_later(LATE_S, self._reach, run, children, force)
 
-    def _reach(self, run: RunningCall, children: list[Call], force: bool) -> None:
+    def _reach(self, run: RunningCall, children: list[Child], force: bool) -> None:
         if self.runs(run):
             self.cancel_calls(children, force)
 
@@ -202,10 +202,10 @@ class Executor:
         """Whether the call has not ended."""
         return run.link.serving.get(run.seq) is run
 
-    def cancel_calls(self, calls: list[Call], force: bool) -> None:
+    def cancel_calls(self, calls: list[Child], force: bool) -> None:
         """Cancel what a cancelled call has called in turn; on the runtime loop."""
         for call in calls:
-            self.runtime.cancel_call(call, force, True)
+            call.cancel(force)
 
     def interrupt(self, run: RunningCall) -> None:
         """Make a running call end, as far as its kind allows, and then what it has called, if `forcing` says so."""

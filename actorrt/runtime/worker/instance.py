@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actorrt.wire.messages import ActorCall, StartActor
 
-from ..base import current
-from ..base.context import RunningCall
+from ..base.definitions import ActorClassDef
 from ..links.link import Link
+from ..links.running import RunningCall
+from ..owner import current
+from ..owner.actor_client import traits_of
+from ..owner.handles import ActorHandle, make_handle
 
 if TYPE_CHECKING:
     import asyncio
-
-    from ..api.handles import ActorHandle
 
 
 class Limiter:
@@ -114,4 +115,9 @@ class Instance:
         return sum(limiter.running + len(limiter.waiting or ()) for limiter in self.limiters())
 
     def own_handle(self) -> ActorHandle[Any]:
-        return current.runtime().handle_of(self)
+        """A handle to this actor, for its own use."""
+        definition = ActorClassDef.of(self.cls, tuple(self.groups or ()))
+        concurrency = self.limiter.limit
+        ordered = not definition.has_async and concurrency == 1 and not self.groups
+        traits = traits_of(ordered, concurrency, self.max_task_retries, self.max_pending)
+        return make_handle(current.runtime().actors.client(self.actor, self.title, traits), definition.interface)

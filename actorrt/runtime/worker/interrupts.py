@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from actorrt import core, runtime, wire
 
-from ..base.context import RunningCall
+from ..links.running import RunningCall
 
 AGAIN_S: Final = 0.002
 _OURS: Final = tuple(os.path.dirname(path) + os.sep for path in (runtime.__file__, core.__file__, wire.__file__))

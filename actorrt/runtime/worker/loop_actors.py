@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor, StopActor
 
-from ..base.context import RunningCall, running_call
 from ..links.link import Link
+from ..links.running import Child, RunningCall, running_call
 from ..machine.process import exit_code
 from .actor_methods import actor_title
 from .executor import ActorExit, exit_cause
@@ -21,7 +21,6 @@ from .instance import Instance, Limiter
 from .own_class import await_del, give_its_name, has_async_constructor
 
 if TYPE_CHECKING:
-    from ..owner.calls import Call
     from .loop_executor import LoopExecutor
 
 # How long the calls of a constructor that fails may take before its process is ended.
@@ -179,7 +178,7 @@ class LoopActors:
             self._executor.reply(link, Reply(seq, _NONE))
 
     def _not_made(self, run: RunningCall, start: StartActor, instance: Instance, error: BaseException) -> None:
-        calls = run.living_children() if instance.process else ()
+        calls = run.living_children() if instance.process else []
         if isinstance(error, ActorExit | SystemExit):
             self._executor.runtime.last_calls += calls
         if calls:
@@ -189,7 +188,7 @@ class LoopActors:
             self._failed(run.link, start, instance, error)
 
     async def _fail_after(
-        self, calls: list[Call], link: Link, start: StartActor, instance: Instance, error: BaseException
+        self, calls: list[Child], link: Link, start: StartActor, instance: Instance, error: BaseException
     ) -> None:
         runtime = self._executor.runtime
         await runtime.thread.call_async(runtime.until_done(calls, LAST_CALLS_S))

@@ -36,12 +36,12 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
-from ..base.context import RunningCall, running_call
 from ..base.credits import more_credits
 from ..base.definitions import TERMINATE
 from ..base.loop_gate import LoopGate
 from ..links.link import Link
 from ..links.pipe_turns import PipeTurns
+from ..links.running import RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..owner.objects import new_borrows
 from ..owner.outcomes import serialize_result

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
-from ..base.context import RunningCall
+from ..links.running import RunningCall
 from ..owner.outcomes import serialize_result
 from ..owner.snapshots import take_snapshot
 from .executor import ActorExit

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor
 
-from ..base.context import RunningCall, running_call
 from ..links.link import Link
+from ..links.running import RunningCall, running_call
 from .actor_methods import actor_title, find_method
 from .executor import ActorExit
 from .instance import Instance

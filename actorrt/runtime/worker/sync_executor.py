@@ -30,11 +30,11 @@ from actorrt.wire.messages import (
     TaskCall,
 )
 
-from ..base.context import RunningCall, running_call
 from ..base.credits import more_credits
 from ..base.progress import Progress
 from ..base.surroundings import Surroundings
 from ..links.link import Link
+from ..links.running import RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..machine.process import exit_code
 from ..owner.objects import new_borrows

@@ -27,7 +27,7 @@ import cloudpickle
 import actorrt
 from actorrt.wire.messages import LoopBlocked
 
-from ..base.context import RunningCall
+from ..links.running import RunningCall
 from .actor_methods import Mark, mark_of
 from .instance import Instance
 from .loop_executor import LoopExecutor

@@ -20,11 +20,11 @@ from actorrt.wire.any_text import as_text
 from actorrt.wire.messages import WorkerReady
 from actorrt.wire.stand_in import StandIn
 
-from ..base import current
 from ..base.worker_params import WorkerParams
 from ..machine import gpus
 from ..machine.process import flush_output
 from ..machine.zygote import WorkerStart
+from ..owner import current
 from ..owner.program_paths import ProgramPaths
 from ..owner.runtime import Runtime
 from .actor_threads import note_actors_of_threads

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
-    from ..owner.runtime import Runtime
+    from .runtime import Runtime
 
 FORKED: Final = "this process was forked from one that uses actorrt: call actorrt.init() in it first"
 NONE_YET: Final = "actorrt is not initialized in this process: call actorrt.init() first"

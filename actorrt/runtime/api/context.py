@@ -1,84 +1,16 @@
-"""What runs here: the call that this code belongs to, and what a program may ask about its surroundings."""
+"""What a program may ask about its surroundings: the process, task or actor it runs in, and the pipe of its call."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-from . import current
+from actorrt.wire.frames import TO_CALLER
 
-if TYPE_CHECKING:
-    from ..api.handles import ActorHandle
-    from ..links.link import Link
-    from ..owner.calls import Call
-
-_COMPACT_AT: Final = 64
-
-
-class RunningCall:
-    """A call that this process executes for another. `cancelled` is set once it is to end, whoever wants that."""
-
-    __slots__ = (
-        "actor",
-        "asked",
-        "cancelled",
-        "children",
-        "forcing",
-        "gate",
-        "interrupted",
-        "lease",
-        "link",
-        "name",
-        "next_large",
-        "on_cancel",
-        "pipe",
-        "seq",
-        "started",
-        "task",
-    )
-
-    # Not there before somebody asks to be told: no call pays for it.
-    on_cancel: Callable[[], object]
-    # Of a stream: the number of its next item that is laid into shared memory.
-    next_large: int
-
-    def __init__(self, link: Link, seq: int, name: str, actor: Any = None, lease: int = 0) -> None:
-        self.link = link
-        self.seq = seq
-        self.name = name
-        # The actor's Instance, if it is an actor's call.
-        self.actor = actor
-        self.lease = lease
-        self.task: Any = None
-        # Credits of a stream, while it runs.
-        self.gate: Any = None
-        # The method's end of the call's pipe, if it has asked for it.
-        self.pipe: Any = None
-        self.cancelled = False
-        # Its caller has cancelled it; and, for a coroutine, its code has been told so at its await. What such code
-        # returns all the same, nobody gets.
-        self.asked = False
-        self.interrupted = False
-        self.started = False
-        self.children: list[weakref.ref[Call]] | None = None
-        # Whether its cancellation reaches its children (else None), and with force.
-        self.forcing: bool | None = None
-
-    def add_child(self, call: Call) -> None:
-        children = self.children
-        if children is None:
-            children = self.children = []
-        elif len(children) >= _COMPACT_AT and len(children) % _COMPACT_AT == 0:
-            children[:] = [ref for ref in children if (child := ref()) is not None and not child.done]
-        children.append(weakref.ref(call))
-
-    def living_children(self) -> list[Call]:
-        return [child for ref in self.children or () if (child := ref()) is not None and not child.done]
-
-
-running_call: ContextVar[RunningCall | None] = ContextVar("actorrt_running_call", default=None)
+from ..links.pipes import FIRST_ROOM, Pipe, PipeReceiver
+from ..links.running import running_call
+from ..owner import current
+from ..owner.handles import ActorHandle
 
 
 class RuntimeContext:
@@ -172,3 +104,18 @@ def get_runtime_context() -> RuntimeContext:
     """Where am I? See RuntimeContext."""
     current.runtime()
     return RuntimeContext()
+
+
+def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:
+    """The end of the running call's pipe that belongs to its method. RuntimeError outside of a call.
+
+    For coroutine methods: the pipe ends when the method does. What is written is lost if the caller takes no bytes.
+    """
+    run = running_call.get()
+    if run is None:
+        raise RuntimeError("there is no call here that could have a pipe")
+    if run.pipe is None:
+        runtime = current.maybe_runtime()
+        find_turns = None if runtime is None else runtime.pipe_turns
+        run.pipe = run.link.pipes[run.seq] = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM, find_turns)
+    return run.pipe

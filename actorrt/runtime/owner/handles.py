@@ -13,15 +13,15 @@ from actorrt.core.options import MethodOptions, parse_method_options
 from actorrt.types import ActorID
 
 from ..base.definitions import BUILT_IN, ActorInterface, MethodSpec
-from ..owner.references import ObjectRef
+from .references import ObjectRef
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ..base.option_arguments import MethodArguments
     from ..links.pipes import PipeReceiver
-    from ..owner.actor_client import ActorClient
-    from ..owner.signatures import Submit
+    from .actor_client import ActorClient
+    from .signatures import Submit
 
 P = ParamSpec("P")
 R = TypeVar("R")
