@@ -12,10 +12,11 @@ import cloudpickle
 import pytest
 
 from actorrt.core.arity import Arity
+from actorrt.runtime.api.actor import Actor
 from actorrt.runtime.api.methods import method
 from actorrt.runtime.api.remote import ActorClass, RemoteFunction, remote
 from actorrt.runtime.base import shipping
-from actorrt.runtime.base.definitions import Actor, ActorClassDef, RemoteFunctionDef, method_specs
+from actorrt.runtime.base.definitions import ActorClassDef, RemoteFunctionDef, method_specs
 
 MODULE = """
 from actorrt import remote
