@@ -63,6 +63,8 @@ class Piece(NamedTuple):
     stop: str | None = None
     """The stop string that ended it, where the engine says so."""
     usage: Usage | None = None
+    read: Usage | None = None
+    """What is known of the prompt while it is read, where the engine says so."""
     logprobs: tuple[Json, ...] = ()
 
 
@@ -100,6 +102,8 @@ def _read(answer: Json, key: str) -> Piece:
         raise ChatError("the engine's answer has no choices")
     if not choices:
         return Piece(usage=read)
+    if isinstance(progress := answer.get("prompt_progress"), dict):
+        return Piece(usage=read, read=_progress(cast("Json", progress)))
     choice = cast("Json", choices[0])
     said = cast("Json", choice.get(key) or {})
     stop: Any = choice.get("stop_reason") or choice.get("matched_stop")
@@ -146,6 +150,12 @@ def _usage(usage: Json) -> Usage:
         cached=prompt.get("cached_tokens") or 0,
         reasoning=completion.get("reasoning_tokens") or 0,
     )
+
+
+def _progress(said: Json) -> Usage | None:
+    """Of llama.cpp, asked for `return_progress`."""
+    total, cached = said.get("total"), said.get("cache")
+    return Usage(prompt=total, cached=cached) if isinstance(total, int) and isinstance(cached, int) else None
 
 
 def _said(error: object) -> ChatError:

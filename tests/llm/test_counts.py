@@ -62,3 +62,17 @@ def test_all_that_count_the_tokens_of_a_chat_agree_with_its_usage(client: httpx.
         assert client.post("/v1/detokenize", json={**model, "tokens": tokens["tokens"]}).json()["prompt"]
         text = client.post("/v1/tokenize", json={**model, "prompt": "Hi"}).json()
         assert text["count"] == (2 if each["id"].startswith("begun") else 1), each["id"]
+
+
+def test_a_streamed_message_that_is_made_of_llamacpps_chat_begins_with_the_count(client: httpx.Client) -> None:
+    for each in client.get("/v1/models").json()["data"]:
+        model = {"model": each["id"]}
+        chat = client.post("/v1/chat/completions", json={**model, "messages": CHAT[1:], "max_tokens": 1}).json()
+        # With tools it is made of chat, though here none may be called.
+        tools = {"tools": [{"name": "x", "input_schema": {"type": "object"}}], "tool_choice": {"type": "none"}}
+        body = {**model, **tools, "messages": CHAT[1:], "max_tokens": 3, "stream": True}
+        lines = client.post("/v1/messages", json=body).text.splitlines()
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+        usages = [events[0]["message"]["usage"], events[-2]["usage"]]
+        start, end = (usage["input_tokens"] + usage["cache_read_input_tokens"] for usage in usages)
+        assert start == end == chat["usage"]["prompt_tokens"], each["id"]

@@ -105,6 +105,21 @@ def test_each_chunk_is_an_event_at_once(scripted_app: ScriptedApp) -> None:
     assert events[-2]["usage"]["output_tokens"] == 2
 
 
+def test_what_the_engine_says_of_the_prompt_as_it_reads_it_stands_in_the_first_event(scripted_app: ScriptedApp) -> None:
+    def progress(processed: int) -> list[Any]:
+        choice = {"index": 0, "delta": {"role": "assistant", "content": None}, "finish_reason": None}
+        said = {"total": 31, "cache": 10, "processed": processed, "time_ms": 1}
+        return ["say", f"data: {json.dumps({'choices': [choice], 'prompt_progress': said})}\n\n", 0]
+
+    answer = [["say", chunk("Hel") + chunk("lo", "stop"), 2], DONE]
+    for said, counts in (([progress(10), progress(31)], (21, 10)), ([], (0, 0))):
+        response = _post(scripted_app, EVENTS, *said, *answer, stream=True, return_progress=True)
+        start, *events = _events(response.text)
+        usage = start["message"]["usage"]
+        assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == counts
+        assert [event["type"] for event in events].count("content_block_delta") == 2
+
+
 def test_a_mistake_is_a_sentence_in_anthropics_shape(scripted_app: ScriptedApp) -> None:
     response = _post(scripted_app, JSON, max_tokens=None, stream=True)
     assert response.status_code == 400

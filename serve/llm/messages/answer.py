@@ -38,7 +38,7 @@ def message(piece: Piece, *, id: str, model: str, stop_sequences: Collection[str
     }
 
 
-def envelope(id: str, model: str) -> dict[str, Any]:
+def envelope(id: str, model: str, usage: Usage | None = None) -> dict[str, Any]:
     """A message of which nothing has been said."""
     return {
         "id": id,
@@ -49,7 +49,7 @@ def envelope(id: str, model: str) -> dict[str, Any]:
         "stop_reason": None,
         "stop_sequence": None,
         **NOTHING_MORE,
-        "usage": usage_of(Usage()),
+        "usage": usage_of(usage or Usage()),
     }
 
 

@@ -1,7 +1,8 @@
 """The events of a streamed message, made from the chunks of a streamed chat. No I/O.
 
 message_start, then blocks one after the other (content_block_start, deltas, content_block_stop), then message_delta
-with the reason and the usage, then message_stop. A chat says its usage at its end, so that of message_start is 0.
+with the reason and the usage, then message_stop. A chat says its usage at its end, so that of message_start is 0 unless
+the engine says earlier how long the prompt is.
 """
 
 from collections.abc import Collection
@@ -30,8 +31,9 @@ class MessageEvents:
         self._stop: str | None = None
         self._usage = Usage()
 
-    def start(self) -> bytes:
-        return event({"type": "message_start", "message": envelope(self._id, self._model)})
+    def start(self, read: Usage | None = None) -> bytes:
+        """`read`: what is known of the prompt by now."""
+        return event({"type": "message_start", "message": envelope(self._id, self._model, read)})
 
     def feed(self, piece: Piece) -> bytes:
         """What a chunk says: often one event, none for a chunk that only names a role."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _MESSAGES: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
+# A path that llama.cpp alone has.
+_IS_LLAMACPP: Final = "/props"
 
 
 async def create(services: Services, exchange: Exchange, name: str) -> None:
@@ -48,6 +50,9 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
             ("messages", at), "the engine cannot go on with a message of the assistant: end with the user's"
         )
     shown = asked.model or chosen.name
+    # Where others read prompts, what is in the engine's cache says nothing of what was read before.
+    if asked.stream and _IS_LLAMACPP in facts.paths and chosen.served.config.prefill is None:
+        request.body.setdefault("return_progress", True)
     call = chat_call(services, exchange, chosen, facts, _MESSAGES, request.body)
     with services.generation(exchange, chosen, "chat") as generation:
         if asked.stream:
@@ -65,7 +70,7 @@ def _is_native(facts: EngineFacts, fields: Mapping[str, Any]) -> bool:
     """Whether the engine is to make the message itself. llama.cpp, which has /props, takes a tool that is named there
     for any, and leaves `input` out of the events of a call.
     """
-    return _MESSAGES in facts.paths and not ("/props" in facts.paths and fields.get("tools"))
+    return _MESSAGES in facts.paths and not (_IS_LLAMACPP in facts.paths and fields.get("tools"))
 
 
 async def _stream(
@@ -80,10 +85,13 @@ async def _stream(
         await begin(generation, call)
         events = MessageEvents(id=_id(), model=model, stop_sequences=request.stop_sequences)
         await stream.begin(EVENTS)
-        await stream.write(events.start())
-        while came := await pieces(generation):
+        # How long the prompt is comes as it begins to be read.
+        came = await pieces(generation) if request.body.get("return_progress") is True else []
+        await stream.write(events.start(came[0].read if came else None))
+        while came or (came := await pieces(generation)):
             if out := b"".join([events.feed(piece) for piece in came]):
                 await stream.write(out)
+            came = []
         await stream.write(events.end())
         await stream.end()
 
