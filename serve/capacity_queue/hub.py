@@ -473,6 +473,11 @@ class Hub:
         for called, id, number in batch.found:
             sentence = self._why(router, id, number, now) if called in self._looks else ""
             self._looks.hear(called, name, id, number, sentence)
+        for number, generated in batch.progress:
+            try:
+                self._progress(number, generated, now)
+            except Exception as error:
+                self._failed_at(number, error)
         for each in batch.release:
             try:
                 self._end(each.number, each.generated, each.cached, each.is_whole)
@@ -481,11 +486,6 @@ class Hub:
         for number in batch.given_back:
             try:
                 self._end(number)
-            except Exception as error:
-                self._failed_at(number, error)
-        for number, generated in batch.progress:
-            try:
-                self._progress(number, generated, now)
             except Exception as error:
                 self._failed_at(number, error)
         for each in batch.settle:

@@ -36,7 +36,7 @@ class Lease(Grant):
 
     __slots__ = (
         "_tag", "epoch", "generated", "given_at", "keeper", "number", "output", "place", "prefill", "prompt", "rank",
-        "request", "told", "told_at", "wait",
+        "request", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -63,8 +63,7 @@ class Lease(Grant):
         self.given_at = now
         # Where it is counted; None: its replica is not known here yet.
         self.place: Place | None = None
-        self.generated = self.told = 0
-        self.told_at = 0.0
+        self.generated = 0
 
     @property
     def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -207,7 +207,7 @@ class Learnt(msgspec.Struct, array_like=True, frozen=True):
 
 class ToQueue(msgspec.Struct, omit_defaults=True):
     """In this order: the leases that a router has (its first message), replicas that are full for it (or not any
-    more), what ended, what goes on, what is wanted, what is not wanted any more."""
+    more), what goes on, what ended, what is wanted, what is not wanted any more."""
 
     epoch: int = 0
     """Of the queue that it is said to."""

@@ -38,13 +38,13 @@ from .messages import (
     to_router,
 )  # fmt: skip
 from .session import Session, Turns
+from .untold import Untold
 
 logger = logging.getLogger("actorrt.serve")
 
-# So many tokens of an answer, or so many seconds, are one step of what is told of it.
-STEP_TOKENS: Final = 64
 SHED: Final = "it was stopped for one of a higher band, which had room nowhere else"
-STEP_S: Final = 0.25
+# So long a first token may take to be told, with all others of that time.
+PROGRESS_S: Final = 0.001
 # Requests of which nothing else is known come in this order at the least.
 _TICK: Final = 1e-9
 # While requests wait, so often is it looked whether the queue is there; and a router that a replica has sent back,
@@ -69,6 +69,7 @@ class CapacityQueuePolicy(Policy):
         self._turns = Turns(self._flush)
         # What is to be said; its own lock, since a turn may end on another thread than the one that asked.
         self._out = ToQueue()
+        self._untold = Untold()
         self._out_lock = threading.Lock()
         # What has come and was not looked at yet.
         self._came: deque[ToRouter | None] = deque()
@@ -283,6 +284,8 @@ class CapacityQueuePolicy(Policy):
     def _give_back(self, lease: Lease, used: Cost | None = NOTHING) -> None:
         number = lease.number
         self._held.pop(number, None)
+        with self._out_lock:
+            self._untold.ended(number)
         if (place := lease.place) is not None:
             place.add(-1, -lease.prompt - lease.output)
         if isinstance(used, QueueUse):
@@ -298,11 +301,20 @@ class CapacityQueuePolicy(Policy):
 
     def progress(self, lease: Lease, generated: int) -> None:
         """From the thread that has the request; it need not hold the router's lock."""
-        lease.generated = generated
-        now = self._clock()
-        if not lease.told or generated - lease.told >= STEP_TOKENS or now - lease.told_at >= STEP_S:
-            lease.told, lease.told_at = generated, now
-            self._say("progress", (lease.number, generated))
+        before, lease.generated = lease.generated, generated
+        number, now = lease.number, self._clock()
+        with self._out_lock:
+            if self._held.get(number) is not lease:
+                return  # another thread has given it back
+            if not before and self._connected:
+                # Its prompt is read: that makes room for others.
+                self._out.progress.append((number, generated))
+            elif self._untold.came(number, generated, generated - before, now) and self._connected:
+                self._out.progress += self._untold.take(now)
+            else:
+                return
+        # Not in this turn, in which the client is sent what has come: it goes first.
+        self._turns.within(PROGRESS_S)
 
     def settle(self, lease: Lease, used: Cost) -> None:
         """It was given back before this was known. From any thread."""

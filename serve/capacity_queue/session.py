@@ -145,11 +145,14 @@ class _Receiver:
 
 
 class Turns:
-    """Has something done once at the end of this turn of the thread's loop; at once where the thread has none."""
+    """Has something done once at the end of this turn of the thread's loop, or a little later; at once where the thread
+    has none.
+    """
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._due: asyncio.AbstractEventLoop | None = None
+        self._due_later: asyncio.AbstractEventLoop | None = None
 
     def soon(self) -> None:
         try:
@@ -163,4 +166,19 @@ class Turns:
 
     def _run(self) -> None:
         self._due = None
+        self._work()
+
+    def within(self, seconds: float) -> None:
+        """Have it done in so long at the latest."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._work()
+            return
+        if self._due is not loop and self._due_later is not loop:
+            self._due_later = loop
+            loop.call_later(seconds, self._run_later)
+
+    def _run_later(self) -> None:
+        self._due_later = None
         self._work()

@@ -38,6 +38,9 @@ class QueueInMemory(CapacityQueuePolicy):
         finally:
             self._settling = False
 
+    def within(self, seconds: float) -> None:
+        self.soon()
+
     # A session.
 
     def write(self, data: bytes) -> None:
