@@ -13,14 +13,14 @@ from ..capacity_queue.config import NAME
 from ..capacity_queue.costs import checked
 from ..capacity_queue.messages import QueueCost, QueueUse
 from ..exceptions import ReplicaUnavailableError, RequestCancelledError, RequestRouterError
+from ..policy import Cost
 from ..user_errors import in_a_line
 from .costs import ModelCost
 from .demand import filled_up, queue_cost_of
 from .engines.interface import Delta, EngineCall, Head
-from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
+from .usage import Usage
 
 if TYPE_CHECKING:
-    from ..policy import Cost
     from ..response import DeploymentResponseGenerator
     from .catalogue import Served
 
@@ -49,6 +49,10 @@ class Answer(Protocol):
 
     def report_used(self, used: Cost) -> None:
         """Tell the request router, when the answer has ended, what it has really used; the last word counts."""
+        ...
+
+    def report_usage(self, usage: Usage, finish: str | None) -> None:
+        """The same, as its engine says it: who counts tokens learns more by that. `finish`: why it ended, if it has."""
         ...
 
     def close(self) -> None:
@@ -91,6 +95,9 @@ class ReplicaAnswer:
     def report_used(self, used: Cost) -> None:
         self._stream.report_used(used)
 
+    def report_usage(self, usage: Usage, finish: str | None) -> None:
+        self._stream.report_used(Cost(tokens=usage.prompt + usage.completion))
+
     def close(self) -> None:
         self._stream.close()
 
@@ -98,36 +105,37 @@ class ReplicaAnswer:
 class QueuedAnswer(ReplicaAnswer):
     """The same of a replica whose tokens a capacity queue counts: it is told of them."""
 
-    __slots__ = ("_cost", "_finish", "_learn", "_tokens")
+    __slots__ = ("_cost", "_learn", "_said", "_tokens")
 
     def __init__(
         self, stream: DeploymentResponseGenerator[Any], head: Head, first: list[Delta], served: Served, cost: ModelCost
     ) -> None:
         super().__init__(stream, head, first)
         self._tokens = 0
-        self._finish: str | None = None
+        self._said: tuple[Usage, str | None] | None = None
         self._cost = cost
         self._learn = served.sizes.learn
 
     async def take(self) -> list[Delta]:
         deltas = await super().take()
-        before = self._tokens
-        for data, tokens in deltas:
-            self._tokens += tokens
-            if FINISH_MARKS[0] in data or FINISH_MARKS[1] in data:
-                self._finish = finish_in(data) or self._finish
-            if USAGE_MARK in data and (usage := usage_in(data)) is not None:
-                self._used(usage)
-        if self._tokens != before:
+        came = 0
+        for _, tokens in deltas:
+            came += tokens
+        if came:
+            self._tokens += came
             self._stream.report_progress(self._tokens)
         return deltas
 
     def report_used(self, used: Cost) -> None:
-        pass  # it says more by itself
+        pass  # its tokens are told as they come, and what its engine says is told better
 
-    def _used(self, usage: Usage) -> None:
-        self._learn(self._cost, usage.prompt)
-        whole = self._finish in WHOLE
+    def report_usage(self, usage: Usage, finish: str | None) -> None:
+        if (said := (usage, finish)) == self._said:
+            return
+        if self._said is None or usage.prompt != self._said[0].prompt:
+            self._learn(self._cost, usage.prompt)
+        self._said = said
+        whole = finish in WHOLE
         self._stream.report_used(QueueUse(tokens=usage.completion, cached=usage.cached, is_whole=whole))
 
 

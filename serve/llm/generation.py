@@ -13,7 +13,7 @@ from ..exceptions import RequestRefusedError
 from ..policy import Cost
 from .costs import ModelCost
 from .engines.interface import Delta, EngineCall, Head
-from .usage import FINISH_MARKS, USAGE_MARK, Usage, finish_in, usage_in
+from .usage import USAGE_MARK, Usage, finish_in, usage_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +79,8 @@ class Generation:
             came += tokens
             if USAGE_MARK in data and (usage := usage_in(data)) is not None:
                 self.usage = usage
-            if FINISH_MARKS[0] in data or FINISH_MARKS[1] in data:
-                self.finish = finish_in(data)
+            if (finish := finish_in(data)) is not None:
+                self.finish = finish
         if came:
             self.last_at = monotonic()
             if not self.tokens:
@@ -93,7 +93,7 @@ class Generation:
     def _report(self, answer: Answer) -> None:
         """While the answer goes on: at its end it is too late."""
         if self.usage is not None:
-            answer.report_used(Cost(tokens=self.usage.prompt + self.usage.completion))
+            answer.report_usage(self.usage, self.finish)
         elif isinstance(self._cost, ModelCost):
             answer.report_used(Cost(tokens=self._cost.prompt_tokens + self.tokens))
 

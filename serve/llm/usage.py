@@ -8,10 +8,10 @@ import re
 from typing import Any, Final, NamedTuple, cast
 
 _decode: Final = json.JSONDecoder().raw_decode
-_FINISH: Final = re.compile(rb'"(?:finish_reason|stop_reason)"\s*:\s*"([a-z_]+)"')
+_FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]+)"')
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(?=\{)')
 USAGE_MARK: Final = b'"usage"'
-FINISH_MARKS: Final = (b'"finish_reason":"', b'"finish_reason": "')
+_FINISH_MARKS: Final = (b'"finish_reason":"', b'"finish_reason": "')
 # A usage object is no longer than this.
 _LONGEST: Final = 4096
 
@@ -38,7 +38,11 @@ def usage_in(data: bytes) -> Usage | None:
 
 def finish_in(data: bytes) -> str | None:
     """Why the answer in these bytes ended, if they say it."""
-    found = _FINISH.search(data)
+    # Every event has the name, and a search for the expression in all of them is slow.
+    at = data.find(_FINISH_MARKS[0])
+    if at < 0 and (at := data.find(_FINISH_MARKS[1])) < 0:
+        return None
+    found = _FINISH.match(data, at)
     return found[1].decode() if found is not None else None
 
 

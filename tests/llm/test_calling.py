@@ -1,4 +1,6 @@
-"""What came together of a model's answer is one delta for all that is done with it."""
+"""What came together of a model's answer is one delta for all that is done with it, and what a capacity queue hears of
+it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actorrt.serve.capacity_queue.messages import QueueUse
 from actorrt.serve.exceptions import ReplicaUnavailableError
-from actorrt.serve.llm.calling import ReplicaAnswer, open_call
+from actorrt.serve.llm.calling import QueuedAnswer, ReplicaAnswer, open_call
+from actorrt.serve.llm.costs import ModelCost
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, Head
+from actorrt.serve.llm.usage import Usage, finish_in
 from actorrt.serve.policy import ONE_REQUEST, Cost
 
 DELTAS = st.lists(st.tuples(st.binary(), st.integers(0, 9)), max_size=9)
@@ -26,6 +31,14 @@ class Stream:
     def __init__(self, *batches: list[Any]) -> None:
         self._batches = list(batches)
         self.closed = 0
+        self.progress: list[int] = []
+        self.used: list[Cost] = []
+
+    def report_progress(self, tokens: int) -> None:
+        self.progress.append(tokens)
+
+    def report_used(self, used: Cost) -> None:
+        self.used.append(used)
 
     async def next_values(self) -> list[Any]:
         batch = self._batches.pop(0) if self._batches else []
@@ -107,3 +120,40 @@ async def test_who_closes_an_answer_closes_the_call() -> None:
     assert stream.closed == 0
     answer.close()
     assert stream.closed == 1
+
+
+class Sizes:
+    def __init__(self) -> None:
+        self.sizes = self
+        self.learnt: list[int] = []
+
+    def learn(self, cost: ModelCost, tokens: int) -> None:
+        self.learnt.append(tokens)
+
+
+async def test_a_capacity_queue_hears_of_tokens_once_for_all_that_came_together() -> None:
+    stream = Stream([(b"a", 1), (b"b", 1), (b"c", 0)], [(b"d", 0)], [(b"e", 3)])
+    served: Any = Sizes()
+    answer = QueuedAnswer(stream, Head(*HEAD), [], served, ModelCost())  # type: ignore[arg-type]
+    await taken(answer)
+    assert stream.progress == [2, 5]
+    assert stream.used == []
+
+
+async def test_what_an_engine_says_that_an_answer_took_is_told_and_learnt_once() -> None:
+    stream = Stream()
+    served: Any = Sizes()
+    answer = QueuedAnswer(stream, Head(*HEAD), [], served, ModelCost())  # type: ignore[arg-type]
+    answer.report_used(Cost(tokens=99))
+    answer.report_usage(Usage(30, 5, 16), None)
+    for _ in range(2):
+        answer.report_usage(Usage(30, 6, 16), "stop")
+    assert stream.used == [QueueUse(tokens=5, cached=16), QueueUse(tokens=6, cached=16, is_whole=True)]
+    assert served.learnt == [30]
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+def test_why_an_answer_ended_is_found_behind_events_that_do_not_say_it(space: bytes) -> None:
+    event = b'data: {"choices":[{"delta":{},"finish_reason":%bnull}]}\n\n' % space
+    assert finish_in(event * 3) is None
+    assert finish_in(event * 3 + event.replace(b"null", b'"length"') + event) == "length"

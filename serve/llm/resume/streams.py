@@ -10,9 +10,11 @@ from actorrt import exceptions
 
 from ...broadcast import ask_any, count_replicas
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError, RequestStoppedError
+from ...policy import Cost
 from ..calling import Answer, Open
 from ..costs import with_more, with_ticket, without_deadline
 from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head
+from ..usage import USAGE_MARK, Usage, finish_in, usage_in
 from .answer import CannotGoOnError, Runs
 from .choices import ChoicesAnswer
 from .engine_errors import giving_up_in, until_failure
@@ -20,7 +22,6 @@ from .messages import MessagesAnswer
 from .responses import ResponsesAnswer
 
 if TYPE_CHECKING:
-    from ...policy import Cost
     from ..catalogue import Served
 
 logger = logging.getLogger("actorrt.serve.llm")
@@ -143,6 +144,14 @@ class _Runs:
         if self._answer is not None:
             self._answer.report_used(used)
 
+    def report_usage(self, usage: Usage, finish: str | None) -> None:
+        if self._answer is not None:
+            if self.resumes:
+                # It is that of all runs together, and no run's own.
+                self._answer.report_used(Cost(tokens=usage.prompt + usage.completion))
+            else:
+                self._answer.report_usage(usage, finish)
+
     def close(self) -> None:
         if self._answer is not None:
             self._answer.close()
@@ -159,8 +168,10 @@ class _Whole(_Runs):
             answer = await self._opened()
             try:
                 deltas: list[Delta] = []
+                finish = None
                 while values := await answer.take():
                     deltas += values
+                    finish = _tell_usage(answer, values, finish)
                 if self.resumes < self._served.config.max_resumes:
                     _check_kept_up(deltas)
             except _BROKEN as error:
@@ -172,6 +183,15 @@ class _Whole(_Runs):
     async def take(self) -> list[Delta]:
         deltas, self._deltas = self._deltas, []
         return deltas
+
+
+def _tell_usage(answer: Answer, values: Sequence[Delta], finish: str | None) -> str | None:
+    """While the answer goes on: who reads it has it at its end, when its place was given back. Why it ended, by now."""
+    for data, _ in values:
+        finish = finish_in(data) or finish
+        if USAGE_MARK in data and (usage := usage_in(data)) is not None:
+            answer.report_usage(usage, finish)
+    return finish
 
 
 def _check_kept_up(deltas: Sequence[Delta]) -> None:
@@ -259,6 +279,9 @@ class _Nothing:
         return []
 
     def report_used(self, used: Cost) -> None:
+        pass
+
+    def report_usage(self, usage: Usage, finish: str | None) -> None:
         pass
 
     def close(self) -> None:
