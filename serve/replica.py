@@ -551,7 +551,30 @@ class Replica:
         self, method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any]:
         """The same for a method that is a generator."""
-        self._refuse_call()
+        return self._values(None, method, request_id, nested, args, kwargs)
+
+    async def call_stream_leased(
+        self, tag: tuple[Any, ...], method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any]:
+        """The same with a capacity queue's lease."""
+        return self._values(tag, method, request_id, nested, args, kwargs)
+
+    async def _values(
+        self,
+        tag: tuple[Any, ...] | None,
+        method: str,
+        request_id: str,
+        nested: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[Any]:
+        # One generator with and without a lease: a second one around it would be a step more for each value. The lease
+        # begins in here, since the code of one that is closed before its first value never runs.
+        lease = None
+        if tag is None:
+            self._refuse_call()
+        else:
+            lease = self._begin_lease(tag)
         self._ongoing += 1
         context = RequestContext(request_id)
         current_request.set(context)
@@ -584,24 +607,11 @@ class Replica:
                 if stream is not None and hasattr(stream, "aclose"):
                     await stream.aclose()
             finally:
+                if lease is not None:
+                    self._leases.end(lease)
                 self._end()
                 if task is not None:
                     self._call_streams.discard(task)
-
-    async def call_stream_leased(
-        self, tag: tuple[Any, ...], method: str, request_id: str, nested: int, /, *args: Any, **kwargs: Any
-    ) -> AsyncGenerator[Any]:
-        """The same with a capacity queue's lease."""
-        lease = self._begin_lease(tag)
-        stream = self.call_stream(method, request_id, nested, *args, **kwargs)
-        try:
-            async for item in stream:
-                yield item
-        finally:
-            try:
-                await stream.aclose()
-            finally:
-                self._leases.end(lease)
 
     def _refuse_call(self) -> None:
         if refusal := self._refusal():

@@ -579,6 +579,14 @@ def _as_ref(value: Any) -> Any:
 
 def _complete(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
     try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    if here:
+        # To wake a loop that runs costs two system calls and a turn.
+        _set(future)
+        return
+    try:
         loop.call_soon_threadsafe(_set, future)
     except RuntimeError:
         return  # the loop is closed, and with it whoever waited

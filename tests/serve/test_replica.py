@@ -234,7 +234,7 @@ async def test_requests_that_are_cut_off_by_a_stop_clean_up_before_their_instanc
     running = [
         asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS))),
         asyncio.ensure_future(replica.call("method", "id", 0)),
-        asyncio.ensure_future(all_of(replica.call_stream("stream", "id", 0))),
+        asyncio.ensure_future(all_of(await replica.call_stream("stream", "id", 0))),
     ]
     await turns()
     await replica.stop()
@@ -246,7 +246,7 @@ async def test_requests_that_are_cut_off_by_a_stop_clean_up_before_their_instanc
 async def test_a_stream_that_is_held_back_ends_for_its_replica_once_it_has_cleaned_up() -> None:
     Slow.may_go = asyncio.Event()
     replica = await serving_one(Slow)
-    stream = replica.call_stream("stream", "id", 0)
+    stream = await replica.call_stream("stream", "id", 0)
     assert await anext(stream) == 1
     # As the runtime does where the producer is held back when its consumer goes.
     closing = asyncio.ensure_future(stream.aclose())
@@ -317,7 +317,7 @@ async def test_a_request_that_was_cancelled_holds_its_place_as_long_as_its_threa
     Holds.may_end.clear()
     Holds.running.clear()
     replica = await serving_one(Holds, max_ongoing=1)
-    called = all_of(replica.call_stream("stream", "id", 0)) if streams else replica.http(HEAD, b"", 0, next(KEYS))
+    called = all_of(await replica.call_stream("stream", "id", 0)) if streams else replica.http(HEAD, b"", 0, next(KEYS))
     request = asyncio.ensure_future(called)
     assert await asyncio.to_thread(Holds.running.wait, 20)
     request.cancel()
@@ -476,3 +476,20 @@ async def test_a_queue_hears_what_the_code_says_that_its_engine_has() -> None:
     assert await anext(follows) == (700, 3)
     await follows.aclose()
     await replica._code.close()
+
+
+async def test_a_stream_with_a_lease_has_it_from_its_first_step_to_its_end() -> None:
+    Slow.may_go = asyncio.Event()
+    Slow.may_go.set()
+    replica = await serving_one(Slow)
+    replica._leases = RunningLeases(0)
+    tag = Tag(2, 0, 7, 0, 0, "", 0, 0, "", "", "", "")
+    # Closed before its first step: nothing has begun, and nothing is left.
+    await (await replica.call_stream_leased(tuple(tag), "stream", "id", 0)).aclose()
+    assert not replica._leases.running
+    stream = await replica.call_stream_leased(tuple(tag), "stream", "id", 0)
+    assert await anext(stream) == 1
+    assert list(replica._leases.running) == [tag.number]
+    await stream.aclose()
+    assert not replica._leases.running
+    assert not replica._ongoing
