@@ -114,26 +114,36 @@ class RouterProcess:
 
     async def ask_nobody(self, seconds: float) -> tuple[int, float, list[int], int, float]:
         """The same one after the other, as credits let them in."""
-        policy, lock, began, grant = self._policy, self._lock, self._begin(seconds), None
+        began = self._begin(seconds)
+        # Whoever calls makes them, and not who decides.
+        first, others = [Wanted()], [Wanted() for _ in range(_TIMED - 1)]
         while time.monotonic() < self._until:
-            for number in range(_TURN):
-                wanted = Wanted()
-                begin = time.perf_counter_ns() if number % _TIMED == 0 else 0
-                with lock:
-                    grant = policy.submit(wanted)
-                    if grant is None:
-                        policy.withdraw(wanted)
-                        break
-                with lock:
-                    policy.release(grant, None)
-                if begin:
-                    self._times.append(time.perf_counter_ns() - begin)
-                    self._by_credit += _TIMED * (type(grant) is LocalLease)
-            else:
-                self._count += _TURN
+            grant = None
+            for _ in range(_TURN // _TIMED):
+                begin = time.perf_counter_ns()
+                if (grant := self._decide(first)) is None:
+                    break
+                self._times.append(time.perf_counter_ns() - begin)
+                self._by_credit += _TIMED * (type(grant) is LocalLease)
+                if (grant := self._decide(others)) is None:
+                    break
+                self._count += _TIMED
             self._look()
             await asyncio.sleep(0 if grant is not None else 0.001)
         return self._count, time.perf_counter() - began, self._times, self._by_credit, time.process_time() - self._cpu_s
+
+    def _decide(self, requests: list[Wanted]) -> Any:
+        """Let each in and give its place back, with the lock as routers do; the last grant, None where one waits."""
+        policy, lock, grant = self._policy, self._lock, None
+        for wanted in requests:
+            with lock:
+                grant = policy.submit(wanted)
+                if grant is None:
+                    policy.withdraw(wanted)
+                    return None
+            with lock:
+                policy.release(grant, None)
+        return grant
 
     def _begin(self, seconds: float) -> float:
         self._count = self._by_credit = 0

@@ -19,8 +19,8 @@ class Held:
     """One credit, and what is filled of it. Who took some makes `filled` and `running` less when that has ended."""
 
     __slots__ = (
-        "epoch", "filled", "following", "incarnation", "line", "most_unread", "number", "place", "replica", "running",
-        "slots", "tag", "tokens", "unread",
+        "epoch", "filled", "following", "incarnation", "keeper", "line", "most_unread", "number", "place", "replica",
+        "running", "slots", "tag", "tokens", "unread",
     )  # fmt: skip
 
     def __init__(self, epoch: int, number: int, line: LineId, incarnation: int, most_unread: int) -> None:
@@ -33,6 +33,7 @@ class Held:
         # Whatever whoever holds it wants to keep with it.
         self.place: Any = None
         self.tag: Any = None
+        self.keeper: Any = None
 
 
 class CreditHolder:
@@ -44,7 +45,7 @@ class CreditHolder:
         self._version = -1
         self._held: dict[int, Held] = {}
         # Of those that may be filled, which is next.
-        self._next: Held | None = None
+        self.next: Held | None = None
         self._number = 0
         self._sent: deque[tuple[int, float]] = deque()
         self._until = 0.0
@@ -57,7 +58,7 @@ class CreditHolder:
         for held in self._held.values():
             held.tokens = held.slots = 0
         self._held.clear()
-        self._next = None
+        self.next = None
         self._sent.clear()
         self._until = 0.0
         self._number, self._usage = 0, Usage(0, {})
@@ -93,7 +94,7 @@ class CreditHolder:
         ready = [held for held in self._held.values() if held.slots and usable(held.replica)]
         for held, following in zip(ready, (*ready[1:], *ready[:1]), strict=True):
             held.following = following
-        self._next = ready[0] if ready else None
+        self.next = ready[0] if ready else None
 
     def stop(self) -> None:
         """Admit nothing more until the queue has been heard again."""
@@ -106,7 +107,7 @@ class CreditHolder:
 
     def take(self, tokens: int, now: float, unread: int = 0) -> Held | None:
         """Fill so much of some credit, of which `unread` is a prompt that is to be read; None: ask the queue."""
-        held = self._next
+        held = self.next
         if held is None or now >= self._until:
             return None
         # Of two that come next the one that runs less.
@@ -122,10 +123,11 @@ class CreditHolder:
             held = held.following
             if held is last:
                 return None
-        self._next = held.following
+        self.next = held.following
         held.filled += tokens
         held.running += 1
-        held.unread += unread
+        if unread:
+            held.unread += unread
         return held
 
     def has_read(self, held: Held, unread: int) -> None:

@@ -6,7 +6,9 @@ whoever gives it back a second time, or after its line has ended, changes nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator
+from heapq import heapify, heappop, heapreplace
 from typing import Any, Final, NamedTuple
 
 from .credit_messages import Room
@@ -142,6 +144,24 @@ class Line:
         used = self.used + self.others.tokens
         return used + tokens <= self.fill_tokens * share.tokens and self.is_within(share)
 
+    def admits_alike(self, tokens: int, prompt: int, share: Share = WHOLE) -> int:
+        """How many such needs it takes, one after the other."""
+        if not self.admits(tokens, share):
+            return 0
+        # The first may be more than there is room for, the others beside it are not: so many requests, tokens, and
+        # tokens of prompts before the last of them.
+        slots, may_use, most_backlog = self.slots, self.fill_tokens, self.most_backlog
+        if share is not WHOLE:
+            slots = math.ceil(slots * min(1.0, share.slots))
+            may_use = int(may_use * min(1.0, share.tokens))
+            most_backlog = min(most_backlog, self.most_backlog_within(share))
+        most = slots - self.at_work
+        if tokens and (fit := (may_use - self.used - self.others.tokens) // tokens) < most:
+            most = fit
+        if self.backlog + most * prompt > most_backlog:
+            most = min(most, int(most_backlog - self.backlog) // prompt + 1) if prompt else 1
+        return max(1, most)
+
     def is_within(self, share: Share) -> bool:
         """Whether it runs few enough requests, and has little enough to read, for another of this share."""
         return not self.running or (
@@ -162,13 +182,22 @@ class Lease:
     )  # fmt: skip
 
     def __init__(
-        self, epoch: int, number: int, line: Line, router: str, need: Takes, uncached: int, slots: int = 1
+        self,
+        epoch: int,
+        number: int,
+        line: Line,
+        router: str,
+        need: Takes,
+        uncached: int,
+        slots: int = 1,
+        ask: Any = None,
     ) -> None:
-        self.epoch, self.number = epoch, number
+        self.epoch = epoch
+        self.number = number
         self.line = line
         # Of whoever keeps the ledger: whose it is, whether its line has said that it runs, and since when its prompt is
         # read, where that is to be measured.
-        self.ask: Any = None
+        self.ask = ask
         self.has_begun = False
         self.granted_at: float | None = None
         # Who has it, and answers for it.
@@ -424,33 +453,60 @@ class Ledger:
             raise ValueError(f"{line.id} does not admit {need.tokens} tokens")
         return self._give(line, need, router, uncached, slots)
 
-    def admit_alike(self, need: Takes, count: int, router: str, share: Share, chance: float) -> list[Lease]:
-        """Give what so many that take the same have a place for, each the line that is the least busy
-        then.
+    def admit_alike(
+        self, need: Takes, count: int, router: str, share: Share, chance: float, ask: Any = None
+    ) -> list[Lease]:
+        """Give what so many that take the same have a place for, each on the line that is the least busy then; they
+        are numbered one after the other.
         """
         tokens, prompt = need.tokens, need.prompt
         leases: list[Lease] = []
         if len(self.lines) > FEW_LINES:
             while len(leases) < count and (line := self.least_busy(tokens, prompt, share, chance)) is not None:
-                leases.append(self._give(line, need, router, prompt, 1))
+                leases.append(self._give(line, need, router, prompt, 1, ask))
             return leases
         # Of equals the first is taken, wherever that is.
         lines = list(self.lines.values())
         first = int(chance * len(lines))
         lines = lines[first:] + lines[:first]
-        busy = [
-            busyness(line.backlog + prompt, line.at_work) if line.admits(tokens, share) else _BUSIEST for line in lines
-        ]
-        while len(leases) < count and (least := min(busy)) != _BUSIEST:
-            at = busy.index(least)
-            line = lines[at]
-            leases.append(self._give(line, need, router, prompt, 1))
-            busy[at] = (line.backlog + prompt + 1) * (line.at_work + 1) if line.admits(tokens, share) else _BUSIEST
+        most = [line.admits_alike(tokens, prompt, share) for line in lines]
+        # How busy each is, and in the last place which it is: a number is compared faster than a pair.
+        size = len(lines)
+        heap = [busyness(line.backlog + prompt, line.at_work) * size + at for at, line in enumerate(lines) if most[at]]
+        heapify(heap)
+        given = [0] * size
+        for _ in range(count):
+            if not heap:
+                break
+            at = heap[0] % size
+            more = given[at] = given[at] + 1
+            if more < most[at]:
+                line = lines[at]
+                # As `busyness` says.
+                heapreplace(heap, (line.backlog + more * prompt + prompt + 1) * (line.at_work + more + 1) * size + at)
+            else:
+                heappop(heap)
+        for line, some in zip(lines, given, strict=True):
+            if some:
+                self._give_some(line, need, router, some, ask, leases)
         return leases
 
-    def _give(self, line: Line, need: Takes, router: str, uncached: int, slots: int) -> Lease:
+    def _give_some(self, line: Line, need: Takes, router: str, count: int, ask: Any, leases: list[Lease]) -> None:
+        everywhere, here, epoch, prompt = self.leases, line.leases, self.epoch, need.prompt
+        first = self._next_lease + 1
+        self._next_lease += count
+        for number in range(first, first + count):
+            lease = everywhere[number] = here[number] = Lease(epoch, number, line, router, need, prompt, 1, ask)
+            leases.append(lease)
+        line.used += count * need.tokens
+        line.backlog += count * prompt
+        line.running += count
+        line.at_work += count
+        self._moved[line.number] = line
+
+    def _give(self, line: Line, need: Takes, router: str, uncached: int, slots: int, ask: Any = None) -> Lease:
         number = self._next_lease = self._next_lease + 1
-        lease = Lease(self.epoch, number, line, router, need, uncached, slots)
+        lease = Lease(self.epoch, number, line, router, need, uncached, slots, ask)
         self.leases[number] = line.leases[number] = lease
         line.used += lease.tokens
         line.backlog += uncached
@@ -524,6 +580,29 @@ class Ledger:
         self._moved[line.number] = line
         self._gained[line] = None
         return lease
+
+    def release_all(self, numbers: Iterable[int]) -> list[Lease]:
+        """Those of requests that end, after no more tokens than are known; credits end by `shrink`."""
+        leases, moved, gained = self.leases, self._moved, self._gained
+        ended: list[Lease] = []
+        last: Line | None = None
+        for number in numbers:
+            lease = leases.get(number)
+            if lease is None or lease.ask is None:
+                continue
+            del leases[number]
+            line = lease.line
+            del line.leases[number]
+            slots = lease.slots
+            line.used -= lease.tokens
+            line.backlog -= lease.unread
+            line.running -= slots
+            line.at_work -= slots
+            if line is not last:
+                moved[line.number] = last = line
+                gained[line] = None
+            ended.append(lease)
+        return ended
 
     def shrink(self, number: int, tokens: int, slots: int) -> None:
         """A credit's lease takes no more than so much from now on; without slots it ends."""

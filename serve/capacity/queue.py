@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Final
 
 from .adapters import MOST_LOOKS, Adapters
@@ -55,6 +56,9 @@ class QueueLimits:
     requests: int = 10_000
 
 
+_ask_of: Callable[[Lease], Ask] = attrgetter("ask")
+
+
 class CapacityQueue:
     def __init__(
         self,
@@ -91,7 +95,7 @@ class CapacityQueue:
         self.unit: Unit = TOKENS
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
-        self._sheds = sheds
+        self.sheds = sheds
         # Of the last band: who was shed while it waited, what runs, and for whom some of that was stopped last.
         self._shed: list[Ask] = []
         self._sheddable: dict[LineId, dict[int, None]] = {}
@@ -187,22 +191,20 @@ class CapacityQueue:
         """
         ledger = self.ledger
         most = ledger.most_tokens
-        if self._sheds or self.order.places or self._kept is not None or ask.prompt >= most or self.prefill is not None:
+        if self.sheds or self.order.places or self._kept is not None or ask.prompt >= most or self.prefill is not None:
             return []
         tenant = self.tenants.of(ask.tenant)
         if tenant.limits.running_tokens is not None:
             self.tenants.forget_if_idle(ask.tenant)
             return []
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
-        leases = ledger.admit_alike(ask, count, ask.router, self.holdback.share(ask.band, now), chance)
+        leases = ledger.admit_alike(ask, count, ask.router, self.holdback.share(ask.band, now), chance, ask)
         given = len(leases)
         if not given:
             # Whether others are to make room for it is seen as it is submitted alone.
             self.tenants.forget_if_idle(ask.tenant)
             return []
         ask.served_in, ask.cached, ask.account = ask.band, 0, tenant
-        for lease in leases:
-            lease.ask = ask
         tenant.running += given
         tenant.running_tokens += given * ask.tokens
         try:
@@ -335,6 +337,22 @@ class CapacityQueue:
             self.prefixes.correct(lease.line.id, ask.cached, cached)
         return True
 
+    def release_all(self, numbers: Sequence[int]) -> list[Lease]:
+        """Requests have ended of which no more is to be said, where none are stopped and none have prompts read
+        elsewhere. The leases of those that had not ended before.
+        """
+        ended = self.ledger.release_all(numbers)
+        self._may_fit = True
+        asks: list[Ask] = []
+        for ask, alike in groupby(ended, _ask_of):
+            asks.append(ask)
+            count = len(list(alike))
+            ask.account.running -= count
+            ask.account.running_tokens -= count * ask.tokens
+        for ask in asks:
+            self._has_less(ask)
+        return ended
+
     # ---- lines
 
     def set_line(self, id: LineId, facts: LineFacts, incarnation: int) -> list[Ask]:
@@ -451,7 +469,7 @@ class CapacityQueue:
     def _make_way(self, ask: Ask) -> bool:
         """Have those go that came last to the last band, if that makes room for it among those that wait."""
         order, most, band = self.order, self.most, self.last_band
-        if not self._sheds or ask.band == band:
+        if not self.sheds or ask.band == band:
             return False
         if order.waiting(band) <= len(order) - most.requests or (
             order.tokens[band] < order.all_tokens + ask.tokens - most.tokens
@@ -697,24 +715,28 @@ class CapacityQueue:
         lease.ask, ask.account = ask, tenant
         tenant.running += 1
         tenant.running_tokens += ask.tokens
-        if self._sheds and ask.served_in == self.last_band:
+        if self.sheds and ask.served_in == self.last_band:
             self._sheddable.setdefault(lease.line.id, {})[lease.number] = None
 
     def _ended(self, lease: Lease) -> Ask:
-        if self._sheds and (sheddable := self._sheddable.get(line := lease.line.id)) is not None:
+        if self.sheds and (sheddable := self._sheddable.get(line := lease.line.id)) is not None:
             sheddable.pop(lease.number, None)
             if not sheddable:
                 del self._sheddable[line]
         ask: Ask = lease.ask
+        ask.account.running -= 1
+        ask.account.running_tokens -= ask.tokens
+        self._has_less(ask)
+        return ask
+
+    def _has_less(self, ask: Ask) -> None:
+        """Its tenant runs less than before."""
         tenant = ask.account
-        tenant.running -= 1
-        tenant.running_tokens -= ask.tokens
         if not tenant.running:
             self.tenants.forget_if_idle(ask.tenant)
         if tenant.limits.running_tokens is not None:
             # It may run others now, wherever there is room.
             self._look_again()
-        return ask
 
     def _charge(self, ask: Ask, generated: int) -> None:
         self.order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * generated)

@@ -7,6 +7,8 @@ actor.py      the hub in a process of its own
 offers.py     what each replica is taken to hold
 shown.py      what people are told of it
 policy.py     a router's side: asks the queue
+lease.py      a request that asks, and its lease
+outbox.py     what the router has to say
 alone.py      what it may do while the queue is down
 costs.py      what a request takes
 session.py    the stream between the two

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..capacity.credit_holder import CreditHolder, Held
 from ..capacity.credit_messages import Credit, Grants, Room
@@ -27,45 +27,48 @@ from .offers import PER_REQUEST
 _MOST_TERMS: Final = 10_000
 
 
-class Terms(NamedTuple):
+class Terms:
     """What a request is let in with: `tokens` of a credit, of which `unread` are its prompt, if prompts matter."""
 
-    cost: QueueCost
-    band: str
-    tokens: int
-    unread: int
+    __slots__ = ("band", "cost", "tokens", "unread")
+
+    def __init__(self, cost: QueueCost, band: str, tokens: int, unread: int) -> None:
+        self.cost, self.band, self.tokens, self.unread = cost, band, tokens, unread
 
 
 class LocalLease(Grant):
-    """The grant of one request by a credit."""
+    """The grant of one request by a credit. Made by `admit` of ByCredit alone, which writes what it is."""
 
-    __slots__ = ("arrived", "credits", "generated", "held", "is_running", "is_unread", "request", "terms")
+    __slots__ = ("arrived", "generated", "held", "is_unread", "request", "terms")
 
     queue_ms = 0
 
-    def __init__(self, credits: ByCredit, held: Held, request: Request, terms: Terms, arrived: float) -> None:
-        self.policy = credits.policy
-        self.replica = held.replica
-        self.credits = credits
-        self.held = held
-        self.request = request
-        self.terms = terms
-        self.arrived = arrived
-        # Whether its prompt counts as unread still, for which it is heard of first that its first token has come.
-        self.is_running = self.is_unread = True
-        self.generated = 0
+    held: Held
+    request: Request
+    terms: Terms
+    arrived: float
+    # Of one whose prompt counts as unread until its first token has come: whether it does so still.
+    is_unread: bool
+    generated: int
+
+    # One of its own would take a tenth of what such a decision costs.
+    __init__ = object.__init__  # pyright: ignore[reportAssignmentType]
+
+    @property
+    def _credits(self) -> ByCredit:
+        return self.held.keeper  # type: ignore[no-any-return]
 
     @property
     def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.credits.tag_of(self)
+        return self._credits.tag_of(self)
 
     def progress(self, tokens: int) -> None:
         if not self.generated:
-            self.credits.read.append(self)
+            self._credits.read.append(self)
         self.generated = tokens
 
     def settle(self, used: Cost) -> None:
-        self.credits.settle(self, used)
+        self._credits.settle(self, used)
 
     def __repr__(self) -> str:
         return f"LocalLease({self.replica}: credit {self.held.number})"
@@ -128,11 +131,21 @@ class ByCredit:
             return None
         if held.place is None:
             self._count_at_place(held)
-        lease = LocalLease(self, held, request, terms, now)
+        lease = LocalLease()  # pyright: ignore[reportCallIssue]
+        lease.policy = self.policy
+        lease.replica = held.replica
+        lease.held = held
+        lease.request = request
+        lease.terms = terms
+        lease.arrived = now
+        lease.generated = 0
+        if terms.unread:
+            lease.is_unread = True
         self.running.add(lease)
         return lease
 
     def _count_at_place(self, held: Held) -> None:
+        held.keeper = self
         place = held.place = self._place_of(held.replica)
         assert place is not None
         place.counts(held)
@@ -165,17 +178,15 @@ class ByCredit:
         return name
 
     def release(self, lease: LocalLease, used: Cost | None) -> bool:
-        """It has ended. Whether the queue waits for what is left of its credit."""
-        lease.is_running = False
-        self.running.discard(lease)
-        held, terms = lease.held, lease.terms
+        """One of those that are `running` has ended. Whether the queue waits for what is left of its credit."""
+        held = lease.held
+        terms = lease.terms
         held.filled -= terms.tokens
         held.running -= 1
-        if terms.unread:
-            self._has_read(lease)
         if used is None and terms is self._plain and not lease.generated:
             self._plain_served += 1
         else:
+            self._has_read(lease)
             self._served += 1
             self._tokens += terms.tokens
             if used is not NOTHING:
@@ -211,12 +222,14 @@ class ByCredit:
         self._holder.spoil(lease.held)
 
     def _has_read(self, lease: LocalLease) -> None:
-        if lease.is_unread:
+        unread = lease.terms.unread
+        if unread and lease.is_unread:
             lease.is_unread = False
-            self._holder.has_read(lease.held, lease.terms.unread)
+            self._holder.has_read(lease.held, unread)
 
     def tag_of(self, lease: LocalLease) -> Tag:
-        held, (cost, band, tokens, _) = lease.held, lease.terms
+        held, terms = lease.held, lease.terms
+        cost, band, tokens = terms.cost, terms.band, terms.tokens
         if cost is PLAIN and held.tag is not None:
             return held.tag
         prompt = tokens // PER_REQUEST if self._in_requests else cost.tokens

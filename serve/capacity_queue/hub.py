@@ -13,6 +13,8 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from ..capacity.ask import FAILED, NO_REPLICA, TOO_MANY, Ask, failure
@@ -34,6 +36,7 @@ from .hub_credits import HubCredits
 from .looks import Look, Looks
 from .messages import (
     Acquire,
+    Alike,
     Granted,
     Offer,
     Refusal,
@@ -66,6 +69,9 @@ UNREAD_PART: Final = 0.25
 MOST_ENDED: Final = 4096
 # A turn of a session waits so long for credits to come back that lie idle in its place: a few round trips.
 TURN_WAITS_S: Final = 0.1
+
+
+_line_of: Callable[[Lease], Line] = attrgetter("line")
 
 
 class _Asked(Ask):
@@ -380,8 +386,26 @@ class Hub:
         if lease is None:
             return
         self.queue.release(number, generated, cached, is_whole)
-        if lease.generated and cached is None and isinstance(lease.ask, _Asked):
-            self._ended[number] = lease.ask, lease.line.id, lease.generated
+        if lease.generated and cached is None:
+            self._note_ended(lease)
+
+    def _given_back(self, numbers: list[int]) -> None:
+        """Leases that have ended, of which no more is to be said."""
+        queue = self.queue
+        if queue.sheds or queue.prefill is not None:
+            for number in numbers:
+                try:
+                    self._end(number)
+                except Exception as error:
+                    self._failed_at(number, error)
+            return
+        for lease in queue.release_all(numbers):
+            if lease.generated:
+                self._note_ended(lease)
+
+    def _note_ended(self, lease: Lease) -> None:
+        if isinstance(lease.ask, _Asked):
+            self._ended[lease.number] = lease.ask, lease.line.id, lease.generated
             if len(self._ended) > MOST_ENDED:
                 self._ended.popitem(last=False)
 
@@ -483,11 +507,8 @@ class Hub:
                 self._end(each.number, each.generated, each.cached, each.is_whole)
             except Exception as error:
                 self._failed_at(each.number, error)
-        for number in batch.given_back:
-            try:
-                self._end(number)
-            except Exception as error:
-                self._failed_at(number, error)
+        if batch.given_back:
+            self._given_back(batch.given_back)
         for each in batch.settle:
             try:
                 self._settle(each)
@@ -549,10 +570,14 @@ class Hub:
                 return
             given = len(leases)
             self.granted += given
-            grants, prompt = router.told.grants, ask.prompt
-            for (id, _), lease in zip(plain, leases, strict=False):
-                replica, rank = lease.line.id
-                grants.append(Granted(id, lease.number, replica, rank, prompt, lease.output))
+            if leases:
+                ids, at = [id for id, _ in plain], 0
+                lines: list[tuple[str, int, list[int]]] = []
+                for line, here in groupby(leases, _line_of):
+                    end = at + len(list(here))
+                    lines.append((line.id.replica, line.id.rank, ids[at:end]))
+                    at = end
+                router.told.alike.append(Alike(leases[0].number, ask.prompt, ask.output, lines))
         for id, age_s in plain[given:]:
             try:
                 self._acquire(name, router, plain_acquire(id, age_s, band), now)

@@ -1,4 +1,4 @@
-"""A request as its router has it: how it came, as long as it waits, and the lease that the queue gave it."""
+"""A request that asks the queue, as its router has it: how it came, and once it has a place, the lease of that."""
 
 from __future__ import annotations
 
@@ -19,73 +19,77 @@ class Keeper(Policy, Protocol):
     def progress(self, lease: Lease, generated: int) -> None: ...
 
 
-class Wait:
-    """How a request came, and by which id the queue knows it, another one whenever it is asked for anew."""
+class Lease(Grant):
+    """One record from when a request is asked for until its place is given back; a request that is asked for anew has
+    another one, so what is said of the first is nothing to it.
+    """
 
-    __slots__ = ("arrived", "band", "cost", "deadline", "id", "returns")
+    __slots__ = (
+        "_tag", "arrived", "band", "cost", "deadline", "epoch", "generated", "given_at", "id", "number", "output",
+        "place", "prefill", "prompt", "rank", "request", "returns",
+    )  # fmt: skip
 
-    def __init__(self, cost: QueueCost, band: str, arrived: float, deadline: float | None) -> None:
-        self.cost, self.band, self.arrived, self.deadline = cost, band, arrived, deadline
+    policy: Keeper
+
+    def __init__(
+        self, policy: Keeper, request: Request, cost: QueueCost, band: str, arrived: float, deadline: float | None
+    ) -> None:
+        self.policy = policy
+        self.request = request
+        self.cost = cost
+        self.band = band
+        self.arrived = arrived
+        self.deadline = deadline
+        # By which the queue knows it while it waits.
         self.id = 0
         # It is not refused for want of room any more.
         self.returns = False
 
-
-class Lease(Grant):
-    """The grant of one request: what the queue gave."""
-
-    __slots__ = (
-        "_tag", "epoch", "generated", "given_at", "keeper", "number", "output", "place", "prefill", "prompt", "rank",
-        "request", "wait",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        policy: Keeper,
-        replica: str,
-        number: int,
-        rank: int,
-        prompt: int,
-        output: int,
-        request: Request,
-        wait: Wait,
-        now: float,
+    def give(
+        self, replica: str, number: int, rank: int, prompt: int, output: int, place: Place | None, now: float
     ) -> None:
-        self.policy, self.replica = policy, replica
-        self.keeper = policy
-        self.number, self.rank, self.prompt, self.output = number, rank, prompt, output
-        self.epoch = policy.epoch
+        """It runs there. `place` is where it is counted; None: its replica is not known here yet."""
+        self.replica = replica
+        self.number = number
+        self.rank = rank
+        self.prompt = prompt
+        self.output = output
+        self.place = place
+        self.given_at = now
+        self.epoch = self.policy.epoch
         # Who reads its prompt; None: whoever answers.
         self.prefill: tuple[str, int] | None = None
         self._tag: Tag | None = None
-        # As it came, should it not begin there.
-        self.request, self.wait = request, wait
-        self.given_at = now
-        # Where it is counted; None: its replica is not known here yet.
-        self.place: Place | None = None
         self.generated = 0
+
+    def anew(self) -> Lease:
+        """The same request, asked for once more, in its old place."""
+        lease = Lease(self.policy, self.request, self.cost, self.band, self.arrived, self.deadline)
+        lease.returns = True
+        return lease
 
     @property
     def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return max(0, int((self.given_at - self.wait.arrived) * 1000))
+        return max(0, int((self.given_at - self.arrived) * 1000))
 
     @property
     def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What goes to the replica with the request."""
         if self._tag is None:
-            cost, band, router = self.wait.cost, self.wait.band, self.keeper.router
+            cost = self.cost
             self._tag = Tag(
-                self.epoch, incarnation_of(self.replica), self.number, self.rank, self.queue_ms, router,
-                self.prompt, self.output, cost.model, cost.tenant, cost.user, band,
+                self.epoch, incarnation_of(self.replica), self.number, self.rank, self.queue_ms, self.policy.router,
+                self.prompt, self.output, cost.model, cost.tenant, cost.user, self.band,
                 prefill=self.prefill,
             )  # fmt: skip
         return self._tag
 
     def settle(self, used: Cost) -> None:
-        self.keeper.settle(self, used)
+        self.policy.settle(self, used)
 
     def progress(self, tokens: int) -> None:
-        self.keeper.progress(self, tokens)
+        self.policy.progress(self, tokens)
 
     def __repr__(self) -> str:
-        return f"Lease({self.replica}: {self.number})"
+        where = f"{self.replica}: {self.number}" if hasattr(self, "number") else "waits"
+        return f"Lease({where})"

@@ -260,6 +260,17 @@ class Granted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Replica and rank that read its prompt, where those are others."""
 
 
+class Alike(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The places of requests that take the same, by leases whose numbers follow each other."""
+
+    first: int
+    """The number of the first one's lease."""
+    prompt: int
+    output: int
+    lines: list[tuple[str, int, list[int]]]
+    """Replica, rank, and the requests that have a place there."""
+
+
 class Refusal(msgspec.Struct, array_like=True, frozen=True):
     id: int
     status: int
@@ -295,6 +306,7 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     """In the first message."""
     shares: dict[str, Share] | None = None
     grants: list[Granted] = msgspec.field(default_factory=list[Granted])
+    alike: list[Alike] = msgspec.field(default_factory=list[Alike])
     refused: list[Refusal] = msgspec.field(default_factory=list[Refusal])
     ended: list[int] = msgspec.field(default_factory=list[int])
     """Leases that are void: their replica has gone."""
@@ -307,8 +319,8 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     credits: CreditsTold | None = None
 
     def __bool__(self) -> bool:
-        said = self.grants or self.refused or self.ended or self.stop or self.find or self.ask or self.epoch
-        return bool(said) or self.shares is not None or self.credits is not None
+        said = self.grants or self.alike or self.refused or self.ended or self.stop or self.find or self.ask
+        return bool(said or self.epoch) or self.shares is not None or self.credits is not None
 
 
 # From replicas to the queue.

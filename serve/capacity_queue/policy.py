@@ -12,7 +12,7 @@ import pickle
 import random
 import threading
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -23,20 +23,20 @@ from .alone import Alone, Place
 from .by_credit import ByCredit, LocalLease
 from .config import DEFAULT, CapacityQueueConfig, cost_function
 from .costs import PLAIN, cost_of, is_one
-from .lease import Lease, Wait
+from .lease import Lease
 from .messages import (
     Acquire,
+    Alike,
     CreditsHeld,
     Granted,
     QueueCost,
     QueueUse,
     Refusal,
     Release,
-    ToQueue,
     ToRouter,
-    encode,
     to_router,
 )  # fmt: skip
+from .outbox import Outbox
 from .session import Session, Turns
 from .untold import Untold
 
@@ -67,10 +67,9 @@ class CapacityQueuePolicy(Policy):
         self._session: Session | None = None
         self._queue: Any = None
         self._turns = Turns(self._flush)
-        # What is to be said; its own lock, since a turn may end on another thread than the one that asked.
-        self._out = ToQueue()
+        # What is to be said.
+        self._out = Outbox()
         self._untold = Untold()
-        self._out_lock = threading.Lock()
         # What has come and was not looked at yet.
         self._came: deque[ToRouter | None] = deque()
         # Whether the queue has said that it is there, and of which epoch it is.
@@ -78,15 +77,15 @@ class CapacityQueuePolicy(Policy):
         self.epoch = 0
         self._alone = Alone(context.clock(), -random.SystemRandom().getrandbits(61))
         self._credits = ByCredit(self, self.router, self._open_place, partial(self._say, "learnt"))
-        self._credits.configure(DEFAULT)
+        self._configured()
         self._watchdog: threading.Timer | None = None
         self._places: dict[str, Place] = {}
         self._full: set[str] = set()
         # Those that wait, in their order, and which is which for the queue.
-        self._waiting: dict[Request, Wait] = {}
-        self._by_id: dict[int, Request] = {}
+        self._waiting: dict[Request, Lease] = {}
+        self._by_id: dict[int, Lease] = {}
         # What became of them, until the router takes it; and grants of replicas that are not known here yet.
-        self._ready: dict[Request, Lease | Refused] = {}
+        self._ready: OrderedDict[Request, Lease | Refused] = OrderedDict()
         self._early: dict[Request, Lease] = {}
         self._held: dict[int, Lease] = {}
         # Leases whose requests are to make way.
@@ -108,8 +107,7 @@ class CapacityQueuePolicy(Policy):
             if queue.config != self._config_bytes:
                 self._config_bytes = queue.config
                 self._config = pickle.loads(queue.config)
-                self._bands = {}
-                self._credits.configure(self._config)
+                self._configured()
                 self._cost = cost_function(self._config.cost)
             if queue.handle != self._queue:
                 self._queue = queue.handle
@@ -119,6 +117,14 @@ class CapacityQueuePolicy(Policy):
                 del self._early[request]
                 self._have(lease, place)
         self._credits.look_again()
+
+    def _configured(self) -> None:
+        self._bands = {}
+        self._silence_s = self._config.silence_s
+        # Whether requests that say nothing but that they are one have no deadline, and in which band they are.
+        self._may_be_plain = self._config.deadline_s is None
+        self._plain_band = self._config.bands[self._config.band("")].name
+        self._credits.configure(self._config)
 
     def _open_place(self, replica: str) -> Place | None:
         """Of a replica that takes requests."""
@@ -139,16 +145,28 @@ class CapacityQueuePolicy(Policy):
             cost = cost_of(request, self._cost)
         if not self._waiting and (local := self._credits.admit(request, cost, now)) is not None:
             return local
-        self._last_arrival = arrived = max(now, self._last_arrival + _TICK)
+        arrived = self._last_arrival + _TICK
+        if now > arrived:
+            arrived = now
+        self._last_arrival = arrived
+        if cost is PLAIN and self._may_be_plain and self._connected and now - self._alone.heard_at <= self._silence_s:
+            # As below, where most that is looked at there is known.
+            lease = Lease(self, request, cost, self._plain_band, arrived, None)
+            self._last_id = lease.id = id = self._last_id + 1
+            self._waiting[request] = self._by_id[id] = lease
+            self._out.plain.append((id, now - arrived))
+            self._turns.soon()
+            if self._watchdog is None:
+                self._watch()
+            return None
         band = self._bands.get(cost.band)
         if band is None:
             band = self._band_of(cost)
-        return self._ask(request, self._wait_of(cost, band, arrived), now)
+        return self._ask(self._waits(request, cost, band, arrived), now)
 
-    def _wait_of(self, cost: QueueCost, band: str, arrived: float) -> Wait:
+    def _waits(self, request: Request, cost: QueueCost, band: str, arrived: float) -> Lease:
         wanted_s = cost.deadline_s if cost.deadline_s is not None else self._config.deadline_s
-        deadline = None if wanted_s is None else arrived + wanted_s
-        return Wait(cost, band, arrived, deadline)
+        return Lease(self, request, cost, band, arrived, None if wanted_s is None else arrived + wanted_s)
 
     def again(self, request: Request) -> Lease | LocalLease | None:
         lease, now = self._released, self._clock()
@@ -160,59 +178,59 @@ class CapacityQueuePolicy(Policy):
             if self._open_place(lease.replica) is not None:
                 # It is fenced off there, or a later queue is there.
                 self._credits.spoil(lease)
-            wait = self._wait_of(lease.terms.cost, lease.terms.band, lease.arrived)
-            wait.returns = True
-            return self._ask(request, wait, now)
+            asked = self._waits(request, lease.terms.cost, lease.terms.band, lease.arrived)
+            asked.returns = True
+            return self._ask(asked, now)
         if lease.number < 0 and lease.replica in self._places.keys() - self._full:
             # A replica knows of a later queue: that is heard of here soon.
             self._alone.stands_back_until = now + LOOK_S
-        lease.wait.returns = True
-        return self._ask(request, lease.wait, now)
+        return self._ask(lease.anew(), now)
 
-    def _ask(self, request: Request, wait: Wait, now: float) -> Lease | None:
-        if self._is_alone(now):
-            if (not self._waiting or wait.returns) and (lease := self._own_lease(request, wait, now)) is not None:
+    def _ask(self, lease: Lease, now: float) -> Lease | None:
+        # Mostly the queue is there and has just been heard.
+        if not (self._connected and now - self._alone.heard_at <= self._config.silence_s) and self._is_alone(now):
+            if (not self._waiting or lease.returns) and self._give_itself(lease, now):
                 return lease
             most = self._config.most(self._max_queued).requests
-            if len(self._waiting) >= most and not wait.returns:
+            if len(self._waiting) >= most and not lease.returns:
                 raise QueueFull(len(self._waiting), most, 1.0)
-        if wait.returns:
-            self._waiting = {request: wait, **self._waiting}
+        if lease.returns:
+            self._waiting = {lease.request: lease, **self._waiting}
         else:
-            self._waiting[request] = wait
-        self._acquire(request, wait, now)
+            self._waiting[lease.request] = lease
+        self._acquire(lease, now)
         if self._watchdog is None:
             self._watch()
         return None
 
-    def _acquire(self, request: Request, wait: Wait, now: float) -> None:
-        self._by_id.pop(wait.id, None)
-        self._last_id += 1
-        wait.id = self._last_id
-        self._by_id[wait.id] = request
-        cost = wait.cost
-        if cost is PLAIN and wait.deadline is None and not wait.returns:
-            if self._connected:
-                with self._out_lock:
-                    self._out.plain.append((wait.id, now - wait.arrived))
-                self._turns.soon()
+    def _acquire(self, lease: Lease, now: float) -> None:
+        if lease.id:
+            self._by_id.pop(lease.id, None)
+        self._last_id = lease.id = id = self._last_id + 1
+        self._by_id[id] = lease
+        if not self._connected:
             return
-        left = None if wait.deadline is None else wait.deadline - now
-        acquire = Acquire(
-            wait.id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user,
-            wait.band, now - wait.arrived, left, cost.chain, wait.returns, cost.session, cost.adapter,
-            cost.ticket,
-        )  # fmt: skip
-        if self._connected:
-            with self._out_lock:
-                self._out.acquire.append(acquire)
-            self._turns.soon()
+        cost, deadline = lease.cost, lease.deadline
+        if cost is PLAIN and deadline is None and not lease.returns:
+            self._out.plain.append((id, now - lease.arrived))
+        else:
+            acquire = Acquire(
+                id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user, lease.band,
+                now - lease.arrived, None if deadline is None else deadline - now, cost.chain, lease.returns,
+                cost.session, cost.adapter, cost.ticket,
+            )  # fmt: skip
+            self._out.say("acquire", acquire)
+        self._turns.soon()
 
     def _say(self, what: str, value: Any) -> None:
         """Have it told at the end of this turn. While there is no queue nothing is: the next one is told all anew."""
         if self._connected:
-            with self._out_lock:
-                getattr(self._out, what).append(value)
+            self._out.say(what, value)
+            self._turns.soon()
+
+    def _say_given_back(self, number: int) -> None:
+        if self._connected:
+            self._out.given_back.append(number)
             self._turns.soon()
 
     def _band_of(self, cost: QueueCost) -> str:
@@ -223,10 +241,10 @@ class CapacityQueuePolicy(Policy):
         return band
 
     def withdraw(self, request: Request) -> None:
-        wait = self._waiting.pop(request, None)
-        if wait is not None:
-            self._by_id.pop(wait.id, None)
-            self._say("withdraw", wait.id)
+        lease = self._waiting.pop(request, None)
+        if lease is not None:
+            self._by_id.pop(lease.id, None)
+            self._say("withdraw", lease.id)
         if isinstance(found := self._ready.pop(request, None), Lease):
             self._give_back(found)
         if (early := self._early.pop(request, None)) is not None:
@@ -242,31 +260,29 @@ class CapacityQueuePolicy(Policy):
             if lease is not None and lease.request not in self._ready and lease.request not in self._early:
                 return lease.request, Refused(SHED, 1.0, 429, ticket)
         if self._ready:
-            request = next(iter(self._ready))
-            return request, self._ready.pop(request)
+            return self._ready.popitem(last=False)
         now = self._clock()
         if self._waiting and self._is_alone(now):
-            for request, wait in self._waiting.items():
-                if (lease := self._own_lease(request, wait, now)) is None:
-                    return None
+            request, lease = next(iter(self._waiting.items()))
+            if self._give_itself(lease, now):
                 del self._waiting[request]
-                self._by_id.pop(wait.id, None)
+                self._by_id.pop(lease.id, None)
                 return request, lease
         return None
 
     def release(self, grant: Grant, used: Cost | None) -> None:
         if type(grant) is LocalLease:
-            if grant.is_running:
-                self._released = grant
-                if self._credits.release(grant, used):
-                    self._say_credits(self._credits.held(self._clock()))
-                if self._closed:
-                    self._end_if_idle()
+            credits = self._credits
+            try:
+                credits.running.remove(grant)
+            except KeyError:
+                return
+            if credits.release(grant, used):
+                self._say_credits(credits.held(self._clock()))
+        elif type(grant) is Lease and self._held.get(grant.number) is grant:
+            self._give_back(grant, used)
+        else:
             return
-        assert isinstance(grant, Lease)
-        if self._held.get(grant.number) is not grant:
-            return
-        self._give_back(grant, used)
         self._released = grant
         if self._closed:
             self._end_if_idle()
@@ -277,17 +293,22 @@ class CapacityQueuePolicy(Policy):
 
     def _say_credits(self, held: CreditsHeld) -> None:
         if self._connected:
-            with self._out_lock:
-                self._out.credits = held
+            self._out.say_credits(held)
             self._turns.soon()
 
     def _give_back(self, lease: Lease, used: Cost | None = NOTHING) -> None:
         number = lease.number
-        self._held.pop(number, None)
-        with self._out_lock:
-            self._untold.ended(number)
+        del self._held[number]
         if (place := lease.place) is not None:
             place.add(-1, -lease.prompt - lease.output)
+        if (used is None or used is NOTHING) and not lease.generated:
+            if self._connected:
+                self._out.given_back.append(number)
+                self._turns.soon()
+            return
+        # Who tells that some has come looks first whether it is held still, so nothing of it is told behind this.
+        with self._out.lock:
+            self._untold.ended(number)
         if isinstance(used, QueueUse):
             release = Release(number, used.tokens, used.cached, used.is_whole)
         elif used is not None and used is not NOTHING and used.tokens:
@@ -295,7 +316,7 @@ class CapacityQueuePolicy(Policy):
         elif lease.generated:
             release = Release(number, lease.generated)
         else:
-            self._say("given_back", number)
+            self._say_given_back(number)
             return
         self._say("release", release)
 
@@ -303,14 +324,14 @@ class CapacityQueuePolicy(Policy):
         """From the thread that has the request; it need not hold the router's lock."""
         before, lease.generated = lease.generated, generated
         number, now = lease.number, self._clock()
-        with self._out_lock:
+        with self._out.lock:
             if self._held.get(number) is not lease:
                 return  # another thread has given it back
             if not before and self._connected:
                 # Its prompt is read: that makes room for others.
-                self._out.progress.append((number, generated))
+                self._out.message.progress.append((number, generated))
             elif self._untold.came(number, generated, generated - before, now) and self._connected:
-                self._out.progress += self._untold.take(now)
+                self._out.message.progress += self._untold.take(now)
             else:
                 return
         # Not in this turn, in which the client is sent what has come: it goes first.
@@ -374,8 +395,7 @@ class CapacityQueuePolicy(Policy):
         said = to_router.decode(data)
         self._alone.heard_at = self._clock()
         if said.ask:
-            with self._out_lock:
-                self._out.alive = True
+            self._out.say_alive()
             self._turns.soon()
             said.ask = False
             if not said:
@@ -400,13 +420,15 @@ class CapacityQueuePolicy(Policy):
         if said.shares is not None:
             self._alone.shares = said.shares
         for refusal in said.refused:
-            if (request := self._by_id.pop(refusal.id, None)) is not None:
-                del self._waiting[request]
-                self._ready[request] = _refused(refusal)
-        if said.grants:
+            if (lease := self._by_id.pop(refusal.id, None)) is not None:
+                del self._waiting[lease.request]
+                self._ready[lease.request] = _refused(refusal)
+        if said.grants or said.alike:
             now = self._clock()
             for granted in said.grants:
                 self._granted(granted, now)
+            for places in said.alike:
+                self._granted_alike(places, now)
         if said.credits is not None:
             self._say_credits(self._credits.hear(said.credits, self._clock()))
         if said.find:
@@ -421,9 +443,9 @@ class CapacityQueuePolicy(Policy):
                         self._ask_again(found)
 
     def _find(self, name: str) -> None:
-        for request, wait in self._waiting.items():
+        for request, lease in self._waiting.items():
             if getattr(request, "request_id", None) == name:
-                self._say("found", (name, wait.id, 0))
+                self._say("found", (name, lease.id, 0))
         for number, lease in self._held.items():
             if getattr(lease.request, "request_id", None) == name:
                 self._say("found", (name, 0, number))
@@ -437,30 +459,51 @@ class CapacityQueuePolicy(Policy):
         self._connected, self._alone.is_lost = True, False
         self._credits.begin(said.epoch)
         now = self._clock()
-        with self._out_lock:
-            self._out = ToQueue(held=list(self._held), full=[(each, True) for each in self._full])
-        for request, wait in self._waiting.items():
+        self._out.begin(list(self._held), list(self._full))
+        for lease in self._waiting.values():
             # None of them is too many, if they were taken by a queue before.
-            wait.returns = wait.returns or self._was_connected
-            self._acquire(request, wait, now)
+            lease.returns = lease.returns or self._was_connected
+            self._acquire(lease, now)
         self._was_connected = True
         self._turns.soon()
 
     def _granted(self, granted: Granted, now: float) -> None:
-        request = self._by_id.pop(granted.id, None)
-        number, replica = granted.number, granted.replica
-        if request is None:
+        lease = self._by_id.pop(granted.id, None)
+        if lease is None:
             # It was withdrawn, or has gone elsewhere, meanwhile.
-            self._say("release", Release(number))
+            self._say_given_back(granted.number)
             return
-        wait = self._waiting.pop(request)
-        lease = Lease(self, replica, number, granted.rank, granted.prompt, granted.output, request, wait, now)
+        del self._waiting[lease.request]
+        number, replica = granted.number, granted.replica
+        place = self._places.get(replica)
+        lease.give(replica, number, granted.rank, granted.prompt, granted.output, place, now)
         lease.prefill = granted.prefill
         self._held[number] = lease
-        if (place := self._places.get(replica)) is not None:
-            self._have(lease, place)
+        if place is None:
+            self._early[lease.request] = lease
         else:
-            self._early[request] = lease
+            self._have(lease, place)
+
+    def _granted_alike(self, places: Alike, now: float) -> None:
+        waiting, by_id, held = self._waiting, self._by_id, self._held
+        prompt, output, first = places.prompt, places.output, places.first
+        for replica, rank, ids in places.lines:
+            place = self._places.get(replica)
+            ready = self._early if place is None else self._ready
+            count = 0
+            for number, id in enumerate(ids, first):
+                lease = by_id.pop(id, None)
+                if lease is None:
+                    self._say_given_back(number)
+                    continue
+                count += 1
+                request = lease.request
+                del waiting[request]
+                lease.give(replica, number, rank, prompt, output, place, now)
+                held[number] = ready[request] = lease
+            if place is not None:
+                place.add(count, count * (prompt + output))
+            first += len(ids)
 
     def _have(self, lease: Lease, place: Place) -> None:
         lease.place = place
@@ -469,41 +512,34 @@ class CapacityQueuePolicy(Policy):
 
     def _ask_again(self, lease: Lease) -> None:
         """Its replica has gone, and it was not sent."""
-        request, wait = lease.request, lease.wait
         self._give_back(lease)
-        wait.returns = True
-        self._waiting = {request: wait, **self._waiting}
-        self._acquire(request, wait, self._clock())
+        again = lease.anew()
+        self._waiting = {again.request: again, **self._waiting}
+        self._acquire(again, self._clock())
 
     def _flush(self) -> None:
         session = self._session
         if session is None or not self._connected:
             return
-        with self._out_lock:
-            out, self._out = self._out, ToQueue()
-            if out:
-                out.epoch = self.epoch
-                session.write(encode(out))
+        self._out.send(self.epoch, session.write)
 
     # ---- without the queue
 
     def _is_alone(self, now: float) -> bool:
-        # Mostly the queue is there and has just been heard.
-        if self._connected and now - self._alone.heard_at <= self._config.silence_s:
-            return False
         return self._alone.is_alone(self._connected, self._config.silence_s, now)
 
-    def _own_lease(self, request: Request, wait: Wait, now: float) -> Lease | None:
-        """A lease of this router's own, of the replica where it has least, within its share."""
-        cost = wait.cost
-        best = self._alone.choose(self._places, self._full, cost.tokens + (cost.max_tokens or 0))
+    def _give_itself(self, lease: Lease, now: float) -> bool:
+        """Give a request a lease of this router's own, of the replica where it has least, within its share."""
+        cost = lease.cost
+        tokens, output = cost.tokens, cost.max_tokens or 0
+        best = self._alone.choose(self._places, self._full, tokens + output)
         if best is None:
-            return None
-        number, tokens, output = self._alone.new_number(), cost.tokens, cost.max_tokens or 0
-        lease = self._held[number] = Lease(self, best, number, 0, tokens, output, request, wait, now)
-        place = lease.place = self._places[best]
+            return False
+        place = self._places[best]
+        lease.give(best, self._alone.new_number(), 0, tokens, output, place, now)
+        self._held[lease.number] = lease
         place.add(1, tokens + output)
-        return lease
+        return True
 
     def _watch(self) -> None:
         """Look whether the queue has gone silent while requests wait: nothing else would."""

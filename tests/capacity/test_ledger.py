@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
@@ -174,6 +174,60 @@ def test_a_line_that_offers_nothing_is_refused(wrong: tuple[int, int, float]) ->
 def test_limits_that_admit_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be above 0"):
         Limits(**wrong)
+
+
+@settings(max_examples=300 * DEPTH)
+@given(
+    slots=st.integers(1, 8),
+    rate=st.sampled_from([1.0, 50.0, 1e18]),
+    running=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=6),
+    others=st.sampled_from([Room(0, 0), Room(50, 1), Room(600, 3)]),
+    need=st.tuples(st.integers(0, 300), st.integers(0, 300)),
+    share=st.sampled_from([WHOLE, Share(0.7, 0.5), Share(0.9, 0.125, 0.0), Share(0.33, 0.9, 0.5)]),
+    count=st.integers(1, 10),
+)
+def test_those_that_are_alike_are_given_as_if_one_had_come_after_the_other(
+    slots: int,
+    rate: float,
+    running: list[tuple[int, int]],
+    others: Room,
+    need: tuple[int, int],
+    share: Share,
+    count: int,
+) -> None:
+    facts = LineFacts(kv_tokens=1000, slots=slots, prefill_rate=rate)
+    together, alone = ledger_of("a", "b", "c", facts=facts), ledger_of("a", "b", "c", facts=facts)
+    for ledger in (together, alone):
+        for prompt, output in running:
+            admit(ledger, prompt, output)
+        ledger.set_others(LineId("a"), others)
+    one = Need(*need)
+    leases = together.admit_alike(one, count, "r", share, 0.0)
+    given = 0
+    while given < count and (line := alone.least_busy(one.tokens, one.prompt, share, 0.0)) is not None:
+        alone.admit((line, one.prompt, 0), one, "r")
+        given += 1
+    assert len(leases) == given
+    numbers = [lease.number for lease in leases]
+    assert numbers == list(together.leases)[len(together.leases) - given :]
+    assert not numbers or numbers == list(range(numbers[0], numbers[0] + given))
+
+    def lines(ledger: Ledger) -> list[tuple[int, int, int, int]]:
+        return [(line.used, line.backlog, line.running, line.at_work) for line in ledger.lines.values()]
+
+    assert lines(together) == lines(alone)
+
+
+def test_of_many_that_end_each_ends_once_and_no_credit_does() -> None:
+    ledger = ledger_of("a", "b")
+    asked = ledger.admit_alike(Need(1, 1), 4, "r", WHOLE, 0.0, ask="an ask")
+    credit = admit(ledger, 1, 1, router="")
+    assert credit is not None
+    numbers = [lease.number for lease in asked]
+    assert ledger.release_all([*numbers, numbers[0], credit.number, 10**9]) == asked
+    assert list(ledger.leases) == [credit.number]
+    assert [(line.used, line.running) for line in ledger.lines.values()] == [(2, 1), (0, 0)]
+    assert {line.id.replica for line in ledger.take_gained()} == {"a", "b"}
 
 
 class Ledgers(RuleBasedStateMachine):
