@@ -14,6 +14,7 @@ import cloudpickle
 import pytest
 
 import actorrt
+from actorrt.core.calls import State
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -69,7 +70,7 @@ class ComesBackSlowly:
 
 
 def under_way(generator: Any) -> bool:
-    return generator._call.started
+    return generator._call.state is State.AWAY
 
 
 def test_what_is_taken_while_no_producer_runs_counts_for_the_next_one(tmp_path: Path) -> None:

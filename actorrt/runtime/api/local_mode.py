@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
 from actorrt.config import Settings
+from actorrt.core.calls import Action, Event
 from actorrt.version import __version__
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
@@ -172,11 +173,12 @@ class LocalRuntime(Runtime):
             if instance is not None and instance.dead is not None:
                 call.fail(instance.client.death(may_have_run=False))
                 return
+            call.sent()
             args, kwargs = self._arguments(call)
             result = find()(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            if call.cancel_asked:
+            if call.wish:
                 # Its code has caught the cancellation. What it returns all the same, nobody gets.
                 raise asyncio.CancelledError
             if call.stream is not None:
@@ -197,11 +199,12 @@ class LocalRuntime(Runtime):
             behind = error.pickled if isinstance(error, BehindValues) else []
             if isinstance(error, BehindValues):
                 error = error.error
-            if _to_be_repeated(call, error):
-                call.attempts_left -= call.attempts_left > 0
-                return
-            self._settle_entries(call, behind)
-            call.fail(self._error(run, error))
+            raised = error
+            # What is no Exception is this program's own here: Ctrl-C, or its end.
+            action = call.raised(lambda: raised) if isinstance(raised, Exception) else call.on(Event.FAILED)
+            if action is Action.FAIL:
+                self._settle_entries(call, behind)
+                call.end_with(self._error(run, error))
 
     async def _take_yielded(self, call: Call, generator: Any) -> None:
         returns = getattr(call.message, "returns", 1)
@@ -210,7 +213,7 @@ class LocalRuntime(Runtime):
             values = await yielded.take_all_async(cast("AsyncGenerator[Any, Any]", generator))
         else:
             values = yielded.take_all(generator)
-        call.done = True
+        call.answered()
         self._settle_entries(call, values)
 
     @staticmethod
@@ -246,7 +249,7 @@ class LocalRuntime(Runtime):
         if len(values) != returns:
             raise ValueError(f"{call.name} has num_returns={returns} and returned {len(values)} values")
         packed = [codec.serialize(value) for value in values]
-        call.done = True
+        call.answered()
         self._settle_entries(call, packed)
 
     async def _stream(self, call: Call, result: Any) -> None:
@@ -277,7 +280,7 @@ class LocalRuntime(Runtime):
             close = getattr(items, "aclose", None)
             if close is not None:
                 await close()
-        if call.cancel_asked:
+        if call.wish:
             raise asyncio.CancelledError
         call.succeed(codec.serialize(None).data)
 
@@ -398,9 +401,12 @@ class LocalRuntime(Runtime):
         task = self._running.get(call)
         if call.done or task is None:
             return
-        before, call.cancel_asked = call.cancel_asked, True
         run = self._runs.get(call)
-        if not before:
+        asked_before = bool(call.wish)
+        call.ask(force)
+        if call.on(Event.CANCEL) is Action.END_CANCELLED:
+            call.end_cancelled()
+        if not asked_before:
             task.cancel()
         if run is None:
             return
@@ -432,10 +438,3 @@ async def _as_async(items: Any) -> Any:
 def _no_longer_last(instance: LocalInstance, task: asyncio.Task[None]) -> None:
     if instance.last is task:
         instance.last = None
-
-
-def _to_be_repeated(call: Call, error: BaseException) -> bool:
-    if not call.retry_on or call.attempts_left == 0 or not isinstance(error, Exception):
-        return False
-    cause = error.root_cause if isinstance(error, exceptions.TaskError) else error
-    return call.retry_on is True or isinstance(cause, tuple(call.retry_on))

@@ -1,16 +1,17 @@
 """Where actors are, as their callers learn it, and what becomes of calls whose actor is gone.
 
-A call whose actor died under it is repeated if its `max_task_retries` allow, else it fails: with ActorDiedError or, if
-the actor comes back, ActorUnavailableError. A call that surely did not run is sent again without counting.
+A call that is not to be sent again (core/calls.py) fails: with ActorDiedError or, if the actor comes back,
+ActorUnavailableError.
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
+from actorrt.core.calls import Action
+from actorrt.core.calls import Event as CallEvent
 from actorrt.core.lifecycle import Event, State
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
@@ -33,8 +34,6 @@ class ActorPlaces:
     def __init__(self, runtime: Runtime, actors: Actors) -> None:
         self._runtime = runtime
         self._actors = actors
-        # Calls that are to be sent again though they may have run.
-        self.repeated: weakref.WeakSet[Call] = weakref.WeakSet()
 
     # ---- finding
 
@@ -124,7 +123,7 @@ class ActorPlaces:
             # A worker says that the constructor has returned before it starts the first call.
             started = record is None or record.link is not link or record.state is not State.STARTING
             for call in under_way:
-                self._sort(call, started, again, failed)
+                self._sort(call, CallEvent.LOST if started else CallEvent.UNBEGUN, again, failed)
             if failed:
                 self._runtime.thread.spawn_here(self._report(client, failed, link.peer))
             if record is None and client.link is link and not link.farewell and self._may_live(link.peer):
@@ -136,28 +135,24 @@ class ActorPlaces:
         """The node has not said that it has ended."""
         return worker not in self._runtime.peers.dead and not self._runtime.node.closed
 
-    def _sort(self, call: Call, started: bool, again: list[Call], failed: list[Call]) -> None:
+    @staticmethod
+    def _sort(call: Call, event: CallEvent, again: list[Call], failed: list[Call]) -> None:
         """What is to be done with a call that ended without an outcome."""
-        if call.done:
-            return
-        if call.cancel_asked:
-            call.cancelled()
-        elif not started:
-            call.started = False
-            again.append(call)
-        elif call.attempts_left:
-            call.attempts_left -= call.attempts_left > 0
-            call.started = False
-            self.repeated.add(call)
-            again.append(call)
-        else:
-            failed.append(call)
+        match call.on(event):
+            case Action.AGAIN:
+                again.append(call)
+            case Action.REPORT:
+                failed.append(call)
+            case Action.END_CANCELLED:
+                call.end_cancelled()
+            case _:
+                pass
 
     def no_actor(self, client: ActorClient, call: Call, started: bool) -> None:
         """The worker does not have the actor (any more); `started`: it ended while the call ran."""
         again: list[Call] = []
         failed: list[Call] = []
-        self._sort(call, started, again, failed)
+        self._sort(call, CallEvent.LOST if started else CallEvent.UNBEGUN, again, failed)
         stale: Link | None = None
         if call.incarnation == client.incarnation:
             record = client.record
@@ -189,8 +184,9 @@ class ActorPlaces:
         if at.cause:
             self._bury(client, at)
         for call in calls:
-            if call.cancel_asked:
-                call.cancelled()
+            # Again, since its caller may have cancelled it while this was found out.
+            if call.on(CallEvent.LOST) is Action.END_CANCELLED:
+                call.end_cancelled()
             elif at.cause:
                 call.fail(client.death(may_have_run=True))
             else:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actorrt import exceptions
+from actorrt.core.calls import AWAY, ENDED, Action, Event
 from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
 from ..links.link import Link
@@ -123,7 +124,7 @@ class Actors:
         traits = client.traits
         try:
             with self.lock:
-                if call.done:
+                if call.state is ENDED:
                     # Cancelled with its parent in this very moment.
                     return
                 if traits.max_pending >= 0:
@@ -141,8 +142,6 @@ class Actors:
                     link = None
                     self._enqueue(client, call)
             if link is not None:
-                if call.cancel_asked:
-                    link.push(Cancel(call.message.seq))
                 if call.stream is not None and not self._runtime.thread.on_own_thread():
                     # The first of many messages: to wake another thread for it costs more than to write it.
                     link.flush()
@@ -159,7 +158,7 @@ class Actors:
             if link is not None and link.inflight.pop(call.message.seq, None) is not None:
                 client.inflight -= 1
                 link.post(Cancel(call.message.seq))
-        if call.started:
+        if call.state is AWAY:
             self._runtime.thread.run_soon(call.cancelled)
         else:
             self._runtime.thread.run_soon(partial(self._runtime.cancel_call, call, False, True))
@@ -184,18 +183,10 @@ class Actors:
             raise exceptions.PendingCallsLimitExceeded(client.title, client.traits.max_pending)
 
     def _push(self, client: ActorClient, link: Link, call: Call) -> None:
-        message = call.message
         client.inflight += 1
-        call.link = link
-        call.started = True
         call.incarnation = client.incarnation
         idle = not link.inflight
-        link.inflight[message.seq] = call
-        stream = call.stream
-        if stream is None:
-            link.push(message)
-        else:
-            stream.push(link)
+        call.push(link)
         self._runtime.idle_link = idle
 
     def again(self, client: ActorClient, call: Call) -> None:
@@ -288,15 +279,18 @@ class Actors:
         if client.backlog is not None:
             self.advance(client)
 
-    def withdrawn(self, client: ActorClient, call: Call) -> None:
-        """A call was cancelled before it was sent; runtime loop."""
+    def cancel(self, client: ActorClient, call: Call, force: bool) -> Action:
+        """The caller of a call wants it cancelled; what to do now. Runtime loop."""
         with self.lock:
-            if client.backlog is not None and call in client.backlog:
+            call.ask(force)
+            action = call.on(Event.CANCEL)
+            if action is Action.END_CANCELLED and client.backlog is not None and call in client.backlog:
                 client.backlog.remove(call)
-        self._resolves_no_more(client, call)
-        if self._held.get(client) is call:
-            del self._held[client]
-        self.advance(client)
+        if action is Action.END_CANCELLED:
+            self._resolves_no_more(client, call)
+            if self._held.get(client) is call:
+                del self._held[client]
+        return action
 
     def came_back(self, client: ActorClient, link: Link | None, count: int, again: list[Call]) -> None:
         """`count` calls under way have ended without an outcome; those in `again` are to be sent anew, before all later
@@ -325,7 +319,7 @@ class Actors:
 
     def _fail_backlog(self, client: ActorClient) -> None:
         for call in self._take_backlog(client):
-            call.fail(client.death(may_have_run=call in self.places.repeated))
+            call.fail(client.death(may_have_run=call.may_have_run))
 
     def _take_backlog(self, client: ActorClient) -> Iterable[Call]:
         with self.lock:

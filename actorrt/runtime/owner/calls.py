@@ -1,17 +1,18 @@
 """A call as its caller sees it, from `.remote()` to its outcome.
 
 The arguments are pickled here, refs among them are noted and waited for, and outcomes become entries. Where a call
-goes is decided in tasks.py and actors.py.
+goes is decided in tasks.py and actors.py; when it is sent again and when it ends, in core/calls.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, RetryOn, Wish
 from actorrt.core.item_numbers import next_item
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -21,8 +22,8 @@ from actorrt.wire.messages import (
     INLINE,
     SEGMENT,
     STREAM_END,
-    VALUES,
     ActorCall,
+    Cancel,
     Item,
     ItemValue,
     Outcome,
@@ -37,6 +38,7 @@ from . import references
 from .references import Entry, ObjectRef
 
 if TYPE_CHECKING:
+    from ..links.link import Link
     from .generators import Stream
     from .runtime import Runtime
 
@@ -46,19 +48,15 @@ ALL_ARGUMENTS: Final = -1
 BEHIND: Final = -2
 
 
-class Call:
-    """One call that this process made. It ends exactly once, by `succeed`, `finish`, `fail` or `cancelled`."""
+class Call(CallLife):
+    """One call that this process made. What its life asks for is done here: `succeed`, or `came` and `perform`, with
+    what its callee says; `fail` and `end_with` with what this process says."""
 
     __slots__ = (
         "__weakref__",
-        "attempts_left",
-        "cancel_asked",
-        "children",
         "code",
-        "done",
         "entries",
         "entry",
-        "force_asked",
         "incarnation",
         "left",
         "link",
@@ -66,9 +64,7 @@ class Call:
         "name",
         "pins",
         "pipe",
-        "retry_on",
         "runtime",
-        "started",
         "stream",
         "target",
         "waiting",
@@ -77,6 +73,12 @@ class Call:
     def __init__(
         self, runtime: Runtime, entry: Entry, message: ActorCall | TaskCall | StartActor, target: Any, name: str
     ) -> None:
+        # As CallLife begins, and no call more for each call.
+        self.state = HERE
+        self.wish = NO_WISH
+        self.attempts_left = 0
+        self.retry_on: RetryOn = False
+        self.may_have_run = False
         self.runtime = runtime
         self.entry = entry
         # All return values, where there is not exactly one.
@@ -91,17 +93,10 @@ class Call:
         self.stream: Stream | None = None
         # Who takes the bytes that come beside the call; the caller's end of its pipe once there is one.
         self.pipe: Any = None
-        self.attempts_left = 0
-        self.retry_on: Any = False
-        self.done = False
-        self.cancel_asked = False
-        self.force_asked = False
-        self.started = False
         # Which life of its actor it was sent to.
         self.incarnation = -1
         # Large values of attempts that failed behind them. Those of the next attempt take their places, if it has any.
         self.left: list[Value] | None = None
-        self.children: list[weakref.ref[Call]] | None = None
         # What a task runs: it is known, and can be sent again, as long as the call may need it.
         self.code: Any = None
 
@@ -116,9 +111,27 @@ class Call:
         """Return once it has its outcome; on the runtime loop."""
         await self.runtime.objects.settled(self.entry)
 
+    def push(self, link: Link) -> None:
+        """Queue it for its callee at the other end of `link`, for the first time or again."""
+        self.link = link
+        self.state = AWAY
+        seq = self.message.seq
+        link.inflight[seq] = self
+        stream = self.stream
+        if stream is None:
+            link.push(self.message)
+        else:
+            stream.push(link)
+        if self.wish:
+            link.push(Cancel(seq, self.wish is Wish.FORCE))
+
+    # ---- what its callee says
+
     def succeed(self, data: bytes) -> None:
         """One inline value came: the common outcome."""
-        self.done = True
+        if self.state is ENDED:
+            return
+        self.state = ENDED
         self.pins = None
         if self.left is not None:
             self._free_left()
@@ -126,31 +139,63 @@ class Call:
             self._end_stream(None)
         self.entry.settle(references.INLINE, data)
 
-    def finish(self, outcome: Outcome) -> None:
-        """Any other outcome that ends the call."""
-        if outcome.kind == VALUES:
-            self.done = True
-            for index, (entry, value) in enumerate(zip(self.all_entries(), outcome.values, strict=False)):
-                self.runtime.objects.settle(entry, value, self, index)
-            self.pins = None
-            self._free_left()
-        elif outcome.kind == STREAM_END:
-            self.done = True
-            self.pins = None
-            self._end_stream(None)
-            self.entry.settle(references.INLINE, codec.serialize(None).data)
-        elif outcome.kind == FAILED:
-            # A generator may have given some of its values before: those come behind the error.
-            for index, (entry, value) in enumerate(zip(self.all_entries(), outcome.values[1:], strict=False)):
-                self.runtime.objects.settle(entry, value, self, index)
-            self.fail(outcome.values[0].data)
-        elif outcome.kind == CANCELLED:
-            self.cancelled()
+    def came(self, outcome: Outcome) -> Action:
+        """Any other outcome of its code came. The caller counts what it has to before it has `perform` do the rest."""
+        if outcome.kind == FAILED:
+            return self.raised(partial(_error_in, outcome))
+        return self.on(Event.STOPPED if outcome.kind == CANCELLED else Event.ANSWERED)
+
+    def perform(self, action: Action, outcome: Outcome) -> None:
+        """Do with an outcome what `came` has said."""
+        match action:
+            case Action.SETTLE if outcome.kind == STREAM_END:
+                self.pins = None
+                self._end_stream(None)
+                self.entry.settle(references.INLINE, codec.serialize(None).data)
+            case Action.SETTLE:
+                self._settle(outcome.values)
+                self.pins = None
+                self._free_left()
+            case Action.FAIL:
+                # A generator may have given some of its values before: those come behind the error.
+                self._settle(outcome.values[1:])
+                self.end_with(outcome.values[0].data)
+            case Action.END_CANCELLED:
+                self.end_cancelled()
+            case Action.AGAIN:
+                for value in self._unwanted(outcome.values[1:]):
+                    if value.kind == SEGMENT:
+                        self.left = [*(self.left or ()), value]
+            case _:
+                self._unwanted(outcome.values)
+
+    def _settle(self, values: Sequence[Value]) -> None:
+        for index, (entry, value) in enumerate(zip(self.all_entries(), values, strict=False)):
+            self.runtime.objects.settle(entry, value, self, index)
+
+    def _unwanted(self, values: Sequence[Value]) -> Sequence[Value]:
+        """Nobody gets these values. Who made them is told that what they name may go."""
+        for index, value in enumerate(values):
+            self.runtime.objects.settle(Entry(b"", 0), value, self, index)
+        return values
+
+    # ---- what this process says
 
     def fail(self, error: BaseException | bytes) -> None:
-        if self.done:
-            return
-        self.done = True
+        """Nothing will come of it, for this reason; nothing happens if it has ended."""
+        if self.on(Event.GIVEN_UP) is Action.FAIL:
+            self.end_with(error)
+
+    def cancelled(self) -> None:
+        """Nothing will come of it, since its caller does not want it; nothing happens if it has ended."""
+        self.fail(exceptions.TaskCancelledError(self.name))
+
+    def end_cancelled(self) -> None:
+        """For the action END_CANCELLED."""
+        self.end_with(exceptions.TaskCancelledError(self.name))
+
+    def end_with(self, error: BaseException | bytes) -> None:
+        """For the actions that end it with an error: the waiters get this one."""
         self.pins = None
         stream = self.stream
         self._end_stream(error)
@@ -172,24 +217,11 @@ class Call:
                     self.runtime.segments.free(value.owner, value.seq)
             self.left = None
 
-    def repeats(self, outcome: Outcome) -> None:
-        """It failed and is to be sent again."""
-        self.attempts_left -= self.attempts_left > 0
-        self.started = False
-        for index, value in enumerate(outcome.values[1:]):
-            # Nobody gets these values. Who made them is told that what they name may go.
-            self.runtime.objects.settle(Entry(b"", 0), value, self, index)
-            if value.kind == SEGMENT:
-                self.left = [*(self.left or ()), value]
-
     def _end_stream(self, error: BaseException | bytes | None) -> None:
         # It knows this call, and whoever takes its items has it: the two would be left to the collector.
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.end(error)
-
-    def cancelled(self) -> None:
-        self.fail(exceptions.TaskCancelledError(self.name))
 
     def take_item(self, item: Item | ItemValue) -> None:
         stream = self.stream
@@ -205,6 +237,13 @@ class Call:
             # A producer that runs again begins with the items that are here already.
             if item.index >= stream.came:
                 stream.add(came)
+
+
+def _error_in(outcome: Outcome) -> BaseException | None:
+    try:
+        return codec.deserialize(outcome.values[0].data)
+    except Exception:
+        return None
 
 
 class Arguments:
@@ -383,7 +422,7 @@ def wait_behind_retries(call: Call) -> None:
         if other is None or other in looked_at:
             continue
         looked_at.add(other)
-        if other.target is call.target and other.retry_on and other.attempts_left:
+        if other.target is call.target and other.may_be_repeated:
             call.waiting = [*(call.waiting or ()), (BEHIND, entry)]
         else:
             look += other.pins or ()

@@ -7,9 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
-from actorrt.wire import codec
+from actorrt.core.calls import Action
 from actorrt.wire.messages import (
-    CANCELLED,
     ERROR,
     FAILED,
     GIVEN_BACK,
@@ -143,20 +142,33 @@ class Dispatch:
         if type(call) is ActorRecord:
             runtime.supervisor.started(call, message.seq, message if isinstance(message, Outcome) else None)
             return
-        if self._not_asked_for(link, call, message):
-            return
-        target = call.target
-        if isinstance(message, Outcome) and message.kind == GIVEN_BACK and isinstance(target, SharedPool):
-            runtime.shared_tasks.given_back(link, call)
-        elif type(target) is TaskPool:
-            lease = runtime.tasks.answered(link, call)
-            if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
-                back.append((call, lease))
+        pool: TaskPool | SharedPool = call.target
+        if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
+            if isinstance(pool, TaskPool):
+                back.append((call, runtime.tasks.answered(link, call)))
             else:
-                answered[lease] = answered.get(lease, 0) + 1
-                self._task_outcome(call, message)
+                runtime.shared_tasks.given_back(link, call)
+            return
+        action = None if isinstance(message, Reply) else self._came(link, call, message)
+        if action is not None and action is Action.WAIT:
+            return
+        if isinstance(pool, TaskPool):
+            lease = runtime.tasks.answered(link, call)
+            answered[lease] = answered.get(lease, 0) + 1
         else:
-            self._shared_outcome(link, target, call, message)
+            pool.done(link)
+        if isinstance(message, Reply):
+            call.succeed(message.data)
+        elif action is not None:
+            call.perform(action, message)
+            if action is Action.AGAIN:
+                self._again(pool, call)
+
+    def _again(self, pool: TaskPool | SharedPool, call: Call) -> None:
+        if isinstance(pool, TaskPool):
+            self._runtime.tasks.resubmit(call)
+        else:
+            self._runtime.shared_tasks.push(pool, call)
 
     def _drop_item(self, link: Link, message: Item | ItemValue) -> None:
         """An item of a call that has ended here: what it holds is not to stay for that."""
@@ -171,12 +183,11 @@ class Dispatch:
             self.executor.take(link, work)
 
     @staticmethod
-    def _not_asked_for(link: Link, call: Call, message: Reply | Outcome) -> bool:
-        if isinstance(message, Outcome) and message.kind == CANCELLED and not call.cancel_asked:
-            # Nobody here wanted that: its process is being ended. The end of the link will say why.
-            link.inflight[message.seq] = call
-            return True
-        return False
+    def _came(link: Link, call: Call, outcome: Outcome) -> Action:
+        action = call.came(outcome)
+        if action is Action.WAIT:
+            link.inflight[outcome.seq] = call
+        return action
 
     def _actor_outcome(
         self, link: Link, call: Call, message: Reply | Outcome, by_actors: dict[ActorClient, int]
@@ -184,45 +195,28 @@ class Dispatch:
         """The outcome of a call to an actor. What only has to be counted is, in `by_actors`."""
         actors = self._runtime.actors
         client: ActorClient = call.target
+        action = None
         if not isinstance(message, Reply):
-            if self._not_asked_for(link, call, message):
-                return
             if message.kind == NO_ACTOR:
                 actors.places.no_actor(client, call, started=bool(message.count))
                 return
-            if message.kind == FAILED and _may_retry(call, message):
-                call.repeats(message)
+            action = self._came(link, call, message)
+            if action is Action.WAIT:
+                return
+            if action is Action.AGAIN:
+                call.perform(action, message)
                 # In front of what was called after it, which may wait for it.
                 actors.came_back(client, None, 1, [call])
                 return
         if client.traits.max_pending >= 0:
-            # First: whoever gets the value may call again at once.
+            # First: the waiter that gets the value may call again at once.
             actors.answered(client, 1)
         else:
             by_actors[client] = by_actors.get(client, 0) + 1
         if isinstance(message, Reply):
             call.succeed(message.data)
-        else:
-            call.finish(message)
-
-    def _task_outcome(self, call: Call, message: Reply | Outcome) -> None:
-        if isinstance(message, Reply):
-            call.succeed(message.data)
-        elif message.kind == FAILED and _may_retry(call, message):
-            call.repeats(message)
-            self._runtime.tasks.resubmit(call)
-        else:
-            call.finish(message)
-
-    def _shared_outcome(self, link: Link, pool: SharedPool, call: Call, message: Reply | Outcome) -> None:
-        pool.done(link)
-        if isinstance(message, Reply):
-            call.succeed(message.data)
-        elif message.kind == FAILED and _may_retry(call, message):
-            call.repeats(message)
-            self._runtime.shared_tasks.push(pool, call)
-        else:
-            call.finish(message)
+        elif action is not None:
+            call.perform(action, message)
 
     def _other(self, link: Link, message: AnyMessage) -> None:
         runtime = self._runtime
@@ -344,17 +338,3 @@ class Dispatch:
             self.executor.link_lost(link)
         if link is runtime.node and not runtime.thread.closing:
             runtime.thread.loop.call_soon(partial(runtime.node_lost, link))
-
-
-def _may_retry(call: Call, outcome: Outcome) -> bool:
-    """True if the call failed with an error that it is to be repeated for."""
-    if not call.retry_on or call.attempts_left == 0 or call.cancel_asked:
-        return False
-    if call.retry_on is True:
-        return True
-    try:
-        error = codec.deserialize(outcome.values[0].data)
-    except Exception:
-        return False
-    cause = error.root_cause if isinstance(error, exceptions.TaskError) else error
-    return isinstance(cause, tuple(call.retry_on))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
+from actorrt.core.calls import State
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, Credit
 
@@ -150,7 +151,7 @@ class Stream:
     def _grant(self, count: int) -> None:
         # A call that is not under way starts with it.
         link = self.call.link
-        if count and self.call.started and link is not None and not link.closed:
+        if count and self.call.state is State.AWAY and link is not None and not link.closed:
             self.call.runtime.post_soon(link, Credit(self.call.message.seq, count))
 
     def drop(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from actorrt import exceptions
 from actorrt.config import Settings
+from actorrt.core.calls import Action, Event, State
 from actorrt.core.pipeline import frame_is_due
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -496,10 +497,9 @@ class Runtime:
         if force and isinstance(call.target, ActorClient) and not self.thread.on_own_thread():
             raise ValueError("force=True ends the process of a task; for an actor's call there is actorrt.kill(actor)")
         link = call.link
-        if call.started and link is not None and not link.closed:
+        if call.state is State.AWAY and link is not None and not link.closed:
             # From this thread, so that it does not overtake, and is not overtaken by, what this thread calls.
-            call.force_asked = force
-            call.cancel_asked = True
+            call.ask(force)
             link.post(Cancel(call.message.seq, force, recursive))
             # It may have come back from there meanwhile.
             self.thread.run_soon(partial(self._cancel_if_moved, call, link, force, recursive))
@@ -507,22 +507,24 @@ class Runtime:
             self.thread.run_soon(partial(self.cancel_call, call, force, recursive))
 
     def _cancel_if_moved(self, call: Call, link: Link, force: bool, recursive: bool) -> None:
-        if not call.started or call.link is not link:
+        if call.state is not State.AWAY or call.link is not link:
             self.cancel_call(call, force, recursive)
 
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
         """Cancel one call wherever it is; runtime loop."""
-        if call.done:
-            return
-        call.force_asked = call.force_asked or force
-        call.cancel_asked = True
-        if not call.started:
-            call.cancelled()
-            if isinstance(call.target, TaskPool):
-                call.target.cancelled()
-            elif isinstance(call.target, ActorClient):
-                self.actors.withdrawn(call.target, call)
-        elif call.link is not None and not call.link.closed:
+        target = call.target
+        if isinstance(target, TaskPool):
+            action = target.cancel(call, force)
+        elif isinstance(target, ActorClient):
+            action = self.actors.cancel(target, call, force)
+        else:
+            call.ask(force)
+            action = call.on(Event.CANCEL)
+        if action is Action.END_CANCELLED:
+            call.end_cancelled()
+            if isinstance(target, ActorClient):
+                self.actors.advance(target)
+        elif action is Action.SEND_CANCEL and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
 
 

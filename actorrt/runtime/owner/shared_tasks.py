@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actorrt import exceptions
+from actorrt.core.calls import Action, Event
 from actorrt.wire.messages import Define, TaskCall
 
 from ..links.link import Link
@@ -43,14 +44,7 @@ class SharedTasks:
         if message.function not in link.defined:
             link.defined.add(message.function)
             link.send(Define(message.function, call.code.blob))
-        call.link = link
-        call.started = True
-        link.inflight[message.seq] = call
-        stream = call.stream
-        if stream is None:
-            link.push(message)
-        else:
-            stream.push(link)
+        call.push(link)
         link.flush_at_end_of_turn()
 
     def given_back(self, link: Link, call: Call) -> None:
@@ -58,13 +52,13 @@ class SharedTasks:
         pool: SharedPool = call.target
         pool.done(link)
         pool.blocked(link.peer, True)
-        if call.done:
-            return
-        call.started = False
-        if call.cancel_asked:
-            call.cancelled()
-        else:
-            self.push(pool, call)
+        match call.on(Event.UNBEGUN):
+            case Action.AGAIN:
+                self.push(pool, call)
+            case Action.END_CANCELLED:
+                call.end_cancelled()
+            case _:
+                pass
 
     async def _when_ready(self, pool: SharedPool) -> None:
         error: exceptions.ActorrtError | None = None
@@ -91,19 +85,20 @@ class SharedTasks:
 
     async def _lost(self, link: Link, calls: list[Call]) -> None:
         end = await self._runtime.exits.exit_of(link.peer)
+        # Which of those that ran at once was at fault, nobody can say: it counts for each. None outlives the runtime.
+        event = Event.GIVEN_UP if self._runtime.thread.closing else Event.LOST
         for call in calls:
-            if call.done:
-                continue
-            if call.cancel_asked:
-                call.cancelled()
-            elif call.attempts_left == 0 or self._runtime.thread.closing:
-                call.fail(crash_error(call, end))
-            else:
-                # Whose fault it was among those that ran at once, nobody can say.
-                if call.attempts_left > 0:
-                    call.attempts_left -= 1
-                call.started = False
-                self.push(call.target, call)
+            match call.on(event):
+                case Action.AGAIN:
+                    self.push(call.target, call)
+                case Action.END_CANCELLED:
+                    call.end_cancelled()
+                case Action.REPORT:
+                    call.fail(crash_error(call, end))
+                case Action.FAIL:
+                    call.end_with(crash_error(call, end))
+                case _:
+                    pass
 
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: nobody is to wait for what is left."""

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
+from actorrt.core.calls import Action, Event, Wish
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
@@ -222,18 +223,8 @@ class TaskPool:
             runs[function] = runs.get(function, 0) + 1
             held.full = held.full or runs[function] >= most
         message.lease = held.lease
-        call.link = link
-        call.started = True
         held.calls[message.seq] = call
-        link.inflight[message.seq] = call
-        stream = call.stream
-        if stream is None:
-            link.push(message)
-        else:
-            stream.push(link)
-        if call.cancel_asked:
-            # In this very moment, by another thread, which saw that it had not left.
-            link.push(Cancel(message.seq, call.force_asked))
+        call.push(link)
 
     # ---- leases
 
@@ -343,24 +334,36 @@ class TaskPool:
 
     def _return(self, call: Call) -> None:
         """A call that was pushed and has not been started goes back to the front of the backlog."""
-        if call.done:
-            return
-        call.started = False
-        if call.cancel_asked:
-            call.cancelled()
-        else:
-            self.backlog.appendleft(call)
+        self._perform(call, call.on(Event.UNBEGUN), None)
 
-    def cancelled(self) -> None:
-        """One of the backlog has been cancelled. It is taken out with others, later."""
+    def _perform(self, call: Call, action: Action, end: Exit | None) -> None:
+        """What comes of a call whose worker did not answer it; `end`, where it is gone."""
+        match action:
+            case Action.AGAIN:
+                self.backlog.appendleft(call)
+            case Action.END_CANCELLED if end is not None and call.wish is Wish.FORCE:
+                call.end_with(exceptions.WorkerCrashedError(call.name, f"cancelled with force: {end.cause}", True))
+            case Action.END_CANCELLED:
+                call.end_cancelled()
+            case Action.REPORT if end is not None:
+                call.fail(crash_error(call, end))
+            case _:
+                pass
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        """The caller of a call wants it cancelled; what to do now. From the backlog it is taken with others, later."""
         with self._lock:
+            call.ask(force)
+            action = call.on(Event.CANCEL)
+            if action is not Action.END_CANCELLED:
+                return action
             self._ended += 1
-            if self._ended * 2 <= len(self.backlog):
-                return
-            self.backlog = deque(call for call in self.backlog if not call.done)
-            self._ended = 0
+            if self._ended * 2 > len(self.backlog):
+                self.backlog = deque(call for call in self.backlog if not call.done)
+                self._ended = 0
         if not self.backlog:
             self._call_off()
+        return action
 
     async def lost(self, held: HeldLease) -> None:
         """The worker of this lease is gone."""
@@ -374,27 +377,10 @@ class TaskPool:
 
     def _sort_out(self, held: HeldLease, end: Exit) -> None:
         finished, charged, unstarted = after_crash(list(held.calls), held.lease, end.started)
-        for seq in reversed(unstarted):
-            self._return(held.calls[seq])
-        for seq in reversed((*finished, *charged)):
-            call = held.calls[seq]
-            if call.done:
-                continue
-            if call.cancel_asked:
-                call.fail(self._cancelled_by_death(call, end))
-            elif call.attempts_left == 0:
-                call.fail(crash_error(call, end))
-            else:
-                if seq in charged and call.attempts_left > 0:
-                    call.attempts_left -= 1
-                call.started = False
-                self.backlog.appendleft(call)
-
-    @staticmethod
-    def _cancelled_by_death(call: Call, end: Exit) -> exceptions.ActorrtError:
-        if call.force_asked:
-            return exceptions.WorkerCrashedError(call.name, f"cancelled with force: {end.cause}", True)
-        return exceptions.TaskCancelledError(call.name)
+        for seqs, event in (unstarted, Event.UNBEGUN), (charged, Event.LOST), (finished, Event.UNHEARD):
+            for seq in reversed(seqs):
+                call = held.calls[seq]
+                self._perform(call, call.on(event), end)
 
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: nobody is to wait for what is left."""

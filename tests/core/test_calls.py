@@ -1,0 +1,424 @@
+"""The life of a call: every row, the rule of retries, and histories with lost, late, doubled and crossing messages."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from actorrt.core.calls import RAN, TABLE, Action, CallError, CallLife, Event, State, Wish
+from actorrt.exceptions import TaskError
+
+from ..depth import DEPTH
+
+ATTEMPTS: Final = st.sampled_from([0, 1, 3, -1])
+INDEX: Final = st.integers(0, 5)
+AGAIN_OR_NOT: Final = (Event.UNBEGUN, Event.LOST, Event.UNHEARD, Event.RAISED)
+
+
+def life(state: State = State.AWAY, *, attempts: int = 0, wish: Wish = Wish.NONE) -> CallLife:
+    made = CallLife()
+    made.state, made.attempts_left, made.wish = state, attempts, wish
+    return made
+
+
+def cancel(call: CallLife, force: bool) -> Action:
+    call.ask(force)
+    return call.on(Event.CANCEL)
+
+
+# -- the table
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+@given(attempts=ATTEMPTS, wish=st.sampled_from(Wish))
+def test_every_pair_is_in_the_table_or_an_error_that_names_both(
+    state: State, event: Event, attempts: int, wish: Wish
+) -> None:
+    call = life(state, attempts=attempts, wish=wish)
+    row = TABLE.get((state, event))
+    if row is None:
+        with pytest.raises(CallError, match=f"{event.name}.*{state.name}"):
+            call.on(event)
+        assert (call.state, call.attempts_left) == (state, attempts)
+        return
+    after, action = row.asked if wish else row.left if attempts else row.spent
+    assert call.on(event) is action
+    assert call.state is after
+
+
+def test_an_action_that_ends_a_call_leaves_it_ended_and_no_other_does() -> None:
+    ends = {Action.SETTLE, Action.FAIL, Action.END_CANCELLED}
+    for (before, event), row in TABLE.items():
+        for after, action in row:
+            assert (action in ends) == (after is State.ENDED and before is not State.ENDED), (before, event)
+            assert (action is Action.AGAIN) == (before is State.AWAY and after is State.HERE), (before, event)
+
+
+def test_a_call_that_has_ended_does_nothing_more_whatever_comes() -> None:
+    for event in Event:
+        if event is not Event.SENT:
+            assert TABLE[State.ENDED, event] == ((State.ENDED, Action.NOTHING),) * 3
+    with pytest.raises(CallError):
+        life(State.ENDED).on(Event.SENT)
+
+
+@pytest.mark.parametrize("state", State)
+@given(attempts=ATTEMPTS, wish=st.sampled_from(Wish))
+def test_the_rows_that_are_not_looked_up_are_those_of_the_table(state: State, attempts: int, wish: Wish) -> None:
+    if state is State.HERE:
+        short, looked_up = (life(state, attempts=attempts, wish=wish) for _ in range(2))
+        short.sent()
+        assert (looked_up.on(Event.SENT) is Action.SEND_CANCEL) == bool(short.wish)
+        assert short.state is looked_up.state
+    else:
+        short, looked_up = (life(state, attempts=attempts, wish=wish) for _ in range(2))
+        assert short.answered() == (looked_up.on(Event.ANSWERED) is Action.SETTLE)
+        assert short.state is looked_up.state
+
+
+# -- the rule of retries
+
+
+@pytest.mark.parametrize("event", AGAIN_OR_NOT)
+@given(attempts=ATTEMPTS, force=st.booleans())
+def test_a_cancelled_call_is_never_sent_again(event: Event, attempts: int, force: bool) -> None:
+    call = life(attempts=attempts)
+    cancel(call, force)
+    assert call.on(event) in (Action.END_CANCELLED, Action.FAIL)
+    assert call.done
+    assert call.attempts_left == attempts
+
+
+@pytest.mark.parametrize("event", AGAIN_OR_NOT)
+@given(attempts=ATTEMPTS)
+def test_what_counts_takes_one_attempt_and_what_does_not_takes_none(event: Event, attempts: int) -> None:
+    call = life(attempts=attempts)
+    again = call.on(event) is Action.AGAIN
+    assert again == (event is Event.UNBEGUN or attempts != 0)
+    assert call.may_have_run == (again and event in RAN)
+    taken = event in (Event.LOST, Event.RAISED) and attempts > 0
+    assert call.attempts_left == attempts - taken
+
+
+@given(attempts=st.integers(0, 20))
+def test_a_call_runs_as_often_as_its_attempts_and_once_more(attempts: int) -> None:
+    call = life(State.HERE, attempts=attempts)
+    runs = 0
+    while not call.done:
+        call.sent()
+        runs += 1
+        if call.on(Event.LOST) is Action.REPORT:
+            call.on(Event.GIVEN_UP)
+    assert runs == attempts + 1
+
+
+def test_a_loss_that_is_looked_into_is_asked_of_again() -> None:
+    call = life()
+    assert call.on(Event.LOST) is Action.REPORT
+    assert call.on(Event.LOST) is Action.REPORT
+    # Cancelled while the callee's end was looked into.
+    assert cancel(call, False) is Action.SEND_CANCEL
+    assert call.on(Event.LOST) is Action.END_CANCELLED
+
+
+def test_only_named_errors_are_repeated_for_and_none_is_read_in_vain() -> None:
+    def unread() -> BaseException:
+        raise AssertionError("nobody needs to know which error it was")
+
+    assert life(attempts=1).raised(unread) is Action.FAIL
+    every = life(attempts=1)
+    every.retry_on = True
+    assert every.raised(unread) is Action.AGAIN
+    every.sent()
+    assert every.raised(unread) is Action.FAIL
+    for error, named, action in [
+        (KeyError(1), (LookupError,), Action.AGAIN),
+        (KeyError(1), (OSError, ValueError), Action.FAIL),
+        (TaskError("f", 1, None, "", TaskError("g", 1, None, "", KeyError(1))), (KeyError,), Action.AGAIN),
+        (TaskError("f", 1, None, "", OSError(1)), (KeyError,), Action.FAIL),
+        (None, (Exception,), Action.FAIL),
+    ]:
+        call = life(attempts=3)
+        call.retry_on = named
+        assert call.raised(lambda error=error: error) is action, error
+        assert call.attempts_left == 3 - (action is Action.AGAIN)
+
+
+@given(asked=st.lists(st.booleans(), min_size=1))
+def test_what_was_asked_with_force_stays_so(asked: list[bool]) -> None:
+    call = life()
+    for force in asked:
+        call.ask(force)
+    assert call.wish is (Wish.FORCE if any(asked) else Wish.CANCEL)
+
+
+# -- histories
+
+
+@dataclass
+class Callee:
+    """A worker that takes its messages in order and runs one call at a time; its link keeps the order both ways."""
+
+    inbox: deque[tuple[str, int]] = field(default_factory=deque[tuple[str, int]])
+    outbox: deque[tuple[Event, int]] = field(default_factory=deque[tuple[Event, int]])
+    running: int | None = None
+    # What it has not begun, in order, and what it was told to cancel.
+    queued: list[int] = field(default_factory=list[int])
+    cancelled: set[int] = field(default_factory=set[int])
+    # In the order in which it began them.
+    begun: list[int] = field(default_factory=list[int])
+    # It has stopped what it ran though no caller asked: its end will follow.
+    ending: bool = False
+
+
+class Histories(RuleBasedStateMachine):
+    """A caller with some calls and two callees, and whatever may happen between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[CallLife] = []
+        self.allowed: list[int] = []
+        self.runs: list[int] = []
+        self.counted: list[int] = []
+        self.unheard: list[int] = []
+        self.ends: list[list[Action]] = []
+        self.asked: list[bool] = []
+        self.callees = [Callee(), Callee()]
+        # The callee that each call is with, as its caller knows it.
+        self.at: dict[int, Callee] = {}
+        self.values: list[int] = []
+        # Another thread of the caller that wants a call cancelled: it has seen where the call was; and it has sent the
+        # cancellation there, and left it to the loop to look whether the call still was.
+        self.seen: deque[tuple[int, Callee]] = deque()
+        self.sent: deque[tuple[int, Callee, bool]] = deque()
+
+    # what the caller does
+
+    @initialize(calls=st.lists(st.tuples(st.sampled_from([0, 1, 1, 3, -1]), st.booleans()), min_size=3, max_size=6))
+    def make(self, calls: list[tuple[int, bool]]) -> None:
+        for attempts, retry in calls:
+            call = CallLife()
+            call.attempts_left, call.retry_on = attempts, retry
+            self.calls.append(call)
+            self.allowed.append(attempts)
+            for counts in (self.runs, self.counted, self.unheard, self.values):
+                counts.append(0)
+            self.ends.append([])
+            self.asked.append(False)
+        # Some are under way at once.
+        for number in range(3):
+            self.push(number, self.callees[number % 2])
+
+    @rule(moves=st.lists(st.tuples(st.integers(0, 3), INDEX), min_size=1, max_size=12))
+    def go_on(self, moves: list[tuple[int, int]]) -> None:
+        """What mostly happens: calls are sent, begun, answered, and their answers come."""
+        for move, which in moves:
+            (self.send, self.take, self.finish, self.hear)[move](which)
+
+    def send(self, which: int) -> None:
+        here = [number for number, call in enumerate(self.calls) if call.state is State.HERE]
+        if here:
+            self.push(here[which % len(here)], self.callees[which % 2])
+
+    def push(self, number: int, callee: Callee) -> None:
+        call = self.calls[number]
+        assert not self.asked[number], "what its caller knows to be cancelled is not sent"
+        call.sent()
+        self.at[number] = callee
+        if number in callee.begun:
+            callee.begun.remove(number)
+        callee.inbox.append(("call", number))
+        if call.wish:
+            callee.inbox.append(("cancel", number))
+
+    @rule(number=INDEX, force=st.booleans())
+    def cancel(self, number: int, force: bool) -> None:
+        number %= len(self.calls)
+        self.asked[number] = True
+        self.act(number, cancel(self.calls[number], force))
+
+    @precondition(lambda self: self.at)
+    @rule(number=INDEX)
+    def see(self, number: int) -> None:
+        self.seen.append(list(self.at.items())[number % len(self.at)])
+
+    @precondition(lambda self: self.seen)
+    @rule(force=st.booleans())
+    def ask(self, force: bool) -> None:
+        number, callee = self.seen.popleft()
+        self.calls[number].ask(force)
+        callee.inbox.append(("cancel", number))
+        self.sent.append((number, callee, force))
+
+    @precondition(lambda self: self.sent)
+    @rule()
+    def look_whether_it_has_moved(self) -> None:
+        number, callee, force = self.sent.popleft()
+        if self.at.get(number) is not callee:
+            self.act(number, cancel(self.calls[number], force))
+        self.asked[number] = True
+
+    def act(self, number: int, action: Action) -> None:
+        match action:
+            case Action.AGAIN:
+                assert not self.asked[number]
+                del self.at[number]
+            case Action.SEND_CANCEL:
+                self.at[number].inbox.append(("cancel", number))
+            case Action.SETTLE | Action.FAIL | Action.END_CANCELLED:
+                self.ends[number].append(action)
+                self.at.pop(number, None)
+            case Action.REPORT:
+                self.act(number, self.calls[number].on(Event.GIVEN_UP))
+            case Action.WAIT | Action.NOTHING:
+                pass
+
+    def hear(self, which: int) -> None:
+        """The next message of a callee comes."""
+        callee = self.callees[which % 2]
+        if callee.outbox:
+            self.heard(callee, *callee.outbox.popleft())
+
+    def heard(self, callee: Callee, event: Event, number: int) -> None:
+        assert self.at.get(number) is callee or self.calls[number].done
+        call = self.calls[number]
+        if event is Event.RAISED:
+            action = call.raised(ValueError)
+            self.counted[number] += action is Action.AGAIN
+        else:
+            action = call.on(event)
+        if action is Action.SETTLE:
+            assert self.values[number], "a value that nobody made"
+        self.act(number, action)
+        assert call.done or not (event is Event.STOPPED and self.asked[number])
+        if call.done:
+            # A message that comes twice, or behind the end, finds nothing to do.
+            assert call.on(event) is Action.NOTHING
+
+    # what a callee does
+
+    def take(self, which: int) -> None:
+        """A callee takes its next message, and begins the call in front if it runs none."""
+        callee = self.callees[which % 2]
+        if not callee.inbox:
+            return
+        what, number = callee.inbox.popleft()
+        if what == "call":
+            callee.queued.append(number)
+        elif number in callee.queued:
+            callee.queued.remove(number)
+            callee.outbox.append((Event.STOPPED, number))
+        elif number == callee.running:
+            callee.cancelled.add(number)
+        self.begin(callee)
+
+    def begin(self, callee: Callee) -> None:
+        if callee.running is not None or not callee.queued:
+            return
+        callee.running = number = callee.queued.pop(0)
+        callee.begun.append(number)
+        self.runs[number] += 1
+
+    def finish(self, which: int) -> None:
+        how = (Event.ANSWERED, Event.RAISED, Event.FAILED)[which // 2]
+        self.end(self.callees[which % 2], how)
+
+    def end(self, callee: Callee, how: Event) -> None:
+        number, callee.running = callee.running, None
+        if number is not None:
+            if number in callee.cancelled:
+                callee.cancelled.discard(number)
+                how = Event.STOPPED
+            self.values[number] += how is Event.ANSWERED
+            callee.outbox.append((how, number))
+            self.begin(callee)
+
+    @rule(which=INDEX)
+    def give_back(self, which: int) -> None:
+        """The call in front blocks: those behind it go back unbegun."""
+        callee = self.callees[which % 2]
+        for number in callee.queued:
+            callee.outbox.append((Event.UNBEGUN, number))
+        callee.queued.clear()
+
+    @rule(which=INDEX)
+    def stop_unasked(self, which: int) -> None:
+        """A callee that is being ended cancels what it runs, though no caller asked."""
+        callee = self.callees[which % 2]
+        callee.ending = True
+        self.end(callee, Event.STOPPED)
+
+    # what happens to both
+
+    @precondition(lambda self: self.at)
+    @rule(which=st.integers(0, 1))
+    def lose(self, which: int) -> None:
+        """A callee dies, and all messages on their way with it."""
+        callee = self.callees[which]
+        self.callees[which] = Callee()
+        culprit = callee.begun[-1] if callee.begun else None
+        for number in [number for number, at in self.at.items() if at is callee]:
+            call = self.calls[number]
+            event = Event.UNBEGUN if number not in callee.begun else Event.UNHEARD
+            if number == culprit:
+                event = Event.LOST
+            action = call.on(event)
+            if action is Action.AGAIN:
+                self.counted[number] += event is Event.LOST
+                self.unheard[number] += event is Event.UNHEARD
+            self.act(number, action)
+
+    @invariant()
+    def each_call_ends_once(self) -> None:
+        for call, ends in zip(self.calls, self.ends, strict=True):
+            assert len(ends) == call.done
+
+    @invariant()
+    def each_retry_counts_once(self) -> None:
+        for call, allowed, counted in zip(self.calls, self.allowed, self.counted, strict=True):
+            assert call.attempts_left == (allowed if allowed < 0 else allowed - counted)
+            assert allowed < 0 or counted <= allowed
+
+    @invariant()
+    def no_call_runs_more_often_than_it_may(self) -> None:
+        for number, allowed in enumerate(self.allowed):
+            if allowed >= 0:
+                assert self.runs[number] <= 1 + self.counted[number] + self.unheard[number]
+            if allowed == 0:
+                assert self.runs[number] <= 1
+            # A call that ran and is to be sent again is known to have run.
+            call = self.calls[number]
+            if call.state is State.HERE and self.runs[number]:
+                assert call.may_have_run
+
+    @invariant()
+    def no_cancellation_is_lost(self) -> None:
+        for number, callee in self.at.items():
+            if self.calls[number].wish and all(number != one for one, *_ in (*self.seen, *self.sent)):
+                inbox = list(callee.inbox)
+                behind = inbox[inbox.index(("call", number)) :] if ("call", number) in inbox else inbox
+                over = callee.ending or any(number == one for _, one in callee.outbox)
+                assert ("cancel", number) in behind or number in callee.cancelled or over
+
+    def teardown(self) -> None:
+        """In the end every call has ended: no caller waits for ever."""
+        for which in (0, 1):
+            self.lose(which)
+        self.each_retry_counts_once()
+        self.no_call_runs_more_often_than_it_may()
+        for number, call in enumerate(self.calls):
+            if call.state is State.HERE:
+                self.act(number, call.on(Event.GIVEN_UP))
+            assert call.done
+        self.each_call_ends_once()
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=200 * DEPTH, stateful_step_count=40, deadline=None)
