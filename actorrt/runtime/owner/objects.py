@@ -1,7 +1,8 @@
 """Ownership: which objects this process owns, who borrows them, and what it borrows itself.
 
 The owner of an object keeps its value while anybody holds a ref: its own refs by Python's counting, those of other
-processes by Borrow and Unborrow. A borrower asks the owner for the value. Segments are in segments_client.py.
+processes by Borrow and Unborrow, by the rules of core/ownership.py. A borrower asks the owner for the value. Segments
+are in segments_client.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.core.item_numbers import first_item
+from actorrt.core.ownership import TELL, Borrows, Tell, Way, count
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -66,11 +68,10 @@ class Objects:
         self._borrowed: weakref.WeakValueDictionary[tuple[bytes, int], Entry] = weakref.WeakValueDictionary()
         # Pickled outside of any call: nobody will say when the copy is gone.
         self._pinned: dict[tuple[bytes, int], Entry] = {}
-        # What owners are to be told once the link to them is open, in order.
+        # What owners are to hear once the link to them is open, in order.
         self._outbox: dict[bytes, list[AnyMessage]] = {}
-        # How many borrows each owner was told of, and of how many it is certain that they have arrived.
-        self._told: dict[bytes, int] = {}
-        self._arrived: dict[bytes, int] = {}
+        # Changed under the lock.
+        self._borrows = Borrows()
 
     def next_seq(self) -> int:
         return next(self._seq)
@@ -186,7 +187,7 @@ class Objects:
             known = entry is not None
             if entry is None:
                 entry = self._borrowed[key] = Entry(owner, seq, REMOTE)
-                self._told[owner] = self._told.get(owner, 0) + 1
+                self._borrows.told(owner)
         if not known:
             entry.hold = [Token(self._runtime, partial(self.unborrowing, owner, Unborrow(seq)))]
             self._post(owner, Borrow(seq))
@@ -196,7 +197,7 @@ class Objects:
     def borrowing(self, owner: bytes, message: AnyMessage) -> None:
         """Tell an owner that something of its own is held here; from any thread."""
         with self._lock:
-            self._told[owner] = self._told.get(owner, 0) + 1
+            self._borrows.told(owner)
         self._post(owner, message)
         self.note(owner)
 
@@ -212,21 +213,13 @@ class Objects:
     def note(self, owner: bytes) -> None:
         """Something of this owner's was unpickled: whoever answers a call has to see that the owner knows of it."""
         noted = new_borrows.get()
-        if noted is not None and self._is_unsure(owner):
+        if noted is not None and self._borrows.is_unsure(owner):
             noted.append(owner)
 
-    def _is_unsure(self, owner: bytes) -> bool:
-        """True while a borrow may still be on its way to this owner."""
-        return self._told.get(owner, 0) > self._arrived.get(owner, 0)
-
     def unborrowing(self, owner: bytes, message: AnyMessage) -> None:
-        """Tell an owner that it is not held here any more; runtime loop.
-
-        What was dropped may have kept something alive that lies at another owner and was borrowed from there a moment
-        ago: that borrow has to arrive first.
-        """
+        """Tell an owner that it is not held here any more; runtime loop."""
         with self._lock:
-            others = {other for other in self._told if other != owner and self._is_unsure(other)}
+            others = self._borrows.before_dropping(owner)
         if others:
             self._runtime.thread.spawn_here(self._unborrow_after(others, owner, message))
         else:
@@ -238,16 +231,25 @@ class Objects:
 
     def tell(self, owner: bytes, message: AnyMessage) -> None:
         """Send to an owner, in order also while the link to it is being opened; runtime loop."""
-        waiting = self._outbox.get(owner)
-        if waiting is not None:
-            waiting.append(message)
-            return
-        link = self._runtime.peers.get(owner)
-        if link is not None:
-            link.send(message)
-        elif owner not in self._runtime.peers.dead and not isinstance(message, Unborrow | UnborrowActor):
-            self._outbox[owner] = [message]
-            self._runtime.thread.spawn_here(self._dial(owner))
+        peers = self._runtime.peers
+        link = peers.get(owner)
+        if owner in self._outbox:
+            way = Way.DIALLED
+        elif link is not None:
+            way = Way.LINK
+        else:
+            way = Way.ENDED if owner in peers.dead else Way.NONE
+        held, not_held = TELL[way]
+        match not_held if isinstance(message, Unborrow | UnborrowActor) else held:
+            case Tell.SEND if link is not None:
+                link.send(message)
+            case Tell.QUEUE:
+                self._outbox[owner].append(message)
+            case Tell.DIAL:
+                self._outbox[owner] = [message]
+                self._runtime.thread.spawn_here(self._dial(owner))
+            case _:
+                pass
 
     async def _dial(self, owner: bytes) -> None:
         with contextlib.suppress(exceptions.LinkError):
@@ -264,15 +266,15 @@ class Objects:
     async def confirm(self, owners: Iterable[bytes]) -> None:
         """Wait until these owners know what was borrowed from them so far."""
         for owner in owners:
-            told = self._told.get(owner, 0)
-            if owner != self._runtime.process and self._is_unsure(owner):
+            with self._lock:
+                question = self._borrows.ask(owner)
+            if question is not None:
                 # Of an owner that cannot be reached nothing is held any more.
                 with contextlib.suppress(exceptions.ActorrtError):
                     link = await self._runtime.peers.link_to(owner)
                     self._deliver(owner)
                     await link.ask(Ping())
-                if told > self._arrived.get(owner, 0):
-                    self._arrived[owner] = told
+                self._borrows.sure(question)
 
     # ---- the owner's side
 
@@ -284,13 +286,7 @@ class Objects:
             if entry is None or delta < 0:
                 return
             kept = self._borrowers[seq] = (entry, {})
-        counts = kept[1]
-        count = counts.get(borrower, 0) + delta
-        if count:
-            counts[borrower] = count
-        else:
-            counts.pop(borrower, None)
-        if not counts:
+        if not count(kept[1], borrower, delta):
             del self._borrowers[seq]
 
     def cancel(self, seq: int, force: bool, recursive: bool) -> None:
@@ -313,9 +309,8 @@ class Objects:
     def peer_lost(self, peer: bytes) -> None:
         """A process is gone: it borrows nothing any more, and need not be told of borrows."""
         self._outbox.pop(peer, None)
-        self._arrived.pop(peer, None)
         with self._lock:
-            self._told.pop(peer, None)
+            self._borrows.lost(peer)
         for seq, (_, counts) in list(self._borrowers.items()):
             if counts.pop(peer, None) and not counts:
                 del self._borrowers[seq]

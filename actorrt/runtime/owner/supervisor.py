@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.lifecycle import Action, Event, State, TransitionError
+from actorrt.core.ownership import count
 from actorrt.core.recent import Recent
 from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import (
@@ -375,11 +376,7 @@ class Supervisor:
         borrowers = record.borrowers
         if borrowers is None:
             borrowers = record.borrowers = {}
-        count = borrowers.get(borrower, 0) + delta
-        if count > 0:
-            borrowers[borrower] = count
-        else:
-            borrowers.pop(borrower, None)
+        if not count(borrowers, borrower, delta):
             self._maybe_release(record)
 
     def release(self, record: ActorRecord) -> None:
