@@ -9,6 +9,11 @@ A raw frame carries bytes of the pipe beside a call, as they are; its first byte
 
     0000100a CR LF  c1 <flags: 1 byte> <sequence number of the call: 8 bytes>  <4096 bytes>  CR LF
 
+An acknowledgement has the same head, and a position in place of the number: so many bytes of the reader's own frames
+have come. It is itself no part of what is counted, kept or sent again::
+
+    0000000a CR LF  c1 04 <position: 8 bytes>  CR LF
+
 A size of zero is the last chunk: the peer says goodbye. The stream stays valid chunked HTTP, but both ends talk to each
 other directly: a hop that cuts chunks anew is not supported and is found by the decoder.
 """
@@ -26,10 +31,13 @@ MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 # The flags of a raw frame: it comes from the end that runs the call; nothing comes after it from there.
 TO_CALLER: Final = 1
 LAST: Final = 2
+# It is an acknowledgement.
+_COUNT: Final = 4
 _RAW: Final = 0xC1
 _RAW_HEAD: Final = struct.Struct(">BBQ")
 # What a raw frame has around its bytes.
 RAW_FRAME_BYTES: Final = HEADER_BYTES + _RAW_HEAD.size + len(TRAILER)
+_COUNT_BYTES: Final = RAW_FRAME_BYTES
 # What every frame has around its payload.
 _LEAST: Final = HEADER_BYTES + len(TRAILER)
 # From here on bytes are looked at where they lie; below, a copy costs less than that.
@@ -50,6 +58,12 @@ class RawPart(NamedTuple):
     last: bool
 
 
+class Acknowledged(NamedTuple):
+    """The peer has so many bytes of what was written to it, from the beginning of the link on."""
+
+    position: int
+
+
 def encode_frame(payload: bytes) -> bytes:
     """One frame around `payload`, ready to be written. Raises FrameError where it is empty or too large."""
     size = len(payload)
@@ -61,6 +75,11 @@ def encode_frame(payload: bytes) -> bytes:
 def raw_head(seq: int, flags: int, size: int) -> bytes:
     """What goes before `size` bytes of a pipe; TRAILER goes behind them."""
     return b"%08x\r\n%b" % (_RAW_HEAD.size + size, _RAW_HEAD.pack(_RAW, flags, seq))
+
+
+def acknowledgement(position: int) -> bytes:
+    """A whole frame that says how many bytes have come."""
+    return raw_head(position, _COUNT, 0) + TRAILER
 
 
 def _size_of(header: bytes) -> int:
@@ -75,20 +94,33 @@ def _size_of(header: bytes) -> int:
     return size
 
 
+def _count_in(frame: bytes) -> Acknowledged:
+    _, _, position = _RAW_HEAD.unpack_from(frame, HEADER_BYTES)
+    if frame != acknowledgement(position):
+        raise FrameError(f"expected an acknowledgement, got {frame!r}")
+    return Acknowledged(position)
+
+
 class FrameParser:
     """Collects bytes and gives back whole frame payloads, and raw bytes as they come, in order.
 
-    `ended` becomes true after the peer's goodbye; bytes behind it are an error.
+    `ended` becomes true after the peer's goodbye; bytes behind it are an error. Where the stream breaks off,
+    `break_off` makes ready for the bytes from `position` on.
     """
 
-    __slots__ = ("_flags", "_have", "_need", "_parts", "_seq", "ended", "raw_left")
+    __slots__ = ("_aside", "_flags", "_have", "_need", "_parts", "_seq", "_suspended", "ended", "fed", "raw_left")
 
     def __init__(self) -> None:
+        # All that was fed and was not dropped since; so much of it was acknowledgements.
+        self.fed = 0
+        self._aside = 0
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
         # What is still to come of a raw frame, its trailer included; 0: none is under way.
         self.raw_left = 0
+        # The same of one that was under way where the stream broke off.
+        self._suspended = 0
         self._seq = 0
         self._flags = 0
         self.ended = False
@@ -98,9 +130,23 @@ class FrameParser:
         """Bytes that wait for the rest of their frame."""
         return self._have
 
-    def feed(self, data: bytes | memoryview) -> list[bytes | RawPart]:
+    @property
+    def position(self) -> int:
+        """How many bytes of the stream have been given out: whole frames, and of a raw one what has come of it."""
+        return self.fed - self._have - self._aside
+
+    def break_off(self) -> None:
+        """The stream ends in the middle. What is fed next is an acknowledgement, then the bytes from `position` on."""
+        self._suspended = self.raw_left or self._suspended
+        self.raw_left = 0
+        self.fed -= self._have
+        self._parts.clear()
+        self._have = 0
+
+    def feed(self, data: bytes | memoryview) -> list[bytes | RawPart | Acknowledged]:
         """What `data` completes, and what it brings of raw frames. Raises FrameError at a byte that cannot be right."""
         size = len(data)
+        self.fed += size
         if size <= _FEW:
             data = bytes(data)
             # One frame of messages and nothing else, as most that arrive are.
@@ -112,7 +158,7 @@ class FrameParser:
                 and data[-2:] == TRAILER
             ):
                 return [data[HEADER_BYTES:-2]]
-        frames: list[bytes | RawPart] = []
+        frames: list[bytes | RawPart | Acknowledged] = []
         while self._have or self.raw_left:
             if not data:
                 return frames
@@ -132,7 +178,7 @@ class FrameParser:
         self._split(data, frames)
         return frames
 
-    def _split(self, data: bytes | memoryview, frames: list[bytes | RawPart]) -> None:
+    def _split(self, data: bytes | memoryview, frames: list[bytes | RawPart | Acknowledged]) -> None:
         """Take all of `data`; what is left of it waits for the rest of its frame."""
         offset = 0
         end = len(data)
@@ -152,9 +198,20 @@ class FrameParser:
                 need = HEADER_BYTES + _RAW_HEAD.size
                 if end - offset < need:
                     break
-                self._begin_raw(bytes(data[start : offset + need]), size, frames)
-                offset += need
-                offset += self._take_raw(data[offset:], frames)
+                if data[start + 1] & _COUNT:
+                    need = _COUNT_BYTES
+                    if end - offset < need:
+                        break
+                    frames.append(_count_in(bytes(data[offset : offset + need])))
+                    self._aside += need
+                    offset += need
+                    if self._suspended:
+                        self.raw_left, self._suspended = self._suspended, 0
+                        offset += self._take_raw(data[offset:], frames)
+                else:
+                    self._begin_raw(bytes(data[start : offset + need]), size, frames)
+                    offset += need
+                    offset += self._take_raw(data[offset:], frames)
             else:
                 stop = start + size
                 if stop + 2 > end:
@@ -171,7 +228,7 @@ class FrameParser:
             self._have = end - offset
             self._need = need
 
-    def _begin_raw(self, head: bytes, size: int, frames: list[bytes | RawPart]) -> None:
+    def _begin_raw(self, head: bytes, size: int, frames: list[bytes | RawPart | Acknowledged]) -> None:
         if size < _RAW_HEAD.size:
             raise FrameError(f"a raw frame of {size} bytes has no room for its head")
         _, self._flags, self._seq = _RAW_HEAD.unpack(head)
@@ -179,7 +236,7 @@ class FrameParser:
         if self.raw_left == 2:
             frames.append(RawPart(self._seq, bool(self._flags & TO_CALLER), memoryview(b""), bool(self._flags & LAST)))
 
-    def _take_raw(self, data: bytes | memoryview, frames: list[bytes | RawPart]) -> int:
+    def _take_raw(self, data: bytes | memoryview, frames: list[bytes | RawPart | Acknowledged]) -> int:
         """How many of these bytes belong to the raw frame that is under way."""
         left = self.raw_left
         taken = min(left, len(data))

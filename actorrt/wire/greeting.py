@@ -15,6 +15,7 @@ HELLO_LIMIT: Final = 4096
 _HEAD_LIMIT: Final = 4096
 _SIZE_LINE_LIMIT: Final = 10
 _REQUEST: Final = b"POST /link HTTP/1.1\r\nHost: actorrt\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _NO_HELLO: Final = "the peer did not say hello"
 
 
@@ -40,6 +41,7 @@ def hello_in(answer: bytes) -> bytes | None:
         return None
     # Only what is hexadecimal: `int` takes signs, blanks and underscores too.
     size = int(size_line, 16) if size_line.isalnum() else 0
-    if not 0 < size <= HELLO_LIMIT or len(chunk) > size + 2:
+    # Behind the hello of who refuses the body ends, and behind another one nothing comes before it is read.
+    if not 0 < size <= HELLO_LIMIT or not _LAST_CHUNK.startswith(chunk[size + 2 :]):
         raise LinkError(_NO_HELLO)
-    return chunk[:size] if len(chunk) == size + 2 else None
+    return chunk[:size] if len(chunk) >= size + 2 else None

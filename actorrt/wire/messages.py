@@ -63,7 +63,10 @@ Slots = list[tuple[int | str, Value]]
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The first frame each way: who speaks, and whether the two can understand each other."""
+    """The first frame each way: who speaks, and whether the two can understand each other.
+
+    `link`: the id of the link, chosen by its dialler. `received`: it goes on after so many bytes; -1: it is a new one.
+    """
 
     process: bytes
     role: str
@@ -72,6 +75,9 @@ class Hello(msgspec.Struct, frozen=True):
     python: str
     version: str
     refused: str = ""
+    token: str = ""
+    link: bytes = b""
+    received: int = -1
 
 
 class ActorCall(Message, tag=1):

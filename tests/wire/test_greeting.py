@@ -24,6 +24,11 @@ def test_the_hello_is_there_with_the_last_byte_and_not_before(hello: bytes) -> N
         assert hello_in(whole[:end]) is None
 
 
+@pytest.mark.parametrize("behind", [b"0\r\n\r\n"[:size] for size in range(6)])
+def test_the_end_of_the_body_may_come_with_the_hello_of_who_refuses(behind: bytes) -> None:
+    assert hello_in(answer(b"refused") + behind) == b"refused"
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from actorrt import exceptions
-from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, FrameError, FrameParser, RawPart, encode_frame
+from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, Acknowledged, FrameError, FrameParser, RawPart, encode_frame
 from actorrt.wire.messages import (
     Answer,
     AnswerBody,
@@ -420,6 +420,8 @@ class Link:
                     self._first_frame()
                 if isinstance(found, RawPart):
                     self._take_raw(found)
+                    continue
+                if isinstance(found, Acknowledged):
                     continue
                 try:
                     messages = decode_batch(found)

@@ -22,6 +22,7 @@ import msgspec
 from actorrt.exceptions import LinkError
 from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
+from actorrt.wire.link import why_refused
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
 from ..base.descriptors import allow_more_after
@@ -49,21 +50,6 @@ class RefusedError(LinkError):
 
 def make_hello(process: bytes, role: str, version: str, refused: str = "") -> Hello:
     return Hello(process, role, os.getpid(), PROTOCOL_VERSION, platform.python_version(), version, refused)
-
-
-def why_refused(mine: Hello, theirs: Hello) -> str:
-    """Empty if the two can talk, else a sentence that says what to install."""
-    if theirs.protocol != mine.protocol:
-        return (
-            f"actorrt {theirs.version} speaks protocol {theirs.protocol}, actorrt {mine.version} speaks "
-            f"{mine.protocol}: install the same actorrt version on both sides"
-        )
-    if theirs.python.split(".")[:2] != mine.python.split(".")[:2]:
-        return (
-            f"Python {theirs.python} cannot exchange objects with Python {mine.python}: "
-            f"install Python {'.'.join(mine.python.split('.')[:2])} on both sides"
-        )
-    return ""
 
 
 async def _read_hello(content: StreamReader) -> Hello:
