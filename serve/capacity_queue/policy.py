@@ -132,7 +132,10 @@ class CapacityQueuePolicy(Policy):
 
     def _connect(self, queue: Any) -> None:
         if self._session is not None:
+            # It tells of its end no more.
             self._session.leave()
+            self._alone.is_lost = True
+            self._credits.stop()
         self._connected, self._alone.heard_at = False, self._clock()
         self._session = None if queue is None else Session(queue, self.router, self)
 
@@ -456,10 +459,11 @@ class CapacityQueuePolicy(Policy):
     def _welcome(self, said: ToRouter) -> None:
         """A queue is there: it knows nothing of what was asked before."""
         self.epoch = said.epoch
-        self._connected, self._alone.is_lost = True, False
         self._credits.begin(said.epoch)
         now = self._clock()
+        # Before that other threads send nothing, and after it nothing of theirs is dropped.
         self._out.begin(list(self._held), list(self._full))
+        self._connected, self._alone.is_lost = True, False
         for lease in self._waiting.values():
             # None of them is too many, if they were taken by a queue before.
             lease.returns = lease.returns or self._was_connected

@@ -72,9 +72,9 @@ class Session:
         receiver.session = None
         error = ref.exception()
         self._ref = self._pipe = None
-        self._ends.closed()
         if self._left:
             return
+        self._ends.closed()
         level = logging.WARNING if isinstance(error, exceptions.TaskError) else logging.DEBUG
         logger.log(level, "the capacity queue went: %s", error)
         if isinstance(error, exceptions.ActorUnavailableError):
@@ -95,8 +95,10 @@ class Session:
             pipe.write(data)
 
     def leave(self) -> None:
-        """End it: the queue takes it for the router's end."""
+        """End it: the queue takes it for the router's end. Nothing more is told of it, though its call may last."""
         self._left = True
+        if self._receiver is not None:
+            self._receiver.session = None
         self._end()
 
     def _end(self) -> None:
