@@ -69,10 +69,10 @@ class ByLease(Policy):
 
     def submit(self, request: Request) -> Grant | None:
         cost = request.cost
+        if isinstance(cost, ReadBy) and cost.replica in self._replicas:
+            return _Reads(self, cost)
         if not isinstance(cost, ReadBy) or cost.replica in self._gone:
             raise Refused(_GONE)
-        if cost.replica in self._replicas:
-            return _Reads(self, cost)
         self._waiting[request] = self._context.clock() + NEWS_S
         if self._timer is None:
             self._look_in(NEWS_S)

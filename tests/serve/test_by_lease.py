@@ -128,3 +128,12 @@ def test_what_names_no_replica_is_refused(router: ByLease) -> None:
     read.cost = cast(Any, ONE_REQUEST)
     with pytest.raises(Refused):
         router.submit(read)
+
+
+def test_one_that_the_news_leave_out_once_is_there_again_with_the_next(router: ByLease) -> None:
+    router.update(news("one"))
+    router.update(news())
+    router.update(news("one"))
+    grant = router.submit(Read("one"))
+    assert grant is not None
+    assert grant.replica == "one"
