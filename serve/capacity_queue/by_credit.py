@@ -208,7 +208,8 @@ class ByCredit:
         """It was given back before this was known. From any thread."""
         if isinstance(used, QueueUse):
             more = max(0, used.tokens - lease.generated)
-            self._tell(lease, max(used.tokens, lease.generated), float(OUTPUT_WEIGHT * more), used.is_whole)
+            lease.generated += more
+            self._tell(lease, lease.generated, float(OUTPUT_WEIGHT * more), used.is_whole)
 
     def _tell(self, lease: LocalLease, generated: int, charge: float, is_whole: bool) -> None:
         cost = lease.terms.cost

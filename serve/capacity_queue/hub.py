@@ -84,6 +84,17 @@ class _Asked(Ask):
     goes_at: float | None
 
 
+class _Ended:
+    """A lease that has ended before its use was known: how long its answer was by the last word, and whether that said
+    what the engine had of its prompt.
+    """
+
+    __slots__ = ("ask", "generated", "is_corrected", "line")
+
+    def __init__(self, lease: Lease, ask: Ask, is_corrected: bool) -> None:
+        self.ask, self.line, self.generated, self.is_corrected = ask, lease.line.id, lease.generated, is_corrected
+
+
 class _Router:
     __slots__ = ("asked", "full", "heard_at", "spoke_at", "told")
 
@@ -135,9 +146,8 @@ class Hub:
         self._routers: dict[str, _Router] = {}
         # Those that came while there was no replica, or whose place lies in credits, in their order.
         self._parked: dict[_Asked, None] = {}
-        # Of leases that ended a while ago, who had each, where, and how long the answer was: what it used may be known
-        # only now.
-        self._ended: OrderedDict[int, tuple[Ask, LineId, int]] = OrderedDict()
+        # Leases that ended a while ago: what each has used may be known only now.
+        self._ended: OrderedDict[int, _Ended] = OrderedDict()
         self._rates = ReadRates()
         self._shares_changed = False
         # Whether needs are in requests, as it is with the replicas that are known.
@@ -386,8 +396,8 @@ class Hub:
         if lease is None:
             return
         self.queue.release(number, generated, cached, is_whole)
-        if lease.generated and cached is None:
-            self._note_ended(lease)
+        if not is_whole:
+            self._note_ended(lease, cached is not None)
 
     def _given_back(self, numbers: list[int]) -> None:
         """Leases that have ended, of which no more is to be said."""
@@ -400,28 +410,34 @@ class Hub:
                     self._failed_at(number, error)
             return
         for lease in queue.release_all(numbers):
-            if lease.generated:
-                self._note_ended(lease)
+            self._note_ended(lease)
 
-    def _note_ended(self, lease: Lease) -> None:
-        if isinstance(lease.ask, _Asked):
-            self._ended[lease.number] = lease.ask, lease.line.id, lease.generated
+    def _note_ended(self, lease: Lease, is_corrected: bool = False) -> None:
+        # Where requests are counted, nothing is said of most of them but that they have ended.
+        if (lease.generated or not self._in_requests_now) and isinstance(lease.ask, _Asked):
+            self._ended[lease.number] = _Ended(lease, lease.ask, is_corrected)
             if len(self._ended) > MOST_ENDED:
                 self._ended.popitem(last=False)
 
     def _settle(self, used: Release) -> None:
-        """What a lease has used that had ended before that was known."""
-        found = self._ended.pop(used.number, None)
+        """What a lease has used that had ended before that was known. The last word counts; of an answer that ended by
+        itself there is none after it.
+        """
+        found = self._ended.get(used.number)
         if found is None:
             return
-        ask, line, generated = found
-        more = (used.generated or 0) - generated
+        if used.is_whole:
+            del self._ended[used.number]
+        ask, more = found.ask, (used.generated or 0) - found.generated
         if more > 0:
+            found.generated += more
             self.queue.order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
         if used.is_whole:
-            self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, max(generated, used.generated or 0))
-        if used.cached is not None and self._readers is None and line in self.queue.ledger.lines:
-            self.queue.prefixes.correct(line, ask.cached, used.cached)
+            self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, found.generated)
+        if used.cached is not None and not found.is_corrected:
+            found.is_corrected = True
+            if self._readers is None and found.line in self.queue.ledger.lines:
+                self.queue.prefixes.correct(found.line, ask.cached, used.cached)
 
     def engine_says(self, id: str, load: EngineLoad, now: float) -> None:
         """What a replica's engine says that it has. Of one with several ranks it is not known which has it."""
@@ -504,7 +520,11 @@ class Hub:
                 self._failed_at(number, error)
         for each in batch.release:
             try:
-                self._end(each.number, each.generated, each.cached, each.is_whole)
+                if each.number in self.queue.ledger.leases:
+                    self._end(each.number, each.generated, each.cached, each.is_whole)
+                else:
+                    # Its replica's word was here before.
+                    self._settle(each)
             except Exception as error:
                 self._failed_at(each.number, error)
         if batch.given_back:

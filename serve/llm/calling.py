@@ -127,7 +127,10 @@ class QueuedAnswer(ReplicaAnswer):
         return deltas
 
     def report_used(self, used: Cost) -> None:
-        pass  # its tokens are told as they come, and what its engine says is told better
+        # Its tokens are told as they come, but for those that were read here after its end; what its engine says is
+        # told better.
+        if self._tokens and self._said is None:
+            self._stream.report_used(QueueUse(tokens=self._tokens))
 
     def report_usage(self, usage: Usage, finish: str | None) -> None:
         if (said := (usage, finish)) == self._said:

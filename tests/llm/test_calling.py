@@ -131,6 +131,21 @@ class Sizes:
         self.learnt.append(tokens)
 
 
+async def test_of_an_answer_without_usage_a_capacity_queue_hears_at_its_end_how_many_tokens_came() -> None:
+    # Those that came after the stream's end at its source are nobody's progress any more.
+    stream = Stream([(b"a", 1)], [(b"b", 3)])
+    served: Any = Sizes()
+    answer = QueuedAnswer(stream, Head(*HEAD), [], served, ModelCost())  # type: ignore[arg-type]
+    answer.report_used(Cost(tokens=99))
+    assert stream.used == []
+    await taken(answer)
+    answer.report_used(Cost(tokens=99))
+    assert stream.used == [QueueUse(tokens=4)]
+    answer.report_usage(Usage(7, 5, 2), "stop")
+    answer.report_used(Cost(tokens=99))
+    assert stream.used[1:] == [QueueUse(tokens=5, cached=2, is_whole=True)]
+
+
 async def test_a_capacity_queue_hears_of_tokens_once_for_all_that_came_together() -> None:
     stream = Stream([(b"a", 1), (b"b", 1), (b"c", 0)], [(b"d", 0)], [(b"e", 3)])
     served: Any = Sizes()

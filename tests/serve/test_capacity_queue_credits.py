@@ -204,6 +204,19 @@ def test_what_runs_by_credits_is_charged_to_its_tenant_and_its_answers_are_learn
     assert world.router.hub.statistics()["granted"] == 31
 
 
+def test_of_several_words_after_the_end_of_one_by_a_credit_nothing_is_charged_twice() -> None:
+    world = World(config=TOKENS, offer=ENGINE)
+    world.warm(CHAT)
+    before = world.router.hub.queue.order.served(1, "t")
+    grant = world.ask(replace(CHAT, tenant="t"))
+    assert isinstance(grant, LocalLease)
+    world.router.release(grant, None)
+    for tokens in (3, 3, 7, 10):
+        grant.settle(QueueUse(tokens=tokens, is_whole=tokens == 10))
+    world.tick(0.5)
+    assert world.router.hub.queue.order.served(1, "t") - before == 100 + 2 * 10
+
+
 def test_one_that_its_replica_refuses_asks_the_queue_in_its_place() -> None:
     world = World()
     world.warm()
