@@ -14,8 +14,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
+from actorrt.runtime.owner.entries import RAISED, Entry
 from actorrt.runtime.owner.outcomes import _failure_bytes
-from actorrt.runtime.owner.references import ERROR, Entry
 
 LOCK = threading.Lock()
 
@@ -118,7 +118,7 @@ def test_a_remote_traceback_has_lines_of_the_user_alone() -> None:
             raise ExceptionGroup("several", [ValueError("one")]) from error
     except ExceptionGroup as error:
         entry = Entry(b"owner", 1)
-        entry.settle(ERROR, _failure_bytes("f", None, error))
+        entry.settle(RAISED, _failure_bytes("f", None, error))
     told = "".join(traceback.format_exception_only(entry.error()))
     assert "in failing" in told
     assert "actorrt.get(5)" in told

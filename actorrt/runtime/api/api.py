@@ -22,6 +22,7 @@ from ..owner.handles import ActorHandle, client_of, make_handle
 from ..owner.references import ObjectRef
 from ..owner.waiting import entry_of
 from ..worker.actor_threads import actor_here
+from . import program
 from .actor import Actor
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ def put(value: T) -> ObjectRef[T]:
     """Store a value and give a ref to it. What is over 100 KB lies in shared memory. A ref cannot be put: TypeError."""
     if isinstance(value, ObjectRef):
         raise TypeError("put() takes a value, not a ref: pass the ref itself on, or put a list that holds it")
-    return current.runtime().put(value)
+    return program.runtime().put(value)
 
 
 @overload
@@ -68,7 +69,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         # What came before the session ended is still known.
         values = [ref.peek() for ref in wanted]
     else:
-        values = current.session().get(wanted, timeout)
+        values = program.session().get(wanted, timeout)
     return values[0] if single else values
 
 
@@ -77,7 +78,7 @@ def _warn_if_on_a_loop(name: str, better: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    runtime = current.maybe_runtime()
+    runtime = program.maybe_runtime()
     # Whoever called into this package: for what waits inside of it there is no ref that could be awaited.
     level, frame = 2, sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
@@ -111,7 +112,7 @@ def wait(
         raise ValueError(f"num_returns must be between 1 and the {len(given)} refs given, not {num_returns}")
     if timeout is not None:
         timeout = check.seconds("timeout", timeout)
-    return cast("tuple[list[Waitable], list[Waitable]]", current.session().wait(given, num_returns, timeout))
+    return cast("tuple[list[Waitable], list[Waitable]]", program.session().wait(given, num_returns, timeout))
 
 
 def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
@@ -129,14 +130,14 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
         entry = entry_of(ref)
     else:
         raise TypeError(f"cancel() takes a ref or a generator, not {type(ref).__name__}")
-    current.session().cancel(entry, check.boolean("force", force), check.boolean("recursive", recursive))
+    program.session().cancel(entry, check.boolean("force", force), check.boolean("recursive", recursive))
 
 
 def kill(actor: ActorHandle[Any] | Actor, *, no_restart: bool = True) -> None:
     """End an actor at once; what it was running fails with ActorDiedError. `no_restart=False` lets it come back."""
     client = client_of(actor)
     check.boolean("no_restart", no_restart)
-    runtime = current.session()
+    runtime = program.session()
     if client.runtime is not runtime:
         raise RuntimeError(current.ENDED)
     runtime.kill_actor(client, no_restart)
@@ -147,7 +148,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     check.text("name", name)
     if namespace is not None:
         check.text("namespace", namespace)
-    runtime = current.runtime()
+    runtime = program.runtime()
     where = namespace or runtime.namespace
     found = find_named(runtime, name, where)
     if found is None:
@@ -158,7 +159,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """The names in this program's namespace, or {"name", "namespace"} of all."""
     check.boolean("all_namespaces", all_namespaces)
-    runtime = current.runtime()
+    runtime = program.runtime()
     names: Names = runtime.thread.call_sync(runtime.node.ask(ListNames(None if all_namespaces else runtime.namespace)))
     if all_namespaces:
         return [{"name": name, "namespace": namespace} for namespace, name in names.names]
@@ -171,7 +172,7 @@ def exit_actor() -> NoReturn:
     It may be called in a method, in a task, callback or thread that the actor has started, or in its constructor.
     TypeError where that is no actor's.
     """
-    run, runtime, actor = running_call.get(), current.maybe_runtime(), actor_here()
+    run, runtime, actor = running_call.get(), program.maybe_runtime(), actor_here()
     if actor is None and runtime is not None:
         actor = runtime.only_actor
     if actor is None or runtime is None:
@@ -180,7 +181,7 @@ def exit_actor() -> NoReturn:
 
 
 def _facts(what: str) -> Any:
-    runtime = current.runtime()
+    runtime = program.runtime()
     facts: Facts = runtime.thread.call_sync(runtime.node.ask(Query(what)))
     return facts.data
 
@@ -202,7 +203,7 @@ def available_resources() -> dict[str, float]:
 
 def get_gpu_ids() -> list[int | str]:
     """The GPUs that this worker may use, as its CUDA_VISIBLE_DEVICES names them: numbers, or ids as strings."""
-    return gpus.ids(current.runtime().gpus)
+    return gpus.ids(program.runtime().gpus)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -9,8 +9,8 @@ from actorrt.wire.frames import TO_CALLER
 
 from ..links.pipes import FIRST_ROOM, Pipe, PipeReceiver
 from ..links.running import running_call
-from ..owner import current
 from ..owner.handles import ActorHandle
+from . import program
 
 
 class RuntimeContext:
@@ -18,7 +18,7 @@ class RuntimeContext:
 
     @property
     def namespace(self) -> str:
-        return current.runtime().namespace
+        return program.runtime().namespace
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
@@ -35,13 +35,13 @@ class RuntimeContext:
         return instance.own_handle()
 
     def get_job_id(self) -> str:
-        return f"{current.runtime().job:08x}"
+        return f"{program.runtime().job:08x}"
 
     def get_node_id(self) -> str:
-        return current.runtime().node_id.hex()
+        return program.runtime().node_id.hex()
 
     def get_worker_id(self) -> str:
-        return current.runtime().process.hex()
+        return program.runtime().process.hex()
 
     def get_task_id(self) -> str | None:
         run = running_call.get()
@@ -64,17 +64,17 @@ class RuntimeContext:
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the task or actor has for itself, such as `{"CPU": 1.0}`."""
-        runtime = current.runtime()
+        runtime = program.runtime()
         return {name: units / 10_000 for name, units in runtime.assigned.items()}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
-        return {"GPU": list(current.runtime().gpus)}
+        return {"GPU": list(program.runtime().gpus)}
 
     def get_session_name(self) -> str:
-        return current.runtime().session.rstrip("/").rsplit("/", 1)[-1]
+        return program.runtime().session.rstrip("/").rsplit("/", 1)[-1]
 
     def get_temp_dir(self) -> str:
-        return current.runtime().session
+        return program.runtime().session
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Have `callback()` called when the coroutine call that this code belongs to is cancelled.
@@ -96,13 +96,13 @@ def _instance() -> Any:
     run = running_call.get()
     if run is not None:
         return run.actor
-    runtime = current.maybe_runtime()
+    runtime = program.maybe_runtime()
     return None if runtime is None else runtime.only_actor
 
 
 def get_runtime_context() -> RuntimeContext:
     """Where am I? See RuntimeContext."""
-    current.runtime()
+    program.runtime()
     return RuntimeContext()
 
 
@@ -115,7 +115,7 @@ def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:
     if run is None:
         raise RuntimeError("there is no call here that could have a pipe")
     if run.pipe is None:
-        runtime = current.maybe_runtime()
+        runtime = program.maybe_runtime()
         find_turns = None if runtime is None else runtime.pipe_turns
         run.pipe = run.link.pipes[run.seq] = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM, find_turns)
     return run.pipe

@@ -25,6 +25,7 @@ from ..base.descriptors import open_standard_streams
 from ..links.running import running_call
 from ..node.node_launch import Launched, find_session, launch
 from ..owner import current
+from . import program
 
 if TYPE_CHECKING:
     from ..owner.runtime import Runtime
@@ -90,7 +91,7 @@ _session: _Session | None = None
 
 def is_initialized() -> bool:
     """True between `init` (or the first use) and `shutdown`."""
-    return current.maybe_runtime() is not None
+    return program.maybe_runtime() is not None
 
 
 def init(address: str | None = None, **options: Any) -> Context:
@@ -111,8 +112,8 @@ def init(address: str | None = None, **options: Any) -> Context:
     parsed = InitOptions.parse({"address": address, **options})
     with _lock:
         if _in_a_call():
-            return _context_of(current.runtime())
-        if current.maybe_runtime() is not None:
+            return _context_of(program.runtime())
+        if program.maybe_runtime() is not None:
             if parsed.ignore_reinit_error and _context is not None:
                 return _context
             raise RuntimeError(
@@ -166,7 +167,7 @@ def _context_of(runtime: Runtime) -> Context:
 
 def _in_a_call() -> bool:
     """True in a worker, and in what local mode runs in its place: the session is another program's to begin and end."""
-    runtime = current.maybe_runtime()
+    runtime = program.maybe_runtime()
     return current.in_worker() or (runtime is not None and runtime.role == "local" and running_call.get() is not None)
 
 
@@ -215,7 +216,7 @@ def _end() -> None:
     global _context, _session
     with _lock:
         session, _session, _context = _session, None, None
-        runtime = current.maybe_runtime()
+        runtime = program.maybe_runtime()
         current.set_runtime(None)
         if session is None or session.pid != os.getpid():
             return
@@ -232,11 +233,11 @@ def _end() -> None:
 def _auto_init() -> Runtime:
     # Several threads may be the first: one begins, the others take what it began.
     with _lock:
-        if current.maybe_runtime() is None:
+        if program.maybe_runtime() is None:
             if current.in_worker():
                 raise RuntimeError(current.ENDED)
             init()
-        return current.runtime()
+        return program.runtime()
 
 
 current.on_first_use(_auto_init)

@@ -34,8 +34,8 @@ from ..owner import references
 from ..owner.actor_client import ActorClient, traits_of
 from ..owner.actors import Actors
 from ..owner.calls import Call, error_bytes, fill_slots, unpack_arguments
+from ..owner.entries import HERE, RAISED, Entry, Gate
 from ..owner.outcomes import users_part
-from ..owner.references import Entry, Gate
 from ..owner.runtime import Runtime
 from ..owner.yielded import GENERATORS, BehindValues, Yielded
 from ..worker.executor import ActorExit, exit_in
@@ -220,7 +220,7 @@ class LocalRuntime(Runtime):
     def _settle_entries(call: Call, values: list[Serialized]) -> None:
         for entry, serialized in zip(call.all_entries(), values, strict=False):
             entry.hold = serialized.refs or None
-            entry.settle(references.INLINE, codec.pack(serialized))
+            entry.settle(HERE, codec.pack(serialized))
 
     def _arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = unpack_arguments(call.message.args)
@@ -317,7 +317,7 @@ class LocalRuntime(Runtime):
 
         await self._execute(call, instance, lambda: construct)
         instance.starting = None
-        if call.entry.state == references.ERROR:
+        if call.entry.state == RAISED:
             instance.end("its constructor raised an error", "starting", error_bytes(call.entry.data))
 
     def submit_method(

@@ -33,10 +33,10 @@ from actorrt.core.options import (
 
 from ..base.definitions import ActorClassDef, RemoteFunctionDef
 from ..links.running import running_call
-from ..owner import current
 from ..owner.generators import ObjectRefGenerator
 from ..owner.handles import ActorHandle, make_handle
 from ..owner.references import ObjectRef
+from . import program
 from .actor import Actor
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class RemoteFunction(Generic[P, R_co]):
             definition = self.definition
             if kwargs or not self._least <= len(args) <= self._most:
                 definition.arity.check(f"{definition.name}.remote()", args, kwargs)
-            return current.runtime().submit_task(definition, args, kwargs, self.task_options)
+            return program.runtime().submit_task(definition, args, kwargs, self.task_options)
 
         def options(self, **options):
             """The function with other options: ValueError or TypeError names one that is wrong."""
@@ -148,7 +148,7 @@ class ActorClass(Generic[P, T_co]):
                     f"{definition.name}.{name} has retry_exceptions, and max_task_retries is 0: nothing would be "
                     "repeated; give it max_task_retries, or the class"
                 )
-            client = current.runtime().create_actor(definition, args, kwargs, self.actor_options)
+            client = program.runtime().create_actor(definition, args, kwargs, self.actor_options)
             return make_handle(client, definition.interface)
 
         def options(self, **options):

@@ -8,9 +8,9 @@ from typing import Any, Self, TypeVar
 
 from actorrt import exceptions
 
-from ..owner import current
 from ..owner.references import ObjectRef
 from ..owner.waiting import entry_of
+from . import program
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class TaskGroup:
         if not isinstance(ref, ObjectRef):  # pyright: ignore[reportUnnecessaryIsInstance]  users may not check types
             raise TypeError(f"start() takes the ref of a call, not {type(ref).__name__}")
         if not self._open or self._failed:
-            current.session().cancel(entry_of(ref), False, True)
+            program.session().cancel(entry_of(ref), False, True)
             raise RuntimeError("the TaskGroup is not open: the call was cancelled")
         self._children.append(ref)
         ref.add_done_callback(self._child_done)
@@ -64,7 +64,7 @@ class TaskGroup:
             self._task.cancel()
 
     def _cancel_children(self) -> None:
-        runtime = current.maybe_runtime()
+        runtime = program.maybe_runtime()
         for child in self._children:
             if runtime is not None and not child.done():
                 runtime.cancel(entry_of(child), False, True)

@@ -14,7 +14,7 @@ from actorrt.wire.messages import ActorAt
 from ..links.link import Link
 from . import current
 from .calls import Call
-from .references import Token
+from .token import Token
 
 if TYPE_CHECKING:
     from .actor_records import ActorRecord, OwnedActor

@@ -22,7 +22,7 @@ from .actor_client import ActorClient, Traits
 from .actor_places import ActorPlaces
 from .actor_records import OwnedActor
 from .calls import Call, fill_slots, when_resolved
-from .references import Token
+from .token import Token
 
 if TYPE_CHECKING:
     from .actor_records import ActorRecord

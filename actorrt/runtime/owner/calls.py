@@ -34,8 +34,8 @@ from actorrt.wire.messages import (
 )
 
 from ..base.explain import explain_unpicklable
-from . import references
-from .references import Entry, ObjectRef
+from .entries import HERE, RAISED, REMOTE, SHARED, Entry
+from .references import ObjectRef
 
 if TYPE_CHECKING:
     from ..links.link import Link
@@ -137,7 +137,7 @@ class Call(CallLife):
             self._free_left()
         if self.stream is not None:
             self._end_stream(None)
-        self.entry.settle(references.INLINE, data)
+        self.entry.settle(HERE, data)
 
     def came(self, outcome: Outcome) -> Action:
         """Any other outcome of its code came. The caller counts what it has to before it has `perform` do the rest."""
@@ -151,7 +151,7 @@ class Call(CallLife):
             case Action.SETTLE if outcome.kind == STREAM_END:
                 self.pins = None
                 self._end_stream(None)
-                self.entry.settle(references.INLINE, codec.serialize(None).data)
+                self.entry.settle(HERE, codec.serialize(None).data)
             case Action.SETTLE:
                 self._settle(outcome.values)
                 self.pins = None
@@ -200,7 +200,7 @@ class Call(CallLife):
         stream = self.stream
         self._end_stream(error)
         for entry in self.all_entries():
-            entry.settle(references.ERROR, error)
+            entry.settle(RAISED, error)
         self._free_left()
         if self.link is not None and isinstance(error, exceptions.ActorrtError):
             # It may have laid its values into shared memory before it came to its end.
@@ -211,7 +211,7 @@ class Call(CallLife):
 
     def _free_left(self) -> None:
         if self.left is not None:
-            here = {entry.seq for entry in self.all_entries() if entry.state == references.SEGMENT}
+            here = {entry.seq for entry in self.all_entries() if entry.state == SHARED}
             for value in self.left:
                 if value.seq not in here:
                     self.runtime.segments.free(value.owner, value.seq)
@@ -321,9 +321,9 @@ def split_arguments(value: Any) -> tuple[Sequence[Any], dict[str, Any] | None]:
 
 def value_of(entry: Entry) -> Value:
     """What travels for an entry that is done."""
-    if entry.state == references.INLINE:
+    if entry.state == HERE:
         return Value(INLINE, entry.data)
-    if entry.state == references.SEGMENT:
+    if entry.state == SHARED:
         value: Value = entry.data
         return Value(SEGMENT, b"", value.owner, value.seq, value.size)
     return Value(ERROR, error_bytes(entry.data))
@@ -383,7 +383,7 @@ def when_resolved(call: Call, go: Callable[[Call], None], later: Callable[[Calla
             go(call)
 
     for entry in pending:
-        if entry.state == references.REMOTE:
+        if entry.state == REMOTE:
             call.runtime.request(entry)
         if not entry.add_waiter(arrived):
             arrived(entry)
@@ -398,7 +398,7 @@ def fill_slots(call: Call) -> bool:
         for place, entry in waiting:
             if place == BEHIND:
                 continue
-            if entry.state == references.ERROR:
+            if entry.state == RAISED:
                 call.fail(entry.data)
                 return False
             slots.append((place, value_of(entry)))

@@ -4,26 +4,66 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
-if TYPE_CHECKING:
-    from .runtime import Runtime
+from ..base.loop_thread import LoopThread
+from ..links.pipe_turns import PipeTurns
 
 FORKED: Final = "this process was forked from one that uses actorrt: call actorrt.init() in it first"
 NONE_YET: Final = "actorrt is not initialized in this process: call actorrt.init() first"
 ENDED: Final = "actorrt was shut down: refs and handles end with the session that they were made in"
 
-_runtime: Runtime | None = None
+
+class ActorClients(Protocol):
+    """The actors that are known to a session, an ActorClient each."""
+
+    def client(self, actor: bytes, title: str, traits: Any) -> Any: ...
+
+
+class MappedSegments(Protocol):
+    """The shared memory that a session has mapped."""
+
+    def view_of(self, entry: Any) -> memoryview: ...
+
+
+class Session(Protocol):
+    """What refs, generators and handles ask of the session that they belong to.
+
+    An `entry` is an Entry, what is `awaited` an Entry or a Stream; `borrow` gives an ObjectRef.
+    """
+
+    @property
+    def thread(self) -> LoopThread: ...
+    @property
+    def actors(self) -> ActorClients: ...
+    @property
+    def segments(self) -> MappedSegments: ...
+    @property
+    def pipe_turns(self) -> Callable[[], PipeTurns | None]: ...
+
+    def get(self, refs: Any, timeout: float | None) -> list[Any]: ...
+    def cancel(self, entry: Any, force: bool, recursive: bool) -> None: ...
+    def check_mine(self, awaited: Any) -> None: ...
+    def wait_blocked(self, gate: Any, timeout: float | None, what: str) -> None: ...
+    def flush(self) -> None: ...
+    def request(self, entry: Any) -> None: ...
+    async def map_segment(self, entry: Any) -> None: ...
+    def export(self, entry: Any, collected: bool) -> None: ...
+    def borrow(self, owner: bytes, seq: int) -> Any: ...
+    def forked(self) -> None: ...
+
+
+_runtime: Session | None = None
 _had_one = False
 _in_worker = False
-_start: Callable[[], Runtime] | None = None
+_start: Callable[[], Session] | None = None
 
 
-def maybe_runtime() -> Runtime | None:
+def maybe_runtime() -> Session | None:
     return _runtime
 
 
-def runtime() -> Runtime:
+def runtime() -> Session:
     """The runtime of this process; a driver that has none starts one (auto-init)."""
     if _runtime is None:
         if _start is None:
@@ -32,7 +72,7 @@ def runtime() -> Runtime:
     return _runtime
 
 
-def session() -> Runtime:
+def session() -> Session:
     """The runtime that the refs and handles of this process belong to. RuntimeError if that ended: none is begun."""
     if _runtime is None:
         if _start is _refuse:
@@ -46,7 +86,7 @@ def has_ended() -> bool:
     return _runtime is None and _had_one and _start is not _refuse
 
 
-def set_runtime(runtime: Runtime | None) -> None:
+def set_runtime(runtime: Session | None) -> None:
     global _runtime, _had_one
     _runtime = runtime
     _had_one = True
@@ -62,7 +102,7 @@ def set_in_worker() -> None:
     _in_worker = True
 
 
-def on_first_use(start: Callable[[], Runtime] | None) -> None:
+def on_first_use(start: Callable[[], Session] | None) -> None:
     """What `runtime()` calls where there is none yet."""
     global _start
     _start = start

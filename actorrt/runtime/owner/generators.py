@@ -19,8 +19,10 @@ from actorrt.core.calls import State
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, Credit
 
+from ..base.loop_bridge import bridge_to
 from . import current, references
-from .references import Entry, Gate, ObjectRef, bridge_to
+from .entries import HERE, RAISED, SHARED, UNMADE, Entry, Gate
+from .references import ObjectRef
 
 if TYPE_CHECKING:
     from ..links.link import Link
@@ -80,7 +82,7 @@ class Stream:
         if error is not None and not self._abandoned:
             # The error is the last item.
             entry = Entry(b"\0" * 8, 0)
-            entry.settle(references.ERROR, error)
+            entry.settle(RAISED, error)
             self.items.append(entry)
         self.ended = True
         self._wake()
@@ -160,7 +162,7 @@ class Stream:
             call = self.call
             runtime = current.maybe_runtime()
             if runtime is not None and runtime is call.runtime:
-                runtime.thread.release(partial(runtime.cancel_call, call, False, True))
+                runtime.thread.release(partial(call.cancel, False))
 
     def abandon(self) -> None:
         """The same where nobody is left to take what came already: its memory is not to wait for a collection."""
@@ -222,7 +224,7 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def _entry_of(self, data: bytes) -> Entry:
         entry = self._call.runtime.objects.new_entry()
-        entry.settle(references.INLINE, data)
+        entry.settle(HERE, data)
         return entry
 
     def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
@@ -283,10 +285,10 @@ class ObjectRefGenerator(Generic[T_co]):
                 values.append(self._loaded(item))
                 continue
             entry = cast("Entry", item)
-            if entry.state == references.SEGMENT:
+            if entry.state == SHARED:
                 if entry.view is None and entry is not mapped:
                     break
-            elif entry.state == references.ERROR and values:
+            elif entry.state == RAISED and values:
                 break
             items.popleft()
             values.append(entry.load())
@@ -297,7 +299,7 @@ class ObjectRefGenerator(Generic[T_co]):
     def _loaded(self, data: bytes) -> Any:
         try:
             return codec.deserialize(data)
-        except references.UNMADE:
+        except UNMADE:
             return self._entry_of(data).load()
 
     async def _map(self, entry: Entry) -> None:

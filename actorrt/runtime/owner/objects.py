@@ -38,11 +38,13 @@ from actorrt.wire.messages import (
 )
 
 from ..base.explain import explain_value
+from ..base.loop_bridge import bridge_to
 from ..links.link import Link
-from . import references
 from .calls import Call, value_of
-from .references import REMOTE, Entry, ObjectRef, Token
+from .entries import HERE, PENDING, RAISED, REMOTE, SHARED, Entry
+from .references import ObjectRef
 from .snapshots import take_snapshot
+from .token import Token
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -97,7 +99,7 @@ class Objects:
             return self.put_segment(serialized)
         entry = self.new_entry()
         entry.hold = serialized.refs or None
-        entry.settle(references.INLINE, codec.pack(serialized))
+        entry.settle(HERE, codec.pack(serialized))
         return entry
 
     def put_segment(self, serialized: Serialized) -> Entry:
@@ -113,7 +115,7 @@ class Objects:
             self._runtime.thread.spawn_here(self._write_aside(entry, value, serialized))
         else:
             self._runtime.segments.write(entry.owner, entry.seq, serialized)
-            entry.settle(references.SEGMENT, value)
+            entry.settle(SHARED, value)
         return entry
 
     async def _write_aside(self, entry: Entry, value: Value, serialized: Serialized) -> None:
@@ -121,12 +123,12 @@ class Objects:
         try:
             await self._runtime.thread.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
         except asyncio.CancelledError:
-            entry.settle(references.ERROR, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
+            entry.settle(RAISED, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
             raise
         except Exception as error:
-            entry.settle(references.ERROR, error)
+            entry.settle(RAISED, error)
         else:
-            entry.settle(references.SEGMENT, value)
+            entry.settle(SHARED, value)
 
     def _claim(self, value: Value) -> Token:
         return Token(self._runtime, partial(self._runtime.segments.free, value.owner, value.seq))
@@ -146,12 +148,12 @@ class Objects:
             if value.owner == entry.owner and value.seq == entry.seq:
                 holds.append(self._claim(value))
             entry.hold = holds
-            entry.settle(references.SEGMENT, value)
+            entry.settle(SHARED, value)
         elif value.kind == INLINE:
             entry.hold = holds or None
-            entry.settle(references.INLINE, value.data)
+            entry.settle(HERE, value.data)
         else:
-            entry.settle(references.ERROR, value.data)
+            entry.settle(RAISED, value.data)
 
     def _hold(self, owner: bytes, seq: int) -> Any:
         """Keep what is named inside a value that came, whether or not the value is ever looked at."""
@@ -179,7 +181,7 @@ class Objects:
                 entry = self._exported.get(seq)
             if entry is None:
                 entry = Entry(owner, seq)
-                entry.settle(references.ERROR, exceptions.ObjectFreedError(entry.hex(), "its last ref is gone"))
+                entry.settle(RAISED, exceptions.ObjectFreedError(entry.hex(), "its last ref is gone"))
             return ObjectRef(entry)
         key = (owner, seq)
         with self._lock:
@@ -331,7 +333,7 @@ class Objects:
         if not entry.done:
             loop = self._runtime.thread.loop
             future: asyncio.Future[None] = loop.create_future()
-            waiter = partial(references.bridge_to(loop).complete, future)
+            waiter = partial(bridge_to(loop).complete, future)
             if entry.add_waiter(waiter):
                 try:
                     await future
@@ -345,7 +347,7 @@ class Objects:
         with self._lock:
             if entry.state != REMOTE:
                 return
-            entry.state = references.PENDING
+            entry.state = PENDING
         self._runtime.thread.run_soon(partial(self._spawn_fetch, entry))
 
     def _spawn_fetch(self, entry: Entry) -> None:
@@ -356,18 +358,18 @@ class Objects:
             answer: ObjectIs = await self._runtime.peers.ask(entry.owner, GetObject(entry.seq))
         except exceptions.LinkError:
             cause, _ = await self._runtime.exits.cause(entry.owner)
-            entry.settle(references.ERROR, exceptions.OwnerDiedError(entry.hex(), f"its owner ended: {cause}"))
+            entry.settle(RAISED, exceptions.OwnerDiedError(entry.hex(), f"its owner ended: {cause}"))
         except exceptions.ActorrtError as error:
-            entry.settle(references.ERROR, error)
+            entry.settle(RAISED, error)
         except asyncio.CancelledError:
             # This runtime ends: whoever waits in another thread has to know.
-            entry.settle(references.ERROR, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
+            entry.settle(RAISED, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
             raise
         else:
             value = answer.value
             if value.kind == INLINE:
-                entry.settle(references.INLINE, value.data)
+                entry.settle(HERE, value.data)
             elif value.kind == SEGMENT:
-                entry.settle(references.SEGMENT, value)
+                entry.settle(SHARED, value)
             else:
-                entry.settle(references.ERROR, value.data)
+                entry.settle(RAISED, value.data)

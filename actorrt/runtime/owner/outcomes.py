@@ -33,7 +33,8 @@ from actorrt.wire.messages import (
 from ..base.explain import explain_value
 from ..links.running import RunningCall
 from .calls import error_bytes
-from .references import Entry, ObjectRef
+from .entries import Entry
+from .references import ObjectRef
 from .yielded import BehindValues, Yielded
 
 if TYPE_CHECKING:

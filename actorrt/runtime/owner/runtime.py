@@ -39,11 +39,12 @@ from .actor_creation import create
 from .actors import Actors
 from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
 from .dispatch import Dispatch
+from .entries import Entry, Gate
 from .exits import Exits
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
 from .objects import Objects
 from .process_host import ProcessHost
-from .references import Entry, Gate, ObjectRef
+from .references import ObjectRef
 from .segments_client import SegmentsClient
 from .shared_tasks import SharedTasks
 from .shipped import Shipped

@@ -30,7 +30,7 @@ from actorrt.wire.messages import Segment as Place
 from ..base.descriptors import allow_more_after
 from ..memory.segments import Location, SegmentGoneError, SegmentReader
 from . import current
-from .references import Entry
+from .entries import Entry
 
 if TYPE_CHECKING:
     from ..memory.segment_writer import Sealed, SegmentWriter

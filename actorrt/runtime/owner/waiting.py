@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt import exceptions
 from actorrt.wire.messages import Ping
 
-from . import references
 from .actor_client import ActorClient
 from .calls import Call
+from .entries import PENDING, RAISED, REMOTE, SHARED, Entry, Gate, unwatch_errors, watch_errors
 from .generators import ObjectRefGenerator, Stream
-from .references import Entry, Gate, ObjectRef
+from .references import ObjectRef
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -41,8 +41,8 @@ class Waits:
         """The values in order. Raises the first error among them as soon as there is one, or GetTimeoutError."""
         entries = [entry_of(ref) for ref in refs]
         if not self._until_done(entries, timeout):
-            raise next(entry.error() for entry in entries if entry.state == references.ERROR)
-        segments = [e for e in entries if e.state == references.SEGMENT and e.view is None]
+            raise next(entry.error() for entry in entries if entry.state == RAISED)
+        segments = [e for e in entries if e.state == SHARED and e.view is None]
         if segments:
             self._runtime.thread.call_sync(self._map_all(segments))
         return [entry.load() for entry in entries]
@@ -55,8 +55,8 @@ class Waits:
         """Wait until all are done. False: one is an error, and others are not done yet."""
         pending: list[Entry] = []
         for entry in entries:
-            if entry.state <= references.PENDING:
-                if entry.state == references.REMOTE:
+            if entry.state <= PENDING:
+                if entry.state == REMOTE:
                     self._runtime.objects.request(entry)
                 self._runtime.check_mine(entry)
                 pending.append(entry)
@@ -67,10 +67,10 @@ class Waits:
             return True
         watch = _FirstError(entries)
         try:
-            references.watch_errors(watch)
+            watch_errors(watch)
             self._wait_for_many(watch, pending, timeout, f"{len(entries)} objects")
         finally:
-            references.unwatch_errors(watch)
+            unwatch_errors(watch)
         return all(entry.done for entry in pending)
 
     def _wait_for_many(self, watch: _FirstError, pending: list[Entry], timeout: float | None, what: str) -> None:
@@ -207,7 +207,7 @@ class Waits:
         pending = [entry for entry in entries if not entry.done]
         for entry in pending:
             self._runtime.check_mine(entry)
-            if isinstance(entry, Entry) and entry.state == references.REMOTE:
+            if isinstance(entry, Entry) and entry.state == REMOTE:
                 self._runtime.objects.request(entry)
         missing = num_returns - (len(entries) - len(pending))
         if missing <= 0:
@@ -240,7 +240,7 @@ class _FirstError:
     def opens(self, gate: Gate) -> bool:
         """Open this gate from now on. True: there is an error, nobody has to wait."""
         self._gate = gate
-        return any(entry.state == references.ERROR for entry in self._entries)
+        return any(entry.state == RAISED for entry in self._entries)
 
     def __call__(self, entry: Entry) -> None:
         if entry in self._entries and self._gate is not None:

@@ -41,11 +41,10 @@ from ..links.link import Link
 from ..links.running import Child, RunningCall
 from ..machine.named_output import NamedOutput
 from ..machine.process import run_and_exit
-from ..owner import references
 from ..owner.calls import ALL_ARGUMENTS, unpack_arguments
+from ..owner.entries import SHARED, UNMADE, Entry, cannot_be_made
 from ..owner.objects import new_borrows
 from ..owner.outcomes import Outcomes
-from ..owner.references import Entry
 from .instance import Instance
 
 if TYPE_CHECKING:
@@ -238,8 +237,8 @@ class Executor:
                 return self._functions[key]
             try:
                 found = shipping.load(blob)
-            except references.UNMADE as error:
-                raise references.cannot_be_made("the code of this call", error) from error
+            except UNMADE as error:
+                raise cannot_be_made("the code of this call", error) from error
             with self._defining:
                 if key in self._definers:
                     self._functions[key] = found
@@ -271,7 +270,7 @@ class Executor:
         for _, value in message.slots or ():
             if value.kind == SEGMENT:
                 entry = Entry(value.owner, value.seq)
-                entry.settle(references.SEGMENT, value)
+                entry.settle(SHARED, value)
                 found.append(entry)
         return found
 

@@ -43,9 +43,9 @@ from ..links.link import Link
 from ..links.pipe_turns import PipeTurns
 from ..links.running import RunningCall, running_call
 from ..machine.named_output import finish_lines
+from ..owner.entries import Entry
 from ..owner.objects import new_borrows
 from ..owner.outcomes import serialize_result
-from ..owner.references import Entry
 from ..owner.snapshots import take_snapshot
 from ..owner.yielded import BehindValues, Yielded
 from .actor_methods import Mark, find_method, mark_of

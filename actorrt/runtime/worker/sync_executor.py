@@ -37,9 +37,9 @@ from ..links.link import Link
 from ..links.running import RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..machine.process import exit_code
+from ..owner.entries import Gate
 from ..owner.objects import new_borrows
 from ..owner.outcomes import serialize_result
-from ..owner.references import Gate
 from ..owner.snapshots import take_snapshot
 from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
