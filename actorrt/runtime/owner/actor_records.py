@@ -6,16 +6,13 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from actorrt.core.lifecycle import Lifecycle, State
 from actorrt.wire.messages import ActorAt, StartActor
 
 from ..links.link import Link
 from . import current
-
-if TYPE_CHECKING:
-    from .runtime import Runtime
 
 _NOTHING: Final = StartActor(0, b"", b"", b"")
 
@@ -126,13 +123,13 @@ class OwnedActor:
     many as actors, and it is the only object that each costs.
     """
 
-    __slots__ = ("_record", "_runtime")
+    __slots__ = ("_record", "_session")
 
-    def __init__(self, runtime: Runtime, record: ActorRecord) -> None:
-        self._runtime = runtime
+    def __init__(self, session: current.Session, record: ActorRecord) -> None:
+        self._session = session
         self._record = record
 
     def __del__(self) -> None:
-        runtime = self._runtime
-        if current.maybe_runtime() is runtime:
-            runtime.thread.release(partial(runtime.actors.release_owned, self._record))
+        session = self._session
+        if current.maybe_runtime() is session:
+            session.thread.release(partial(session.actors.release_owned, self._record))

@@ -12,12 +12,13 @@ import contextlib
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.config import Settings
 from actorrt.core.item_numbers import first_item
 from actorrt.core.ownership import TELL, Borrows, Tell, Way, count
 from actorrt.wire import codec
@@ -40,14 +41,15 @@ from actorrt.wire.messages import (
 from ..base.explain import explain_value
 from ..base.loop_bridge import bridge_to
 from ..links.link import Link
+from ..links.peers import Peers
+from . import current
 from .calls import Call, value_of
 from .entries import HERE, PENDING, RAISED, REMOTE, SHARED, Entry
+from .exits import Exits
 from .references import ObjectRef
+from .segments_client import SegmentsClient
 from .snapshots import take_snapshot
 from .token import Token
-
-if TYPE_CHECKING:
-    from .runtime import Runtime
 
 OWNER_SIZE: Final = 8
 
@@ -55,11 +57,27 @@ OWNER_SIZE: Final = 8
 new_borrows: ContextVar[list[bytes] | None] = ContextVar("actorrt_new_borrows", default=None)
 
 
+class Surroundings(current.Session, Protocol):
+    """What is asked of the process."""
+
+    process: bytes
+    settings: Settings
+
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def exits(self) -> Exits: ...
+    @property
+    def segments(self) -> SegmentsClient: ...
+
+
 class Objects:
     """All objects that this process owns or borrows."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings, hold_actor: Callable[[bytes], object]) -> None:
+        """`hold_actor` keeps an actor whose handle came inside of a value, as long as what it gives is kept."""
+        self._process = surroundings
+        self._hold_actor = hold_actor
         self._seq = itertools.count(1)
         self._runs = itertools.count(1)
         self._lock = threading.Lock()
@@ -83,7 +101,7 @@ class Objects:
         return first_item(next(self._runs))
 
     def new_entry(self) -> Entry:
-        return Entry(self._runtime.process, next(self._seq))
+        return Entry(self._process.process, next(self._seq))
 
     # ---- put
 
@@ -95,7 +113,7 @@ class Objects:
         return ObjectRef(self.put_serialized(serialized))
 
     def put_serialized(self, serialized: Serialized) -> Entry:
-        if serialized.nbytes > self._runtime.settings.inline_limit:
+        if serialized.nbytes > self._process.settings.inline_limit:
             return self.put_segment(serialized)
         entry = self.new_entry()
         entry.hold = serialized.refs or None
@@ -110,18 +128,18 @@ class Objects:
         entry = self.new_entry()
         value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
         entry.hold = [self._claim(value), *serialized.refs]
-        if self._runtime.thread.on_own_thread():
+        if self._process.thread.on_own_thread():
             take_snapshot(serialized)
-            self._runtime.thread.spawn_here(self._write_aside(entry, value, serialized))
+            self._process.thread.spawn_here(self._write_aside(entry, value, serialized))
         else:
-            self._runtime.segments.write(entry.owner, entry.seq, serialized)
+            self._process.segments.write(entry.owner, entry.seq, serialized)
             entry.settle(SHARED, value)
         return entry
 
     async def _write_aside(self, entry: Entry, value: Value, serialized: Serialized) -> None:
-        write = self._runtime.segments.write
+        write = self._process.segments.write
         try:
-            await self._runtime.thread.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
+            await self._process.thread.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
         except asyncio.CancelledError:
             entry.settle(RAISED, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
             raise
@@ -131,7 +149,7 @@ class Objects:
             entry.settle(SHARED, value)
 
     def _claim(self, value: Value) -> Token:
-        return Token(self._runtime, partial(self._runtime.segments.free, value.owner, value.seq))
+        return Token(self._process, partial(self._process.segments.free, value.owner, value.seq))
 
     # ---- outcomes of calls
 
@@ -143,7 +161,7 @@ class Objects:
             link: Link | None = call.link
             if link is not None and not link.closed:
                 owners = {owner[:OWNER_SIZE] for owner, _ in value.refs}
-                self._runtime.thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
+                self._process.thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
         if value.kind == SEGMENT:
             if value.owner == entry.owner and value.seq == entry.seq:
                 holds.append(self._claim(value))
@@ -157,7 +175,7 @@ class Objects:
 
     def _hold(self, owner: bytes, seq: int) -> Any:
         """Keep what is named inside a value that came, whether or not the value is ever looked at."""
-        return self._runtime.actors.hold(owner) if seq == ACTOR else self.borrow(owner, seq)
+        return self._hold_actor(owner) if seq == ACTOR else self.borrow(owner, seq)
 
     async def _take_refs(self, link: Link, seq: int, index: int, owners: set[bytes]) -> None:
         await self.confirm(owners - {link.peer})
@@ -168,7 +186,7 @@ class Objects:
 
     def export(self, entry: Entry, collected: bool) -> None:
         """A ref is being pickled; from any thread."""
-        if entry.owner == self._runtime.process:
+        if entry.owner == self._process.process:
             with self._lock:
                 self._exported[entry.seq] = entry
         if not collected:
@@ -176,7 +194,7 @@ class Objects:
 
     def borrow(self, owner: bytes, seq: int) -> ObjectRef[Any]:
         """A ref was unpickled; from any thread."""
-        if owner == self._runtime.process:
+        if owner == self._process.process:
             with self._lock:
                 entry = self._exported.get(seq)
             if entry is None:
@@ -191,7 +209,7 @@ class Objects:
                 entry = self._borrowed[key] = Entry(owner, seq, REMOTE)
                 self._borrows.told(owner)
         if not known:
-            entry.hold = [Token(self._runtime, partial(self.unborrowing, owner, Unborrow(seq)))]
+            entry.hold = [Token(self._process, partial(self.unborrowing, owner, Unborrow(seq)))]
             self._post(owner, Borrow(seq))
         self.note(owner)
         return ObjectRef(entry)
@@ -206,11 +224,11 @@ class Objects:
     def _post(self, owner: bytes, message: AnyMessage) -> None:
         # Queued before this returns, so that whatever is sent to the owner later arrives later: it may be the reply
         # after which the owner would forget what was borrowed.
-        link = self._runtime.peers.get(owner)
+        link = self._process.peers.get(owner)
         if link is not None:
             link.post(message)
         else:
-            self._runtime.thread.run_soon(partial(self.tell, owner, message))
+            self._process.thread.run_soon(partial(self.tell, owner, message))
 
     def note(self, owner: bytes) -> None:
         """Something of this owner's was unpickled: whoever answers a call has to see that the owner knows of it."""
@@ -223,7 +241,7 @@ class Objects:
         with self._lock:
             others = self._borrows.before_dropping(owner)
         if others:
-            self._runtime.thread.spawn_here(self._unborrow_after(others, owner, message))
+            self._process.thread.spawn_here(self._unborrow_after(others, owner, message))
         else:
             self.tell(owner, message)
 
@@ -233,7 +251,7 @@ class Objects:
 
     def tell(self, owner: bytes, message: AnyMessage) -> None:
         """Send to an owner, in order also while the link to it is being opened; runtime loop."""
-        peers = self._runtime.peers
+        peers = self._process.peers
         link = peers.get(owner)
         if owner in self._outbox:
             way = Way.DIALLED
@@ -249,18 +267,18 @@ class Objects:
                 self._outbox[owner].append(message)
             case Tell.DIAL:
                 self._outbox[owner] = [message]
-                self._runtime.thread.spawn_here(self._dial(owner))
+                self._process.thread.spawn_here(self._dial(owner))
             case _:
                 pass
 
     async def _dial(self, owner: bytes) -> None:
         with contextlib.suppress(exceptions.LinkError):
-            await self._runtime.peers.link_to(owner)
+            await self._process.peers.link_to(owner)
         self._deliver(owner)
 
     def _deliver(self, owner: bytes) -> None:
         messages = self._outbox.pop(owner, [])
-        link = self._runtime.peers.get(owner)
+        link = self._process.peers.get(owner)
         if link is not None:
             for message in messages:
                 link.send(message)
@@ -273,7 +291,7 @@ class Objects:
             if question is not None:
                 # Of an owner that cannot be reached nothing is held any more.
                 with contextlib.suppress(exceptions.ActorrtError):
-                    link = await self._runtime.peers.link_to(owner)
+                    link = await self._process.peers.link_to(owner)
                     self._deliver(owner)
                     await link.ask(Ping())
                 self._borrows.sure(question)
@@ -296,7 +314,7 @@ class Objects:
         with self._lock:
             entry = self._exported.get(seq)
         if entry is not None:
-            self._runtime.cancel(entry, force, recursive)
+            self._process.cancel(entry, force, recursive)
 
     @property
     def is_borrowed(self) -> bool:
@@ -322,7 +340,7 @@ class Objects:
         with self._lock:
             entry = self._exported.get(seq)
         if entry is None:
-            raise exceptions.ObjectFreedError(f"{self._runtime.process.hex()}{seq:016x}", "its last ref is gone")
+            raise exceptions.ObjectFreedError(f"{self._process.process.hex()}{seq:016x}", "its last ref is gone")
         await self.settled(entry)
         return ObjectIs(value_of(entry))
 
@@ -331,7 +349,7 @@ class Objects:
         if entry.state == REMOTE:
             self.request(entry)
         if not entry.done:
-            loop = self._runtime.thread.loop
+            loop = self._process.thread.loop
             future: asyncio.Future[None] = loop.create_future()
             waiter = partial(bridge_to(loop).complete, future)
             if entry.add_waiter(waiter):
@@ -348,16 +366,16 @@ class Objects:
             if entry.state != REMOTE:
                 return
             entry.state = PENDING
-        self._runtime.thread.run_soon(partial(self._spawn_fetch, entry))
+        self._process.thread.run_soon(partial(self._spawn_fetch, entry))
 
     def _spawn_fetch(self, entry: Entry) -> None:
-        self._runtime.thread.spawn_here(self._fetch(entry))
+        self._process.thread.spawn_here(self._fetch(entry))
 
     async def _fetch(self, entry: Entry) -> None:
         try:
-            answer: ObjectIs = await self._runtime.peers.ask(entry.owner, GetObject(entry.seq))
+            answer: ObjectIs = await self._process.peers.ask(entry.owner, GetObject(entry.seq))
         except exceptions.LinkError:
-            cause, _ = await self._runtime.exits.cause(entry.owner)
+            cause, _ = await self._process.exits.cause(entry.owner)
             entry.settle(RAISED, exceptions.OwnerDiedError(entry.hex(), f"its owner ended: {cause}"))
         except exceptions.ActorrtError as error:
             entry.settle(RAISED, error)

@@ -7,9 +7,10 @@ import traceback
 from collections.abc import Generator, Iterable
 from functools import partial
 from types import GeneratorType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from actorrt import exceptions
+from actorrt.config import Settings
 from actorrt.core.item_numbers import next_item
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
@@ -31,14 +32,13 @@ from actorrt.wire.messages import (
 )
 
 from ..base.explain import explain_value
+from ..base.loop_thread import LoopThread
 from ..links.running import RunningCall
 from .calls import error_bytes
 from .entries import Entry
 from .references import ObjectRef
+from .segments_client import SegmentsClient
 from .yielded import BehindValues, Yielded
-
-if TYPE_CHECKING:
-    from .runtime import Runtime
 
 _OWN_CODE: Final = os.path.dirname(os.path.dirname(__file__))
 # All of this package, under both names that serve's folder has, and what runs a method in a thread.
@@ -57,11 +57,22 @@ def serialize_result(value: Any, what: str) -> Serialized:
         raise explain_value(f"the result of {what}", value, error) from error
 
 
+class Surroundings(Protocol):
+    """What is asked of the process."""
+
+    settings: Settings
+
+    @property
+    def thread(self) -> LoopThread: ...
+    @property
+    def segments(self) -> SegmentsClient: ...
+
+
 class Outcomes:
     """Makes outcome messages; from the user's threads, but for `taken` and `peer_lost`."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._process = surroundings
         # What is named inside values that were sent, until their receiver has registered for it, by the receiver, the
         # call, and which of its values it is.
         self._pins: dict[tuple[bytes, int, int], list[Any]] = {}
@@ -92,11 +103,11 @@ class Outcomes:
     # ---- values
 
     def is_small(self, serialized: Serialized) -> bool:
-        return serialized.nbytes <= self._runtime.settings.inline_limit and not serialized.refs
+        return serialized.nbytes <= self._process.settings.inline_limit and not serialized.refs
 
     def is_inline(self, serialized: Serialized) -> bool:
         """Whether its message can be made without blocking."""
-        return serialized.nbytes <= self._runtime.settings.inline_limit
+        return serialized.nbytes <= self._process.settings.inline_limit
 
     def single(self, run: RunningCall, serialized: Serialized) -> AnyMessage:
         """The outcome of a call with one return. Blocks while a segment is written."""
@@ -111,7 +122,7 @@ class Outcomes:
             value = Value(INLINE, codec.pack(serialized), refs=refs)
         else:
             owner = run.link.peer
-            size = self._runtime.segments.write(owner, seq, serialized)
+            size = self._process.segments.write(owner, seq, serialized)
             value = Value(SEGMENT, b"", owner, seq, size, refs)
         if refs:
             self._pin(run, index, serialized.refs)
@@ -146,7 +157,7 @@ class Outcomes:
             for index, value in enumerate(values):
                 self.taken(run.link.peer, run.seq, index)
                 if value.kind == SEGMENT:
-                    self._runtime.thread.run_soon(partial(self._runtime.segments.free, value.owner, value.seq))
+                    self._process.thread.run_soon(partial(self._process.segments.free, value.owner, value.seq))
             raise
         return Outcome(run.seq, VALUES, values)
 

@@ -95,16 +95,16 @@ class Runtime:
         self.node: Link
         self.thread = thread or LoopThread(f"actorrt-{role}")
         self.idle_link = False
-        self.objects = Objects(self)
+        self.exits = Exits(self)
         self.actors = Actors(self)
-        self.shipped = Shipped(self)
+        self.objects = Objects(self, self.actors.hold)
         # Functions that were called on a loop that they block.
         self.warned_of: set[str] = set()
         self.tasks = Tasks(self)
+        self.shipped = Shipped(self, self.tasks.forget_function)
         self.shared_tasks = SharedTasks(self)
         self.segments = SegmentsClient(self)
-        self.waits = Waits(self)
-        self.exits = Exits(self)
+        self.waits = Waits(self, self.actors.places.placed_at)
         self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved)
         self.supervisor = Supervisor(self.host)
         self.dispatch = Dispatch(self)

@@ -10,7 +10,7 @@ import errno
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.wire.codec import Serialized
@@ -28,17 +28,28 @@ from actorrt.wire.messages import (
 from actorrt.wire.messages import Segment as Place
 
 from ..base.descriptors import allow_more_after
+from ..links.link import Link
 from ..memory.segments import Location, SegmentGoneError, SegmentReader
 from . import current
 from .entries import Entry
+from .exits import Exits
 
 if TYPE_CHECKING:
     from ..memory.segment_writer import Sealed, SegmentWriter
-    from .runtime import Runtime
-
 
 # From here on it takes milliseconds to make a new segment.
 WORTH_A_QUESTION: Final = 8 << 20
+
+
+class Surroundings(current.Session, Protocol):
+    """What is asked of the process."""
+
+    process: bytes
+    node: Link
+    store_limit: int
+
+    @property
+    def exits(self) -> Exits: ...
 
 
 class _Write:
@@ -61,8 +72,8 @@ class _Write:
 class SegmentsClient:
     """The segments of one process."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._process = surroundings
         self._lock = threading.Lock()
         self._writer: SegmentWriter | None = None
         self._reader = SegmentReader()
@@ -79,43 +90,43 @@ class SegmentsClient:
         Whatever this process says about the object from then on, the node knows it already, or hears of it before.
         Raises ObjectStoreFullError, or NodeDiedError.
         """
-        runtime = self._runtime
-        if runtime.node.closed:
-            raise runtime.exits.node_died()
+        process = self._process
+        if process.node.closed:
+            raise process.exits.node_died()
         writer = self._writer or self._make_writer()
         work = _Write(owner, seq)
         try:
             self._write(writer, work, serialized)
         except BaseException as error:
-            runtime.thread.run_soon(partial(self._give_up, work))
+            process.thread.run_soon(partial(self._give_up, work))
             if isinstance(error, exceptions.LinkError):
-                raise runtime.exits.node_died() from None
+                raise process.exits.node_died() from None
             raise
         return serialized.nbytes
 
     def _write(self, writer: SegmentWriter, work: _Write, serialized: Serialized) -> None:
-        runtime = self._runtime
+        process = self._process
         segment = writer.take(serialized.nbytes)
         if segment is None and serialized.nbytes >= WORTH_A_QUESTION and writer.may_come_back:
             # What was dropped a moment ago is on its way back, and comes before the answer.
-            runtime.thread.call_sync(runtime.node.ask(Ping()))
+            process.thread.call_sync(process.node.ask(Ping()))
             segment = writer.take(serialized.nbytes)
         if segment is None:
-            runtime.thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
+            process.thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
             segment = writer.create(serialized.nbytes)
         sealed = work.sealed = writer.fill(segment, serialized.data, serialized.buffers)
-        is_own = work.owner == runtime.process
+        is_own = work.owner == process.process
         if is_own:
             self._own[work.seq] = sealed.serial, sealed.length
         if is_own and not segment.is_new:
             # The node has the segment, so that it cannot refuse; and what it is told later comes later. To write to the
             # socket from here would cost more than the copy: meanwhile the other thread takes over.
             work.done = True
-            runtime.node.push(_seal_of(work, sealed))
-            runtime.node.post_flush()
+            process.node.push(_seal_of(work, sealed))
+            process.node.post_flush()
             writer.adopted(sealed.serial)
         else:
-            runtime.thread.call_sync(self._seal(writer, work, sealed))
+            process.thread.call_sync(self._seal(writer, work, sealed))
 
     def _make_writer(self) -> SegmentWriter:
         # ctypes takes milliseconds to load, and most processes write nothing large.
@@ -123,16 +134,16 @@ class SegmentsClient:
 
         with self._lock:
             if self._writer is None:
-                self._writer = SegmentWriter(self._runtime.store_limit, self._let_go)
+                self._writer = SegmentWriter(self._process.store_limit, self._let_go)
             return self._writer
 
     def _let_go(self, serial: int) -> None:
-        self._runtime.node.post(LetGo(serial))
+        self._process.node.post(LetGo(serial))
 
     # ---- the same on the runtime loop
 
     async def _reserve(self, work: _Write, size: int) -> None:
-        await self._runtime.node.ask(Reserve(size))
+        await self._process.node.ask(Reserve(size))
         work.reserved = size
         if work.given_up:
             self._give_up(work)
@@ -140,7 +151,7 @@ class SegmentsClient:
     async def _seal(self, writer: SegmentWriter, work: _Write, sealed: Sealed) -> None:
         work.asked = True
         try:
-            await self._runtime.node.ask(_seal_of(work, sealed))
+            await self._process.node.ask(_seal_of(work, sealed))
         except exceptions.ActorrtError:
             writer.refused(sealed.serial)
             raise
@@ -162,12 +173,12 @@ class SegmentsClient:
             self.free(work.owner, work.seq)
 
     def _send(self, message: Unreserve | FreeSegment | FreeItems | CloseSegment | OpenSegment) -> None:
-        if not self._runtime.node.closed:
-            self._runtime.node.post(message)
+        if not self._process.node.closed:
+            self._process.node.post(message)
 
     def free(self, owner: bytes, seq: int) -> None:
         """Nobody wants the object any more; from any thread."""
-        if owner == self._runtime.process:
+        if owner == self._process.process:
             self._own.pop(seq, None)
         self._send(FreeSegment(owner, seq))
 
@@ -192,14 +203,14 @@ class SegmentsClient:
         """
         owner, seq = key = entry.data.owner, entry.data.seq
         view = self._reader.find(key)
-        if view is None and owner == self._runtime.process:
+        if view is None and owner == self._process.process:
             view = self._open_own(seq)
         if view is None:
             try:
-                place: Place = await self._runtime.node.ask(OpenSegment(owner, seq))
+                place: Place = await self._process.node.ask(OpenSegment(owner, seq))
                 view = self._open(entry, place)
             except exceptions.LinkError:
-                raise self._runtime.exits.node_died() from None
+                raise self._process.exits.node_died() from None
         entry.view = view
         self._viewed.add(entry)
 
@@ -207,7 +218,7 @@ class SegmentsClient:
         """The same from a user's thread, for a look. Blocks, unless somebody has it mapped."""
         view = self._reader.find((entry.data.owner, entry.data.seq))
         while view is None:
-            self._runtime.thread.call_sync(self.map(entry))
+            self._process.thread.call_sync(self.map(entry))
             view = entry.view
         return view
 
@@ -223,7 +234,7 @@ class SegmentsClient:
         location = None if self._writer is None else self._writer.locate(serial, length)
         if location is None:
             return None
-        owner = self._runtime.process
+        owner = self._process.process
         self._send(OpenSegment(owner, seq))
         release = partial(self._released, CloseSegment(owner, serial))
         try:
@@ -239,8 +250,8 @@ class SegmentsClient:
             return self._map(key, Location(place.path, place.inode, place.length), release)
         except (OSError, SegmentGoneError) as error:
             release()
-            if self._runtime.node.closed:
-                raise self._runtime.exits.node_died() from None
+            if self._process.node.closed:
+                raise self._process.exits.node_died() from None
             raise exceptions.ObjectLostError(entry.hex(), f"it could not be mapped: {error}") from error
 
     def _map(self, key: tuple[bytes, int], location: Location, release: partial[None]) -> memoryview:
@@ -256,8 +267,8 @@ class SegmentsClient:
 
     def _released(self, message: CloseSegment) -> None:
         """A mapping is gone. On any thread, in the middle of anything; nothing in a fork or after the end."""
-        if current.maybe_runtime() is self._runtime:
-            self._runtime.node.post(message)
+        if current.maybe_runtime() is self._process:
+            self._process.node.post(message)
 
     def close(self) -> None:
         """Give back what this process holds to fill it again. What it has mapped stays while somebody looks at it."""

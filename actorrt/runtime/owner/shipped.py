@@ -11,23 +11,30 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from actorrt.wire.messages import Forget
 
 from ..base.definitions import Definition
 from ..links.link import Link
+from ..links.peers import Peers
 from . import current
 
-if TYPE_CHECKING:
-    from .runtime import Runtime
+
+class Surroundings(current.Session, Protocol):
+    """What is asked of the process."""
+
+    @property
+    def peers(self) -> Peers: ...
 
 
 class Shipped:
     """The definitions in use, by their content hash; `know` may be called from any thread."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings, unused: Callable[[bytes], None]) -> None:
+        """`unused(function_id)` is called on the runtime loop when no definition has this content any more."""
+        self._process = surroundings
+        self._unused = unused
         # How many definitions have this content. The lock makes one step of looking at it and of changing what a link
         # has: a call that comes meanwhile finds the definition either still there or to be sent again.
         self._lock = threading.RLock()
@@ -49,8 +56,8 @@ class Shipped:
 
     def left(self, key: bytes) -> None:
         """A definition is garbage; from any thread, also from within a garbage collection."""
-        if current.maybe_runtime() is self._runtime:  # not so in a fork, nor after the end
-            self._runtime.thread.release(partial(self._drop, key))
+        if current.maybe_runtime() is self._process:  # not so in a fork, nor after the end
+            self._process.thread.release(partial(self._drop, key))
 
     def _drop(self, key: bytes) -> None:
         told: list[Link] = []
@@ -60,8 +67,8 @@ class Shipped:
                 self._users[key] = users
                 return
             self._users.pop(key, None)
-            self._runtime.tasks.max_calls.pop(key, None)
-            for link in list(self._runtime.peers.links.values()):
+            self._unused(key)
+            for link in list(self._process.peers.links.values()):
                 if key in link.defined:
                     link.defined.discard(key)
                     # In line behind the last call, and before a next definition.

@@ -51,6 +51,10 @@ class Tasks:
         if max_calls:
             self.max_calls[definition.function_id] = max_calls
 
+    def forget_function(self, function_id: bytes) -> None:
+        """Nobody has this function any more."""
+        self.max_calls.pop(function_id, None)
+
     def pool(self, shape: dict[str, int], mode: str, env: dict[str, str]) -> TaskPool:
         """The pool of a shape; from any thread."""
         key: PoolKey = (tuple(sorted(shape.items())), mode, tuple(sorted(env.items())))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.wire.messages import Ping
 
+from ..links.peers import Peers
+from . import current
 from .actor_client import ActorClient
 from .calls import Call
 from .entries import PENDING, RAISED, REMOTE, SHARED, Entry, Gate, unwatch_errors, watch_errors
 from .generators import ObjectRefGenerator, Stream
+from .objects import Objects
 from .references import ObjectRef
-
-if TYPE_CHECKING:
-    from .runtime import Runtime
+from .segments_client import SegmentsClient
 
 # How often a thread that blocks its own loop looks whether it waits for itself.
 SELF_WAIT_CHECK_S: Final = 0.1
@@ -29,11 +30,29 @@ MANY: Final = 16
 Waited = Entry | Stream
 
 
+class Surroundings(current.Session, Protocol):
+    """What is asked of the process. The attributes that are functions are those of a worker, if it is one."""
+
+    process: bytes
+    on_blocked: Callable[[bool], None] | None
+    user_loop_is_here: Callable[[], bool]
+    flush_turn: Callable[[], None]
+
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def objects(self) -> Objects: ...
+    @property
+    def segments(self) -> SegmentsClient: ...
+
+
 class Waits:
     """The threads that wait for values of a runtime; from any thread but its own."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings, placed_at: Callable[[ActorClient], Awaitable[bytes | None]]) -> None:
+        """`placed_at` says on which process an actor is; on the runtime loop."""
+        self._process = surroundings
+        self._placed_at = placed_at
         # The list that `wait` gave last: what it holds has been looked through already.
         self._last_rest: tuple[int, int] | None = None
 
@@ -44,12 +63,12 @@ class Waits:
             raise next(entry.error() for entry in entries if entry.state == RAISED)
         segments = [e for e in entries if e.state == SHARED and e.view is None]
         if segments:
-            self._runtime.thread.call_sync(self._map_all(segments))
+            self._process.thread.call_sync(self._map_all(segments))
         return [entry.load() for entry in entries]
 
     async def _map_all(self, entries: list[Entry]) -> None:
         for entry in entries:
-            await self._runtime.segments.map(entry)
+            await self._process.segments.map(entry)
 
     def _until_done(self, entries: Sequence[Entry], timeout: float | None) -> bool:
         """Wait until all are done. False: one is an error, and others are not done yet."""
@@ -57,8 +76,8 @@ class Waits:
         for entry in entries:
             if entry.state <= PENDING:
                 if entry.state == REMOTE:
-                    self._runtime.objects.request(entry)
-                self._runtime.check_mine(entry)
+                    self._process.objects.request(entry)
+                self._process.check_mine(entry)
                 pending.append(entry)
         if not pending:
             return True
@@ -106,7 +125,7 @@ class Waits:
             if not entry.add_waiter(gate.arrive):
                 gate.arrive(entry)
         try:
-            self._runtime.wait_blocked(gate, timeout, what, pending)
+            self._process.wait_blocked(gate, timeout, what, pending)
         finally:
             for entry in awaited:
                 if not entry.done:
@@ -114,15 +133,15 @@ class Waits:
 
     def blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
-        if self._runtime.thread.on_own_thread():
+        if self._process.thread.on_own_thread():
             raise RuntimeError("the runtime's own thread cannot wait")
-        self._runtime.flush()
-        if self._runtime.user_loop_is_here():
-            self._runtime.flush_turn()
+        self._process.flush()
+        if self._process.user_loop_is_here():
+            self._process.flush_turn()
         if gate.wait(0.0):
             return
         timeout_s = timeout or 0.0
-        if self._runtime.on_blocked is not None and entries and all(entry.call is None for entry in entries):
+        if self._process.on_blocked is not None and entries and all(entry.call is None for entry in entries):
             # What other processes own may be there: no CPU is handed over before they have said that it is not.
             begun = time.monotonic()
             self._hear(entries, timeout)
@@ -130,7 +149,7 @@ class Waits:
                 return
             if timeout is not None:
                 timeout = max(0.0, timeout - (time.monotonic() - begun))
-        tell = self._runtime.on_blocked
+        tell = self._process.on_blocked
         if tell is not None:
             tell(True)
         try:
@@ -144,17 +163,17 @@ class Waits:
         """Wait until the owners of these have answered what they were asked for, if they had an answer."""
         limit = HEAR_S if timeout is None else min(HEAR_S, timeout)
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
-            self._runtime.thread.call_sync(self._ping({entry.owner for entry in entries}), limit)
+            self._process.thread.call_sync(self._ping({entry.owner for entry in entries}), limit)
 
     async def _ping(self, owners: set[bytes]) -> None:
         # The answer comes behind those of earlier questions that could be answered at once.
-        for owner in owners - {self._runtime.process}:
+        for owner in owners - {self._process.process}:
             with contextlib.suppress(exceptions.ActorrtError):
-                await self._runtime.peers.ask(owner, Ping())
+                await self._process.peers.ask(owner, Ping())
 
     def _wait_watching(self, gate: Gate, timeout: float | None, entries: Sequence[Entry]) -> bool:
         """Wait at a gate; on a worker's own loop look now and then whether it waits for itself."""
-        if not self._runtime.user_loop_is_here():
+        if not self._process.user_loop_is_here():
             return gate.wait(timeout)
         left = timeout
         while True:
@@ -167,7 +186,7 @@ class Waits:
                     return False
             for entry in entries:
                 call: Call | None = entry.call
-                if call is not None and self._runtime.thread.call_sync(self._runs_here(call)):
+                if call is not None and self._process.thread.call_sync(self._runs_here(call)):
                     raise RuntimeError(
                         f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give "
                         "one of the two actors isolated=True"
@@ -176,11 +195,8 @@ class Waits:
     async def _runs_here(self, call: Call) -> bool:
         """True if a call waits for this very process."""
         if call.link is not None:
-            return call.link.peer == self._runtime.process
-        return (
-            isinstance(call.target, ActorClient)
-            and await self._runtime.actors.places.placed_at(call.target) == self._runtime.process
-        )
+            return call.link.peer == self._process.process
+        return isinstance(call.target, ActorClient) and await self._placed_at(call.target) == self._process.process
 
     def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         """Block until `num_returns` of `refs` are done or the time is over: at most that many done ones, and the rest.
@@ -206,9 +222,9 @@ class Waits:
     def _wait_for(self, entries: list[Waited], num_returns: int, timeout: float | None) -> None:
         pending = [entry for entry in entries if not entry.done]
         for entry in pending:
-            self._runtime.check_mine(entry)
+            self._process.check_mine(entry)
             if isinstance(entry, Entry) and entry.state == REMOTE:
-                self._runtime.objects.request(entry)
+                self._process.objects.request(entry)
         missing = num_returns - (len(entries) - len(pending))
         if missing <= 0:
             return
@@ -221,7 +237,7 @@ class Waits:
                 else:
                     gate.arrive(entry)
             with contextlib.suppress(exceptions.GetTimeoutError):
-                self._runtime.wait_blocked(
+                self._process.wait_blocked(
                     gate, timeout, "wait", [entry for entry in pending if isinstance(entry, Entry)]
                 )
         finally:
