@@ -96,6 +96,15 @@ def test_the_tables_of_both_ends_are_empty_again_after_1000_functions() -> None:
     assert max(found[name] - there[name] for name in ("_functions", "_blobs", "_definers")) <= 1
 
 
+def test_a_worker_that_has_run_a_limited_function_that_is_gone_goes_on() -> None:
+    alone = actorrt.remote(closure(-1)).options(max_retries=0)
+    for number in range(5):
+        # The lease of this one still counts it when the function is forgotten, and takes what may run only once.
+        assert actorrt.get(actorrt.remote(max_calls=100)(closure(number)).remote()) == number
+        _settled()
+        assert actorrt.get(alone.remote(), timeout=30) == -1
+
+
 def test_the_same_on_shared_workers_and_for_actor_classes() -> None:
     before, there = _settled(), actorrt.get(tables_of_a_shared_worker.remote())
     refs = [actorrt.remote(async_closure(number)).remote() for number in range(ROUNDS)]

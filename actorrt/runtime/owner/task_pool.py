@@ -33,7 +33,7 @@ ASK_AGAIN_S: Final = 1.0
 class HeldLease:
     """A worker that this process may push tasks to."""
 
-    __slots__ = ("calls", "full", "idle_timer", "lease", "link", "mark", "pool", "runs", "running_long", "wanted")
+    __slots__ = ("calls", "full", "idle_timer", "lease", "link", "mark", "pool", "running_long", "runs_left", "wanted")
 
     def __init__(self, pool: TaskPool, lease: Lease, link: Link) -> None:
         self.pool = pool
@@ -47,8 +47,8 @@ class HeldLease:
         self.full = False
         # Others wait for it: it is given back once it is empty. None: but it has not been used yet.
         self.wanted: bool | None = None if lease.wanted else False
-        # How often functions with `max_calls` have been run by it.
-        self.runs: dict[bytes, int] | None = None
+        # How often it may still run functions with `max_calls` that it has run.
+        self.runs_left: dict[bytes, int] | None = None
         self.idle_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -219,9 +219,9 @@ class TaskPool:
             link.defined.add(function)
             link.push(Define(function, call.code.blob))
         if self._tasks.max_calls and (most := self._tasks.max_calls.get(function)):
-            runs = held.runs = held.runs or {}
-            runs[function] = runs.get(function, 0) + 1
-            held.full = held.full or runs[function] >= most
+            runs_left = held.runs_left = held.runs_left or {}
+            runs_left[function] = runs_left.get(function, most) - 1
+            held.full = held.full or runs_left[function] <= 0
         message.lease = held.lease
         held.calls[message.seq] = call
         call.push(link)
@@ -287,7 +287,7 @@ class TaskPool:
                 return
             self._drop(held)
         self._tasks.forget(held)
-        self._runtime.node.send(ReturnLease(held.lease, held.runs is not None))
+        self._runtime.node.send(ReturnLease(held.lease, held.runs_left is not None))
         if self.backlog:
             # The tasks that would have gone there.
             self._runtime.thread.loop.call_soon(self.pump)
@@ -312,7 +312,8 @@ class TaskPool:
             held.full = False
 
     def _worn_out(self, held: HeldLease) -> bool:
-        return any(count >= self._tasks.max_calls[function] for function, count in (held.runs or {}).items())
+        # By itself: nobody may have such a function any more.
+        return any(left <= 0 for left in (held.runs_left or {}).values())
 
     def settle_pace(self, held: HeldLease, count: int) -> None:
         now = time.monotonic()
