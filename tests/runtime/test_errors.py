@@ -9,7 +9,7 @@ import pytest
 
 from actorrt import exceptions
 from actorrt.runtime.owner.calls import error_bytes
-from actorrt.runtime.owner.entries import HERE, RAISED, Entry
+from actorrt.runtime.owner.entries import PRESENT, RAISED, Entry
 from actorrt.wire import codec
 
 
@@ -174,7 +174,7 @@ def test_an_error_that_never_ends_arrives_all_the_same() -> None:
 
 def test_a_value_that_cannot_be_made_again_says_so() -> None:
     entry = Entry(b"owner", 1)
-    entry.settle(HERE, codec.pack(codec.serialize(Cannot(1, 2))))
+    entry.settle(PRESENT, codec.pack(codec.serialize(Cannot(1, 2))))
     with pytest.raises(exceptions.NotSerializableError, match="cannot be unpickled here: TypeError") as caught:
         entry.load()
     assert isinstance(caught.value.__cause__, TypeError)
@@ -185,7 +185,7 @@ def test_a_value_that_cannot_be_made_again_says_so() -> None:
 )
 def test_whatever_a_value_raises_as_it_is_made_again_is_named(error: Exception) -> None:
     entry = Entry(b"owner", 1)
-    entry.settle(HERE, codec.pack(codec.serialize(Refuses(error))))
+    entry.settle(PRESENT, codec.pack(codec.serialize(Refuses(error))))
     with pytest.raises(exceptions.NotSerializableError, match=f"cannot be unpickled here: {type(error).__name__}"):
         entry.load()
 

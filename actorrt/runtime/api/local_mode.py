@@ -34,7 +34,7 @@ from ..owner import references
 from ..owner.actor_client import ActorClient, traits_of
 from ..owner.actors import Actors
 from ..owner.calls import Call, error_bytes, fill_slots, unpack_arguments
-from ..owner.entries import HERE, RAISED, Entry, Gate
+from ..owner.entries import PRESENT, RAISED, Entry, Gate
 from ..owner.outcomes import users_part
 from ..owner.runtime import Runtime
 from ..owner.yielded import GENERATORS, BehindValues, Yielded
@@ -220,7 +220,7 @@ class LocalRuntime(Runtime):
     def _settle_entries(call: Call, values: list[Serialized]) -> None:
         for entry, serialized in zip(call.all_entries(), values, strict=False):
             entry.hold = serialized.refs or None
-            entry.settle(HERE, codec.pack(serialized))
+            entry.settle(PRESENT, codec.pack(serialized))
 
     def _arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = unpack_arguments(call.message.args)

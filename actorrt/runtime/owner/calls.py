@@ -34,7 +34,7 @@ from actorrt.wire.messages import (
 )
 
 from ..base.explain import explain_unpicklable
-from .entries import HERE, RAISED, REMOTE, SHARED, Entry
+from .entries import PRESENT, RAISED, REMOTE, SHARED, Entry
 from .references import ObjectRef
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Call(CallLife):
             self._free_left()
         if self.stream is not None:
             self._end_stream(None)
-        self.entry.settle(HERE, data)
+        self.entry.settle(PRESENT, data)
 
     def came(self, outcome: Outcome) -> Action:
         """Any other outcome of its code came. The caller counts what it has to before it has `perform` do the rest."""
@@ -151,7 +151,7 @@ class Call(CallLife):
             case Action.SETTLE if outcome.kind == STREAM_END:
                 self.pins = None
                 self._end_stream(None)
-                self.entry.settle(HERE, codec.serialize(None).data)
+                self.entry.settle(PRESENT, codec.serialize(None).data)
             case Action.SETTLE:
                 self._settle(outcome.values)
                 self.pins = None
@@ -321,7 +321,7 @@ def split_arguments(value: Any) -> tuple[Sequence[Any], dict[str, Any] | None]:
 
 def value_of(entry: Entry) -> Value:
     """What travels for an entry that is done."""
-    if entry.state == HERE:
+    if entry.state == PRESENT:
         return Value(INLINE, entry.data)
     if entry.state == SHARED:
         value: Value = entry.data

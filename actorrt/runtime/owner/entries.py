@@ -23,7 +23,7 @@ from . import current
 REMOTE: Final = 0
 PENDING: Final = 1
 # The value's bytes are here.
-HERE: Final = 2
+PRESENT: Final = 2
 # The value lies in a segment (`data` is the Value that says which); `view` is set once it is mapped here.
 SHARED: Final = 3
 # `data` is the error, or its pickled form.
@@ -111,8 +111,8 @@ class Entry:
 
     def load(self) -> Any:
         """The value, unpickled anew. Raises the call's error. The entry must be done and its segment mapped."""
-        if self.state == HERE or self.state == SHARED:
-            data = self.data if self.state == HERE else self.mapped()
+        if self.state == PRESENT or self.state == SHARED:
+            data = self.data if self.state == PRESENT else self.mapped()
             try:
                 return codec.deserialize(data)
             except UNMADE as error:

@@ -21,7 +21,7 @@ from actorrt.wire.messages import UNLIMITED, Credit
 
 from ..base.loop_bridge import bridge_to
 from . import current, references
-from .entries import HERE, RAISED, SHARED, UNMADE, Entry, Gate
+from .entries import PRESENT, RAISED, SHARED, UNMADE, Entry, Gate
 from .references import ObjectRef
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def _entry_of(self, data: bytes) -> Entry:
         entry = self._call.runtime.objects.new_entry()
-        entry.settle(HERE, data)
+        entry.settle(PRESENT, data)
         return entry
 
     def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:

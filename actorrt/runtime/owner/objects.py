@@ -44,7 +44,7 @@ from ..links.link import Link
 from ..links.peers import Peers
 from . import current
 from .calls import Call, value_of
-from .entries import HERE, PENDING, RAISED, REMOTE, SHARED, Entry
+from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry
 from .exits import Exits
 from .references import ObjectRef
 from .segments_client import SegmentsClient
@@ -117,7 +117,7 @@ class Objects:
             return self.put_segment(serialized)
         entry = self.new_entry()
         entry.hold = serialized.refs or None
-        entry.settle(HERE, codec.pack(serialized))
+        entry.settle(PRESENT, codec.pack(serialized))
         return entry
 
     def put_segment(self, serialized: Serialized) -> Entry:
@@ -169,7 +169,7 @@ class Objects:
             entry.settle(SHARED, value)
         elif value.kind == INLINE:
             entry.hold = holds or None
-            entry.settle(HERE, value.data)
+            entry.settle(PRESENT, value.data)
         else:
             entry.settle(RAISED, value.data)
 
@@ -386,7 +386,7 @@ class Objects:
         else:
             value = answer.value
             if value.kind == INLINE:
-                entry.settle(HERE, value.data)
+                entry.settle(PRESENT, value.data)
             elif value.kind == SEGMENT:
                 entry.settle(SHARED, value)
             else:

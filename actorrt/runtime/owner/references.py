@@ -17,7 +17,7 @@ from actorrt.wire import codec
 
 from ..base.loop_bridge import CALLBACK_RAISED, bridge_to, call_safely
 from . import current
-from .entries import HERE, PENDING, RAISED, REMOTE, SHARED, Entry, Waiter
+from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry, Waiter
 
 logger = logging.getLogger("actorrt")
 
@@ -39,7 +39,7 @@ class ObjectRef(Generic[T_co]):
 
     def __await__(self) -> Generator[Any, None, T_co]:
         entry = self._entry
-        if entry.state < HERE or (entry.state == SHARED and entry.view is None):
+        if entry.state < PRESENT or (entry.state == SHARED and entry.view is None):
             yield from until_local(entry).__await__()
         return entry.load()
 
