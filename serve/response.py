@@ -372,6 +372,11 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         self._finish(None)
 
     @property
+    def given(self) -> Grant | None:
+        """The right by which it was sent last, for a router that is asked for it again."""
+        return self._given
+
+    @property
     def queue_ms(self) -> int | None:
         """How long it has waited for its replica, in milliseconds, where its router knows that."""
         return None if self._given is None else self._given.queue_ms

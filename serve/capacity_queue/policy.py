@@ -175,8 +175,10 @@ class CapacityQueuePolicy(Policy):
         lease, now = self._released, self._clock()
         self._released = None
         if lease is None or lease.request is not request:
-            # Its grant was given back long ago, as its client took what was left.
-            return self.submit(request)
+            # A stream's grant comes back as its source ends, before whoever reads it knows why; others may have since.
+            lease = getattr(request, "given", None)
+            if not isinstance(lease, Lease | LocalLease) or lease.policy is not self or lease.request is not request:
+                return self.submit(request)
         if isinstance(lease, LocalLease):
             if self._open_place(lease.replica) is not None:
                 # It is fenced off there, or a later queue is there.
