@@ -7,8 +7,11 @@ from typing import Any, Final, NamedTuple, cast
 
 from ..capacity_queue.http_headers import TIMEOUT, HeaderError, said_in, session_of
 from .problems import Problem
+from .reading import wrong_type
 
 BANDS: Final = frozenset({"priority", "flex", "batch"})
+# The rest of what OpenAI's API and Anthropic's have: the default.
+_TIERS: Final = BANDS | {"auto", "default", "scale", "standard_only"}
 _LONGEST_USER: Final = 128
 
 
@@ -34,30 +37,41 @@ NO_WISHES: Final = Wishes()
 
 
 def wishes_of(fields: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Wishes:
-    """Problem 400 for a header that is wrong. Fields of a wrong type say nothing here: they are others' to refuse."""
+    """Problem 400 for a header or a field that is wrong; of `metadata` each API has its own rules."""
     try:
         said = said_in(headers.get)
     except HeaderError as error:
         raise Problem(400, str(error), param=TIMEOUT.decode(), code="invalid_value") from None
-    tier: Any = fields.get("service_tier")
+    tier = _text_at(fields, "service_tier")
+    if tier and tier not in _TIERS:
+        known = ", ".join(map(repr, sorted(_TIERS)))
+        message = f"'service_tier' must be one of {known}, not {tier[:64]!r}"
+        raise Problem(400, message, param="service_tier", code="invalid_value")
+    session = session_of(_text_at(fields, "prompt_cache_key"))
     return Wishes(
-        tier if isinstance(tier, str) and tier in BANDS else "",
+        tier if tier in BANDS else "",
         _user_of(fields),
-        said.session or session_of(_text(fields.get("prompt_cache_key"))),
+        said.session or session,
         said.timeout_s,
         said.ticket,
     )
 
 
 def _user_of(fields: Mapping[str, Any]) -> str:
-    for name in ("safety_identifier", "user"):
-        if isinstance(found := fields.get(name), str):
-            return found[:_LONGEST_USER]
+    named = [_text_at(fields, name) for name in ("safety_identifier", "user")]
+    if found := next(filter(None, named), ""):
+        return found[:_LONGEST_USER]
     metadata: Any = fields.get("metadata")
     if isinstance(metadata, dict):
-        return _text(cast("dict[str, Any]", metadata).get("user_id"))[:_LONGEST_USER]
+        user: Any = cast("dict[str, Any]", metadata).get("user_id")
+        return user[:_LONGEST_USER] if isinstance(user, str) else ""
     return ""
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _text_at(fields: Mapping[str, Any], name: str) -> str:
+    value: Any = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise wrong_type(name, "a string", value)
+    return value

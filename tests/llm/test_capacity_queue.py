@@ -70,6 +70,22 @@ async def test_a_stream_is_counted_as_it_comes_and_gives_all_back(url: str) -> N
         await until_idle("queued", "model:simulated")
 
 
+async def test_the_first_token_takes_the_prompt_off_the_backlog_also_of_an_answer_that_is_not_streamed(
+    url: str,
+) -> None:
+    async with httpx.AsyncClient(timeout=60, headers=KEYS["big"]) as client:
+        body = asked(2000, max_tokens=20_000, ignore_eos=True)
+        whole = asyncio.ensure_future(client.post(url, json=body))
+
+        while not (found := [line for line in (await ledger())["lines"] if line["running"]]) or found[0]["backlog"]:
+            await asyncio.sleep(0)
+            assert not whole.done()
+        assert found[0]["used"] >= 1000
+        whole.cancel()
+        await asyncio.wait([whole])
+        await until_idle("queued", "model:simulated")
+
+
 async def test_what_a_tenant_may_not_have_wait_is_429_and_says_when_to_come_again(url: str) -> None:
     async with httpx.AsyncClient(timeout=30) as client:
         long = asked(stream=True, max_tokens=5000, ignore_eos=True)

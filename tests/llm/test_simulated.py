@@ -210,7 +210,7 @@ async def test_a_prompt_over_the_context_is_refused_with_its_numbers_streamed_or
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"messages": HELLO, "max_tokens": -5}, "max_tokens"),
-        ({"messages": HELLO, "max_tokens": 0}, "max_tokens"),
+        ({"messages": HELLO, "max_completion_tokens": -1}, "max_completion_tokens"),
         ({"messages": HELLO, "max_tokens": "x"}, "max_tokens"),
         ({"messages": HELLO, "max_completion_tokens": True}, "max_completion_tokens"),
         ({"messages": HELLO, "n": 0}, "n"),
@@ -237,6 +237,28 @@ async def test_a_mistake_is_refused_by_the_name_of_its_field_and_the_next_reques
     assert error["param"] == param
     assert param.partition(".")[0] in error["message"]
     assert (await whole(engine, messages=HELLO, max_tokens=1))["usage"]["completion_tokens"] == 1
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens": 0}, {"max_completion_tokens": 0, "max_tokens": 9}])
+async def test_of_an_answer_of_no_tokens_the_prompt_is_read(limit: dict[str, Any]) -> None:
+    body = await whole(await started(), messages=HELLO, stop=["a"], **limit)
+    (choice,) = body["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
+    assert (body["usage"]["completion_tokens"], body["usage"]["prompt_tokens"] > 0) == (0, True)
+    seen = await events(await started(), messages=HELLO, **limit)
+    assert [each["choices"][0]["finish_reason"] for each in seen] == [None, "length"]
+
+
+async def test_the_first_token_of_an_answer_that_is_not_streamed_is_told_before_the_rest_is_there() -> None:
+    engine = await started(slots=1)
+    answer = engine.generate(
+        EngineCall(CHAT, json.dumps({"messages": HELLO, "max_tokens": 200, "ignore_eos": True}).encode())
+    )
+    head, *deltas = [item async for item in answer]
+    assert isinstance(head, Head)
+    assert head.status == 200
+    assert [bool(data) for data, _ in deltas] == [False] * 4 + [True]
+    assert [tokens for _, tokens in deltas] == [1, 64, 64, 64, 7]
 
 
 async def test_as_many_choices_and_stop_strings_as_may_be_are_taken() -> None:

@@ -24,7 +24,10 @@ from actorrt.serve.llm.wishes import Wishes, wishes_of
         ({"service_tier": "flex", "user": "u"}, {}, Wishes("flex", "u")),
         ({"service_tier": "auto", "user": "u", "safety_identifier": "s"}, {}, Wishes("", "s")),
         ({"metadata": {"user_id": "m"}}, {}, Wishes("", "m")),
-        ({"metadata": {"user_id": 7}, "service_tier": ["flex"], "user": 1, "prompt_cache_key": {}}, {}, Wishes()),
+        ({"metadata": {"user_id": 7}, "service_tier": None, "user": None, "prompt_cache_key": None}, {}, Wishes()),
+        ({"service_tier": "scale"}, {}, Wishes()),
+        ({"service_tier": "standard_only"}, {}, Wishes()),
+        ({"service_tier": "batch", "safety_identifier": "", "user": "u"}, {}, Wishes("batch", "u")),
         ({"metadata": ["user_id"]}, {}, Wishes()),
         ({"prompt_cache_key": "k"}, {}, Wishes(session="k")),
         ({"prompt_cache_key": "k"}, {b"x-session-id": b" chat 1 "}, Wishes(session="chat 1")),
@@ -37,6 +40,22 @@ def test_what_a_client_wishes_is_read_from_fields_and_headers(
     fields: dict[str, Any], headers: dict[bytes, bytes], wishes: Wishes
 ) -> None:
     assert wishes_of(fields, headers) == wishes
+
+
+@pytest.mark.parametrize("name", ["service_tier", "user", "safety_identifier", "prompt_cache_key"])
+@pytest.mark.parametrize(("value", "kind"), [(5, "an integer"), ({"a": 1}, "an object"), ([], "an array")])
+def test_a_field_of_a_wrong_type_is_400_and_named(name: str, value: object, kind: str) -> None:
+    with pytest.raises(Problem) as found:
+        wishes_of({"safety_identifier": "s", name: value}, {b"x-session-id": b"s"})
+    problem = found.value
+    assert (problem.status, problem.param, problem.code) == (400, name, "invalid_type")
+    assert problem.message == f"'{name}' must be a string, not {kind}"
+
+
+def test_a_tier_that_no_api_has_is_400_and_those_that_there_are_are_named() -> None:
+    with pytest.raises(Problem, match=r"must be one of 'auto', 'batch', .* not 'nonsense'") as found:
+        wishes_of({"service_tier": "nonsense"}, {})
+    assert (found.value.status, found.value.param, found.value.code) == (400, "service_tier", "invalid_value")
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "2s", "86400001", "9" * 500, "\u0661", "nan", "1_0", "0x10"])

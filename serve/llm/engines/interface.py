@@ -44,11 +44,34 @@ class Head(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """The next bytes of an answer: of a stream always whole server-sent events, each with its empty line."""
+    """The next bytes of an answer: of a stream always whole server-sent events, each with its empty line.
+
+    Of an answer that is not streamed some may be empty and stand for tokens that have come, of which all bytes follow
+    at its end (`Beside`): the first says that the prompt is read.
+    """
 
     data: bytes
     tokens: int = 0
     """How many generated tokens these events bring: 0 for what only says a role, the end, or the usage."""
+
+
+class Beside:
+    """When the tokens of an answer that is not streamed are told: the first at once, and then so many together."""
+
+    EACH: Final = 64
+
+    def __init__(self) -> None:
+        self._untold = 0
+        self.told = 0
+
+    def came(self, tokens: int) -> int:
+        """So many more have come. How many are to be told now."""
+        self._untold += tokens
+        if self._untold < (self.EACH if self.told else 1):
+            return 0
+        more, self._untold = self._untold, 0
+        self.told += more
+        return more
 
 
 @dataclass(frozen=True, slots=True)

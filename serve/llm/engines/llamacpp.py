@@ -17,14 +17,14 @@ from .chosen_tools import with_chosen_tools
 from .discovery import takes_tools
 from .engine_process import Launch
 from .gguf_file import adapter_path, gguf_path
-from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
+from .interface import Beside, Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
 from .keeper import EngineKeeper
 from .llamacpp_errors import as_openai
 from .llamacpp_requests import Whole, as_stream, with_progress, without_progress
 from .openai_http import OpenAIHttp
 from .place import new_place
 from .request_fields import Refused
-from .served import ServedEngine, fetch
+from .served import ServedEngine, fetch, reason_in
 from .whole_events import tokens_of_answer
 
 logger = logging.getLogger("actorrt.serve.replica")
@@ -149,14 +149,22 @@ class LlamaCpp(ServedEngine):
                 async for item in answer:
                     yield item
                 return
-            whole, tokens = Whole(call.path), 0
+            whole, tokens, beside = Whole(call.path), 0, Beside()
             async for item in answer:
                 assert isinstance(item, Delta)
                 whole.feed(item.data)
                 tokens += item.tokens
+                is_first = not beside.told
+                if more := beside.came(item.tokens):
+                    if is_first:
+                        yield Head(200, _JSON)
+                    yield Delta(b"", more)
             status, body = whole.answer()
-            yield Head(status, _JSON)
-            yield Delta(body, tokens_of_answer(body) or tokens)
+            if not beside.told:
+                yield Head(status, _JSON)
+            elif status != 200:
+                raise EngineError(f"the engine failed as it answered: {reason_in(body)}")
+            yield Delta(body, max(0, (tokens_of_answer(body) or tokens) - beside.told))
         finally:
             await answer.aclose()
 

@@ -63,10 +63,11 @@ class Fields:
             raise Refused(f"'{name}' must be {what}, but is {_shown(value)}", name)
         return value
 
-    def count(self, name: str, *, most: int | None = None) -> int | None:
+    def count(self, name: str, *, least: int = 1, most: int | None = None) -> int | None:
         value = self.of_type(name, int, "an integer", None)
-        if value is not None and (value < 1 or (most is not None and value > most)):
-            raise Refused(f"'{name}' must be {f'1 to {most}' if most else 'at least 1'}, but is {_shown(value)}", name)
+        if value is not None and (value < least or (most is not None and value > most)):
+            allowed = f"{least} to {most}" if most else f"at least {least}"
+            raise Refused(f"'{name}' must be {allowed}, but is {_shown(value)}", name)
         return value
 
 

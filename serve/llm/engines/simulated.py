@@ -13,7 +13,7 @@ import msgspec
 
 from ..config import SimulatedEngine
 from .completion_bytes import DONE, Completion, Usage
-from .interface import Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
+from .interface import Beside, Capacity, Delta, EngineCall, EngineError, EngineFacts, Head
 from .request_fields import Refused, text_field, tokens_field
 from .simulated_choice import Choice, Prompt
 from .simulated_request import Wanted, prompt_of, read
@@ -77,14 +77,13 @@ class Simulated:
             yield Delta(answer)
             return
         try:
-            if answer.wanted.stream:
-                yield Head(200, _EVENTS)
-                while not answer.complete:
-                    yield await answer.next()
-            else:
-                body = await answer.next()
-                yield Head(200, _JSON)
-                yield body
+            # Of an answer that is not streamed only once there is something of it.
+            first = None if answer.wanted.stream else await answer.next()
+            yield Head(200, _EVENTS if first is None else _JSON)
+            if first is not None:
+                yield first
+            while not answer.complete:
+                yield await answer.next()
         finally:
             for choice in answer.choices:
                 self._end(choice)
@@ -169,7 +168,7 @@ class Simulated:
             room = self._context - prompt.length
             if room < 1:
                 raise Refused.too_long(prompt.length, self._context)
-            most = min(room, wanted.most_tokens or room)
+            most = room if wanted.most_tokens is None else min(room, wanted.most_tokens)
             for _ in range(wanted.choices):
                 index = len(answer.choices)
                 answer.choices.append(
@@ -217,7 +216,8 @@ class _Answer:
     """What the choices of one request give, until it is taken."""
 
     __slots__ = (
-        "_completion", "_error", "_is_plain", "_loop", "_tokens", "_waiter", "choices", "ended", "ready", "wanted",
+        "_beside", "_completion", "_error", "_is_plain", "_loop", "_tokens", "_waiter", "choices", "ended", "ready",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, wanted: Wanted, completion: Completion, loop: asyncio.AbstractEventLoop) -> None:
@@ -231,6 +231,7 @@ class _Answer:
         self._is_plain = wanted.stream and not wanted.timings
         self._loop = loop
         self._tokens = 0
+        self._beside = Beside()
         self._waiter: asyncio.Future[None] | None = None
         self._error: EngineError | None = None
 
@@ -242,12 +243,13 @@ class _Answer:
         """The choice has its next token."""
         before = choice.tokens
         events = next(choice.events)
-        self._tokens += choice.tokens - before
+        more = choice.tokens - before
+        self._tokens += more
         if self._is_plain and not choice.reason:
             self.ready.append(events)
         else:
             events = self._with_the_rest(choice, events)
-            if not events:
+            if not events and not self._beside.came(more):
                 return
             self.ready.append(events)
         if self._waiter is not None and not self._waiter.done():

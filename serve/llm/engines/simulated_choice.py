@@ -62,10 +62,10 @@ class Choice:
             first += before + as_json(self._prompt.text) + after
         author, ends = self._author(), not self._wanted.ignore_end
         last, left = self._find_stop() if self._wanted.stop else (self.most, None)
-        # Only an answer that someone else began can end without a word.
-        if ends and author.wants_to_end():
-            self.reason = "stop"
-            yield first + completion.end(index, "stop")
+        # Only an answer that someone else began can end without a word, or one of which none is wanted.
+        if not self.most or (ends and author.wants_to_end()):
+            self.reason = "stop" if self.most else "length"
+            yield first + completion.end(index, self.reason)
             return
         word_of, wants_to_end = author.word, author.wants_to_end
         for token in range(1, last + 1):

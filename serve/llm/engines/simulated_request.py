@@ -31,6 +31,7 @@ class Wanted:
     """What the assistant has said already, to be continued."""
     choices: int = 1
     most_tokens: int | None = None
+    """0: the prompt is read, and that is all."""
     stop: tuple[str, ...] = ()
     seed: int = 0
     stream: bool = False
@@ -61,6 +62,7 @@ def read(body: bytes, *, chat: bool) -> Wanted:
     else:
         prompts = _prompts(fields.all.get("prompt"))
     choices = fields.count("n", most=_MOST_CHOICES) or 1
+    most = fields.count("max_completion_tokens", least=0)
     if len(prompts) * choices > _MOST_ANSWERS:
         asked = f"{len(prompts)} prompts with {choices} choices each"
         raise Refused(f"'prompt' must ask for at most {_MOST_ANSWERS} answers, but is {asked}", "prompt")
@@ -70,7 +72,7 @@ def read(body: bytes, *, chat: bool) -> Wanted:
         prompts=prompts,
         begun=begun,
         choices=choices,
-        most_tokens=fields.count("max_completion_tokens") or fields.count("max_tokens"),
+        most_tokens=fields.count("max_tokens", least=0) if most is None else most,
         stop=_stop(fields.all.get("stop")),
         seed=fields.of_type("seed", int, "an integer", 0),
         stream=fields.of_type("stream", bool, "true or false", False),
