@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.core.options import MethodOptions
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorAt
 
 from ..links.link import Link
+from ..links.pipes import PipeReceiver
 from . import current
 from .calls import Call
 from .token import Token
 
 if TYPE_CHECKING:
     from .actor_records import ActorRecord, OwnedActor
-    from .runtime import Runtime
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
 WINDOW: Final = 1024
@@ -54,6 +55,20 @@ def traits_of(ordered: bool, concurrency: int, max_task_retries: int, max_pendin
     return Traits(ordered, concurrency, max_task_retries, max_pending)
 
 
+class Caller(current.Session, Protocol):
+    """The process that calls an actor, as far as handles ask it."""
+
+    def submit_method(
+        self,
+        actor: ActorClient,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+        receiver: PipeReceiver | None = None,
+    ) -> Any: ...
+
+
 class ActorClient:
     """One actor as this process sees it. `link` is set while calls can go straight to it."""
 
@@ -74,7 +89,7 @@ class ActorClient:
         "traits",
     )
 
-    def __init__(self, runtime: Runtime, actor: bytes, title: str, traits: Traits) -> None:
+    def __init__(self, runtime: Caller, actor: bytes, title: str, traits: Traits) -> None:
         self.runtime = runtime
         self.actor = actor
         self.title = title

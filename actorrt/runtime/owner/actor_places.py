@@ -7,7 +7,8 @@ ActorUnavailableError.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.calls import Action
@@ -15,24 +16,49 @@ from actorrt.core.calls import Event as CallEvent
 from actorrt.core.lifecycle import Event, State
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
+from ..base.loop_thread import LoopThread
 from ..links.link import Link
+from ..links.peers import Peers
 from .actor_client import ActorClient
 from .actor_records import ActorRecord
 from .calls import Call
-from .supervisor import KILLED
-
-if TYPE_CHECKING:
-    from .actors import Actors
-    from .runtime import Runtime
+from .exits import Exits
+from .supervisor import KILLED, Supervisor
 
 PLACED_TIMEOUT_S: Final = 1.0
+
+
+class Surroundings(Protocol):
+    """What is asked of the process."""
+
+    process: bytes
+    node: Link
+
+    @property
+    def thread(self) -> LoopThread: ...
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def exits(self) -> Exits: ...
+    @property
+    def supervisor(self) -> Supervisor: ...
+
+
+class Known(Protocol):
+    """The actors that the process can call."""
+
+    def find(self, actor: bytes) -> ActorClient | None: ...
+    def at(self, link: Link) -> Iterable[ActorClient]: ...
+    def advance(self, client: ActorClient) -> None: ...
+    def came_back(self, client: ActorClient, link: Link | None, count: int, again: list[Call]) -> None: ...
 
 
 class ActorPlaces:
     """Finds actors, and sorts out what their loss means. Runs on the runtime loop."""
 
-    def __init__(self, runtime: Runtime, actors: Actors) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings, actors: Known) -> None:
+        self._process = surroundings
+        self._thread = surroundings.thread
         self._actors = actors
 
     # ---- finding
@@ -41,10 +67,10 @@ class ActorPlaces:
         """Have it found out where the actor is. The owner's own client is told by the supervisor."""
         if not client.locating and client.record is None:
             client.locating = True
-            self._runtime.thread.spawn_here(self._find(client))
+            self._thread.spawn_here(self._find(client))
 
     async def _find(self, client: ActorClient) -> None:
-        runtime = self._runtime
+        process = self._process
         try:
             while client.dead is None:
                 at = await self._ask_owner(client, WhereIs(client.actor, client.incarnation))
@@ -52,7 +78,7 @@ class ActorPlaces:
                     self._bury(client, at)
                     break
                 try:
-                    client.link = await runtime.peers.link_to(at.worker)
+                    client.link = await process.peers.link_to(at.worker)
                 except exceptions.LinkError:
                     # Its worker has ended: the owner will know where it is next.
                     client.incarnation = at.incarnation
@@ -65,12 +91,12 @@ class ActorPlaces:
 
     async def _ask_owner(self, client: ActorClient, question: WhereIs) -> ActorAt:
         owner = client.actor[:8]
-        if owner == self._runtime.process:
-            return await self._runtime.supervisor.where_is(question.actor, question.incarnation, question.fate)
+        if owner == self._process.process:
+            return await self._process.supervisor.where_is(question.actor, question.incarnation, question.fate)
         try:
-            return await self._runtime.peers.ask(owner, question)
+            return await self._process.peers.ask(owner, question)
         except exceptions.ActorrtError:
-            cause, _ = await self._runtime.exits.cause(owner)
+            cause, _ = await self._process.exits.cause(owner)
             return ActorAt(b"", 0, f"its owner ended: {cause}", "running")
 
     async def placed_at(self, client: ActorClient) -> bytes:
@@ -125,7 +151,7 @@ class ActorPlaces:
             for call in under_way:
                 self._sort(call, CallEvent.LOST if started else CallEvent.UNBEGUN, again, failed)
             if failed:
-                self._runtime.thread.spawn_here(self._report(client, failed, link.peer))
+                self._thread.spawn_here(self._report(client, failed, link.peer))
             if record is None and client.link is link and not link.farewell and self._may_live(link.peer):
                 # Only its link may be broken: then it is where it was.
                 client.incarnation -= 1
@@ -133,7 +159,7 @@ class ActorPlaces:
 
     def _may_live(self, worker: bytes) -> bool:
         """The node has not said that it has ended."""
-        return worker not in self._runtime.peers.dead and not self._runtime.node.closed
+        return worker not in self._process.peers.dead and not self._process.node.closed
 
     @staticmethod
     def _sort(call: Call, event: CallEvent, again: list[Call], failed: list[Call]) -> None:
@@ -160,14 +186,14 @@ class ActorPlaces:
                 stale = call.link
             elif record.state is State.ALIVE and record.life.incarnation == call.incarnation:
                 # The owner would know by now if it had ended in any way that it was told of.
-                self._runtime.supervisor.apply(record, Event.LOST, "its worker has lost it", "running")
+                self._process.supervisor.apply(record, Event.LOST, "its worker has lost it", "running")
         if failed:
-            self._runtime.thread.spawn_here(self._report(client, failed, b""))
+            self._thread.spawn_here(self._report(client, failed, b""))
         self._actors.came_back(client, stale, 1, again)
 
     async def _report(self, client: ActorClient, calls: list[Call], worker: bytes) -> None:
         """Fail calls with what has become of their actor."""
-        cause = (await self._runtime.exits.cause(worker))[0] if worker else "it ended under the call"
+        cause = (await self._process.exits.cause(worker))[0] if worker else "it ended under the call"
         seen = max(call.incarnation for call in calls)
         if client.record is None and worker and self._may_live(worker):
             # It may be where it was.

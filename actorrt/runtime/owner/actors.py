@@ -11,32 +11,44 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from actorrt import exceptions
 from actorrt.core.calls import AWAY, ENDED, Action, Event
 from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
 from ..links.link import Link
-from .actor_client import ActorClient, Traits
+from . import actor_places as places
+from .actor_client import ActorClient, Caller, Traits
 from .actor_places import ActorPlaces
 from .actor_records import OwnedActor
 from .calls import Call, fill_slots, when_resolved
+from .objects import Objects
 from .token import Token
 
 if TYPE_CHECKING:
     from .actor_records import ActorRecord
-    from .runtime import Runtime
+
+
+class Surroundings(Caller, places.Surroundings, Protocol):
+    """What is asked of the process."""
+
+    @property
+    def objects(self) -> Objects: ...
+
+    def flush_soon(self, link: Link, idle: bool) -> None: ...
+    def cancel_call(self, call: Call, force: bool, recursive: bool) -> None: ...
 
 
 class Actors:
     """The actors that this process can call."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._process = surroundings
+        self._thread = surroundings.thread
         # Held while a call is put on its way: what is lost with a link is looked at under it too.
         self.lock = threading.Lock()
-        self.places = ActorPlaces(runtime, self)
+        self.places = ActorPlaces(surroundings, self)
         # One client for each actor, while a handle lives.
         self._known: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
         # Clients with calls that wait to leave.
@@ -51,27 +63,27 @@ class Actors:
 
     def client(self, actor: bytes, title: str, traits: Traits) -> ActorClient:
         """The client for a handle that came from elsewhere; from any thread."""
-        runtime = self._runtime
+        process = self._process
         owner = actor[:8]
         with self.lock:
             client = self._known.get(actor)
             known = client is not None
             if client is None:
-                client = ActorClient(runtime, actor, title, traits)
+                client = ActorClient(process, actor, title, traits)
                 self._known[actor] = client
-        if owner != runtime.process:
+        if owner != process.process:
             if known:
-                runtime.objects.note(owner)
+                process.objects.note(owner)
             else:
                 client.hold = self._borrow(actor)
         elif not known:
-            record = runtime.supervisor.records.get(actor)
+            record = process.supervisor.records.get(actor)
             if record is None:
                 client.dead = ActorAt(b"", 0, "it has ended", "idle")
             else:
                 self.own(client, record)
                 record.released = False
-                runtime.thread.run_soon(partial(self.places.moved, record))
+                self._thread.run_soon(partial(self.places.moved, record))
         return client
 
     def find(self, actor: bytes) -> ActorClient | None:
@@ -85,22 +97,22 @@ class Actors:
 
     def hold(self, actor: bytes) -> Token:
         """Keep an actor whose handle lies inside a value that was not looked at yet; runtime loop."""
-        runtime = self._runtime
+        process = self._process
         owner = actor[:8]
-        if owner == runtime.process:
-            runtime.supervisor.borrow(actor, owner, 1)
-            return Token(runtime, partial(runtime.supervisor.borrow, actor, owner, -1))
+        if owner == process.process:
+            process.supervisor.borrow(actor, owner, 1)
+            return Token(process, partial(process.supervisor.borrow, actor, owner, -1))
         return self._borrow(actor)
 
     def _borrow(self, actor: bytes) -> Token:
-        runtime = self._runtime
-        runtime.objects.borrowing(actor[:8], BorrowActor(actor))
-        return Token(runtime, partial(runtime.objects.unborrowing, actor[:8], UnborrowActor(actor)))
+        process = self._process
+        process.objects.borrowing(actor[:8], BorrowActor(actor))
+        return Token(process, partial(process.objects.unborrowing, actor[:8], UnborrowActor(actor)))
 
     def own(self, client: ActorClient, record: ActorRecord) -> None:
         """The client is that of an actor of this process, which ends with its last handle."""
         client.record = record
-        client.hold = OwnedActor(self._runtime, record)
+        client.hold = OwnedActor(self._process, record)
 
     def know(self, client: ActorClient) -> None:
         with self.lock:
@@ -115,7 +127,7 @@ class Actors:
     def release_owned(self, record: ActorRecord) -> None:
         """A client of an own actor is garbage; runtime loop."""
         if self._known.get(record.actor) is None:
-            self._runtime.supervisor.release(record)
+            self._process.supervisor.release(record)
 
     # ---- calls
 
@@ -137,16 +149,16 @@ class Actors:
                     and client.inflight < traits.window
                     and not link.closed
                 ):
-                    self._push(client, link, call)
+                    idle = self._push(client, link, call)
                 else:
-                    link = None
+                    link, idle = None, False
                     self._enqueue(client, call)
             if link is not None:
-                if call.stream is not None and not self._runtime.thread.on_own_thread():
+                if call.stream is not None and not self._thread.on_own_thread():
                     # The first of many messages: to wake another thread for it costs more than to write it.
                     link.flush()
                 else:
-                    self._runtime.flush_soon(link)
+                    self._process.flush_soon(link, idle)
         except KeyboardInterrupt:
             self._take_back(client, call)
             raise
@@ -159,10 +171,10 @@ class Actors:
                 client.inflight -= 1
                 link.post(Cancel(call.message.seq))
         if call.state is AWAY:
-            self._runtime.thread.run_soon(call.cancelled)
+            self._thread.run_soon(call.cancelled)
         else:
-            self._runtime.thread.run_soon(partial(self._runtime.cancel_call, call, False, True))
-        self._runtime.thread.run_soon(partial(self.advance, client))
+            self._thread.run_soon(partial(self._process.cancel_call, call, False, True))
+        self._thread.run_soon(partial(self.advance, client))
 
     def _enqueue(self, client: ActorClient, call: Call) -> None:
         first = client.backlog is None
@@ -173,7 +185,7 @@ class Actors:
         client.backlog.append(call)
         if first or call.waiting is not None:
             # Else it goes when those in front of it go.
-            self._runtime.thread.run_soon(partial(self._queued, client, call))
+            self._thread.run_soon(partial(self._queued, client, call))
 
     def _check_pending(self, client: ActorClient) -> None:
         pending = client.inflight + len(self._resolving.get(client, ()))
@@ -182,12 +194,13 @@ class Actors:
         if pending >= client.traits.max_pending:
             raise exceptions.PendingCallsLimitExceeded(client.title, client.traits.max_pending)
 
-    def _push(self, client: ActorClient, link: Link, call: Call) -> None:
+    def _push(self, client: ActorClient, link: Link, call: Call) -> bool:
+        """Queue a call on the link; whether nothing else is under way there."""
         client.inflight += 1
         call.incarnation = client.incarnation
         idle = not link.inflight
         call.push(link)
-        self._runtime.idle_link = idle
+        return idle
 
     def again(self, client: ActorClient, call: Call) -> None:
         """Send a call that was accepted before; runtime loop."""
@@ -200,7 +213,7 @@ class Actors:
 
     def _queued(self, client: ActorClient, call: Call) -> None:
         for _, entry in call.waiting or ():
-            self._runtime.request(entry)
+            self._process.request(entry)
         self.advance(client)
 
     def advance(self, client: ActorClient) -> None:
@@ -218,7 +231,7 @@ class Actors:
             if client.traits.ordered:
                 if self._wait_in_front(client, call):
                     break
-            elif not when_resolved(call, partial(self._resolved, client), self._runtime.thread.run_soon):
+            elif not when_resolved(call, partial(self._resolved, client), self._thread.run_soon):
                 self._resolved(client, call)
         link.flush()
 
@@ -248,7 +261,7 @@ class Actors:
         """True while the arguments of the first call of an ordered backlog are not there."""
         if self._held.get(client) is call:
             return True
-        if when_resolved(call, partial(self._resolved_in_front, client), self._runtime.thread.run_soon):
+        if when_resolved(call, partial(self._resolved_in_front, client), self._thread.run_soon):
             self._held[client] = call
             return True
         fill_slots(call)

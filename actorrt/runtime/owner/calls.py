@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from actorrt import exceptions
+from actorrt.config import Settings
 from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, RetryOn, Wish
 from actorrt.core.item_numbers import next_item
 from actorrt.wire import codec
+from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
     CANCELLED,
     ERROR,
@@ -35,17 +37,38 @@ from actorrt.wire.messages import (
 
 from ..base.explain import explain_unpicklable
 from .entries import PRESENT, RAISED, REMOTE, SHARED, Entry
+from .generators import Consumer, Stream, StreamedValues
 from .references import ObjectRef
+from .segments_client import SegmentsClient
 
 if TYPE_CHECKING:
     from ..links.link import Link
-    from .generators import Stream
-    from .runtime import Runtime
 
 # The place of a whole argument list that is too large to travel inside its call.
 ALL_ARGUMENTS: Final = -1
 # The place of what a call only has to be behind: its value is not filled in anywhere.
 BEHIND: Final = -2
+
+
+class CalledValues(StreamedValues, Protocol):
+    """The objects of the process that makes a call."""
+
+    def put_segment(self, serialized: Serialized) -> Entry: ...
+    def settle(self, entry: Entry, value: Value, call: Any, index: int = 0) -> None: ...
+    async def settled(self, entry: Entry) -> None: ...
+
+
+class Caller(Consumer, Protocol):
+    """The process that makes a call, as far as a call asks it."""
+
+    settings: Settings
+
+    @property
+    def objects(self) -> CalledValues: ...
+    @property
+    def segments(self) -> SegmentsClient: ...
+
+    def cancel_call(self, call: Any, force: bool, recursive: bool) -> None: ...
 
 
 class Call(CallLife):
@@ -71,7 +94,7 @@ class Call(CallLife):
     )
 
     def __init__(
-        self, runtime: Runtime, entry: Entry, message: ActorCall | TaskCall | StartActor, target: Any, name: str
+        self, runtime: Caller, entry: Entry, message: ActorCall | TaskCall | StartActor, target: Any, name: str
     ) -> None:
         # As CallLife begins, and no call more for each call.
         self.state = HERE
@@ -258,7 +281,7 @@ class Arguments:
         self.slots: Slots | None = None
 
 
-def pack_arguments(runtime: Runtime, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+def pack_arguments(runtime: Caller, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Pickle the arguments of a call to `what`.
 
     Raises NotSerializableError that names the argument, and RuntimeError if the value of a ref can never come here.

@@ -13,26 +13,61 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 from actorrt.core.calls import State
 from actorrt.wire import codec
-from actorrt.wire.messages import UNLIMITED, Credit
+from actorrt.wire.messages import UNLIMITED, AnyMessage, Credit
 
 from ..base.loop_bridge import bridge_to
+from ..links.link import Link
 from . import current, references
 from .entries import PRESENT, RAISED, SHARED, UNMADE, Entry, Gate
 from .references import ObjectRef
-
-if TYPE_CHECKING:
-    from ..links.link import Link
-    from .calls import Call
+from .segments_client import SegmentsClient
 
 T_co = TypeVar("T_co", covariant=True)
 
 Waiter = Callable[["Stream"], object]
 # How far a producer may be ahead where the caller did not say.
 DEFAULT_WINDOW: Final = 1000
+
+
+class StreamedValues(Protocol):
+    """The objects of the process that takes a stream."""
+
+    def new_entry(self) -> Entry: ...
+    def next_items(self) -> int: ...
+
+
+class Consumer(current.Session, Protocol):
+    """The process that takes a stream, as far as a stream asks it."""
+
+    @property
+    def objects(self) -> StreamedValues: ...
+    @property
+    def segments(self) -> SegmentsClient: ...
+
+    def post_soon(self, link: Link, message: AnyMessage) -> None: ...
+
+
+class StreamingCall(Protocol):
+    """The call that gives a stream."""
+
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def link(self) -> Link | None: ...
+    @property
+    def message(self) -> Any: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def runtime(self) -> Consumer: ...
+
+    def cancel(self, force: bool) -> None: ...
 
 
 class Stream:
@@ -52,7 +87,7 @@ class Stream:
         "window",
     )
 
-    def __init__(self, call: Call, window: int) -> None:
+    def __init__(self, call: StreamingCall, window: int) -> None:
         self.call = call
         self.window = window
         # One of a few bytes is just those: most are taken as values, and no ref ever names them.
@@ -133,9 +168,9 @@ class Stream:
             self._taken = 0
             self.cut_off()
             self.next_large = self.call.runtime.objects.next_items()
-            message.first_item = self.next_large  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
+            message.first_item = self.next_large
             ahead = UNLIMITED if self.window == UNLIMITED else self.came - len(self.items) + self.window
-            message.credits = ahead  # pyright: ignore[reportAttributeAccessIssue]  only calls stream
+            message.credits = ahead
             link.push(message)
 
     def cut_off(self) -> None:
@@ -180,7 +215,7 @@ class ObjectRefGenerator(Generic[T_co]):
 
     __slots__ = ("__weakref__", "_call", "_stream")
 
-    def __init__(self, call: Call, stream: Stream) -> None:
+    def __init__(self, call: StreamingCall, stream: Stream) -> None:
         self._call = call
         self._stream = stream
 

@@ -77,6 +77,7 @@ class Objects:
     def __init__(self, surroundings: Surroundings, hold_actor: Callable[[bytes], object]) -> None:
         """`hold_actor` keeps an actor whose handle came inside of a value, as long as what it gives is kept."""
         self._process = surroundings
+        self._thread = surroundings.thread
         self._hold_actor = hold_actor
         self._seq = itertools.count(1)
         self._runs = itertools.count(1)
@@ -128,9 +129,9 @@ class Objects:
         entry = self.new_entry()
         value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
         entry.hold = [self._claim(value), *serialized.refs]
-        if self._process.thread.on_own_thread():
+        if self._thread.on_own_thread():
             take_snapshot(serialized)
-            self._process.thread.spawn_here(self._write_aside(entry, value, serialized))
+            self._thread.spawn_here(self._write_aside(entry, value, serialized))
         else:
             self._process.segments.write(entry.owner, entry.seq, serialized)
             entry.settle(SHARED, value)
@@ -139,7 +140,7 @@ class Objects:
     async def _write_aside(self, entry: Entry, value: Value, serialized: Serialized) -> None:
         write = self._process.segments.write
         try:
-            await self._process.thread.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
+            await self._thread.loop.run_in_executor(None, write, entry.owner, entry.seq, serialized)
         except asyncio.CancelledError:
             entry.settle(RAISED, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
             raise
@@ -161,7 +162,7 @@ class Objects:
             link: Link | None = call.link
             if link is not None and not link.closed:
                 owners = {owner[:OWNER_SIZE] for owner, _ in value.refs}
-                self._process.thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
+                self._thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
         if value.kind == SEGMENT:
             if value.owner == entry.owner and value.seq == entry.seq:
                 holds.append(self._claim(value))
@@ -228,7 +229,7 @@ class Objects:
         if link is not None:
             link.post(message)
         else:
-            self._process.thread.run_soon(partial(self.tell, owner, message))
+            self._thread.run_soon(partial(self.tell, owner, message))
 
     def note(self, owner: bytes) -> None:
         """Something of this owner's was unpickled: whoever answers a call has to see that the owner knows of it."""
@@ -241,7 +242,7 @@ class Objects:
         with self._lock:
             others = self._borrows.before_dropping(owner)
         if others:
-            self._process.thread.spawn_here(self._unborrow_after(others, owner, message))
+            self._thread.spawn_here(self._unborrow_after(others, owner, message))
         else:
             self.tell(owner, message)
 
@@ -267,7 +268,7 @@ class Objects:
                 self._outbox[owner].append(message)
             case Tell.DIAL:
                 self._outbox[owner] = [message]
-                self._process.thread.spawn_here(self._dial(owner))
+                self._thread.spawn_here(self._dial(owner))
             case _:
                 pass
 
@@ -349,7 +350,7 @@ class Objects:
         if entry.state == REMOTE:
             self.request(entry)
         if not entry.done:
-            loop = self._process.thread.loop
+            loop = self._thread.loop
             future: asyncio.Future[None] = loop.create_future()
             waiter = partial(bridge_to(loop).complete, future)
             if entry.add_waiter(waiter):
@@ -366,10 +367,10 @@ class Objects:
             if entry.state != REMOTE:
                 return
             entry.state = PENDING
-        self._process.thread.run_soon(partial(self._spawn_fetch, entry))
+        self._thread.run_soon(partial(self._spawn_fetch, entry))
 
     def _spawn_fetch(self, entry: Entry) -> None:
-        self._process.thread.spawn_here(self._fetch(entry))
+        self._thread.spawn_here(self._fetch(entry))
 
     async def _fetch(self, entry: Entry) -> None:
         try:

@@ -73,6 +73,7 @@ class Outcomes:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._process = surroundings
+        self._thread = surroundings.thread
         # What is named inside values that were sent, until their receiver has registered for it, by the receiver, the
         # call, and which of its values it is.
         self._pins: dict[tuple[bytes, int, int], list[Any]] = {}
@@ -157,7 +158,7 @@ class Outcomes:
             for index, value in enumerate(values):
                 self.taken(run.link.peer, run.seq, index)
                 if value.kind == SEGMENT:
-                    self._process.thread.run_soon(partial(self._process.segments.free, value.owner, value.seq))
+                    self._thread.run_soon(partial(self._process.segments.free, value.owner, value.seq))
             raise
         return Outcome(run.seq, VALUES, values)
 

@@ -39,13 +39,14 @@ class ProgramPaths:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._process = surroundings
+        self._thread = surroundings.thread
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The module, if the program has added a folder in which it lies."""
         # A package's own modules lie where it lies.
-        if path is not None or self._process.thread.on_own_thread() or not self._follow():
+        if path is not None or self._thread.on_own_thread() or not self._follow():
             return None
         return importlib.machinery.PathFinder.find_spec(fullname, None, target)
 
@@ -53,7 +54,7 @@ class ProgramPaths:
         """Add what the program has added; True if there was something."""
         process = self._process
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
-            answer: Facts = process.thread.call_sync(process.node.ask(Query("sys_path")), ANSWER_S)
+            answer: Facts = self._thread.call_sync(process.node.ask(Query("sys_path")), ANSWER_S)
             added = [folder for folder in map(as_text, answer.data) if folder not in sys.path]
             sys.path.extend(added)
             if added:

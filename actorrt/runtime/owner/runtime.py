@@ -94,7 +94,6 @@ class Runtime:
         self.store_limit = 0
         self.node: Link
         self.thread = thread or LoopThread(f"actorrt-{role}")
-        self.idle_link = False
         self.exits = Exits(self)
         self.actors = Actors(self)
         self.objects = Objects(self, self.actors.hold)
@@ -184,7 +183,7 @@ class Runtime:
 
     def check_mine(self, awaited: Entry | Stream) -> None:
         """Raise RuntimeError if a value, or an item, that is waited for can never come here."""
-        call: Call | None = awaited.call
+        call: Any = awaited.call
         if call is not None and call.runtime is not self:
             raise RuntimeError(
                 f"the result of {call.name} cannot come: it was called in a session that was shut down, or before this "
@@ -193,14 +192,14 @@ class Runtime:
 
     # ---- flushing
 
-    def flush_soon(self, link: Link) -> None:
+    def flush_soon(self, link: Link, idle: bool) -> None:
         """A call was queued on `link`: write it at once where nothing else is under way, else with its batch."""
         if self.thread.on_own_thread():
             if frame_is_due(link.queued, len(link.inflight)):
                 link.flush()
             else:
                 link.flush_at_end_of_turn()
-        elif self.idle_link or link.queued >= FULL_FRAME:
+        elif idle or link.queued >= FULL_FRAME:
             link.flush()
         else:
             self._last_link = link

@@ -74,6 +74,7 @@ class SegmentsClient:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._process = surroundings
+        self._thread = surroundings.thread
         self._lock = threading.Lock()
         self._writer: SegmentWriter | None = None
         self._reader = SegmentReader()
@@ -98,7 +99,7 @@ class SegmentsClient:
         try:
             self._write(writer, work, serialized)
         except BaseException as error:
-            process.thread.run_soon(partial(self._give_up, work))
+            self._thread.run_soon(partial(self._give_up, work))
             if isinstance(error, exceptions.LinkError):
                 raise process.exits.node_died() from None
             raise
@@ -109,10 +110,10 @@ class SegmentsClient:
         segment = writer.take(serialized.nbytes)
         if segment is None and serialized.nbytes >= WORTH_A_QUESTION and writer.may_come_back:
             # What was dropped a moment ago is on its way back, and comes before the answer.
-            process.thread.call_sync(process.node.ask(Ping()))
+            self._thread.call_sync(process.node.ask(Ping()))
             segment = writer.take(serialized.nbytes)
         if segment is None:
-            process.thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
+            self._thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
             segment = writer.create(serialized.nbytes)
         sealed = work.sealed = writer.fill(segment, serialized.data, serialized.buffers)
         is_own = work.owner == process.process
@@ -126,7 +127,7 @@ class SegmentsClient:
             process.node.post_flush()
             writer.adopted(sealed.serial)
         else:
-            process.thread.call_sync(self._seal(writer, work, sealed))
+            self._thread.call_sync(self._seal(writer, work, sealed))
 
     def _make_writer(self) -> SegmentWriter:
         # ctypes takes milliseconds to load, and most processes write nothing large.
@@ -218,7 +219,7 @@ class SegmentsClient:
         """The same from a user's thread, for a look. Blocks, unless somebody has it mapped."""
         view = self._reader.find((entry.data.owner, entry.data.seq))
         while view is None:
-            self._process.thread.call_sync(self.map(entry))
+            self._thread.call_sync(self.map(entry))
             view = entry.view
         return view
 

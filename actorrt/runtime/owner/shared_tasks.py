@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from actorrt import exceptions
 from actorrt.core.calls import Action, Event
 from actorrt.wire.messages import Define, TaskCall
 
+from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from .calls import Call, fill_slots
+from .exits import Exits
+from .process_host import ProcessHost
 from .shared import SharedPool
 from .task_pool import crash_error
 
-if TYPE_CHECKING:
-    from .runtime import Runtime
+
+class Surroundings(Protocol):
+    """What is asked of the process."""
+
+    @property
+    def thread(self) -> LoopThread: ...
+    @property
+    def host(self) -> ProcessHost: ...
+    @property
+    def exits(self) -> Exits: ...
 
 
 class SharedTasks:
     """Pushes async tasks to the least loaded shared worker. Runs on the runtime loop."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._process = surroundings
+        self._thread = surroundings.thread
         self._waiting: dict[SharedPool, list[Call]] = {}
 
     def submit(self, call: Call, env: dict[str, str]) -> None:
         """Send a call whose arguments are there."""
         if not call.done and fill_slots(call):
-            pool = self._runtime.host.shared_pool(env)
+            pool = self._process.host.shared_pool(env)
             call.target = pool
             self.push(pool, call)
 
@@ -37,7 +49,7 @@ class SharedTasks:
             waiting = self._waiting.setdefault(pool, [])
             waiting.append(call)
             if len(waiting) == 1:
-                self._runtime.thread.spawn_here(self._when_ready(pool))
+                self._thread.spawn_here(self._when_ready(pool))
             return
         message = call.message
         assert isinstance(message, TaskCall)
@@ -65,7 +77,7 @@ class SharedTasks:
         try:
             await pool.ready()
         except exceptions.LinkError:
-            error = self._runtime.exits.node_died()
+            error = self._process.exits.node_died()
         except exceptions.ActorrtError as refused:
             error = refused
         for call in self._waiting.pop(pool, []):
@@ -78,15 +90,15 @@ class SharedTasks:
 
     def link_lost(self, link: Link, calls: list[Call]) -> None:
         """A shared worker is gone with these calls under way."""
-        for pool in self._runtime.host.shared_pools():
+        for pool in self._process.host.shared_pools():
             pool.link_lost(link)
         if calls:
-            self._runtime.thread.spawn_here(self._lost(link, calls))
+            self._thread.spawn_here(self._lost(link, calls))
 
     async def _lost(self, link: Link, calls: list[Call]) -> None:
-        end = await self._runtime.exits.exit_of(link.peer)
+        end = await self._process.exits.exit_of(link.peer)
         # Which of those that ran at once was at fault, nobody can say: it counts for each. None outlives the runtime.
-        event = Event.GIVEN_UP if self._runtime.thread.closing else Event.LOST
+        event = Event.GIVEN_UP if self._thread.closing else Event.LOST
         for call in calls:
             match call.on(event):
                 case Action.AGAIN:

@@ -34,6 +34,7 @@ class Shipped:
     def __init__(self, surroundings: Surroundings, unused: Callable[[bytes], None]) -> None:
         """`unused(function_id)` is called on the runtime loop when no definition has this content any more."""
         self._process = surroundings
+        self._thread = surroundings.thread
         self._unused = unused
         # How many definitions have this content. The lock makes one step of looking at it and of changing what a link
         # has: a call that comes meanwhile finds the definition either still there or to be sent again.
@@ -57,7 +58,7 @@ class Shipped:
     def left(self, key: bytes) -> None:
         """A definition is garbage; from any thread, also from within a garbage collection."""
         if current.maybe_runtime() is self._process:  # not so in a fork, nor after the end
-            self._process.thread.release(partial(self._drop, key))
+            self._thread.release(partial(self._drop, key))
 
     def _drop(self, key: bytes) -> None:
         told: list[Link] = []

@@ -10,18 +10,19 @@ import asyncio
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from actorrt import exceptions
+from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, Wish
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
+from ..base.loop_thread import LoopThread
 from ..links.link import Link
+from ..links.peers import Peers
 from .calls import Call
-
-if TYPE_CHECKING:
-    from .tasks import Tasks
+from .exits import Exits
 
 PoolKey = tuple[tuple[tuple[str, int], ...], str, tuple[tuple[str, str], ...]]
 # At most so many questions for leases of one shape are under way, whatever the backlog.
@@ -56,12 +57,38 @@ class HeldLease:
         return not self.running_long and not self.full and not self.wanted
 
 
+class Surroundings(Protocol):
+    """What is asked of the process."""
+
+    node: Link
+    node_cpus: int
+    job: int
+    settings: Settings
+
+    @property
+    def thread(self) -> LoopThread: ...
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def exits(self) -> Exits: ...
+
+
+class Leases(Protocol):
+    """The leases of all pools of the process, and what is known of its functions."""
+
+    max_calls: dict[bytes, int]
+    by_link: dict[bytes, dict[int, HeldLease]]
+
+    def forget(self, held: HeldLease) -> None: ...
+
+
 class TaskPool:
     """The backlog and the leases of one shape."""
 
-    def __init__(self, tasks: Tasks, key: PoolKey) -> None:
+    def __init__(self, surroundings: Surroundings, tasks: Leases, key: PoolKey) -> None:
         self._tasks = tasks
-        self._runtime = tasks.runtime
+        self._process = surroundings
+        self._thread = surroundings.thread
         self.shape = dict(key[0])
         self.mode = key[1]
         self.env = dict(key[2])
@@ -101,7 +128,7 @@ class TaskPool:
         try:
             with self._lock:
                 leases = list(self.leases.values())
-                if self.backlog or self._runtime.thread.closing or any(held.calls for held in leases):
+                if self.backlog or self._thread.closing or any(held.calls for held in leases):
                     return False
                 held = next((held for held in leases if held.takes_more and not held.link.closed), None)
                 if held is None or call.done:
@@ -123,8 +150,8 @@ class TaskPool:
                 held.link.inflight.pop(call.message.seq, None)
                 held.full = self._worn_out(held)
                 held.link.post(Cancel(call.message.seq))
-        self._runtime.thread.run_soon(call.cancelled)
-        self._runtime.thread.run_soon(self.pump)
+        self._thread.run_soon(call.cancelled)
+        self._thread.run_soon(self.pump)
 
     def pump(self) -> None:
         """Hand over what can be handed over, and ask for leases for the rest."""
@@ -136,10 +163,10 @@ class TaskPool:
         if backlog:
             self._hand_over()
         if backlog:
-            limit = min(MAX_ASKED, self._runtime.node_cpus + 1)
+            limit = min(MAX_ASKED, self._process.node_cpus + 1)
             # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
             for _ in range(leases_to_ask(len(backlog), len(self._asking), limit)):
-                task = self._runtime.thread.loop.create_task(self._ask())
+                task = self._thread.loop.create_task(self._ask())
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
         elif self._asking:
@@ -171,16 +198,16 @@ class TaskPool:
             held.mark = time.monotonic()
             if held.idle_timer is None:
                 # It stays armed while the lease is used: a timer made and cancelled for each task would cost more.
-                held.idle_timer = self._runtime.thread.loop.call_later(
-                    self._runtime.settings.idle_lease_s, self._idle_over, held
+                held.idle_timer = self._thread.loop.call_later(
+                    self._process.settings.idle_lease_s, self._idle_over, held
                 )
 
     def _idle_over(self, held: HeldLease) -> None:
         held.idle_timer = None
         if held.calls or self.leases.get(held.lease) is not held:
             return
-        loop = self._runtime.thread.loop
-        left = held.mark + self._runtime.settings.idle_lease_s - time.monotonic()
+        loop = self._thread.loop
+        left = held.mark + self._process.settings.idle_lease_s - time.monotonic()
         if left > 0:
             held.idle_timer = loop.call_later(left, self._idle_over, held)
         else:
@@ -229,25 +256,25 @@ class TaskPool:
     # ---- leases
 
     async def _ask(self) -> None:
-        runtime = self._runtime
+        process = self._process
         try:
-            lease: Lease = await runtime.node.ask(
-                LeaseRequest(self.shape, self.mode, self.env or None, "", runtime.job)
+            lease: Lease = await process.node.ask(
+                LeaseRequest(self.shape, self.mode, self.env or None, "", process.job)
             )
         except exceptions.ActorrtError as error:
             self._refused(error)
             return
         try:
-            link = await runtime.peers.link_to(lease.worker)
+            link = await process.peers.link_to(lease.worker)
         except asyncio.CancelledError:
-            runtime.node.send(ReturnLease(lease.lease))
+            process.node.send(ReturnLease(lease.lease))
             raise
         except exceptions.LinkError:
             link = None
         # This question is answered: it does not count as under way any more.
         self._asking.discard(asyncio.current_task())  # pyright: ignore[reportArgumentType]
         if link is None or link.closed:
-            runtime.node.send(ReturnLease(lease.lease))
+            process.node.send(ReturnLease(lease.lease))
         else:
             held = HeldLease(self, lease, link)
             # First: once the lease is there, others may send tasks.
@@ -261,7 +288,7 @@ class TaskPool:
         if isinstance(error, exceptions.WorkerCrashedError) and self.leases:
             # It could not start one more worker: those that there are go on.
             if self._again is None:
-                self._again = self._runtime.thread.loop.call_later(ASK_AGAIN_S, self._ask_again)
+                self._again = self._thread.loop.call_later(ASK_AGAIN_S, self._ask_again)
             return
         with self._lock:
             calls, self.backlog, self._ended = self.backlog, deque(), 0
@@ -275,7 +302,7 @@ class TaskPool:
 
     def _error_for(self, call: Call, error: exceptions.ActorrtError) -> exceptions.ActorrtError:
         if isinstance(error, exceptions.LinkError):
-            return self._runtime.exits.node_died()
+            return self._process.exits.node_died()
         if isinstance(error, exceptions.TaskUnschedulableError | exceptions.WorkerCrashedError):
             return type(error)(call.name, *error.args[1:])
         return error
@@ -287,10 +314,10 @@ class TaskPool:
                 return
             self._drop(held)
         self._tasks.forget(held)
-        self._runtime.node.send(ReturnLease(held.lease, held.runs_left is not None))
+        self._process.node.send(ReturnLease(held.lease, held.runs_left is not None))
         if self.backlog:
             # The tasks that would have gone there.
-            self._runtime.thread.loop.call_soon(self.pump)
+            self._thread.loop.call_soon(self.pump)
 
     def wanted_back(self, held: HeldLease) -> None:
         """Others wait for it: it gets nothing more, and goes back once it is empty."""
@@ -371,9 +398,9 @@ class TaskPool:
         with self._lock:
             self._drop(held)
         if held.calls:
-            self._sort_out(held, await self._runtime.exits.exit_of(held.link.peer))
-        if not self._runtime.thread.closing:
-            self._runtime.node.send(ReturnLease(held.lease))
+            self._sort_out(held, await self._process.exits.exit_of(held.link.peer))
+        if not self._thread.closing:
+            self._process.node.send(ReturnLease(held.lease))
             self.pump()
 
     def _sort_out(self, held: HeldLease, end: Exit) -> None:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.wire.messages import TaskCall
 
 from ..links.link import Link
+from . import task_pool
 from .calls import Call, fill_slots
+from .shipped import Shipped
 from .task_pool import HeldLease, PoolKey, TaskPool
 
 if TYPE_CHECKING:
     from actorrt.core.options import TaskOptions
 
     from ..base.definitions import RemoteFunctionDef
-    from .runtime import Runtime
 
 # So many tasks in a row are handed over before more are made, so that workers begin.
 FULL_FRAME: Final = 64
@@ -31,11 +32,21 @@ LET_TAKE_S: Final = 0.005
 REMEMBERED_OPTIONS: Final = 1024
 
 
+class Surroundings(task_pool.Surroundings, Protocol):
+    """What is asked of the process."""
+
+    env: dict[str, str]
+
+    @property
+    def shipped(self) -> Shipped: ...
+
+
 class Tasks:
     """All tasks that this process has submitted and that have no outcome yet."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._process = surroundings
+        self._thread = surroundings.thread
         self.by_link: dict[bytes, dict[int, HeldLease]] = {}
         # After so many runs of a function its worker is not used again; only those functions that have a limit.
         self.max_calls: dict[bytes, int] = {}
@@ -47,7 +58,7 @@ class Tasks:
 
     def learn(self, definition: RemoteFunctionDef, max_calls: int) -> None:
         """Know the function as long as it is used; from any thread."""
-        self.runtime.shipped.know(definition)
+        self._process.shipped.know(definition)
         if max_calls:
             self.max_calls[definition.function_id] = max_calls
 
@@ -60,7 +71,7 @@ class Tasks:
         key: PoolKey = (tuple(sorted(shape.items())), mode, tuple(sorted(env.items())))
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools.setdefault(key, TaskPool(self, key))
+            pool = self._pools.setdefault(key, TaskPool(self._process, self, key))
         return pool
 
     def pool_for(self, options: TaskOptions, is_async: bool) -> TaskPool:
@@ -68,7 +79,7 @@ class Tasks:
         key = (id(options), is_async)
         found = self._by_options.get(key)
         if found is None:
-            env = {**self.runtime.env, **dict(options.env_vars)}
+            env = {**self._process.env, **dict(options.env_vars)}
             pool = self.pool(dict(options.shape), "loop" if is_async else "sync", env)
             if len(self._by_options) >= REMEMBERED_OPTIONS:
                 self._by_options.clear()
@@ -96,7 +107,7 @@ class Tasks:
         if not self._take_is_due:
             self._take_is_due = True
             try:
-                self.runtime.thread.run_soon(self._take)
+                self._thread.run_soon(self._take)
             except BaseException:
                 # A KeyboardInterrupt: whoever submits next says so.
                 self._take_is_due = False
@@ -106,10 +117,10 @@ class Tasks:
 
     def _let_take(self) -> None:
         """Let the runtime's thread take what was submitted, so that workers begin while this thread goes on."""
-        if not self.runtime.thread.on_own_thread():
+        if not self._thread.on_own_thread():
             taken = threading.Lock()
             taken.acquire()
-            self.runtime.thread.run_soon(taken.release)
+            self._thread.run_soon(taken.release)
             taken.acquire(timeout=LET_TAKE_S)
 
     def _take(self) -> None:
@@ -174,7 +185,7 @@ class Tasks:
     def link_lost(self, link: Link) -> None:
         leases = self.by_link.pop(link.peer, None)
         for held in (leases or {}).values():
-            self.runtime.thread.spawn_here(held.pool.lost(held))
+            self._thread.spawn_here(held.pool.lost(held))
 
     def leases_wanted(self, wanted: list[int]) -> None:
         """Others wait for these leases."""

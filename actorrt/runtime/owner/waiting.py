@@ -52,6 +52,7 @@ class Waits:
     def __init__(self, surroundings: Surroundings, placed_at: Callable[[ActorClient], Awaitable[bytes | None]]) -> None:
         """`placed_at` says on which process an actor is; on the runtime loop."""
         self._process = surroundings
+        self._thread = surroundings.thread
         self._placed_at = placed_at
         # The list that `wait` gave last: what it holds has been looked through already.
         self._last_rest: tuple[int, int] | None = None
@@ -63,7 +64,7 @@ class Waits:
             raise next(entry.error() for entry in entries if entry.state == RAISED)
         segments = [e for e in entries if e.state == SHARED and e.view is None]
         if segments:
-            self._process.thread.call_sync(self._map_all(segments))
+            self._thread.call_sync(self._map_all(segments))
         return [entry.load() for entry in entries]
 
     async def _map_all(self, entries: list[Entry]) -> None:
@@ -133,7 +134,7 @@ class Waits:
 
     def blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         """Block this thread at a gate. A leased worker's CPU is given back meanwhile."""
-        if self._process.thread.on_own_thread():
+        if self._thread.on_own_thread():
             raise RuntimeError("the runtime's own thread cannot wait")
         self._process.flush()
         if self._process.user_loop_is_here():
@@ -163,7 +164,7 @@ class Waits:
         """Wait until the owners of these have answered what they were asked for, if they had an answer."""
         limit = HEAR_S if timeout is None else min(HEAR_S, timeout)
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
-            self._process.thread.call_sync(self._ping({entry.owner for entry in entries}), limit)
+            self._thread.call_sync(self._ping({entry.owner for entry in entries}), limit)
 
     async def _ping(self, owners: set[bytes]) -> None:
         # The answer comes behind those of earlier questions that could be answered at once.
@@ -186,7 +187,7 @@ class Waits:
                     return False
             for entry in entries:
                 call: Call | None = entry.call
-                if call is not None and self._process.thread.call_sync(self._runs_here(call)):
+                if call is not None and self._thread.call_sync(self._runs_here(call)):
                     raise RuntimeError(
                         f"get() blocks the event loop on which {call.name} has to run: use `await` instead, or give "
                         "one of the two actors isolated=True"
