@@ -24,6 +24,7 @@ from .controller import Controller
 from .declaration import Application
 from .deployments import MANY_CALLS
 from .drain_watch import DrainWatch
+from .encodable import is_encodable
 from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeError
 from .graph import BoundDeployment, flatten
 from .handle import DeploymentHandle
@@ -127,6 +128,8 @@ def build(target: Application[Any] | ASGIApp, name: str, route_prefix: str | Non
         raise TypeError(f"name must be a str, not {type(name).__name__}")
     if not name or any(mark in name for mark in "#/\n"):
         raise ValueError(f"name must not be empty or hold '#', '/' or a line break: {name!r}")
+    if not is_encodable(name):
+        raise ValueError(f"name must be a text that UTF-8 has, not {name!r}")
     prefix = check_route_prefix(route_prefix)
     flat = flatten(as_graph(target), lambda each: DeploymentHandle[Any](DeploymentId(name, each)))
     _check_readers(flat)

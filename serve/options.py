@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, cast
 
+from .encodable import is_encodable
+from .policy import MOST
 from .router_options import DEFAULT_ROUTER, RequestRouterConfig, parse_request_router
 
 ACTOR_OPTIONS: Final = ("num_cpus", "num_gpus", "memory", "resources", "runtime_env")
@@ -87,6 +89,8 @@ def _name(option: str, value: object) -> str:
         raise ValueError(
             f"{option} must not be empty, hold '#', '/' or a line break, or start or end with a space: {value!r}"
         )
+    if not is_encodable(value):
+        raise ValueError(f"{option} must be a text that UTF-8 has, not {value!r}")
     return value
 
 
@@ -99,6 +103,8 @@ def _whole(least: int, also: tuple[int, ...] = ()) -> Callable[[str, object], in
         if value < least and value not in also:
             allowed = f"at least {least}" + "".join(f" or {each}" for each in also)
             raise ValueError(f"{option} must be {allowed}, not {value}")
+        if value > MOST:
+            raise ValueError(f"{option} must be at most {MOST}, not {value}")
         return value
 
     return check

@@ -15,8 +15,9 @@ from .user_errors import in_a_line
 
 logger = logging.getLogger("actorrt.serve")
 
-# What the code of a policy may raise without harm to others.
-FAILURES: Final = (Exception, SystemExit)
+# What the code of a policy may raise without harm to others: anything. It is called and returns, so that CancelledError
+# and GeneratorExit, too, are its own.
+FAILURES: Final = (BaseException,)
 
 
 class PolicyFailed(Exception):

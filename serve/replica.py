@@ -26,6 +26,7 @@ from .byte_channel import ByteChannel
 from .capacity_queue.config import LOAD, OFFER
 from .capacity_queue.engine_loads import EngineLoads
 from .capacity_queue.messages import Offer, Tag, incarnation_of
+from .capacity_queue.offers import checked
 from .capacity_queue.running import RunningLeases
 from .exceptions import PlainError
 from .incoming import Incoming
@@ -48,7 +49,7 @@ from .responses import Large
 from .thread_iteration import iterate_in_thread
 from .unavailable import unavailable_in
 from .user_code import CLOSE_S, Kind, UserCode
-from .user_errors import exit_error, in_a_line, with_frames
+from .user_errors import exit_error, in_a_line, is_end, with_frames
 from .websocket_rules import CLOSE
 from .websocket_run import WebsocketRun
 
@@ -532,7 +533,13 @@ class Replica:
             method = self._code.method(OFFER)
         except AttributeError:
             return None
-        return Offer(*await self._code.call(method, (), {}))
+        try:
+            return checked(await self._code.call(method, (), {}))
+        except BaseException as error:
+            if isinstance(error, Exception) or is_end(error):
+                raise
+            # It would end more than this question.
+            raise RuntimeError(in_a_line(error)) from error
 
     async def _ask_load(self, loads: EngineLoads) -> None:
         """Hear again and again what the deployment's code says that its engine has, if it says that."""

@@ -21,7 +21,7 @@ from actorrt import ObjectRef, ObjectRefGenerator, cancel, exceptions
 from .exceptions import RequestCancelledError, RequestStoppedError
 from .handle_options import HandleOptions
 from .nested import take_out
-from .policy import Cost, Grant
+from .policy import Cost, Grant, check_count
 from .request_context import RequestContext
 from .router import Router
 from .target import Target
@@ -495,6 +495,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     def report_progress(self, tokens: int) -> None:
         """Say that so many tokens of the answer have come, for a router that counts them; others are not told."""
+        check_count("tokens", tokens)
         for grant in self._grant:
             grant.progress(tokens)
 

@@ -35,7 +35,7 @@ from .refusals import DRAINING, OUTDATED, ReplicaRefusedError
 from .routing import PowerOfTwo
 from .spec import DeploymentId
 from .target import Target
-from .user_errors import in_a_line, with_frames
+from .user_errors import in_a_line, is_interrupt, with_frames
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -212,6 +212,14 @@ class Router:
             request.send(target, grant)
 
     def _submit_failed(self, request: Pending, grant: Grant | None, error: BaseException) -> None:
+        if is_interrupt(error):
+            with self._lock:
+                self._waiting.pop(request, None)
+                if grant is not None:
+                    self._tell(grant.policy.release, grant, NOTHING)
+                else:
+                    self._tell(self._policy.withdraw, request)
+            raise error
         has_left = isinstance(error, DeploymentGone) and self._connection is None
         if has_left:
             # It may have been deployed again.
@@ -229,10 +237,7 @@ class Router:
                 return False
             was_first = next(iter(self._waiting)) is request
             del self._waiting[request]
-            try:
-                self._policy.withdraw(request)
-            except FAILURES as error:
-                self._log(error)
+            self._tell(self._policy.withdraw, request)
         if was_first and self._waiting:
             # Those behind it may have waited for it alone.
             self._send_waiting()
@@ -241,10 +246,7 @@ class Router:
     def released(self, grant: Grant, used: Cost | None = None) -> None:
         """A request has ended; the next one may go. `used` says what it took, if that is known."""
         with self._lock:
-            try:
-                grant.policy.release(grant, used)
-            except FAILURES as error:
-                self._log(error)
+            self._tell(grant.policy.release, grant, used)
             if not self._waiting:
                 return
         self._send_waiting()
@@ -284,6 +286,8 @@ class Router:
                         target = self._targets[grant.replica]
                         del self._waiting[request]
                 except FAILURES as error:
+                    if is_interrupt(error):
+                        raise
                     mistakes += 1
                     if not self._go_on_after(found, error, mistakes):
                         return
@@ -390,6 +394,8 @@ class Router:
         try:
             method(*args)
         except FAILURES as error:
+            if is_interrupt(error):
+                raise
             self._log(error)
 
     def _log(self, error: BaseException) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dis
 import os
 import traceback
 from types import TracebackType
@@ -13,6 +15,9 @@ from .exceptions import PlainError
 
 # Both names under which the files of this package are found: the folder itself and the link to it.
 _OURS: Final = tuple({os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.path.realpath(__file__))})
+
+# By which a `raise` statement raises, as against what comes from outside while code runs.
+_RAISE: Final = dis.opmap["RAISE_VARARGS"]
 
 
 def in_a_line(error: BaseException) -> str:
@@ -45,6 +50,29 @@ def _from_user_code(trace: TracebackType | None) -> TracebackType | None:
 def _is_ours(path: str) -> bool:
     # What calls user code in a thread is the library's, and of no interest either.
     return path.startswith(_OURS) or path.endswith(os.path.join("concurrent", "futures", "thread.py"))
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, which came while user code ran, and not a KeyboardInterrupt that this has raised itself."""
+    return isinstance(error, KeyboardInterrupt) and not _is_raised(error)
+
+
+def is_end(error: BaseException) -> bool:
+    """Whether a coroutine that awaits user code is to end: its task was cancelled, or it is closed, or Ctrl-C came. The
+    same errors raised by user code are as any others.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit) and not _is_raised(error)
+
+
+def _is_raised(error: BaseException) -> bool:
+    """By a statement, in the innermost of its frames."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_lasti >= 0 and trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
 
 
 def exit_error(error: SystemExit) -> RuntimeError:

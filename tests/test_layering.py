@@ -24,6 +24,7 @@ IMPURE: Final = frozenset(
 PURE_IN_SERVE: Final = frozenset(
     {
         "declaration",
+        "encodable",
         "exceptions",
         "forwarded_headers",
         "graph",

@@ -23,6 +23,8 @@ def why(request_id: str) -> None:
             continue
         try:
             said += actorrt.serve.why(request_id)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
         except actorrt.exceptions.ActorrtError:
             continue  # it has ended meanwhile
         finally:

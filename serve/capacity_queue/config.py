@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -11,6 +10,8 @@ from typing import Any, Final, TypeVar, cast
 from ..capacity.fair_order import Band
 from ..capacity.need import Limits
 from ..capacity.queue import BANDS, QueueLimits, TenantLimits
+from ..encodable import is_encodable
+from ..policy import MOST
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ class CapacityQueueConfig:
     at a replica of both. Set by LLMConfig.prefill; another one begins a new queue. Nobody has credits then."""
     cost: Callable[..., Any] | str | None = None
     """What a call takes, where its caller has not said: called with its arguments it gives tokens or a Cost. Or
-    "module:name" of one. It is given requests by HTTP as (method, path, headers, bytes of the body)."""
+    "module:name" of one. It is given requests by HTTP as method, path, headers (a dict, names in lower case) and how
+    many bytes the body has, a number: 0 while that is not here whole."""
     credit_share: float | None = None
     """Of what each replica holds, so much may lie with the routers that fill it by themselves while nothing waits; 0:
     each request asks the queue. None: 0.5 of requests, and nothing of tokens."""
@@ -144,19 +146,19 @@ def check_sizes(config: CapacityQueueConfig, target: object) -> None:
         )
 
 
-def _number(
-    least: float, *, above: bool = False, most: float = math.inf, none: bool = False
-) -> Callable[[str, Any], Any]:
+def _number(least: float, *, above: bool = False, most: float = MOST, none: bool = False) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> Any:
         if value is None and none:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-        if not (value > least if above else value >= least) or not value <= most or math.isinf(value):
+        if not (value > least if above else value >= least) or not value <= most:
             said = f"above {least:g}" if above else f"at least {least:g}"
-            raise ValueError(
-                f"{name} must be {said}{'' if most == math.inf else f' and at most {most:g}'}, not {value}"
-            )
+            if most < MOST:
+                said += f" and at most {most:g}"
+            elif value > MOST:
+                said = f"at most {MOST}"
+            raise ValueError(f"{name} must be {said}, not {value}")
         return value
 
     return check
@@ -170,6 +172,8 @@ def _whole(least: int, *, none: bool = False) -> Callable[[str, Any], Any]:
             raise TypeError(f"{name} must be an int, not {type(value).__name__}")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
+        if value > MOST:
+            raise ValueError(f"{name} must be at most {MOST}, not {value}")
         return value
 
     return check
@@ -190,6 +194,8 @@ def _units(name: str, value: Any) -> str:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not is_encodable(value):
+        raise ValueError(f"{name} must be a text that UTF-8 has, not {value!r}")
     return value
 
 

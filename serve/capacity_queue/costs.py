@@ -21,8 +21,8 @@ def is_one(cost: Cost) -> bool:
 
 
 def cost_of(request: Request, function: Callable[..., Any] | None) -> QueueCost:
-    """`function` is asked where the caller named no tokens. What it raises is the error of this request; Refused (400)
-    for a header that is wrong.
+    """`function` is asked where the caller named no tokens. Whatever it raises is the error of this request alone;
+    Refused (400) for a header that is wrong.
     """
     cost = _without_headers(request, function)
     header = getattr(request, "header", None)

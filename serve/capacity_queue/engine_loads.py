@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from ..capacity.engine_load import EngineLoad
+from ..user_errors import is_end
 from .config import LOAD
 
 ASK_EVERY_S: Final = 1.0
@@ -38,7 +39,9 @@ class EngineLoads:
                 said = await engine_load()
                 self._load = None if said is None else checked(said)
                 fails = False
-            except Exception as error:
+            except BaseException as error:
+                if is_end(error):
+                    raise
                 if not fails:
                     logger.warning("the engine does not say what it has, and the queue goes on without: %r", error)
                 fails = True

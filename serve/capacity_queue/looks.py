@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+from ..encodable import is_encodable
+
+# No request has a longer name: proxies cut what clients say.
+LONGEST_NAME: Final = 1024
 
 # What somebody has heard of the requests that he looks for, by their routers, ids and leases.
 Look: TypeAlias = dict[tuple[str, int, int], str]
+
+
+def check_name(name: object) -> None:
+    """TypeError, or ValueError for what no request can be called: it would go to routers with all else they hear."""
+    if not isinstance(name, str):
+        raise TypeError(f"a request's id must be a str, not {type(name).__name__}")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"no request has an id of {len(name)} characters: they have {LONGEST_NAME} at most")
+    if not is_encodable(name):
+        raise ValueError(f"no request has the id {name!r}: it is not UTF-8")
 
 
 class Looks:
@@ -17,7 +32,8 @@ class Looks:
         return name in self._looks
 
     def begin(self, name: str) -> Look:
-        """Others may look for it at the same time."""
+        """Others may look for it at the same time. As `check_name` raises."""
+        check_name(name)
         look: Look = {}
         self._looks.setdefault(name, []).append(look)
         return look

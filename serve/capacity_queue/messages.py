@@ -16,7 +16,8 @@ from typing import Final, NamedTuple, cast
 
 import msgspec
 
-from ..policy import Cost, check_count
+from ..encodable import is_encodable
+from ..policy import MOST, Cost, check_count
 
 LONGEST_TEXT: Final = 1024
 _TEXTS: Final = ("model", "tenant", "user", "band", "session", "adapter", "ticket")
@@ -69,11 +70,8 @@ def check_text(name: str, value: object) -> None:
         raise TypeError(f"{name} of a cost must be a str, not {type(value).__name__}")
     if len(value) > LONGEST_TEXT:
         raise ValueError(f"{name} of a cost must have at most {LONGEST_TEXT} characters, not {len(value)}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} of a cost is not UTF-8: {error.reason}") from None
+    if not is_encodable(value):
+        raise ValueError(f"{name} of a cost is not UTF-8: surrogates not allowed")
 
 
 def check_seconds(value: object) -> None:
@@ -81,6 +79,8 @@ def check_seconds(value: object) -> None:
         raise TypeError(f"deadline_s of a cost must be a number, not {type(value).__name__}")
     if not 0 <= value < math.inf:
         raise ValueError(f"deadline_s of a cost must be zero or more seconds, not {value}")
+    if value > MOST:
+        raise ValueError(f"deadline_s of a cost must be at most {MOST}, not {value}")
 
 
 def check_chain(value: object) -> None:

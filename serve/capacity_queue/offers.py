@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final, cast
 
 from ..capacity.need import LineId
 from ..capacity.unit import Unit
-from .config import CapacityQueueConfig
+from ..policy import MOST
+from .config import OFFER, CapacityQueueConfig
 from .messages import Offer
 
 # In requests: a need is so many tokens twice over, since a line does not take one that is all prompt.
@@ -15,6 +16,8 @@ PER_REQUEST: Final = 2
 REQUESTS: Final = Unit("requests", PER_REQUEST)
 # Prompts are no matter there.
 ENDLESS_RATE: Final = 1e15
+# An offer says tokens and requests at the least.
+_LEAST_PARTS: Final = 2
 
 
 class Replica:
@@ -28,6 +31,22 @@ class Replica:
         self.said = False
         self.offer: Offer | None = None
         self.lines: list[LineId] = []
+
+
+def checked(said: object) -> Offer:
+    """What a deployment's code says that its replica holds. ValueError for what is no such offer."""
+    parts = cast("tuple[Any, ...]", said) if isinstance(said, tuple | list) else ()
+    if _LEAST_PARTS <= len(parts) <= len(Offer._fields):
+        offer = Offer(*parts)
+        counts = (offer.kv_tokens, offer.slots, offer.ranks, offer.context)
+        rate: Any = offer.prefill_rate
+        is_rate = isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= MOST
+        if is_rate and all(type(each) is int and 0 <= each <= MOST for each in counts) and offer.ranks:
+            return offer
+    raise ValueError(
+        f"{OFFER}() must give tokens, requests, tokens of prompts a second (or 0) and ranks, each at most {MOST}, "
+        f"not {said!r:.200}"
+    )
 
 
 def offer_of(

@@ -10,6 +10,7 @@ from actorrt import ActorHandle, exceptions, is_initialized
 from .. import connection
 from ..background import run_from_here
 from ..exceptions import ServeError
+from .looks import check_name
 from .statuses import QueueStatus
 
 # A queue that takes longer is shown without its numbers.
@@ -32,8 +33,9 @@ def queues() -> list[QueueStatus]:
 
 def why(request_id: str) -> list[str]:
     """What requests of this id (x-request-id) wait for in capacity queues, or where they run: a sentence for each. It
-    blocks, for seconds at most; empty if there is none, or Serve does not run.
+    blocks, for seconds at most; empty if there is none, or Serve does not run. ValueError for what is no request's id.
     """
+    check_name(request_id)
     if not is_initialized():
         return []
     try:

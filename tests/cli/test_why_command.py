@@ -46,6 +46,10 @@ def test_a_request_that_waits_is_told_apart_from_one_that_runs(start_server: Any
     assert said[0].startswith("default#Slow: it has waited for ")
     assert "every replica is full" in said[0]
     assert said[1].startswith("default#Slow: it runs at replica Slow-")
+    odd = _run("why", "\udcff")
+    assert (odd.returncode, odd.stdout) == (1, "")
+    assert "no request has the id '\\udcff': it is not UTF-8" in odd.stderr
+    assert "Traceback" not in odd.stderr
     shown = _run("status").stdout
     assert "capacity queue of default#Slow, in requests: 1 admitted, 0 refused" in shown
     assert "1 request of no tenant waits" in shown

@@ -176,6 +176,14 @@ async def test_people_are_told_what_a_queue_has_and_what_a_request_waits_for(ser
         # Several who ask at once are all answered.
         both = await asyncio.gather(*(asyncio.to_thread(serve.why, "the one") for _ in range(3)))
         assert [len(each) for each in both] == [1, 1, 1]
+        for wrong in ("\udc80", "x" * 1025):
+            with pytest.raises(ValueError, match=r"^no request has"):
+                await asyncio.to_thread(serve.why, wrong)
+            # Nor does one who asks the queue itself cost routers their streams.
+            with pytest.raises(ValueError, match="no request has"):
+                await (await queue_of("told", "Held")).why.remote(wrong)
+        assert len(await asyncio.to_thread(serve.why, "the one")) == 1
+        assert (await statistics("told", "Held"))["routers"] == 2
         await gate.open.remote()
         await held
         assert (await waiting).status_code == 200
@@ -192,6 +200,14 @@ def tokens_of(number: Any, path: str = "", *_: Any) -> float:
             return -1.0
         case "4":
             return 5000
+        case "6":
+            raise asyncio.CancelledError("told to")
+        case "7":
+            raise KeyboardInterrupt
+        case "8":
+            raise GeneratorExit
+        case "9":
+            raise BaseException("told to")
         case _:
             return 7
 
@@ -215,6 +231,10 @@ async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Servi
         (1, "ValueError: told to"),
         (2, "the cost function gave nan"),
         (3, "the cost function gave -1"),
+        (6, "CancelledError: told to"),
+        (7, "KeyboardInterrupt"),
+        (8, "GeneratorExit"),
+        (9, "BaseException: told to"),
     ):
         with pytest.raises(RequestRouterError, match=words):
             await handle.number.remote(number)
@@ -225,6 +245,10 @@ async def test_a_cost_function_that_fails_fails_its_request_alone(serving: Servi
             ("/2", 500, "Internal Server Error"),
             ("/3", 500, "Internal Server Error"),
             ("/4", 413, "the prompt has 5000 tokens, and a replica holds 100 at most"),
+            ("/6", 500, "Internal Server Error"),
+            ("/7", 500, "Internal Server Error"),
+            ("/8", 500, "Internal Server Error"),
+            ("/9", 500, "Internal Server Error"),
             ("/5", 200, "counted"),
         ):
             answer = await client.get(url + path)
@@ -326,6 +350,9 @@ async def test_what_a_stream_has_used_reaches_the_ledger_as_it_goes(serving: Ser
     gate = actorrt.remote(Gate).remote()
     stream = handle.options(stream=True, cost=QueueCost(tokens=100, max_tokens=50)).words.remote(gate)
     assert await anext(stream) == 1
+    for wrong, error in ((2**53 + 1, ValueError), (-1, ValueError), ("80", TypeError)):
+        with pytest.raises(error, match=r"^tokens of a cost must be"):
+            stream.report_progress(wrong)  # type: ignore[arg-type]
     stream.report_progress(80)
     while [line["used"] for line in (await statistics("talks", "Talks"))["lines"]] != [180]:  # noqa: ASYNC110
         await asyncio.sleep(0)

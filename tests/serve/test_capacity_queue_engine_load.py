@@ -11,6 +11,7 @@ import pytest
 from actorrt.serve.capacity.credit_messages import Room
 from actorrt.serve.capacity.engine_load import STALE_S, EngineLoad
 from actorrt.serve.capacity.need import LineId
+from actorrt.serve.capacity_queue import offers
 from actorrt.serve.capacity_queue.config import DEFAULT, CapacityQueueConfig
 from actorrt.serve.capacity_queue.engine_loads import EngineLoads, checked
 from actorrt.serve.capacity_queue.messages import Offer, QueueCost
@@ -99,6 +100,10 @@ async def test_an_engine_that_fails_or_says_nonsense_is_asked_again(caplog: pyte
         (1, 2),
         OSError("gone"),
         OSError("still"),
+        asyncio.CancelledError("told to"),
+        KeyboardInterrupt(),
+        SystemExit(1),
+        GeneratorExit(),
         (None, 2),
         (-1, 2),
         None,
@@ -113,13 +118,15 @@ async def test_an_engine_that_fails_or_says_nonsense_is_asked_again(caplog: pyte
         if not said:
             await asyncio.Event().wait()
         found = said.pop(0)
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         return found
 
     asks = asyncio.ensure_future(loads.ask(engine_load, 0.0))
     assert [await noted.get() for _ in range(3)] == [EngineLoad(1, 2), EngineLoad(None, 2), EngineLoad(3, 4)]
     asks.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asks
     # Once for each time that it began to fail.
     assert sum("the queue goes on without" in record.message for record in caplog.records) == 3
 
@@ -128,3 +135,17 @@ async def test_an_engine_that_fails_or_says_nonsense_is_asked_again(caplog: pyte
 def test_what_is_no_load_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"queue_load\(\) must give tokens and requests"):
         checked(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, 7, (1,), (1, 2, 3.0, 0), (True, 1), (10**25, 1), (1, 2, 10**25), (1.5, 1), ("1", 1), (1, -1), (1,) * 7],
+)
+def test_what_is_no_offer_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"queue_offer\(\) must give tokens, requests, "):
+        offers.checked(wrong)
+
+
+def test_an_offer_says_two_numbers_at_the_least() -> None:
+    assert offers.checked([1000, 4]) == Offer(1000, 4)
+    assert offers.checked((1000, 4, 10.5, 2, "r1", 500)) == Offer(1000, 4, 10.5, 2, "r1", 500)

@@ -20,6 +20,10 @@ from actorrt.serve.request_router import (
 from actorrt.serve.router_options import queue_config
 
 BASE = DeploymentOptions(name="d")
+CAPACITY_QUEUE_NUMBERS = (
+    "kv_tokens", "prefill_rate", "headroom", "backlog_s", "waiting_requests", "waiting_tokens", "deadline_s",
+    "load_tokens", "output_quantile", "credit_share", "lease_ttl_s", "grace_s", "silence_s",
+)  # fmt: skip
 
 
 class Mine(LocalPolicy):
@@ -166,6 +170,12 @@ def test_what_is_no_request_router_is_refused_where_it_is_written(given: Any, sa
             "units of request_router 'capacity_queue' must be one of auto, requests, tokens, not 'bytes'",
         ),
         ({"kv_tokens": 1}, "kv_tokens of request_router 'capacity_queue' must be at least 2, not 1"),
+        ({"kv_tokens": 10**25}, f"kv_tokens of request_router 'capacity_queue' must be at most {2**53}, not {10**25}"),
+        ({"deadline_s": 10**400}, f"deadline_s of request_router 'capacity_queue' must be at most {2**53}, not 1000"),
+        ({"deadline_s": math.inf}, f"deadline_s of request_router 'capacity_queue' must be at most {2**53}, not inf"),
+        ({"load_tokens": 2**53 + 1}, f"must be at most {2**53}"),
+        ({"tenants": {"a": {"running_tokens": 2**70}}}, f"must be at most {2**53}"),
+        ({"bands": [{"name": "\udc80"}], "default_band": "\udc80"}, "must be a text that UTF-8 has"),
         ({"deadline_s": -1}, "deadline_s of request_router 'capacity_queue' must be at least 0, not -1"),
         ({"cost": 5}, "cost of request_router 'capacity_queue' must be a function or 'module:name' of one, not 5"),
         ({"cost": "nowhere:f"}, "cost function nowhere:f is not there: No module named 'nowhere'"),
@@ -191,6 +201,23 @@ def test_a_capacity_queue_takes_its_settings_as_values_or_as_dicts() -> None:
         5,
         TenantLimits(),
     )
+
+
+@pytest.mark.parametrize("name", CAPACITY_QUEUE_NUMBERS)
+def test_each_number_of_a_capacity_queue_is_one_that_a_message_holds(name: str) -> None:
+    for value in (2**53 + 1, 10**25, 10**400):
+        with pytest.raises(
+            ValueError, match=f"^{name} of request_router 'capacity_queue' must be .*at most [0-9.]+, not"
+        ):
+            parse_options({"request_router": RequestRouterConfig("capacity_queue", {name: value})}, BASE)
+
+
+def test_what_a_message_does_not_hold_is_no_option_of_a_deployment() -> None:
+    for name in ("max_ongoing_requests", "max_queued_requests"):
+        with pytest.raises(ValueError, match=f"^{name} must be at most {2**53}, not {10**25}$"):
+            parse_options({name: 10**25}, BASE)
+    with pytest.raises(ValueError, match=r"^name must be a text that UTF-8 has, not '.udc80'$"):
+        parse_options({"name": "\udc80"}, BASE)
 
 
 def test_a_bool_is_no_number() -> None:

@@ -42,6 +42,7 @@ def test_a_name_is_a_text(name: str, value: Any, error: type[Exception], said: s
             ValueError,
             "deadline_s of a cost must be zero or more seconds, not nan",
         ),
+        (QueueCost, {"deadline_s": 10**400}, ValueError, "deadline_s of a cost must be at most"),
         (QueueCost, {"chain": [1]}, TypeError, "chain of a cost must be a tuple of int"),
         (QueueCost, {"chain": 5}, TypeError, "chain of a cost must be a tuple of int"),
         (QueueCost, {"chain": (1, "a")}, TypeError, "chain of a cost must be a tuple of int"),

@@ -2,7 +2,9 @@
 
 import math
 import random
+import signal
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any
 
@@ -389,23 +391,26 @@ def test_grants_that_come_later_are_sent_where_the_connection_says() -> None:
     assert request.sent
 
 
-def raises(name: str) -> type:
+def raises(name: str, error: type[BaseException]) -> type:
     """A policy of which one method raises, and which is else one of Serve's."""
 
     def method(self: Any, *args: Any) -> Any:
-        raise ValueError(f"told to in {name}")
+        raise error(f"told to in {name}")
 
     return type("Raises", (PowerOfTwo,), {name: method})
 
 
+@pytest.mark.parametrize("error", [ValueError, CancelledError, GeneratorExit, KeyboardInterrupt, BaseException])
 @pytest.mark.parametrize("name", [*METHODS, "choose", "__init__"])
-def test_a_policy_that_raises_fails_what_it_was_asked_about_and_nothing_else(name: str) -> None:
+def test_a_policy_that_raises_fails_what_it_was_asked_about_and_nothing_else(
+    name: str, error: type[BaseException]
+) -> None:
     router = new_router()
     tell(router, "ab", P2)
     running = submit(router, "0", "1")
     waiting = submit(router, "2", "3")
     router.withdraw(waiting.pop())
-    tell(router, "ab", kind(raises(name)))
+    tell(router, "ab", kind(raises(name, error)))
     later = submit(router, "4", "5")
     router.withdraw(later[1])
     for request in running:
@@ -417,14 +422,27 @@ def test_a_policy_that_raises_fails_what_it_was_asked_about_and_nothing_else(nam
     router._died("b")
     router.statistics()
     for request in (*waiting, *later):
-        for error in request.failed:
-            assert isinstance(error, RequestRouterError)
-            assert str(error).startswith("the request router Raises of deployment 'app#d' failed: ")
-            assert f"ValueError: told to in {name}" in str(error)
+        for failure in request.failed:
+            assert isinstance(failure, RequestRouterError)
+            assert str(failure).startswith("the request router Raises of deployment 'app#d' failed: ")
+            assert f"{error.__name__}: told to in {name}" in str(failure)
     # With one that works all goes on.
     tell(router, "cd", P2, max_ongoing=100)
     assert all(request.ended or request is later[1] for request in (*waiting, *later))
     assert submit(router, "last")[0].sent
+
+
+def test_ctrl_c_while_a_policy_is_asked_reaches_the_program_and_leaves_no_request() -> None:
+    class Interrupted(PowerOfTwo):
+        def submit(self, request: Request) -> Slots | None:
+            signal.raise_signal(signal.SIGINT)
+            return super().submit(request)
+
+    router = new_router()
+    tell(router, "ab", kind(Interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        submit(router, "0")
+    assert router.statistics()["queued"] == 0
 
 
 class Rubbish:
@@ -448,7 +466,7 @@ class Rubbish:
             case "raise":
                 raise KeyError("told to")
             case "exit":
-                raise SystemExit(1)
+                raise self.dice.choice([SystemExit, CancelledError, GeneratorExit, KeyboardInterrupt])
             case "refuse":
                 raise Refused("told to")
             case "refusal":
