@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,13 @@ Policies:
 """ + "\n".join(f"  {name:20} {entry.what}" for name, entry in POLICIES.items())
 
 
+# A run takes no longer in virtual time: policies look each tenth of a second whether there is something to do.
+LONGEST_RUN_S: Final = 7 * 24 * 3600
+# Conversations that are under way as a run begins are as many as come in some minutes.
+MOST_SESSIONS_RATE: Final = 10_000
+MOST_SEEDS: Final = 1000
+
+
 class _UsageError(Exception):
     """What was asked for cannot be done, in a sentence."""
 
@@ -63,9 +70,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--replicas", type=int, default=8, metavar="N", help="engines (8)")
     rate = made.add_mutually_exclusive_group()
     rate.add_argument("--load", type=float, metavar="X", help="the rate as a part of saturation (0.7)")
-    rate.add_argument("--rate", type=float, metavar="X", help="requests a second, for all replicas together")
+    rate.add_argument("--rate", type=float, metavar="X",
+                      help="requests a second, for all replicas together; a run takes a week at most in virtual time, "
+                           f"and --workload sessions has {MOST_SESSIONS_RATE:,} a second at most")  # fmt: skip
     rate.add_argument("--factor", type=float, metavar="X", help="as a multiple of the trace's own rate")
-    made.add_argument("--requests", type=int, default=3000, metavar="N", help="of each run (3000)")
+    made.add_argument("--requests", type=int, default=3000, metavar="N", help="of each run, 100 at least (3000)")
     made.add_argument("--seeds", default="5", metavar="S", help="how many runs of each policy, or which: 5, or 3,8,21")
     made.add_argument("--routers", type=int, default=1, metavar="N",
                       help="processes that route; what others sent each knows only as of --stale ago (1)")  # fmt: skip
@@ -73,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--deadline", type=float, default=math.inf, metavar="S",
                       help="for the first token; who would wait longer may be refused (none)")  # fmt: skip
     made.add_argument("--failures", type=int, default=0, metavar="N",
-                      help="replicas that die, each for 30 s; their requests resume (0)")  # fmt: skip
+                      help="deaths, spread over the run: each of a replica by chance, back after 30 s, so that "
+                           "there may be more of them than replicas; their requests resume (0)")  # fmt: skip
     made.add_argument("--prefill", type=int, metavar="N",
                       help="with ours-split: replicas that only read prompts (half of them)")  # fmt: skip
     made.add_argument("--batch", type=int, default=0, metavar="N",
@@ -81,7 +91,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--engine", type=Path, metavar="FILE", help="a model of an engine, as --fit writes it")
     made.add_argument("--fit", metavar="URL",
                       help="fit a model to a server with OpenAI's API, write it to --engine FILE, and end")  # fmt: skip
-    made.add_argument("--kv-tokens", type=int, metavar="N", help="what the server of --fit holds: it does not say it")
+    made.add_argument(
+        "--kv-tokens",
+        type=int,
+        metavar="N",
+        help="tokens that a replica holds (what --engine says), or the server of --fit, which does not say it",
+    )
     made.add_argument("--columns", default="", metavar="NAMES",
                       help=f"which measures to show, of {', '.join(table.COLUMNS)}")  # fmt: skip
     made.add_argument("--json", type=Path, metavar="FILE", help="write all measures of all runs there")
@@ -101,7 +116,38 @@ def _seeds(said: str) -> list[int]:
         found = list(range(1, found[0] + 1))
     if not found:
         raise _UsageError(f"--seeds must name one run at least, not {said!r}")
+    if len(found) > MOST_SEEDS:
+        raise _UsageError(f"--seeds must name {MOST_SEEDS:,} runs at most, not {len(found):,}")
+    if min(found) < 0:
+        raise _UsageError(f"--seeds must be zero or more, not {min(found)}")
+    if len(set(found)) < len(found):
+        raise _UsageError(f"--seeds {said!r} names a run twice, which would be the same again")
     return found
+
+
+def _check_files(given: argparse.Namespace) -> None:
+    """What is to be written can be, before anything is run for it."""
+    written = ("json", "markdown", "plot") if given.fit is None else ("engine",)
+    for option in written:
+        path: Path | None = getattr(given, option)
+        if path is None:
+            continue
+        if path.is_dir():
+            raise _UsageError(f"--{option} {path} is a folder: name a file")
+        if not path.parent.is_dir():
+            raise _UsageError(f"--{option} {path} cannot be written: there is no folder {path.parent}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise _UsageError(f"--{option} {path} cannot be written: you may not write there")
+
+
+def _check_rate(rate: float, count: int, is_made: bool) -> None:
+    if not count / rate <= LONGEST_RUN_S:
+        raise _UsageError(
+            f"{count:,} requests at {rate:.3g} a second take {count / rate:.3g} s of virtual time, and a run a week "
+            f"({LONGEST_RUN_S:,} s) at most: have a higher --rate or fewer --requests"
+        )
+    if is_made and rate > MOST_SESSIONS_RATE:
+        raise _UsageError(f"--workload sessions has {MOST_SESSIONS_RATE:,} requests a second at most, not {rate:.3g}")
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -137,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser().parse_args(argv)
     progress = Progress()
     try:
+        _check_files(given)
         if given.fit is not None:
             return _fit(given, progress)
         _check(given)
@@ -144,6 +191,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (_UsageError, TraceError, ModelError, UnknownPolicyError) as error:
         progress.done()
         print(f"simulate.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        progress.done()
+        print(f"simulate.py: {error.filename} cannot be written or read: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         progress.done()
@@ -159,10 +212,13 @@ def _fit(given: argparse.Namespace, progress: Progress) -> int:
     progress.done()
     engine_model.save(found, given.engine)
     step, more = 1000 * found.decode_step_s, 1000 * found.decode_step_per_request_s
+    slots = f"{found.slots} slots"
+    if found.slots == probe.STREAMS[-1]:
+        slots += " assumed (so many streams ran at once, and more were not tried)"
     chunks = f"steps of {found.batch_tokens} tokens at most" if found.batch_tokens else "not measured: chunks"
     print(
         f"{given.engine}: {found.prefill_tokens_per_s:,.0f} tokens of prompts a second, a step of {step:.3g} ms and "
-        f"{more:.3g} ms for each further stream, {found.slots} slots, {1000 * found.overhead_s:.3g} ms beside; "
+        f"{more:.3g} ms for each further stream, {slots}, {1000 * found.overhead_s:.3g} ms beside; "
         f"{chunks}; a cache of {found.kv_tokens:,} tokens, which is not measured"
     )
     return 0
@@ -179,8 +235,14 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
     if unknown := [name for name in columns if name not in table.COLUMNS]:
         raise _UsageError(f"there is no measure {unknown[0]!r}: there are {', '.join(table.COLUMNS)}")
     model = engine_model.load(given.engine) if given.engine is not None else EngineModel()
-    progress.say("reading the trace")
+    if given.kv_tokens is not None:
+        model = replace(model, kv_tokens=given.kv_tokens)
+    if model.longest < 1:
+        raise _UsageError(f"a replica with {model.kv_tokens} tokens has no block of {model.block_tokens}")
     is_made = given.workload == "sessions"
+    if given.rate is not None:
+        _check_rate(given.rate, given.requests, is_made)
+    progress.say("reading the trace")
     arrivals = sessions.make(3000, 5.0) if is_made else traces.read(traces.find(given.trace, given.traces))
     own_rate = (len(arrivals) - 1) / max(arrivals[-1].at, 1e-9)
     saturated = math.nan
@@ -192,6 +254,7 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
         progress.say("measuring saturation")
         saturated = saturation(arrivals, model, given.replicas)
         rate = saturated * (given.load or 0.7)
+    _check_rate(rate, given.requests, is_made)
     if is_made:
         # Their own times count: from one turn to the next.
         arrivals = sessions.make(2 * given.requests, rate)
@@ -206,6 +269,7 @@ def _run(given: argparse.Namespace, progress: Progress) -> int:
     title = (
         f"{given.trace or given.workload}: {given.replicas} replicas, {rate:.3g} requests/s{of}, "
         f"{plan.count:,} requests, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+        f"{f', {plan.failures} deaths' if plan.failures else ''}"
     )
     table.show(found, columns, title, Console())
     if given.markdown is not None:
