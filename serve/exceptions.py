@@ -46,8 +46,11 @@ class RequestRefusedError(ServeError):
 
     `retry_after_s` says when that is worth a try; None: never. `status` is what HTTP clients get. With `ticket`, if
     there is one, a retry keeps its place in a capacity queue (`QueueCost(ticket=...)`). You do not get this where there
-    is nothing to send to: that is DeploymentUnavailableError.
+    is nothing to send to: that is DeploymentUnavailableError. `queue_ms` is how long it waited for its place, as of a
+    capacity queue; None where nobody has looked.
     """
+
+    queue_ms: int | None = None
 
     def __init__(
         self, deployment: str, reason: str, retry_after_s: float | None = 1.0, status: int = 503, ticket: str = ""

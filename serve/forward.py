@@ -24,7 +24,7 @@ from .listener import lend
 from .loan import Lender
 from .policy import ONE_REQUEST, Cost, Grant
 from .request_head import pack_head
-from .responses import LARGEST_WHOLE, error_page
+from .responses import LARGEST_WHOLE, error_page, queue_line
 from .router import Router
 from .target import Target
 from .unavailable import RETRY_AFTER_S, answer_to, client_text
@@ -335,10 +335,19 @@ class Forwarded:
         if self._ref is ref:
             cancel(ref)
 
-    def _refuse(self, status: int, text: str, retry_after_s: float | None = None, ticket: str = "") -> None:
+    def _refuse(
+        self,
+        status: int,
+        text: str,
+        retry_after_s: float | None = None,
+        ticket: str = "",
+        queue_ms: int | None = None,
+    ) -> None:
         self._done()
         request = self._request
         each = b"x-request-id: %b\r\n" % request.request_id
+        if queue_ms is not None:
+            each += queue_line(queue_ms)
         request.respond(error_page(status, text, request.framing, each, retry_after_s, ticket))
 
     def _done(self) -> None:

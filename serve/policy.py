@@ -88,6 +88,9 @@ class Refused(Exception):
     `ticket` is what a retry may bring along, if its router knows what to do with it.
     """
 
+    # Milliseconds that the request waited for a place; None: nobody has looked.
+    queue_ms: int | None = None
+
     def __init__(self, reason: str, retry_after_s: float | None = 1.0, status: int = 503, ticket: str = "") -> None:
         super().__init__(reason, retry_after_s, status, ticket)
         if retry_after_s is not None and not 0 <= retry_after_s < math.inf:

@@ -45,7 +45,7 @@ from .request_context import (
     set_replica_context,
 )
 from .request_head import REQUEST_ID, scope_of
-from .responses import Large
+from .responses import Large, queue_line
 from .thread_iteration import iterate_in_thread
 from .unavailable import unavailable_in
 from .user_code import CLOSE_S, Kind, UserCode
@@ -318,7 +318,7 @@ class Replica:
             return OUTDATED
         self._leased[key] = lease
         self._note_change()
-        return await self._http(head, body, framing, key, b"x-actorrt-queue-ms: %d\r\n" % lease.queue_ms)
+        return await self._http(head, body, framing, key, queue_line(lease.queue_ms))
 
     def _request_ended(self, key: int) -> None:
         """The last byte of its response is known."""

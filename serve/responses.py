@@ -258,6 +258,11 @@ def _started(plain: Plain, framing: int, each: bytes) -> ResponseBytes:
     return made
 
 
+def queue_line(queue_ms: int) -> bytes:
+    """The line of a head that says how long a request has waited for its place in a capacity queue."""
+    return b"x-actorrt-queue-ms: %d\r\n" % queue_ms
+
+
 def error_page(
     status: int, text: str, framing: int, each: bytes = b"", retry_after_s: float | None = None, ticket: str = ""
 ) -> bytes:

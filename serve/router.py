@@ -325,8 +325,7 @@ class Router:
                 self._log(error)
                 return False
         if stop is not None and isinstance(grant, Refused):
-            name = str(self.deployment)
-            stop(RequestStoppedError(name, grant.reason, grant.retry_after_s, grant.status, grant.ticket))
+            stop(self._refusal(grant, RequestStoppedError))
         self._act(request, place)
         return True
 
@@ -423,16 +422,21 @@ class Router:
         except FAILURES as error:
             return self._misplaced(request, grant, error, tried_again=True)
 
+    def _refusal(self, refused: Refused, kind: type[RequestRefusedError] = RequestRefusedError) -> RequestRefusedError:
+        name = str(self.deployment)
+        if isinstance(refused, QueueFull):
+            found = BackPressureError(name, refused.queued, refused.limit, refused.retry_after_s or 0.0)
+        else:
+            found = kind(name, refused.reason, refused.retry_after_s, refused.status, refused.ticket)
+        found.queue_ms = refused.queue_ms
+        return found
+
     def _misplaced(self, request: Pending, grant: object, error: BaseException, tried_again: bool = False) -> Placed:
         """What becomes of a request that was refused, or got what is no grant of a replica that is there."""
         if isinstance(error, DeploymentGone):
             return DeploymentUnavailableError(str(self.deployment), str(error))
-        if isinstance(error, QueueFull):
-            return BackPressureError(str(self.deployment), error.queued, error.limit, error.retry_after_s or 0.0)
         if isinstance(error, Refused):
-            return RequestRefusedError(
-                str(self.deployment), error.reason, error.retry_after_s, error.status, error.ticket
-            )
+            return self._refusal(error)
         if isinstance(grant, Refused):
             return self._misplaced(request, None, grant)
         if isinstance(grant, Grant):

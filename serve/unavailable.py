@@ -20,6 +20,8 @@ class Answer(NamedTuple):
     retry_after_s: float | None
     ticket: str = ""
     """What a retry may bring along."""
+    queue_ms: int | None = None
+    """How long it has waited for its place, where that is known."""
 
 
 def unavailable_in(error: BaseException | None) -> Exception | None:
@@ -39,7 +41,7 @@ def answer_to(error: BaseException | None) -> Answer | None:
     if found is None:
         return None
     if isinstance(found, RequestRefusedError):
-        return Answer(found.status, client_text(found), found.retry_after_s, found.ticket)
+        return Answer(found.status, client_text(found), found.retry_after_s, found.ticket, found.queue_ms)
     return Answer(503, client_text(found), RETRY_AFTER_S)
 
 

@@ -70,7 +70,10 @@ class Lease(Grant):
 
     @property
     def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return max(0, int((self.given_at - self.arrived) * 1000))
+        return self.waited_ms(self.given_at)
+
+    def waited_ms(self, until: float) -> int:
+        return max(0, int((until - self.arrived) * 1000))
 
     @property
     def tag(self) -> Tag:  # pyright: ignore[reportIncompatibleVariableOverride]

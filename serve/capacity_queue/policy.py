@@ -198,7 +198,9 @@ class CapacityQueuePolicy(Policy):
                 return lease
             most = self._config.most(self._max_queued).requests
             if len(self._waiting) >= most and not lease.returns:
-                raise QueueFull(len(self._waiting), most, 1.0)
+                full = QueueFull(len(self._waiting), most, 1.0)
+                full.queue_ms = lease.waited_ms(now)
+                raise full
         if lease.returns:
             self._waiting = {lease.request: lease, **self._waiting}
         else:
@@ -263,7 +265,9 @@ class CapacityQueuePolicy(Policy):
             lease = self._held.get(number)
             # One that is not sent yet has nothing to lose by it, and is soon asked for again.
             if lease is not None and lease.request not in self._ready and lease.request not in self._early:
-                return lease.request, Refused(SHED, 1.0, 429, ticket)
+                shed = Refused(SHED, 1.0, 429, ticket)
+                shed.queue_ms = lease.queue_ms
+                return lease.request, shed
         if self._ready:
             return self._ready.popitem(last=False)
         now = self._clock()
@@ -424,12 +428,12 @@ class CapacityQueuePolicy(Policy):
             self._welcome(said)
         if said.shares is not None:
             self._alone.shares = said.shares
+        now = self._clock()
         for refusal in said.refused:
             if (lease := self._by_id.pop(refusal.id, None)) is not None:
                 del self._waiting[lease.request]
-                self._ready[lease.request] = _refused(refusal)
+                self._ready[lease.request] = _refused(refusal, lease.waited_ms(now))
         if said.grants or said.alike:
-            now = self._clock()
             for granted in said.grants:
                 self._granted(granted, now)
             for places in said.alike:
@@ -561,7 +565,10 @@ class CapacityQueuePolicy(Policy):
                 self._context.ready()
 
 
-def _refused(refusal: Refusal) -> Refused:
+def _refused(refusal: Refusal, queue_ms: int) -> Refused:
     if refusal.limit >= 0:
-        return QueueFull(refusal.queued, refusal.limit, refusal.retry_after_s or 1.0)
-    return Refused(refusal.reason, refusal.retry_after_s, refusal.status, refusal.ticket)
+        found: Refused = QueueFull(refusal.queued, refusal.limit, refusal.retry_after_s or 1.0)
+    else:
+        found = Refused(refusal.reason, refusal.retry_after_s, refusal.status, refusal.ticket)
+    found.queue_ms = queue_ms
+    return found

@@ -423,8 +423,11 @@ async def test_by_http_a_retry_with_the_ticket_of_its_429_goes_before_who_came_m
         refused = await client.get(url, headers={"x-request-timeout-ms": "20"})
         assert refused.status_code == 429
         ticket = refused.headers["x-actorrt-ticket"]
+        # It was heard of at its deadline, or a little before, as no place could be free by then.
+        assert 0 <= int(refused.headers["x-actorrt-queue-ms"]) < 20_000
         with pytest.raises(RequestRefusedError) as by_handle:
             await handle.options(cost=QueueCost(deadline_s=0.02, max_tokens=0)).pid.remote()
+        assert by_handle.value.queue_ms is not None
         asked = [asyncio.ensure_future(ask("other"))]
         await waiting(1)
         asked.append(asyncio.ensure_future(ask("forged", **{"x-actorrt-ticket": "A" * len(ticket)})))

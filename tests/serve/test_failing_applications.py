@@ -279,15 +279,22 @@ def test_what_a_constructor_says_is_for_the_log_and_the_status_and_not_for_clien
 def test_a_refusal_is_answered_with_the_status_and_the_time_that_its_router_gave() -> None:
     for given_s, told_s in ((0.0, 0), (0.2, 1), (2.0, 2), (2.1, 3), (None, None)):
         refused = RequestRefusedError("d", "too many tokens", given_s, 429)
-        assert answer_to(refused) == (429, "deployment 'd' does not take the request: too many tokens", given_s, "")
+        assert answer_to(refused) == (
+            429,
+            "deployment 'd' does not take the request: too many tokens",
+            given_s,
+            "",
+            None,
+        )
         headers = dict(failure(WebsocketState.CONNECTING, refused)[0]["headers"])
         assert headers.get(b"retry-after") == (None if told_s is None else b"%d" % told_s)
-    assert answer_to(BackPressureError("d", 3, 3, 7.5)) == (503, str(BackPressureError("d", 3, 3)), 7.5, "")
+    assert answer_to(BackPressureError("d", 3, 3, 7.5)) == (503, str(BackPressureError("d", 3, 3)), 7.5, "", None)
     assert answer_to(ReplicaUnavailableError("d", "r", SECRET)) == (
         503,
         f"{NOT_AVAILABLE}; the request may have run",
         1,
         "",
+        None,
     )
     assert answer_to(RequestRouterError("d", "Mine", SECRET)) is None
 
