@@ -34,8 +34,9 @@ class Ask:
     """Told from others by its identity. It takes `prompt`, `output` and, together, `tokens` of a line."""
 
     __slots__ = (
-        "account", "adapter", "arrived", "band", "begins_by", "cached", "chain", "deadline", "load", "max_tokens",
-        "model", "output", "place", "prompt", "rank", "router", "served_in", "session", "tenant", "tokens", "user",
+        "account", "adapter", "arrived", "band", "begins_by", "cached", "chain", "deadline", "load", "makes_way",
+        "max_tokens", "model", "output", "place", "prompt", "rank", "router", "served_in", "session", "tenant",
+        "tokens", "user",
     )  # fmt: skip
 
     # Once it runs: the band that it was served in, which may be above its own; of its prompt, what was expected to be
@@ -79,6 +80,8 @@ class Ask:
         self.session, self.adapter, self.load = session, adapter, load
         # When an engine is to begin with it at the latest.
         self.begins_by = deadline
+        # Not what had its place once already.
+        self.makes_way = True
         # Turns of a session that runs go before others of their user.
         self.rank = 1
         self.output, self.tokens = 0, prompt

@@ -59,24 +59,27 @@ def explain(queue: CapacityQueue, ask: Ask, now: float) -> Explanation | None:
 
 def _reason(queue: CapacityQueue, ask: Ask, ahead: int, kept: LineId | None, now: float) -> str:
     tenant = queue.tenants.known[ask.tenant]
-    ledger, say = queue.ledger, queue.unit.say
+    ledger, say, say_of = queue.ledger, queue.unit.say, queue.unit.say_of
     if not tenant.may_run(ask.tokens):
         most = tenant.limits.running_tokens or 0
         return f"tenant {ask.tenant} runs {say(tenant.running_tokens)}, and {most // queue.unit.size} is its limit"
     if not any(line.is_open for line in ledger.lines.values()):
         return "no replica takes requests now"
     if ask.tokens > ledger.most_tokens:
-        return f"it needs {say(ask.tokens)}, and the largest replica holds {say(ledger.most_tokens)}"
+        return f"it needs {say_of(ask.tokens, ask.output)}, and the largest replica holds {say(ledger.most_tokens)}"
     if kept is not None:
         has = max(0, ledger.lines[kept].room) // queue.unit.size
-        return f"it needs {say(ask.tokens)} of replica {kept.replica}, which is kept for it and has {has}"
+        return (
+            f"it needs {say_of(ask.tokens, ask.output)} of replica {kept.replica}, which is kept for it and has {has}"
+        )
     room = ledger.largest_room
     if room < 0:
         return "every replica is full" + (
             ": no slot is free, or prompts wait there to be read" if queue.unit is TOKENS else ""
         )
     if ask.tokens > room:
-        return f"it needs {say(ask.tokens)}, and no replica has room for more than {room // queue.unit.size}"
+        has = room // queue.unit.size
+        return f"it needs {say_of(ask.tokens, ask.output)}, and no replica has room for more than {has}"
     if queue.prefill is not None and (why := queue.prefill.why(ask)) is not None:
         return why
     if ahead:

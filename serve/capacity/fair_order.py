@@ -329,9 +329,9 @@ class FairOrder(Generic[W]):
         """How many wait in a band."""
         return len(self._since[band])
 
-    def last(self, band: int) -> W | None:
-        """The one that came to a band last."""
-        return next(reversed(self._since[band]), None)
+    def latest(self, band: int) -> Iterator[W]:
+        """Those that wait in a band, from the one that came to it last. As long as none comes or goes."""
+        return reversed(self._since[band])
 
     def turns(self, left_out: Container[str] = ()) -> Iterator[tuple[W, Band]]:
         """All that wait, in their order, with the band that each is in by now; nothing more of tenants that are left

@@ -44,6 +44,8 @@ BANDS: Final = (
 
 
 MOST_ENDED_EARLY: Final = 100_000
+# So many that came beyond a limit may wait for one look whether there is room for them at once.
+MOST_ON_TRIAL: Final = 1024
 # So many lines that have got more room are looked at one by one, for those whom no other has room for.
 FEW: Final = 8
 
@@ -73,7 +75,7 @@ class CapacityQueue:
         sheds: bool = False,
         reads_elsewhere: bool = False,
     ) -> None:
-        """`sheds` lets requests of the last band be stopped for those of others, waiting and running;
+        """`sheds` lets requests of the last band that run be stopped for those of others;
         `reads_elsewhere`: prompts are read by lines of their own, those of `prefill`.
         """
         self.ledger = Ledger(epoch, limits)
@@ -96,8 +98,11 @@ class CapacityQueue:
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
         self.sheds = sheds
-        # Of the last band: who was shed while it waited, what runs, and for whom some of that was stopped last.
+        # Who made way for others while it waited.
         self._shed: list[Ask] = []
+        # Those that came beyond a limit for who waits, and whether each was taken before.
+        self._on_trial: dict[Ask, bool] = {}
+        # Of the last band: what runs, and for whom some of that was stopped last.
         self._sheddable: dict[LineId, dict[int, None]] = {}
         self._stopped_for: Ask | None = None
         # Leases of other epochs that have ended, as far as was heard.
@@ -120,6 +125,15 @@ class CapacityQueue:
         most = self.ledger.most_tokens
         return most if self.prefill is None else min(most, self.prefill.most_tokens)
 
+    def _check_length(self, ask: Ask) -> None:
+        longest, unit = self.longest, self.unit
+        if unit is not TOKENS:
+            if ask.prompt * unit.size > longest:
+                has = f"it takes {ask.prompt} {unit.name}, and a replica holds {longest // unit.size} at most"
+                raise Refusal(TOO_LONG, has)
+        elif ask.prompt >= longest:
+            raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and {self._most_of(longest)}")
+
     def _most_of(self, longest: int) -> str:
         # A request may be of several prompts, each of which the engine itself holds to the limit of one.
         holds = f"a replica holds {longest} at most"
@@ -133,16 +147,16 @@ class CapacityQueue:
         """A lease, or None: it waits. Raises Refusal if neither, ValueError for a band that there is not.
 
         `returns`: it had a lease and did not begin; `waited`: it was taken before. Neither is refused because too
-        much waits, and what returns has no deadline any more.
+        much waits, and what returns has no deadline any more. Where there may be room for it at once, what is too much
+        waits for the next look (`next`), and is refused by that if it has no place.
         """
         band = ask.band
         if not 0 <= band <= self.last_band:
             raise ValueError(f"there is no band {band}")
-        most, longest = self.ledger.most_tokens, self.longest
-        if not longest:
+        most = self.ledger.most_tokens
+        if not self.longest:
             raise Refusal(NO_REPLICA, "no replica serves the model now", RetryAfter(1.0))
-        if ask.prompt >= longest:
-            raise Refusal(TOO_LONG, f"the prompt has {ask.prompt} tokens, and {self._most_of(longest)}")
+        self._check_length(ask)
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
         if returns:
             ask.begins_by = math.inf
@@ -159,22 +173,46 @@ class CapacityQueue:
                     return lease
                 self.tenants.forget_if_idle(ask.tenant)
                 raise lease
-        try:
-            if not (returns or waited):
-                self._check_tenant(ask, tenant, now, chance)
-            # Its tenant may have it served, so others make room for it.
-            self.holdback.came(ask.band, now)
-            if not returns:
-                self._check_deadline(ask, now, chance)
-            if not (returns or waited):
-                self._check_room(ask, now, chance)
-        except Refusal:
-            self.tenants.forget_if_idle(ask.tenant)
-            raise
-        # It may have been forgotten, if all that it had was shed.
-        tenant = self.tenants.of(ask.tenant)
+        if returns:
+            self.holdback.came(band, now)
+            ask.makes_way = False
+        else:
+            may_fit = self._may_fit_at_once(ask, tenant)
+            try:
+                self._check(ask, now, chance, waited, others_go=not may_fit)
+            except Refusal:
+                if not may_fit:
+                    self.tenants.forget_if_idle(ask.tenant)
+                    raise
+                self._on_trial[ask] = waited
         if ask.session and self.sessions.line_of(ask.session) is not None:
             ask.rank = 0
+        self._enter(ask, now)
+        return None
+
+    def _may_fit_at_once(self, ask: Ask, tenant: Tenant) -> bool:
+        """Whether the next look may find it a place, as far as that is known without one."""
+        if len(self._on_trial) >= MOST_ON_TRIAL or not tenant.may_run(ask.tokens):
+            return False
+        if self._kept is not None and self.order.band_of(self._kept[0]) > ask.band:
+            # Nobody keeps a line from higher bands.
+            return ask.tokens <= max(self.ledger.largest_room, self.ledger.lines[self._kept[1]].room)
+        return ask.tokens <= self.ledger.largest_room
+
+    def _check(self, ask: Ask, now: float, chance: float, waited: bool, *, others_go: bool) -> None:
+        """Refusal if it may not wait. `others_go`: have others make way for it."""
+        if not waited:
+            self._check_tenant(ask, self.tenants.of(ask.tenant), now, chance)
+        # Its tenant may have it served, so others make room for it.
+        self.holdback.came(ask.band, now)
+        self._check_deadline(ask, now, chance)
+        if not waited:
+            self._check_room(ask, now, chance, others_go=others_go)
+
+    def _enter(self, ask: Ask, now: float) -> None:
+        """It waits from now on."""
+        # Its tenant may have been forgotten, if all that it had was shed.
+        tenant = self.tenants.of(ask.tenant)
         tenant.waiting += 1
         tenant.waiting_tokens += ask.tokens
         self.order.add(ask, now)
@@ -183,7 +221,6 @@ class CapacityQueue:
         if ask.deadline < math.inf:
             self._note_deadline(ask)
         self._may_fit = True
-        return None
 
     def submit_alike(self, ask: Ask, count: int, now: float, chance: float) -> list[Lease]:
         """Leases of so many requests that take the same, have no deadline and need no line of their own; fewer, if the
@@ -239,6 +276,7 @@ class CapacityQueue:
         """It does not wait any more. False if it did not."""
         if not self.order.remove(ask):
             return False
+        self._on_trial.pop(ask, None)
         tenant = self.tenants.known[ask.tenant]
         tenant.waiting -= 1
         tenant.waiting_tokens -= ask.tokens
@@ -265,9 +303,7 @@ class CapacityQueue:
             self._look_again()
         if self.holdback.has_ended(now, self.order.waiting):
             self._look_again()
-        while self._shed:
-            reason = "others of a higher band came, and the queue is full"
-            yield self._shed.pop(), Refusal(TOO_MANY, reason, RetryAfter(1.0))
+        yield from self._take_shed()
         while self._deadlines and self._deadlines[0][0] <= now:
             ask = heappop(self._deadlines)[2]
             if self.withdraw(ask):
@@ -275,6 +311,9 @@ class CapacityQueue:
                 yield ask, Refusal(TOO_MANY, f"it has waited for {waited:.3g} s, to its deadline", RetryAfter(1.0))
         if not self._may_fit and passes <= PASSES:
             return
+        if self._on_trial:
+            # They are to be among those that are looked at, if it is their turn.
+            self._window.is_stale = True
         while True:
             if self.prefill is not None and self.prefill.take_gained():
                 self._window.look_again()
@@ -285,10 +324,33 @@ class CapacityQueue:
                 self.ledger.give_back_gained(gained)
                 raise
             # A line that was kept for one that went elsewhere is there for others, and others may be among the next.
+            if self._look_on:
+                continue
+            yield from self._judged(now, chance)
             if not self._look_on:
                 break
         # Who is among the next by now may have a place too, at the next look.
         self._may_fit = self._window.is_behind
+
+    def _take_shed(self) -> Iterator[tuple[Ask, Refusal]]:
+        """Those that made way."""
+        while self._shed:
+            reason = "others of a higher band came, and the queue is full"
+            yield self._shed.pop(), Refusal(TOO_MANY, reason, RetryAfter(1.0))
+
+    def _judged(self, now: float, chance: Callable[[], float]) -> Iterator[tuple[Ask, Refusal]]:
+        """Who came beyond a limit and had no place waits if it may by now, and is refused else: the last first."""
+        while self._on_trial:
+            ask, waited = next(reversed(self._on_trial.items()))
+            self.withdraw(ask)
+            try:
+                self._check(ask, now, chance(), waited, others_go=True)
+            except Refusal as refusal:
+                self.tenants.forget_if_idle(ask.tenant)
+                yield ask, refusal
+            else:
+                self._enter(ask, now)
+            yield from self._take_shed()
 
     def progress(self, number: int, generated: int) -> None:
         """So much of the answer has come by now."""
@@ -433,11 +495,11 @@ class CapacityQueue:
         self._check_requests(ask, tenant.waiting, limits.waiting_requests, whose, now, chance)
         self._check_tokens(ask, tenant.waiting_tokens, limits.waiting_tokens, whose, now, chance)
 
-    def _check_room(self, ask: Ask, now: float, chance: float) -> None:
+    def _check_room(self, ask: Ask, now: float, chance: float, *, others_go: bool) -> None:
         order = self.order
         if len(order) < self.most.requests and order.all_tokens + ask.tokens <= self.most.tokens:
             return
-        if not self._make_way(ask):
+        if not (others_go and self._make_way(ask)):
             self._check_requests(ask, len(order), self.most.requests, "", now, chance)
             self._check_tokens(ask, order.all_tokens, self.most.tokens, "", now, chance)
 
@@ -448,8 +510,8 @@ class CapacityQueue:
 
     def _check_tokens(self, ask: Ask, have: int, most: int | None, whose: str, now: float, chance: float) -> None:
         if most is not None and have + ask.tokens > most:
-            say = self.unit.say
-            reason = f"{say(have)}{whose} wait, and {most // self.unit.size} is the limit: it has {say(ask.tokens)}"
+            reason = f"{self.unit.say(have)}{whose} wait, and {most // self.unit.size} is the limit: it has "
+            reason += self.unit.say_of(ask.tokens, ask.output)
             raise Refusal(TOO_MANY, reason, retry_after(self.drain.wait_s(have + ask.tokens - most, now), 0.0, chance))
 
     def _check_deadline(self, ask: Ask, now: float, chance: float) -> None:
@@ -467,20 +529,27 @@ class CapacityQueue:
             raise Refusal(TOO_MANY, reason, retry_after(wait_s, left, chance))
 
     def _make_way(self, ask: Ask) -> bool:
-        """Have those go that came last to the last band, if that makes room for it among those that wait."""
-        order, most, band = self.order, self.most, self.last_band
-        if not self.sheds or ask.band == band:
+        """Have those of lower bands go, of the lowest first who came last, if that makes room for it among those that
+        wait.
+        """
+        order, most = self.order, self.most
+        requests, tokens = len(order) + 1 - most.requests, order.all_tokens + ask.tokens - most.tokens
+        lower = range(self.last_band, ask.band, -1)
+        if sum(map(order.waiting, lower)) < requests or sum(order.tokens[band] for band in lower) < tokens:
             return False
-        if order.waiting(band) <= len(order) - most.requests or (
-            order.tokens[band] < order.all_tokens + ask.tokens - most.tokens
-        ):
+        go: list[Ask] = []
+        for each in (each for band in lower for each in order.latest(band) if each.makes_way):
+            go.append(each)
+            requests -= 1
+            tokens -= each.tokens
+            if requests <= 0 and tokens <= 0:
+                break
+        else:
             return False
-        while len(order) >= most.requests or order.all_tokens + ask.tokens > most.tokens:
-            last = order.last(band)
-            if last is None:
-                return False
-            self.withdraw(last)
-            self._shed.append(last)
+        for each in go:
+            self.withdraw(each)
+        # They are told of from the end on.
+        self._shed += reversed(go)
         return True
 
     def to_stop(self) -> list[int]:
@@ -605,6 +674,8 @@ class CapacityQueue:
         except Exception as error:
             lease = failure(error)
         if lease is not None:
+            if ask in self._on_trial:
+                self.holdback.came(ask.band, now)
             self.withdraw(ask)
         return lease
 

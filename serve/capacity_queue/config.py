@@ -12,8 +12,12 @@ from ..capacity.need import Limits
 from ..capacity.queue import BANDS, QueueLimits, TenantLimits
 from ..encodable import is_encodable
 from ..policy import MOST
+from .messages import LONGEST_TEXT
 
 T = TypeVar("T")
+
+# An int of more bits may have too many digits to be said.
+_MOST_BITS: Final = 4096
 
 NAME: Final = "capacity_queue"
 # A method of a deployment's code that says what a replica holds.
@@ -48,14 +52,14 @@ class CapacityQueueConfig:
     other_tenants: TenantLimits = OTHERS
     """Of those that are not named."""
     waiting_requests: int = 10_000
-    """More that wait are refused (429)."""
+    """More that wait are refused (429); those of lower bands, which came last, make way for one of a higher band."""
     waiting_tokens: int = 10_000_000
     """The same in tokens."""
     deadline_s: float | None = None
     """Who would wait longer is refused (429, with when to come again); None: nobody. A request may have its own."""
     sheds: bool = False
-    """Whether requests of the last band are stopped for those of others: that wait in a full queue, or run where one of
-    a higher band would fit that fits nowhere. Read when the queue starts, as `bands`. Nobody has credits then."""
+    """Whether requests of the last band that run are stopped where one of a higher band would fit that fits nowhere.
+    Read when the queue starts, as `bands`. Nobody has credits then."""
     load_tokens: int = 512
     """What it costs a replica to load an adapter that has not run there of late, in tokens of prompts: so much busier
     one that has it may be, to be chosen all the same."""
@@ -146,12 +150,18 @@ def check_sizes(config: CapacityQueueConfig, target: object) -> None:
         )
 
 
+def _check_digits(name: str, value: float) -> None:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"{name} must be at most {MOST}, not an int of {value.bit_length()} bits")
+
+
 def _number(least: float, *, above: bool = False, most: float = MOST, none: bool = False) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> Any:
         if value is None and none:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+        _check_digits(name, value)
         if not (value > least if above else value >= least) or not value <= most:
             said = f"above {least:g}" if above else f"at least {least:g}"
             if most < MOST:
@@ -170,6 +180,7 @@ def _whole(least: int, *, none: bool = False) -> Callable[[str, Any], Any]:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+        _check_digits(name, value)
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
         if value > MOST:
@@ -197,6 +208,13 @@ def _text(name: str, value: Any) -> str:
     if not is_encodable(value):
         raise ValueError(f"{name} must be a text that UTF-8 has, not {value!r}")
     return value
+
+
+def _name(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{name} must have at most {LONGEST_TEXT} characters, as in a cost, not {len(text)}")
+    return text
 
 
 def _deployment(name: str, value: Any) -> str | None:
@@ -240,7 +258,7 @@ def _tenants(name: str, value: Any) -> dict[str, TenantLimits]:
         raise TypeError(f"{name} must be a dict of tenants, not {type(value).__name__}")
     given = cast("Mapping[str, Any]", value)
     return {
-        _text(f"a tenant in {name}", tenant): _tenant(f"tenant {tenant!r} in {name}", each)
+        _name(f"a tenant in {name}", tenant): _tenant(f"tenant {tenant!r} in {name}", each)
         for tenant, each in given.items()
     }
 

@@ -853,7 +853,7 @@ class Hub:
         return {
             "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
             "lines": lines_shown(self.queue, self._credits.idle),
-            "tenants": tenants_shown(asked, bands, self._now),
+            "tenants": tenants_shown(asked, bands, self.queue.unit, self._now),
             "routers": len(self._routers), "granted": self.granted + self._credits.admitted, "refused": self.refused,
             "short": self.queue.ledger.short,
         }  # fmt: skip
@@ -871,7 +871,7 @@ class Hub:
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
         if (lease := self.queue.ledger.leases.get(number)) is not None:
-            return runs(lease) + ("" if self._readers is None else self._readers.where(number))
+            return runs(lease, self.queue.unit) + ("" if self._readers is None else self._readers.where(number))
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"

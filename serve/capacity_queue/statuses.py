@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LineStatus:
-    """One rank of a replica. Tokens, or twice the number of requests where these are counted."""
+    """One rank of a replica. Tokens, or requests where these are counted."""
 
     replica: str
     rank: int
@@ -39,6 +39,7 @@ class LineStatus:
 class TenantStatus:
     waiting: int
     tokens: int
+    """Or requests where these are counted, by their costs."""
     longest_s: float
     """How long the first of them has waited."""
     bands: Mapping[str, int] = field(default_factory=dict[str, int])

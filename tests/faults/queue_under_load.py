@@ -44,7 +44,7 @@ async def all_is_given_again(queue: Any, *, app: str = "default", replicas: int 
     while True:
         found = await statistics_of(queue)
         lines = [(line["running"], line["begun"], line["used"]) for line in found["lines"]]
-        if lines == [(slots, slots, 2 * slots)] * replicas and found["tenants"].get("", {}).get("waiting") == 1:
+        if lines == [(slots, slots, slots)] * replicas and found["tenants"].get("", {}).get("waiting") == 1:
             break
         await asyncio.sleep(0)
     assert await gate.open.remote() == replicas * slots

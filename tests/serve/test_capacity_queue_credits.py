@@ -263,7 +263,7 @@ def test_people_are_shown_what_runs_and_apart_from_it_what_lies_in_credits() -> 
     assert isinstance(grant, LocalLease)
     world.tick(0.3)
     (line,) = world.router.hub.statistics()["lines"]
-    assert (line["running"], line["begun"], line["used"], line["credits"]) == (1, 1, 2, 3)
+    assert (line["running"], line["begun"], line["used"], line["credits"]) == (1, 1, 1, 3)
     grant.request.request_id = "it"  # type: ignore[attr-defined]
     look = world.router.hub.look_for("it")
     world.router._deliver()

@@ -159,6 +159,19 @@ def test_what_is_no_request_router_is_refused_where_it_is_written(given: Any, sa
             "ceiling of a band in bands of request_router 'capacity_queue' must",
         ),
         ({"tenants": {"a": {"running_tokens": -5}}}, "running_tokens of tenant 'a' in tenants"),
+        (
+            {"tenants": {"a": {"weight": 10**400}}},
+            "weight of tenant 'a' in tenants of request_router 'capacity_queue' must be at most 9007199254740992",
+        ),
+        (
+            {"waiting_tokens": 10**5000},
+            "waiting_tokens of request_router 'capacity_queue' must be at most 9007199254740992, not an int",
+        ),
+        (
+            {"tenants": {"\udc80": {}}},
+            "a tenant in tenants of request_router 'capacity_queue' must be a text that UTF-8 has",
+        ),
+        ({"tenants": {"a" * 1025: {}}}, "must have at most 1024 characters, as in a cost, not 1025"),
         ({"tenants": {3: {}}}, "a tenant in tenants of request_router 'capacity_queue' must be a str, not int"),
         ({"bands": []}, "bands of request_router 'capacity_queue' must be a list with a band at least"),
         ({"bands": [{"name": "a", "ceiling": 2}]}, "'capacity_queue' must be above 0 and at most 1, not 2"),

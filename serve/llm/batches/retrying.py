@@ -17,5 +17,5 @@ def wait_s(status: int, said_s: float | None, tries: int, chance: float) -> floa
     """
     if status not in AGAIN:
         return None
-    pause_s = FIRST_WAIT_S * 2.0 ** min(tries - 1, _MOST_DOUBLINGS) if said_s is None else said_s
-    return min(max(pause_s, FIRST_WAIT_S), LONGEST_WAIT_S) * (1 + 0.25 * chance)
+    pause_s = FIRST_WAIT_S * 2.0 ** min(tries - 1, _MOST_DOUBLINGS)
+    return min(max(pause_s, said_s or 0.0), LONGEST_WAIT_S) * (1 + 0.25 * chance)

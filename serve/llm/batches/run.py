@@ -164,8 +164,9 @@ class Run:
             tries += 1
             pause_s = wait_s(reply.answer.status, reply.retry_after_s, tries, random.random())
             if pause_s is None:
+                place.answered()
                 return reply.answer
-            place.give_back()
+            place.refused(pause_s)
             await asyncio.sleep(pause_s)
             await place.take_again()
 
