@@ -14,7 +14,7 @@ from ..capacity_queue.costs import checked
 from ..capacity_queue.messages import QueueCost, QueueUse
 from ..exceptions import ReplicaUnavailableError, RequestCancelledError, RequestRouterError
 from ..policy import Cost
-from ..user_errors import in_a_line
+from ..user_errors import in_a_line, is_interrupt
 from .costs import ModelCost
 from .demand import filled_up, queue_cost_of
 from .engines.interface import Delta, EngineCall, Head
@@ -175,7 +175,9 @@ def _queue_cost(served: Served, call: EngineCall, cost: ModelCost) -> QueueCost:
         return found
     try:
         return filled_up(checked(served.own_cost(call)), found)
-    except Exception as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         raise RequestRouterError("#".join(served.deployment), NAME, in_a_line(error)) from error
 
 

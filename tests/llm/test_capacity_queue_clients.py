@@ -57,6 +57,10 @@ def own_cost(call: EngineCall) -> Any:
             return "many"
         case "5":
             return 10**6
+        case "7":
+            raise asyncio.CancelledError
+        case "8":
+            raise KeyboardInterrupt
         case _:
             return 1000
 
@@ -84,6 +88,8 @@ def costly(serve_url: str) -> Iterator[str]:
             413,
             "the prompt has 1000000 tokens, and a replica holds 40000 at most, 20000 of one prompt and its answer",
         ),
+        (7, 500, "internal error"),
+        (8, 500, "internal error"),
         (6, 200, ""),
     ],
 )
