@@ -74,15 +74,16 @@ async def test_the_first_token_takes_the_prompt_off_the_backlog_also_of_an_answe
     url: str,
 ) -> None:
     async with httpx.AsyncClient(timeout=60, headers=KEYS["big"]) as client:
-        body = asked(2000, max_tokens=20_000, ignore_eos=True)
+        # From then on the queue counts tokens, and the front asks it.
+        while (said := await ledger())["units"] != "tokens" or not said["granted"]:
+            await client.post(url, json=asked(max_tokens=1))
+        await until_idle("queued", "model:simulated")
+        body = asked(2000, max_tokens=4000, ignore_eos=True)
         whole = asyncio.ensure_future(client.post(url, json=body))
 
         found: dict[str, Any] = {}
-        # At first a replica has not said yet how many tokens it has.
         while not found or found["backlog"]:
-            said = await ledger()
-            running = [line for line in said["lines"] if line["running"]]
-            found = running[0] if running and said["units"] == "tokens" else {}
+            found = next((line for line in (await ledger())["lines"] if line["running"]), {})
             assert not whole.done()
         assert found["used"] >= 1000
         whole.cancel()
