@@ -538,7 +538,7 @@ class Queues(RuleBasedStateMachine):
                 lines = self.queue.ledger.lines.values()
                 longest_s = max((line.backlog / line.prefill_rate for line in lines), default=0.0)
                 is_late = one.deadline <= self.now or one.begins_by < self.now + longest_s
-                # Or it came beyond a limit, or with less time than others need, and had no place at once; or it made way.
+                # Or it came beyond a limit or with too little time, and had no place at once; or it made way.
                 others = ("is the limit", "its deadline is in", "the queue is full")
                 assert is_late or any(words in outcome.reason for words in others)
         assert all(one.deadline > self.now for one in self.waiting)
