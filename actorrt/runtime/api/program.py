@@ -1,22 +1,17 @@
-"""The session of this program, as the public names use it. How it begins and ends is in driver.py."""
+"""The session of this program, as the public names use it: the functions of `current`, with the whole type of what they
+give. How a session begins and ends is in driver.py.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
 
 from ..owner import current
-from ..owner.runtime import Runtime
 
+if TYPE_CHECKING:
+    from ..owner.runtime import Runtime
 
-def maybe_runtime() -> Runtime | None:
-    return cast("Runtime | None", current.maybe_runtime())
-
-
-def runtime() -> Runtime:
-    """The runtime of this process; a driver that has none starts one (auto-init)."""
-    return cast(Runtime, current.runtime())
-
-
-def session() -> Runtime:
-    """The runtime that the refs and handles of this process belong to. RuntimeError if that ended: none is begun."""
-    return cast(Runtime, current.session())
+maybe_runtime: Final = cast("Callable[[], Runtime | None]", current.maybe_runtime)
+runtime: Final = cast("Callable[[], Runtime]", current.runtime)
+session: Final = cast("Callable[[], Runtime]", current.session)
