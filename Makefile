@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve chat test models apps clients check format bench load simulate-queue lock clean
+.PHONY: help serve chat test models apps clients check format bench load simulate-queue reference lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -62,6 +62,9 @@ load: $(STAMPS)/test  ## users of the chat application, with simulated engines, 
 
 simulate-queue: $(STAMPS)/test  ## the tables and plots of the capacity queue in simulation, into docs/ (TRACES=folder of public traces)
 	$(BIN)/python -m loadtests.simulation.pages $(if $(TRACES),--traces $(TRACES)) $(ARGS)
+
+reference: $(STAMPS)/test  ## write docs/api.md, the API reference, from the docstrings
+	$(BIN)/python docs/make_api.py
 
 lock:  ## take the newest releases that pyproject.toml allows into requirements.lock
 	rm -rf build/lock

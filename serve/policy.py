@@ -45,6 +45,7 @@ def check_count(name: str, value: object) -> None:
 
 ONE_REQUEST: Final = Cost()
 NOTHING: Final = Cost(requests=0)
+"""The cost of a request that never began."""
 
 
 class Request(Protocol):

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 
 class ApplicationStatus(StrEnum):
+    """What an application does. UNHEALTHY: it serves, and a deployment of it has no healthy replica."""
+
     NOT_STARTED = "NOT_STARTED"
     DEPLOYING = "DEPLOYING"
     DEPLOY_FAILED = "DEPLOY_FAILED"
@@ -18,6 +20,8 @@ class ApplicationStatus(StrEnum):
 
 
 class DeploymentStatus(StrEnum):
+    """What a deployment does. UNHEALTHY: it has fewer healthy replicas than it wants, and cannot start others."""
+
     UPDATING = "UPDATING"
     HEALTHY = "HEALTHY"
     UNHEALTHY = "UNHEALTHY"
