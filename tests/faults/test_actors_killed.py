@@ -17,7 +17,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.machine.process_watch import watch_pid
+from actorrt.runtime.base.process_watch import watch_pid
 
 pytestmark = pytest.mark.usefixtures("node")
 

@@ -10,7 +10,7 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.machine.process_watch import watch_pid
+from actorrt.runtime.base.process_watch import watch_pid
 
 
 @pytest.fixture(scope="module", autouse=True)

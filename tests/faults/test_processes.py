@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from actorrt.runtime.base.process_watch import watch_pid
 from actorrt.runtime.machine.process import describe_exit, kill_process, process_state
-from actorrt.runtime.machine.process_watch import watch_pid
 
 PROGRAM = Path(__file__).parent / "programs" / "tree.py"
 DEADLINE_S = 30

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from actorrt.runtime.base.process_watch import watch_pid
 from actorrt.runtime.machine.process import describe_exit, kill_process, private_bytes, process_state
-from actorrt.runtime.machine.process_watch import watch_pid
 from actorrt.runtime.machine.zygote_client import ForkError, ZygoteClient, ZygoteLostError
 
 PROGRAM = Path(__file__).parent / "programs" / "zygote.py"

@@ -21,7 +21,7 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.runtime.base.loop_thread import LoopThread
-from actorrt.runtime.machine.process_watch import watch_pid
+from actorrt.runtime.base.process_watch import watch_pid
 from actorrt.runtime.owner import current
 from actorrt.runtime.owner.handles import client_of
 

@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
+from actorrt.runtime.base.process_watch import wait_child
 from actorrt.runtime.machine.process import children_of, describe_exit, kill_group, kill_process
-from actorrt.runtime.machine.process_watch import wait_child
 from actorrt.runtime.machine.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, Reply
 from actorrt.wire.any_text import as_bytes
 

@@ -33,11 +33,11 @@ from actorrt.wire.messages import (
     Unreadable,
 )
 
+from ..base.process_watch import watch_pidfd
 from ..base.table_sizes import table_sizes
 from ..links.link import Link
 from ..links.peers import Peers
 from ..machine.process_tree import HeadStart
-from ..machine.process_watch import watch_pidfd
 
 # What the head tells its node once it can be dialled.
 LISTENS: Final = b"+"

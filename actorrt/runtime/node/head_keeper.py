@@ -18,11 +18,11 @@ from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
 from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, Query
 
+from ..base.process_watch import wait_child
 from ..base.socket_paths import remove_socket
 from ..links.link import Link
 from ..machine.process import describe_exit, kill_process, process_state, state_in_words
 from ..machine.process_tree import NodeStart
-from ..machine.process_watch import wait_child
 from ..machine.respawn import Child, spawn_head
 from ..machine.stall_watch import STOPPED
 

@@ -77,13 +77,13 @@ from actorrt.wire.messages import (
     WorkerReady,
 )
 
+from ..base.process_watch import watch_pid, watch_pidfd
 from ..base.socket_paths import remove_socket
 from ..base.table_sizes import table_sizes
 from ..links.link import Link
 from ..links.peers import Peers
 from ..machine.process import kill_process
 from ..machine.process_tree import NodeStart
-from ..machine.process_watch import watch_pid, watch_pidfd
 from ..machine.session_logs import retire
 from ..machine.stall_watch import watch_for_stalls
 from ..owner.actor_records import ActorRecord, ActorSpec

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from typing import Any
 
+from actorrt.runtime.base.process_watch import wait_child, watch_pidfd
 from actorrt.runtime.machine.process_tree import HeadStart, NodeStart, fork_tree
-from actorrt.runtime.machine.process_watch import wait_child, watch_pidfd
 from actorrt.runtime.machine.zygote import WorkerStart
 from actorrt.runtime.machine.zygote_client import ZygoteClient
 
