@@ -4,13 +4,65 @@ An id is bytes with a kind. Nothing here makes one up: randomness, clocks and co
 """
 
 from functools import total_ordering
-from typing import Any, ClassVar, Final, NewType, Self, final
+from typing import Any, ClassVar, Final, NamedTuple, NewType, Self, final
+
+# ---- what messages and tables carry: raw bytes, told apart by their kind
 
 ProcessId = NewType("ProcessId", bytes)
-"""Eight raw bytes that name one process of the cluster, for its lifetime and never again."""
+"""Eight raw bytes that name one process of the cluster, for its lifetime and never again. A node is a process."""
+
+JobKey = NewType("JobKey", ProcessId)
+"""One program: the process id of its driver."""
+
+ActorKey = NewType("ActorKey", bytes)
+"""An actor: the process id of its owner and a number of the owner's, 16 bytes; see `actor_key`."""
+
+FunctionKey = NewType("FunctionKey", bytes)
+"""A function or class as it was shipped: a hash of its content."""
+
+ObjectKey = tuple[ProcessId, int]
+"""An object: the process that owns it, and its number there."""
+
+
+class LeaseId(NamedTuple):
+    """A lease: the node that granted it, and its number there."""
+
+    node: ProcessId
+    number: int
+
+
+class SegmentId(NamedTuple):
+    """A segment: the process that created it, and its number there. It stays when another object is put in it."""
+
+    creator: ProcessId
+    serial: int
+
 
 PROCESS_ID_SIZE: Final = 8
 _NUMBER_SIZE: Final = 8
+NO_PROCESS: Final = ProcessId(b"")
+NO_ACTOR_KEY: Final = ActorKey(b"")
+NO_FUNCTION: Final = FunctionKey(b"")
+NO_JOB: Final = JobKey(NO_PROCESS)
+NO_LEASE: Final = LeaseId(NO_PROCESS, 0)
+
+
+def actor_key(owner: ProcessId, number: int) -> ActorKey:
+    """The actor that is `number` of its owner's."""
+    return ActorKey(owned(owner, number))
+
+
+def owner_of(owned: bytes) -> ProcessId:
+    """The process that owns an actor, by its key; that of a process is its own."""
+    return ProcessId(owned[:PROCESS_ID_SIZE])
+
+
+def owned(owner: ProcessId, number: int) -> bytes:
+    """The bytes of the id of a thing that `owner` has made as its `number`."""
+    return owner + number.to_bytes(_NUMBER_SIZE, "big")
+
+
+# ---- what users see: ids that compare, hash, print and travel
 
 
 @total_ordering
@@ -80,7 +132,7 @@ class OwnedID(BaseID):
 
     @classmethod
     def of(cls, owner: ProcessId, number: int) -> Self:
-        return cls(owner + number.to_bytes(_NUMBER_SIZE, "big"))
+        return cls(owned(owner, number))
 
     @property
     def owner(self) -> ProcessId:

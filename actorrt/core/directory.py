@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from actorrt.types import NO_PROCESS, ActorKey, ProcessId, owner_of
+
 
 class Holder(NamedTuple):
     """Who has a name; `info` is what its handles are made of, opaque here. `node` told of it."""
 
-    actor: bytes
+    actor: ActorKey
     info: bytes
-    node: bytes = b""
+    node: ProcessId = NO_PROCESS
 
 
 class Held(NamedTuple):
@@ -22,7 +24,7 @@ class Held(NamedTuple):
 
     name: str
     namespace: str
-    actor: bytes
+    actor: ActorKey
     info: bytes
 
 
@@ -31,12 +33,14 @@ class Directory:
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], Holder] = {}
-        self.nodes: dict[bytes, dict[str, Any]] = {}
+        self.nodes: dict[ProcessId, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def claim(self, namespace: str, name: str, actor: bytes, info: bytes, node: bytes = b"") -> tuple[Holder, bool]:
+    def claim(
+        self, namespace: str, name: str, actor: ActorKey, info: bytes, node: ProcessId = NO_PROCESS
+    ) -> tuple[Holder, bool]:
         """Who has the name now, and whether it is the claimant. A claim that is repeated is granted again."""
         holder = self._names.setdefault((namespace, name), Holder(actor, info, node))
         return holder, holder.actor == actor
@@ -44,15 +48,15 @@ class Directory:
     def find(self, namespace: str, name: str) -> Holder | None:
         return self._names.get((namespace, name))
 
-    def drop(self, namespace: str, name: str, actor: bytes) -> None:
+    def drop(self, namespace: str, name: str, actor: ActorKey) -> None:
         """Free a name, if it is still that actor's."""
         holder = self._names.get((namespace, name))
         if holder is not None and holder.actor == actor:
             del self._names[namespace, name]
 
-    def drop_owner(self, owner: bytes) -> None:
+    def drop_owner(self, owner: ProcessId) -> None:
         """A process ended: the names of the actors that it owned are free."""
-        for key in [key for key, holder in self._names.items() if holder.actor[:8] == owner]:
+        for key in [key for key, holder in self._names.items() if owner_of(holder.actor) == owner]:
             del self._names[key]
 
     def names(self, namespace: str | None) -> list[tuple[str, str]]:
@@ -65,7 +69,7 @@ class Directory:
         """All names, for `join`."""
         return [Held(name, space, holder.actor, holder.info) for (space, name), holder in self._names.items()]
 
-    def join(self, node: bytes, info: dict[str, Any], held: Iterable[Held]) -> None:
+    def join(self, node: ProcessId, info: dict[str, Any], held: Iterable[Held]) -> None:
         """A node is here, and its processes hold these names and no others; a name that another node's has stays so."""
         self.nodes[node] = info
         for key in [key for key, holder in self._names.items() if holder.node == node]:

@@ -23,8 +23,10 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from actorrt.types import ProcessId
 
-def count(borrowers: dict[bytes, int], borrower: bytes, delta: int) -> bool:
+
+def count(borrowers: dict[ProcessId, int], borrower: ProcessId, delta: int) -> bool:
     """Of one object: a process borrows it once more, or once less. Whether any still does."""
     left = borrowers.get(borrower, 0) + delta
     if left > 0:
@@ -58,21 +60,21 @@ class Borrows:
     __slots__ = ("_owners",)
 
     def __init__(self) -> None:
-        self._owners: dict[bytes, _Told] = {}
+        self._owners: dict[ProcessId, _Told] = {}
 
-    def told(self, owner: bytes) -> None:
+    def told(self, owner: ProcessId) -> None:
         """A borrow is on its way to its owner."""
         about = self._owners.get(owner)
         if about is None:
             about = self._owners[owner] = _Told()
         about.told += 1
 
-    def is_unsure(self, owner: bytes) -> bool:
+    def is_unsure(self, owner: ProcessId) -> bool:
         """True while a borrow may still be on its way to this owner."""
         about = self._owners.get(owner)
         return about is not None and about.told > about.known
 
-    def ask(self, owner: bytes) -> Question | None:
+    def ask(self, owner: ProcessId) -> Question | None:
         """What to ask an owner, to be sure that it knows all it was told so far; None if that is sure."""
         about = self._owners.get(owner)
         return None if about is None or about.told == about.known else Question(about, about.told)
@@ -82,11 +84,11 @@ class Borrows:
         """The question was answered, or its owner cannot be reached, so that nothing of it can be held any more."""
         question.about.known = max(question.about.known, question.told)
 
-    def before_dropping(self, owner: bytes) -> set[bytes]:
+    def before_dropping(self, owner: ProcessId) -> set[ProcessId]:
         """The owners that have to be sure before this one hears that something of its own is not held any more."""
         return {other for other in self._owners if other != owner and self.is_unsure(other)}
 
-    def lost(self, owner: bytes) -> None:
+    def lost(self, owner: ProcessId) -> None:
         self._owners.pop(owner, None)
 
 

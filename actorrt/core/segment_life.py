@@ -13,17 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final
 
-ObjectKey = tuple[bytes, int]
-"""An object: the process that owns it, and its number there."""
-
-
-class SegmentId(NamedTuple):
-    """A segment: the process that created it, and its number there. It stays when another object is put in it."""
-
-    creator: bytes
-    serial: int
+from actorrt.types import ObjectKey, ProcessId, SegmentId
 
 
 class State(Enum):
@@ -110,7 +102,7 @@ class Segment:
         self.length = 0
         self.key: ObjectKey | None = None
         self.state = State.IN_MEMORY
-        self.readers: dict[bytes, int] = {}
+        self.readers: dict[ProcessId, int] = {}
         self.kept = False
         self.recalled = False
         self.used_at = 0.0

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from actorrt.types import ObjectKey, ProcessId, SegmentId
+
 from .item_numbers import next_item, run_of
 from .segment_life import (
     HOLDS_FILE,
@@ -21,9 +23,7 @@ from .segment_life import (
     IS_FREED,
     TABLE,
     Event,
-    ObjectKey,
     Segment,
-    SegmentId,
     State,
     Step,
     consequence,
@@ -59,7 +59,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    creator: bytes
+    creator: ProcessId
     number: int
     size: int
 
@@ -79,14 +79,14 @@ class Ledger:
         self._memory = self._pooled = self._leaving = self._spillable = self._disk = 0
         self._segments: dict[SegmentId, Segment] = {}
         self._live: dict[ObjectKey, Segment] = {}
-        self._owned: dict[bytes, dict[ObjectKey, None]] = {}
+        self._owned: dict[ProcessId, dict[ObjectKey, None]] = {}
         # In the order of last use, the longest ago first.
         self._unread: dict[SegmentId, Segment] = {}
         self._pool: dict[SegmentId, Segment] = {}
-        self._dead_owners: dict[bytes, None] = {}
+        self._dead_owners: dict[ProcessId, None] = {}
         # The runs of streams that were cut off, by owner and run, each with the first item that is nobody's.
-        self._cut_off: dict[tuple[bytes, int], int] = {}
-        self._reserved: dict[bytes, int] = {}
+        self._cut_off: dict[tuple[ProcessId, int], int] = {}
+        self._reserved: dict[ProcessId, int] = {}
         self._promised = 0
         self._now = 0.0
         self._waiting: deque[_Request] = deque()
@@ -96,13 +96,13 @@ class Ledger:
 
     # -- room
 
-    def reserve(self, creator: bytes, request: int, size: int) -> tuple[Action, ...]:
+    def reserve(self, creator: ProcessId, request: int, size: int) -> tuple[Action, ...]:
         """`creator` wants to write a new segment of `size` bytes: a Grant or Refuse follows, now or later, in order."""
         self._disk_failed = False
         self._waiting.append(_Request(creator, request, size))
         return self._done()
 
-    def unreserve(self, creator: bytes, size: int) -> tuple[Action, ...]:
+    def unreserve(self, creator: ProcessId, size: int) -> tuple[Action, ...]:
         """`size` bytes that were granted will not be written after all."""
         held = self._reserved.get(creator, 0)
         if size > held:
@@ -149,7 +149,7 @@ class Ledger:
         first = self._cut_off.get((key[0], run))
         return first is not None and key[1] >= first
 
-    def opened(self, key: ObjectKey, reader: bytes, now: float) -> tuple[SegmentId, tuple[Action, ...]]:
+    def opened(self, key: ObjectKey, reader: ProcessId, now: float) -> tuple[SegmentId, tuple[Action, ...]]:
         """`reader` is about to map the object. It stays where it is until `closed` was called as often.
 
         Which segment to map, and what else to do. Raises UnknownObjectError.
@@ -163,7 +163,7 @@ class Ledger:
         self._count(segment, 1)
         return segment.id, self._done()
 
-    def closed(self, segment: SegmentId, reader: bytes, now: float) -> tuple[Action, ...]:
+    def closed(self, segment: SegmentId, reader: ProcessId, now: float) -> tuple[Action, ...]:
         """`reader` has unmapped what one `opened` gave it."""
         known = self._segments.get(segment)
         if known is None or reader not in known.readers:
@@ -220,7 +220,7 @@ class Ledger:
         self._let_go(known)
         return self._done()
 
-    def owner_died(self, owner: bytes) -> tuple[Action, ...]:
+    def owner_died(self, owner: ProcessId) -> tuple[Action, ...]:
         """All that it owned is freed, and what is yet to be sealed for it will be."""
         self._dead_owners[owner] = None
         if len(self._dead_owners) > DEAD_OWNERS:
@@ -229,7 +229,7 @@ class Ledger:
             self._free(self._live[key])
         return self._done()
 
-    def process_died(self, process: bytes, now: float) -> tuple[Action, ...]:
+    def process_died(self, process: ProcessId, now: float) -> tuple[Action, ...]:
         """Its mappings and promises are gone. What it created stays for its owners; what it owned is `owner_died`."""
         self._tick(now)
         self._set_reserved(process, 0)
@@ -282,7 +282,7 @@ class Ledger:
         segment.kept = segment.recalled = False
         self._settle(segment)
 
-    def _forget_reader(self, segment: Segment, reader: bytes, times: int) -> None:
+    def _forget_reader(self, segment: Segment, reader: ProcessId, times: int) -> None:
         self._count(segment, -1)
         left = segment.readers[reader] - times
         if left:
@@ -370,7 +370,7 @@ class Ledger:
             raise LedgerError(f"there is no segment {segment}; before: {self._story()}")
         return known
 
-    def _set_reserved(self, creator: bytes, size: int) -> None:
+    def _set_reserved(self, creator: ProcessId, size: int) -> None:
         self._promised += size - self._reserved.get(creator, 0)
         if size:
             self._reserved[creator] = size

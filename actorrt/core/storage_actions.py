@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .segment_life import SegmentId
+from actorrt.types import ProcessId, SegmentId
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Recall:
 class Grant:
     """The creator may write what it asked for as `request`."""
 
-    creator: bytes
+    creator: ProcessId
     request: int
 
 
@@ -52,7 +52,7 @@ class Grant:
 class Refuse:
     """There is no room, and none can be made: what else is there is being read, or the disk is full."""
 
-    creator: bytes
+    creator: ProcessId
     request: int
     size: int
     cause: str

@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from actorrt.types import NO_PROCESS, ActorKey, FunctionKey, ProcessId
+
 PROTOCOL_VERSION: Final = 1
 
 # What a Value holds.
@@ -37,7 +39,8 @@ NOW: Final = -2
 # In place of a sequence number: what is named is an actor, by its 16 bytes.
 ACTOR: Final = -1
 
-type_ref = tuple[bytes, int]
+HeldKey = tuple[bytes, int]
+"""What a value holds on to: an object, or (an actor, ACTOR)."""
 
 
 class Message(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
@@ -53,10 +56,10 @@ class Value(Message):
 
     kind: int
     data: bytes = b""
-    owner: bytes = b""
+    owner: ProcessId = NO_PROCESS
     seq: int = 0
     size: int = 0
-    refs: list[type_ref] | None = None
+    refs: list[HeldKey] | None = None
 
 
 Slots = list[tuple[int | str, Value]]
@@ -68,7 +71,7 @@ class Hello(msgspec.Struct, frozen=True):
     `link`: the id of the link, chosen by its dialler. `received`: it goes on after so many bytes; -1: it is a new one.
     """
 
-    process: bytes
+    process: ProcessId
     role: str
     pid: int
     protocol: int
@@ -84,7 +87,7 @@ class ActorCall(Message, tag=1):
     """Call `method`. `credits` > 0 or UNLIMITED: it streams, with room for so many items."""
 
     seq: int
-    actor: bytes
+    actor: ActorKey
     method: str
     args: bytes
     slots: Slots | None = None
@@ -99,7 +102,7 @@ class ActorCall(Message, tag=1):
 
 class TaskCall(Message, tag=2):
     seq: int
-    function: bytes
+    function: FunctionKey
     args: bytes
     slots: Slots | None = None
     returns: int = 1
@@ -155,14 +158,14 @@ class Cancel(Message, tag=8):
 class Define(Message, tag=9):
     """A function or class by its content hash; sent once a link, before its first use."""
 
-    function: bytes
+    function: FunctionKey
     blob: bytes
 
 
 class Forget(Message, tag=19):
     """A function or class that is not called again over this link, unless it is defined again."""
 
-    function: bytes
+    function: FunctionKey
 
 
 class StartActor(Message, tag=10):
@@ -172,8 +175,8 @@ class StartActor(Message, tag=10):
     """
 
     seq: int
-    actor: bytes
-    cls: bytes
+    actor: ActorKey
+    cls: FunctionKey
     args: bytes
     slots: Slots | None = None
     concurrency: int = 1000
@@ -192,7 +195,7 @@ class StartActor(Message, tag=10):
 class StopActor(Message, tag=11):
     """End the actor: at once, or (`graceful`) after the calls that it already has."""
 
-    actor: bytes
+    actor: ActorKey
     graceful: bool = False
     reason: str = ""
 
@@ -200,7 +203,7 @@ class StopActor(Message, tag=11):
 class ActorEnded(Message, tag=12):
     """To the owner: the actor ended by itself, for example through exit_actor."""
 
-    actor: bytes
+    actor: ActorKey
     cause: str
     intended: bool = True
 
@@ -223,11 +226,11 @@ class Unborrow(Message, tag=15):
 
 
 class BorrowActor(Message, tag=16):
-    actor: bytes
+    actor: ActorKey
 
 
 class UnborrowActor(Message, tag=17):
-    actor: bytes
+    actor: ActorKey
 
 
 class Room(Message, tag=21):
@@ -281,20 +284,20 @@ class LeasesWanted(Message, tag=34):
 class PleaseDial(Message, tag=35):
     """To a process that does not listen: dial `process`, which has something to tell you."""
 
-    process: bytes
+    process: ProcessId
 
 
 class FreeSegment(Message, tag=36):
     """The object is not wanted any more. Nothing happens if it is not there."""
 
-    owner: bytes
+    owner: ProcessId
     seq: int
 
 
 class CloseSegment(Message, tag=37):
     """This process has unmapped what one OpenSegment gave it."""
 
-    creator: bytes
+    creator: ProcessId
     serial: int
 
 
@@ -327,12 +330,12 @@ class LoopBlocked(Message, tag=47):
 class WorkerBlocked(Message, tag=48):
     """To those who may share this worker: nothing new is to go there until it is not blocked any more."""
 
-    process: bytes
+    process: ProcessId
     blocked: bool
 
 
 class KillWorker(Message, tag=41):
-    process: bytes
+    process: ProcessId
     reason: str
 
 
@@ -343,7 +346,13 @@ class NodeStopping(Message, tag=42):
 class DropName(Message, tag=43):
     name: str
     namespace: str
-    actor: bytes
+    actor: ActorKey
+
+
+class OwnerEnded(Message, tag=52):
+    """To the head: a process has ended; the names of the actors that it owned are free."""
+
+    owner: ProcessId
 
 
 class Assigned(Message, tag=44):
@@ -403,9 +412,9 @@ class JoinDriver(Message, tag=60):
 
 class Joined(Message, tag=61):
     job: int
-    node: bytes
+    node: ProcessId
     cpus: int
-    head: bytes
+    head: ProcessId
     store_limit: int
 
 
@@ -426,7 +435,7 @@ class Lease(Message, tag=63):
     """`wanted`: others wait already, so it is good for one helping of tasks."""
 
     lease: int
-    worker: bytes
+    worker: ProcessId
     pid: int = 0
     gpus: list[int] | None = None
     wanted: bool = False
@@ -441,14 +450,14 @@ class SharedWorkers(Message, tag=64):
 
 
 class WorkerList(Message, tag=65):
-    workers: list[bytes]
+    workers: list[ProcessId]
     limit: int
 
 
 class ExitOf(Message, tag=66):
     """Why did this process end? Answered when it is known."""
 
-    process: bytes
+    process: ProcessId
 
 
 class Exit(Message, tag=67):
@@ -462,14 +471,14 @@ class Exit(Message, tag=67):
 class ClaimName(Message, tag=68):
     name: str
     namespace: str
-    actor: bytes
+    actor: ActorKey
     info: bytes
 
 
 class NameHolder(Message, tag=69):
-    """Who has the name; `yours`: the claim succeeded. Empty actor: nobody."""
+    """Who has the name; `yours`: the claim succeeded. NO_ACTOR_KEY: nobody."""
 
-    actor: bytes
+    actor: ActorKey
     info: bytes = b""
     yours: bool = False
 
@@ -488,7 +497,7 @@ class Names(Message, tag=72):
 
 
 class DialMe(Message, tag=73):
-    process: bytes
+    process: ProcessId
 
 
 class Seal(Message, tag=74):
@@ -498,7 +507,7 @@ class Seal(Message, tag=74):
     this process holds on to it. Without a question around it, nobody waits: only for segments that the node has.
     """
 
-    owner: bytes
+    owner: ProcessId
     seq: int
     serial: int
     size: int
@@ -511,14 +520,14 @@ class Seal(Message, tag=74):
 class OpenSegment(Message, tag=75):
     """This process is about to map an object. Without a question around it, it knows where: it is the creator."""
 
-    owner: bytes
+    owner: ProcessId
     seq: int
 
 
 class Segment(Message, tag=76):
     """The first `length` bytes of what `path` leads to, if that is `inode`. Until CloseSegment it stays there."""
 
-    creator: bytes
+    creator: ProcessId
     serial: int
     path: str
     inode: int
@@ -544,7 +553,7 @@ class WhereIs(Message, tag=79):
     Answered when it runs there; with `fate` as soon as it is known that it will, or that it is dead.
     """
 
-    actor: bytes
+    actor: ActorKey
     incarnation: int = -1
     fate: bool = False
 
@@ -552,7 +561,7 @@ class WhereIs(Message, tag=79):
 class ActorAt(Message, tag=80):
     """Where the actor runs, or (with a cause) that it is dead for good and why. `failed`: the error behind it."""
 
-    worker: bytes
+    worker: ProcessId | None
     incarnation: int = 0
     cause: str = ""
     phase: str = ""
@@ -591,7 +600,7 @@ class CreateDetached(Message, tag=84):
 class JoinNode(Message, tag=85):
     """A node registers with the head. `names`: all that its processes hold, as (name, namespace, actor, info)."""
 
-    node: bytes
+    node: ProcessId
     info: dict[str, Any]
     names: list[tuple[str, str, bytes, bytes]] = []
 
@@ -599,7 +608,7 @@ class JoinNode(Message, tag=85):
 class KillActor(Message, tag=86):
     """To an actor's owner: end it now; `no_restart` for good."""
 
-    actor: bytes
+    actor: ActorKey
     no_restart: bool = True
 
 
@@ -714,6 +723,7 @@ AnyMessage = (
     | Retire
     | Retired
     | DropName
+    | OwnerEnded
     | Assigned
     | Ask
     | Answer

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actorrt.core.segment_life import SegmentId
 from actorrt.core.storage import Ledger, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
 from actorrt.runtime.memory.segment_writer import Sealed, SegmentWriter, size_for
 from actorrt.runtime.memory.segments import Location, SegmentGoneError, SegmentHolder, SegmentReader
+from actorrt.types import SegmentId
 from actorrt.wire.container import parse, plan
 
 from ..depth import DEPTH

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -51,6 +52,12 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     """Values of a type that occurs in messages."""
     if kind in PLAIN:
         return PLAIN[kind]
+    if isinstance(kind, NewType):
+        return values_of(kind.__supertype__)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return st.sampled_from(kind)
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        return st.builds(kind, *map(values_of, get_type_hints(kind).values()))
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return st.one_of([values_of(one) for one in inner])

@@ -10,6 +10,7 @@ import warnings
 
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
+from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.any_text import as_bytes
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
@@ -26,7 +27,7 @@ def join(settings: Settings, options: InitOptions, session: str, started_it: boo
 
     Raises LinkError, what the node refuses it for, or ConnectionError if the node does not answer in `start_timeout_s`.
     """
-    runtime = Runtime(os.urandom(8), "driver", session, __version__, settings)
+    runtime = Runtime(ProcessId(os.urandom(PROCESS_ID_SIZE)), "driver", session, __version__, settings)
     runtime.namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
     runtime.on_log_lines = LogPrinter(settings.log_deduplicate)
     runtime.start()

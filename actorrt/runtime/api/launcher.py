@@ -16,6 +16,7 @@ import aiohttp.web  # noqa: F401  # pyright: ignore[reportUnusedImport]  what al
 import msgspec
 
 from actorrt.core.leases import UNIT
+from actorrt.types import ProcessId
 
 from ..machine.process import cpu_count, memory_limit, run_and_exit, set_process_name
 from ..machine.process_tree import HeadStart, fork_tree
@@ -45,8 +46,8 @@ class LaunchConfig(msgspec.Struct, frozen=True):
 def complete(given: LaunchConfig, session: str) -> NodeConfig:
     """Fill in what only the machine knows."""
     return NodeConfig(
-        node=bytes.fromhex(given.node),
-        head=bytes.fromhex(given.head),
+        node=ProcessId(bytes.fromhex(given.node)),
+        head=ProcessId(bytes.fromhex(given.head)),
         session=session,
         resources={"CPU": cpu_count() * UNIT, "memory": memory_limit() * UNIT, **given.resources},
         store_limit=given.store_limit or int(memory_limit() * STORE_SHARE),
@@ -76,7 +77,7 @@ def become(again: Again, session: str) -> None:
             if again.driver_pidfd is not None:
                 os.set_inheritable(again.driver_pidfd, False)
             start = HeadStart(sock, again.node_pid, again.driver_pidfd)
-            run_and_exit(partial(head_main, bytes.fromhex(again.head), session, start))
+            run_and_exit(partial(head_main, ProcessId(bytes.fromhex(again.head)), session, start))
 
 
 def main() -> None:

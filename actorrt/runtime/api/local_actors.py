@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actorrt import exceptions
 from actorrt.core.leases import UNIT
+from actorrt.types import NO_ACTOR_KEY, ActorKey
 from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
 
 from ..base.definitions import ActorInterface
@@ -42,7 +43,7 @@ class LocalInstance:
     def end(self, cause: str, phase: str = "running", failed: bytes = b"") -> None:
         """It is dead from now on; what it runs is cancelled and fails."""
         if self.dead is None:
-            self.dead = self.client.dead = ActorAt(b"", 0, cause, phase, failed)
+            self.dead = self.client.dead = ActorAt(None, 0, cause, phase, failed)
             for task in list(self.calls.values()):
                 task.cancel()
 
@@ -55,9 +56,9 @@ class LocalActors:
 
     def __init__(self, runtime: LocalRuntime) -> None:
         self._runtime = runtime
-        self.instances: dict[bytes, LocalInstance] = {}
+        self.instances: dict[ActorKey, LocalInstance] = {}
 
-    def client(self, actor: bytes, title: str, traits: Traits) -> ActorClient:
+    def client(self, actor: ActorKey, title: str, traits: Traits) -> ActorClient:
         instance = self.instances.get(actor)
         if instance is not None:
             return instance.client
@@ -88,7 +89,7 @@ class LocalNode:
             case FindName():
                 found = actors.named(question.name, question.namespace)
                 if found is None:
-                    return NameHolder(b"")
+                    return NameHolder(NO_ACTOR_KEY)
                 return NameHolder(found.actor, pickle.dumps((found.title, found.client.traits, found.interface)))
             case ListNames():
                 return Names(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event
+from actorrt.types import NO_FUNCTION, PROCESS_ID_SIZE, ActorKey, ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
@@ -58,7 +59,7 @@ class _NoLink:
 
     closed = False
 
-    def __init__(self, peer: bytes) -> None:
+    def __init__(self, peer: ProcessId) -> None:
         self.peer = peer
 
 
@@ -68,7 +69,7 @@ class LocalRuntime(Runtime):
     def __init__(self, settings: Settings, options: InitOptions) -> None:
         self._local = LocalThread()
         settings = replace(settings, inline_limit=_NO_LIMIT)
-        super().__init__(os.urandom(8), "local", "", __version__, settings, self._local)
+        super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, self._local)
         self.namespace = options.namespace or settings.namespace or "local"
         self.node_id = self.process
         self.actors = cast(Actors, LocalActors(self))
@@ -79,7 +80,7 @@ class LocalRuntime(Runtime):
         self._runs: dict[Call, RunningCall] = {}
 
     @property
-    def _instances(self) -> dict[bytes, LocalInstance]:
+    def _instances(self) -> dict[ActorKey, LocalInstance]:
         return cast(LocalActors, self.actors).instances
 
     # ---- instead of a thread
@@ -116,7 +117,7 @@ class LocalRuntime(Runtime):
         name = options.name or function.name
         streaming = options.num_returns == "streaming"
         returns = options.num_returns if isinstance(options.num_returns, int) else 1
-        message = TaskCall(0, b"", b"", None, returns)
+        message = TaskCall(0, NO_FUNCTION, b"", None, returns)
         call, result = self._new_call(message, None, name, streaming, options.generator_backpressure)
         self._pack(call, name, args, kwargs)
         call.attempts_left = options.max_retries
@@ -297,14 +298,14 @@ class LocalRuntime(Runtime):
             if taken is not None:
                 raise exceptions.ActorAlreadyExistsError(options.name, namespace)
         seq = self.objects.next_seq()
-        actor = self.process + seq.to_bytes(8, "big")
+        actor = actor_key(self.process, seq)
         concurrency = options.concurrency(cls.has_async)
         ordered = not cls.has_async and concurrency == 1
         traits = traits_of(ordered, concurrency, options.max_task_retries, options.max_pending_calls)
         title = f"{cls.name}({options.name})" if options.name else cls.name
         client = ActorClient(self, actor, title, traits)
         instance = LocalInstance(client, cls.interface, options.name or "", namespace)
-        start = StartActor(seq, actor, b"", b"")
+        start = StartActor(seq, actor, NO_FUNCTION, b"")
         call = Call(self, self.objects.new_entry(), start, None, f"{cls.name}.__init__")
         self._pack(call, cls.name, args, kwargs)
         self._instances[actor] = instance

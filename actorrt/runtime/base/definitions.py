@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Self, cast
 
 from actorrt.core.arity import ANYTHING, Arity
 from actorrt.core.options import MethodOptions
+from actorrt.types import NO_FUNCTION, FunctionKey
 
 from . import shipping
 from .explain import explain_code
@@ -42,7 +43,7 @@ class Definition:
         self.name = name
         self._code = code
         self._blob = blob
-        self._id = b""
+        self._id = NO_FUNCTION
         # Set once it has been sent: it goes with this object, see shipped.py.
         self.mark: object = None
 
@@ -67,9 +68,9 @@ class Definition:
         return self._blob
 
     @property
-    def function_id(self) -> bytes:
+    def function_id(self) -> FunctionKey:
         if not self._id:
-            self._id = hashlib.blake2b(self.blob, digest_size=FUNCTION_ID_SIZE).digest()
+            self._id = FunctionKey(hashlib.blake2b(self.blob, digest_size=FUNCTION_ID_SIZE).digest())
         return self._id
 
     def _facts(self) -> tuple[Any, ...]:

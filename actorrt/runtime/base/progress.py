@@ -12,17 +12,19 @@ import os
 import struct
 from typing import Final
 
+from actorrt.types import ProcessId
+
 _FORM: Final = struct.Struct("<QQ")
 
 
-def _path(session: str, process: bytes) -> str:
+def _path(session: str, process: ProcessId) -> str:
     return os.path.join(session, f"{process.hex()}.at")
 
 
 class Progress:
     """The worker's side."""
 
-    def __init__(self, session: str, process: bytes) -> None:
+    def __init__(self, session: str, process: ProcessId) -> None:
         path = _path(session, process)
         with open(path, "w+b") as file:
             file.truncate(_FORM.size)
@@ -32,7 +34,7 @@ class Progress:
         self._page[:] = _FORM.pack(lease, seq)
 
 
-def last_begun(session: str, process: bytes) -> tuple[int, int] | None:
+def last_begun(session: str, process: ProcessId) -> tuple[int, int] | None:
     """The last task that an ended worker began, as (lease, sequence number); None if nobody knows. Told once."""
     path = _path(session, process)
     data = b""

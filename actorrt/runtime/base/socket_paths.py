@@ -10,16 +10,18 @@ import os
 from collections.abc import Generator
 from typing import Final
 
+from actorrt.types import ProcessId
+
 # sun_path, less the zero behind it.
 MOST_BYTES: Final = 107
 
 
-def socket_path(session: str, process: bytes) -> str:
+def socket_path(session: str, process: ProcessId) -> str:
     """Where a process of this session listens."""
     return os.path.join(session, f"{process.hex()}.sock")
 
 
-def remove_socket(session: str, process: bytes) -> None:
+def remove_socket(session: str, process: ProcessId) -> None:
     """After the end of a process: nobody can dial it any more. Nothing happens if it never listened."""
     with contextlib.suppress(OSError):
         os.unlink(socket_path(session, process))

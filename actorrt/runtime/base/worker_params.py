@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from actorrt.types import ProcessId
+
 
 class WorkerParams(msgspec.Struct, frozen=True):
     """What a worker is born with; opaque to the zygote. Paths and arguments are what `any_text` makes of them."""
 
-    process: bytes
-    node: bytes
+    process: ProcessId
+    node: ProcessId
     session: bytes
     mode: str
     job: int
@@ -22,5 +24,5 @@ class WorkerParams(msgspec.Struct, frozen=True):
     gpus: list[str]
     # The environment of the call, which its own calls inherit.
     env: dict[str, str]
-    node_id: bytes
+    node_id: ProcessId
     store_limit: int

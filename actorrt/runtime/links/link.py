@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from actorrt import exceptions
+from actorrt.types import FunctionKey
 from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, Acknowledged, FrameError, FrameParser, RawPart, encode_frame
 from actorrt.wire.messages import (
     Answer,
@@ -95,7 +96,7 @@ class Link:
         self.serving: dict[int, Any] = {}
         self.waiting: dict[int, Any] = {}
         # Definitions (functions, classes) that the peer already has.
-        self.defined: set[bytes] = set()
+        self.defined: set[FunctionKey] = set()
         # The pipes of calls of the peer that run here, by the call's sequence number.
         self.pipes: dict[int, Pipe] = {}
         self.gone: asyncio.Event = asyncio.Event()

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
+from actorrt.types import ProcessId
 from actorrt.wire.messages import DialMe, Hello, Question
 
 from ..base.socket_paths import remove_socket, socket_path
@@ -49,7 +50,7 @@ class Peers:
     def __init__(
         self,
         receiver: Receiver,
-        process: bytes,
+        process: ProcessId,
         role: str,
         session: str,
         version: str,
@@ -57,18 +58,18 @@ class Peers:
     ) -> None:
         self.process = process
         self.session = session
-        self.links: dict[bytes, Link] = {}
+        self.links: dict[ProcessId, Link] = {}
         # Processes that are known to have ended: nobody dials them again.
-        self.dead: RecentSet[bytes] = RecentSet(DEAD_REMEMBERED)
+        self.dead: RecentSet[ProcessId] = RecentSet(DEAD_REMEMBERED)
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
         # Waits until a process has ended, as the node knows it; says why. Without it, one failed dial is the end.
-        self.end_of: Callable[[bytes], Coroutine[Any, Any, str]] | None = None
+        self.end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None
         self._dial_timeout_s = dial_timeout_s
-        self._dialling: dict[bytes, asyncio.Task[Link]] = {}
+        self._dialling: dict[ProcessId, asyncio.Task[Link]] = {}
         # Those of them whose socket is being dialled; others are asked to dial.
-        self._ringing: set[bytes] = set()
-        self._arrivals: dict[bytes, asyncio.Future[Link]] = {}
+        self._ringing: set[ProcessId] = set()
+        self._arrivals: dict[ProcessId, asyncio.Future[Link]] = {}
         self._hello = make_hello(process, role, version)
         self._dialler = Dialler(receiver, self._hello, dial_timeout_s)
         self._acceptor = Acceptor(receiver, self._hello, self._admit, self._arrived)
@@ -82,11 +83,11 @@ class Peers:
                 await self._acceptor.listen(socket_path(self.session, self.process))
                 self._listening = True
 
-    def get(self, process: bytes) -> Link | None:
+    def get(self, process: ProcessId) -> Link | None:
         link = self.links.get(process)
         return None if link is None or link.closed else link
 
-    async def link_to(self, process: bytes) -> Link:
+    async def link_to(self, process: ProcessId) -> Link:
         """The link to `process`, opened if there is none. Raises LinkError once its node says that it has ended.
 
         Until then it waits, however long the process takes to answer.
@@ -103,7 +104,7 @@ class Peers:
             task.add_done_callback(lambda done: self._dialled(process, done))
         return await asyncio.shield(task)
 
-    async def ask(self, process: bytes, question: Question) -> Any:
+    async def ask(self, process: ProcessId, question: Question) -> Any:
         """The answer of `process`, asked again over a new link if one ends. LinkError: it has ended.
 
         For questions that may be asked twice. Raises what it is refused with.
@@ -117,12 +118,12 @@ class Peers:
                     # A refusal.
                     raise
 
-    def _dialled(self, process: bytes, task: asyncio.Task[Link]) -> None:
+    def _dialled(self, process: ProcessId, task: asyncio.Task[Link]) -> None:
         self._dialling.pop(process, None)
         if not task.cancelled():
             task.exception()  # whoever waits has it; nobody may wait any more
 
-    async def _open(self, process: bytes) -> Link:
+    async def _open(self, process: ProcessId) -> Link:
         """Dial until the process answers, or its node says that it has ended."""
         if self.end_of is None:
             return await self._reach(process)
@@ -146,7 +147,7 @@ class Peers:
         finally:
             end.cancel()
 
-    async def dial_node(self, node: bytes) -> Link:
+    async def dial_node(self, node: ProcessId) -> Link:
         """Open a link to the node; a node that listens lives, however long it is stopped or swapped out.
 
         Raises LinkError if it does not listen.
@@ -159,7 +160,7 @@ class Peers:
             except NoAnswerError:
                 logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), loop.time() - began)
 
-    async def _try(self, process: bytes, end: asyncio.Task[str]) -> Link | None:
+    async def _try(self, process: ProcessId, end: asyncio.Task[str]) -> Link | None:
         """One attempt, until `end`; None if it fails. Raises RefusedError."""
         attempt = asyncio.get_running_loop().create_task(self._reach(process))
         try:
@@ -172,7 +173,7 @@ class Peers:
         finally:
             attempt.cancel()
 
-    async def _reach(self, process: bytes) -> Link:
+    async def _reach(self, process: ProcessId) -> Link:
         """One attempt. Raises LinkError if it fails."""
         link = self.get(process)
         if link is not None:
@@ -195,7 +196,7 @@ class Peers:
         finally:
             self._drop_arrival(process, arrival)
 
-    async def dial(self, process: bytes, path: str) -> Link:
+    async def dial(self, process: ProcessId, path: str) -> Link:
         """Open a link to the process that listens at `path`; if it dials too, whichever link is kept.
 
         One attempt. Raises LinkError if it fails: NoAnswerError, RefusedError, or that nobody listens.
@@ -220,13 +221,13 @@ class Peers:
             self._ringing.discard(process)
             self._drop_arrival(process, arrival)
 
-    def _arrival(self, process: bytes) -> asyncio.Future[Link]:
+    def _arrival(self, process: ProcessId) -> asyncio.Future[Link]:
         future = self._arrivals.get(process)
         if future is None:
             future = self._arrivals[process] = asyncio.get_running_loop().create_future()
         return future
 
-    def _drop_arrival(self, process: bytes, future: asyncio.Future[Link]) -> None:
+    def _drop_arrival(self, process: ProcessId, future: asyncio.Future[Link]) -> None:
         if self._arrivals.get(process) is future:
             del self._arrivals[process]
 
@@ -265,7 +266,7 @@ class Peers:
 
 
 async def _end_in_doubt(
-    end_of: Callable[[bytes], Coroutine[Any, Any, str]], process: bytes, doubt: asyncio.Event
+    end_of: Callable[[ProcessId], Coroutine[Any, Any, str]], process: ProcessId, doubt: asyncio.Event
 ) -> str:
     """Ask for the end of a process only where there is a reason: a dial has failed, or takes long."""
     with contextlib.suppress(TimeoutError):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from actorrt.exceptions import LinkError
+from actorrt.types import ProcessId
 from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
 from actorrt.wire.link import why_refused
@@ -48,7 +49,7 @@ class RefusedError(LinkError):
     """The peer has read the hello, and does not want the link."""
 
 
-def make_hello(process: bytes, role: str, version: str, refused: str = "") -> Hello:
+def make_hello(process: ProcessId, role: str, version: str, refused: str = "") -> Hello:
     return Hello(process, role, os.getpid(), PROTOCOL_VERSION, platform.python_version(), version, refused)
 
 

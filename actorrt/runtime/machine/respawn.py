@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from actorrt.types import ProcessId
+
 # On the launcher's command line, before one of the configurations below and the session's folder.
 AGAIN: Final = "again"
 
@@ -45,7 +47,7 @@ class Child:
         self.sock = sock
 
 
-def spawn_head(head: bytes, session: str, driver_pidfd: int | None) -> Child:
+def spawn_head(head: ProcessId, session: str, driver_pidfd: int | None) -> Child:
     """Start a head that lives at the same address as the one before. Raises OSError."""
     ours, theirs = socket.socketpair()
     fds = [theirs.fileno()] if driver_pidfd is None else [theirs.fileno(), driver_pidfd]

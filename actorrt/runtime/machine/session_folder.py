@@ -26,6 +26,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final, cast
 
 from actorrt.config import Settings
+from actorrt.types import ProcessId
 
 from ..base.descriptors import high
 
@@ -72,15 +73,15 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def node_of(session: str) -> bytes:
+def node_of(session: str) -> ProcessId:
     """The id of a session's node; its folder is named after it. Raises ValueError for any other path."""
     found = _NAME.fullmatch(os.path.basename(os.path.realpath(session)))
     if found is None:
         raise ValueError(f"{session!r} is no session's folder")
-    return bytes.fromhex(found[1])
+    return ProcessId(bytes.fromhex(found[1]))
 
 
-def begin(folder: str, node: bytes, facts: Mapping[str, Any]) -> tuple[str, int]:
+def begin(folder: str, node: ProcessId, facts: Mapping[str, Any]) -> tuple[str, int]:
     """Make the folder of a new session; its path, and a descriptor of its mark, which holds the lock."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{node.hex()}"
     session = os.path.join(folder, name)

@@ -14,6 +14,7 @@ import uvloop
 
 from actorrt import exceptions
 from actorrt.core.directory import Directory, Held
+from actorrt.types import NO_ACTOR_KEY, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.messages import (
     AnswerBody,
@@ -27,6 +28,7 @@ from actorrt.wire.messages import (
     ListNames,
     NameHolder,
     Names,
+    OwnerEnded,
     Ping,
     Query,
     Question,
@@ -48,7 +50,7 @@ logger = logging.getLogger("actorrt")
 class Head:
     """The receiver of the head's links."""
 
-    def __init__(self, process: bytes, session: str) -> None:
+    def __init__(self, process: ProcessId, session: str) -> None:
         self.directory = Directory()
         self.peers = Peers(self, process, "head", session, __version__)
         self.stopped = asyncio.Event()
@@ -56,10 +58,9 @@ class Head:
     def receive(self, link: Link, messages: list[AnyMessage]) -> None:
         for message in messages:
             if isinstance(message, DropName):
-                if message.name:
-                    self.directory.drop(message.namespace, message.name, message.actor)
-                else:
-                    self.directory.drop_owner(message.actor)
+                self.directory.drop(message.namespace, message.name, message.actor)
+            elif isinstance(message, OwnerEnded):
+                self.directory.drop_owner(message.owner)
             else:
                 logger.warning("%r sent the head %r", link, message)
 
@@ -72,7 +73,7 @@ class Head:
                 return NameHolder(holder.actor, holder.info, yours)
             case FindName():
                 found = directory.find(question.namespace, question.name)
-                return NameHolder(b"") if found is None else NameHolder(found.actor, found.info)
+                return NameHolder(NO_ACTOR_KEY) if found is None else NameHolder(found.actor, found.info)
             case ListNames():
                 return Names(directory.names(question.namespace))
             case JoinNode():
@@ -99,7 +100,7 @@ class Head:
         self.peers.forget(link)
 
 
-async def _serve(process: bytes, session: str, start: HeadStart) -> None:
+async def _serve(process: ProcessId, session: str, start: HeadStart) -> None:
     head = Head(process, session)
     await head.peers.listen()
     try:
@@ -125,7 +126,7 @@ async def _until_the_end(head: Head, start: HeadStart) -> None:
         future.cancel()
 
 
-def head_main(process: bytes, session: str, start: HeadStart) -> None:
+def head_main(process: ProcessId, session: str, start: HeadStart) -> None:
     """Run the head until it is told to stop, or its driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     uvloop.run(_serve(process, session, start))

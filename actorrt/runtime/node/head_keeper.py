@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt import exceptions
 from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
-from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, Query
+from actorrt.types import ActorKey, ProcessId
+from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, OwnerEnded, Query
 
 from ..base.process_watch import wait_child
 from ..base.socket_paths import remove_socket
@@ -68,7 +69,7 @@ class _Life:
 class HeadKeeper:
     """Keeps one head for a node, at one address, and is the only one to talk to it. Runs on the node's loop."""
 
-    def __init__(self, node: Node, process: bytes, start: NodeStart) -> None:
+    def __init__(self, node: Node, process: ProcessId, start: NodeStart) -> None:
         assert start.head is not None
         assert start.head_pid is not None
         self._node = node
@@ -189,7 +190,7 @@ class HeadKeeper:
                 async with asyncio.timeout(DIAL_AGAIN_S):
                     await life.ended.wait()
 
-    def _tell(self, message: DropName) -> None:
+    def _tell(self, message: DropName | OwnerEnded) -> None:
         joining = self._joining
         if joining is not None:
             # What it is being told of may be this very name.
@@ -248,15 +249,15 @@ class HeadKeeper:
         if not done.cancelled() and done.exception() is None and done.result().yours:
             self.drop(claim.name, claim.namespace, claim.actor)
 
-    def drop(self, name: str, namespace: str, actor: bytes) -> None:
+    def drop(self, name: str, namespace: str, actor: ActorKey) -> None:
         """Free a name, if it is still that actor's."""
         self.names.drop(namespace, name, actor)
         self._tell(DropName(name, namespace, actor))
 
-    def drop_owner(self, owner: bytes) -> None:
+    def drop_owner(self, owner: ProcessId) -> None:
         """A process of this node has ended: the names of the actors that it owned are free."""
         self.names.drop_owner(owner)
-        self._tell(DropName("", "", owner))
+        self._tell(OwnerEnded(owner))
 
 
 def _in_words(question: HeadQuestion) -> str:

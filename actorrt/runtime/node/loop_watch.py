@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.types import ProcessId
 from actorrt.wire.messages import Ping
 
 from ..links.link import Link
@@ -28,7 +29,7 @@ RUNS: Final = frozenset("RSD")
 class SharedWorker(Protocol):
     """A worker, as far as its loop is concerned."""
 
-    process: bytes
+    process: ProcessId
     pid: int
     link: Link | None
 
@@ -53,10 +54,10 @@ class LoopWatch:
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         # What blocks them, as they say; and how many questions in a row have no answer.
-        self._said: dict[bytes, str] = {}
-        self._silent: dict[bytes, int] = {}
-        self._asked: set[bytes] = set()
-        self._deadlines: dict[bytes, asyncio.TimerHandle] = {}
+        self._said: dict[ProcessId, str] = {}
+        self._silent: dict[ProcessId, int] = {}
+        self._asked: set[ProcessId] = set()
+        self._deadlines: dict[ProcessId, asyncio.TimerHandle] = {}
         spawn(self._ask_all())
 
     def is_blocked(self, worker: SharedWorker) -> bool:
@@ -82,7 +83,7 @@ class LoopWatch:
         self._silent.pop(worker.process, None)
         self._disarm(worker.process)
 
-    def _disarm(self, process: bytes) -> None:
+    def _disarm(self, process: ProcessId) -> None:
         timer = self._deadlines.pop(process, None)
         if timer is not None:
             timer.cancel()

@@ -21,6 +21,7 @@ import uvloop
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.leases import UNIT
+from actorrt.types import ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire.messages import (
     ERROR,
@@ -103,8 +104,8 @@ STOP_GRACE_S: Final = 2.0
 class NodeConfig(msgspec.Struct, frozen=True):
     """What the launcher is told."""
 
-    node: bytes
-    head: bytes
+    node: ProcessId
+    head: ProcessId
     session: str
     resources: dict[str, int]
     store_limit: int
@@ -259,7 +260,7 @@ class Node:
             case _:
                 raise exceptions.ActorrtError(f"a node does not answer {type(question).__name__}")
 
-    async def exit_of(self, process: bytes) -> Exit:
+    async def exit_of(self, process: ProcessId) -> Exit:
         """Why a process ended; waits while it lives. One that the node does not know has ended long ago."""
         if process == self.config.head:
             return Exit(await self.head.end())
@@ -269,7 +270,7 @@ class Node:
             return Exit("its program ended")
         return await self.workers.exit_of(process)
 
-    async def _cause_of_end(self, process: bytes) -> str:
+    async def _cause_of_end(self, process: ProcessId) -> str:
         return (await self.exit_of(process)).cause
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
@@ -382,7 +383,7 @@ class Node:
     async def _create_detached(self, request: CreateDetached) -> NameHolder:
         start = request.start
         seq = self.host.next_seq()
-        actor = self.process + seq.to_bytes(8, "big")
+        actor = actor_key(self.process, seq)
         made = StartActor(**{name: getattr(start, name) for name in start.__struct_fields__})
         made.seq, made.actor = seq, actor
         holder = NameHolder(actor, request.info, True)

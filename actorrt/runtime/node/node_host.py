@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from actorrt.types import ProcessId
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
 from ..links.link import Link
@@ -73,7 +74,7 @@ class NodeHost:
             pool = self._pools[key] = SharedPool(_PoolHost(self._node, job), env)
         return pool
 
-    def blocked(self, process: bytes, blocked: bool) -> None:
+    def blocked(self, process: ProcessId, blocked: bool) -> None:
         """The loop of a worker is blocked, or goes on."""
         for pool in self._pools.values():
             pool.blocked(process, blocked)
@@ -85,10 +86,10 @@ class NodeHost:
             if pool.is_empty:
                 del self._pools[key]
 
-    def kill_worker(self, process: bytes, reason: str) -> None:
+    def kill_worker(self, process: ProcessId, reason: str) -> None:
         self._node.workers.kill(process, reason)
 
-    async def exit_cause(self, process: bytes) -> tuple[str, bool]:
+    async def exit_cause(self, process: ProcessId) -> tuple[str, bool]:
         end = await self._node.workers.exit_of(process)
         return end.cause, end.oom
 

@@ -19,6 +19,7 @@ from typing import Final
 import actorrt
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
+from actorrt.types import PROCESS_ID_SIZE, ProcessId
 
 from ..base.descriptors import high
 from ..base.socket_paths import reachable, socket_path
@@ -32,7 +33,7 @@ UNIT: Final = 10_000
 class Launched:
     """A node that this process started. `ready` gets one byte when it listens, and ends when the node does."""
 
-    def __init__(self, pid: int, head: bytes, session: str, ready: int, mark: int, errors: str) -> None:
+    def __init__(self, pid: int, head: ProcessId, session: str, ready: int, mark: int, errors: str) -> None:
         self.pid = pid
         self._head = head
         self.session = session
@@ -114,7 +115,7 @@ MARK_FD: Final = 4
 def launch(settings: Settings, options: InitOptions) -> Launched:
     """Spawn the node; it starts up while this process goes on. Raises OSError where no session can be begun."""
     folder = sessions_folder(settings)
-    node, head = os.urandom(8), os.urandom(8)
+    node, head = ProcessId(os.urandom(PROCESS_ID_SIZE)), ProcessId(os.urandom(PROCESS_ID_SIZE))
     # All that the launcher has to know; a command line would not hold a long list of resources.
     facts = {
         "node": node.hex(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actorrt import exceptions
 from actorrt.core.leases import UNIT, Queue, Request, Resources
+from actorrt.types import ProcessId
 from actorrt.wire.messages import Lease, LeaseRequest, LeasesWanted
 
 from ..machine.gpus import visible_gpus
@@ -23,7 +24,7 @@ class HeldLease:
 
     __slots__ = ("blocked", "gpus", "is_actor", "kind", "lease", "owner", "shape", "worker")
 
-    def __init__(self, lease: int, owner: bytes, worker: Worker, request: Request, is_actor: bool) -> None:
+    def __init__(self, lease: int, owner: ProcessId, worker: Worker, request: Request, is_actor: bool) -> None:
         self.lease = lease
         self.owner = owner
         self.worker = worker
@@ -45,7 +46,7 @@ class NodeLeases:
         self._held: dict[int, HeldLease] = {}
         self._last = 0
 
-    async def lease(self, owner: bytes, wanted: LeaseRequest) -> Lease:
+    async def lease(self, owner: ProcessId, wanted: LeaseRequest) -> Lease:
         """A worker for `owner`, when its shape is free. Raises what makes it impossible."""
         lacking = self.resources.lacking(wanted.shape)
         if lacking:
@@ -102,7 +103,7 @@ class NodeLeases:
     def _call_back(self, request: Request) -> None:
         """Ask those for their leases who have what `request` waits for. Its own kind is left alone: they take turns."""
         short = self.resources.short_of(request.shape)
-        wanted: dict[bytes, list[int]] = {}
+        wanted: dict[ProcessId, list[int]] = {}
         for held in self._held.values():
             if held.kind != request.kind and not held.is_actor and any(held.shape.get(name) for name in short):
                 wanted.setdefault(held.owner, []).append(held.lease)
@@ -153,7 +154,7 @@ class NodeLeases:
         else:
             self.resources.resume(held.shape)
 
-    def owner_lost(self, owner: bytes) -> None:
+    def owner_lost(self, owner: ProcessId) -> None:
         """Its workers have nobody left to work for: what runs there is cancelled, then they end.
 
         Others may need what they own.
@@ -162,7 +163,7 @@ class NodeLeases:
             self._node.workers.retire(held.worker, "its owner ended", finish=False)
 
 
-def _kind(owner: bytes, wanted: LeaseRequest) -> Hashable:
+def _kind(owner: ProcessId, wanted: LeaseRequest) -> Hashable:
     if wanted.actor:
         # An actor's worker is given to nobody else.
         return object()

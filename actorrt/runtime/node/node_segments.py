@@ -15,9 +15,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
-from actorrt.core.segment_life import SegmentId
 from actorrt.core.storage import Ledger, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
+from actorrt.types import ProcessId, SegmentId
 from actorrt.wire.messages import (
     CloseSegment,
     Done,
@@ -161,7 +161,7 @@ class NodeSegments:
         self._sealed(link, seal)
         return Done()
 
-    async def open(self, link: Link, owner: bytes, seq: int) -> Place:
+    async def open(self, link: Link, owner: ProcessId, seq: int) -> Place:
         """Where an object lies; it stays there until the reader closes it. Raises ObjectLostError."""
         key = (owner, seq)
         if self._ledger.find(key) is None:
@@ -185,7 +185,7 @@ class NodeSegments:
 
     # ---- the ends
 
-    def process_died(self, process: bytes) -> None:
+    def process_died(self, process: ProcessId) -> None:
         """Its link is gone, and all that came over it has been handled."""
         self._act(self._ledger.process_died(process, self._node.loop.time()))
         self._wanted = {number: one for number, one in self._wanted.items() if one.link.peer != process}

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
+from actorrt.types import ProcessId
 from actorrt.wire.messages import Exit
 
 REMEMBERED: Final = 4096
@@ -17,10 +18,10 @@ class WorkerExits:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._exits: OrderedDict[bytes, Exit] = OrderedDict()
-        self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._exits: OrderedDict[ProcessId, Exit] = OrderedDict()
+        self._waiters: dict[ProcessId, set[asyncio.Future[None]]] = {}
 
-    def ended(self, process: bytes, end: Exit) -> None:
+    def ended(self, process: ProcessId, end: Exit) -> None:
         self._exits[process] = end
         while len(self._exits) > REMEMBERED:
             self._exits.popitem(last=False)
@@ -28,7 +29,7 @@ class WorkerExits:
             if not future.done():
                 future.set_result(None)
 
-    async def wait(self, process: bytes) -> Exit:
+    async def wait(self, process: ProcessId) -> Exit:
         """The end of a process that has not been reaped yet."""
         if process not in self._exits:
             future: asyncio.Future[None] = self._loop.create_future()
@@ -40,6 +41,6 @@ class WorkerExits:
                 waiters.discard(future)
         return self.known(process)
 
-    def known(self, process: bytes) -> Exit:
+    def known(self, process: ProcessId) -> Exit:
         """The end of a process that is not there (any more)."""
         return self._exits.get(process, UNKNOWN)

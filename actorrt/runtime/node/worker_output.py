@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from actorrt.config import Settings
 from actorrt.core.loglines import Line, LineSplitter, MarkFinder, dropped, printable
+from actorrt.types import ProcessId
 from actorrt.wire.messages import LogLines
 
 from ..base.log_file import LogFile
@@ -37,7 +38,7 @@ LAST_BYTES: Final = 1024 * 1024
 class Source(Protocol):
     """A worker, as far as its output is concerned."""
 
-    process: bytes
+    process: ProcessId
     job: int
     pid: int
 
@@ -60,7 +61,7 @@ class WorkerOutputs:
         self._folder = folder
         self._settings = settings
         self._listener_of = listener_of
-        self._outputs: dict[bytes, _Output] = {}
+        self._outputs: dict[ProcessId, _Output] = {}
         self._busy: set[_Output] = set()
         self._tick: asyncio.TimerHandle | None = None
 

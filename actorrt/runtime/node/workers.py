@@ -16,6 +16,7 @@ import msgspec
 
 from actorrt import exceptions
 from actorrt.core.start_attempts import StartAttempts
+from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from actorrt.wire.any_text import as_bytes, as_text
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
@@ -82,7 +83,7 @@ class Worker:
     )
 
     def __init__(
-        self, process: bytes, kind: Kind, gpus: list[int], is_shared: bool, started: asyncio.Future[YoungEnd | None]
+        self, process: ProcessId, kind: Kind, gpus: list[int], is_shared: bool, started: asyncio.Future[YoungEnd | None]
     ) -> None:
         self.process = process
         self.kind = kind
@@ -115,7 +116,7 @@ class Workers:
         self._loop = node.loop
         config, silence_s = node.config, node.settings.worker_start_timeout_s
         self.zygote = ZygoteKeeper(node, start, config.session, config.preload_modules, silence_s, self._exited)
-        self._by_process: dict[bytes, Worker] = {}
+        self._by_process: dict[ProcessId, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
         self._idle: dict[Kind, list[Worker]] = {}
         # Workers on their way that nobody waits for any more: the next who asks gets them, else they are idle.
@@ -189,7 +190,7 @@ class Workers:
     def _all_shared(self) -> list[Worker]:
         return [worker for workers in self._shared.values() for worker in workers if worker.usable]
 
-    def loop_blocked(self, process: bytes, by: str, harmful: bool) -> None:
+    def loop_blocked(self, process: ProcessId, by: str, harmful: bool) -> None:
         """A worker says what blocks its loop, or that it goes on."""
         worker = self._by_process.get(process)
         if worker is not None and worker.is_shared and worker.usable:
@@ -234,7 +235,7 @@ class Workers:
         driver = node.program(job)
         if driver is None or node.stopping:
             raise exceptions.ActorrtError("its program has ended")
-        process = os.urandom(8)
+        process = ProcessId(os.urandom(PROCESS_ID_SIZE))
         params = WorkerParams(
             process=process,
             node=node.process,
@@ -301,12 +302,12 @@ class Workers:
             if not worker.started.done():
                 worker.started.set_result(None)
 
-    def job_of(self, process: bytes) -> int:
+    def job_of(self, process: ProcessId) -> int:
         """The job of a worker; 0, which is none, for any other process."""
         worker = self._by_process.get(process)
         return 0 if worker is None else worker.job
 
-    def rename(self, process: bytes, name: str) -> None:
+    def rename(self, process: ProcessId, name: str) -> None:
         worker = self._by_process.get(process)
         if worker is not None:
             self._outputs.rename(worker, name)
@@ -345,7 +346,7 @@ class Workers:
         # Unless it says that it is needed.
         self._kill_after(worker, self._node.settings.shutdown_timeout_s)
 
-    def stays(self, process: bytes) -> None:
+    def stays(self, process: ProcessId) -> None:
         """Its work is done, and others need what it owns: it goes on without its lease."""
         worker = self._by_process.get(process)
         if worker is None or worker.cause:
@@ -397,7 +398,7 @@ class Workers:
 
     # ---- their ends
 
-    def kill(self, process: bytes, reason: str) -> None:
+    def kill(self, process: ProcessId, reason: str) -> None:
         """Kill a worker with all that it started."""
         worker = self._by_process.get(process)
         if worker is not None:
@@ -465,7 +466,7 @@ class Workers:
         self._exits.ended(worker.process, end)
         self._node.leases.worker_ended(worker)
 
-    async def exit_of(self, process: bytes) -> Exit:
+    async def exit_of(self, process: ProcessId) -> Exit:
         """Why a process ended; waits until a worker whose link broke has been reaped."""
         if process in self._by_process:
             return await self._exits.wait(process)

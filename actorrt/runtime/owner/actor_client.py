@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
+from actorrt.types import ActorKey
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorAt
 
@@ -89,7 +90,7 @@ class ActorClient:
         "traits",
     )
 
-    def __init__(self, runtime: Caller, actor: bytes, title: str, traits: Traits) -> None:
+    def __init__(self, runtime: Caller, actor: ActorKey, title: str, traits: Traits) -> None:
         self.runtime = runtime
         self.actor = actor
         self.title = title
@@ -113,7 +114,7 @@ class ActorClient:
 
     def death(self, may_have_run: bool) -> BaseException:
         """What a call to it ends with, now that it is dead."""
-        dead = self.dead or ActorAt(b"", 0, "it has ended", "idle")
+        dead = self.dead or ActorAt(None, 0, "it has ended", "idle")
         cause = dead.cause
         if dead.failed:
             with contextlib.suppress(Exception):
@@ -132,5 +133,5 @@ class ActorClient:
         return _rebuild, (self.actor, self.title, self.traits)
 
 
-def _rebuild(actor: bytes, title: str, traits: Traits) -> ActorClient:
+def _rebuild(actor: ActorKey, title: str, traits: Traits) -> ActorClient:
     return current.session().actors.client(actor, title, traits)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
+from actorrt.types import ActorKey, actor_key
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorAt,
@@ -54,7 +55,7 @@ def create(
     )
     title = f"{cls.name}({options.name})" if options.name else cls.name
     seq = runtime.objects.next_seq()
-    actor = runtime.process + seq.to_bytes(8, "big")
+    actor = actor_key(runtime.process, seq)
     start = StartActor(seq, actor, cls.function_id, b"", None, concurrency)
     start.max_task_retries, start.max_pending = traits.max_task_retries, traits.max_pending
     if options.concurrency_groups:
@@ -99,7 +100,7 @@ def create(
             record.on_dead = None
             runtime.supervisor.records.pop(actor, None)
             client.record = None
-            client.dead = ActorAt(b"", 0, "its name was taken", "being created")
+            client.dead = ActorAt(None, 0, "its name was taken", "being created")
             if options.get_if_exists:
                 return _from_info(runtime, holder)[0]
             raise exceptions.ActorAlreadyExistsError(options.name, namespace)
@@ -138,7 +139,7 @@ def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> 
         go(call)
 
 
-def _drop_name(runtime: Runtime, name: str, namespace: str, actor: bytes) -> None:
+def _drop_name(runtime: Runtime, name: str, namespace: str, actor: ActorKey) -> None:
     if not runtime.node.closed:
         runtime.node.send(DropName(name, namespace, actor))
 
@@ -185,10 +186,10 @@ def _create_detached(
     return runtime.actors.client(holder.actor, title, traits)
 
 
-async def _keep(runtime: Runtime, actor: bytes, pins: list[Any]) -> None:
+async def _keep(runtime: Runtime, actor: ActorKey, pins: list[Any]) -> None:
     """Keep what a detached actor's arguments name until it is dead, since it may be started again; at most as long as
     this program lives."""
-    at = ActorAt(b"")
+    at = ActorAt(None)
     while pins and not at.cause:
         try:
             at = await runtime.node.ask(WhereIs(actor, at.incarnation if at.worker else -1))

@@ -14,6 +14,7 @@ from actorrt import exceptions
 from actorrt.core.calls import Action
 from actorrt.core.calls import Event as CallEvent
 from actorrt.core.lifecycle import Event, State
+from actorrt.types import NO_PROCESS, ActorKey, ProcessId, owner_of
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
 from ..base.loop_thread import LoopThread
@@ -31,7 +32,7 @@ PLACED_TIMEOUT_S: Final = 1.0
 class Surroundings(Protocol):
     """What is asked of the process."""
 
-    process: bytes
+    process: ProcessId
     node: Link
 
     @property
@@ -47,7 +48,7 @@ class Surroundings(Protocol):
 class Known(Protocol):
     """The actors that the process can call."""
 
-    def find(self, actor: bytes) -> ActorClient | None: ...
+    def find(self, actor: ActorKey) -> ActorClient | None: ...
     def at(self, link: Link) -> Iterable[ActorClient]: ...
     def advance(self, client: ActorClient) -> None: ...
     def came_back(self, client: ActorClient, link: Link | None, count: int, again: list[Call]) -> None: ...
@@ -74,7 +75,7 @@ class ActorPlaces:
         try:
             while client.dead is None:
                 at = await self._ask_owner(client, WhereIs(client.actor, client.incarnation))
-                if at.cause:
+                if at.cause or at.worker is None:
                     self._bury(client, at)
                     break
                 try:
@@ -90,22 +91,22 @@ class ActorPlaces:
         self._actors.advance(client)
 
     async def _ask_owner(self, client: ActorClient, question: WhereIs) -> ActorAt:
-        owner = client.actor[:8]
+        owner = owner_of(client.actor)
         if owner == self._process.process:
             return await self._process.supervisor.where_is(question.actor, question.incarnation, question.fate)
         try:
             return await self._process.peers.ask(owner, question)
         except exceptions.ActorrtError:
             cause, _ = await self._process.exits.cause(owner)
-            return ActorAt(b"", 0, f"its owner ended: {cause}", "running")
+            return ActorAt(None, 0, f"its owner ended: {cause}", "running")
 
-    async def placed_at(self, client: ActorClient) -> bytes:
-        """The worker that an actor was given, though it may still be starting; empty if that is not known."""
+    async def placed_at(self, client: ActorClient) -> ProcessId | None:
+        """The worker that an actor was given, though it may still be starting; None if that is not known."""
         try:
             async with asyncio.timeout(PLACED_TIMEOUT_S):
                 at = await self._ask_owner(client, WhereIs(client.actor, NOW))
         except TimeoutError:
-            return b""
+            return None
         return at.worker
 
     def moved(self, record: ActorRecord) -> None:
@@ -130,7 +131,7 @@ class ActorPlaces:
     def killed(self, client: ActorClient, no_restart: bool) -> None:
         """Its owner has been told to kill it."""
         if no_restart:
-            self._bury(client, ActorAt(b"", 0, KILLED, "running"))
+            self._bury(client, ActorAt(None, 0, KILLED, "running"))
         else:
             client.link = None
         self._actors.advance(client)
@@ -157,7 +158,7 @@ class ActorPlaces:
                 client.incarnation -= 1
             self._actors.came_back(client, link, len(under_way), again)
 
-    def _may_live(self, worker: bytes) -> bool:
+    def _may_live(self, worker: ProcessId) -> bool:
         """The node has not said that it has ended."""
         return worker not in self._process.peers.dead and not self._process.node.closed
 
@@ -188,10 +189,10 @@ class ActorPlaces:
                 # The owner would know by now if it had ended in any way that it was told of.
                 self._process.supervisor.apply(record, Event.LOST, "its worker has lost it", "running")
         if failed:
-            self._thread.spawn_here(self._report(client, failed, b""))
+            self._thread.spawn_here(self._report(client, failed, NO_PROCESS))
         self._actors.came_back(client, stale, 1, again)
 
-    async def _report(self, client: ActorClient, calls: list[Call], worker: bytes) -> None:
+    async def _report(self, client: ActorClient, calls: list[Call], worker: ProcessId) -> None:
         """Fail calls with what has become of their actor."""
         cause = (await self._process.exits.cause(worker))[0] if worker else "it ended under the call"
         seen = max(call.incarnation for call in calls)

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any, Final
 
 from actorrt.core.lifecycle import Lifecycle, State
+from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, ProcessId
 from actorrt.wire.messages import ActorAt, StartActor
 
 from ..links.link import Link
 from . import current
 
-_NOTHING: Final = StartActor(0, b"", b"", b"")
+_NOTHING: Final = StartActor(0, NO_ACTOR_KEY, NO_FUNCTION, b"")
 
 
 class ActorSpec:
@@ -85,7 +86,7 @@ class ActorRecord:
         "pins",
     )
 
-    def __init__(self, actor: bytes, title: str, spec: ActorSpec, max_restarts: int) -> None:
+    def __init__(self, actor: ActorKey, title: str, spec: ActorSpec, max_restarts: int) -> None:
         self.actor = actor
         self.title = title
         self.spec: ActorSpec | None = spec
@@ -105,7 +106,7 @@ class ActorRecord:
         self.unwanted = False
         # It ends by itself: its process is not to be killed.
         self.left = False
-        self.borrowers: dict[bytes, int] | None = None
+        self.borrowers: dict[ProcessId, int] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
         self.on_dead: Callable[[], None] | None = None
 
@@ -115,7 +116,7 @@ class ActorRecord:
 
     def death(self) -> ActorAt:
         """What callers are told once it is dead."""
-        return ActorAt(b"", self.life.incarnation, self.cause, self.phase, self.failure)
+        return ActorAt(None, self.life.incarnation, self.cause, self.phase, self.failure)
 
 
 class OwnedActor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from actorrt import exceptions
 from actorrt.core.calls import AWAY, ENDED, Action, Event
+from actorrt.types import ActorKey, owner_of
 from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
 
 from ..links.link import Link
@@ -53,7 +54,7 @@ class Actors:
         self._known: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
         # Clients with calls that wait to leave.
         self._busy: set[ActorClient] = set()
-        self._pinned: dict[bytes, ActorClient] = {}
+        self._pinned: dict[ActorKey, ActorClient] = {}
         # Calls that wait for their arguments outside of their client's backlog.
         self._resolving: dict[ActorClient, set[Call]] = {}
         # The call in front of a backlog that keeps its order, while its arguments are waited for.
@@ -61,10 +62,10 @@ class Actors:
 
     # ---- handles
 
-    def client(self, actor: bytes, title: str, traits: Traits) -> ActorClient:
+    def client(self, actor: ActorKey, title: str, traits: Traits) -> ActorClient:
         """The client for a handle that came from elsewhere; from any thread."""
         process = self._process
-        owner = actor[:8]
+        owner = owner_of(actor)
         with self.lock:
             client = self._known.get(actor)
             known = client is not None
@@ -79,14 +80,14 @@ class Actors:
         elif not known:
             record = process.supervisor.records.get(actor)
             if record is None:
-                client.dead = ActorAt(b"", 0, "it has ended", "idle")
+                client.dead = ActorAt(None, 0, "it has ended", "idle")
             else:
                 self.own(client, record)
                 record.released = False
                 self._thread.run_soon(partial(self.places.moved, record))
         return client
 
-    def find(self, actor: bytes) -> ActorClient | None:
+    def find(self, actor: ActorKey) -> ActorClient | None:
         """The client of an actor that is known here."""
         return self._known.get(actor)
 
@@ -95,19 +96,19 @@ class Actors:
         with self.lock:
             return [client for client in self._known.values() if client.link is link]
 
-    def hold(self, actor: bytes) -> Token:
+    def hold(self, actor: ActorKey) -> Token:
         """Keep an actor whose handle lies inside a value that was not looked at yet; runtime loop."""
         process = self._process
-        owner = actor[:8]
+        owner = owner_of(actor)
         if owner == process.process:
             process.supervisor.borrow(actor, owner, 1)
             return Token(process, partial(process.supervisor.borrow, actor, owner, -1))
         return self._borrow(actor)
 
-    def _borrow(self, actor: bytes) -> Token:
+    def _borrow(self, actor: ActorKey) -> Token:
         process = self._process
-        process.objects.borrowing(actor[:8], BorrowActor(actor))
-        return Token(process, partial(process.objects.unborrowing, actor[:8], UnborrowActor(actor)))
+        process.objects.borrowing(owner_of(actor), BorrowActor(actor))
+        return Token(process, partial(process.objects.unborrowing, owner_of(actor), UnborrowActor(actor)))
 
     def own(self, client: ActorClient, record: ActorRecord) -> None:
         """The client is that of an actor of this process, which ends with its last handle."""

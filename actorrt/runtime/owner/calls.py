@@ -15,6 +15,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, RetryOn, Wish
 from actorrt.core.item_numbers import next_item
+from actorrt.types import NO_PROCESS
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -199,7 +200,7 @@ class Call(CallLife):
     def _unwanted(self, values: Sequence[Value]) -> Sequence[Value]:
         """Nobody gets these values. Who made them is told that what they name may go."""
         for index, value in enumerate(values):
-            self.runtime.objects.settle(Entry(b"", 0), value, self, index)
+            self.runtime.objects.settle(Entry(NO_PROCESS, 0), value, self, index)
         return values
 
     # ---- what this process says

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.core.calls import Action
+from actorrt.types import ProcessId
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
@@ -262,7 +263,7 @@ class Dispatch:
     def _caller_end(link: Link, seq: int) -> Pipe | None:
         return caller_end(link.inflight.get(seq), link)
 
-    async def _dial(self, process: bytes) -> None:
+    async def _dial(self, process: ProcessId) -> None:
         try:
             await self._runtime.peers.link_to(process)
         except exceptions.LinkError as error:

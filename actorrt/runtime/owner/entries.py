@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.types import ProcessId
 from actorrt.wire import codec
 
 from . import current
@@ -53,7 +54,7 @@ class Entry:
 
     __slots__ = ("__weakref__", "call", "data", "hold", "owner", "seq", "state", "view", "waiters")
 
-    def __init__(self, owner: bytes, seq: int, state: int = PENDING) -> None:
+    def __init__(self, owner: ProcessId, seq: int, state: int = PENDING) -> None:
         self.owner = owner
         self.seq = seq
         self.state = state

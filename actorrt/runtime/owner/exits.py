@@ -6,6 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 from actorrt import exceptions
+from actorrt.types import ProcessId
 from actorrt.wire.messages import Exit, ExitOf
 
 from ..links.link import Link
@@ -22,7 +23,7 @@ class Surroundings(Protocol):
     """What is asked of the process that wants to know."""
 
     node: Link
-    node_id: bytes
+    node_id: ProcessId
 
     @property
     def peers(self) -> Peers: ...
@@ -36,12 +37,12 @@ class Exits:
         # Why the node ended, if it said so.
         self.node_end = ""
 
-    async def cause(self, process: bytes) -> tuple[str, bool]:
+    async def cause(self, process: ProcessId) -> tuple[str, bool]:
         """Why a process ended, as its node knows it; and whether memory ran out."""
         known = await self.exit_of(process)
         return known.cause, known.oom
 
-    async def exit_of(self, process: bytes) -> Exit:
+    async def exit_of(self, process: ProcessId) -> Exit:
         """The same, with the last task that it had begun. Its link is gone: the node is not waited for long, and not
         at all once the process answers a new dial.
         """
@@ -57,7 +58,7 @@ class Exits:
             for way in ways:
                 way.cancel()
 
-    async def _answer_of(self, process: bytes) -> Exit:
+    async def _answer_of(self, process: ProcessId) -> Exit:
         """What to say of a process whose link is gone, when it answers a dial; of one that ends, what its node says."""
         await asyncio.sleep(ENDING_S)
         try:
@@ -66,7 +67,7 @@ class Exits:
             return await self.end_of(process)
         return Exit(_LINK_GONE)
 
-    async def end_of(self, process: bytes) -> Exit:
+    async def end_of(self, process: ProcessId) -> Exit:
         """Wait until a process has ended, as its node knows it."""
         node = self._process.node
         if process == node.peer or node.closed:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 from actorrt.core.calls import State
+from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, AnyMessage, Credit
 
@@ -116,7 +117,7 @@ class Stream:
             return
         if error is not None and not self._abandoned:
             # The error is the last item.
-            entry = Entry(b"\0" * 8, 0)
+            entry = Entry(ProcessId(bytes(PROCESS_ID_SIZE)), 0)
             entry.settle(RAISED, error)
             self.items.append(entry)
         self.ended = True

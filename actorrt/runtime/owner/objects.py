@@ -15,12 +15,13 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.item_numbers import first_item
 from actorrt.core.ownership import TELL, Borrows, Tell, Way, count
+from actorrt.types import ActorKey, ObjectKey, ProcessId, owner_of
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -51,16 +52,14 @@ from .segments_client import SegmentsClient
 from .snapshots import take_snapshot
 from .token import Token
 
-OWNER_SIZE: Final = 8
-
 # The owners of what is unpickled while this is set: they have to know of the borrow before the call is answered.
-new_borrows: ContextVar[list[bytes] | None] = ContextVar("actorrt_new_borrows", default=None)
+new_borrows: ContextVar[list[ProcessId] | None] = ContextVar("actorrt_new_borrows", default=None)
 
 
 class Surroundings(current.Session, Protocol):
     """What is asked of the process."""
 
-    process: bytes
+    process: ProcessId
     settings: Settings
 
     @property
@@ -74,7 +73,7 @@ class Surroundings(current.Session, Protocol):
 class Objects:
     """All objects that this process owns or borrows."""
 
-    def __init__(self, surroundings: Surroundings, hold_actor: Callable[[bytes], object]) -> None:
+    def __init__(self, surroundings: Surroundings, hold_actor: Callable[[ActorKey], object]) -> None:
         """`hold_actor` keeps an actor whose handle came inside of a value, as long as what it gives is kept."""
         self._process = surroundings
         self._thread = surroundings.thread
@@ -85,12 +84,12 @@ class Objects:
         # Owned objects that other processes may ask for.
         self._exported: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
         # Owned objects that others borrow: kept, with the count of each borrower.
-        self._borrowers: dict[int, tuple[Entry, dict[bytes, int]]] = {}
-        self._borrowed: weakref.WeakValueDictionary[tuple[bytes, int], Entry] = weakref.WeakValueDictionary()
+        self._borrowers: dict[int, tuple[Entry, dict[ProcessId, int]]] = {}
+        self._borrowed: weakref.WeakValueDictionary[ObjectKey, Entry] = weakref.WeakValueDictionary()
         # Pickled outside of any call: nobody will say when the copy is gone.
-        self._pinned: dict[tuple[bytes, int], Entry] = {}
+        self._pinned: dict[ObjectKey, Entry] = {}
         # What owners are to hear once the link to them is open, in order.
-        self._outbox: dict[bytes, list[AnyMessage]] = {}
+        self._outbox: dict[ProcessId, list[AnyMessage]] = {}
         # Changed under the lock.
         self._borrows = Borrows()
 
@@ -158,10 +157,10 @@ class Objects:
         """A value came as the outcome of a call, or as item `index` of a stream; runtime loop."""
         holds: list[Any] = []
         if value.refs:
-            holds += [self._hold(owner, seq) for owner, seq in value.refs]
+            holds += [self._hold(held, seq) for held, seq in value.refs]
             link: Link | None = call.link
             if link is not None and not link.closed:
-                owners = {owner[:OWNER_SIZE] for owner, _ in value.refs}
+                owners = {owner_of(held) for held, _ in value.refs}
                 self._thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
         if value.kind == SEGMENT:
             if value.owner == entry.owner and value.seq == entry.seq:
@@ -174,11 +173,11 @@ class Objects:
         else:
             entry.settle(RAISED, value.data)
 
-    def _hold(self, owner: bytes, seq: int) -> Any:
+    def _hold(self, held: bytes, seq: int) -> Any:
         """Keep what is named inside a value that came, whether or not the value is ever looked at."""
-        return self._hold_actor(owner) if seq == ACTOR else self.borrow(owner, seq)
+        return self._hold_actor(ActorKey(held)) if seq == ACTOR else self.borrow(ProcessId(held), seq)
 
-    async def _take_refs(self, link: Link, seq: int, index: int, owners: set[bytes]) -> None:
+    async def _take_refs(self, link: Link, seq: int, index: int, owners: set[ProcessId]) -> None:
         await self.confirm(owners - {link.peer})
         if not link.closed:
             link.send(RefsTaken(seq, index))
@@ -193,7 +192,7 @@ class Objects:
         if not collected:
             self._pinned[entry.owner, entry.seq] = entry
 
-    def borrow(self, owner: bytes, seq: int) -> ObjectRef[Any]:
+    def borrow(self, owner: ProcessId, seq: int) -> ObjectRef[Any]:
         """A ref was unpickled; from any thread."""
         if owner == self._process.process:
             with self._lock:
@@ -215,14 +214,14 @@ class Objects:
         self.note(owner)
         return ObjectRef(entry)
 
-    def borrowing(self, owner: bytes, message: AnyMessage) -> None:
+    def borrowing(self, owner: ProcessId, message: AnyMessage) -> None:
         """Tell an owner that something of its own is held here; from any thread."""
         with self._lock:
             self._borrows.told(owner)
         self._post(owner, message)
         self.note(owner)
 
-    def _post(self, owner: bytes, message: AnyMessage) -> None:
+    def _post(self, owner: ProcessId, message: AnyMessage) -> None:
         # Queued before this returns, so that whatever is sent to the owner later arrives later: it may be the reply
         # after which the owner would forget what was borrowed.
         link = self._process.peers.get(owner)
@@ -231,13 +230,13 @@ class Objects:
         else:
             self._thread.run_soon(partial(self.tell, owner, message))
 
-    def note(self, owner: bytes) -> None:
+    def note(self, owner: ProcessId) -> None:
         """Something of this owner's was unpickled: whoever answers a call has to see that the owner knows of it."""
         noted = new_borrows.get()
         if noted is not None and self._borrows.is_unsure(owner):
             noted.append(owner)
 
-    def unborrowing(self, owner: bytes, message: AnyMessage) -> None:
+    def unborrowing(self, owner: ProcessId, message: AnyMessage) -> None:
         """Tell an owner that it is not held here any more; runtime loop."""
         with self._lock:
             others = self._borrows.before_dropping(owner)
@@ -246,11 +245,11 @@ class Objects:
         else:
             self.tell(owner, message)
 
-    async def _unborrow_after(self, others: set[bytes], owner: bytes, message: AnyMessage) -> None:
+    async def _unborrow_after(self, others: set[ProcessId], owner: ProcessId, message: AnyMessage) -> None:
         await self.confirm(others)
         self.tell(owner, message)
 
-    def tell(self, owner: bytes, message: AnyMessage) -> None:
+    def tell(self, owner: ProcessId, message: AnyMessage) -> None:
         """Send to an owner, in order also while the link to it is being opened; runtime loop."""
         peers = self._process.peers
         link = peers.get(owner)
@@ -272,19 +271,19 @@ class Objects:
             case _:
                 pass
 
-    async def _dial(self, owner: bytes) -> None:
+    async def _dial(self, owner: ProcessId) -> None:
         with contextlib.suppress(exceptions.LinkError):
             await self._process.peers.link_to(owner)
         self._deliver(owner)
 
-    def _deliver(self, owner: bytes) -> None:
+    def _deliver(self, owner: ProcessId) -> None:
         messages = self._outbox.pop(owner, [])
         link = self._process.peers.get(owner)
         if link is not None:
             for message in messages:
                 link.send(message)
 
-    async def confirm(self, owners: Iterable[bytes]) -> None:
+    async def confirm(self, owners: Iterable[ProcessId]) -> None:
         """Wait until these owners know what was borrowed from them so far."""
         for owner in owners:
             with self._lock:
@@ -299,7 +298,7 @@ class Objects:
 
     # ---- the owner's side
 
-    def borrowed_by(self, borrower: bytes, seq: int, delta: int) -> None:
+    def borrowed_by(self, borrower: ProcessId, seq: int, delta: int) -> None:
         kept = self._borrowers.get(seq)
         if kept is None:
             with self._lock:
@@ -327,7 +326,7 @@ class Objects:
         """True while other processes hold, or may come to hold, refs to objects that this one owns."""
         return bool(self._borrowers or self._pinned)
 
-    def peer_lost(self, peer: bytes) -> None:
+    def peer_lost(self, peer: ProcessId) -> None:
         """A process is gone: it borrows nothing any more, and need not be told of borrows."""
         self._outbox.pop(peer, None)
         with self._lock:

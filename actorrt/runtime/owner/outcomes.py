@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, cast
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.item_numbers import next_item
+from actorrt.types import ProcessId
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -24,6 +25,7 @@ from actorrt.wire.messages import (
     SEGMENT,
     VALUES,
     AnyMessage,
+    HeldKey,
     Item,
     ItemValue,
     Outcome,
@@ -76,7 +78,7 @@ class Outcomes:
         self._thread = surroundings.thread
         # What is named inside values that were sent, until their receiver has registered for it, by the receiver, the
         # call, and which of its values it is.
-        self._pins: dict[tuple[bytes, int, int], list[Any]] = {}
+        self._pins: dict[tuple[ProcessId, int, int], list[Any]] = {}
 
     # ---- refs and handles inside values
 
@@ -87,7 +89,7 @@ class Outcomes:
             # `peer_lost` may have been here before.
             self._pins.pop(key, None)
 
-    def taken(self, peer: bytes, seq: int, index: int) -> None:
+    def taken(self, peer: ProcessId, seq: int, index: int) -> None:
         """The receiver has registered."""
         self._pins.pop((peer, seq, index), None)
 
@@ -96,7 +98,7 @@ class Outcomes:
         """True while refs lie in values that were sent, and nobody has registered for them yet."""
         return bool(self._pins)
 
-    def peer_lost(self, peer: bytes) -> None:
+    def peer_lost(self, peer: ProcessId) -> None:
         for key in list(self._pins):
             if key[0] == peer:
                 self._pins.pop(key, None)
@@ -234,7 +236,7 @@ def users_part(trace: TracebackType | None) -> TracebackType | None:
     return found or trace
 
 
-def key_of(ref: Any) -> tuple[bytes, int]:
+def key_of(ref: Any) -> HeldKey:
     """How a ref or a handle that was pickled inside a value is named in `Value.refs`."""
     if isinstance(ref, Entry):
         return ref.owner, ref.seq

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from actorrt.types import ProcessId
 from actorrt.wire.messages import KillWorker, Lease, LeaseRequest, ReturnLease, SharedWorkers, WorkerList
 
 from ..base.loop_thread import LoopThread
@@ -77,9 +78,9 @@ class ProcessHost:
     def shared_pools(self) -> list[SharedPool]:
         return list(self._pools.values())
 
-    def kill_worker(self, process: bytes, reason: str) -> None:
+    def kill_worker(self, process: ProcessId, reason: str) -> None:
         if not self._process.node.closed:
             self._process.node.send(KillWorker(process, reason))
 
-    async def exit_cause(self, process: bytes) -> tuple[str, bool]:
+    async def exit_cause(self, process: ProcessId) -> tuple[str, bool]:
         return await self._process.exits.cause(process)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from actorrt import exceptions
-from actorrt.types import ObjectID
+from actorrt.types import ObjectID, ProcessId, owned
 from actorrt.wire import codec
 
 from ..base.loop_bridge import CALLBACK_RAISED, bridge_to, call_safely
@@ -147,7 +147,7 @@ class ObjectRef(Generic[T_co]):
         return self._entry.hex()
 
     def binary(self) -> bytes:
-        return self._entry.owner + self._entry.seq.to_bytes(8, "big")
+        return owned(self._entry.owner, self._entry.seq)
 
     def object_id(self) -> ObjectID:
         return ObjectID(self.binary())
@@ -222,7 +222,7 @@ async def _run_once_local(run: Callable[[], object], entry: Entry) -> None:
     call_safely(run)
 
 
-def _rebuild(owner: bytes, seq: int) -> ObjectRef[Any]:
+def _rebuild(owner: ProcessId, seq: int) -> ObjectRef[Any]:
     return current.session().borrow(owner, seq)
 
 

@@ -19,6 +19,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, State
 from actorrt.core.pipeline import frame_is_due
+from actorrt.types import NO_PROCESS, ProcessId, owner_of
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorCall,
@@ -75,7 +76,7 @@ class Runtime:
 
     def __init__(
         self,
-        process: bytes,
+        process: ProcessId,
         role: str,
         session: str,
         version: str,
@@ -89,7 +90,7 @@ class Runtime:
         self.job = 0
         self.namespace = ""
         self.node_cpus = 1
-        self.node_id = b""
+        self.node_id = NO_PROCESS
         # Bytes of shared memory that the node may use.
         self.store_limit = 0
         self.node: Link
@@ -361,7 +362,7 @@ class Runtime:
         """Create an actor and give the client for its handle; see ActorClass.remote."""
         return create(self, cls, args, kwargs, options)
 
-    async def _cause_of_end(self, process: bytes) -> str:
+    async def _cause_of_end(self, process: ProcessId) -> str:
         return (await self.exits.end_of(process)).cause
 
     # ---- a worker's own affairs
@@ -464,7 +465,7 @@ class Runtime:
     def export(self, entry: Entry, collected: bool) -> None:
         self.objects.export(entry, collected)
 
-    def borrow(self, owner: bytes, seq: int) -> ObjectRef[Any]:
+    def borrow(self, owner: ProcessId, seq: int) -> ObjectRef[Any]:
         return self.objects.borrow(owner, seq)
 
     def request(self, entry: Entry) -> None:
@@ -481,7 +482,7 @@ class Runtime:
             await self.supervisor.kill(client.actor, no_restart)
             return
         with contextlib.suppress(exceptions.LinkError):
-            owner = await self.peers.link_to(client.actor[:8])
+            owner = await self.peers.link_to(owner_of(client.actor))
             await owner.ask(KillActor(client.actor, no_restart))
             self.actors.places.killed(client, no_restart)
 

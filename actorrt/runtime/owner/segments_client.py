@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.types import ObjectKey, ProcessId
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
     CloseSegment,
@@ -44,7 +45,7 @@ WORTH_A_QUESTION: Final = 8 << 20
 class Surroundings(current.Session, Protocol):
     """What is asked of the process."""
 
-    process: bytes
+    process: ProcessId
     node: Link
     store_limit: int
 
@@ -57,7 +58,7 @@ class _Write:
 
     __slots__ = ("asked", "done", "given_up", "owner", "reserved", "sealed", "seq")
 
-    def __init__(self, owner: bytes, seq: int) -> None:
+    def __init__(self, owner: ProcessId, seq: int) -> None:
         self.owner = owner
         self.seq = seq
         self.sealed: Sealed | None = None
@@ -85,7 +86,7 @@ class SegmentsClient:
 
     # ---- writing, from a user's thread
 
-    def write(self, owner: bytes, seq: int, serialized: Serialized) -> int:
+    def write(self, owner: ProcessId, seq: int, serialized: Serialized) -> int:
         """Lay a value into shared memory; the bytes that it takes. Blocks while room is made for it.
 
         Whatever this process says about the object from then on, the node knows it already, or hears of it before.
@@ -177,7 +178,7 @@ class SegmentsClient:
         if not self._process.node.closed:
             self._process.node.post(message)
 
-    def free(self, owner: bytes, seq: int) -> None:
+    def free(self, owner: ProcessId, seq: int) -> None:
         """Nobody wants the object any more; from any thread."""
         if owner == self._process.process:
             self._own.pop(seq, None)
@@ -255,7 +256,7 @@ class SegmentsClient:
                 raise self._process.exits.node_died() from None
             raise exceptions.ObjectLostError(entry.hex(), f"it could not be mapped: {error}") from error
 
-    def _map(self, key: tuple[bytes, int], location: Location, release: partial[None]) -> memoryview:
+    def _map(self, key: ObjectKey, location: Location, release: partial[None]) -> memoryview:
         try:
             return self._reader.open(key, location, release)
         except OSError as error:

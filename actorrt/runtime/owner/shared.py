@@ -7,6 +7,7 @@ import contextlib
 from typing import Final, Protocol
 
 from actorrt import exceptions
+from actorrt.types import ProcessId
 from actorrt.wire.messages import WorkerList
 
 from ..links.link import Link
@@ -35,13 +36,13 @@ class SharedPool:
         self._env = env
         self._links: list[Link] = []
         # What this process has placed on each: actors, and async tasks under way.
-        self.load: dict[bytes, int] = {}
+        self.load: dict[ProcessId, int] = {}
         # Those whose loop is blocked, as the node says: nothing new goes there.
-        self._blocked: set[bytes] = set()
+        self._blocked: set[ProcessId] = set()
         self._limit = 1
         self._growing: asyncio.Task[None] | None = None
         # Workers that are being dialled: one that is stopped may not answer for long.
-        self._dialling: dict[bytes, asyncio.Task[None]] = {}
+        self._dialling: dict[ProcessId, asyncio.Task[None]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -71,7 +72,7 @@ class SharedPool:
         """How many take more."""
         return sum(map(self._takes_more, self._links))
 
-    def blocked(self, process: bytes, blocked: bool) -> None:
+    def blocked(self, process: ProcessId, blocked: bool) -> None:
         """The node says that the loop of a worker is blocked, or goes on."""
         if blocked:
             self._blocked.add(process)
@@ -114,7 +115,7 @@ class SharedPool:
         while self._dialling and not self._taking():
             await asyncio.wait(self._dialling.values(), return_when=asyncio.FIRST_COMPLETED)
 
-    async def _dial(self, worker: bytes) -> None:
+    async def _dial(self, worker: ProcessId) -> None:
         with contextlib.suppress(exceptions.LinkError):
             link = await self._runtime.peers.link_to(worker)
             if not link.closed and link not in self._links:

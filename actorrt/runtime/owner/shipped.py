@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from actorrt.types import FunctionKey
 from actorrt.wire.messages import Forget
 
 from ..base.definitions import Definition
@@ -31,7 +32,7 @@ class Surroundings(current.Session, Protocol):
 class Shipped:
     """The definitions in use, by their content hash; `know` may be called from any thread."""
 
-    def __init__(self, surroundings: Surroundings, unused: Callable[[bytes], None]) -> None:
+    def __init__(self, surroundings: Surroundings, unused: Callable[[FunctionKey], None]) -> None:
         """`unused(function_id)` is called on the runtime loop when no definition has this content any more."""
         self._process = surroundings
         self._thread = surroundings.thread
@@ -39,7 +40,7 @@ class Shipped:
         # How many definitions have this content. The lock makes one step of looking at it and of changing what a link
         # has: a call that comes meanwhile finds the definition either still there or to be sent again.
         self._lock = threading.RLock()
-        self._users: dict[bytes, int] = {}
+        self._users: dict[FunctionKey, int] = {}
 
     def __len__(self) -> int:
         return len(self._users)
@@ -55,12 +56,12 @@ class Shipped:
             self._users[key] = self._users.get(key, 0) + 1
             definition.mark = Mark(self, key)
 
-    def left(self, key: bytes) -> None:
+    def left(self, key: FunctionKey) -> None:
         """A definition is garbage; from any thread, also from within a garbage collection."""
         if current.maybe_runtime() is self._process:  # not so in a fork, nor after the end
             self._thread.release(partial(self._drop, key))
 
-    def _drop(self, key: bytes) -> None:
+    def _drop(self, key: FunctionKey) -> None:
         told: list[Link] = []
         with self._lock:
             users = self._users.get(key, 0) - 1
@@ -84,7 +85,7 @@ class Mark:
 
     __slots__ = ("_key", "_shipped")
 
-    def __init__(self, shipped: Shipped, key: bytes) -> None:
+    def __init__(self, shipped: Shipped, key: FunctionKey) -> None:
         # Not held: a definition of a module outlives the session.
         self._shipped = weakref.ref(shipped)
         self._key = key

@@ -17,6 +17,7 @@ from actorrt.core.lifecycle import Action, Event, State, TransitionError
 from actorrt.core.ownership import count
 from actorrt.core.recent import Recent
 from actorrt.core.restarts import Restarts
+from actorrt.types import ActorKey, ProcessId
 from actorrt.wire.messages import (
     FAILED,
     GIVEN_BACK,
@@ -53,8 +54,8 @@ class Host(Protocol):
     async def lease(self, request: LeaseRequest) -> Lease: ...
     def return_lease(self, lease: int) -> None: ...
     def shared_pool(self, env: dict[str, str], job: int) -> SharedPool: ...
-    def kill_worker(self, process: bytes, reason: str) -> None: ...
-    async def exit_cause(self, process: bytes) -> tuple[str, bool]: ...
+    def kill_worker(self, process: ProcessId, reason: str) -> None: ...
+    async def exit_cause(self, process: ProcessId) -> tuple[str, bool]: ...
     def spawn_here(self, work: Coroutine[Any, Any, None]) -> None: ...
     def actor_moved(self, record: ActorRecord, /) -> None: ...
     def next_seq(self) -> int: ...
@@ -73,13 +74,13 @@ class Supervisor:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.records: dict[bytes, ActorRecord] = {}
+        self.records: dict[ActorKey, ActorRecord] = {}
         # Only of those that were lost already.
-        self._restarts: dict[bytes, Restarts] = {}
+        self._restarts: dict[ActorKey, Restarts] = {}
         # How the last ones ended of which no record is left: somebody may come with a handle that lay in a value.
-        self._deaths: Recent[bytes, ActorAt] = Recent(DEATHS_REMEMBERED)
+        self._deaths: Recent[ActorKey, ActorAt] = Recent(DEATHS_REMEMBERED)
         # Those that wait for a worker of their own.
-        self._placing: dict[bytes, asyncio.Task[Any]] = {}
+        self._placing: dict[ActorKey, asyncio.Task[Any]] = {}
 
     def adopt(self, record: ActorRecord) -> None:
         """Own it from now on: it can be asked for and ended, though its arguments may not be there. From any thread."""
@@ -335,14 +336,14 @@ class Supervisor:
                 phase = "starting" if record.state is State.STARTING else "running"
                 self.apply(record, Event.LOST, cause, phase)
 
-    def ended(self, actor: bytes, cause: str) -> None:
+    def ended(self, actor: ActorKey, cause: str) -> None:
         """It left by itself (exit_actor)."""
         record = self.records.get(actor)
         if record is not None:
             record.left = True
             self.apply(record, Event.ENDED, cause, "running")
 
-    async def kill(self, actor: bytes, no_restart: bool) -> None:
+    async def kill(self, actor: ActorKey, no_restart: bool) -> None:
         """End it. When this returns, no call that anybody makes from then on finds it as it was."""
         record = self.records.get(actor)
         if record is None:
@@ -369,7 +370,7 @@ class Supervisor:
         """True while other processes hold handles to living actors that this one owns."""
         return any(record.borrowers and record.state is not State.DEAD for record in self.records.values())
 
-    def borrow(self, actor: bytes, borrower: bytes, delta: int) -> None:
+    def borrow(self, actor: ActorKey, borrower: ProcessId, delta: int) -> None:
         record = self.records.get(actor)
         if record is None:
             return
@@ -394,7 +395,7 @@ class Supervisor:
             record.unwanted = True
             self.apply(record, Event.ENDED, "nobody held a handle to it any more", "idle")
 
-    async def where_is(self, actor: bytes, seen: int, fate: bool = False) -> ActorAt:
+    async def where_is(self, actor: ActorKey, seen: int, fate: bool = False) -> ActorAt:
         """Where it runs, at an incarnation later than `seen`, or that it is dead.
 
         Waits while it is on its way there; with `fate` only until it is known whether it will be. NOW: does not wait.
@@ -402,11 +403,11 @@ class Supervisor:
         while True:
             record = self.records.get(actor)
             if record is None:
-                return self._deaths.get(actor) or ActorAt(b"", 0, "it has ended", "idle")
+                return self._deaths.get(actor) or ActorAt(None, 0, "it has ended", "idle")
             if record.state is State.DEAD:
                 return record.death()
             if seen == NOW or (record.life.incarnation > seen and (fate or record.state is State.ALIVE)):
-                return ActorAt(b"" if record.link is None else record.link.peer, record.life.incarnation)
+                return ActorAt(None if record.link is None else record.link.peer, record.life.incarnation)
             future: asyncio.Future[None] = self._host.loop.create_future()
             if record.waiters is None:
                 record.waiters = []

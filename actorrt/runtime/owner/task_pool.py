@@ -16,6 +16,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, Wish
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
+from actorrt.types import FunctionKey, ProcessId
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from ..base.loop_thread import LoopThread
@@ -49,7 +50,7 @@ class HeldLease:
         # Others wait for it: it is given back once it is empty. None: but it has not been used yet.
         self.wanted: bool | None = None if lease.wanted else False
         # How often it may still run functions with `max_calls` that it has run.
-        self.runs_left: dict[bytes, int] | None = None
+        self.runs_left: dict[FunctionKey, int] | None = None
         self.idle_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -76,8 +77,8 @@ class Surroundings(Protocol):
 class Leases(Protocol):
     """The leases of all pools of the process, and what is known of its functions."""
 
-    max_calls: dict[bytes, int]
-    by_link: dict[bytes, dict[int, HeldLease]]
+    max_calls: dict[FunctionKey, int]
+    by_link: dict[ProcessId, dict[int, HeldLease]]
 
     def forget(self, held: HeldLease) -> None: ...
 

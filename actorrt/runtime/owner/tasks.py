@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.types import FunctionKey, ProcessId
 from actorrt.wire.messages import TaskCall
 
 from ..links.link import Link
@@ -47,9 +48,9 @@ class Tasks:
     def __init__(self, surroundings: Surroundings) -> None:
         self._process = surroundings
         self._thread = surroundings.thread
-        self.by_link: dict[bytes, dict[int, HeldLease]] = {}
+        self.by_link: dict[ProcessId, dict[int, HeldLease]] = {}
         # After so many runs of a function its worker is not used again; only those functions that have a limit.
-        self.max_calls: dict[bytes, int] = {}
+        self.max_calls: dict[FunctionKey, int] = {}
         self._pools: dict[PoolKey, TaskPool] = {}
         self._by_options: dict[tuple[int, bool], tuple[TaskOptions, TaskPool]] = {}
         # What other threads have submitted and the runtime's has not taken yet.
@@ -62,7 +63,7 @@ class Tasks:
         if max_calls:
             self.max_calls[definition.function_id] = max_calls
 
-    def forget_function(self, function_id: bytes) -> None:
+    def forget_function(self, function_id: FunctionKey) -> None:
         """Nobody has this function any more."""
         self.max_calls.pop(function_id, None)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.types import ProcessId
 from actorrt.wire.messages import Ping
 
 from ..links.peers import Peers
@@ -33,7 +34,7 @@ Waited = Entry | Stream
 class Surroundings(current.Session, Protocol):
     """What is asked of the process. The attributes that are functions are those of a worker, if it is one."""
 
-    process: bytes
+    process: ProcessId
     on_blocked: Callable[[bool], None] | None
     user_loop_is_here: Callable[[], bool]
     flush_turn: Callable[[], None]
@@ -166,7 +167,7 @@ class Waits:
         with contextlib.suppress(exceptions.ActorrtError, TimeoutError, RuntimeError):
             self._thread.call_sync(self._ping({entry.owner for entry in entries}), limit)
 
-    async def _ping(self, owners: set[bytes]) -> None:
+    async def _ping(self, owners: set[ProcessId]) -> None:
         # The answer comes behind those of earlier questions that could be answered at once.
         for owner in owners - {self._process.process}:
             with contextlib.suppress(exceptions.ActorrtError):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from actorrt import exceptions
+from actorrt.types import ActorKey, FunctionKey, ObjectKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     SEGMENT,
@@ -86,11 +87,11 @@ class Executor:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.outcomes = Outcomes(runtime)
-        self.instances: dict[bytes, Instance] = {}
-        self._blobs: dict[bytes, bytes] = {}
-        self._functions: dict[bytes, Any] = {}
+        self.instances: dict[ActorKey, Instance] = {}
+        self._blobs: dict[FunctionKey, bytes] = {}
+        self._functions: dict[FunctionKey, Any] = {}
         # Who may call what is defined here: it goes with the last of them.
-        self._definers: dict[bytes, set[Link]] = {}
+        self._definers: dict[FunctionKey, set[Link]] = {}
         # Held where one of the three changes: a thread of the user's loads what the runtime's defines and forgets.
         self._defining = threading.Lock()
         self._name = ""
@@ -135,7 +136,7 @@ class Executor:
             if message.function not in self._functions:
                 self._blobs[message.function] = message.blob
 
-    def _forget(self, link: Link, function: bytes) -> None:
+    def _forget(self, link: Link, function: FunctionKey) -> None:
         with self._defining:
             links = self._definers.get(function)
             if links is not None:
@@ -227,7 +228,7 @@ class Executor:
 
     # ---- for user threads
 
-    def function(self, key: bytes) -> Any:
+    def function(self, key: FunctionKey) -> Any:
         """A function or class by its content hash, unpickled on first use."""
         found = self._functions.get(key)
         if found is None:
@@ -296,13 +297,13 @@ class Executor:
         return args, kwargs
 
     @staticmethod
-    def _load(value: Value, views: dict[tuple[bytes, int], Entry]) -> Any:
+    def _load(value: Value, views: dict[ObjectKey, Entry]) -> Any:
         if value.kind == SEGMENT:
             return views[value.owner, value.seq].load()
         return codec.deserialize(value.data)
 
     @contextlib.contextmanager
-    def noting_borrows(self, owners: list[bytes]) -> Any:
+    def noting_borrows(self, owners: list[ProcessId]) -> Any:
         token = new_borrows.set(owners)
         try:
             yield
@@ -316,7 +317,7 @@ class Executor:
             return self.outcomes.cancelled(run.seq)
         return self.outcomes.failure(run, error)
 
-    def foreign(self, link: Link, owners: list[bytes]) -> set[bytes]:
+    def foreign(self, link: Link, owners: list[ProcessId]) -> set[ProcessId]:
         """Owners that have to confirm a borrow before the reply to `link` may leave."""
         return {owner for owner in owners if owner != link.peer and owner != self.runtime.process}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
+from actorrt.types import ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor, StopActor
 
@@ -98,7 +99,7 @@ class LoopActors:
             segments = executor.segment_entries(start)
             for entry in segments:
                 await executor.runtime.map_segment(entry)
-            with executor.noting_borrows(owners := list[bytes]()):
+            with executor.noting_borrows(owners := list[ProcessId]()):
                 arguments = executor.arguments(start, segments)
         except BaseException as error:
             self._failed(run.link, start, instance, error)
@@ -106,7 +107,11 @@ class LoopActors:
         self._construct(run, start, instance, (arguments, owners))
 
     def _construct(
-        self, run: RunningCall, start: StartActor, instance: Instance, ready: tuple[tuple[Any, Any], list[bytes]] | None
+        self,
+        run: RunningCall,
+        start: StartActor,
+        instance: Instance,
+        ready: tuple[tuple[Any, Any], list[ProcessId]] | None,
     ) -> None:
         if instance.failed:
             return
@@ -115,7 +120,7 @@ class LoopActors:
         self.constructing = run
         try:
             if ready is None:
-                with executor.noting_borrows(owners := list[bytes]()):
+                with executor.noting_borrows(owners := list[ProcessId]()):
                     args, kwargs = executor.plain_arguments(start) or ((), None)
             else:
                 (args, kwargs), owners = ready
@@ -142,7 +147,7 @@ class LoopActors:
         instance: Instance,
         made: Any,
         constructor: Coroutine[Any, Any, None],
-        owners: list[bytes],
+        owners: list[ProcessId],
     ) -> None:
         run.task = self._executor.loop.create_task(constructor)
         run.link.serving[run.seq] = run
@@ -161,7 +166,7 @@ class LoopActors:
 
         run.task.add_done_callback(ended)
 
-    def _constructed(self, run: RunningCall, start: StartActor, instance: Instance, owners: list[bytes]) -> None:
+    def _constructed(self, run: RunningCall, start: StartActor, instance: Instance, owners: list[ProcessId]) -> None:
         executor = self._executor
         instance.ready = True
         if owners and (foreign := executor.foreign(run.link, owners)):
@@ -171,7 +176,7 @@ class LoopActors:
         for limiter in instance.limiters():
             self.next(instance, limiter)
 
-    async def _reply_after(self, owners: set[bytes], link: Link, seq: int) -> None:
+    async def _reply_after(self, owners: set[ProcessId], link: Link, seq: int) -> None:
         runtime = self._executor.runtime
         await runtime.thread.call_async(runtime.objects.confirm(owners))
         if not link.closed:

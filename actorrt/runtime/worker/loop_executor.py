@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import uvloop
 
+from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     GIVEN_BACK,
@@ -165,7 +166,7 @@ class LoopExecutor(Executor):
         """The call whose first step ran last."""
         return self._eager.last
 
-    def function(self, key: bytes) -> Any:
+    def function(self, key: FunctionKey) -> Any:
         if key in self._functions:
             return self._functions[key]
         # It may import what it needs.
@@ -176,7 +177,7 @@ class LoopExecutor(Executor):
             self.loading = False
             self.excuse()
 
-    def _read(self, call: ActorCall | TaskCall, segments: list[Entry], owners: list[bytes]) -> tuple[Any, Any]:
+    def _read(self, call: ActorCall | TaskCall, segments: list[Entry], owners: list[ProcessId]) -> tuple[Any, Any]:
         """The arguments of a call. To read large ones takes a while, which is not their receiver's doing."""
         self.loading = bool(segments)
         try:
@@ -218,7 +219,7 @@ class LoopExecutor(Executor):
 
     def give_back(self) -> None:
         """Return what the blocked loop has not begun and others can: new actors, and tasks; from the runtime loop."""
-        gone: set[bytes] = set()
+        gone: set[ActorKey] = set()
         with self._taking:
             frames = list(self._inbox)
             self._inbox.clear()
@@ -229,7 +230,7 @@ class LoopExecutor(Executor):
         for link in {link for link, _ in frames}:
             link.flush()
 
-    def _given_back(self, link: Link, message: Work, gone: set[bytes]) -> bool:
+    def _given_back(self, link: Link, message: Work, gone: set[ActorKey]) -> bool:
         if link.closed:
             return False
         if isinstance(message, StartActor) and not message.process:
@@ -386,7 +387,7 @@ class LoopExecutor(Executor):
     async def _run_method(self, run: RunningCall, call: ActorCall, instance: Instance, limiter: Limiter) -> None:
         running_call.set(run)
         link = run.link
-        owners: list[bytes] = []
+        owners: list[ProcessId] = []
         args: Any
         kwargs: Any
         result: Any
@@ -604,7 +605,7 @@ class LoopExecutor(Executor):
     async def _run_task(self, run: RunningCall, call: TaskCall) -> None:
         running_call.set(run)
         link = run.link
-        owners: list[bytes] = []
+        owners: list[ProcessId] = []
         try:
             segments = self.segment_entries(call)
             for entry in segments:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from actorrt.types import ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, Reply, StartActor
 
@@ -57,7 +58,7 @@ class SyncActor:
             runtime.only_actor = instance
             runtime.lease_is(start.lease, start.resources)
             executor.describe(instance.title)
-            owners: list[bytes] = []
+            owners: list[ProcessId] = []
             args, kwargs = executor.fetch(start, owners)
             instance.target = cls(*args, **kwargs)
             if foreign := executor.foreign(link, owners):

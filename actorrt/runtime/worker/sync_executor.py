@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.types import FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     GIVEN_BACK,
@@ -272,7 +273,7 @@ class SyncExecutor(Executor):
         elif self.actor is not None:
             self.actor.stop()
 
-    def _task_function(self, key: bytes) -> Any:
+    def _task_function(self, key: FunctionKey) -> Any:
         known = key in self._functions
         function = self.function(key)
         if not known and self._surroundings is not None:
@@ -309,7 +310,7 @@ class SyncExecutor(Executor):
 
     def guarded(self, run: RunningCall, call: TaskCall | ActorCall, find: Callable[[], Any]) -> None:
         """Run one call to its outcome, whatever happens."""
-        owners: list[bytes] = []
+        owners: list[ProcessId] = []
         token = running_call.set(run)
         main = threading.get_ident() == self._main
         if main:
@@ -339,7 +340,7 @@ class SyncExecutor(Executor):
             self.runtime.thread.call_sync(self.runtime.objects.confirm(foreign))
         self.answer(run, outcome)
 
-    def fetch(self, call: TaskCall | ActorCall | StartActor, owners: list[bytes]) -> tuple[Any, Any]:
+    def fetch(self, call: TaskCall | ActorCall | StartActor, owners: list[ProcessId]) -> tuple[Any, Any]:
         """The arguments of a call; what they borrow from whom goes into `owners`."""
         if call.slots is None:
             # As `noting_borrows` does it, which takes five times as long.
