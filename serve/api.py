@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from actorrt import ActorHandle, ObjectRef, exceptions, get, init, is_initialized, kill, remote
 
@@ -45,6 +46,8 @@ logger = logging.getLogger("actorrt.serve")
 
 DEFAULT_APP = "default"
 _ControllerActor = remote(Controller)
+# Where this process has had Serve listen: should controller and proxy die together, it listens there again.
+_listened: WeakKeyDictionary[connection.Connection, HTTPOptions] = WeakKeyDictionary()
 
 
 def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy: bool = True) -> str:
@@ -59,8 +62,8 @@ def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy:
     known = _controller()
     if not proxy:
         return ""
-    if http_options is None and known.http_options is not None:
-        options = known.http_options
+    if http_options is None:
+        options = _listened.get(known, options)
     if options.ssl_certfile and (trouble := connection.ask(lambda it: it.check_tls.remote(options), _controller)):
         raise ValueError(trouble)
     answer: tuple[str, str] = connection.ask(
@@ -70,7 +73,7 @@ def start(http_options: HTTPOptions | Mapping[str, Any] | None = None, *, proxy:
     if trouble:
         raise OSError(trouble)
     if http_options is not None:
-        known.http_options = replace(options, port=urlsplit(url).port or options.port)
+        _listened[known] = replace(options, port=urlsplit(url).port or options.port)
     return url
 
 

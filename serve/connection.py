@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar
 from actorrt import ActorHandle, ObjectRef, exceptions, get, get_actor, get_runtime_context, is_initialized, shutdown
 
 from .exceptions import ServeError
-from .http_options import HTTPOptions
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -42,8 +41,6 @@ class Connection:
         self.runtime = runtime
         self.name = uuid.uuid4().hex[:12]
         self.closed = False
-        # Where this process has had Serve listen: should controller and proxy die together, it listens there again.
-        self.http_options: HTTPOptions | None = None
         # How to have something called where this process's requests are sent from, if any thread but one must not.
         self.deliver: Callable[[Callable[[], None]], object] | None = None
         self._lock = threading.Lock()

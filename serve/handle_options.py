@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from .options import unknown
 from .policy import ONE_REQUEST, Cost
+from .unknown_names import unknown
 
 NOT_YET: Final = (
     "multiplexed_model_id", "session_id", "_prefer_local_routing", "_by_reference",

@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from .forwarded_headers import TrustedServers
-from .options import unknown
 from .root_path import check_root_path
+from .unknown_names import unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 A wrong option is refused here, where the user wrote it, and not when a replica starts. Nothing here acts on them.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, cast
 
 from .encodable import is_encodable
 from .policy import MOST
 from .router_options import DEFAULT_ROUTER, RequestRouterConfig, parse_request_router
+from .unknown_names import unknown
 
 ACTOR_OPTIONS: Final = ("num_cpus", "num_gpus", "memory", "resources", "runtime_env")
 # What Ray's users may write and what is not here yet is told apart from a typing error.
@@ -73,13 +73,6 @@ def parse_options(given: Mapping[str, Any], base: DeploymentOptions) -> Deployme
             raise ValueError(f"give {key} or {other}, not both: they are the same")
         values[key] = CHECKS[key](name, value)
     return replace(base, **values)
-
-
-def unknown(what: str, name: str, known: Iterable[str], not_yet: Iterable[str] = ()) -> str:
-    if name in not_yet:
-        return f"{what} {name!r} is not supported yet"
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return f"unknown {what} {name!r}; did you mean {near[0]!r}?"
 
 
 def _name(option: str, value: object) -> str:

@@ -24,6 +24,7 @@ from . import connection
 from .background import spawn
 from .byte_channel import ByteChannel
 from .capacity_queue.config import LOAD, OFFER
+from .capacity_queue.current_lease import current_lease
 from .capacity_queue.engine_loads import EngineLoads
 from .capacity_queue.messages import Offer, Tag, incarnation_of
 from .capacity_queue.offers import checked
@@ -40,7 +41,6 @@ from .request_context import (
     HookContext,
     ReplicaContext,
     RequestContext,
-    current_lease,
     current_request,
     set_replica_context,
 )

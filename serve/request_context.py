@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from actorrt import get_runtime_context
 
-from .capacity_queue.messages import Tag
 from .exceptions import ServeError
 
 
@@ -70,8 +69,6 @@ class HookContext(RequestContext):
         return True
 
 
-# That of a capacity queue, by which the request is here.
-current_lease: ContextVar[Tag | None] = ContextVar("actorrt_serve_lease", default=None)
 current_request: ContextVar[RequestContext | None] = ContextVar("actorrt_serve_request", default=None)
 
 

@@ -33,6 +33,7 @@ PURE_IN_SERVE: Final = frozenset(
         "root_path",
         "spec",
         "statuses",
+        "unknown_names",
     }
     | {
         "lifecycle",

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from ..capacity_queue.config import check_cost
-from ..options import DeploymentOptions, parse_options, unknown
+from ..options import DeploymentOptions, parse_options
 from ..router_options import queue_config
+from ..unknown_names import unknown
 
 # Of engines, by which pydantic tells them apart.
 _KINDS: Final = frozenset({"llamacpp", "server", "simulated", "wordllama"})

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from actorrt import get_runtime_context
 
 from ..capacity_queue.by_lease import ReadBy, read_by
+from ..capacity_queue.current_lease import current_lease
 from ..exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestRefusedError
-from ..request_context import current_lease
 from .config import LlamaCppEngine, LLMConfig
 from .engines.handover import Connector, Handover, KvTransfer, SlotFiles, is_handed_over
 from .engines.interface import RANK, Delta, Engine, EngineCall, EngineError, EngineFacts, Head

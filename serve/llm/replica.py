@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..request_context import current_lease
+from ..capacity_queue.current_lease import current_lease
 from .config import LLMConfig
 from .engines.factory import make_engine
 from .engines.handover import Connector
