@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import actorrt
 from actorrt import serve
-from actorrt.serve import policy as policies
+from actorrt.serve.base.connection import connect
+from actorrt.serve.base.news import DeploymentNews
 from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy
-from actorrt.serve.connection import connect
-from actorrt.serve.news import DeploymentNews
-from actorrt.serve.policy import PolicyContext, Refused
+from actorrt.serve.policies import policy as policies
+from actorrt.serve.policies.policy import PolicyContext, Refused
 
 ROUTERS: Final = 4
 IN_FLIGHT: Final = 16

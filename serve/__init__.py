@@ -24,26 +24,27 @@ if TYPE_CHECKING:
     from .api import shutdown as shutdown
     from .api import start as start
     from .api import status as status
-    from .applications import as_graph as as_graph
-    from .applications import from_asgi as from_asgi
-    from .asgi import ingress as ingress
+    from .base.request_context import ReplicaContext as ReplicaContext
+    from .base.request_context import get_replica_context as get_replica_context
+    from .base.worker_modules import WORKER_MODULES as WORKER_MODULES
     from .capacity_queue.status import queues as queues
     from .capacity_queue.status import why as why
     from .capacity_queue.statuses import QueueStatus as QueueStatus
-    from .declaration import Application as Application
-    from .declaration import Deployment as Deployment
-    from .declaration import deployment as deployment
-    from .handle import DeploymentHandle as DeploymentHandle
-    from .http_options import HTTPOptions as HTTPOptions
-    from .policy import Cost as Cost
-    from .request_context import ReplicaContext as ReplicaContext
-    from .request_context import get_replica_context as get_replica_context
-    from .response import DeploymentResponse as DeploymentResponse
-    from .response import DeploymentResponseGenerator as DeploymentResponseGenerator
-    from .router_options import RequestRouterConfig as RequestRouterConfig
-    from .statuses import ApplicationStatus as ApplicationStatus
-    from .statuses import DeploymentStatus as DeploymentStatus
-    from .statuses import ServeStatus as ServeStatus
+    from .control.statuses import ApplicationStatus as ApplicationStatus
+    from .control.statuses import DeploymentStatus as DeploymentStatus
+    from .control.statuses import ServeStatus as ServeStatus
+    from .declaration.applications import as_graph as as_graph
+    from .declaration.applications import from_asgi as from_asgi
+    from .declaration.asgi import ingress as ingress
+    from .declaration.declaration import Application as Application
+    from .declaration.declaration import Deployment as Deployment
+    from .declaration.declaration import deployment as deployment
+    from .declaration.router_options import RequestRouterConfig as RequestRouterConfig
+    from .http.http_options import HTTPOptions as HTTPOptions
+    from .policies.policy import Cost as Cost
+    from .routing.handle import DeploymentHandle as DeploymentHandle
+    from .routing.response import DeploymentResponse as DeploymentResponse
+    from .routing.response import DeploymentResponseGenerator as DeploymentResponseGenerator
 
 __all__ = [
     "deployment", "Deployment", "Application", "ingress", "from_asgi", "as_graph",
@@ -54,24 +55,21 @@ __all__ = [
     "Cost", "RequestRouterConfig", "request_router", "exceptions", "llm", "WORKER_MODULES",
 ]  # fmt: skip
 
-WORKER_MODULES = tuple(f"{__name__}.{name}" for name in ("controller", "http_server", "replica", "reply"))
-"""What Serve's processes import. A program that has Serve start its session gives it nothing to do; one that starts the
-session itself may pass this to `actorrt.init(preload_modules=...)`, so that Serve and its replicas start faster."""
-
 _HOMES = {
     "api": ["build", "delete", "get_app_handle", "get_deployment_handle", "run", "shutdown", "start", "status"],
-    "applications": ["as_graph", "from_asgi"],
-    "asgi": ["ingress"],
+    "declaration.applications": ["as_graph", "from_asgi"],
+    "declaration.asgi": ["ingress"],
     "capacity_queue.status": ["queues", "why"],
     "capacity_queue.statuses": ["QueueStatus"],
-    "declaration": ["Application", "Deployment", "deployment"],
-    "handle": ["DeploymentHandle"],
-    "http_options": ["HTTPOptions"],
-    "policy": ["Cost"],
-    "request_context": ["ReplicaContext", "get_replica_context"],
-    "response": ["DeploymentResponse", "DeploymentResponseGenerator"],
-    "router_options": ["RequestRouterConfig"],
-    "statuses": ["ApplicationStatus", "DeploymentStatus", "ServeStatus"],
+    "declaration.declaration": ["Application", "Deployment", "deployment"],
+    "routing.handle": ["DeploymentHandle"],
+    "http.http_options": ["HTTPOptions"],
+    "policies.policy": ["Cost"],
+    "base.request_context": ["ReplicaContext", "get_replica_context"],
+    "base.worker_modules": ["WORKER_MODULES"],
+    "routing.response": ["DeploymentResponse", "DeploymentResponseGenerator"],
+    "declaration.router_options": ["RequestRouterConfig"],
+    "control.statuses": ["ApplicationStatus", "DeploymentStatus", "ServeStatus"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -19,23 +19,24 @@ from weakref import WeakKeyDictionary
 
 from actorrt import ActorHandle, ObjectRef, exceptions, get, init, is_initialized, kill, remote
 
-from . import WORKER_MODULES, connection
-from .applications import as_graph
-from .controller import Controller
-from .declaration import Application
-from .deployments import MANY_CALLS
-from .drain_watch import DrainWatch
-from .encodable import is_encodable
+from .base import connection
+from .base.encodable import is_encodable
+from .base.news import PolicyKind
+from .base.worker_modules import WORKER_MODULES
+from .control.controller import Controller
+from .control.deployments import MANY_CALLS
+from .control.drain_watch import DrainWatch
+from .control.statuses import ServeStatus
+from .declaration.applications import as_graph
+from .declaration.declaration import Application
+from .declaration.graph import BoundDeployment, flatten
+from .declaration.router_options import RequestRouterConfig, queue_config
+from .declaration.shipping import pickle_code, pickle_value
+from .declaration.spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
 from .exceptions import DeployFailedError, DeploymentUnavailableError, ServeError
-from .graph import BoundDeployment, flatten
-from .handle import DeploymentHandle
-from .http_options import HTTPOptions
-from .news import PolicyKind
-from .router_options import RequestRouterConfig, queue_config
-from .shipping import pickle_code, pickle_value
-from .spec import ApplicationSpec, DeploymentId, check_route_prefix, make_spec
-from .statuses import ServeStatus
-from .tls import located
+from .http.http_options import HTTPOptions
+from .http.tls import located
+from .routing.handle import DeploymentHandle
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

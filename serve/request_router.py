@@ -10,14 +10,14 @@
 `LocalPolicy` keeps the queue and the counts. A class that decides elsewhere, or later, has all methods of `Policy`.
 """
 
+from .base.news import DeploymentNews, ReplicaNews
 from .capacity.fair_order import Band
 from .capacity.queue import TenantLimits
 from .capacity_queue.config import CapacityQueueConfig
 from .capacity_queue.messages import QueueCost, QueueUse
-from .news import DeploymentNews, ReplicaNews
-from .policy import NOTHING, Cost, Grant, Policy, PolicyContext, Refused, Request
-from .router_options import RequestRouterConfig
-from .routing import LeastRequests, LocalPolicy, PowerOfTwo, RoundRobin, Slots
+from .declaration.router_options import RequestRouterConfig
+from .policies.policy import NOTHING, Cost, Grant, Policy, PolicyContext, Refused, Request
+from .policies.routing import LeastRequests, LocalPolicy, PowerOfTwo, RoundRobin, Slots
 
 __all__ = [
     "Policy", "PolicyContext", "DeploymentNews", "ReplicaNews", "Request", "Cost", "NOTHING", "Grant", "Refused",

@@ -22,33 +22,29 @@ IMPURE: Final = frozenset(
 )
 # Serve's decisions and values, which follow the rule of core; what is not named here is a shell.
 PURE_IN_SERVE: Final = frozenset(
-    {
-        "declaration",
-        "encodable",
-        "exceptions",
-        "forwarded_headers",
-        "graph",
-        "http_options",
-        "options",
-        "root_path",
-        "spec",
-        "statuses",
-        "unknown_names",
-    }
+    {"exceptions", "request_router"}
+    | {f"base.{name}" for name in ("encodable", "nested", "news", "refusals", "unknown_names")}
     | {
-        "lifecycle",
-        "history",
-        "reconcile",
-        "routing",
-        "routes",
-        "request_head",
-        "responses",
-        "refusals",
-        "nested",
-        "retry",
-        "unavailable",
+        f"http.{name}"
+        for name in (
+            "forwarded_headers",
+            "http_options",
+            "request_head",
+            "responses",
+            "retry",
+            "root_path",
+            "routes",
+            "unavailable",
+            "websocket_rules",
+        )
     }
-    | {"websocket_rules", "history", "news", "policy", "router_options", "handle_options", "request_router"}
+    | {"policies.policy", "policies.routing"}
+    | {
+        f"declaration.{name}"
+        for name in ("declaration", "graph", "handle_options", "options", "router_options", "spec")
+    }
+    | {"replica.lifecycle"}
+    | {"control.history", "control.reconcile", "control.statuses"}
     | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
     | {"llm.engines.silence", "llm.engines.stream_end"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "engine_errors", "events", "messages", "responses")}
@@ -132,8 +128,11 @@ DEFERRED: Final = {
         "actorrt.runtime.owner.segments_client",
         "actorrt.runtime.memory.segment_writer",
     ),  # ctypes: milliseconds that few need
-    ("actorrt.serve.proxy", "actorrt.serve.http_server"),  # uvicorn: 40 ms and 5 MB that the controller does not need
-    ("actorrt.serve.replica", "actorrt.serve.reply"),  # Starlette: the same
+    (
+        "actorrt.serve.proxy.proxy",
+        "actorrt.serve.proxy.http_server",
+    ),  # uvicorn: 40 ms and 5 MB that the controller does not need
+    ("actorrt.serve.replica.replica", "actorrt.serve.replica.reply"),  # Starlette: the same
 }
 # The rooms of the runtime and what each may import, types included: those named, and itself. A room's docstring says
 # who lives there; docs/decisions/rooms.md says why.
@@ -147,6 +146,23 @@ ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "node": frozenset({"base", "links", "machine", "memory", "owner"}),
     "api": frozenset({"base", "links", "machine", "memory", "owner", "worker", "node"}),
 }
+# The same of Serve, where what programs import lies beside the rooms. `exceptions` stands below all of them.
+SERVE_ROOMS: Final[Mapping[str, frozenset[str]]] = {
+    "base": frozenset[str](),
+    "http": frozenset({"base"}),
+    "policies": frozenset({"base"}),
+    "capacity": frozenset[str](),
+    "capacity_queue": frozenset({"base", "http", "policies", "capacity"}),
+    "declaration": frozenset({"base", "http", "policies", "capacity_queue"}),
+    "routing": frozenset({"base", "http", "policies", "capacity_queue", "declaration"}),
+    "replica": frozenset({"base", "http", "capacity_queue", "declaration"}),
+    "proxy": frozenset({"base", "http", "policies", "declaration", "routing"}),
+    "control": frozenset({"base", "http", "policies", "capacity_queue", "declaration", "routing", "replica", "proxy"}),
+    "request_router": frozenset({"base", "policies", "capacity", "capacity_queue", "declaration"}),
+    "api": frozenset({"base", "http", "declaration", "routing", "control"}),
+    "llm": frozenset({"base", "http", "policies", "capacity", "capacity_queue", "declaration", "routing", "api"}),
+    "exceptions": frozenset[str](),
+}
 # Modules that are tied into a circle once imports for types count. This list may only get shorter.
 KNOTS: Final = (
     {"actorrt.runtime.node.node", "actorrt.runtime.node.node_host", "actorrt.runtime.node.node_leases",
@@ -157,7 +173,6 @@ KNOTS: Final = (
      "actorrt.runtime.worker.method_threads"},
     {"actorrt.runtime.worker.sync_executor", "actorrt.runtime.worker.sync_actor", "actorrt.runtime.worker.retirement"},
     {"actorrt.runtime.api.local_mode", "actorrt.runtime.api.local_actors"},
-    {"actorrt.serve", "actorrt.serve.api", "actorrt.serve.llm", "actorrt.serve.llm.status"},
     {"actorrt.serve.llm.services", "actorrt.serve.llm.made_from_chat", "actorrt.serve.llm.batches.service"},
 )  # fmt: skip
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
@@ -445,6 +460,23 @@ def test_a_room_of_the_runtime_imports_the_rooms_below_it_only(modules: Modules)
         if (here := _room(module.name))
         for found in module.imports
         if (there := _room(found.module)) and there != here and there not in ROOMS[here]
+    ]
+    assert against == []
+
+
+def _serve_room(name: str) -> str:
+    return name.split(".")[2] if name.startswith("actorrt.serve.") else ""
+
+
+def test_a_room_of_serve_imports_the_rooms_below_it_only(modules: Modules) -> None:
+    assert {_serve_room(name) for name in modules} == {"", *SERVE_ROOMS}
+    against = [
+        _say(module, found)
+        for module in modules.values()
+        if (here := _serve_room(module.name))
+        for found in module.imports
+        if found.module.startswith("actorrt.serve")
+        and _serve_room(found.module) not in SERVE_ROOMS[here] | {here, "exceptions"}
     ]
     assert against == []
 

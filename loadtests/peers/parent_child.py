@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from loadtests.serve_modules import serve_module
+
 CHILD_PLACES: Final = 2
 PARENT_PLACES: Final = 5
 QUEUE: Final = "loadtests_queue"
@@ -26,7 +28,7 @@ def _count_refusals(name: str) -> Callable[[], int]:
         replica: Any = importlib.import_module("ray.serve._private.replica").Replica
         asked, is_full = "_can_accept_request", lambda said: not said
     else:
-        replica = importlib.import_module("actorrt.serve.replica").Replica
+        replica = serve_module("replica.replica").Replica
         asked, is_full = "_refusal", bool
     before = getattr(replica, asked)
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from loadtests.serve_modules import serve_module
+
 REPLICAS: Final = 8
 PLACES: Final = 100
 # A client runs a while before it is measured.
@@ -103,15 +105,11 @@ class _Asked:
 class Client:
     def __init__(self) -> None:
         # Not where its loop would wait for it.
-        for name in ("serve.handle", "serve.policy", "serve.router", "serve.spec"):
-            importlib.import_module(f"actorrt.{name}")
+        for name in ("routing.handle", "policies.policy", "routing.router", "declaration.spec"):
+            serve_module(name)
 
     async def run(self, handle: Any, in_flight: int, seconds: float) -> Told:
-        from actorrt.serve.policy import ONE_REQUEST
-        from actorrt.serve.router import router_of
-        from actorrt.serve.spec import DeploymentId
-
-        self._cost = ONE_REQUEST
+        self._cost = serve_module("policies.policy").ONE_REQUEST
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._given: deque[tuple[int, Any]] = deque()
@@ -119,7 +117,8 @@ class Client:
         self._left = in_flight
         # It has its replicas once one has answered.
         await handle.remote()
-        self._router = router_of(DeploymentId(handle.app_name, handle.deployment_name))
+        deployment = serve_module("declaration.spec").DeploymentId(handle.app_name, handle.deployment_name)
+        self._router = serve_module("routing.router").router_of(deployment)
         self._measured = _Measured(seconds)
         for _ in range(in_flight):
             self._router.submit(_Asked(self, self._cost))

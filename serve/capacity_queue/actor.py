@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from actorrt import ActorHandle, Pipe, call_pipe, exceptions, exit_actor
 
-from .. import connection
-from ..background import spawn
+from ..base import connection
+from ..base.background import spawn
+from ..base.news import NO_SUCH_DEPLOYMENT, SERVE_ENDED, DeploymentNews
 from ..capacity.engine_load import EngineLoad
-from ..news import NO_SUCH_DEPLOYMENT, SERVE_ENDED, DeploymentNews
 from .config import DEFAULT, CapacityQueueConfig
 from .hub import Hub
 from .messages import Messages, Offer, Report, Snapshot, Tag, ToRouter, encode, to_queue

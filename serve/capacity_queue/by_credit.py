@@ -16,7 +16,7 @@ from ..capacity.credit_holder import CreditHolder, Held
 from ..capacity.credit_messages import Credit, Grants, Room
 from ..capacity.fair_order import INPUT_WEIGHT, OUTPUT_WEIGHT
 from ..capacity.need import LineId
-from ..policy import NOTHING, Cost, Grant, Policy, Request
+from ..policies.policy import NOTHING, Cost, Grant, Policy, Request
 from .alone import Place
 from .config import CapacityQueueConfig
 from .costs import PLAIN

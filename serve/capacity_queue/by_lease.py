@@ -11,8 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..news import DeploymentNews
-from ..policy import Cost, Grant, Policy, PolicyContext, Refused, Request
+from ..base.news import DeploymentNews
+from ..policies.policy import Cost, Grant, Policy, PolicyContext, Refused, Request
 from .messages import Tag, incarnation_of
 
 _GONE: Final = "the replica that was to read its prompt has gone, or takes no more"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
 
+from ..base.encodable import is_encodable
 from ..capacity.fair_order import Band
 from ..capacity.need import Limits
 from ..capacity.queue import BANDS, QueueLimits, TenantLimits
-from ..encodable import is_encodable
-from ..policy import MOST
+from ..policies.policy import MOST
 from .messages import LONGEST_TEXT
 
 T = TypeVar("T")

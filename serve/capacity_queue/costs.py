@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from ..policy import Cost, Refused, Request
+from ..policies.policy import Cost, Refused, Request
 from .http_headers import NOTHING_SAID, HeaderError, said_in
 from .messages import QueueCost
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
+from ..base.user_errors import is_end
 from ..capacity.engine_load import EngineLoad
-from ..user_errors import is_end
 from .config import LOAD
 
 ASK_EVERY_S: Final = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from ..retry import TICKET
+from ..http.retry import TICKET
 
 TIMEOUT: Final = b"x-request-timeout-ms"
 """How long the request may wait for its place, in whole milliseconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..policy import Cost, Grant, Policy, Request
+from ..policies.policy import Cost, Grant, Policy, Request
 from .alone import Place
 from .messages import QueueCost, Tag, incarnation_of
 

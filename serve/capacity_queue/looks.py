@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from ..encodable import is_encodable
+from ..base.encodable import is_encodable
 
 # No request has a longer name: proxies cut what clients say.
 LONGEST_NAME: Final = 1024

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, cast
 
 import msgspec
 
-from ..encodable import is_encodable
-from ..policy import MOST, Cost, check_count
+from ..base.encodable import is_encodable
+from ..policies.policy import MOST, Cost, check_count
 
 LONGEST_TEXT: Final = 1024
 _TEXTS: Final = ("model", "tenant", "user", "band", "session", "adapter", "ticket")

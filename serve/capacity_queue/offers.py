@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from ..capacity.need import LineId
 from ..capacity.unit import Unit
-from ..policy import MOST
+from ..policies.policy import MOST
 from .config import OFFER, CapacityQueueConfig
 from .messages import Offer
 

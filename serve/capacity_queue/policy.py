@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from ..news import DeploymentNews
-from ..policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
+from ..base.news import DeploymentNews
+from ..policies.policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
 from .alone import Alone, Place
 from .by_credit import ByCredit, LocalLease
 from .config import DEFAULT, CapacityQueueConfig, cost_function

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from actorrt import ActorHandle, exceptions, is_initialized
 
-from .. import connection
-from ..background import run_from_here
+from ..base import connection
+from ..base.background import run_from_here
 from ..exceptions import ServeError
 from .looks import check_name
 from .statuses import QueueStatus

@@ -11,8 +11,8 @@ import re
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
-from ..background import to_its_end
-from ..broadcast import ask_all
+from ..base.background import to_its_end
+from ..routing.broadcast import ask_all
 from .engines.interface import EngineError
 from .failures import RETRY_AFTER_S
 from .problems import Problem

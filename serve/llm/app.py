@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from ..capacity_queue.by_lease import ByLease
-from ..declaration import Application, Deployment
-from ..options import DeploymentOptions, parse_options
-from ..router_options import RequestRouterConfig
+from ..declaration.declaration import Application, Deployment
+from ..declaration.options import DeploymentOptions, parse_options
+from ..declaration.router_options import RequestRouterConfig
 from .config import FrontConfig, LLMConfig, has_capacity_queue
 from .front import Front
 from .replica import Model, Reader

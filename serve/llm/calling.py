@@ -9,19 +9,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from ..base.user_errors import in_a_line, is_interrupt
 from ..capacity_queue.config import NAME
 from ..capacity_queue.costs import checked
 from ..capacity_queue.messages import QueueCost, QueueUse
 from ..exceptions import ReplicaUnavailableError, RequestCancelledError, RequestRouterError
-from ..policy import Cost
-from ..user_errors import in_a_line, is_interrupt
+from ..policies.policy import Cost
 from .costs import ModelCost
 from .demand import filled_up, queue_cost_of
 from .engines.interface import Delta, EngineCall, Head
 from .usage import Usage
 
 if TYPE_CHECKING:
-    from ..response import DeploymentResponseGenerator
+    from ..routing.response import DeploymentResponseGenerator
     from .catalogue import Served
 
 

@@ -15,7 +15,7 @@ from .engines.interface import EngineFacts
 from .problems import Problem
 
 if TYPE_CHECKING:
-    from ..handle import DeploymentHandle
+    from ..routing.handle import DeploymentHandle
     from .config import LLMConfig
 
 # So many names are told to who asked for none of them.

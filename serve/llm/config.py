@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from ..base.unknown_names import unknown
 from ..capacity_queue.config import check_cost
-from ..options import DeploymentOptions, parse_options
-from ..router_options import queue_config
-from ..unknown_names import unknown
+from ..declaration.options import DeploymentOptions, parse_options
+from ..declaration.router_options import queue_config
 
 # Of engines, by which pydantic tells them apart.
 _KINDS: Final = frozenset({"llamacpp", "server", "simulated", "wordllama"})

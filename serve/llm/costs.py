@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from ..policy import Cost
+from ..policies.policy import Cost
 from .json_kinds import is_whole
 from .wishes import NO_WISHES, Wishes
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from ..capacity.prefix_index import BLOCK_TOKENS
 from ..capacity_queue.messages import QueueCost
-from ..policy import Cost
+from ..policies.policy import Cost
 from .costs import ModelCost
 from .engines.interface import EngineCall
 

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..background import spawn
+from ..base.background import spawn
 from .exchange import ClientGone, Exchange, Headers
 from .problems import Api
 

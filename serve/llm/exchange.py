@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ..policy import ONE_REQUEST, Cost
-from ..request_context import current_request
-from ..root_path import encoded
+from ..base.request_context import current_request
+from ..http.root_path import encoded
+from ..policies.policy import ONE_REQUEST, Cost
 from .problems import Api, Problem, error_body, error_event, error_headers
 from .wishes import NO_WISHES
 

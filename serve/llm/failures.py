@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from actorrt.exceptions import ActorrtError, TaskError
 
+from ..base.user_errors import with_frames
 from ..exceptions import (
     DeploymentUnavailableError,
     ReplicaUnavailableError,
@@ -14,8 +15,7 @@ from ..exceptions import (
     RequestRefusedError,
     ServeError,
 )
-from ..retry import TICKET
-from ..user_errors import with_frames
+from ..http.retry import TICKET
 from .batches.database import StorageError
 from .chat_answers import ChatError
 from .engines.interface import DeadlyRequestError, EngineError

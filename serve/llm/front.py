@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ..applications import BareApplication
+from ..declaration.applications import BareApplication
 from . import access_log, adapters, listing, operating, page, tokenizing
 from .batches import files, requests
 from .batches.runner import Runner
@@ -31,7 +31,7 @@ from .services import Handler, Services
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from ..handle import DeploymentHandle
+    from ..routing.handle import DeploymentHandle
     from .config import FrontConfig, LLMConfig
 
 logger = logging.getLogger("actorrt.serve.llm")

@@ -6,10 +6,10 @@ import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..broadcast import ask_all, ask_in_turn, replicas_of
-from ..handle import DeploymentHandle
-from ..request_context import get_replica_context
-from ..spec import DeploymentId
+from ..base.request_context import get_replica_context
+from ..declaration.spec import DeploymentId
+from ..routing.broadcast import ask_all, ask_in_turn, replicas_of
+from ..routing.handle import DeploymentHandle
 from .batches.counts import together
 from .catalogue import Claim
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..exceptions import RequestRefusedError
-from ..policy import Cost
+from ..policies.policy import Cost
 from .costs import ModelCost
 from .engines.interface import Delta, EngineCall, Head
 from .usage import USAGE_MARK, Usage, finish_in, usage_in

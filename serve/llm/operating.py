@@ -10,8 +10,8 @@ import msgspec
 
 from actorrt.exceptions import ActorrtError
 
-from ..broadcast import ask_all
 from ..capacity_queue.status import all_queues
+from ..routing.broadcast import ask_all
 from .exposition import exposition
 from .queue_view import queue_views
 

@@ -18,7 +18,7 @@ from .engines.handover import Connector, Handover, KvTransfer, SlotFiles, is_han
 from .engines.interface import RANK, Delta, Engine, EngineCall, EngineError, EngineFacts, Head
 
 if TYPE_CHECKING:
-    from ..handle import DeploymentHandle
+    from ..routing.handle import DeploymentHandle
 
 # What its engine would answer without a prompt that was handed over. Messages and Responses are made from chat.
 _READ_ELSEWHERE: Final = frozenset(

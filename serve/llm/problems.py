@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..retry import retry_headers
+from ..http.retry import retry_headers
 
 LONGEST: Final = 2000
 """Characters of a sentence that says what is wrong."""

@@ -17,7 +17,7 @@ from .prefill import Answers, answered, connector_of, of_its_kind, revision_of
 from .sleeper import Sleeper
 
 if TYPE_CHECKING:
-    from ..handle import DeploymentHandle
+    from ..routing.handle import DeploymentHandle
 
 logger = logging.getLogger("actorrt.serve.replica")
 

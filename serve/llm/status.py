@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .. import api
-from ..background import run_from_here
-from ..broadcast import ask_all
+from ..base.background import run_from_here
+from ..routing.broadcast import ask_all
 from .app import FRONT, MODEL_PREFIX
 from .batches.counts import Counts, together
 
 if TYPE_CHECKING:
-    from ..handle import DeploymentHandle
+    from ..routing.handle import DeploymentHandle
     from .engines.interface import EngineFacts
 
 # A replica that takes longer is not shown.

@@ -12,7 +12,7 @@ from typing import Any
 import actorrt
 from actorrt.exceptions import ActorDiedError, ActorNotFoundError, ActorUnavailableError
 from actorrt.runtime.machine.session_folder import INFO
-from actorrt.serve.connection import NAMESPACE
+from actorrt.serve.base.connection import NAMESPACE
 
 
 def pid_of(name: str) -> int:

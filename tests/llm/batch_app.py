@@ -9,11 +9,11 @@ from typing import Any, Final
 import httpx
 
 from actorrt import serve
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import BatchConfig, FrontConfig, LLMConfig, SimulatedEngine, build_openai_app
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.responses.store import bind_store
-from actorrt.serve.options import DeploymentOptions
 
 from .scripted import scripted
 

@@ -10,12 +10,12 @@ import pytest
 
 import actorrt
 from actorrt import serve
-from actorrt.serve.broadcast import ask_all
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.responses.store import bind_store
-from actorrt.serve.options import DeploymentOptions
+from actorrt.serve.routing.broadcast import ask_all
 
 from .scripted import scripted
 

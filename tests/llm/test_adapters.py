@@ -14,13 +14,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from actorrt import serve
-from actorrt.serve.broadcast import ask_all
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine, adapters
 from actorrt.serve.llm.catalogue import Catalogue, Claim, Served
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.services import Services
-from actorrt.serve.options import DeploymentOptions
+from actorrt.serve.routing.broadcast import ask_all
 
 from .conftest import HELLO, ScriptedApp, run_scripted
 from .scripted import PATHS, Scripted

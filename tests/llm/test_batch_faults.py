@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from actorrt import serve
-from actorrt.serve.broadcast import ask_all
 from actorrt.serve.llm.front import Front
+from actorrt.serve.routing.broadcast import ask_all
 
 from ..conftest import StartServer, _processes
 from .batch_app import BatchClient, chat, line, run_scripted_batches

@@ -8,14 +8,14 @@ import pytest
 
 from actorrt import serve
 from actorrt.cli.status_tables import of_batches
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import ApiKey, BatchConfig, FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.app import build_llm_deployment
 from actorrt.serve.llm.batches.counts import Counts
 from actorrt.serve.llm.batches.runner import MOST_AT_ONCE
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.responses.store import bind_store
-from actorrt.serve.options import DeploymentOptions
 
 from .batch_app import BatchClient, chat, line
 from .scripted import scripted

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from actorrt import serve
-from actorrt.serve.broadcast import ask_all
 from actorrt.serve.llm.front import Front
+from actorrt.serve.routing.broadcast import ask_all
 
 from .batch_app import CHAT, BatchClient, line, run_scripted_batches
 

@@ -16,7 +16,7 @@ from actorrt.serve.llm.calling import QueuedAnswer, ReplicaAnswer, open_call
 from actorrt.serve.llm.costs import ModelCost
 from actorrt.serve.llm.engines.interface import Delta, EngineCall, Head
 from actorrt.serve.llm.usage import Usage, finish_in
-from actorrt.serve.policy import ONE_REQUEST, Cost
+from actorrt.serve.policies.policy import ONE_REQUEST, Cost
 
 DELTAS = st.lists(st.tuples(st.binary(), st.integers(0, 9)), max_size=9)
 HEAD = (200, (("content-type", "text/event-stream"),))

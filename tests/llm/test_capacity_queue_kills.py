@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.broadcast import ask_all
+from actorrt.serve.declaration.spec import DeploymentId
 from actorrt.serve.llm import LLMConfig, ServerEngine, build_openai_app
-from actorrt.serve.router import router_of
-from actorrt.serve.spec import DeploymentId
+from actorrt.serve.routing.broadcast import ask_all
+from actorrt.serve.routing.router import router_of
 
 from ..faults.processes_of_serve import end, pid_of
 from ..serve.queues import queue_of, statistics, until_idle

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import (
     ApiKey,
     FrontConfig,
@@ -21,7 +22,6 @@ from actorrt.serve.llm import (
 )
 from actorrt.serve.llm.engines.interface import EngineCall
 from actorrt.serve.llm.front import Front
-from actorrt.serve.options import DeploymentOptions
 
 from .browser import CHROMIUM, Page, chromium
 from .scripted import PATHS, Scripted, chunk

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from actorrt import serve
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import LLMConfig, ServerEngine
 from actorrt.serve.llm.engines.interface import EngineCall
 from actorrt.serve.llm.replica import Model
-from actorrt.serve.options import DeploymentOptions
 
 ENGINE = Path(__file__).parent / "programs" / "odd_engine.py"
 COMMAND = [sys.executable, str(ENGINE), "{port}", "forks", "stubborn"]

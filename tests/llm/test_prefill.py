@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.broadcast import ask_all
+from actorrt.serve.declaration.spec import DeploymentId
 from actorrt.serve.llm import (
     LlamaCppEngine,
     LLMConfig,
@@ -23,8 +23,8 @@ from actorrt.serve.llm import (
     build_openai_app,
 )
 from actorrt.serve.llm.config import ConfigError
-from actorrt.serve.router import router_of
-from actorrt.serve.spec import DeploymentId
+from actorrt.serve.routing.broadcast import ask_all
+from actorrt.serve.routing.router import router_of
 
 from ..serve.queues import queue_of, statistics, until_idle
 

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import FrontConfig, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.responses.store import GONE, ResponseStore
 from actorrt.serve.llm.responses.stored import ItemBytes
-from actorrt.serve.options import DeploymentOptions
 
 from .scripted import scripted
 

@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.declaration import Deployment
+from actorrt.serve.declaration.declaration import Deployment
+from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.llm import FrontConfig, LlamaCppEngine, LLMConfig, SimulatedEngine
 from actorrt.serve.llm.engines.interface import Delta, EngineCall
 from actorrt.serve.llm.engines.simulated import Simulated
 from actorrt.serve.llm.front import Front
 from actorrt.serve.llm.replica import Model
-from actorrt.serve.options import DeploymentOptions
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -1,11 +1,11 @@
 """The policy of the capacity queue with its hub in the same process: what is said is heard and answered at once."""
 
+from actorrt.serve.base.news import DeploymentNews
 from actorrt.serve.capacity_queue.config import DEFAULT, CapacityQueueConfig
 from actorrt.serve.capacity_queue.hub import Hub
 from actorrt.serve.capacity_queue.messages import Messages, Snapshot, encode, incarnation_of, to_queue
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy, Lease
-from actorrt.serve.news import DeploymentNews
-from actorrt.serve.policy import Grant, PolicyContext, Refused, Request
+from actorrt.serve.policies.policy import Grant, PolicyContext, Refused, Request
 
 
 class QueueInMemory(CapacityQueuePolicy):

@@ -5,7 +5,7 @@ from typing import Any
 
 from actorrt import get_actor
 from actorrt.exceptions import ActorUnavailableError
-from actorrt.serve.connection import NAMESPACE
+from actorrt.serve.base.connection import NAMESPACE
 from actorrt.util import list_named_actors
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import actorrt
 from actorrt import serve
-from actorrt.serve import connection
-from actorrt.serve.drain_watch import DrainWatch
+from actorrt.serve.base import connection
+from actorrt.serve.control.drain_watch import DrainWatch
 
 
 @serve.deployment

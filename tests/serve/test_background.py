@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from actorrt.serve.background import run_from_here
+from actorrt.serve.base.background import run_from_here
 
 
 async def where() -> str:

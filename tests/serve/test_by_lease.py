@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity_queue import by_lease
 from actorrt.serve.capacity_queue.by_lease import NEWS_S, ByLease, ReadBy
 from actorrt.serve.capacity_queue.messages import Tag, incarnation_of
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import ONE_REQUEST, PolicyContext, Refused
+from actorrt.serve.policies.policy import ONE_REQUEST, PolicyContext, Refused
 
 
 class Read:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity.fair_order import Band
 from actorrt.serve.capacity.holdback import IN_USE_S
 from actorrt.serve.capacity.queue import BANDS, TenantLimits
@@ -12,8 +13,7 @@ from actorrt.serve.capacity_queue.config import DEFAULT
 from actorrt.serve.capacity_queue.hub import Hub
 from actorrt.serve.capacity_queue.messages import Acquire, QueueCost, Tag, ToQueue, incarnation_of
 from actorrt.serve.capacity_queue.running import RunningLeases
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import Cost, PolicyContext, Refused
+from actorrt.serve.policies.policy import Cost, PolicyContext, Refused
 
 from .queue_in_memory import QueueInMemory
 from .test_capacity_queue_credits import LIMIT, World

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity.need import LineId
 from actorrt.serve.capacity.queue import TenantLimits
 from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.config import DEFAULT, CapacityQueueConfig
 from actorrt.serve.capacity_queue.messages import Offer, QueueCost, QueueUse, Snapshot, Tag, incarnation_of
 from actorrt.serve.capacity_queue.running import RunningLeases
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import ONE_REQUEST, Cost, PolicyContext
+from actorrt.serve.policies.policy import ONE_REQUEST, Cost, PolicyContext
 
 from .queue_in_memory import QueueInMemory
 

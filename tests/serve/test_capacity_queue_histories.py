@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
+from actorrt.serve.base.refusals import FULL, OUTDATED
 from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.hub import Hub
@@ -30,9 +32,7 @@ from actorrt.serve.capacity_queue.messages import (
 )
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy, Lease
 from actorrt.serve.capacity_queue.running import RunningLeases
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import NOTHING, ONE_REQUEST, PolicyContext, Refused
-from actorrt.serve.refusals import FULL, OUTDATED
+from actorrt.serve.policies.policy import NOTHING, ONE_REQUEST, PolicyContext, Refused
 
 from ..depth import DEPTH
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import ONE_REQUEST, PolicyContext
+from actorrt.serve.policies.policy import ONE_REQUEST, PolicyContext
 
 from .queue_in_memory import QueueInMemory
 

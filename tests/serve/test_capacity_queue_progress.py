@@ -6,12 +6,12 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.messages import Messages, QueueCost, Release, ToQueue, to_queue
 from actorrt.serve.capacity_queue.session import Turns
 from actorrt.serve.capacity_queue.untold import MOST_S, MOST_TOKENS, Untold
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import NOTHING, Grant, PolicyContext
+from actorrt.serve.policies.policy import NOTHING, Grant, PolicyContext
 
 from .queue_in_memory import QueueInMemory
 

@@ -12,8 +12,8 @@ import actorrt
 from actorrt import Pipe, call_pipe, serve
 from actorrt.serve.capacity_queue.messages import LONGEST_MESSAGE, Messages, ToRouter, encode
 from actorrt.serve.capacity_queue.session import AGAIN_S, MOST_AGAIN_S, Session, pause_s
-from actorrt.serve.router import router_of
-from actorrt.serve.spec import DeploymentId
+from actorrt.serve.declaration.spec import DeploymentId
+from actorrt.serve.routing.router import router_of
 
 from .. import gates
 from ..gates import Gate

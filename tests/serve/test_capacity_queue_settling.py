@@ -4,10 +4,10 @@ import random
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.messages import QueueCost, QueueUse, Report
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import Grant, PolicyContext
+from actorrt.serve.policies.policy import Grant, PolicyContext
 
 from .queue_in_memory import QueueInMemory
 

@@ -10,12 +10,12 @@ from starlette.responses import StreamingResponse
 
 import actorrt
 from actorrt import serve
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity.fair_order import Band
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.messages import QueueCost
 from actorrt.serve.exceptions import RequestRefusedError, RequestStoppedError
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import Grant, PolicyContext, Refused
+from actorrt.serve.policies.policy import Grant, PolicyContext, Refused
 
 from ..gates import Gate
 from .conftest import Serving

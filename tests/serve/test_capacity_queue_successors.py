@@ -8,7 +8,7 @@ from actorrt.serve.capacity_queue import policy as policy_module
 from actorrt.serve.capacity_queue import session as session_module
 from actorrt.serve.capacity_queue.messages import Messages, ToQueue, ToRouter, encode, to_queue
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy
-from actorrt.serve.policy import PolicyContext
+from actorrt.serve.policies.policy import PolicyContext
 
 
 class Queue:

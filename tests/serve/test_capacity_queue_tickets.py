@@ -5,12 +5,12 @@ from secrets import token_bytes
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity.tickets import VALID_S
 from actorrt.serve.capacity_queue.config import DEFAULT
 from actorrt.serve.capacity_queue.hub import Hub
 from actorrt.serve.capacity_queue.messages import QueueCost
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import Grant, PolicyContext, Refused, Request
+from actorrt.serve.policies.policy import Grant, PolicyContext, Refused, Request
 
 from .queue_in_memory import QueueInMemory
 

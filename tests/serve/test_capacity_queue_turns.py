@@ -10,7 +10,7 @@ from actorrt.serve.capacity_queue.by_credit import LocalLease
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.hub import TURN_WAITS_S
 from actorrt.serve.capacity_queue.messages import Offer, QueueCost
-from actorrt.serve.policy import Refused
+from actorrt.serve.policies.policy import Refused
 
 from .test_capacity_queue_credits import LIMIT, R, World
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
 from actorrt.serve.capacity_queue.config import CapacityQueueConfig
 from actorrt.serve.capacity_queue.messages import QueueCost
 from actorrt.serve.capacity_queue.policy import CapacityQueuePolicy
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import PolicyContext, Refused
+from actorrt.serve.policies.policy import PolicyContext, Refused
 
 from .queue_in_memory import QueueInMemory
 from .test_capacity_queue_credits import R

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from actorrt.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorNotFoundError, LinkError
-from actorrt.serve import controller as module
-from actorrt.serve import replica_calls
-from actorrt.serve.controller import Controller
-from actorrt.serve.controller_state import ReplicaRecord
-from actorrt.serve.deployments import Deployments
-from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.kept import KeptReplica
-from actorrt.serve.lifecycle import ReplicaState as S
-from actorrt.serve.listener import bind
-from actorrt.serve.options import DeploymentOptions
-from actorrt.serve.proxy import Kept
-from actorrt.serve.spec import DeploymentId, make_spec
-from actorrt.serve.statuses import ProxyStatus
-from actorrt.serve.topics import Topics
+from actorrt.serve.base.topics import Topics
+from actorrt.serve.control import controller as module
+from actorrt.serve.control import replica_calls
+from actorrt.serve.control.controller import Controller
+from actorrt.serve.control.controller_state import ReplicaRecord
+from actorrt.serve.control.deployments import Deployments
+from actorrt.serve.control.kept import KeptReplica
+from actorrt.serve.control.statuses import ProxyStatus
+from actorrt.serve.declaration.options import DeploymentOptions
+from actorrt.serve.declaration.spec import DeploymentId, make_spec
+from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.http.listener import bind
+from actorrt.serve.proxy.proxy import Kept
+from actorrt.serve.replica.lifecycle import ReplicaState as S
 
 
 class FakeMethod:
@@ -176,9 +176,9 @@ class FakeReplica:
 async def test_user_code_may_clean_up_for_the_rest_of_its_graceful_shutdown_timeout_s(
     drained_for_s: float | None, limit_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actorrt.serve.replica_calls.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("actorrt.serve.control.replica_calls.time", SimpleNamespace(monotonic=lambda: 1000.0))
     killed: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.replica_calls.kill", killed.append)
+    monkeypatch.setattr("actorrt.serve.control.replica_calls.kill", killed.append)
     fake: Any = FakeReplica(None)
     options = DeploymentOptions("d", graceful_shutdown_timeout_s=30.0)
     spec = make_spec("a", "d", options, b"code", b"config")
@@ -193,7 +193,7 @@ async def test_user_code_may_clean_up_for_the_rest_of_its_graceful_shutdown_time
 
 async def test_a_replica_whose_constructor_has_not_ended_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.replica_calls.kill", killed.append)
+    monkeypatch.setattr("actorrt.serve.control.replica_calls.kill", killed.append)
     fake: Any = FakeReplica(None)
     spec = make_spec("a", "d", DeploymentOptions("d"), b"code", b"config")
     await replica_calls.stop(ReplicaRecord("d-1", spec, fake, S.STOPPING, 0.0, "1"))
@@ -219,8 +219,8 @@ async def test_a_replica_goes_on_under_the_next_controller_with_what_it_does(
     said: Any, was: S, now: S | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.replica_calls.kill", killed.append)
-    monkeypatch.setattr("actorrt.serve.deployments.ANSWER_TIMEOUT_S", 0.0 if said is None else 60.0)
+    monkeypatch.setattr("actorrt.serve.control.replica_calls.kill", killed.append)
+    monkeypatch.setattr("actorrt.serve.control.deployments.ANSWER_TIMEOUT_S", 0.0 if said is None else 60.0)
     deployments = fresh()._deployments
     id = DeploymentId("a", "d")
     spec = make_spec("a", "d", DeploymentOptions("d"), b"code", b"config")

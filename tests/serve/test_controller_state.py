@@ -5,14 +5,20 @@ from typing import Any
 
 import pytest
 
-from actorrt.serve.controller_state import ApplicationRecord, DeploymentRecord, ReplicaRecord, crowd_out, end_of_update
-from actorrt.serve.deployments import Deployments
-from actorrt.serve.history import History
-from actorrt.serve.lifecycle import ReplicaState as S
-from actorrt.serve.options import DeploymentOptions
-from actorrt.serve.spec import ApplicationSpec, DeploymentSpec, make_spec
-from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
-from actorrt.serve.topics import Topic, Topics
+from actorrt.serve.base.topics import Topic, Topics
+from actorrt.serve.control.controller_state import (
+    ApplicationRecord,
+    DeploymentRecord,
+    ReplicaRecord,
+    crowd_out,
+    end_of_update,
+)
+from actorrt.serve.control.deployments import Deployments
+from actorrt.serve.control.history import History
+from actorrt.serve.control.statuses import DeploymentStatus, DeploymentStatusOverview
+from actorrt.serve.declaration.options import DeploymentOptions
+from actorrt.serve.declaration.spec import ApplicationSpec, DeploymentSpec, make_spec
+from actorrt.serve.replica.lifecycle import ReplicaState as S
 
 HEALTHY = DeploymentStatusOverview(DeploymentStatus.HEALTHY)
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from actorrt import serve
-from actorrt.serve.incoming import Incoming
+from actorrt.serve.http.incoming import Incoming
 
 from .asgi_servers import bare_uvicorn, connected, under_serve
 from .conftest import Serving

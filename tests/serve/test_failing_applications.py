@@ -19,8 +19,8 @@ from actorrt.serve.exceptions import (
     RequestRefusedError,
     RequestRouterError,
 )
-from actorrt.serve.unavailable import NOT_AVAILABLE, answer_to, client_text, unavailable_in
-from actorrt.serve.websocket_rules import WebsocketState, failure
+from actorrt.serve.http.unavailable import NOT_AVAILABLE, answer_to, client_text, unavailable_in
+from actorrt.serve.http.websocket_rules import WebsocketState, failure
 
 from .asgi_servers import bare_uvicorn, under_serve
 from .conftest import Serving

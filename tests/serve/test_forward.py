@@ -8,8 +8,8 @@ from unittest.mock import Mock
 import pytest
 
 from actorrt import exceptions
-from actorrt.serve.forward import Forwarded
-from actorrt.serve.http_request import HttpRequest
+from actorrt.serve.proxy.forward import Forwarded
+from actorrt.serve.proxy.http_request import HttpRequest
 
 
 class Wire:
@@ -106,7 +106,7 @@ async def test_a_client_that_goes_at_any_time_gives_the_slot_of_its_stream_back(
     def cancel(ref: Any, *, recursive: bool = True) -> None:
         cancelled.append(ref)
 
-    monkeypatch.setattr("actorrt.serve.forward.cancel", cancel)
+    monkeypatch.setattr("actorrt.serve.proxy.forward.cancel", cancel)
     wire = Wire(exceptions.TaskCancelledError("http"))
     request = forward(wire)
     for part in (b"HTTP/1.1 200", b"a")[:parts]:

@@ -13,9 +13,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from websockets.sync.client import connect
 
 from actorrt import serve
-from actorrt.serve.forwarded_headers import TrustedServers, forwarded
-from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.request_head import connection_line
+from actorrt.serve.http.forwarded_headers import TrustedServers, forwarded
+from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.http.request_head import connection_line
 
 TRUSTED = ["127.0.0.1", "10.0.0.0/8", "*", "", "::1, 192.168.0.7", "fd00::/8,127.0.0.1"]
 HOSTS = st.sampled_from(

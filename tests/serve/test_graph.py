@@ -2,8 +2,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from actorrt.serve.declaration import Application, Deployment, deployment
-from actorrt.serve.graph import flatten
+from actorrt.serve.declaration.declaration import Application, Deployment, deployment
+from actorrt.serve.declaration.graph import flatten
 
 
 class Model:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from actorrt.serve.http_options import HTTPOptions
+from actorrt.serve.http.http_options import HTTPOptions
 
 
 def test_options_come_as_such_or_as_a_dict() -> None:

@@ -11,11 +11,11 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from actorrt.serve.forward import Forwarded
-from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.http_protocol import MOST_BEHIND, Front, ServeProtocol
-from actorrt.serve.http_request import ClientDisconnected, HttpRequest
-from actorrt.serve.responses import Plain, ResponseBytes, whole
+from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.http.responses import Plain, ResponseBytes, whole
+from actorrt.serve.proxy.forward import Forwarded
+from actorrt.serve.proxy.http_protocol import MOST_BEHIND, Front, ServeProtocol
+from actorrt.serve.proxy.http_request import ClientDisconnected, HttpRequest
 
 Handler = Callable[[HttpRequest], Awaitable[None]]
 

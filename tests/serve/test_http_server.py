@@ -10,9 +10,9 @@ from typing import Any
 
 import uvloop
 
-from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.http_request import HttpRequest
-from actorrt.serve.http_server import HttpServer
+from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.proxy.http_request import HttpRequest
+from actorrt.serve.proxy.http_server import HttpServer
 
 
 class Backend:

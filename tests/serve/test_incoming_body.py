@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.serve import incoming_body
-from actorrt.serve.incoming_body import WINDOW_BYTES, IncomingBody
+from actorrt.serve.replica import incoming_body
+from actorrt.serve.replica.incoming_body import WINDOW_BYTES, IncomingBody
 
 SMALL = 1000
 
@@ -18,7 +18,7 @@ SMALL = 1000
 def _with_the_allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave() -> None: ...
 
-    monkeypatch.setattr("actorrt.serve.incoming_body.keep_large_blocks", leave)
+    monkeypatch.setattr("actorrt.serve.replica.incoming_body.keep_large_blocks", leave)
 
 
 class Sender:

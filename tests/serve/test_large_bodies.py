@@ -20,8 +20,8 @@ from starlette.responses import Response, StreamingResponse
 import actorrt
 from actorrt import serve
 from actorrt.runtime.links.pipes import FIRST_ROOM, PIECE
-from actorrt.serve.incoming_body import WINDOW_BYTES
-from actorrt.serve.responses import LARGEST_WHOLE
+from actorrt.serve.http.responses import LARGEST_WHOLE
+from actorrt.serve.replica.incoming_body import WINDOW_BYTES
 
 from .conftest import Serving
 

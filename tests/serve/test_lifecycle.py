@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from actorrt.serve.lifecycle import (
+from actorrt.serve.replica.lifecycle import (
     COMING,
     LEAVING,
     ROUTED,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from actorrt.serve.http_request import HttpRequest
-from actorrt.serve.loan import MOST_CLAIMED, NOT_LENT, Borrower, Lender, Writing
+from actorrt.serve.http.loan import MOST_CLAIMED, NOT_LENT, Borrower, Lender, Writing
+from actorrt.serve.proxy.http_request import HttpRequest
 
 from .test_http_protocol import GET, Server, on_uvloop
 from .test_http_protocol import serving as protocol

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorrt import serve
-from actorrt.serve.options import KNOWN, DeploymentOptions, parse_options
+from actorrt.serve.declaration.options import KNOWN, DeploymentOptions, parse_options
+from actorrt.serve.declaration.router_options import queue_config
 from actorrt.serve.request_router import (
     Band,
     LocalPolicy,
@@ -17,7 +18,6 @@ from actorrt.serve.request_router import (
     Slots,
     TenantLimits,
 )
-from actorrt.serve.router_options import queue_config
 
 BASE = DeploymentOptions(name="d")
 CAPACITY_QUEUE_NUMBERS = (
@@ -72,7 +72,10 @@ def test_the_defaults_are_those_that_people_know() -> None:
             "unknown request_router 'round robin': there are power_of_two,",
         ),
         ({"request_router": "no_such_module:Router"}, "request_router no_such_module:Router is not there: No module"),
-        ({"request_router": "actorrt.serve.routing:Nope"}, "request_router actorrt.serve.routing:Nope is not there"),
+        (
+            {"request_router": "actorrt.serve.request_router:Nope"},
+            "request_router actorrt.serve.request_router:Nope is not there",
+        ),
         (
             {"request_router_config": {"request_router_clas": "x"}},
             "unknown key 'request_router_clas' of request_",
@@ -104,7 +107,7 @@ def test_each_option_refuses_a_wrong_type_by_its_name(name: str) -> None:
     [
         ("least_requests", "least_requests"),
         (RoundRobin, "round_robin"),
-        ("actorrt.serve.routing:RoundRobin", "round_robin"),
+        ("actorrt.serve.request_router:RoundRobin", "round_robin"),
         ("ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter", "power_of_two"),
         (RequestRouterConfig("round_robin"), "round_robin"),
         ({"request_router_class": "round_robin"}, "round_robin"),

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.serve.lifecycle import COMING, ROUTED, ReplicaEvent, ReplicaState, advance
-from actorrt.serve.reconcile import (
+from actorrt.serve.control.reconcile import (
     Decision,
     Drain,
     Explain,
@@ -25,8 +24,9 @@ from actorrt.serve.reconcile import (
     reconcile,
     refuses,
 )
-from actorrt.serve.spec import DeploymentId
-from actorrt.serve.statuses import DeploymentStatus, DeploymentStatusOverview
+from actorrt.serve.control.statuses import DeploymentStatus, DeploymentStatusOverview
+from actorrt.serve.declaration.spec import DeploymentId
+from actorrt.serve.replica.lifecycle import COMING, ROUTED, ReplicaEvent, ReplicaState, advance
 
 D = DeploymentId("app", "d")
 

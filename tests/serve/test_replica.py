@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 import pytest
 
 from actorrt import serve
-from actorrt.serve.applications import BareApplication
-from actorrt.serve.byte_channel import MOST_HELD
+from actorrt.serve.base.refusals import FULL
+from actorrt.serve.base.request_context import set_replica_context
 from actorrt.serve.capacity_queue.messages import Tag
 from actorrt.serve.capacity_queue.running import RunningLeases
-from actorrt.serve.refusals import FULL
-from actorrt.serve.replica import Replica
-from actorrt.serve.reply import Replier
-from actorrt.serve.request_context import set_replica_context
-from actorrt.serve.request_head import connection_line, pack_head
-from actorrt.serve.user_code import UserCode
+from actorrt.serve.declaration.applications import BareApplication
+from actorrt.serve.http.request_head import connection_line, pack_head
+from actorrt.serve.replica.byte_channel import MOST_HELD
+from actorrt.serve.replica.replica import Replica
+from actorrt.serve.replica.reply import Replier
+from actorrt.serve.replica.user_code import UserCode
 
 HEAD = pack_head(connection_line("http", None, None), b"", b"GET", b"1.1", b"/", b"", b"id", [])
 PART = 64 * 1024
@@ -59,7 +59,7 @@ async def serving_one(target: Any, *args: Any, max_ongoing: int = 10) -> Any:
 @pytest.fixture(autouse=True)
 def _without_a_controller(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     controllers: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.connection.set_controller", controllers.append)
+    monkeypatch.setattr("actorrt.serve.base.connection.set_controller", controllers.append)
     yield
     # This process is no replica for the tests after these.
     set_replica_context(None)
@@ -96,7 +96,7 @@ class SlowPipe:
 
 async def test_it_has_drained_when_its_last_large_response_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = SlowPipe()
-    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
+    monkeypatch.setattr("actorrt.serve.replica.replica.call_pipe", lambda: pipe)
     replica = await serving(streams=False)
     answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
     await turns()
@@ -112,7 +112,7 @@ async def test_it_has_drained_when_its_last_large_response_is_on_its_way(monkeyp
 
 async def test_it_has_drained_when_its_last_response_was_carried_away(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = SlowPipe()
-    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
+    monkeypatch.setattr("actorrt.serve.replica.replica.call_pipe", lambda: pipe)
     replica = await serving(streams=True)
     answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
     await turns()
@@ -131,8 +131,8 @@ async def test_a_response_of_a_slow_client_keeps_its_place_while_too_much_is_hel
     streams: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = SlowPipe()
-    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
-    monkeypatch.setattr("actorrt.serve.replica.CARRIED_BYTES", PART)
+    monkeypatch.setattr("actorrt.serve.replica.replica.call_pipe", lambda: pipe)
+    monkeypatch.setattr("actorrt.serve.replica.replica.CARRIED_BYTES", PART)
     replica = await serving(streams)
     answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, key := next(KEYS)))
     gives_back = asyncio.ensure_future(replica.http_code_ended(key))
@@ -147,7 +147,7 @@ async def test_a_response_of_a_slow_client_keeps_its_place_while_too_much_is_hel
 
 
 async def test_it_has_drained_when_nobody_takes_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.serve.replica.call_pipe", SlowPipe)
+    monkeypatch.setattr("actorrt.serve.replica.replica.call_pipe", SlowPipe)
     replica = await serving(streams=True)
     answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
     await turns()
@@ -169,7 +169,7 @@ class Endless:
 
 async def test_who_makes_a_response_waits_while_nobody_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = SlowPipe()
-    monkeypatch.setattr("actorrt.serve.replica.call_pipe", lambda: pipe)
+    monkeypatch.setattr("actorrt.serve.replica.replica.call_pipe", lambda: pipe)
     replica = await serving_one(Endless)
     answer = asyncio.ensure_future(replica.http(HEAD, b"", 0, next(KEYS)))
     await turns(100)
@@ -277,7 +277,7 @@ async def all_of(items: Any) -> list[Any]:
 async def test_a_request_that_does_not_clean_up_in_time_does_not_keep_a_replica_from_its_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actorrt.serve.replica.CLEAN_UP_S", 0.01)
+    monkeypatch.setattr("actorrt.serve.replica.replica.CLEAN_UP_S", 0.01)
     replica = await serving_one(Stays)
     request = asyncio.ensure_future(replica.call("stay", "id", 0))
     await turns()

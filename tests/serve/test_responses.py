@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.serve.request_head import (
+from actorrt.serve.http.request_head import (
     CLOSE,
     HEAD,
     HTTP_1_0,
@@ -22,9 +22,9 @@ from actorrt.serve.request_head import (
     pack_head,
     scope_of,
 )
-from actorrt.serve.responses import Plain, ResponseBytes, ResponseError, coerce, error_page, ok, to_json, whole
-from actorrt.serve.retry import retry_headers
-from actorrt.serve.routes import Route, RouteTable
+from actorrt.serve.http.responses import Plain, ResponseBytes, ResponseError, coerce, error_page, ok, to_json, whole
+from actorrt.serve.http.retry import retry_headers
+from actorrt.serve.http.routes import Route, RouteTable
 
 
 class Model(pydantic.BaseModel):

@@ -9,9 +9,9 @@ import pytest
 from websockets.sync.client import connect
 
 from actorrt import serve
-from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.root_path import RootPath, decoded, encoded
-from actorrt.serve.spec import check_route_prefix
+from actorrt.serve.declaration.spec import check_route_prefix
+from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.http.root_path import RootPath, decoded, encoded
 
 
 @pytest.mark.usefixtures("node")

@@ -12,21 +12,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actorrt.serve.connection import Connection
+from actorrt.serve.base.connection import Connection
+from actorrt.serve.base.news import DeploymentNews, PolicyKind, ReplicaNews
+from actorrt.serve.base.refusals import DRAINING, FULL
+from actorrt.serve.declaration.shipping import pickle_value
+from actorrt.serve.declaration.spec import DeploymentId
 from actorrt.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
     RequestRefusedError,
     RequestRouterError,
 )
-from actorrt.serve.news import DeploymentNews, PolicyKind, ReplicaNews
-from actorrt.serve.policy import METHODS, NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, Refused, Request
-from actorrt.serve.refusals import DRAINING, FULL
-from actorrt.serve.router import Router
-from actorrt.serve.routing import LocalPolicy, PowerOfTwo, Slots
-from actorrt.serve.shipping import pickle_value
-from actorrt.serve.spec import DeploymentId
-from actorrt.serve.target import Target
+from actorrt.serve.policies.policy import (
+    METHODS,
+    NOTHING,
+    ONE_REQUEST,
+    Cost,
+    Grant,
+    Policy,
+    PolicyContext,
+    Refused,
+    Request,
+)
+from actorrt.serve.policies.routing import LocalPolicy, PowerOfTwo, Slots
+from actorrt.serve.routing.router import Router
+from actorrt.serve.routing.target import Target
 
 
 class Handle:
@@ -346,7 +356,7 @@ def test_a_policy_that_has_kept_what_it_raised_for_is_told_to_let_it_go() -> Non
 def test_who_asks_a_deployment_that_is_still_gone_is_told_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     controller: Any = Handle()
     connection = Connection(controller, "")
-    monkeypatch.setattr("actorrt.serve.router.connect", lambda: connection)
+    monkeypatch.setattr("actorrt.serve.routing.router.connect", lambda: connection)
     router = Router(connection, DeploymentId("app", "gone"))
     # These news are known here when the router listens again.
     connection._tell(("deployment", "app", "gone"), DeploymentNews("it was deleted"))
@@ -536,7 +546,7 @@ def test_no_request_is_lost_or_sent_twice_whatever_a_policy_does(seed: int, step
 
 
 def test_a_policy_that_makes_one_mistake_after_the_other_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.serve.router.MOST_MISTAKES", 200)
+    monkeypatch.setattr("actorrt.serve.routing.router.MOST_MISTAKES", 200)
     asked = 0
 
     class Stubborn(LocalPolicy):

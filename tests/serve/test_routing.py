@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from actorrt.serve.news import DeploymentNews, ReplicaNews
-from actorrt.serve.policy import METHODS, NOTHING, ONE_REQUEST, Cost, Grant, PolicyContext, QueueFull, Request
-from actorrt.serve.routing import (
+from actorrt.serve.base.news import DeploymentNews, ReplicaNews
+from actorrt.serve.policies.policy import METHODS, NOTHING, ONE_REQUEST, Cost, Grant, PolicyContext, QueueFull, Request
+from actorrt.serve.policies.routing import (
     BUILT_IN,
     LONGEST_WAIT_S,
     MEMORY_S,

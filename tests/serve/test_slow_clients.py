@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from actorrt import serve
 from actorrt.runtime.links.pipes import FIRST_ROOM
-from actorrt.serve.http_request import HttpRequest
+from actorrt.serve.proxy.http_request import HttpRequest
 
 from .asgi_servers import connected
 from .conftest import Serving

@@ -16,8 +16,8 @@ from websockets.sync.client import connect
 
 import actorrt
 from actorrt import serve
-from actorrt.serve.connection import NAMESPACE
-from actorrt.serve.controller import PROXY
+from actorrt.serve.base.connection import NAMESPACE
+from actorrt.serve.control.controller import PROXY
 from actorrt.util import list_named_actors
 
 from .asgi_servers import connected

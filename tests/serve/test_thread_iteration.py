@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from actorrt.serve.thread_iteration import iterate_in_thread
+from actorrt.serve.replica.thread_iteration import iterate_in_thread
 
 
 class Cursor(Iterator[int]):

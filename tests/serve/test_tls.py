@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from actorrt import serve
-from actorrt.serve.http_options import HTTPOptions
-from actorrt.serve.tls import trouble_with
+from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.http.tls import trouble_with
 
 FILES = Path(__file__).parent / "tls"
 CERTIFICATE, KEY, ENCRYPTED = (str(FILES / f"{name}.pem") for name in ("certificate", "key", "key-encrypted"))

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from actorrt.exceptions import ActorDiedError, NotSentError
-from actorrt.serve import connection as module
-from actorrt.serve import router as routers
-from actorrt.serve.connection import Connection
-from actorrt.serve.news import NO_SUCH_DEPLOYMENT, DeploymentNews, ReplicaNews
-from actorrt.serve.policy import ONE_REQUEST, Cost, Grant
-from actorrt.serve.router import Router
-from actorrt.serve.spec import DeploymentId
-from actorrt.serve.target import Target
-from actorrt.serve.topics import ROUTES, Topics
+from actorrt.serve.base import connection as module
+from actorrt.serve.base.connection import Connection
+from actorrt.serve.base.news import NO_SUCH_DEPLOYMENT, DeploymentNews, ReplicaNews
+from actorrt.serve.base.topics import ROUTES, Topics
+from actorrt.serve.declaration.spec import DeploymentId
+from actorrt.serve.policies.policy import ONE_REQUEST, Cost, Grant
+from actorrt.serve.routing import router as routers
+from actorrt.serve.routing.router import Router
+from actorrt.serve.routing.target import Target
 
 
 async def test_who_asks_with_a_version_of_an_earlier_controller_is_answered_at_once() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actorrt import serve
-from actorrt.serve.user_code import UserCode
+from actorrt.serve.replica.user_code import UserCode
 
 
 @asynccontextmanager

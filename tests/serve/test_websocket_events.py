@@ -13,8 +13,8 @@ from websockets.sync.client import connect
 
 from actorrt import serve
 from actorrt.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from actorrt.serve.websocket_rules import TABLE, WebsocketState, after, failure, going_away
-from actorrt.serve.websocket_run import WebsocketRun
+from actorrt.serve.http.websocket_rules import TABLE, WebsocketState, after, failure, going_away
+from actorrt.serve.replica.websocket_run import WebsocketRun
 
 from .asgi_servers import bare_uvicorn, under_serve
 from .conftest import Serving
@@ -270,7 +270,7 @@ async def test_a_sender_that_waits_for_room_learns_that_its_client_has_gone() ->
 async def test_an_application_that_has_closed_by_itself_works_on_as_long_as_it_likes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actorrt.serve.websocket_run.DISCONNECT_GRACE_S", 0.0)
+    monkeypatch.setattr("actorrt.serve.replica.websocket_run.DISCONNECT_GRACE_S", 0.0)
     may_end = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -293,7 +293,7 @@ async def test_an_application_that_has_closed_by_itself_works_on_as_long_as_it_l
 async def test_one_that_goes_on_after_its_client_is_cancelled_with_what_it_has_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actorrt.serve.websocket_run.DISCONNECT_GRACE_S", 0.0)
+    monkeypatch.setattr("actorrt.serve.replica.websocket_run.DISCONNECT_GRACE_S", 0.0)
     ended: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from actorrt import serve
-from actorrt.serve.websocket_run import WebsocketRun
-from actorrt.serve.websockets import Tunnel
+from actorrt.serve.proxy.websockets import Tunnel
+from actorrt.serve.replica.websocket_run import WebsocketRun
 
 from .conftest import Serving
 
@@ -236,7 +236,7 @@ ACCEPT = {"type": "websocket.accept"}
 @pytest.fixture
 def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
-    monkeypatch.setattr("actorrt.serve.websockets.cancel", found.append)
+    monkeypatch.setattr("actorrt.serve.proxy.websockets.cancel", found.append)
     return found
 
 

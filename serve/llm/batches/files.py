@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
-from ...background import to_its_end
+from ...base.background import to_its_end
 from ..problems import Problem
 from .asked import WantedFile, read_form, read_page
 from .database import StorageError, storage_error

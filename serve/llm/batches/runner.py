@@ -13,7 +13,7 @@ from time import time
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from ...background import spawn
+from ...base.background import spawn
 from ..problems import Problem
 from .database import StorageError
 from .places import Places

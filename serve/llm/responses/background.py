@@ -13,7 +13,7 @@ from contextlib import aclosing
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from ...background import spawn
+from ...base.background import spawn
 from ...exceptions import ServeError
 from ..failures import problem_of
 from ..made_from_chat import begin, pieces, whole

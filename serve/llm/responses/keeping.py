@@ -14,7 +14,7 @@ from .items import Item
 from .stored import ItemBytes
 
 if TYPE_CHECKING:
-    from ...handle import DeploymentHandle
+    from ...routing.handle import DeploymentHandle
 
 T = TypeVar("T")
 

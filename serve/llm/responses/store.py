@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ...declaration import Application, Deployment
-from ...options import DeploymentOptions
+from ...declaration.declaration import Application, Deployment
+from ...declaration.options import DeploymentOptions
 from .stored import ItemBytes, Key, NoRoomError, Record, ResponseTable
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from actorrt import exceptions
 
-from ...broadcast import ask_any, count_replicas
 from ...exceptions import ReplicaUnavailableError, RequestCancelledError, RequestStoppedError
-from ...policy import Cost
+from ...policies.policy import Cost
+from ...routing.broadcast import ask_any, count_replicas
 from ..calling import Answer, Open
 from ..costs import with_more, with_ticket, without_deadline
 from ..engines.interface import DeadlyRequestError, Delta, EngineCall, EngineDiedError, EngineError, EngineFacts, Head

@@ -1,0 +1,475 @@
+"""The controller: the actor that users' programs, routers and proxies talk to about what is wanted and what runs.
+
+Applications, routes, the proxy and the news for listeners are here, replicas in deployments.py. When this actor is
+restarted it takes up what the one before it had saved with the proxy; requests go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import time
+from dataclasses import replace
+from typing import Any, Final
+
+from actorrt import ActorHandle, exceptions, get_actor, get_runtime_context, kill, remote
+from actorrt.util import list_named_actors
+
+from ..base.background import spawn
+from ..base.connection import CONTROLLER, NAMESPACE
+from ..base.topics import NOTHING_YET, ROUTES, Topics
+from ..declaration.spec import ApplicationSpec, DeploymentId, DeploymentSpec
+from ..exceptions import ServeError
+from ..http.http_options import HTTPOptions
+from ..http.listener import bind, fetch, lend
+from ..http.tls import trouble_with
+from ..proxy.proxy import Kept, Proxy
+from .controller_state import ApplicationRecord
+from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, Deployments
+from .replica_calls import STOP_TIMEOUT_S, end_replica
+from .statuses import ApplicationStatus, Draining, ProxyStatus, ServeStatus
+
+logger = logging.getLogger("actorrt.serve")
+
+PROXY: Final = "proxy"
+# A proxy that cannot be started again is tried with so many seconds in between; the last for as long as there are
+# applications.
+PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+# A proxy that takes longer to say how much it still answers is not waited for.
+STATUS_TIMEOUT_S: Final = 1.0
+# How long a proxy drains where there is no deployment to say it.
+DRAIN_S: Final = 20.0
+# A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
+RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# Who has not acted on news within this time is not waited for any longer.
+SLOWEST_LISTENER_S: Final = 2.0
+
+_ProxyActor = remote(Proxy)
+
+
+class Controller:
+    def __init__(self) -> None:
+        context = get_runtime_context()
+        self._me: ActorHandle[Any] = context.current_actor
+        self._apps: dict[str, ApplicationRecord] = {}
+        self._topics = Topics()
+        self._deployments = Deployments(self._me, self._topics, self._decided)
+        self._proxy: ActorHandle[Any] | None = None
+        self._proxy_url = ""
+        self._proxy_status = ProxyStatus.STARTING
+        self._proxy_options = HTTPOptions()
+        self._proxy_lock = asyncio.Lock()
+        # Open from the first proxy to the drain: a client that comes while a proxy is replaced waits for the next.
+        self._listener: socket.socket | None = None
+        # While Serve shuts down: when, by the loop's clock, the proxy's requests or at last the replicas are cut off.
+        self._drained_by: float | None = None
+        # Some application that the proxy serves has been up: it is ready, whatever comes after.
+        self._has_served = False
+        # Until then nobody is told anything: routers would take it for the news that nothing runs.
+        self._ready = asyncio.Event()
+        self._saved: tuple[Any, ...] = ()
+        # After a restart: the proxy that hands itself over, and why it is not known yet what runs.
+        self._handed_over: asyncio.Future[ActorHandle[Any]] = asyncio.get_running_loop().create_future()
+        self._unknown = ""
+        self._lost = False
+        self._clearing: asyncio.Task[None] | None = None
+        if context.was_current_actor_reconstructed:
+            spawn(self._recover())
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        # It decides before anybody is answered: a call that comes in this very turn, too.
+        self._deployments.start()
+        self._ready.set()
+
+    # What users ask for.
+
+    async def deploy(self, spec: ApplicationSpec) -> str:
+        """Bring an application up, or up to date. "" if that is under way, else why it is not."""
+        await self._ready.wait()
+        for other in self._apps.values():
+            taken = other.spec.route_prefix is not None and other.spec.route_prefix == spec.route_prefix
+            if taken and other.spec.name != spec.name and not other.deleting:
+                return f"route_prefix {spec.route_prefix!r} belongs to application {other.spec.name!r}"
+        self._lost = False
+        self._apps[spec.name] = ApplicationRecord(spec, time.time())
+        self._deployments.want(spec.name, spec.deployments)
+        self._publish_routes()
+        return ""
+
+    async def wait_until_up(self, app: str) -> str:
+        """ "" once the application runs, else why it never will."""
+        while True:
+            await self._ready.wait()
+            record = self._apps.get(app)
+            if record is None or record.deleting:
+                return "it was deleted"
+            overview = record.overview(self._deployments.of(app))
+            if overview.status is ApplicationStatus.RUNNING:
+                # Whoever asks next, by whatever router, gets what was deployed.
+                await self._known_to_all(app)
+                return ""
+            if overview.status is ApplicationStatus.DEPLOY_FAILED:
+                return overview.message
+            await self._deployments.settled.wait()
+
+    async def delete(self, app: str) -> bool:
+        """Take an application down; returns when its last replica has gone. False if there is none."""
+        await self._ready.wait()
+        record = self._apps.get(app)
+        if record is None:
+            # A controller before this one may have died as it deleted the application.
+            await self._until_cleared()
+            return False
+        record.deleting = True
+        self._publish_routes()
+        self._deployments.want(app, ())
+        await self._known_to_all(app)
+        while any(each.spec is None for each in self._deployments.of(app)):
+            await self._deployments.settled.wait()
+        if self._apps.get(app) is record:
+            del self._apps[app]
+            self._save()
+        return True
+
+    async def shutdown(self) -> None:
+        """Drain the proxy, then take every application down."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            why = self._unknown or "replicas do not answer"
+            raise ServeError(f"the controller was restarted and cannot learn what runs: {why}") from None
+        await self._until_cleared()
+        await self._drain_proxy()
+        self._drained_by = asyncio.get_running_loop().time() + self._drain_limit_s()
+        await asyncio.gather(*(self.delete(name) for name in list(self._apps)))
+
+    async def _until_cleared(self) -> None:
+        """What a controller before this one left has gone, or does not go soon."""
+        if self._clearing is not None:
+            await asyncio.wait([self._clearing], timeout=2 * STOP_TIMEOUT_S)
+
+    async def status(self) -> ServeStatus:
+        await self._ready.wait()
+        apps = {name: record.overview(self._deployments.of(name)) for name, record in self._apps.items()}
+        proxies = {self._proxy_url: self._proxy_status} if self._proxy_url else {}
+        return ServeStatus(apps, proxies, draining=await self._draining(), lost=self._lost)
+
+    async def _draining(self) -> Draining | None:
+        if self._drained_by is None:
+            return None
+        left_s = self._drained_by - asyncio.get_running_loop().time()
+        replicas = sum(len(each.replicas) for each in self._deployments)
+        requests = 0
+        if self._proxy is not None:
+            try:
+                async with asyncio.timeout(STATUS_TIMEOUT_S):
+                    requests = await self._proxy.unfinished.remote()
+            except (TimeoutError, exceptions.ActorrtError):
+                logger.debug("the proxy does not say what it still answers")
+            if not requests:
+                left_s = self._drain_limit_s()
+        return Draining(requests, replicas, left_s)
+
+    async def queues(self) -> dict[tuple[str, str], ActorHandle[Any]]:
+        """The capacity queues that there are, by application and deployment."""
+        await self._ready.wait()
+        return {(each.id.app, each.id.name): each.queue.handle for each in self._deployments if each.queue is not None}
+
+    async def ingress_of(self, app: str) -> str:
+        """The ingress deployment's name, or "" if there is no such application."""
+        await self._ready.wait()
+        record = self._apps.get(app)
+        return "" if record is None or record.deleting else record.spec.ingress
+
+    async def has_deployment(self, app: str, name: str) -> bool:
+        await self._ready.wait()
+        record = self._deployments.get(DeploymentId(app, name))
+        return record is not None and record.spec is not None
+
+    async def _known_to_all(self, app: str) -> None:
+        """Every router and proxy has acted on the last news of an application."""
+        topics = [self._topics[ROUTES], *(record.topic for record in self._deployments.of(app))]
+        await asyncio.gather(*(topic.acted_on(topic.version, SLOWEST_LISTENER_S) for topic in topics))
+
+    # News for routers and proxies.
+
+    async def listen(self, listener: str, topic: tuple[str, ...], version: int) -> tuple[int, Any]:
+        """The value of a topic after `version`; see topics.py."""
+        await self._ready.wait()
+        try:
+            return await self._topics[topic].next_for(listener, version)
+        finally:
+            self._topics.drop_unused(topic)
+
+    async def leave(self, listener: str, topic: tuple[str, ...]) -> None:
+        """This listener has acted on what it was told last, and asks no more."""
+        self._topics.leave(listener, topic)
+
+    def _publish_routes(self) -> None:
+        routed = {
+            record.spec.route_prefix: record
+            for record in self._apps.values()
+            if record.spec.route_prefix is not None and not record.deleting
+        }
+        routes = {prefix: (record.spec.name, record.spec.ingress) for prefix, record in routed.items()}
+        value = (routes, self._what_is_awaited([record.spec.name for record in routed.values()]))
+        if value != self._topics[ROUTES].value:
+            self._topics[ROUTES].publish(value)
+
+    def _what_is_awaited(self, routed: list[str]) -> str:
+        """Why the proxy serves nothing yet. "" from the first of these applications on that has come up."""
+        if not self._has_served:
+            statuses = [self._apps[name].overview(self._deployments.of(name)).status for name in routed]
+            self._has_served = ApplicationStatus.RUNNING in statuses
+        if self._has_served:
+            return ""
+        return f"not up yet: application {', '.join(map(repr, routed))}" if routed else NOTHING_YET
+
+    def _decided(self) -> None:
+        """Something may have changed."""
+        if not self._has_served:
+            self._publish_routes()
+        self._save()
+
+    # Proxies.
+
+    async def start_proxy(self, options: HTTPOptions, only_if_none: bool) -> tuple[str, str]:
+        """(its URL, "") or ("", why it cannot listen). There is one; other options than it has are refused."""
+        await self._ready.wait()
+        async with self._proxy_lock:
+            if self._proxy is None:
+                return await self._start_proxy(options)
+        if not only_if_none and options != self._proxy_options:
+            return "", f"a proxy with other HTTP options listens on {self._proxy_url} already"
+        return self._proxy_url, ""
+
+    async def check_tls(self, options: HTTPOptions) -> str:
+        """Why TLS cannot be served with these options, or ""."""
+        return await asyncio.to_thread(trouble_with, options)
+
+    async def _start_proxy(self, options: HTTPOptions) -> tuple[str, str]:
+        if trouble := await self.check_tls(options):
+            return "", trouble
+        try:
+            listener = self._listener or await asyncio.to_thread(bind, options.host, options.port)
+        except OSError as error:
+            return "", error.strerror or str(error)
+        url, trouble = await self._start_proxy_on(listener, options)
+        if trouble and listener is not self._listener:
+            listener.close()
+        elif not trouble:
+            self._listener = listener
+        return url, trouble
+
+    async def _start_proxy_on(self, listener: socket.socket, options: HTTPOptions) -> tuple[str, str]:
+        factory = _ProxyActor.options(
+            on_runtime_loop=True, max_concurrency=MANY_CALLS, lifetime="detached", namespace=NAMESPACE, name=PROXY
+        )
+        try:
+            proxy: ActorHandle[Any] = factory.remote(self._me, options)
+        except exceptions.ActorrtError as error:
+            # Its name is not to be had: the head is gone, or the one before is not dead yet.
+            return "", f"the proxy did not start: {error}"
+        try:
+            await proxy.__ray_ready__.remote()
+            url, trouble = await proxy.start.remote(lend(listener))
+        except (exceptions.ActorrtError, OSError) as error:
+            url, trouble = "", f"the proxy did not start: {error}"
+        if trouble:
+            kill(proxy)
+            return "", trouble
+        self._have_proxy(proxy, options, url)
+        self._saved = ()
+        self._save()
+        return url, ""
+
+    def _have_proxy(self, proxy: ActorHandle[Any], options: HTTPOptions, url: str) -> None:
+        self._proxy, self._proxy_options = proxy, options
+        self._proxy_url, self._proxy_status = url, ProxyStatus.HEALTHY
+        spawn(self._watch_proxy(proxy))
+
+    async def _watch_proxy(self, proxy: ActorHandle[Any]) -> None:
+        try:
+            await proxy.until_death.remote()
+        except exceptions.ActorrtError as error:
+            if self._proxy is not proxy or self._proxy_status is ProxyStatus.DRAINING:
+                return
+            logger.error("the proxy is gone, another is started: %s", error)
+        self._proxy, self._proxy_status = None, ProxyStatus.UNHEALTHY
+        options = self._proxy_options
+        if self._listener is None:
+            # On the port that clients know, also where any port would have done at first.
+            options = replace(options, port=int(self._proxy_url.rpartition(":")[2]))
+        waits_s = itertools.chain(PROXY_RESTARTS_S, itertools.repeat(PROXY_RESTARTS_S[-1]))
+        for count, wait_s in enumerate(waits_s):
+            async with self._proxy_lock:
+                if self._proxy is not None:
+                    return  # a program has started one meanwhile
+                if count >= len(PROXY_RESTARTS_S) and not self._apps:
+                    self._stop_listening()
+                    return
+                _, trouble = await self._start_proxy(options)
+            if not trouble:
+                return
+            logger.error("%s", trouble)
+            await asyncio.sleep(wait_s)
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+
+    async def _drain_proxy(self) -> None:
+        """Have the proxy take no new connections and finish what it has while there is time; then it ends."""
+        proxy = self._proxy
+        # Before the proxy does the same: a client that comes now is refused and does not wait for nothing.
+        self._stop_listening()
+        if proxy is not None:
+            self._proxy_status = ProxyStatus.DRAINING
+            limit_s = self._drain_limit_s()
+            self._drained_by = asyncio.get_running_loop().time() + limit_s
+            try:
+                async with asyncio.timeout(limit_s + ANSWER_TIMEOUT_S):
+                    self._topics.forget(await proxy.drain.remote(limit_s))
+            except TimeoutError:
+                logger.warning("the proxy did not drain in time and is killed")
+            except exceptions.ActorrtError:
+                logger.info("the proxy had gone before it was drained")
+            self._proxy = None
+            self._proxy_status = ProxyStatus.DRAINED
+            kill(proxy)
+
+    def _drain_limit_s(self) -> float:
+        specs = [each.spec for each in self._deployments if each.spec is not None]
+        return max((each.options.graceful_shutdown_timeout_s for each in specs), default=DRAIN_S)
+
+    # What outlives this process. The proxy keeps it: it runs none of the users' code, and is there anyway.
+
+    def _save(self) -> None:
+        """Have the proxy keep what a successor needs, if it differs from what it keeps."""
+        if self._proxy is None or self._proxy_status is not ProxyStatus.HEALTHY:
+            return
+        replicas = self._deployments.kept()
+        specs: dict[tuple[DeploymentId, str], DeploymentSpec] = {}
+        for record in self._deployments:
+            specs |= {(record.id, each.spec.version): each.spec for each in record.replicas.values()}
+        apps = tuple((record.spec, record.deployed_at) for record in self._apps.values() if not record.deleting)
+        retiring = tuple(each.spec for each in self._deployments if each.retiring and each.spec is not None)
+        accepted = tuple(each.accepted for each in self._deployments if each.accepted is not None)
+        # Specs hold code and may be large; they go again only when there are others.
+        code = (apps, tuple(specs), retiring, accepted)
+        if not self._saved or self._saved[0] != code:
+            self._proxy.keep.remote("code", (apps, specs, retiring, accepted))
+        state = (replicas, tuple(each.kept() for each in self._deployments), self._has_served)
+        if not self._saved or self._saved[1] != state:
+            self._proxy.keep.remote("replicas", (*state, self._proxy_options))
+        self._saved = (code, state)
+
+    async def proxy_is_here(self, proxy: ActorHandle[Any]) -> None:
+        """A proxy hands itself over, to each controller anew: it is found without the head. Lasts until the end."""
+        if not self._handed_over.done():
+            self._handed_over.set_result(proxy)
+        await asyncio.get_running_loop().create_future()
+
+    async def _recover(self) -> None:
+        """Take up what the controller before this one had."""
+        found = await self._what_was_kept()
+        if found is None:
+            self._lost = True
+            logger.error("the controller was restarted and what it had is lost with its proxy: all replicas are ended")
+        else:
+            await self._take_up(*found)
+            logger.warning("the controller was restarted and has %d applications back", len(self._apps))
+        self._begin()
+        self._clearing = spawn(self._end_unknown())
+
+    async def _what_was_kept(self) -> tuple[ActorHandle[Any], Kept] | None:
+        """The proxy and what it keeps. None only if it is certain that there is no such proxy any more."""
+        for wait_s in itertools.chain(RECOVERY_RETRIES_S, itertools.repeat(RECOVERY_RETRIES_S[-1])):
+            try:
+                proxy = await self._find_proxy()
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    kept: Kept = await proxy.kept.remote()
+            except (ValueError, exceptions.ActorDiedError):
+                return None
+            except (TimeoutError, exceptions.ActorrtError) as error:
+                self._unknown = str(error) or "the proxy does not answer"
+                logger.warning("the controller was restarted and cannot learn yet what runs: %s", self._unknown)
+                if self._handed_over.done():
+                    await asyncio.sleep(wait_s)
+                else:
+                    await asyncio.wait([self._handed_over], timeout=wait_s)
+                continue
+            if not kept.url:
+                # It was being started, and that ended with the controller which had asked for it.
+                kill(proxy)
+                return None
+            return proxy, kept
+        raise AssertionError
+
+    async def _find_proxy(self) -> ActorHandle[Any]:
+        if self._handed_over.done():
+            return self._handed_over.result()
+        asked = asyncio.ensure_future(asyncio.to_thread(get_actor, PROXY, NAMESPACE))
+        await asyncio.wait([asked, self._handed_over], return_when=asyncio.FIRST_COMPLETED)
+        if not self._handed_over.done():
+            return asked.result()
+        asked.add_done_callback(lambda late: late.cancelled() or late.exception())  # it is not needed
+        return self._handed_over.result()
+
+    async def _take_up(self, proxy: ActorHandle[Any], kept: Kept) -> None:
+        apps, specs, retiring, accepted = kept.values.get("code", ((), {}, (), ()))
+        replicas, records, self._has_served, options = kept.values.get("replicas", ((), (), False, kept.options))
+        for spec, deployed_at in apps:
+            self._apps[spec.name] = ApplicationRecord(spec, deployed_at)
+            self._deployments.want(spec.name, spec.deployments)
+        self._deployments.restore(retiring, accepted, records)
+        await asyncio.gather(
+            *(
+                self._deployments.adopt(each.deployment, specs[each.deployment, each.version], each)
+                for each in replicas
+                if (each.deployment, each.version) in specs
+            )
+        )
+        for record in self._deployments:
+            self._deployments.publish(record)
+        self._publish_routes()
+        self._have_proxy(proxy, options, kept.url)
+        spawn(self._fetch_listener(proxy))
+
+    async def _fetch_listener(self, proxy: ActorHandle[Any]) -> None:
+        """Share the socket of a proxy that is there already, so that the next one has it too."""
+        try:
+            listener = await asyncio.to_thread(fetch, await proxy.lend_listener.remote())
+        except (exceptions.ActorrtError, OSError) as error:
+            logger.warning(
+                "clients will be refused while the proxy is replaced: its socket is not to be had: %s", error
+            )
+            return
+        if self._listener is None and self._proxy is proxy and self._proxy_status is ProxyStatus.HEALTHY:
+            self._listener = listener
+        else:
+            listener.close()
+
+    async def _end_unknown(self) -> None:
+        """End replicas that a controller had started and could not tell of any more: nobody else ever would."""
+        for wait_s in RECOVERY_RETRIES_S:
+            try:
+                listed: list[dict[str, str]] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+                names = {each["name"] for each in listed if each["namespace"] == NAMESPACE}
+                unknown = names - self._deployments.names() - {CONTROLLER, PROXY}
+                found = [await asyncio.to_thread(get_actor, name, NAMESPACE) for name in unknown]
+                await asyncio.gather(*map(end_replica, found))
+                return
+            except ValueError:
+                continue  # one of them has gone just now
+            except exceptions.ActorrtError as error:
+                logger.warning("replicas of which nothing is known cannot be looked for yet: %s", error)
+                # A shutdown does not wait for what may never be.
+                self._clearing = None
+                await asyncio.sleep(wait_s)

@@ -1,0 +1,302 @@
+"""One HTTP request between its connection and the backend that answers it.
+
+The connection parses and bounds; the backend gets a request, and answers by `respond` or by `write` and `end`. Calls on
+a request whose client has gone do nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from ..http.request_head import CLOSE, HEAD, HTTP_1_0
+
+LONGEST_REQUEST_ID: Final = 200
+# A part of a body travels inside a message.
+LARGEST_PART: Final = 64 * 1024
+
+
+class ClientDisconnected(OSError):
+    """The client closed the connection before its request was complete or answered."""
+
+
+class Connection(Protocol):
+    """What a request needs of the connection that it came on."""
+
+    line: bytes
+
+    def write(self, data: bytes) -> None: ...
+    def pass_on(self, data: memoryview) -> bool: ...
+    def can_lend(self) -> bool: ...
+    def lend(self) -> int: ...
+    def is_as_lent(self) -> bool: ...
+    def finished(self, request: "HttpRequest", close: bool) -> None: ...
+    def abort(self) -> None: ...
+    async def drain(self) -> None: ...
+    def body_taken(self, request: "HttpRequest") -> None: ...
+    def wants_body(self, request: "HttpRequest") -> None: ...
+
+
+class Backend(Protocol):
+    """Answers requests. `handle` must not wait and must not raise."""
+
+    def handle(self, request: "HttpRequest") -> None: ...
+
+
+class HttpRequest:
+    """`fields` holds names, in lower case, and values in turn. `body` is complete if `streams` is false."""
+
+    # What most requests keep from the start and are seldom asked for stands in the class: there are many of them. To
+    # read it there takes longer than from the request itself.
+    method = b""
+    path = b""
+    query = b""
+    version = b"1.1"
+    keep_alive = True
+    timeout_s: float | None = None
+    body = b""
+    # How long it is; None if the client has not said.
+    length: int | None = None
+    complete = False
+    # Bytes of the body that nobody has taken yet.
+    held = 0
+    _waiter: asyncio.Future[None] | None = None
+    # Some of the response has been written.
+    written = False
+    # Another process writes the response to the client's socket.
+    lent = False
+    started = 0.0
+    status = b""
+    # The first bytes of a response that is passed on.
+    _start = b""
+    _end_told = False
+    # Called when some of the body has come, and at its end.
+    on_body: Callable[[], None] | None = None
+    # Called when the client has taken most of what was written, after `pass_on` said that it had not.
+    on_drained: Callable[[], None] | None = None
+    # Called about once a second while `on_drained` is awaited, or while the client has not taken what was written by
+    # another process.
+    on_slow: Callable[[], None] | None = None
+    # Called once if the client goes before the response is complete.
+    on_gone: Callable[[], None] | None = None
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection: Connection | None = connection
+        self.http10 = False
+        self.request_id = b""
+        # Its body comes in parts, by `read` or `take`.
+        self.streams = False
+        self.expects = False
+        # Nothing more may be written.
+        self.answered = False
+        # The connection as the request saw it: a server in front of this one may have told of another.
+        self.line = connection.line
+        self.fields: list[bytes] = []
+        self._chunks: list[bytes] = []
+
+    @property
+    def has_body(self) -> bool:
+        return bool(self.length) or (self.length is None and self.streams)
+
+    def pairs(self) -> Iterable[tuple[bytes, bytes]]:
+        """Names and values of the fields."""
+        return zip(self.fields[::2], self.fields[1::2], strict=True)
+
+    @property
+    def framing(self) -> int:
+        made = 0 if self.keep_alive else CLOSE
+        if self.method == b"HEAD":
+            made |= HEAD
+        if self.http10:
+            made |= HTTP_1_0
+        return made
+
+    # What a backend does.
+
+    def respond(self, data: bytes, close: bool = False) -> None:
+        """The whole response, or all the rest of it. The connection stays if neither side wants it closed."""
+        connection = self.connection
+        if self.answered or connection is None:
+            return
+        self.answered = True
+        self.on_gone = None
+        if not self.written:
+            self.status = data[9:12]
+            if self.expects:
+                data = self._unasked(data)
+        if data:
+            connection.write(data)
+        connection.finished(self, close)
+
+    def write(self, data: bytes) -> None:
+        """A part of the response."""
+        connection = self.connection
+        if self.answered or connection is None or not data:
+            return
+        if not self.written:
+            self.written = True
+            self.status = data[9:12]
+            data = self._unasked(data)
+        connection.write(data)
+
+    def pass_on(self, data: memoryview) -> bool:
+        """A part of the response, in memory that is another's once this returns. False: its client is slow to take it.
+
+        What the client takes at once is not copied.
+        """
+        connection = self.connection
+        if self.answered or connection is None:
+            return True
+        if self.expects and not self.written:
+            data = memoryview(self._unasked(bytes(data)))
+        self.written = True
+        if len(self._start) < 12:
+            self._start += data[: 12 - len(self._start)]
+            self.status = self._start[9:]
+        return connection.pass_on(data)
+
+    @property
+    def can_lend(self) -> bool:
+        """Its client's socket is one that another process could write to."""
+        return self.connection is not None and self.connection.can_lend()
+
+    def lend(self, status: bytes) -> int:
+        """The descriptor of its client's socket, for another process to write the whole response; -1: not now.
+
+        It looks written from then on, since it may be.
+        """
+        connection = self.connection
+        if self.answered or self.written or not self.complete or connection is None:
+            return -1
+        fd = connection.lend()
+        if fd >= 0:
+            self.written = self.lent = True
+            self.status = status
+        return fd
+
+    def take_back(self) -> bool:
+        """True if nothing was written by the process that the socket was lent to, which has gone: others may answer."""
+        connection = self.connection
+        if not self.lent or connection is None or not connection.is_as_lent():
+            return False
+        self.written = self.lent = False
+        self.status = b""
+        return True
+
+    def _unasked(self, data: bytes) -> bytes:
+        """The beginning of a response. It ends the connection if the client still waits to be asked for the body.
+
+        Nobody could tell that body, which may come or not, from the next request.
+        """
+        if not self.expects or self.complete or not data:
+            return data
+        self.keep_alive = False
+        line, _, rest = data.partition(b"\r\n")
+        says_close = b"\r\nconnection: close\r\n" in data.partition(b"\r\n\r\n")[0] + b"\r\n"
+        return data if says_close else b"%b\r\nconnection: close\r\n%b" % (line, rest)
+
+    async def drain(self) -> None:
+        """Return when the client has taken most of what was written. ClientDisconnected if it has gone."""
+        if self.connection is not None:
+            await self.connection.drain()
+        if self.connection is None:
+            raise ClientDisconnected("the client has gone")
+
+    def abort(self) -> None:
+        """Cut the connection off: the only way to say that a response that has begun is not complete."""
+        connection = self.connection
+        if not self.answered and connection is not None:
+            self.answered = True
+            self.on_gone = None
+            connection.abort()
+
+    async def read(self) -> bytes:
+        """The next part of the body, what is there of it; b"" at the end. ClientDisconnected if it never comes."""
+        while not self._chunks:
+            if self.complete:
+                return b""
+            if self.connection is None:
+                raise ClientDisconnected("the client went before its request was complete")
+            self.connection.wants_body(self)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        # What is left counts as held, and its connection reads no more while that is too much.
+        chunks[:] = (data[LARGEST_PART:],) if len(data) > LARGEST_PART else ()
+        data = data[:LARGEST_PART]
+        self.held -= len(data)
+        if self.connection is not None:
+            self.connection.body_taken(self)
+        return data
+
+    def take(self, most: int) -> list[bytes]:
+        """What is here of the body, in pieces, up to so many bytes together."""
+        chunks = self._chunks
+        if not chunks:
+            if not self.complete and self.connection is not None:
+                self.connection.wants_body(self)
+            return []
+        taken: list[bytes] = []
+        size = 0
+        if self.held <= most:
+            taken, self._chunks = chunks, taken
+            size = self.held
+        else:
+            for chunk in chunks:
+                if size + len(chunk) > most:
+                    break
+                taken.append(chunk)
+                size += len(chunk)
+            del chunks[: len(taken)]
+            if size < most:
+                taken.append(chunks[0][: most - size])
+                chunks[0] = chunks[0][most - size :]
+                size = most
+        self.held -= size
+        if self.connection is not None:
+            self.connection.body_taken(self)
+        return taken
+
+    def ends_body(self) -> bool:
+        """True once, when a body whose length nobody knew has been taken to its end."""
+        ends = self.length is None and self.complete and not self._chunks and not self._end_told
+        self._end_told = self._end_told or ends
+        return ends
+
+    # What its connection does.
+
+    def fed(self, data: bytes) -> None:
+        self.expects = False  # it does not wait
+        self._chunks.append(data)
+        self.held += len(data)
+        self._wake()
+
+    def ended(self) -> None:
+        self.complete = True
+        if not self.streams:
+            self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks.clear()
+            self.held = 0
+        self._wake()
+
+    def discard(self) -> None:
+        self.on_body = None
+        self._chunks.clear()
+        self.held = 0
+
+    def gone(self) -> None:
+        """The client has disconnected."""
+        self.connection = None
+        self._wake()
+        if (callback := self.on_gone) is not None:
+            self.on_gone = None
+            callback()
+
+    def _wake(self) -> None:
+        if self.on_body is not None:
+            self.on_body()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
