@@ -24,6 +24,25 @@ ObjectKey = tuple[ProcessId, int]
 """An object: the process that owns it, and its number there."""
 
 
+Address = NewType("Address", str)
+"""How a process is reached; see actorrt/wire/addresses.py."""
+
+
+class Place(NamedTuple):
+    """Where a process is: its node, and the address by which any process of the cluster reaches it."""
+
+    process: ProcessId
+    node: ProcessId
+    address: Address
+
+
+class Employer(NamedTuple):
+    """Whom workers work for: a program, or (`detached`) those of its actors that outlive it."""
+
+    job: JobKey
+    detached: bool = False
+
+
 class LeaseId(NamedTuple):
     """A lease: the node that granted it, and its number there."""
 
@@ -43,7 +62,7 @@ _NUMBER_SIZE: Final = 8
 NO_PROCESS: Final = ProcessId(b"")
 NO_ACTOR_KEY: Final = ActorKey(b"")
 NO_FUNCTION: Final = FunctionKey(b"")
-NO_JOB: Final = JobKey(NO_PROCESS)
+NO_EMPLOYER: Final = Employer(JobKey(NO_PROCESS))
 NO_LEASE: Final = LeaseId(NO_PROCESS, 0)
 
 

@@ -3,35 +3,56 @@
 Every message is a msgpack array whose first element is its tag. A frame is an array of messages. User values are
 opaque bytes (see wire/codec.py): a node or the head never looks into them.
 
-Ids: a process is 8 random bytes. An object is (owner's process id, sequence number); a call's sequence number is that
-of its first return value. An actor is the owner's process id and a sequence number, 16 bytes.
+Ids are those of actorrt/types.py: a process is 8 random bytes; a call is known by the sequence number of its first
+return value. A call, its outcomes and what a worker says of its own lease name the lease by its number alone: a worker
+has one node.
 """
 
 from __future__ import annotations
 
 import contextlib
+from enum import IntEnum
 from typing import Any, Final, cast
 
 import msgspec
 
-from actorrt.types import NO_PROCESS, ActorKey, FunctionKey, ProcessId
+from actorrt.types import NO_EMPLOYER, NO_PROCESS, ActorKey, Employer, FunctionKey, JobKey, LeaseId, Place, ProcessId
 
 PROTOCOL_VERSION: Final = 1
 
-# What a Value holds.
-INLINE: Final = 0
-SEGMENT: Final = 1
-ERROR: Final = 2
 
-# How a call ended, other than by one inline value (that is a Reply).
-VALUES: Final = 0
-FAILED: Final = 1
-CANCELLED: Final = 2
-# The callee never started it: the caller still has it and decides anew.
-GIVEN_BACK: Final = 3
-STREAM_END: Final = 4
-# The callee does not have this actor (any more).
-NO_ACTOR: Final = 5
+class ValueKind(IntEnum):
+    """What a Value holds."""
+
+    INLINE = 0
+    SEGMENT = 1
+    # A pickled error.
+    ERROR = 2
+
+
+class OutcomeKind(IntEnum):
+    """How a call ended, other than by one inline value (that is a Reply)."""
+
+    VALUES = 0
+    FAILED = 1
+    CANCELLED = 2
+    # The callee never started it: the caller still has it and decides anew.
+    GIVEN_BACK = 3
+    STREAM_END = 4
+    # The callee does not have this actor (any more).
+    NO_ACTOR = 5
+
+
+# To look a member up in its class takes longer than to compare it.
+INLINE: Final = ValueKind.INLINE
+SEGMENT: Final = ValueKind.SEGMENT
+ERROR: Final = ValueKind.ERROR
+VALUES: Final = OutcomeKind.VALUES
+FAILED: Final = OutcomeKind.FAILED
+CANCELLED: Final = OutcomeKind.CANCELLED
+GIVEN_BACK: Final = OutcomeKind.GIVEN_BACK
+STREAM_END: Final = OutcomeKind.STREAM_END
+NO_ACTOR: Final = OutcomeKind.NO_ACTOR
 
 UNLIMITED: Final = -1
 # In WhereIs: answer at once, with the place that it was given, though it may not have started there.
@@ -48,18 +69,19 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 
 
 class Value(Message):
-    """One value: `data` inline, or a segment of `size` bytes known as (owner, seq) on the node, or a pickled error.
+    """One value: `data` inline, or a segment of `size` bytes that `node` knows as (owner, seq), or a pickled error.
 
     `refs` are the refs and handles pickled inside: (owner, seq), or (actor, ACTOR). The sender keeps them alive until
     the receiver has registered as borrower.
     """
 
-    kind: int
+    kind: ValueKind
     data: bytes = b""
     owner: ProcessId = NO_PROCESS
     seq: int = 0
     size: int = 0
     refs: list[HeldKey] | None = None
+    node: ProcessId = NO_PROCESS
 
 
 Slots = list[tuple[int | str, Value]]
@@ -108,6 +130,7 @@ class TaskCall(Message, tag=2):
     returns: int = 1
     credits: int = 0
     name: str = ""
+    # The number of the lease at the worker's node.
     lease: int = 0
     first_item: int = 0
 
@@ -123,7 +146,7 @@ class Outcome(Message, tag=4):
     """`count`: the items of a stream that has ended; 1 with NO_ACTOR if the call had been started."""
 
     seq: int
-    kind: int
+    kind: OutcomeKind
     values: list[Value] = msgspec.field(default_factory=list[Value])
     count: int = 0
 
@@ -261,12 +284,12 @@ class WorkerReady(Message, tag=30):
 class ReturnLease(Message, tag=31):
     """`end`: its worker has run what it may run (max_calls) and is not to be used again."""
 
-    lease: int
+    lease: LeaseId
     end: bool = False
 
 
 class Blocked(Message, tag=32):
-    """The worker of this lease waits in `get`: its CPUs are free meanwhile."""
+    """The worker of this lease, of its own node's, waits in `get`: its CPUs are free meanwhile."""
 
     lease: int
 
@@ -278,7 +301,7 @@ class Unblocked(Message, tag=33):
 class LeasesWanted(Message, tag=34):
     """To those who hold these leases: others wait for them. What they have is finished, then they are given back."""
 
-    leases: list[int]
+    leases: list[LeaseId]
 
 
 class PleaseDial(Message, tag=35):
@@ -356,7 +379,7 @@ class OwnerEnded(Message, tag=52):
 
 
 class Assigned(Message, tag=44):
-    """To a leased worker, before the first task: what `lease` gives to its tasks (units of 1/10000)."""
+    """To a leased worker, before the first task: what `lease`, of its node's, gives to its tasks (units of 1/10000)."""
 
     lease: int
     resources: dict[str, int]
@@ -411,10 +434,11 @@ class JoinDriver(Message, tag=60):
 
 
 class Joined(Message, tag=61):
-    job: int
-    node: ProcessId
+    """`cpus` and `store_limit` (bytes of shared memory) are the node's."""
+
+    node: Place
     cpus: int
-    head: ProcessId
+    head: Place
     store_limit: int
 
 
@@ -428,29 +452,29 @@ class LeaseRequest(Message, tag=62):
     mode: str
     env: dict[str, str] | None = None
     actor: str = ""
-    job: int = 0
+    employer: Employer = NO_EMPLOYER
 
 
 class Lease(Message, tag=63):
     """`wanted`: others wait already, so it is good for one helping of tasks."""
 
-    lease: int
-    worker: ProcessId
+    lease: LeaseId
+    worker: Place
     pid: int = 0
     gpus: list[int] | None = None
     wanted: bool = False
 
 
 class SharedWorkers(Message, tag=64):
-    """At least one, if possible `want` workers that coroutine actors and async tasks of this job share."""
+    """At least one, if possible `want` workers that coroutine actors and async tasks of this employer share."""
 
     want: int
     env: dict[str, str] | None = None
-    job: int = 0
+    employer: Employer = NO_EMPLOYER
 
 
 class WorkerList(Message, tag=65):
-    workers: list[ProcessId]
+    workers: list[Place]
     limit: int
 
 
@@ -461,7 +485,7 @@ class ExitOf(Message, tag=66):
 
 
 class Exit(Message, tag=67):
-    """`started`: the last task that it began, as (lease, sequence number); None where nobody knows."""
+    """`started`: the last task that it began, as (lease of its node's, sequence number); None where nobody knows."""
 
     cause: str
     oom: bool = False
@@ -561,7 +585,7 @@ class WhereIs(Message, tag=79):
 class ActorAt(Message, tag=80):
     """Where the actor runs, or (with a cause) that it is dead for good and why. `failed`: the error behind it."""
 
-    worker: ProcessId | None
+    worker: Place | None
     incarnation: int = 0
     cause: str = ""
     phase: str = ""
@@ -594,7 +618,7 @@ class CreateDetached(Message, tag=84):
     info: bytes
     env: dict[str, str] | None = None
     get_if_exists: bool = False
-    job: int = 0
+    job: JobKey = NO_EMPLOYER.job
 
 
 class JoinNode(Message, tag=85):

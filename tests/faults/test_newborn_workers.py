@@ -125,7 +125,7 @@ class Nursery:
         self.node.go_on()
         self.zygote.go_on()
 
-    def asked(self) -> dict[str, int]:
+    def asked(self) -> dict[str, str]:
         """The workers that the zygote has been asked for and not made: for which job each is."""
         return {
             worker["worker_id"]: worker["job"]
@@ -134,14 +134,14 @@ class Nursery:
             if not worker["pid"] and worker["worker_id"] not in self._killed
         }
 
-    def kill_next(self, ref: Any = None, number: int = signal.SIGKILL) -> int:
-        """Kill the one worker that the zygote is asked for; for which job that was; 0: `ref` has its outcome.
+    def kill_next(self, ref: Any = None, number: int = signal.SIGKILL) -> str:
+        """Kill the one worker that the zygote is asked for; for which job that was; "": `ref` has its outcome.
 
         It has reached nobody: the node is stopped meanwhile.
         """
         until(lambda: self.asked() or (ref is not None and ref.done()))
         if not (asked := self.asked()):
-            return 0
+            return ""
         ((worker, job),) = asked.items()
         grown = {worker["pid"] for worker in facts("workers")}
         self.node.stop()
@@ -157,7 +157,7 @@ class Nursery:
         self._killed.add(worker)
         return job
 
-    def kill_four(self, ref: Any = None) -> set[int]:
+    def kill_four(self, ref: Any = None) -> set[str]:
         return {self.kill_next(ref) for _ in range(4)}
 
     def until_the_next_one_is_waited_for(self) -> None:

@@ -155,7 +155,7 @@ print(actorrt.get(Adder.remote().add.remote(1, 2)), "aiohttp" in sys.modules)
     [
         "ref = add.remote(1, 2); print(actorrt.get(ref))",
         "actor = Adder.remote(); ref = actor.add.remote(1, 2); print(actorrt.get(ref))",
-        "context = actorrt.get_runtime_context(); print(len(context.get_job_id()) - 5)",
+        "context = actorrt.get_runtime_context(); print(len(context.get_job_id()) - 13)",
         "ref = actorrt.put(3); print(actorrt.get(ref))",
         "from actorrt.util import Queue; queue = Queue(); queue.put(3); print(queue.get())",
     ],

@@ -13,15 +13,18 @@ import pytest
 from actorrt.config import Settings
 from actorrt.core.loglines import Line
 from actorrt.runtime.node.worker_output import CHUNK, MAX_PENDING, MAX_PENDING_BYTES, WorkerOutputs
+from actorrt.types import Employer, JobKey, ProcessId
 from actorrt.wire.messages import LogLines
 
 DEADLINE_S = 30
+OURS, THEIRS = (JobKey(ProcessId(bytes([number]) * 8)) for number in (2, 3))
+EMPLOYER = Employer(OURS)
 
 
 @dataclass
 class Worker:
     process: bytes = b"\x01" * 8
-    job: int = 1
+    employer: Employer = EMPLOYER
     pid: int = 0
 
 
@@ -50,7 +53,7 @@ class Bench:
         self.folder = folder
         self.driver: Driver | None = Driver()
         self.outputs = WorkerOutputs(
-            str(folder), Settings(log_rotation_bytes=10_000, log_rotation_count=2), lambda job: self.driver
+            str(folder), Settings(log_rotation_bytes=10_000, log_rotation_count=2), lambda employer: self.driver
         )
         self.worker = Worker()
         self.out, self.err = self.outputs.open(self.worker)
@@ -132,16 +135,16 @@ async def test_the_end_is_not_held_up_by_another_process_that_has_the_pipe(bench
 
 async def test_a_flush_sends_at_once_what_is_in_the_pipes_of_a_job(bench: Bench) -> None:
     os.write(bench.out, b"now\n")
-    bench.outputs.flush(2)
+    bench.outputs.flush(THEIRS)
     assert bench.heard.lines == []
-    bench.outputs.flush(1)
+    bench.outputs.flush(OURS)
     assert bench.heard.lines == [("worker", 123, False, "now")]
 
 
 async def test_lines_printed_under_an_old_name_keep_it(bench: Bench) -> None:
     bench.outputs.rename(bench.worker, "first")
     os.write(bench.out, b"a\n")
-    bench.outputs.flush(1)
+    bench.outputs.flush(OURS)
     os.write(bench.out, b"b\n")
     bench.outputs.rename(bench.worker, "second")
     assert await bench.heard.wait_for(2) == [("first", 123, False, "a"), ("second", 123, False, "b")]
@@ -150,7 +153,7 @@ async def test_lines_printed_under_an_old_name_keep_it(bench: Bench) -> None:
 async def test_without_a_driver_output_goes_to_the_files_only(bench: Bench) -> None:
     bench.driver = None
     os.write(bench.out, b"alone\npart")
-    bench.outputs.flush(1)
+    bench.outputs.flush(OURS)
     assert bench.file("out") == b"alone\npart"
     bench.driver = Driver()
     os.write(bench.out, b"heard\n")
@@ -176,7 +179,7 @@ async def test_a_driver_that_does_not_keep_up_is_told_how_many_lines_it_missed(b
     assert output.pending_bytes <= MAX_PENDING_BYTES + CHUNK
     assert bench.heard.lines == []
     # Before the end it is told, late or not.
-    bench.outputs.flush(1)
+    bench.outputs.flush(OURS)
     *lines, note = bench.heard.lines
     assert note == (
         "worker",

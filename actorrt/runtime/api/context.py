@@ -35,7 +35,7 @@ class RuntimeContext:
         return instance.own_handle()
 
     def get_job_id(self) -> str:
-        return f"{program.runtime().job:08x}"
+        return program.runtime().employer.job.hex()
 
     def get_node_id(self) -> str:
         return program.runtime().node_id.hex()

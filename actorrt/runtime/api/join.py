@@ -10,7 +10,7 @@ import warnings
 
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
-from actorrt.types import PROCESS_ID_SIZE, ProcessId
+from actorrt.types import PROCESS_ID_SIZE, Employer, JobKey, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.any_text import as_bytes
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
@@ -101,7 +101,7 @@ async def _join(runtime: Runtime, settings: Settings, options: InitOptions, star
             started_it,
         )
     )
-    runtime.job = joined.job
-    runtime.node_id = joined.node
+    runtime.employer = Employer(JobKey(runtime.process))
+    runtime.node_id = joined.node.process
     runtime.node_cpus = joined.cpus
     runtime.store_limit = joined.store_limit

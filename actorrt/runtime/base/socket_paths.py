@@ -10,15 +10,21 @@ import os
 from collections.abc import Generator
 from typing import Final
 
-from actorrt.types import ProcessId
+from actorrt.types import Address, ProcessId
+from actorrt.wire.addresses import socket_name, unix_address
 
 # sun_path, less the zero behind it.
 MOST_BYTES: Final = 107
 
 
 def socket_path(session: str, process: ProcessId) -> str:
-    """Where a process of this session listens."""
-    return os.path.join(session, f"{process.hex()}.sock")
+    """Where a process of this session listens on this machine."""
+    return path_of(session, unix_address(process))
+
+
+def path_of(session: str, address: Address) -> str:
+    """The path of an address on this machine. ValueError if it has none."""
+    return os.path.join(session, socket_name(address))
 
 
 def remove_socket(session: str, process: ProcessId) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from actorrt.types import ProcessId
+from actorrt.types import Employer, ProcessId
 
 
 class WorkerParams(msgspec.Struct, frozen=True):
@@ -14,7 +14,7 @@ class WorkerParams(msgspec.Struct, frozen=True):
     node: ProcessId
     session: bytes
     mode: str
-    job: int
+    employer: Employer
     namespace: str
     sys_path: list[bytes]
     main_file: bytes

@@ -18,10 +18,11 @@ from typing import Any, Final
 
 from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
-from actorrt.types import ProcessId
+from actorrt.types import Address, ProcessId
+from actorrt.wire.addresses import unix_address
 from actorrt.wire.messages import DialMe, Hello, Question
 
-from ..base.socket_paths import remove_socket, socket_path
+from ..base.socket_paths import path_of, remove_socket, socket_path
 from .link import Link, Receiver
 from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, NoAnswerError, RefusedError, make_hello
 
@@ -87,10 +88,11 @@ class Peers:
         link = self.links.get(process)
         return None if link is None or link.closed else link
 
-    async def link_to(self, process: ProcessId) -> Link:
+    async def link_to(self, process: ProcessId, address: Address | None = None) -> Link:
         """The link to `process`, opened if there is none. Raises LinkError once its node says that it has ended.
 
-        Until then it waits, however long the process takes to answer.
+        Until then it waits, however long the process takes to answer. Without an address it is looked for on the node
+        of this process.
         """
         link = self.get(process)
         if link is not None:
@@ -99,7 +101,11 @@ class Peers:
             raise LinkError(f"process {process.hex()} has ended")
         task = self._dialling.get(process)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._open(process))
+            try:
+                path = path_of(self.session, address or unix_address(process))
+            except ValueError as error:
+                raise LinkError(f"process {process.hex()} cannot be reached: {error}") from None
+            task = asyncio.get_running_loop().create_task(self._open(process, path))
             self._dialling[process] = task
             task.add_done_callback(lambda done: self._dialled(process, done))
         return await asyncio.shield(task)
@@ -123,10 +129,10 @@ class Peers:
         if not task.cancelled():
             task.exception()  # whoever waits has it; nobody may wait any more
 
-    async def _open(self, process: ProcessId) -> Link:
+    async def _open(self, process: ProcessId, path: str) -> Link:
         """Dial until the process answers, or its node says that it has ended."""
         if self.end_of is None:
-            return await self._reach(process)
+            return await self._reach(process, path)
         loop = asyncio.get_running_loop()
         began = told = loop.time()
         pause_s = PAUSE_S
@@ -134,7 +140,7 @@ class Peers:
         end = loop.create_task(_end_in_doubt(self.end_of, process, doubt))
         try:
             while True:
-                if (link := await self._try(process, end)) is not None:
+                if (link := await self._try(process, path, end)) is not None:
                     return link
                 doubt.set()
                 await asyncio.wait((end,), timeout=pause_s)
@@ -160,9 +166,9 @@ class Peers:
             except NoAnswerError:
                 logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), loop.time() - began)
 
-    async def _try(self, process: ProcessId, end: asyncio.Task[str]) -> Link | None:
+    async def _try(self, process: ProcessId, path: str, end: asyncio.Task[str]) -> Link | None:
         """One attempt, until `end`; None if it fails. Raises RefusedError."""
-        attempt = asyncio.get_running_loop().create_task(self._reach(process))
+        attempt = asyncio.get_running_loop().create_task(self._reach(process, path))
         try:
             await asyncio.wait((attempt, end), return_when=asyncio.FIRST_COMPLETED)
             return attempt.result() if attempt.done() else None
@@ -173,13 +179,12 @@ class Peers:
         finally:
             attempt.cancel()
 
-    async def _reach(self, process: ProcessId) -> Link:
+    async def _reach(self, process: ProcessId, path: str) -> Link:
         """One attempt. Raises LinkError if it fails."""
         link = self.get(process)
         if link is not None:
             # It dialled itself in the meantime.
             return link
-        path = socket_path(self.session, process)
         if os.path.exists(path):  # noqa: ASYNC240  a look at a local socket takes a microsecond
             return await self.dial(process, path)
         if self.broker is None:

@@ -21,8 +21,9 @@ import uvloop
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.leases import UNIT
-from actorrt.types import ProcessId, actor_key
+from actorrt.types import Employer, JobKey, ProcessId, actor_key
 from actorrt.version import __version__
+from actorrt.wire.addresses import place_on
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
@@ -139,12 +140,11 @@ class Node:
         if (timeout := self.settings.worker_stall_timeout_s) > 0:
             self.spawn(watch_for_stalls(self._pids, self._stalled, timeout))
         self.end_reason = "the session ended"
-        self.jobs: dict[int, tuple[JoinDriver, Link]] = {}
-        # Programs whose detached actors may outlive them, by the negative of their job.
-        self.programs: dict[int, JoinDriver] = {}
+        self.jobs: dict[JobKey, tuple[JoinDriver, Link]] = {}
+        # Programs whose detached actors may outlive them.
+        self.programs: dict[JobKey, JoinDriver] = {}
         # How many detached actors of each of them live.
-        self._detached: Counter[int] = Counter()
-        self._last_job = 0
+        self._detached: Counter[JobKey] = Counter()
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
         self._watched: dict[Link, asyncio.Future[None]] = {}
 
@@ -309,32 +309,32 @@ class Node:
                 if driver.shares_fate:
                     self.stop()
                 else:
-                    self._end_if_over(-job)
-                    self.spawn(self.workers.end_job(job, "its program ended"))
+                    self._end_if_over(job)
+                    self.spawn(self.workers.end_work_for(Employer(job), "its program ended"))
 
     # ---- drivers
 
-    def program(self, job: int) -> JoinDriver | None:
-        """The program that workers of `job` should look like; None if it has ended."""
-        if job < 0:
-            return self.programs.get(job)
-        known = self.jobs.get(job)
+    def program(self, employer: Employer) -> JoinDriver | None:
+        """The program that workers of `employer` should look like; None if it has ended."""
+        if employer.detached:
+            return self.programs.get(employer.job)
+        known = self.jobs.get(employer.job)
         return None if known is None else known[0]
 
     def _join(self, link: Link, driver: JoinDriver) -> Joined:
-        self._last_job += 1
-        self.jobs[self._last_job] = (driver, link)
+        self.jobs[JobKey(link.peer)] = (driver, link)
         watched = self._watched[link] = watch_pid(driver.pid)
         watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
-        return Joined(self._last_job, self.process, self.cpus, self.config.head, self.config.store_limit)
+        here, head = (place_on(self.process, process) for process in (self.process, self.config.head))
+        return Joined(here, self.cpus, head, self.config.store_limit)
 
     async def _program_paths(self, link: Link) -> list[bytes]:
         """Where the program of a worker finds its modules by now; where it did at last, if it has ended."""
-        job = self.workers.job_of(link.peer)
-        driver = self.program(job)
+        employer = self.workers.employer_of(link.peer)
+        driver = self.program(employer)
         if driver is None:
             return []
-        known = self.jobs.get(abs(job))
+        known = self.jobs.get(employer.job)
         if known is not None:
             with contextlib.suppress(exceptions.ActorrtError):
                 answer: Facts = await known[1].ask(Query("sys_path"))
@@ -375,8 +375,8 @@ class Node:
     # ---- workers that are shared
 
     async def shared_workers(self, request: SharedWorkers) -> WorkerList:
-        found = await self.workers.shared(request.job, dict(request.env or {}), min(request.want, self.cpus))
-        return WorkerList([worker.process for worker in found], self.cpus)
+        found = await self.workers.shared(request.employer, dict(request.env or {}), min(request.want, self.cpus))
+        return WorkerList([place_on(self.process, worker.process) for worker in found], self.cpus)
 
     # ---- names and detached actors
 
@@ -391,13 +391,21 @@ class Node:
             holder = await self.head.claim(ClaimName(start.name, start.namespace, actor, request.info))
             if not holder.yours:
                 return holder
-        # It outlives its program: it runs on workers of a job of its own, which look like the program's.
-        job = -abs(request.job)
-        if -job in self.jobs:
-            self.programs[job] = self.jobs[-job][0]
+        # It outlives its program: it runs on workers of its own, which look like the program's.
+        job = request.job
+        if job in self.jobs:
+            self.programs[job] = self.jobs[job][0]
         env = dict(request.env or {})
         spec = ActorSpec(
-            made, request.blob, request.shape, request.mode, request.shared, env, job, named=True, detached=True
+            made,
+            request.blob,
+            request.shape,
+            request.mode,
+            request.shared,
+            env,
+            Employer(job, True),
+            named=True,
+            detached=True,
         )
         record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts)
         self._detached[job] += 1
@@ -412,12 +420,14 @@ class Node:
         self.supervisor.create(record)
         return holder
 
-    def _end_if_over(self, job: int) -> None:
+    def _end_if_over(self, job: JobKey) -> None:
         """The last detached actor of a program that has ended is dead: its workers have nobody left."""
         if not self._detached[job]:
             del self._detached[job]
-            if -job not in self.jobs and self.programs.pop(job, None) is not None:
-                self.spawn(self.workers.end_job(job, "the last detached actor of its program ended"))
+            if job not in self.jobs and self.programs.pop(job, None) is not None:
+                self.spawn(
+                    self.workers.end_work_for(Employer(job, True), "the last detached actor of its program ended")
+                )
 
     # ---- the end
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from actorrt.types import ProcessId
+from actorrt.types import Employer, LeaseId, ProcessId
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
 from ..links.link import Link
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class _PoolHost:
     """A node as a user of shared workers (shared.PoolHost)."""
 
-    def __init__(self, node: Node, job: int) -> None:
+    def __init__(self, node: Node, employer: Employer) -> None:
         self._node = node
-        self._job = job
+        self._employer = employer
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -35,7 +35,7 @@ class _PoolHost:
         return self._node.peers
 
     async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
-        return await self._node.shared_workers(SharedWorkers(want, env or None, self._job))
+        return await self._node.shared_workers(SharedWorkers(want, env or None, self._employer))
 
 
 class NodeHost:
@@ -44,7 +44,7 @@ class NodeHost:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._seq = itertools.count(1)
-        self._pools: dict[tuple[int, tuple[tuple[str, str], ...]], SharedPool] = {}
+        self._pools: dict[tuple[Employer, tuple[tuple[str, str], ...]], SharedPool] = {}
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -64,14 +64,14 @@ class NodeHost:
     async def lease(self, request: LeaseRequest) -> Lease:
         return await self._node.leases.lease(self._node.process, request)
 
-    def return_lease(self, lease: int) -> None:
+    def return_lease(self, lease: LeaseId) -> None:
         self._node.leases.give_back(lease, False)
 
-    def shared_pool(self, env: dict[str, str], job: int) -> SharedPool:
-        key = (job, tuple(sorted(env.items())))
+    def shared_pool(self, env: dict[str, str], employer: Employer) -> SharedPool:
+        key = (employer, tuple(sorted(env.items())))
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = SharedPool(_PoolHost(self._node, job), env)
+            pool = self._pools[key] = SharedPool(_PoolHost(self._node, employer), env)
         return pool
 
     def blocked(self, process: ProcessId, blocked: bool) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from actorrt import exceptions
 from actorrt.core.leases import UNIT, Queue, Request, Resources
-from actorrt.types import ProcessId
+from actorrt.types import LeaseId, ProcessId
+from actorrt.wire.addresses import place_on
 from actorrt.wire.messages import Lease, LeaseRequest, LeasesWanted
 
 from ..machine.gpus import visible_gpus
@@ -24,7 +25,7 @@ class HeldLease:
 
     __slots__ = ("blocked", "gpus", "is_actor", "kind", "lease", "owner", "shape", "worker")
 
-    def __init__(self, lease: int, owner: ProcessId, worker: Worker, request: Request, is_actor: bool) -> None:
+    def __init__(self, lease: LeaseId, owner: ProcessId, worker: Worker, request: Request, is_actor: bool) -> None:
         self.lease = lease
         self.owner = owner
         self.worker = worker
@@ -43,7 +44,7 @@ class NodeLeases:
         self.resources = Resources(total)
         self._queue = Queue(self.resources)
         self._futures: dict[Request, asyncio.Future[None]] = {}
-        self._held: dict[int, HeldLease] = {}
+        self._held: dict[LeaseId, HeldLease] = {}
         self._last = 0
 
     async def lease(self, owner: ProcessId, wanted: LeaseRequest) -> Lease:
@@ -58,7 +59,7 @@ class NodeLeases:
         worker: Worker | None = None
         try:
             own = self._environment(wanted, request.gpus)
-            worker = await self._node.workers.get(wanted.job, wanted.mode, wanted.env or {}, own, request.gpus)
+            worker = await self._node.workers.get(wanted.employer, wanted.mode, wanted.env or {}, own, request.gpus)
             if owner != self._node.process and self._node.peers.get(owner) is None:
                 raise exceptions.LinkError("the process that asked is gone")
         except BaseException:
@@ -67,11 +68,12 @@ class NodeLeases:
             self._give(request)
             raise
         self._last += 1
-        self._held[self._last] = held = HeldLease(self._last, owner, worker, request, bool(wanted.actor))
+        lease = LeaseId(self._node.process, self._last)
+        self._held[lease] = held = HeldLease(lease, owner, worker, request, bool(wanted.actor))
         worker.lease = held.lease
         worker.is_actor = held.is_actor
         others_wait = not held.is_actor and self._queue.wanted_back(held.shape, held.kind)
-        return Lease(held.lease, worker.process, worker.pid, held.gpus or None, others_wait)
+        return Lease(lease, place_on(lease.node, worker.process), worker.pid, held.gpus or None, others_wait)
 
     def _environment(self, wanted: LeaseRequest, gpus: list[int]) -> dict[str, str]:
         """What a worker's environment has to say about its resources; workers of different ones are not exchanged."""
@@ -103,7 +105,7 @@ class NodeLeases:
     def _call_back(self, request: Request) -> None:
         """Ask those for their leases who have what `request` waits for. Its own kind is left alone: they take turns."""
         short = self.resources.short_of(request.shape)
-        wanted: dict[ProcessId, list[int]] = {}
+        wanted: dict[ProcessId, list[LeaseId]] = {}
         for held in self._held.values():
             if held.kind != request.kind and not held.is_actor and any(held.shape.get(name) for name in short):
                 wanted.setdefault(held.owner, []).append(held.lease)
@@ -122,7 +124,7 @@ class NodeLeases:
         self.resources.give(taken.shape, taken.gpus)
         self._grant()
 
-    def give_back(self, lease: int, end_worker: bool) -> None:
+    def give_back(self, lease: LeaseId, end_worker: bool) -> None:
         """The holder does not need it any more, or its worker is gone."""
         held = self._held.get(lease)
         if held is not None:
@@ -131,20 +133,20 @@ class NodeLeases:
             self._node.workers.returned(held.worker, end_worker or bool(held.gpus))
 
     def worker_ended(self, worker: Worker) -> None:
-        held = self._held.get(worker.lease)
+        held = None if worker.lease is None else self._held.get(worker.lease)
         if held is not None:
             self._end(held)
 
     def _end(self, held: HeldLease) -> None:
         del self._held[held.lease]
-        held.worker.lease = 0
+        held.worker.lease = None
         if held.blocked:
             self.resources.resume(held.shape)
         self._give(held)
 
-    def block(self, lease: int, blocked: bool) -> None:
-        """Its worker waits in `get`, or goes on."""
-        held = self._held.get(lease)
+    def block(self, number: int, blocked: bool) -> None:
+        """The worker of a lease waits in `get`, or goes on."""
+        held = self._held.get(LeaseId(self._node.process, number))
         if held is None or held.blocked == blocked:
             return
         held.blocked = blocked
@@ -169,7 +171,7 @@ def _kind(owner: ProcessId, wanted: LeaseRequest) -> Hashable:
         return object()
     return (
         owner,
-        wanted.job,
+        wanted.employer,
         wanted.mode,
         tuple(sorted(wanted.shape.items())),
         tuple(sorted((wanted.env or {}).items())),

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from actorrt.config import Settings
 from actorrt.core.loglines import Line, LineSplitter, MarkFinder, dropped, printable
-from actorrt.types import ProcessId
+from actorrt.types import Employer, JobKey, ProcessId
 from actorrt.wire.messages import LogLines
 
 from ..base.log_file import LogFile
@@ -39,7 +39,7 @@ class Source(Protocol):
     """A worker, as far as its output is concerned."""
 
     process: ProcessId
-    job: int
+    employer: Employer
     pid: int
 
 
@@ -55,8 +55,8 @@ class Listener(Protocol):
 class WorkerOutputs:
     """The output of all workers of a node. Runs on its loop; nothing here waits."""
 
-    def __init__(self, folder: str, settings: Settings, listener_of: Callable[[int], Listener | None]) -> None:
-        """`listener_of(job)` is asked anew each time: programs end before their workers do."""
+    def __init__(self, folder: str, settings: Settings, listener_of: Callable[[Employer], Listener | None]) -> None:
+        """`listener_of(employer)` is asked anew each time: programs end before their workers do."""
         self._loop = asyncio.get_running_loop()
         self._folder = folder
         self._settings = settings
@@ -104,10 +104,10 @@ class WorkerOutputs:
                 self._forward(output)  # what is here already was printed under the old name
             output.name = name
 
-    def flush(self, job: int) -> None:
+    def flush(self, job: JobKey) -> None:
         """Read and send what the workers of a job have printed so far, whether their driver keeps up or not."""
         for output in list(self._outputs.values()):
-            if abs(output.worker.job) == job:
+            if output.worker.employer.job == job:
                 self._drain(output)
 
     def ended(self, worker: Source) -> None:
@@ -133,7 +133,7 @@ class WorkerOutputs:
     # ---- for streams
 
     def is_shown(self, output: _Output) -> bool:
-        return self._listener_of(output.worker.job) is not None
+        return self._listener_of(output.worker.employer) is not None
 
     def next_tick(self, output: _Output) -> None:
         """Something is to be done for this worker at the next tick."""
@@ -163,7 +163,7 @@ class WorkerOutputs:
 
     def _forward(self, output: _Output, even_if_late: bool = False) -> None:
         """Send what is pending, if there is a driver and it keeps up."""
-        listener = self._listener_of(output.worker.job)
+        listener = self._listener_of(output.worker.employer)
         if listener is None:
             output.clear()
             return

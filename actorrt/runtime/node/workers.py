@@ -16,7 +16,7 @@ import msgspec
 
 from actorrt import exceptions
 from actorrt.core.start_attempts import StartAttempts
-from actorrt.types import PROCESS_ID_SIZE, ProcessId
+from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, LeaseId, ProcessId
 from actorrt.wire.any_text import as_bytes, as_text
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("actorrt")
 
 Env = tuple[tuple[str, str], ...]
-# Job, mode, the variables of the call, and those that say what it has for itself.
-Kind = tuple[int, str, Env, Env]
+# Employer, mode, the variables of the call, and those that say what it has for itself.
+Kind = tuple[Employer, str, Env, Env]
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 # Who dies of one of these was killed by somebody: no fault of its own raises them.
@@ -71,7 +71,7 @@ class Worker:
         "is_actor",
         "is_idle",
         "is_shared",
-        "job",
+        "employer",
         "kind",
         "lease",
         "link",
@@ -87,13 +87,13 @@ class Worker:
     ) -> None:
         self.process = process
         self.kind = kind
-        self.job = kind[0]
+        self.employer = kind[0]
         self.gpus = gpus
         self.is_shared = is_shared
         self.is_idle = False
         self.is_actor = False
         self.pid = 0
-        self.lease = 0
+        self.lease: LeaseId | None = None
         self.link: Link | None = None
         # Why it was killed, if we did it.
         self.cause = ""
@@ -121,8 +121,8 @@ class Workers:
         self._idle: dict[Kind, list[Worker]] = {}
         # Workers on their way that nobody waits for any more: the next who asks gets them, else they are idle.
         self._unclaimed: dict[Kind, list[asyncio.Task[Worker]]] = {}
-        self._shared: dict[tuple[int, Env], list[Worker]] = {}
-        self._starting_shared: dict[tuple[int, Env], asyncio.Task[list[Worker]]] = {}
+        self._shared: dict[tuple[Employer, Env], list[Worker]] = {}
+        self._starting_shared: dict[tuple[Employer, Env], asyncio.Task[list[Worker]]] = {}
         self._exits = WorkerExits(node.loop)
         self._oom = OomWatch(Cgroup.of_this_process())
         self._outputs = WorkerOutputs(os.path.join(node.config.session, "logs"), node.settings, self._listener)
@@ -131,9 +131,11 @@ class Workers:
 
     # ---- getting one
 
-    async def get(self, job: int, mode: str, env: dict[str, str], own: dict[str, str], gpus: list[int]) -> Worker:
+    async def get(
+        self, employer: Employer, mode: str, env: dict[str, str], own: dict[str, str], gpus: list[int]
+    ) -> Worker:
         """A worker of its own: an idle one, or a new one. Raises what keeps it from starting."""
-        kind: Kind = (job, mode, tuple(sorted(env.items())), tuple(sorted(own.items())))
+        kind: Kind = (employer, mode, tuple(sorted(env.items())), tuple(sorted(own.items())))
         while idle := self._idle.get(kind):
             worker = idle[-1]
             _take_out(self._idle, kind, worker)
@@ -158,9 +160,9 @@ class Workers:
         if _take_out(self._unclaimed, kind, task) and not failed:
             self.idle(task.result())
 
-    async def shared(self, job: int, env: dict[str, str], want: int) -> list[Worker]:
+    async def shared(self, employer: Employer, env: dict[str, str], want: int) -> list[Worker]:
         """The workers that a job's coroutines share: at least one, and one more if `want` says so."""
-        key = (job, tuple(sorted(env.items())))
+        key = (employer, tuple(sorted(env.items())))
         usable = [worker for worker in self._shared.get(key, ()) if worker.usable]
         have = [worker for worker in usable if not self._loops.is_blocked(worker)]
         if len(have) >= max(1, want):
@@ -175,13 +177,13 @@ class Workers:
             task.add_done_callback(partial(self._shared_started, key))
         return await asyncio.shield(task)
 
-    def _shared_started(self, key: tuple[int, Env], task: asyncio.Task[list[Worker]]) -> None:
+    def _shared_started(self, key: tuple[Employer, Env], task: asyncio.Task[list[Worker]]) -> None:
         del self._starting_shared[key]
         if not task.cancelled():
             # Whoever waits has it; nobody may wait any more.
             task.exception()
 
-    async def _start_shared(self, key: tuple[int, Env]) -> list[Worker]:
+    async def _start_shared(self, key: tuple[Employer, Env]) -> list[Worker]:
         worker = await self._start((key[0], "loop", key[1], ()), [], is_shared=True)
         if worker.process in self._by_process:
             self._shared.setdefault(key, []).append(worker)
@@ -197,11 +199,11 @@ class Workers:
             self._loops.heard(worker, by, harmful)
 
     def _tell_sharers(self, worker: SharedWorker, blocked: bool) -> None:
-        job = self._by_process[worker.process].job
+        job = self._by_process[worker.process].employer.job
         message = WorkerBlocked(worker.process, blocked)
         self._node.host.blocked(worker.process, blocked)
-        _, driver = self._node.jobs.get(abs(job), (None, None))
-        workers = [one.link for one in self._by_process.values() if abs(one.job) == abs(job)]
+        _, driver = self._node.jobs.get(job, (None, None))
+        workers = [one.link for one in self._by_process.values() if one.employer.job == job]
         for link in (driver, *workers):
             if link is not None and not link.closed:
                 link.send(message)
@@ -231,8 +233,8 @@ class Workers:
 
     async def _fork(self, kind: Kind, gpus: list[int], is_shared: bool) -> Worker:
         node = self._node
-        job, mode, env, own = kind
-        driver = node.program(job)
+        employer, mode, env, own = kind
+        driver = node.program(employer)
         if driver is None or node.stopping:
             raise exceptions.ActorrtError("its program has ended")
         process = ProcessId(os.urandom(PROCESS_ID_SIZE))
@@ -241,7 +243,7 @@ class Workers:
             node=node.process,
             session=as_bytes(node.config.session),
             mode=mode,
-            job=job,
+            employer=employer,
             namespace=driver.namespace,
             sys_path=driver.sys_path,
             main_file=driver.main_file,
@@ -302,10 +304,10 @@ class Workers:
             if not worker.started.done():
                 worker.started.set_result(None)
 
-    def job_of(self, process: ProcessId) -> int:
-        """The job of a worker; 0, which is none, for any other process."""
+    def employer_of(self, process: ProcessId) -> Employer:
+        """Whom a worker works for; NO_EMPLOYER for any other process."""
         worker = self._by_process.get(process)
-        return 0 if worker is None else worker.job
+        return NO_EMPLOYER if worker is None else worker.employer
 
     def rename(self, process: ProcessId, name: str) -> None:
         worker = self._by_process.get(process)
@@ -314,9 +316,9 @@ class Workers:
 
     # ---- what they print
 
-    def _listener(self, job: int) -> Link | None:
-        """Who wants to see what the workers of a job print; those of detached actors are seen by who made them."""
-        driver, link = self._node.jobs.get(abs(job), (None, None))
+    def _listener(self, employer: Employer) -> Link | None:
+        """Who wants to see what workers print; those of detached actors are seen by who made them."""
+        driver, link = self._node.jobs.get(employer.job, (None, None))
         return link if driver is not None and driver.log_to_driver else None
 
     def flush_output(self, link: Link) -> None:
@@ -353,7 +355,8 @@ class Workers:
             return
         worker.retired = worker.retired or "its work was done"
         self._disarm(worker)
-        self._node.leases.give_back(worker.lease, end_worker=True)
+        if worker.lease is not None:
+            self._node.leases.give_back(worker.lease, end_worker=True)
 
     def let_go(self, worker: Worker, reason: str) -> None:
         """It cancels what it runs and leaves by itself, or is made to."""
@@ -368,7 +371,7 @@ class Workers:
         """Keep a worker that nobody has, for the next who wants one of its kind."""
         if not worker.usable or self._node.stopping:
             return
-        if self._node.program(worker.job) is None:
+        if self._node.program(worker.employer) is None:
             self.kill(worker.process, "its program ended")
             return
         worker.is_idle = True
@@ -460,7 +463,7 @@ class Workers:
         remove_socket(self._node.config.session, worker.process)
         worker.is_idle = False
         _take_out(self._idle, worker.kind, worker)
-        _take_out(self._shared, (worker.job, worker.kind[2]), worker)
+        _take_out(self._shared, (worker.employer, worker.kind[2]), worker)
         self._loops.ended(worker)
         self._outputs.ended(worker)
         self._exits.ended(worker.process, end)
@@ -472,15 +475,15 @@ class Workers:
             return await self._exits.wait(process)
         return self._exits.known(process)
 
-    async def end_job(self, job: int, reason: str) -> None:
+    async def end_work_for(self, employer: Employer, reason: str) -> None:
         """A program has ended: its workers get a moment to clean up, then they are killed."""
-        mine = [worker for worker in self._by_process.values() if worker.job == job]
+        mine = [worker for worker in self._by_process.values() if worker.employer == employer]
         await self._end(mine, reason, self._node.settings.shutdown_timeout_s)
-        for kind in [kind for kind in self._idle if kind[0] == job]:
+        for kind in [kind for kind in self._idle if kind[0] == employer]:
             del self._idle[kind]
-        for kind in [kind for kind in self._unclaimed if kind[0] == job]:
+        for kind in [kind for kind in self._unclaimed if kind[0] == employer]:
             del self._unclaimed[kind]
-        for key in [key for key in self._shared if key[0] == job]:
+        for key in [key for key in self._shared if key[0] == employer]:
             del self._shared[key]
 
     async def _end(self, workers: list[Worker], reason: str, grace_s: float) -> None:
@@ -513,7 +516,8 @@ class Workers:
             {
                 "worker_id": worker.process.hex(),
                 "pid": worker.pid,
-                "job": worker.job,
+                "job": worker.employer.job.hex(),
+                "detached": worker.employer.detached,
                 "kind": "shared" if worker.is_shared else worker.kind[1],
                 "idle": worker.is_idle,
             }

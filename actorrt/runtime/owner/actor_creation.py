@@ -77,7 +77,7 @@ def create(
         mode,
         not exclusive,
         {**runtime.env, **dict(options.env_vars)} if options.env_vars else runtime.env,
-        runtime.job,
+        runtime.employer,
         bool(options.name),
     )
     spec.code = cls
@@ -172,7 +172,7 @@ def _create_detached(
                 pickle.dumps((title, traits, interface)),
                 spec.env or None,
                 options.get_if_exists,
-                runtime.job,
+                runtime.employer.job,
             )
         )
 

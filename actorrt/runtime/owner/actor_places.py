@@ -79,7 +79,7 @@ class ActorPlaces:
                     self._bury(client, at)
                     break
                 try:
-                    client.link = await process.peers.link_to(at.worker)
+                    client.link = await process.peers.link_to(at.worker.process, at.worker.address)
                 except exceptions.LinkError:
                     # Its worker has ended: the owner will know where it is next.
                     client.incarnation = at.incarnation
@@ -107,7 +107,7 @@ class ActorPlaces:
                 at = await self._ask_owner(client, WhereIs(client.actor, NOW))
         except TimeoutError:
             return None
-        return at.worker
+        return None if at.worker is None else at.worker.process
 
     def moved(self, record: ActorRecord) -> None:
         """An actor that this process owns was sent somewhere, has lost its place, or is dead."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from actorrt.core.lifecycle import Lifecycle, State
-from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, ProcessId
+from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, Employer, LeaseId, Place, ProcessId
 from actorrt.wire.messages import ActorAt, StartActor
 
 from ..links.link import Link
@@ -21,7 +21,19 @@ _NOTHING: Final = StartActor(0, NO_ACTOR_KEY, NO_FUNCTION, b"")
 class ActorSpec:
     """What it takes to start an actor, also again."""
 
-    __slots__ = ("__weakref__", "blob", "code", "detached", "job", "env", "mode", "named", "shape", "shared", "start")
+    __slots__ = (
+        "__weakref__",
+        "blob",
+        "code",
+        "detached",
+        "employer",
+        "env",
+        "mode",
+        "named",
+        "shape",
+        "shared",
+        "start",
+    )
 
     def __init__(
         self,
@@ -31,7 +43,7 @@ class ActorSpec:
         mode: str,
         shared: bool,
         env: dict[str, str],
-        job: int,
+        employer: Employer,
         named: bool = False,
         detached: bool = False,
     ) -> None:
@@ -44,20 +56,20 @@ class ActorSpec:
         self.shared = shared
         self.env = env
         # Whose workers it runs on.
-        self.job = job
+        self.employer = employer
         self.named = named
         self.detached = detached
 
     def remainder(self) -> ActorSpec:
         """What is left to know once the actor will not be started again; one for all that are alike."""
-        key = (self.mode, self.shared, self.job, tuple(self.env.items()))
+        key = (self.mode, self.shared, self.employer, tuple(self.env.items()))
         found = _REMAINDERS.get(key)
         if found is None:
-            found = _REMAINDERS[key] = ActorSpec(_NOTHING, b"", {}, self.mode, self.shared, self.env, self.job)
+            found = _REMAINDERS[key] = ActorSpec(_NOTHING, b"", {}, self.mode, self.shared, self.env, self.employer)
         return found
 
 
-_REMAINDERS: weakref.WeakValueDictionary[tuple[str, bool, int, tuple[tuple[str, str], ...]], ActorSpec] = (
+_REMAINDERS: weakref.WeakValueDictionary[tuple[str, bool, Employer, tuple[tuple[str, str], ...]], ActorSpec] = (
     weakref.WeakValueDictionary()
 )
 
@@ -81,6 +93,7 @@ class ActorRecord:
         "title",
         "waiters",
         "lease",
+        "place",
         "failure",
         "starting",
         "pins",
@@ -92,7 +105,9 @@ class ActorRecord:
         self.spec: ActorSpec | None = spec
         self.life = Lifecycle(max_restarts)
         self.link: Link | None = None
-        self.lease = 0
+        # The same for who asks where it runs, and what it costs there.
+        self.place: Place | None = None
+        self.lease: LeaseId | None = None
         self.starting = 0
         self.cause = ""
         self.phase = ""

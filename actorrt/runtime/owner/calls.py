@@ -349,7 +349,7 @@ def value_of(entry: Entry) -> Value:
         return Value(INLINE, entry.data)
     if entry.state == SHARED:
         value: Value = entry.data
-        return Value(SEGMENT, b"", value.owner, value.seq, value.size)
+        return Value(SEGMENT, b"", value.owner, value.seq, value.size, None, value.node)
     return Value(ERROR, error_bytes(entry.data))
 
 

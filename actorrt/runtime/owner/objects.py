@@ -61,6 +61,7 @@ class Surroundings(current.Session, Protocol):
 
     process: ProcessId
     settings: Settings
+    node_id: ProcessId
 
     @property
     def peers(self) -> Peers: ...
@@ -126,7 +127,7 @@ class Objects:
         On the runtime's own thread, which must not wait, the entry is not done yet; it is settled with what goes wrong.
         """
         entry = self.new_entry()
-        value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes)
+        value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes, None, self._process.node_id)
         entry.hold = [self._claim(value), *serialized.refs]
         if self._thread.on_own_thread():
             take_snapshot(serialized)

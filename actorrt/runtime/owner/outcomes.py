@@ -63,6 +63,7 @@ class Surroundings(Protocol):
     """What is asked of the process."""
 
     settings: Settings
+    node_id: ProcessId
 
     @property
     def thread(self) -> LoopThread: ...
@@ -126,7 +127,7 @@ class Outcomes:
         else:
             owner = run.link.peer
             size = self._process.segments.write(owner, seq, serialized)
-            value = Value(SEGMENT, b"", owner, seq, size, refs)
+            value = Value(SEGMENT, b"", owner, seq, size, refs, self._process.node_id)
         if refs:
             self._pin(run, index, serialized.refs)
         return value

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from actorrt.types import ProcessId
+from actorrt.types import NO_EMPLOYER, Employer, LeaseId, ProcessId
 from actorrt.wire.messages import KillWorker, Lease, LeaseRequest, ReturnLease, SharedWorkers, WorkerList
 
 from ..base.loop_thread import LoopThread
@@ -21,7 +21,7 @@ class Surroundings(Protocol):
     """What is asked of the process."""
 
     node: Link
-    job: int
+    employer: Employer
 
     @property
     def thread(self) -> LoopThread: ...
@@ -61,11 +61,11 @@ class ProcessHost:
     async def lease(self, request: LeaseRequest) -> Lease:
         return await self._process.node.ask(request)
 
-    def return_lease(self, lease: int) -> None:
+    def return_lease(self, lease: LeaseId) -> None:
         if not self._process.node.closed:
             self._process.node.send(ReturnLease(lease))
 
-    def shared_pool(self, env: dict[str, str], job: int = 0) -> SharedPool:
+    def shared_pool(self, env: dict[str, str], employer: Employer = NO_EMPLOYER) -> SharedPool:
         key = tuple(sorted(env.items()))
         pool = self._pools.get(key)
         if pool is None:
@@ -73,7 +73,7 @@ class ProcessHost:
         return pool
 
     async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
-        return await self._process.node.ask(SharedWorkers(want, env or None, self._process.job))
+        return await self._process.node.ask(SharedWorkers(want, env or None, self._process.employer))
 
     def shared_pools(self) -> list[SharedPool]:
         return list(self._pools.values())

@@ -19,7 +19,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, State
 from actorrt.core.pipeline import frame_is_due
-from actorrt.types import NO_PROCESS, ProcessId, owner_of
+from actorrt.types import NO_EMPLOYER, NO_PROCESS, ProcessId, owner_of
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorCall,
@@ -87,7 +87,7 @@ class Runtime:
         self.role = role
         self.session = session
         self.settings = settings
-        self.job = 0
+        self.employer = NO_EMPLOYER
         self.namespace = ""
         self.node_cpus = 1
         self.node_id = NO_PROCESS

@@ -7,7 +7,7 @@ import contextlib
 from typing import Final, Protocol
 
 from actorrt import exceptions
-from actorrt.types import ProcessId
+from actorrt.types import Place, ProcessId
 from actorrt.wire.messages import WorkerList
 
 from ..links.link import Link
@@ -35,6 +35,7 @@ class SharedPool:
         self._runtime = runtime
         self._env = env
         self._links: list[Link] = []
+        self._places: dict[ProcessId, Place] = {}
         # What this process has placed on each: actors, and async tasks under way.
         self.load: dict[ProcessId, int] = {}
         # Those whose loop is blocked, as the node says: nothing new goes there.
@@ -79,6 +80,10 @@ class SharedPool:
         else:
             self._blocked.discard(process)
 
+    def place_of(self, link: Link) -> Place | None:
+        """Where a worker is that `pick` gave."""
+        return self._places.get(link.peer)
+
     def done(self, link: Link) -> None:
         """One thing less to do there."""
         if link.peer in self.load:
@@ -105,25 +110,28 @@ class SharedPool:
         self._limit = found.limit
         self._links = [link for link in self._links if not link.closed]
         # Those that it gives are the ones to use, blocked or not: it may be that there are no better ones.
-        self._blocked.difference_update(found.workers)
+        self._blocked.difference_update(worker.process for worker in found.workers)
         known = {link.peer for link in self._links}
-        for worker in found.workers:
+        for place in found.workers:
+            worker = place.process
             if worker not in known and worker not in self._dialling and worker not in runtime.peers.dead:
-                task = self._dialling[worker] = runtime.loop.create_task(self._dial(worker))
+                task = self._dialling[worker] = runtime.loop.create_task(self._dial(place))
                 task.add_done_callback(lambda _, worker=worker: self._dialling.pop(worker))
         # The first that answers will do.
         while self._dialling and not self._taking():
             await asyncio.wait(self._dialling.values(), return_when=asyncio.FIRST_COMPLETED)
 
-    async def _dial(self, worker: ProcessId) -> None:
+    async def _dial(self, place: Place) -> None:
         with contextlib.suppress(exceptions.LinkError):
-            link = await self._runtime.peers.link_to(worker)
+            link = await self._runtime.peers.link_to(place.process, place.address)
             if not link.closed and link not in self._links:
                 self._links.append(link)
+                self._places[link.peer] = place
                 self.load.setdefault(link.peer, 0)
 
     def link_lost(self, link: Link) -> None:
         if link in self._links:
             self._links.remove(link)
         self.load.pop(link.peer, None)
+        self._places.pop(link.peer, None)
         self._blocked.discard(link.peer)

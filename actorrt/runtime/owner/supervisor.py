@@ -17,7 +17,7 @@ from actorrt.core.lifecycle import Action, Event, State, TransitionError
 from actorrt.core.ownership import count
 from actorrt.core.recent import Recent
 from actorrt.core.restarts import Restarts
-from actorrt.types import ActorKey, ProcessId
+from actorrt.types import ActorKey, Employer, LeaseId, ProcessId
 from actorrt.wire.messages import (
     FAILED,
     GIVEN_BACK,
@@ -52,8 +52,8 @@ class Host(Protocol):
     def closing(self) -> bool: ...
 
     async def lease(self, request: LeaseRequest) -> Lease: ...
-    def return_lease(self, lease: int) -> None: ...
-    def shared_pool(self, env: dict[str, str], job: int) -> SharedPool: ...
+    def return_lease(self, lease: LeaseId) -> None: ...
+    def shared_pool(self, env: dict[str, str], employer: Employer) -> SharedPool: ...
     def kill_worker(self, process: ProcessId, reason: str) -> None: ...
     async def exit_cause(self, process: ProcessId) -> tuple[str, bool]: ...
     def spawn_here(self, work: Coroutine[Any, Any, None]) -> None: ...
@@ -130,8 +130,9 @@ class Supervisor:
 
     def _leave_place(self, record: ActorRecord) -> None:
         link, record.link = record.link, None
+        record.place = None
         if link is not None and record.spec is not None and record.spec.shared:
-            self._host.shared_pool(record.spec.env, record.spec.job).done(link)
+            self._host.shared_pool(record.spec.env, record.spec.employer).done(link)
         self._return(record)
         self._host.actor_moved(record)
 
@@ -156,10 +157,10 @@ class Supervisor:
         spec = record.spec
         assert spec is not None
         if spec.shared:
-            pool = self._host.shared_pool(spec.env, spec.job)
+            pool = self._host.shared_pool(spec.env, spec.employer)
             link = pool.pick()
             if link is not None:
-                record.link = link
+                record.link, record.place = link, pool.place_of(link)
                 self.apply(record, Event.PLACED)
                 return
             self._host.spawn_here(self._place_shared(record, pool))
@@ -177,7 +178,7 @@ class Supervisor:
                 return
             link = pool.pick()
             if link is not None:
-                record.link = link
+                record.link, record.place = link, pool.place_of(link)
                 self.apply(record, Event.PLACED)
                 return
 
@@ -195,7 +196,9 @@ class Supervisor:
         host = self._host
         while True:
             try:
-                lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, spec.job))
+                lease = await host.lease(
+                    LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, spec.employer)
+                )
             except exceptions.ActorrtError as error:
                 self._unplaceable(record, error)
                 return
@@ -203,7 +206,7 @@ class Supervisor:
                 host.return_lease(lease.lease)
                 return
             try:
-                link = await host.peers.link_to(lease.worker)
+                link = await host.peers.link_to(lease.worker.process, lease.worker.address)
             except exceptions.LinkError:
                 host.return_lease(lease.lease)
                 continue
@@ -213,7 +216,7 @@ class Supervisor:
             if record.state is not State.PLACING:
                 host.return_lease(lease.lease)
                 return
-            record.link, record.lease = link, lease.lease
+            record.link, record.place, record.lease = link, lease.worker, lease.lease
             self.apply(record, Event.PLACED)
             return
 
@@ -229,7 +232,7 @@ class Supervisor:
             start = StartActor(**{f: getattr(start, f) for f in start.__struct_fields__})
             start.incarnation = record.life.incarnation
             start.seq = self._host.next_seq()
-        start.lease = record.lease
+        start.lease = 0 if record.lease is None else record.lease.number
         record.starting = start.seq
         if start.cls not in link.defined:
             link.defined.add(start.cls)
@@ -246,7 +249,7 @@ class Supervisor:
             self.apply(record, Event.STARTED)
         elif outcome.kind == GIVEN_BACK:
             if record.link is not None and record.spec is not None and record.spec.shared:
-                self._host.shared_pool(record.spec.env, record.spec.job).blocked(record.link.peer, True)
+                self._host.shared_pool(record.spec.env, record.spec.employer).blocked(record.link.peer, True)
             self.apply(record, Event.TURNED_AWAY)
         elif outcome.kind == FAILED:
             record.failure = outcome.values[0].data
@@ -282,17 +285,17 @@ class Supervisor:
     @staticmethod
     def _is_alone(record: ActorRecord) -> bool:
         """It has a process to itself, which is not ending already."""
-        return bool(record.lease) and not record.unwanted and not record.left
+        return record.lease is not None and not record.unwanted and not record.left
 
     def _return(self, record: ActorRecord) -> None:
-        lease, record.lease = record.lease, 0
-        if lease:
+        lease, record.lease = record.lease, None
+        if lease is not None:
             self._host.return_lease(lease)
 
     def _bury(self, record: ActorRecord) -> None:
         link = record.link
         if link is not None and record.spec is not None and record.spec.shared:
-            self._host.shared_pool(record.spec.env, record.spec.job).done(link)
+            self._host.shared_pool(record.spec.env, record.spec.employer).done(link)
         if record.spec is not None and record.spec.detached:
             # From now on it is kept like any other: for those who hold handles.
             record.released = True
@@ -407,7 +410,7 @@ class Supervisor:
             if record.state is State.DEAD:
                 return record.death()
             if seen == NOW or (record.life.incarnation > seen and (fate or record.state is State.ALIVE)):
-                return ActorAt(None if record.link is None else record.link.peer, record.life.incarnation)
+                return ActorAt(record.place, record.life.incarnation)
             future: asyncio.Future[None] = self._host.loop.create_future()
             if record.waiters is None:
                 record.waiters = []

@@ -16,7 +16,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, Wish
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
-from actorrt.types import FunctionKey, ProcessId
+from actorrt.types import Employer, FunctionKey, LeaseId, ProcessId
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from ..base.loop_thread import LoopThread
@@ -35,11 +35,25 @@ ASK_AGAIN_S: Final = 1.0
 class HeldLease:
     """A worker that this process may push tasks to."""
 
-    __slots__ = ("calls", "full", "idle_timer", "lease", "link", "mark", "pool", "running_long", "runs_left", "wanted")
+    __slots__ = (
+        "calls",
+        "full",
+        "id",
+        "idle_timer",
+        "lease",
+        "link",
+        "mark",
+        "pool",
+        "running_long",
+        "runs_left",
+        "wanted",
+    )
 
     def __init__(self, pool: TaskPool, lease: Lease, link: Link) -> None:
         self.pool = pool
-        self.lease = lease.lease
+        self.id = lease.lease
+        # Its number at its node, which its worker knows it by.
+        self.lease = lease.lease.number
         self.link = link
         # Unanswered, in the order in which the worker takes them.
         self.calls: dict[int, Call] = {}
@@ -63,7 +77,7 @@ class Surroundings(Protocol):
 
     node: Link
     node_cpus: int
-    job: int
+    employer: Employer
     settings: Settings
 
     @property
@@ -94,7 +108,7 @@ class TaskPool:
         self.mode = key[1]
         self.env = dict(key[2])
         self.backlog: deque[Call] = deque()
-        self.leases: dict[int, HeldLease] = {}
+        self.leases: dict[LeaseId, HeldLease] = {}
         # Calls in the backlog that have ended: cancelled before they left.
         self._ended = 0
         # Questions for leases under way. One that is called off leaves at once, so that the next is not held back.
@@ -205,7 +219,7 @@ class TaskPool:
 
     def _idle_over(self, held: HeldLease) -> None:
         held.idle_timer = None
-        if held.calls or self.leases.get(held.lease) is not held:
+        if held.calls or self.leases.get(held.id) is not held:
             return
         loop = self._thread.loop
         left = held.mark + self._process.settings.idle_lease_s - time.monotonic()
@@ -260,13 +274,13 @@ class TaskPool:
         process = self._process
         try:
             lease: Lease = await process.node.ask(
-                LeaseRequest(self.shape, self.mode, self.env or None, "", process.job)
+                LeaseRequest(self.shape, self.mode, self.env or None, "", process.employer)
             )
         except exceptions.ActorrtError as error:
             self._refused(error)
             return
         try:
-            link = await process.peers.link_to(lease.worker)
+            link = await process.peers.link_to(lease.worker.process, lease.worker.address)
         except asyncio.CancelledError:
             process.node.send(ReturnLease(lease.lease))
             raise
@@ -281,7 +295,7 @@ class TaskPool:
             # First: once the lease is there, others may send tasks.
             link.send(Assigned(held.lease, self.shape))
             self._tasks.by_link.setdefault(link.peer, {})[held.lease] = held
-            self.leases[held.lease] = held
+            self.leases[held.id] = held
         self.pump()
 
     def _refused(self, error: exceptions.ActorrtError) -> None:
@@ -311,11 +325,11 @@ class TaskPool:
     def give_back(self, held: HeldLease) -> None:
         """Return an idle lease to the node."""
         with self._lock:
-            if held.calls or self.leases.get(held.lease) is not held:
+            if held.calls or self.leases.get(held.id) is not held:
                 return
             self._drop(held)
         self._tasks.forget(held)
-        self._process.node.send(ReturnLease(held.lease, held.runs_left is not None))
+        self._process.node.send(ReturnLease(held.id, held.runs_left is not None))
         if self.backlog:
             # The tasks that would have gone there.
             self._thread.loop.call_soon(self.pump)
@@ -326,7 +340,7 @@ class TaskPool:
         self.give_back(held)
 
     def _drop(self, held: HeldLease) -> None:
-        self.leases.pop(held.lease, None)
+        self.leases.pop(held.id, None)
         if held.idle_timer is not None:
             held.idle_timer.cancel()
             held.idle_timer = None
@@ -401,7 +415,7 @@ class TaskPool:
         if held.calls:
             self._sort_out(held, await self._process.exits.exit_of(held.link.peer))
         if not self._thread.closing:
-            self._process.node.send(ReturnLease(held.lease))
+            self._process.node.send(ReturnLease(held.id))
             self.pump()
 
     def _sort_out(self, held: HeldLease, end: Exit) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from actorrt import exceptions
-from actorrt.types import FunctionKey, ProcessId
+from actorrt.types import FunctionKey, LeaseId, ProcessId
 from actorrt.wire.messages import TaskCall
 
 from ..links.link import Link
@@ -188,12 +188,12 @@ class Tasks:
         for held in (leases or {}).values():
             self._thread.spawn_here(held.pool.lost(held))
 
-    def leases_wanted(self, wanted: list[int]) -> None:
+    def leases_wanted(self, wanted: list[LeaseId]) -> None:
         """Others wait for these leases."""
-        numbers = set(wanted)
+        ids = set(wanted)
         for leases in list(self.by_link.values()):
             for held in list(leases.values()):
-                if held.lease in numbers:
+                if held.id in ids:
                     held.pool.wanted_back(held)
 
     def close(self, error: exceptions.ActorrtError) -> None:

@@ -57,7 +57,7 @@ def worker_main(start: WorkerStart) -> None:
     _become_like_the_driver(params)
     settings = Settings.from_environment()
     runtime = Runtime(params.process, "worker", as_text(params.session), __version__, settings)
-    runtime.job = params.job
+    runtime.employer = params.employer
     runtime.namespace = params.namespace
     runtime.node_cpus = params.cpus
     # Those of the variable: the call may have set it itself.
