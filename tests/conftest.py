@@ -23,6 +23,8 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
+from .process_count import ProcessCount
+
 # Every process that a test starts inherits this variable, so its value finds them, however they were re-parented.
 TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
 os.environ["ACTORRT_TEMP_DIR"] = str(TEMP_DIR)
@@ -42,6 +44,15 @@ SETTLE_S: Final = 10.0
 # A slow machine is no failure: the suite asserts no wall-clock figure.
 settings.register_profile("actorrt", deadline=None, max_examples=40 * int(os.environ.get("ACTORRT_TEST_DEPTH", "1")))
 settings.load_profile("actorrt")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--count-processes", action="store_true", help="say which tests start a process or a socket")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--count-processes"):
+        config.pluginmanager.register(ProcessCount())
 
 
 def pytest_collection_finish() -> None:
