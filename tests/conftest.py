@@ -23,7 +23,6 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
-from .process_count import ProcessCount
 
 # Every process that a test starts inherits this variable, so its value finds them, however they were re-parented.
 TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
@@ -52,6 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--count-processes"):
+        from .process_count import ProcessCount
+
         config.pluginmanager.register(ProcessCount())
 
 
