@@ -23,7 +23,6 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
-
 # Every process that a test starts inherits this variable, so its value finds them, however they were re-parented.
 TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
 os.environ["ACTORRT_TEMP_DIR"] = str(TEMP_DIR)
