@@ -548,7 +548,7 @@ class OpenSegment(Message, tag=75):
     seq: int
 
 
-class Segment(Message, tag=76):
+class SegmentAt(Message, tag=76):
     """The first `length` bytes of what `path` leads to, if that is `inode`. Until CloseSegment it stays there."""
 
     creator: ProcessId
@@ -676,7 +676,7 @@ Question = (
     | FlushOutput
     | DropViews
 )
-AnswerBody = Joined | Lease | WorkerList | Exit | NameHolder | Names | Segment | Facts | ActorAt | ObjectIs | Done
+AnswerBody = Joined | Lease | WorkerList | Exit | NameHolder | Names | SegmentAt | Facts | ActorAt | ObjectIs | Done
 
 
 class Ask(Message, tag=90):

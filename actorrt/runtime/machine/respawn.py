@@ -39,7 +39,7 @@ class ZygoteAgain(msgspec.Struct, frozen=True, tag="zygote"):
 Again = HeadAgain | ZygoteAgain
 
 
-class Child:
+class Respawned:
     """A process just started, and the node's end of the socket to it."""
 
     def __init__(self, pid: int, sock: socket.socket) -> None:
@@ -47,7 +47,7 @@ class Child:
         self.sock = sock
 
 
-def spawn_head(head: ProcessId, session: str, driver_pidfd: int | None) -> Child:
+def spawn_head(head: ProcessId, session: str, driver_pidfd: int | None) -> Respawned:
     """Start a head that lives at the same address as the one before. Raises OSError."""
     ours, theirs = socket.socketpair()
     fds = [theirs.fileno()] if driver_pidfd is None else [theirs.fileno(), driver_pidfd]
@@ -60,7 +60,7 @@ def spawn_head(head: ProcessId, session: str, driver_pidfd: int | None) -> Child
     )
 
 
-def spawn_zygote(session: str, preload_modules: list[str]) -> Child:
+def spawn_zygote(session: str, preload_modules: list[str]) -> Respawned:
     """Start a zygote; it may be sent requests at once. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return _spawn(ours, theirs, [theirs.fileno()], session, lambda copies: ZygoteAgain(copies[0], preload_modules))
@@ -68,7 +68,7 @@ def spawn_zygote(session: str, preload_modules: list[str]) -> Child:
 
 def _spawn(
     ours: socket.socket, theirs: socket.socket, fds: Sequence[int], session: str, config: Callable[[list[int]], Again]
-) -> Child:
+) -> Respawned:
     copies: list[int] = []
     try:
         for fd in fds:
@@ -77,7 +77,7 @@ def _spawn(
             os.set_inheritable(copies[-1], True)
         # As this process was started itself, with whatever options of Python.
         command = [sys.executable, *sys.orig_argv[1:-1], AGAIN, msgspec.json.encode(config(copies)).decode(), session]
-        return Child(os.posix_spawn(sys.executable, command, os.environ), ours)
+        return Respawned(os.posix_spawn(sys.executable, command, os.environ), ours)
     except BaseException:
         ours.close()
         raise

@@ -19,17 +19,17 @@ KEPT_SESSIONS: Final = 5
 KEPT_BYTES: Final = 200 * 1024 * 1024
 
 # Names of files, and what kind of file each is.
-Names = tuple[tuple[re.Pattern[str], Callable[[int], bool]], ...]
+FileNames = tuple[tuple[re.Pattern[str], Callable[[int], bool]], ...]
 
 _SPILL: Final = "spill"
 # What lies in the folder of a session beside its mark and folders.
-_FILES: Final[Names] = (
+_FILES: Final[FileNames] = (
     (re.compile(r"[0-9a-f]{16}\.sock"), stat.S_ISSOCK),
     (re.compile(r"[0-9a-f]{16}\.at"), stat.S_ISREG),
 )
-_MARK: Final[Names] = ((re.compile(re.escape(INFO)), stat.S_ISREG),)
-_SPILLED: Final[Names] = ((re.compile(r"\d+-\d+\.spill"), stat.S_ISREG),)
-_LOGGED: Final[Names] = ((re.compile(r"node\.err|worker-[0-9a-f]{16}-\d+\.(out|err)(\.\d+)?"), stat.S_ISREG),)
+_MARK: Final[FileNames] = ((re.compile(re.escape(INFO)), stat.S_ISREG),)
+_SPILLED: Final[FileNames] = ((re.compile(r"\d+-\d+\.spill"), stat.S_ISREG),)
+_LOGGED: Final[FileNames] = ((re.compile(r"node\.err|worker-[0-9a-f]{16}-\d+\.(out|err)(\.\d+)?"), stat.S_ISREG),)
 
 
 def retire(session: str) -> None:
@@ -98,7 +98,7 @@ def _logs(folder: int) -> dict[str, int]:
     return {}
 
 
-def _empty(folder: int, name: str, names: Names) -> None:
+def _empty(folder: int, name: str, names: FileNames) -> None:
     """Remove such files from a folder inside of a session's, and the folder if that was all."""
     with contextlib.suppress(OSError):
         with _inside(folder, name) as inner:
@@ -116,7 +116,7 @@ def _inside(folder: int, name: str) -> Generator[int]:
         os.close(fd)
 
 
-def _found(folder: int, names: Names) -> dict[str, int]:
+def _found(folder: int, names: FileNames) -> dict[str, int]:
     """What is called so and is of that kind, and its size."""
     found: dict[str, int] = {}
     for name in os.listdir(folder):

@@ -85,7 +85,7 @@ class NotLoaded(msgspec.Struct, frozen=True, tag="not_loaded", array_like=True):
     error: str
 
 
-Reply = Forked | ForkFailed | Exited | NotLoaded
+ZygoteReply = Forked | ForkFailed | Exited | NotLoaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class _Zygote:
         self._worker_main = worker_main
         self._modules = deque(modules)
         self._workers: dict[int, str] = {}  # by pid: its WORKER_ID
-        self._encode: Callable[[Reply], bytes] = msgspec.msgpack.Encoder().encode
+        self._encode: Callable[[ZygoteReply], bytes] = msgspec.msgpack.Encoder().encode
         self._decode: Callable[[bytes], Fork] = msgspec.msgpack.Decoder(Fork).decode
         _close_all_but(sock.fileno())
         flush_output()
@@ -260,7 +260,7 @@ class _Zygote:
             if ended is not None:
                 self._bury(ended.si_pid)
 
-    def _tell(self, reply: Reply) -> None:
+    def _tell(self, reply: ZygoteReply) -> None:
         # A node that is gone is found by reading.
         with contextlib.suppress(ConnectionError):
             self._sock.send(self._encode(reply))

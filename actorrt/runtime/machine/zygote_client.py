@@ -19,7 +19,7 @@ import msgspec
 
 from actorrt.runtime.base.process_watch import wait_child
 from actorrt.runtime.machine.process import children_of, describe_exit, kill_group, kill_process
-from actorrt.runtime.machine.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, Reply
+from actorrt.runtime.machine.zygote import MAX_PACKET, Exited, Fork, Forked, ForkFailed, NotLoaded, ZygoteReply
 from actorrt.wire.any_text import as_bytes
 
 logger = logging.getLogger("actorrt")
@@ -70,7 +70,7 @@ class ZygoteClient:
         self._on_lost = on_lost
         self._others = others
         self._encode: Callable[[Fork], bytes] = msgspec.msgpack.Encoder().encode
-        self._decode: Callable[[bytes], Reply] = msgspec.msgpack.Decoder(Reply).decode
+        self._decode: Callable[[bytes], ZygoteReply] = msgspec.msgpack.Decoder(ZygoteReply).decode
         self._slots = asyncio.Semaphore(MAX_FORKS_AT_ONCE)
         self._next_id = 0
         self._pending: dict[int, asyncio.Future[int]] = {}
@@ -184,7 +184,7 @@ class ZygoteClient:
             self.heard = self._loop.time()
             self._take(self._decode(packet))
 
-    def _take(self, reply: Reply) -> None:
+    def _take(self, reply: ZygoteReply) -> None:
         match reply:
             case Forked(request_id, pid):
                 self._alive.add(pid)

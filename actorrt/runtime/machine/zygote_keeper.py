@@ -15,7 +15,7 @@ from actorrt.core.restarts import Restarts
 
 from .process import process_state, state_in_words
 from .process_tree import NodeStart
-from .respawn import Child, spawn_zygote
+from .respawn import Respawned, spawn_zygote
 from .stall_watch import STOPPED
 from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
 
@@ -56,7 +56,7 @@ class ZygoteKeeper:
         self._silence_s = silence_s
         self._on_exit = on_exit
         self._restarts = Restarts()
-        self._client = self._take(Child(start.zygote_pid, start.zygote))
+        self._client = self._take(Respawned(start.zygote_pid, start.zygote))
         self._changed = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
 
@@ -65,7 +65,7 @@ class ZygoteKeeper:
         """The zygote's process, while there is one."""
         return None if self._client.lost else self._client.zygote_pid
 
-    def _take(self, child: Child) -> ZygoteClient:
+    def _take(self, child: Respawned) -> ZygoteClient:
         children = self._parent.children
         children.add(child.pid)
 

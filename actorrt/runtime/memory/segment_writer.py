@@ -64,7 +64,7 @@ class State(Enum):
 _IDLE: Final = frozenset({State.ADOPTED, State.POOLED})
 
 
-class Segment:
+class OwnSegment:
     """A segment that this process created: `size` bytes of memory, whichever object is in it."""
 
     __slots__ = ("fd", "inode", "is_new", "kept", "mapping", "recalled", "serial", "size", "state")
@@ -117,7 +117,7 @@ class SegmentWriter:
         self._closed = False
         self._serial = 0
         # Those that were filled longest ago come first.
-        self._held: dict[int, Segment] = {}
+        self._held: dict[int, OwnSegment] = {}
         # (size, serial), in order.
         self._pool: list[tuple[int, int]] = []
 
@@ -127,7 +127,7 @@ class SegmentWriter:
 
     # -- from the thread that puts
 
-    def take(self, length: int) -> Segment | None:
+    def take(self, length: int) -> OwnSegment | None:
         """A segment of the pool that suits `length` bytes, for the caller to fill; it needs no reservation."""
         most = max(length + length // _SPARE_PART, length + _SPARE_BYTES)
         with self._lock:
@@ -138,7 +138,7 @@ class SegmentWriter:
             segment.state = State.FILLING
             return segment
 
-    def create(self, length: int) -> Segment:
+    def create(self, length: int) -> OwnSegment:
         """A new segment for `length` bytes, for the caller to fill. Raises ObjectStoreFullError."""
         size = size_for(length)
         try:
@@ -149,10 +149,10 @@ class SegmentWriter:
             return self.create(length)
         with self._lock:
             self._serial += 1
-            segment = self._held[self._serial] = Segment(self._serial, fd, size)
+            segment = self._held[self._serial] = OwnSegment(self._serial, fd, size)
         return segment
 
-    def fill(self, segment: Segment, data: bytes | memoryview, buffers: Sequence[memoryview]) -> Sealed:
+    def fill(self, segment: OwnSegment, data: bytes | memoryview, buffers: Sequence[memoryview]) -> Sealed:
         """Write an object: the pickle alone if it has no buffers, else a container (see wire/container.py).
 
         The node is to be told of what is returned, and then `adopted` or `refused` to be called. Raises
@@ -178,7 +178,7 @@ class SegmentWriter:
         self.abandon(segment)
         raise RuntimeError("the process is shutting down")
 
-    def abandon(self, segment: Segment) -> None:
+    def abandon(self, segment: OwnSegment) -> None:
         """Nothing was put into a segment that was taken or created."""
         with self._lock:
             gone = [self._forget(segment)] if segment.is_new else self._into_pool(segment)
@@ -188,7 +188,7 @@ class SegmentWriter:
 
     def adopted(self, serial: int) -> None:
         """The node has its own descriptor of a segment that was sealed."""
-        gone: list[Segment] = []
+        gone: list[OwnSegment] = []
         with self._lock:
             segment = self._held.get(serial)
             if segment is None or segment.state is not State.SEALED:
@@ -220,7 +220,7 @@ class SegmentWriter:
 
     def recalled(self, serial: int) -> None:
         """The node needs the memory. What is being filled, or not adopted yet, is let go of afterwards."""
-        gone: list[Segment] = []
+        gone: list[OwnSegment] = []
         with self._lock:
             segment = self._held.get(serial)
             if segment is not None:
@@ -265,14 +265,14 @@ class SegmentWriter:
 
     # -- with the lock held; what is to be disposed of afterwards
 
-    def _into_pool(self, segment: Segment) -> list[Segment]:
+    def _into_pool(self, segment: OwnSegment) -> list[OwnSegment]:
         if segment.recalled or self._closed:
             return [self._forget(segment)]
         segment.state = State.POOLED
         bisect.insort(self._pool, (segment.size, segment.serial))
         return []
 
-    def _forget(self, segment: Segment) -> Segment:
+    def _forget(self, segment: OwnSegment) -> OwnSegment:
         if segment.state is State.POOLED:
             self._pool.remove((segment.size, segment.serial))
         segment.state = State.CLOSED
@@ -281,7 +281,7 @@ class SegmentWriter:
 
     # -- without it, since to unmap takes a while
 
-    def _dispose(self, gone: Iterable[Segment]) -> None:
+    def _dispose(self, gone: Iterable[OwnSegment]) -> None:
         for segment in gone:
             _close(segment)
             # What the node never had, or was told is not kept, it does not wait for.
@@ -292,13 +292,13 @@ class SegmentWriter:
         return ObjectStoreFullError(length, self._limit, error.strerror or str(error))
 
 
-def _close(segment: Segment) -> None:
+def _close(segment: OwnSegment) -> None:
     if segment.mapping is not None:
         segment.mapping.close()
     os.close(segment.fd)
 
 
-def _write(segment: Segment, parts: list[tuple[int, memoryview]]) -> None:
+def _write(segment: OwnSegment, parts: list[tuple[int, memoryview]]) -> None:
     if segment.mapping is None:
         segment.mapping = _map(segment)
     if segment.mapping is not None:
@@ -326,7 +326,7 @@ def _parts(data: bytes | memoryview, buffers: Sequence[memoryview]) -> tuple[lis
     return parts, layout.total
 
 
-def _map(segment: Segment) -> WritableMapping | None:
+def _map(segment: OwnSegment) -> WritableMapping | None:
     """A mapping whose pages are all there, if it is to be had; else the segment is written by `pwrite`."""
     if segment.is_new and segment.size < _HUGE_FROM:
         return None

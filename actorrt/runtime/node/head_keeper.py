@@ -24,7 +24,7 @@ from ..base.socket_paths import remove_socket
 from ..links.link import Link
 from ..machine.process import describe_exit, kill_process, process_state, state_in_words
 from ..machine.process_tree import NodeStart
-from ..machine.respawn import Child, spawn_head
+from ..machine.respawn import Respawned, spawn_head
 from ..machine.stall_watch import STOPPED
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ HeadQuestion = ClaimName | FindName | ListNames | Query
 class _Life:
     """One head process, from its start to its end."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Respawned) -> None:
         self.pid = child.pid
         self.ended = asyncio.Event()
         self._sock = child.sock
@@ -78,7 +78,7 @@ class HeadKeeper:
         # What the processes of this node hold, as far as a head has granted it.
         self.names = Directory()
         self._restarts = Restarts()
-        self._life = _Life(Child(start.head_pid, start.head))
+        self._life = _Life(Respawned(start.head_pid, start.head))
         # Set while a process is there, whether it can be dialled or not.
         self._there = asyncio.Event()
         self._there.set()
@@ -121,7 +121,7 @@ class HeadKeeper:
             # At once, so that it has the names before anybody asks for one.
             self._join_soon()
 
-    async def _start(self) -> Child:
+    async def _start(self) -> Respawned:
         while True:
             await asyncio.sleep(min(LONGEST_PAUSE_S, self._restarts.pause(self._node.loop.time())))
             try:

@@ -28,10 +28,10 @@ from actorrt.wire.messages import (
     OpenSegment,
     Ping,
     Seal,
+    SegmentAt,
     SegmentBack,
     Unreserve,
 )
-from actorrt.wire.messages import Segment as Place
 
 from ..base.descriptors import allow_more, most_for_objects
 from ..links.link import Link
@@ -161,7 +161,7 @@ class NodeSegments:
         self._sealed(link, seal)
         return Done()
 
-    async def open(self, link: Link, owner: ProcessId, seq: int) -> Place:
+    async def open(self, link: Link, owner: ProcessId, seq: int) -> SegmentAt:
         """Where an object lies; it stays there until the reader closes it. Raises ObjectLostError."""
         key = (owner, seq)
         if self._ledger.find(key) is None:
@@ -181,7 +181,7 @@ class NodeSegments:
         found = self._ledger.find(key)
         assert found is not None
         place = self._holder.locate(segment, found.length)
-        return Place(segment.creator, segment.serial, place.path, place.inode, place.length)
+        return SegmentAt(segment.creator, segment.serial, place.path, place.inode, place.length)
 
     # ---- the ends
 

@@ -50,7 +50,7 @@ from actorrt.wire.messages import (
     Retire,
     ReturnLease,
     Room,
-    Segment,
+    SegmentAt,
     SegmentBack,
     StartActor,
     StopActor,
@@ -295,7 +295,7 @@ class Dispatch:
     def unwanted(self, link: Link, body: AnswerBody) -> None:
         if isinstance(body, Lease):
             link.send(ReturnLease(body.lease))
-        elif isinstance(body, Segment):
+        elif isinstance(body, SegmentAt):
             link.send(CloseSegment(body.creator, body.serial))
 
     def unsendable(self, link: Link, message: AnyMessage, why: str) -> None:

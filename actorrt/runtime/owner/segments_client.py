@@ -24,9 +24,9 @@ from actorrt.wire.messages import (
     Ping,
     Reserve,
     Seal,
+    SegmentAt,
     Unreserve,
 )
-from actorrt.wire.messages import Segment as Place
 
 from ..base.descriptors import allow_more_after
 from ..links.link import Link
@@ -209,7 +209,7 @@ class SegmentsClient:
             view = self._open_own(seq)
         if view is None:
             try:
-                place: Place = await self._process.node.ask(OpenSegment(owner, seq))
+                place: SegmentAt = await self._process.node.ask(OpenSegment(owner, seq))
                 view = self._open(entry, place)
             except exceptions.LinkError:
                 raise self._process.exits.node_died() from None
@@ -245,7 +245,7 @@ class SegmentsClient:
             release()
             return None
 
-    def _open(self, entry: Entry, place: Place) -> memoryview:
+    def _open(self, entry: Entry, place: SegmentAt) -> memoryview:
         key = entry.data.owner, entry.data.seq
         release = partial(self._released, CloseSegment(place.creator, place.serial))
         try:
