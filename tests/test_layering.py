@@ -317,6 +317,18 @@ def test_wire_and_core_do_no_io_and_read_no_clock(layer: str, modules: Modules) 
     assert wrong == []
 
 
+def test_histories_run_the_runtime_and_nothing_of_it_knows_them(modules: Modules) -> None:
+    wrong = [
+        _say(module, found)
+        for module in modules.values()
+        for found in module.imports
+        if (module.layer != "testing" and found.module.startswith("actorrt.testing"))
+        or (module.layer == "testing" and found.module.startswith(("actorrt.serve", "actorrt.cli", "serve")))
+        or (module.layer == "testing" and found.module.partition(".")[0] in ("socket", "select", "uvloop", "aiohttp"))
+    ]
+    assert wrong == []
+
+
 def test_nothing_below_serve_and_the_command_line_imports_them(modules: Modules) -> None:
     wrong = [
         _say(module, found)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 from actorrt.types import ActorKey, ProcessId
@@ -94,6 +95,17 @@ def set_runtime(runtime: Session | None) -> None:
     global _runtime, _had_one
     _runtime = runtime
     _had_one = True
+
+
+@contextlib.contextmanager
+def put_back() -> Generator[None]:
+    """Whatever is set inside of the `with`: behind it this process has the runtime that it had before."""
+    global _runtime, _had_one
+    kept = _runtime, _had_one
+    try:
+        yield
+    finally:
+        _runtime, _had_one = kept
 
 
 def in_worker() -> bool:

@@ -1,0 +1,66 @@
+"""What has to be gone at the end of a history: calls, waiters, references and leases balance to zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from actorrt.runtime.base.table_sizes import table_sizes
+from actorrt.runtime.owner.runtime import Runtime
+
+from .world import Process, World
+
+# Tables that stay while a process lives: links, what a peer knows, what was learned, and idle workers.
+_STAY: Final = frozenset(
+    {"Peers.links", "VirtualPeers.links", "VirtualPeers.dead", "VirtualPeers.process", "VirtualPeers.session"}
+    | {"VirtualLink.defined", "VirtualLink.peer", "VirtualLink._mine"}
+    | {"Tasks._pools", "Tasks._by_options", "Tasks.max_calls"}
+    | {"ProcessHost._pools", "Borrows._owners", "Supervisor._deaths"}
+)
+
+
+def left_over(world: World) -> list[str]:
+    """What is there at the end and should not be."""
+    found: list[str] = []
+    for process in world.processes:
+        if process.lives and process.runtime is not None:
+            for name, size in sorted(table_sizes(*_parts(process.runtime)).items()):
+                if size and name not in _STAY:
+                    found.append(f"{process.name}: {name} has {size} entries")
+            found += _of_runtime(process, process.runtime)
+    found += _of_node(world)
+    return found
+
+
+def _parts(runtime: Runtime) -> Iterator[Any]:
+    yield from runtime.peers.links.values()
+    yield runtime.peers
+    yield runtime.objects
+    yield runtime.actors
+    yield runtime.supervisor
+    yield runtime.tasks
+    yield runtime.shared_tasks
+    executor = runtime.dispatch.executor
+    if executor is not None:
+        yield executor.outcomes
+
+
+def _of_runtime(process: Process, runtime: Runtime) -> Iterator[str]:
+    if runtime.tasks.busy:
+        yield f"{process.name}: tasks have no outcome"
+    if runtime.tasks.by_link:
+        yield f"{process.name}: leases were not given back"
+    if runtime.objects.is_borrowed:
+        yield f"{process.name}: others are counted as borrowers"
+
+
+def _of_node(world: World) -> Iterator[str]:
+    node = world.node
+    if node is None or not world.node_process.lives:
+        return
+    resources = node.leases.resources
+    if resources.free != resources.total:
+        yield f"node: {resources.free} is free of {resources.total}"
+    for name, size in sorted(table_sizes(node.leases, node.host, node.supervisor).items()):
+        if size and name not in _STAY:
+            yield f"node: {name} has {size} entries"

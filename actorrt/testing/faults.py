@@ -1,0 +1,157 @@
+"""What is done to a cluster while its programs run: a schedule of faults, drawn from the dice of a history."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from .schedule import Life
+from .world import Process, World
+
+# How long a process is stopped, or slow, or two are kept apart, in seconds.
+HELD_S: Final = (0.01, 3.0)
+SLOWNESS: Final = (10.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How often what happens, on average, in a second of virtual time."""
+
+    cuts: float = 0.0
+    partitions: float = 0.0
+    slow: float = 0.0
+    stops: float = 0.0
+    worker_kills: float = 0.0
+    driver_kills: float = 0.0
+    head_kills: float = 0.0
+    node_kills: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(getattr(self, name) for name in self.__slots__)
+
+    @property
+    def kill(self) -> bool:
+        """Whether processes are killed."""
+        return bool(self.worker_kills or self.driver_kills or self.node_kills)
+
+
+def drawn(dice: Random) -> Faults:
+    """A mixture of faults: none, some kinds, or all of them; often many of few kinds."""
+    rates = {"cuts": 60.0, "partitions": 5.0, "slow": 5.0, "stops": 5.0, "worker_kills": 10.0, "head_kills": 2.0}
+    if dice.random() < 0.1:
+        return Faults()
+    chosen = {name: rate * dice.choice((0.2, 1.0, 3.0)) for name, rate in rates.items() if dice.random() < 0.4}
+    if dice.random() < 0.1:
+        chosen["driver_kills"] = 4.0
+    if dice.random() < 0.03:
+        chosen["node_kills"] = 2.0
+    return Faults(**chosen)
+
+
+class Chaos:
+    """Does to a world what its faults say, and what a program asks for."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._dice = world.dice
+        self._loop = world.outside
+        self.is_over = False
+
+    async def run(self, faults: Faults, until: float) -> None:
+        """Do what `faults` says, at random moments until `until`."""
+        names = [name for name in faults.__slots__ if getattr(faults, name)]
+        rates = [getattr(faults, name) for name in names]
+        while names and not self.is_over:
+            await asyncio.sleep(self._dice.expovariate(faults.total))
+            if self.is_over or self._loop.time() > until:
+                return
+            self._do(self._dice.choices(names, rates)[0])
+
+    def calm(self) -> None:
+        """No more faults: what is stopped goes on, what is slow is not any more."""
+        self.is_over = True
+        network = self._world.network
+        network.is_calm = True
+        network.slowness.clear()
+        network.apart.clear()
+        for process in self._world.processes:
+            process.loop.go_on()
+
+    # ---- single faults
+
+    def _do(self, name: str) -> None:
+        match name:
+            case "cuts":
+                self.cut()
+            case "partitions":
+                self.part()
+            case "slow":
+                self.slow(self._any())
+            case "stops":
+                self.stop(self._any())
+            case "worker_kills":
+                self._kill_one("worker")
+            case "driver_kills":
+                self._kill_one("driver")
+            case "head_kills":
+                self._kill_one("head")
+            case "node_kills":
+                self._kill_one("node")
+            case _:
+                raise AssertionError(name)
+
+    def _any(self) -> Process | None:
+        living = [process for process in self._world.processes if process.lives and process.role != "outside"]
+        return self._dice.choice(living) if living else None
+
+    def _kill_one(self, role: str) -> None:
+        living = [process for process in self._world.processes if process.lives and process.role == role]
+        if living:
+            self._world.kill(self._dice.choice(living).pid)
+
+    def cut(self) -> None:
+        """Cut one connection, whichever."""
+        # A process that talks to itself does so whatever happens to the network.
+        wires = [wire for wire in self._world.network.wires if wire.ends[0] != wire.ends[1]]
+        if wires:
+            wire = self._dice.choice(wires)
+            named = self._world.story.named
+            self._world.story.event("cuts", named(wire.ends[0]), f"its connection to {named(wire.ends[1])} is cut")
+            wire.cut()
+
+    def part(self) -> None:
+        """Keep two processes from each other for a while."""
+        one, other = self._any(), self._any()
+        if one is None or other is None or one is other:
+            return
+        pair = frozenset((one.process, other.process))
+        network = self._world.network
+        network.apart[pair] = None
+        self._world.story.event("partitions", one.name, f"cannot reach {other.name} for a while")
+        for wire in list(network.wires):
+            if pair == frozenset(wire.ends):
+                wire.cut()
+        self._loop.call_later(self._dice.uniform(*HELD_S), network.apart.pop, pair, None)
+
+    def slow(self, process: Process | None) -> None:
+        """All that comes to a process, or from it, takes longer for a while."""
+        if process is not None:
+            slowness = self._world.network.slowness
+            slowness[process.process] = self._dice.uniform(*SLOWNESS)
+            self._world.story.event("slow", process.name, "is slow for a while")
+            self._loop.call_later(self._dice.uniform(*HELD_S), slowness.pop, process.process, None)
+
+    def stop(self, process: Process | None) -> None:
+        """Stop a process (SIGSTOP) and let it go on."""
+        if process is not None and process.loop.life is Life.RUNNING:
+            self._world.story.event("stops", process.name, "is stopped")
+            process.loop.stop_process()
+            self._loop.call_later(self._dice.uniform(*HELD_S), self._go_on, process)
+
+    def _go_on(self, process: Process) -> None:
+        if process.loop.life is Life.STOPPED:
+            self._world.story.row(process.name, "goes on")
+            process.loop.go_on()

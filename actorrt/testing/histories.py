@@ -1,0 +1,457 @@
+"""The programs of `make simulate`: drivers that call tasks and actors, pass refs around, cancel, kill and forget.
+
+What ran where is noted outside of all processes (`Book`), so that each promise can be held against what has happened:
+a call ends once, with the right value or an error that something explains; what ran twice was allowed to; the calls of
+one caller begin in order; and in the end nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+import actorrt
+from actorrt import exceptions
+
+from .balance import left_over
+from .faults import Chaos, Faults, drawn
+from .world import World
+
+# A history that has not ended by then never will, in seconds.
+LIMIT_S: Final = 900.0
+# How long after its programs everything has been given back.
+SETTLE_S: Final = 34.0
+FAULTS_S: Final = 3.0
+
+
+class Odd(Exception):
+    """What code of a history raises on purpose."""
+
+
+@dataclass
+class Book:
+    """What really happened."""
+
+    # How often a call began.
+    runs: Counter[int] = field(default_factory=Counter[int])
+    # By actor, life and caller: the calls in the order in which they began.
+    order: dict[tuple[str, int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    lives: Counter[str] = field(default_factory=Counter[str])
+    broken: list[str] = field(default_factory=list[str])
+    calls: int = 0
+    ends: Counter[str] = field(default_factory=Counter[str])
+    last: int = 0
+
+    def next(self) -> int:
+        self.last += 1
+        return self.last
+
+
+# The history that runs: code of all its processes notes here what it does.
+_books: list[Book] = []
+
+
+def _book() -> Book:
+    return _books[-1]
+
+
+# ---- what is called
+
+
+@actorrt.remote
+class Account:
+    """Keeps a sum, and what it is given."""
+
+    def __init__(self, name: str) -> None:
+        book = _book()
+        book.lives[name] += 1
+        self._name = name
+        self._life = book.lives[name]
+        self._sum = 0
+        self._kept: list[Any] = []
+
+    async def add(self, number: int, caller: str, value: int, pause_s: float) -> int:
+        book = _book()
+        book.runs[number] += 1
+        book.order[self._name, self._life, caller].append(number)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        self._sum += value
+        return value + 1
+
+    async def fail(self, number: int) -> None:
+        _book().runs[number] += 1
+        raise Odd(number)
+
+    async def keep(self, number: int, box: list[Any]) -> int:
+        _book().runs[number] += 1
+        self._kept += box
+        return len(box)
+
+    async def given(self, number: int) -> list[Any]:
+        """What it keeps, once."""
+        _book().runs[number] += 1
+        kept, self._kept = self._kept, []
+        return kept
+
+
+@actorrt.remote
+async def double(number: int, value: int, pause_s: float) -> int:
+    _book().runs[number] += 1
+    if pause_s:
+        await asyncio.sleep(pause_s)
+    return 2 * value
+
+
+@actorrt.remote
+async def raises(number: int) -> None:
+    _book().runs[number] += 1
+    raise Odd(number)
+
+
+@actorrt.remote
+async def sum_of(number: int, box: list[Any]) -> int:
+    """The sum of refs that came in a list."""
+    _book().runs[number] += 1
+    total = 0
+    for ref in box:
+        total += await ref
+    return total
+
+
+@actorrt.remote
+async def nested(number: int, value: int, box: list[Any]) -> int:
+    """Call an actor whose handle came in a list, and a task."""
+    _book().runs[number] += 1
+    book = _book()
+    book.calls += 1
+    got: int = await double.remote(book.next(), value, 0.001)
+    for actor in box:
+        with contextlib.suppress(exceptions.ActorrtError):
+            await actor.add.remote(book.next(), f"nested {number}", 1, 0.0)
+    return got
+
+
+@actorrt.remote
+async def makes(number: int, value: int) -> list[Any]:
+    """Refs to values of its own."""
+    _book().runs[number] += 1
+    return [actorrt.put(value), double.remote(_book().next(), value, 0.0)]
+
+
+@actorrt.remote
+async def counts(number: int, most: int) -> AsyncGenerator[int, None]:
+    _book().runs[number] += 1
+    for index in range(most):
+        yield index
+        if index % 3 == 0:
+            await asyncio.sleep(0.001)
+
+
+# ---- who calls
+
+# What a process that ends, or a link that does, may bring to a call.
+_LOSSES: Final = (
+    exceptions.ActorDiedError,
+    exceptions.ActorUnavailableError,
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OwnerDiedError,
+    exceptions.LinkError,
+)
+
+
+class Client:
+    """One coroutine of a program: it makes calls and looks at what becomes of them."""
+
+    def __init__(self, name: str, dice: Random, book: Book, faults: Faults, actors: list[Shared]) -> None:
+        self._name = name
+        self._dice = dice
+        self._book = book
+        self._faults = faults
+        self._actors = actors
+
+    async def run(self, steps: int) -> None:
+        dice = self._dice
+        under_way: list[asyncio.Task[None]] = []
+        kinds: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            self.add,
+            self.add,
+            self.add,
+            self.task,
+            self.task,
+            self.leased_task,
+            self.failing,
+            self.refs,
+            self.handles,
+            self.lends,
+            self.makes,
+            self.stream,
+            self.kept,
+        ]
+        for _ in range(steps):
+            under_way.append(asyncio.ensure_future(dice.choice(kinds)()))
+            if dice.random() < 0.4:
+                await asyncio.sleep(dice.choice((0.0, 0.001, 0.01, 0.1)))
+        for task in under_way:
+            await task
+
+    # ---- one call each
+
+    async def add(self) -> None:
+        actor = self._actor()
+        number, value = self._book.next(), self._dice.randrange(100)
+        pause_s = self._dice.choice((0.0, 0.0, 0.001, 0.05))
+        ref = actor.handle.add.remote(number, self._name, value, pause_s)
+        await self._ends(number, ref, value + 1, actor.retries, actor)
+
+    async def task(self) -> None:
+        number, value = self._book.next(), self._dice.randrange(100)
+        retries = self._dice.choice((0, 3))
+        ref = double.options(max_retries=retries).remote(number, value, self._dice.choice((0.0, 0.001, 0.02)))
+        await self._ends(number, ref, 2 * value, retries)
+
+    async def leased_task(self) -> None:
+        number, value = self._book.next(), self._dice.randrange(100)
+        retries = self._dice.choice((0, 3))
+        ref = double.options(max_retries=retries, num_cpus=1).remote(number, value, self._dice.choice((0.0, 0.01)))
+        await self._ends(number, ref, 2 * value, retries)
+
+    async def failing(self) -> None:
+        number = self._book.next()
+        if self._dice.random() < 0.5:
+            await self._ends(number, raises.options(max_retries=0).remote(number), Odd, 0)
+        else:
+            actor = self._actor()
+            await self._ends(number, actor.handle.fail.remote(number), Odd, actor.retries, actor)
+
+    async def refs(self) -> None:
+        """Lend refs in a list; the ref that the task returns is all that is waited for."""
+        values = [self._dice.randrange(100) for _ in range(self._dice.randrange(1, 4))]
+        box: list[Any] = [actorrt.put(value) for value in values]
+        box.append(double.options(max_retries=3).remote(self._book.next(), 5, 0.001))
+        number = self._book.next()
+        ref = sum_of.options(max_retries=3).remote(number, box)
+        del box
+        await self._ends(number, ref, sum(values) + 10, 3)
+
+    async def handles(self) -> None:
+        actor = self._actor()
+        number, value = self._book.next(), self._dice.randrange(100)
+        ref = nested.options(max_retries=3).remote(number, value, [actor.handle])
+        await self._ends(number, ref, 2 * value, 3)
+
+    async def lends(self) -> None:
+        """An actor keeps refs, and another caller may fetch them from it."""
+        actor = self._actor()
+        number, value = self._book.next(), self._dice.randrange(100)
+        ref = actor.handle.keep.remote(number, [actorrt.put(value)])
+        await self._ends(number, ref, 1, actor.retries, actor)
+
+    async def kept(self) -> None:
+        actor = self._actor()
+        number = self._book.next()
+        ref = actor.handle.given.remote(number)
+        kept = await self._ends(number, ref, list, actor.retries, actor)
+        for one in kept or ():
+            await self._value(one)
+
+    async def makes(self) -> None:
+        number, value = self._book.next(), self._dice.randrange(100)
+        made = await self._ends(number, makes.options(max_retries=3).remote(number, value), list, 3)
+        if made:
+            first, second = made
+            for ref, wanted in ((first, value), (second, 2 * value)):
+                got = await self._value(ref)
+                if got is not None and got != wanted:
+                    self._book.broken.append(f"a value of call {number} is {got}, and not {wanted}")
+
+    async def stream(self) -> None:
+        number, most = self._book.next(), self._dice.randrange(12)
+        self._book.calls += 1
+        came: list[int] = []
+        try:
+            async for ref in counts.options(num_returns="streaming", max_retries=3).remote(number, most):
+                came.append(await ref)  # noqa: PERF401  what came before an error is looked at, too
+        except _LOSSES as error:
+            self._lost(number, error)
+        else:
+            self._book.ends["streams"] += 1
+            if came != list(range(most)):
+                self._book.broken.append(f"stream {number} of {most} items brought {came}")
+
+    # ---- how it ends
+
+    def _actor(self) -> Shared:
+        return self._dice.choice(self._actors)
+
+    async def _value(self, ref: Any) -> Any:
+        try:
+            return await ref
+        except _LOSSES as error:
+            self._lost(0, error)
+        return None
+
+    def _lost(self, number: int, error: BaseException) -> None:
+        self._book.ends[type(error).__name__] += 1
+        if not self._faults.kill and not any(actor.was_killed for actor in self._actors):
+            self._book.broken.append(f"call {number} ended with {error!r}, and no process was killed")
+
+    async def _ends(self, number: int, ref: Any, wanted: Any, retries: int, actor: Shared | None = None) -> Any:
+        """Wait for a call, perhaps cancel it, and hold what came against what was promised."""
+        book, dice = self._book, self._dice
+        book.calls += 1
+        cancelled = dice.random() < 0.15
+        if cancelled:
+            asyncio.get_running_loop().call_later(dice.choice((0.0, 0.001, 0.02)), ref.cancel)
+        got: Any = None
+        try:
+            got = await ref
+        except exceptions.TaskCancelledError as error:
+            book.ends["cancelled"] += 1
+            if not cancelled:
+                book.broken.append(f"call {number} ended with {error!r}, and nobody cancelled it")
+        except Odd as error:
+            book.ends["raised"] += 1
+            if wanted is not Odd or error.args != (number,):
+                book.broken.append(f"call {number} raised {error!r}")
+        except _LOSSES as error:
+            self._lost(number, error)
+        else:
+            book.ends["values"] += 1
+            if got != wanted and (not isinstance(wanted, type) or not isinstance(got, wanted)):
+                book.broken.append(f"call {number} brought {got!r}, and not {wanted!r}")
+            if not book.runs[number]:
+                book.broken.append(f"call {number} brought a value and never ran")
+        most = 1 + retries
+        if book.runs[number] > most:
+            book.broken.append(f"call {number} ran {book.runs[number]} times, and {most} are allowed")
+        if book.runs[number] > 1 and not self._faults.kill and not any(actor.was_killed for actor in self._actors):
+            book.broken.append(f"call {number} ran {book.runs[number]} times, and no process was killed")
+        return got
+
+
+@dataclass
+class Shared:
+    """An actor that the clients of a program call."""
+
+    name: str
+    handle: Any
+    restarts: int
+    retries: int
+    was_killed: bool = False
+
+
+class Program:
+    """One driver."""
+
+    def __init__(self, world: World, name: str, dice: Random, book: Book, faults: Faults) -> None:
+        self._world = world
+        self._name = name
+        self._dice = dice
+        self._book = book
+        self._faults = faults
+        self.done = False
+
+    async def main(self) -> None:
+        dice = self._dice
+        actors: list[Shared] = []
+        for index in range(dice.randrange(1, 4)):
+            name = f"{self._name}.{index}"
+            restarts, retries = dice.choice((0, 2, -1)), dice.choice((0, 0, 3))
+            options: dict[str, Any] = {"max_restarts": restarts, "max_task_retries": retries}
+            if dice.random() < 0.3:
+                options["num_cpus"] = 0.1
+            actors.append(Shared(name, Account.options(**options).remote(name), restarts, retries))
+        clients = [
+            Client(f"{self._name}/{index}", dice, self._book, self._faults, actors)
+            for index in range(dice.randrange(1, 4))
+        ]
+        runs = [client.run(dice.randrange(3, 12)) for client in clients]
+        if dice.random() < 0.2:
+            runs.append(self._kills(dice.choice(actors)))
+        await asyncio.gather(*runs)
+        self.done = True
+
+    async def _kills(self, actor: Shared) -> None:
+        await asyncio.sleep(self._dice.choice((0.0, 0.01, 0.1)))
+        actor.was_killed = True
+        await self._world.kill_actor(actor.handle, self._dice.random() < 0.5)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one history."""
+
+    seed: int
+    broken: list[str]
+    counts: Counter[str]
+    story: Callable[[], str]
+    turns: int
+    virtual_s: float
+
+
+def history(seed: int) -> Outcome:
+    """Run one history and hold it against what is promised."""
+    world = World(seed, cpus=Random(seed).choice((2, 3, 5)))
+    book = Book()
+    dice = Random(f"programs {seed}")
+    faults = drawn(dice)
+    chaos = Chaos(world)
+    programs = [
+        Program(world, f"program {index}", Random(f"program {index} of {seed}"), book, faults)
+        for index in range(dice.choice((1, 1, 2)))
+    ]
+    _books.append(book)
+    broken: list[str] = []
+    try:
+        with world.installed():
+            world.begin_node()
+            drivers = [world.new_driver(program.main) for program in programs]
+            world.spawn(world.outside_process, partial(chaos.run, faults, FAULTS_S))
+
+            def over() -> bool:
+                return bool(book.broken or world.deliveries.broken) or all(
+                    program.done or not driver.lives for program, driver in zip(programs, drivers, strict=True)
+                )
+
+            # What is stopped, slow or apart is so for a while only: it has to end all the same.
+            if not world.run(over, LIMIT_S):
+                broken.append("a program has not ended: " + world.what_waits())
+            broken += book.broken + world.deliveries.broken + world.errors.found
+            if not broken:
+                chaos.calm()
+                _settle(world, SETTLE_S)
+                broken += book.broken + world.deliveries.broken + world.errors.found
+            if not broken:
+                broken += left_over(world)
+                broken += _out_of_order(book)
+            world.close()
+    finally:
+        _books.pop()
+    counts = world.story.counts + book.ends
+    counts["calls"] = book.calls
+    return Outcome(seed, broken, counts, world.story.tell, world.schedule.turns, world.schedule.now)
+
+
+def _settle(world: World, seconds: float) -> None:
+    """Let what is on its way arrive, and what nobody holds go."""
+    for _ in range(2):
+        gc.collect()
+        world.run(lambda: False, world.schedule.now + seconds / 2)
+
+
+def _out_of_order(book: Book) -> list[str]:
+    return [
+        f"calls of {caller} to {name} began in the order {numbers}"
+        for (name, _, caller), numbers in book.order.items()
+        if numbers != sorted(numbers)
+    ]

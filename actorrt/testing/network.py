@@ -1,0 +1,246 @@
+"""Connections between simulated processes: bytes that take a while, and that a cut loses from any byte on.
+
+What is written on one connection arrives in order; what is written on different ones may cross. A cut loses the end of
+what is under way, in each direction for itself, and both ends hear of it, each when it does. A process that ends closes
+its connections like a cut. Who listens, and which process lives, is known at once: that is the kernel's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Final, Protocol
+
+from actorrt.types import ProcessId
+
+from .schedule import Life, VirtualLoop
+
+# A piece takes as long as one of these to arrive, in seconds: most are fast, some are not.
+LATENCIES: Final = (0.0001, 0.0001, 0.0002, 0.0002, 0.0005, 0.001, 0.005)
+
+
+class Ear(Protocol):
+    """Who reads one end of a connection."""
+
+    def heard(self, data: bytes) -> None: ...
+    def broke(self) -> None: ...
+
+
+class Way:
+    """One direction of a connection."""
+
+    def __init__(self, wire: Wire, to: VirtualLoop) -> None:
+        self._wire = wire
+        self._to = to
+        self.ear: Ear | None = None
+        self._pieces: deque[bytes] = deque()
+        # What came before anybody read.
+        self._unread: list[bytes] = []
+        # No piece overtakes one that was written before it.
+        self._last_at = 0.0
+        self._broken = False
+        self._told = False
+
+    def write(self, data: bytes) -> None:
+        """Have these bytes arrive, unless the connection is cut first."""
+        if self._broken:
+            return
+        for piece in self._wire.network.pieces(data):
+            self._pieces.append(piece)
+            self._schedule(self._arrive)
+
+    def _schedule(self, what: Callable[[], None]) -> None:
+        network = self._wire.network
+        self._last_at = max(self._last_at, self._to.time() + network.latency(self._wire))
+        self._to.call_at(self._last_at, what)
+
+    def _arrive(self) -> None:
+        if not self._pieces:
+            # It was lost.
+            return
+        piece = self._pieces.popleft()
+        if self.ear is None:
+            self._unread.append(piece)
+        else:
+            self.ear.heard(piece)
+
+    def read_by(self, ear: Ear) -> None:
+        """From now on what arrives is read by `ear`, from whom on it was not."""
+        self.ear = ear
+        unread, self._unread = self._unread, []
+        for piece in unread:
+            if self.ear is ear:
+                ear.heard(piece)
+            else:
+                self._unread.append(piece)
+        if self._told and self.ear is ear:
+            ear.broke()
+
+    def break_off(self) -> None:
+        """Lose what is under way from any byte on; the reader hears of the end behind what is left."""
+        if self._broken:
+            return
+        self._broken = True
+        kept: deque[bytes] = deque()
+        left = self._wire.network.keeps(sum(map(len, self._pieces)))
+        while self._pieces and left:
+            piece = self._pieces.popleft()[:left]
+            left -= len(piece)
+            kept.append(piece)
+        self._pieces = kept
+        self._schedule(self._end)
+
+    def finish(self) -> None:
+        """The writer closes: all that was written arrives, then the end."""
+        if not self._broken:
+            self._broken = True
+            self._schedule(self._end)
+
+    def _end(self) -> None:
+        self._told = True
+        while self._pieces:
+            self._arrive()
+        if self.ear is not None:
+            self.ear.broke()
+
+    def drop(self) -> None:
+        """Its reader has closed it: it hears nothing more."""
+        self._pieces.clear()
+        self.ear = _NOBODY
+
+
+class _Nobody:
+    def heard(self, data: bytes) -> None: ...
+    def broke(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
+class Wire:
+    """One connection. `ways[0]` leads to who listens, `ways[1]` to who dialled."""
+
+    def __init__(self, network: Network, dialler: ProcessId, listener: ProcessId) -> None:
+        self.network = network
+        self.ends = (dialler, listener)
+        self.is_cut = False
+        loops = network.loops
+        self.ways = (Way(self, loops[listener]), Way(self, loops[dialler]))
+
+    def cut(self) -> None:
+        """Both ends hear of it, each when it does."""
+        if not self.is_cut:
+            self.is_cut = True
+            self.network.wires.pop(self, None)
+            for way in self.ways:
+                way.break_off()
+
+
+class Plug:
+    """One process's end of a wire."""
+
+    def __init__(self, wire: Wire, is_dialler: bool) -> None:
+        self._wire = wire
+        self._in = wire.ways[1 if is_dialler else 0]
+        self._out = wire.ways[0 if is_dialler else 1]
+
+    @property
+    def wire(self) -> Wire:
+        return self._wire
+
+    def write(self, data: bytes) -> None:
+        self._out.write(data)
+
+    def read_by(self, ear: Ear) -> None:
+        self._in.read_by(ear)
+
+    def close(self) -> None:
+        """What was written arrives; the peer hears of the end behind it."""
+        self._in.drop()
+        self._wire.network.close_politely(self._wire, self._out)
+
+
+class Network:
+    """All connections, who listens, and how long things take."""
+
+    def __init__(self, dice: Random) -> None:
+        self._dice = dice
+        self.loops: dict[ProcessId, VirtualLoop] = {}
+        self.wires: dict[Wire, None] = {}
+        self._listeners: dict[str, tuple[ProcessId, Callable[[Plug], None]]] = {}
+        self._awaited: dict[str, list[asyncio.Future[None]]] = {}
+        # What comes to a slow process takes so many times as long.
+        self.slowness: dict[ProcessId, float] = {}
+        # Pairs of processes between which nothing goes.
+        self.apart: dict[frozenset[ProcessId], None] = {}
+        # Pieces that are not delayed by chance, while faults are over.
+        self.is_calm = False
+
+    # ---- how long, and how much
+
+    def latency(self, wire: Wire) -> float:
+        slow = max((self.slowness.get(end, 1.0) for end in wire.ends), default=1.0)
+        if self.is_calm:
+            return LATENCIES[0]
+        return self._dice.choice(LATENCIES) * (0.5 + self._dice.random()) * slow
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """How the bytes of one write arrive: most often at once."""
+        if len(data) < 2 or self._dice.random() > 0.05:
+            return [data]
+        at = self._dice.randrange(1, len(data))
+        return [data[:at], data[at:]]
+
+    def keeps(self, size: int) -> int:
+        """How many of the bytes under way a cut lets through."""
+        return self._dice.randint(0, size) if self._dice.random() < 0.7 else size
+
+    # ---- connections
+
+    def lives(self, process: ProcessId) -> bool:
+        loop = self.loops.get(process)
+        return loop is not None and loop.life is not Life.ENDED
+
+    def listen(self, process: ProcessId, path: str, accept: Callable[[Plug], None]) -> None:
+        self._listeners[path] = (process, accept)
+        for future in self._awaited.pop(path, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def listening(self, path: str) -> None:
+        """Return once somebody listens there."""
+        if path not in self._listeners:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited.setdefault(path, []).append(future)
+            await future
+
+    def listens(self, path: str) -> bool:
+        return path in self._listeners
+
+    def dial(self, process: ProcessId, path: str) -> Plug | None:
+        """A connection to who listens there; None where nobody does, or can be reached."""
+        to, accept = self._listeners.get(path, (None, None))
+        if to is None or accept is None or frozenset((process, to)) in self.apart:
+            return None
+        wire = Wire(self, process, to)
+        self.wires[wire] = None
+        # A process that is stopped accepts once it goes on.
+        loop = self.loops[to]
+        loop.call_later(self.latency(wire), accept, Plug(wire, False))
+        return Plug(wire, True)
+
+    def close_politely(self, wire: Wire, out: Way) -> None:
+        """One end closes: the other reads to the end."""
+        if not wire.is_cut:
+            wire.is_cut = True
+            self.wires.pop(wire, None)
+            out.finish()
+
+    def end(self, process: ProcessId) -> None:
+        """A process has ended: nobody listens for it, and its connections end."""
+        self._listeners = {path: found for path, found in self._listeners.items() if found[0] != process}
+        for wire in list(self.wires):
+            if process in wire.ends:
+                wire.cut()

@@ -1,0 +1,174 @@
+"""The simulated processes: what a driver and a worker are made of, on a loop in virtual time.
+
+Their runtimes, executors and supervisors are those of real processes; only what is a thread, a socket or a file of the
+system is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from actorrt.config import Settings
+from actorrt.runtime.base.loop_thread import LoopThread
+from actorrt.runtime.base.worker_params import WorkerParams
+from actorrt.runtime.links.link import Link
+from actorrt.runtime.owner.runtime import Runtime
+from actorrt.runtime.worker.executor import Work
+from actorrt.runtime.worker.loop_executor import LoopExecutor, RuntimeLoopExecutor
+from actorrt.runtime.worker.retirement import Retirement
+from actorrt.types import Employer, JobKey, ProcessId
+from actorrt.version import __version__
+from actorrt.wire.messages import JoinDriver, Joined, WorkerReady
+
+from .peers import VirtualPeers
+from .schedule import NO_THREADS, VirtualLoop
+from .stage import Stage
+
+if TYPE_CHECKING:
+    from actorrt.core.options import ActorOptions, TaskOptions
+    from actorrt.runtime.base.definitions import ActorClassDef, RemoteFunctionDef
+    from actorrt.runtime.owner.actor_client import ActorClient
+    from actorrt.runtime.owner.entries import Entry, Gate
+
+LEAVE_GRACE_S: Final = 1.0
+BLOCKS: Final = (
+    "this would block its thread, and a simulation has one: `await` the ref instead, and for actors "
+    "Simulation.kill and Simulation.get_actor"
+)
+# What no value is larger than: there is no shared memory.
+_NO_LIMIT: Final = 2**62
+
+
+class VirtualThread(LoopThread):
+    """A loop in virtual time in place of a thread's: all code of a process runs there."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.thread = threading.current_thread()
+        self.closing = False
+        self._inbox = deque[Callable[[], None]]()
+        self._woken = False
+        self._tasks = set[asyncio.Task[None]]()
+
+    def start(self) -> None: ...
+
+    def stop(self, timeout: float) -> None: ...
+
+    def on_own_thread(self) -> bool:
+        return True
+
+    def call_sync(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> NoReturn:
+        work.close()
+        raise RuntimeError(BLOCKS)
+
+
+class VirtualRuntime(Runtime):
+    """The runtime of a simulated driver or worker."""
+
+    def __init__(
+        self,
+        process: ProcessId,
+        role: str,
+        loop: VirtualLoop,
+        stage: Stage,
+    ) -> None:
+        super().__init__(process, role, "", __version__, stage.settings, VirtualThread(loop))
+        self.peers = VirtualPeers(self.dispatch, process, role, stage)
+        self.peers.end_of = self._cause_of_end
+
+    def submit_task(
+        self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any:
+        if not function.is_async:
+            raise TypeError(f"{function.name} is a plain function: {NO_THREADS}")
+        return super().submit_task(function, args, kwargs, options)
+
+    def create_actor(
+        self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
+    ) -> ActorClient:
+        if not cls.has_async:
+            raise TypeError(f"{cls.name} has no `async def` method: {NO_THREADS}")
+        return super().create_actor(cls, args, kwargs, options)
+
+    def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
+        raise RuntimeError(BLOCKS)
+
+
+class VirtualExecutor(RuntimeLoopExecutor):
+    """Runs a worker's coroutines. As in a process with two threads, work is handed over from one to the other."""
+
+    def __init__(self, runtime: Runtime, mode: str) -> None:
+        super().__init__(runtime)
+        self._hands_over = mode != "runtime"
+
+    def enqueue(self, link: Link, work: list[Work]) -> None:
+        if self._hands_over:
+            LoopExecutor.enqueue(self, link, work)
+        else:
+            super().enqueue(link, work)
+
+
+async def join_as_driver(runtime: Runtime, node: ProcessId, pid: int) -> None:
+    """Make the process a driver of the node's session."""
+    link = await runtime.peers.dial_node(node)
+    runtime.node = runtime.peers.broker = link
+    joined: Joined = await link.ask(JoinDriver(pid, runtime.namespace, [], b"/", b"", [], {}, False, False))
+    runtime.employer = Employer(JobKey(runtime.process))
+    runtime.node_id = joined.node.process
+    runtime.node_cpus = joined.cpus
+    runtime.store_limit = joined.store_limit
+
+
+async def be_a_worker(runtime: Runtime, params: WorkerParams, pid: int, end: Callable[[int], None]) -> None:
+    """Make the process a worker of the node that forked it. `end` ends it with an exit code."""
+    runtime.employer = params.employer
+    runtime.namespace = params.namespace
+    runtime.node_cpus = params.cpus
+    runtime.env = params.env
+    runtime.node_id = params.node_id
+    executor = VirtualExecutor(runtime, params.mode)
+    runtime.dispatch.executor = executor
+    runtime.on_leave = partial(_leave, runtime, executor, end)
+    runtime.on_retire = Retirement(runtime, executor).begin
+    await runtime.peers.listen()
+    node = await runtime.peers.dial_node(params.node)
+    runtime.node = runtime.peers.broker = node
+    node.send(WorkerReady(pid))
+
+
+def _leave(runtime: Runtime, executor: LoopExecutor, end: Callable[[int], None]) -> None:
+    if not runtime.thread.closing:
+        runtime.thread.closing = True
+        runtime.thread.spawn(_wind_down(runtime, executor, end))
+
+
+async def _wind_down(runtime: Runtime, executor: LoopExecutor, end: Callable[[int], None]) -> None:
+    """Cancel what runs, give it a moment, and end the process, as a worker does."""
+    links = list(runtime.peers.links.values())
+    ended = asyncio.Event()
+
+    def look() -> None:
+        if not any(link.serving for link in links):
+            ended.set()
+
+    executor.on_idle = partial(runtime.thread.run_soon, look)
+    for link in links:
+        for run in list(link.serving.values()):
+            executor.end_call(run, None)
+    look()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LEAVE_GRACE_S):
+            await ended.wait()
+    await runtime.peers.close()
+    end(runtime.exit_code)
+
+
+def settings_of_a_simulation() -> Settings:
+    """As in a real cluster, but that every value travels inside its message."""
+    return Settings(inline_limit=_NO_LIMIT, worker_stall_timeout_s=0.0)

@@ -1,0 +1,405 @@
+"""One history: its processes, their turns in virtual time, and what is done to them.
+
+While a history runs, the clock, the dice and the process ids that code asks the system for are its own, so that a seed
+gives the same history each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import time
+from asyncio import events
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from random import Random
+from typing import Any, Final, NoReturn
+
+from actorrt.core.calls import CallLife
+from actorrt.core.leases import UNIT
+from actorrt.core.lifecycle import Lifecycle
+from actorrt.runtime.base.socket_paths import socket_path
+from actorrt.runtime.base.worker_params import WorkerParams
+from actorrt.runtime.node.node import NodeConfig
+from actorrt.runtime.owner import current, token
+from actorrt.runtime.owner.handles import client_of
+from actorrt.types import ProcessId
+from actorrt.wire.link import End
+
+from .deliveries import Deliveries
+from .network import Network
+from .node import VirtualHead, VirtualNode
+from .processes import VirtualRuntime, be_a_worker, join_as_driver, settings_of_a_simulation
+from .schedule import Life, Schedule, VirtualLoop
+from .stage import Stage
+from .story import Storyteller
+
+# Beyond what a system has, so that nothing real is ever found by one of these.
+FIRST_PID: Final = 10_000_000
+# What a process that was killed ends with, and how soon its parent knows.
+KILLED: Final = 9
+REAP_S: Final = (0.0002, 0.01)
+# The time of a history's beginning, for code that asks for the date.
+EPOCH: Final = 1_700_000_000.0
+
+
+class Ended(BaseException):
+    """Raised in the code of a process that has ended this moment."""
+
+
+class Process:
+    """One simulated process."""
+
+    def __init__(self, process: ProcessId, pid: int, name: str, role: str, loop: VirtualLoop) -> None:
+        self.process = process
+        self.pid = pid
+        self.name = name
+        self.role = role
+        self.loop = loop
+        self.runtime: VirtualRuntime | None = None
+        self.context = Context()
+        # What its parent waits for: the status, as `waitpid` gives it.
+        self.ended: list[tuple[VirtualLoop, asyncio.Future[int]]] = []
+        # Kept to the end of the history: what is garbage runs its `finally` blocks.
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.status: int | None = None
+
+    @property
+    def lives(self) -> bool:
+        return self.status is None
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Errors(logging.Handler):
+    """What the runtime calls an error of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(logging.Formatter().format(record))
+
+
+class World:
+    """The processes of one history and their turns."""
+
+    def __init__(self, seed: int, cpus: int) -> None:
+        self.dice = Random(seed)
+        # Of its own, so that what a process draws does not change what becomes of others.
+        self._ids = Random(f"ids {seed}")
+        self.schedule = Schedule()
+        self.story = Storyteller()
+        self.network = Network(self.dice)
+        self.deliveries = Deliveries()
+        self.stage = Stage(self.network, self.story, self.deliveries, settings_of_a_simulation(), self._ids)
+        self.errors = Errors()
+        self.processes: list[Process] = []
+        self._by_pid: dict[int, Process] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, Process] = {}
+        self._counts: dict[str, int] = {}
+        self.current: Process | None = None
+        # Who does things to the processes is none of them.
+        self.outside_process = self._new("outside")
+        self.node_process = self._new("node")
+        self._head_id = ProcessId(self._ids.randbytes(8))
+        self.story.name(self._head_id, "head")
+        self.node: VirtualNode | None = None
+        self.head: VirtualHead | None = None
+        self._cpus = cpus
+        self.drivers: list[Process] = []
+
+    @property
+    def outside(self) -> VirtualLoop:
+        return self.outside_process.loop
+
+    # ---- processes
+
+    def _new(self, role: str, process: ProcessId | None = None) -> Process:
+        number = self._counts[role] = self._counts.get(role, 0) + 1
+        name = role if role in ("node", "head", "outside") else f"{role} {number}"
+        process = process or ProcessId(self._ids.randbytes(8))
+        made = Process(process, FIRST_PID + len(self.processes), name, role, VirtualLoop(self.schedule))
+        self.story.name(process, name)
+        self.network.loops[process] = made.loop
+        self.processes.append(made)
+        self._by_pid[made.pid] = made
+        self._by_loop[made.loop] = made
+        return made
+
+    def _runtime(self, process: Process, role: str) -> VirtualRuntime:
+        return VirtualRuntime(process.process, role, process.loop, self.stage)
+
+    def spawn(self, process: Process, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Run a coroutine as a process's own."""
+
+        def begin() -> None:
+            task = process.loop.create_task(work())
+            process.tasks.add(task)
+            task.add_done_callback(process.tasks.discard)
+            task.add_done_callback(self._failed)
+
+        process.loop.call_soon(begin, context=process.context)
+
+    def _failed(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.errors.found.append(f"a process failed: {type(error).__name__}: {error}")
+
+    def begin_node(self) -> None:
+        async def begin() -> None:
+            config = NodeConfig(self.node_process.process, self._head_id, "", {"CPU": self._cpus * UNIT}, 0, 0, -1, [])
+            self.node = VirtualNode(config, self.stage, self, self.dice)
+            await self.node.peers.listen()
+
+        self.spawn(self.node_process, begin)
+
+    def new_driver(self, main: Callable[[], Awaitable[Any]]) -> Process:
+        """A program that runs `main`."""
+        process = self._new("driver")
+        self.drivers.append(process)
+
+        async def begin() -> None:
+            runtime = process.runtime = self._runtime(process, "driver")
+            current.set_runtime(runtime)
+            runtime.namespace = "simulation"
+            await self.network.listening(socket_path("", self.node_process.process))
+            await join_as_driver(runtime, self.node_process.process, process.pid)
+            await main()
+
+        self.spawn(process, begin)
+        return process
+
+    # ---- what a node asks of its machine
+
+    def start_worker(self, params: WorkerParams) -> int:
+        process = self._new("worker", params.process)
+
+        async def begin() -> None:
+            runtime = process.runtime = self._runtime(process, "worker")
+            current.set_runtime(runtime)
+            await be_a_worker(runtime, params, process.pid, lambda code: self.exit(process, code << 8))
+
+        self.spawn(process, begin)
+        return process.pid
+
+    def start_head(self, process: ProcessId, listens: Callable[[], object]) -> int:
+        head = self._new("head", process)
+
+        async def begin() -> None:
+            self.head = VirtualHead(process, self.stage)
+            await self.head.peers.listen()
+            listens()
+
+        self.spawn(head, begin)
+        return head.pid
+
+    def kill(self, pid: int) -> None:
+        process = self._by_pid.get(pid)
+        if process is not None and process.lives:
+            self.story.event("kills", process.name, "is killed")
+            self.exit(process, KILLED)
+
+    def ended(self, pid: int) -> asyncio.Future[int]:
+        """Done when a process has ended and its parent, the caller, knows of it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
+        process = self._by_pid[pid]
+        assert isinstance(loop, VirtualLoop)
+        if process.status is None:
+            process.ended.append((loop, future))
+        else:
+            self._reap(loop, future, process.status)
+        return future
+
+    def exit(self, process: Process, status: int) -> None:
+        """A process ends: nothing of it runs any more."""
+        if not process.lives:
+            return
+        process.status = status
+        self.story.row(process.name, f"has ended with status {status}")
+        _end_quietly(process)
+        self.network.end(process.process)
+        for loop, future in process.ended:
+            self._reap(loop, future, status)
+
+    def _reap(self, loop: VirtualLoop, future: asyncio.Future[int], status: int) -> None:
+        def reap() -> None:
+            if not future.done():
+                future.set_result(status)
+
+        loop.call_later(self.dice.uniform(*REAP_S), reap)
+
+    # ---- what a program does
+
+    async def kill_actor(self, handle: Any, no_restart: bool = True) -> None:
+        """`actorrt.kill`, for code that cannot block; called in a driver or worker."""
+        process = self.current
+        assert process is not None
+        assert process.runtime is not None
+        await process.runtime._kill_actor(client_of(handle), no_restart)
+
+    def what_waits(self) -> str:
+        """The coroutines of programs that have not ended."""
+        waiting: list[str] = []
+        for process in self.drivers:
+            if process.lives:
+                for task in asyncio.all_tasks(process.loop):
+                    stack = task.get_stack(limit=1)
+                    if stack:
+                        frame = stack[0]
+                        waiting.append(f"{process.name} in {frame.f_code.co_qualname}, line {frame.f_lineno}")
+        return "; ".join(sorted(waiting)) or "nothing waits"
+
+    def close(self) -> None:
+        """All processes end, without a turn more."""
+        for process in self.processes:
+            if process.lives:
+                _end_quietly(process)
+            process.loop.close()
+
+    # ---- turns
+
+    def run(self, until: Callable[[], bool], limit_s: float) -> bool:
+        """Turn the loops until `until()` or virtual time `limit_s`; whether the former."""
+        schedule, story, errors = self.schedule, self.story, self.errors.found
+        while not until():
+            if errors:
+                return False
+            due = schedule.next_at()
+            if due is None or due > limit_s:
+                return False
+            handle = schedule.next()
+            if handle is None:
+                return False
+            loop: VirtualLoop = handle._loop  # pyright: ignore[reportAttributeAccessIssue]
+            if handle.cancelled() or not loop.takes(handle):
+                continue
+            story.now = schedule.now
+            process = self._by_loop[loop]
+            if process is not self.current:
+                self._enter(process)
+            with contextlib.suppress(Ended):
+                handle._run()
+        return True
+
+    def _enter(self, process: Process | None) -> None:
+        self.current = process
+        events._set_running_loop(None if process is None else process.loop)
+        current.set_runtime(None if process is None else process.runtime)
+
+    # ---- a system of its own
+
+    @contextlib.contextmanager
+    def installed(self) -> Generator[None]:
+        """While this holds, the system's clock, dice and process ids are the history's."""
+        schedule, ids = self.schedule, self._ids
+        state, loop = random.getstate(), events._get_running_loop()
+        collects = gc.isenabled()
+        world = self
+
+        def monotonic() -> float:
+            return schedule.now
+
+        def now() -> float:
+            return EPOCH + schedule.now
+
+        def pid() -> int:
+            return FIRST_PID if world.current is None else world.current.pid
+
+        def kill(target: int, number: int) -> None:
+            world.kill(target)
+            if world.current is not None and not world.current.lives:
+                raise Ended
+
+        def released(one: token.Token) -> None:
+            world._release(one)
+
+        replaced: list[tuple[Any, str, Any]] = [
+            (time, "monotonic", monotonic),
+            (time, "perf_counter", monotonic),
+            (time, "time", now),
+            (time, "sleep", _no_sleep),
+            (os, "urandom", ids.randbytes),
+            (os, "getpid", pid),
+            (os, "kill", kill),
+            (token.Token, "__del__", released),
+            (CallLife, "on", _told(CallLife.on, self._row_of_call)),
+            (Lifecycle, "on", _told(Lifecycle.on, self._row_of_actor)),
+            (End, "apply", _told(End.apply, self._row_of_link)),
+        ]
+        kept = [(where, name, getattr(where, name)) for where, name, _ in replaced]
+        logger = logging.getLogger("actorrt")
+        level, propagate = logger.level, logger.propagate
+        try:
+            random.seed(ids.random())
+            gc.disable()
+            logger.addHandler(self.errors)
+            logger.setLevel(logging.ERROR)
+            logger.propagate = False
+            for where, name, value in replaced:
+                setattr(where, name, value)
+            with current.put_back():
+                yield
+        finally:
+            for where, name, value in kept:
+                setattr(where, name, value)
+            logger.removeHandler(self.errors)
+            logger.setLevel(level)
+            logger.propagate = propagate
+            random.setstate(state)
+            self.current = None
+            events._set_running_loop(loop)
+            if collects:
+                gc.enable()
+
+    def _release(self, one: Any) -> None:
+        """A token is garbage: what it stands for is told on the loop of its own process, whichever runs just now."""
+        thread = one._session.thread
+        if thread.loop.life is not Life.ENDED:
+            thread.release(one._release)
+
+    def _row_of_call(self, life: Any, before: Any, event: Any, action: Any) -> None:
+        who = "?" if self.current is None else self.current.name
+        message = getattr(life, "message", None)
+        seq = getattr(message, "seq", "?")
+        self.story.row(
+            who, f"call {seq} ({life.name}): {before.name} --{event.name}--> {life.state.name}, {action.name}"
+        )
+
+    def _row_of_actor(self, life: Any, before: Any, event: Any, actions: Any) -> None:
+        who = "?" if self.current is None else self.current.name
+        told = ", ".join(action.name for action in actions) or "nothing"
+        self.story.row(who, f"actor: {before.name} --{event.name}--> {life.state.name}, {told}")
+
+    def _row_of_link(self, end: Any, before: Any, event: Any, actions: Any) -> None:
+        who = "?" if self.current is None else self.current.name
+        told = ", ".join(action.name for action in actions) or "nothing"
+        self.story.row(who, f"link: {before.name} --{event.name}--> {end.state.name}, {told}")
+
+
+def _told(apply: Callable[..., Any], tell: Callable[[Any, Any, Any, Any], None]) -> Callable[..., Any]:
+    def on(self: Any, event: Any) -> Any:
+        before = self.state
+        actions = apply(self, event)
+        tell(self, before, event, actions)
+        return actions
+
+    return on
+
+
+def _end_quietly(process: Process) -> None:
+    process.loop.end_process()
+    for task in asyncio.all_tasks(process.loop):
+        process.tasks.add(task)
+        # Who looks for tasks that were forgotten is not to find these.
+        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _no_sleep(seconds: float) -> NoReturn:
+    raise RuntimeError("time.sleep stops its thread, and a simulation has one: `await asyncio.sleep(...)` instead")

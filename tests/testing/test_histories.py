@@ -1,0 +1,47 @@
+"""Histories in virtual time: that they keep what is promised, and that a seed gives the same one each time."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from actorrt.testing.histories import history
+
+SEEDS = range(60)
+TELL = "from actorrt.testing.histories import history; print(history({}).story())"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_history_keeps_what_is_promised(seed: int) -> None:
+    outcome = history(seed)
+    assert outcome.broken == [], outcome.story()
+
+
+def test_the_histories_hold_what_they_are_for() -> None:
+    counts = sum((history(seed).counts for seed in range(40)), start=history(40).counts)
+    rare = {"cuts", "resumes", "stops", "slow", "partitions", "kills", "streams", "raised", "cancelled"}
+    assert [kind for kind in rare if counts[kind] < 5] == []
+    assert counts["values"] > counts["calls"] / 2
+
+
+@pytest.mark.parametrize("seed", [3, 12, 16])
+def test_a_seed_tells_the_same_story_in_any_process(seed: int) -> None:
+    stories = {
+        subprocess.run(
+            [sys.executable, "-c", TELL.format(seed)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "77")
+    }
+    assert len(stories) == 1
+
+
+def test_a_seed_tells_the_same_story_after_others() -> None:
+    first = history(12).story()
+    for seed in range(5):
+        history(seed)
+    assert history(12).story() == first
