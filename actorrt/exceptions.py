@@ -503,7 +503,7 @@ class ObjectLostError(ActorrtError):
 
 
 class ObjectFreedError(ObjectLostError):
-    """The value was given back since nobody held a reference to it any more."""
+    """The runtime freed the value, since no process held a reference to it any more."""
 
 
 class OwnerDiedError(ObjectLostError):

@@ -7,7 +7,7 @@
           RequestStoppedError        its place was taken away while it ran
           BackPressureError          the queue in front of a deployment is full
         RequestRouterError           the deployment's request router failed, by its own fault
-        RequestCancelledError        the request was cancelled, by its caller or by whoever waited for that one
+        RequestCancelledError        the caller cancelled the request, or a waiter for it was cancelled
         DeploymentUnavailableError   no such application or deployment, or it failed
         ReplicaUnavailableError      the replica went away while it had the request
 
@@ -47,7 +47,7 @@ class RequestRefusedError(ServeError):
     `retry_after_s` says when that is worth a try; None: never. `status` is what HTTP clients get. With `ticket`, if
     there is one, a retry keeps its place in a capacity queue (`QueueCost(ticket=...)`). You do not get this where there
     is nothing to send to: that is DeploymentUnavailableError. `queue_ms` is how long it waited for its place, as of a
-    capacity queue; None where nobody has looked.
+    capacity queue; None where no router has looked.
     """
 
     queue_ms: int | None = None
@@ -66,7 +66,7 @@ class RequestRefusedError(ServeError):
 class RequestStoppedError(RequestRefusedError):
     """The deployment's request router took the request's place away while it ran, for another: it may have run in part.
 
-    You get it only where a capacity queue was told to shed (`sheds`).
+    You get it only where a capacity queue sheds (`sheds`).
     """
 
 

@@ -83,7 +83,7 @@ class Queue(Generic[T]):
     """A queue of at most `maxsize` items (0: any number). It travels to tasks and actors and is the same there.
 
     Blocking methods are for sync code, `put_async` and `get_async` for coroutines. Times are seconds. An item that is
-    on its way to a taker who is cancelled goes back to the front.
+    on its way to a taker that is cancelled goes back to the front.
     """
 
     def __init__(self, maxsize: int = 0, actor_options: Mapping[str, Any] | None = None) -> None:

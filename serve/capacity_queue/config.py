@@ -56,10 +56,11 @@ class CapacityQueueConfig:
     waiting_tokens: int = 10_000_000
     """The same in tokens."""
     deadline_s: float | None = None
-    """Who would wait longer is refused (429, with when to come again); None: nobody. A request may have its own."""
+    """Seconds: the queue refuses a request that would wait longer (429, with when to come again). None: no limit. A
+    request may have a deadline of its own."""
     sheds: bool = False
     """Whether requests of the last band that run are stopped where one of a higher band would fit that fits nowhere.
-    Read when the queue starts, as `bands`. Nobody has credits then."""
+    Read when the queue starts, as `bands`. Routers have no credits then."""
     load_tokens: int = 512
     """What it costs a replica to load an adapter that has not run there of late, in tokens of prompts: so much busier
     one that has it may be, to be chosen all the same."""
@@ -67,7 +68,7 @@ class CapacityQueueConfig:
     """Which quantile of earlier answers an answer is expected to be as long as."""
     prefill: str | None = None
     """A deployment of the same application whose replicas read the prompts of this one's requests: each has one grant
-    at a replica of both. Set by LLMConfig.prefill; another one begins a new queue. Nobody has credits then."""
+    at a replica of both. Set by LLMConfig.prefill; another one begins a new queue. Routers have no credits then."""
     cost: Callable[..., Any] | str | None = None
     """What a call takes, where its caller has not said: called with its arguments it gives tokens or a Cost. Or
     "module:name" of one. It is given requests by HTTP as method, path, headers (a dict, names in lower case) and how
@@ -84,8 +85,8 @@ class CapacityQueueConfig:
     """A queue that says nothing for so long is done without."""
 
     def credits(self, *, in_requests: bool) -> float:
-        """The part of each replica that may lie with routers. Of tokens it has to be wished for: who places a request
-        by a credit knows nothing of the prompts that others are reading there."""
+        """The part of each replica that may lie with routers. Of tokens only where a setting says so: a router that
+        places a request by a credit knows nothing of the prompts that replicas are reading for other routers."""
         if self.credit_share is not None:
             return self.credit_share
         return 0.5 if in_requests else 0.0

@@ -32,7 +32,7 @@ class QueueCost(Cost):
     model: str = ""
     tenant: str = ""
     user: str = ""
-    """Of its tenant, who has a share of what that gets."""
+    """A user of the tenant: each user has an equal share of what the tenant gets."""
     band: str = ""
     """"": the default."""
     deadline_s: float | None = None

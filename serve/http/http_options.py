@@ -16,7 +16,7 @@ class HTTPOptions:
     `root_path` is what a server in front of this one answers under: applications see it in front of each path, whether
     that server takes it off or not. With `ssl_certfile`, whose key may lie in the same file or in `ssl_keyfile`, TLS is
     served. X-Forwarded-Proto and X-Forwarded-For are believed of `forwarded_allow_ips`: addresses and networks with
-    commas between them, "*" for everybody, "" for nobody. None: what the environment variable FORWARDED_ALLOW_IPS says
+    commas between them, "*" for every server, "" for none. None: what the environment variable FORWARDED_ALLOW_IPS says
     where Serve is started, else 127.0.0.1.
 
     The last six bound what a client can hold on to: a head longer than `max_header_bytes` is answered 431, a request

@@ -69,7 +69,7 @@ class LlamaCppEngine(_Config):
     gpu_layers: int = Field(default=-1, ge=-1)
     """Layers on the GPU; -1: as many as fit, where there is a GPU."""
     prefill_batch: int | None = Field(default=None, ge=1)
-    """Prompt tokens that are read in one step, in which no other request gets a token and nobody is seen to leave;
+    """Prompt tokens that are read in one step, in which no other request gets a token and no client's leaving is noticed;
     None: 4 for each thread on a CPU, on a GPU as many as llama.cpp takes."""
     chat_template: str | None = None
     """Jinja text in place of the model's own template."""
@@ -131,7 +131,7 @@ class SimulatedEngine(_Config):
     block_tokens: int = Field(default=16, ge=1)
     """Tokens of a block of the prefix cache; 0 hits below one block."""
     chunk_tokens: int = Field(default=2048, ge=1)
-    """Prompt tokens that are read in one step at most, so that a long prompt does not hold up those who decode."""
+    """Prompt tokens that are read in one step at most, so that a long prompt does not hold up requests that decode."""
     answer_tokens: int = Field(default=200, ge=1)
     """Tokens of an answer on average, where the request neither sets a limit nor `ignore_eos`."""
     speed: float = Field(default=1.0, gt=0)
@@ -312,7 +312,7 @@ class BatchConfig(_Config):
 
 
 class FrontConfig(_Config):
-    """What clients meet: who may come, and what each may send."""
+    """What clients meet: which keys are valid, and what each client may send."""
 
     keys: list[ApiKey] = Field(default_factory=list[ApiKey])
     """Once there is one, requests without a known key are refused with 401."""

@@ -50,7 +50,7 @@ class BatchStatus:
 
     application: str
     model: str
-    """As their files name it; "" of those that nobody has read yet."""
+    """As their files name it; "" for files that no front has read yet."""
     batches: Counts
     requests: Counts
 

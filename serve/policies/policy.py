@@ -49,7 +49,7 @@ NOTHING: Final = Cost(requests=0)
 
 
 class Request(Protocol):
-    """A request as a policy sees it. It is told from others by its identity, and can be a key."""
+    """A request as a policy sees it. Its identity tells it from others, and it can be a key."""
 
     @property
     def cost(self) -> Cost: ...

@@ -219,7 +219,7 @@ class DeploymentResponse(_Call, Generic[T_co]):
     """The value that a call by a handle will give.
 
     `await response` or `response.result()` gives it, or raises what user code raised. Passed to another call it is not
-    fetched here. Whoever is cancelled while awaiting it cancels it.
+    fetched here. A waiter that is cancelled cancels it.
     """
 
     __slots__ = ("_ref",)
@@ -333,7 +333,7 @@ class DeploymentResponse(_Call, Generic[T_co]):
 class DeploymentResponseGenerator(_Call, Generic[T_co]):
     """The values of a generator method, as they come: `async for` or `for`. It cannot be passed to another call.
 
-    Whoever is cancelled in `async for`, in its body too, ends the stream at its source.
+    A consumer that is cancelled in `async for`, in its body too, ends the stream at its source.
     """
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
@@ -421,7 +421,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         return self._batch.popleft()
 
     async def next_values(self) -> list[T_co]:
-        """All values that are there, at least one; `[]` at the end. Whoever is cancelled in it ends the stream."""
+        """All values that are there, at least one; `[]` at the end. A waiter that is cancelled in it ends the stream."""
         if self._batch:
             taken = list(self._batch)
             self._batch.clear()
@@ -494,7 +494,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             given.settle(used)
 
     def report_progress(self, tokens: int) -> None:
-        """Say that so many tokens of the answer have come, for a router that counts them; others are not told."""
+        """Say that so many tokens of the answer have come, for a router that counts them; other routers ignore it."""
         check_count("tokens", tokens)
         for grant in self._grant:
             grant.progress(tokens)

@@ -119,7 +119,7 @@ def test_an_actor_ends_with_its_last_handle(cls: Any) -> None:
     pid = actorrt.get(actor.pid.remote())
     name = id_of(actor)
     del actor
-    assert wait_for_death(name) in ("nobody held a handle to it any more", "it has ended")
+    assert wait_for_death(name) in ("no process held a handle to it any more", "it has ended")
     if cls is Process:
         wait_for_end(pid)
 

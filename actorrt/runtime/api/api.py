@@ -119,8 +119,8 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
     """Cancel a call and, if `recursive`, what it has called: its `finally` blocks run, its ref gets TaskCancelledError.
 
     A coroutine is cancelled at its await, a `def` task gets KeyboardInterrupt, a `def` method a flag
-    (`get_runtime_context().is_canceled()`). What code returns that has been told so, nobody gets; an error that it
-    raises is the call's. What it had returned before stays its value.
+    (`get_runtime_context().is_canceled()`). A value that the code returns after that is dropped; an error that it
+    raises is the call's. A value that it had returned before stays the call's.
 
     `force` ends a task's process; for an actor's call it is a ValueError.
     """

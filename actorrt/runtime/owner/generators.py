@@ -295,7 +295,7 @@ class ObjectRefGenerator(Generic[T_co]):
     async def next_values(self) -> list[T_co]:
         """All values that are there, at least one; `[]` at the end. Raises the producer's error in its turn.
 
-        Whoever is cancelled while he waits here loses nothing: the values can still be taken.
+        A waiter that is cancelled here loses nothing: the values can still be taken.
         """
         items = self._stream.items
         mapped: Entry | None = None

@@ -396,7 +396,7 @@ class Supervisor:
         elif record.state is State.ALIVE or record.state is State.PLACING:
             # One that is starting is ended once it has started, so that its constructor's work is not cut short.
             record.unwanted = True
-            self.apply(record, Event.ENDED, "nobody held a handle to it any more", "idle")
+            self.apply(record, Event.ENDED, "no process held a handle to it any more", "idle")
 
     async def where_is(self, actor: ActorKey, seen: int, fate: bool = False) -> ActorAt:
         """Where it runs, at an incarnation later than `seen`, or that it is dead.
