@@ -69,8 +69,8 @@ class LlamaCppEngine(_Config):
     gpu_layers: int = Field(default=-1, ge=-1)
     """Layers on the GPU; -1: as many as fit, where there is a GPU."""
     prefill_batch: int | None = Field(default=None, ge=1)
-    """Prompt tokens that are read in one step, in which no other request gets a token and no client's leaving is noticed;
-    None: 4 for each thread on a CPU, on a GPU as many as llama.cpp takes."""
+    """Prompt tokens that are read in one step, in which no other request gets a token and no engine
+    notices a client that leaves; None: 4 for each thread on a CPU, on a GPU as many as llama.cpp takes."""
     chat_template: str | None = None
     """Jinja text in place of the model's own template."""
     embeddings: bool = False

@@ -186,7 +186,7 @@ class LeastRequests(LocalPolicy):
 
 
 class RoundRobin(LocalPolicy):
-    """One replica after the other; a replica without room is left out. Each process begins at another one, at random."""
+    """One replica after the other; a replica without room is left out. Each process begins at a random one."""
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)

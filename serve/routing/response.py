@@ -421,7 +421,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         return self._batch.popleft()
 
     async def next_values(self) -> list[T_co]:
-        """All values that are there, at least one; `[]` at the end. A waiter that is cancelled in it ends the stream."""
+        """All values that are there, at least one; `[]` at the end. A waiter that is cancelled ends the stream."""
         if self._batch:
             taken = list(self._batch)
             self._batch.clear()
