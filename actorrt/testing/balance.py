@@ -40,7 +40,7 @@ def _parts(runtime: Runtime) -> Iterator[Any]:
     yield runtime.supervisor
     yield runtime.tasks
     yield runtime.shared_tasks
-    executor = runtime.dispatch.executor
+    executor = runtime.program.runner
     if executor is not None:
         yield executor.outcomes
 

@@ -18,7 +18,9 @@ from actorrt.config import Settings
 from actorrt.runtime.base.loop_thread import LoopThread
 from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.links.link import Link
-from actorrt.runtime.owner.runtime import Runtime
+from actorrt.runtime.owner.membership import Membership
+from actorrt.runtime.owner.program import Program
+from actorrt.runtime.owner.runtime import MakeProgram, Runtime, plain_program
 from actorrt.runtime.worker.executor import Work
 from actorrt.runtime.worker.loop_executor import LoopExecutor, RuntimeLoopExecutor
 from actorrt.runtime.worker.retirement import Retirement
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from actorrt.runtime.owner.entries import Entry, Gate
 
 LEAVE_GRACE_S: Final = 1.0
+NAMESPACE: Final = "simulation"
 BLOCKS: Final = (
     "this would block its thread, and a simulation has one: `await` the ref instead, and for actors "
     "Simulation.kill and Simulation.get_actor"
@@ -77,8 +80,9 @@ class VirtualRuntime(Runtime):
         role: str,
         loop: VirtualLoop,
         stage: Stage,
+        make_program: MakeProgram = plain_program,
     ) -> None:
-        super().__init__(process, role, "", __version__, stage.settings, VirtualThread(loop))
+        super().__init__(process, role, "", __version__, stage.settings, make_program, VirtualThread(loop))
         self.peers = VirtualPeers(self.dispatch, process, role, stage)
         self.peers.end_of = self._cause_of_end
 
@@ -117,28 +121,23 @@ class VirtualExecutor(RuntimeLoopExecutor):
 async def join_as_driver(runtime: Runtime, node: ProcessId, pid: int) -> None:
     """Make the process a driver of the node's session."""
     link = await runtime.peers.dial_node(node)
-    runtime.node = runtime.peers.broker = link
-    joined: Joined = await link.ask(JoinDriver(pid, runtime.namespace, [], b"/", b"", [], {}, False, False))
-    runtime.employer = Employer(JobKey(runtime.process))
-    runtime.node_id = joined.node.process
-    runtime.node_cpus = joined.cpus
-    runtime.store_limit = joined.store_limit
+    joined: Joined = await link.ask(JoinDriver(pid, NAMESPACE, [], b"/", b"", [], {}, False, False))
+    employer = Employer(JobKey(runtime.process))
+    runtime.join(Membership(link, joined.node.process, joined.cpus, joined.store_limit, employer, NAMESPACE))
 
 
-async def be_a_worker(runtime: Runtime, params: WorkerParams, pid: int, end: Callable[[int], None]) -> None:
-    """Make the process a worker of the node that forked it. `end` ends it with an exit code."""
-    runtime.employer = params.employer
-    runtime.namespace = params.namespace
-    runtime.node_cpus = params.cpus
-    runtime.env = params.env
-    runtime.node_id = params.node_id
+def program_of_a_worker(params: WorkerParams, end: Callable[[int], None], runtime: Runtime) -> Program:
+    """What runs calls in a simulated worker. `end` ends its process with an exit code."""
     executor = VirtualExecutor(runtime, params.mode)
-    runtime.dispatch.executor = executor
-    runtime.on_leave = partial(_leave, runtime, executor, end)
-    runtime.on_retire = Retirement(runtime, executor).begin
+    leave = partial(_leave, runtime, executor, end)
+    return Program(executor, executor.user_side, leave, Retirement(runtime, executor).begin, env=params.env)
+
+
+async def join_as_worker(runtime: Runtime, params: WorkerParams, pid: int) -> None:
+    """Make the process a worker of the node that forked it."""
     await runtime.peers.listen()
     node = await runtime.peers.dial_node(params.node)
-    runtime.node = runtime.peers.broker = node
+    runtime.join(Membership(node, params.node_id, params.cpus, 0, params.employer, params.namespace))
     node.send(WorkerReady(pid))
 
 
@@ -166,7 +165,7 @@ async def _wind_down(runtime: Runtime, executor: LoopExecutor, end: Callable[[in
         async with asyncio.timeout(LEAVE_GRACE_S):
             await ended.wait()
     await runtime.peers.close()
-    end(runtime.exit_code)
+    end(runtime.tenancy.exit_code)
 
 
 def settings_of_a_simulation() -> Settings:

@@ -16,6 +16,7 @@ import time
 from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
+from functools import partial
 from random import Random
 from typing import Any, Final, NoReturn
 
@@ -27,13 +28,14 @@ from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.node.node import NodeConfig
 from actorrt.runtime.owner import current, token
 from actorrt.runtime.owner.handles import client_of
+from actorrt.runtime.owner.runtime import MakeProgram, plain_program
 from actorrt.types import ProcessId
 from actorrt.wire.link import End
 
 from .deliveries import Deliveries
 from .network import Network
 from .node import VirtualHead, VirtualNode
-from .processes import VirtualRuntime, be_a_worker, join_as_driver, settings_of_a_simulation
+from .processes import VirtualRuntime, join_as_driver, join_as_worker, program_of_a_worker, settings_of_a_simulation
 from .schedule import Life, Schedule, VirtualLoop
 from .stage import Stage
 from .story import Storyteller
@@ -133,8 +135,8 @@ class World:
         self._by_loop[made.loop] = made
         return made
 
-    def _runtime(self, process: Process, role: str) -> VirtualRuntime:
-        return VirtualRuntime(process.process, role, process.loop, self.stage)
+    def _runtime(self, process: Process, role: str, make_program: MakeProgram = plain_program) -> VirtualRuntime:
+        return VirtualRuntime(process.process, role, process.loop, self.stage, make_program)
 
     def spawn(self, process: Process, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run a coroutine as a process's own."""
@@ -167,7 +169,6 @@ class World:
         async def begin() -> None:
             runtime = process.runtime = self._runtime(process, "driver")
             current.set_runtime(runtime)
-            runtime.namespace = "simulation"
             await self.network.listening(socket_path("", self.node_process.process))
             await join_as_driver(runtime, self.node_process.process, process.pid)
             await main()
@@ -181,9 +182,10 @@ class World:
         process = self._new("worker", params.process)
 
         async def begin() -> None:
-            runtime = process.runtime = self._runtime(process, "worker")
+            make_program = partial(program_of_a_worker, params, lambda code: self.exit(process, code << 8))
+            runtime = process.runtime = self._runtime(process, "worker", make_program)
             current.set_runtime(runtime)
-            await be_a_worker(runtime, params, process.pid, lambda code: self.exit(process, code << 8))
+            await join_as_worker(runtime, params, process.pid)
 
         self.spawn(process, begin)
         return process.pid

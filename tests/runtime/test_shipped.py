@@ -38,7 +38,7 @@ async def tables_of_a_shared_worker() -> dict[str, int]:
 
 def _tables() -> dict[str, int]:
     runtime = current.runtime()
-    executor = runtime.dispatch.executor
+    executor = runtime.program.runner
     found = {
         "shipped": len(runtime.shipped),
         "max_calls": len(runtime.tasks.max_calls),

@@ -336,7 +336,7 @@ class Blocking:
         runtime = current.maybe_runtime()
         assert runtime is not None
         # Of a loop that is stuck the runtime's thread sends in a while what is ready, which would come to the same.
-        runtime.flush_turn.__self__.flush_from_outside = lambda: None
+        runtime.program.runner.flush_from_outside = lambda: None
         generator = producer.count.options(generator_backpressure=1).remote(take + 1, note)
         for _ in range(take):
             await generator.next_values()

@@ -95,7 +95,7 @@ def give_back_as_the_second_task_is_handed_over() -> None:
             if next(handed_over) == 0:
                 return
             sys.setprofile(None)
-            other = threading.Thread(target=runtime.dispatch.executor._give_back)
+            other = threading.Thread(target=runtime.program.runner._give_back)
             other.start()
             other.join()
 
@@ -124,7 +124,7 @@ def test_a_task_that_is_handed_over_while_others_are_given_back_is_not_lost(sess
 def forgotten_and_defined_again_as_it_is_loaded(turn: int) -> tuple[bool, Any, int]:
     """In the given step of the load, and by another caller; whether there was one, what that gets, and what is left."""
     runtime: Any = current.runtime()
-    executor = runtime.dispatch.executor
+    executor = runtime.program.runner
     first, second = Any, object  # any two that are told apart
     key, blob = b"k" * 16, cloudpickle.dumps(abs)
     lines = 0

@@ -149,7 +149,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     if namespace is not None:
         check.text("namespace", namespace)
     runtime = program.runtime()
-    where = namespace or runtime.namespace
+    where = namespace or runtime.membership.namespace
     found = find_named(runtime, name, where)
     if found is None:
         raise exceptions.ActorNotFoundError(name, where)
@@ -160,7 +160,9 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """The names in this program's namespace, or {"name", "namespace"} of all."""
     check.boolean("all_namespaces", all_namespaces)
     runtime = program.runtime()
-    names: Names = runtime.thread.call_sync(runtime.node.ask(ListNames(None if all_namespaces else runtime.namespace)))
+    names: Names = runtime.thread.call_sync(
+        runtime.node.ask(ListNames(None if all_namespaces else runtime.membership.namespace))
+    )
     if all_namespaces:
         return [{"name": name, "namespace": namespace} for namespace, name in names.names]
     return [name for _, name in names.names]
@@ -174,7 +176,7 @@ def exit_actor() -> NoReturn:
     """
     run, runtime, actor = running_call.get(), program.maybe_runtime(), actor_here()
     if actor is None and runtime is not None:
-        actor = runtime.only_actor
+        actor = runtime.tenancy.actor
     if actor is None or runtime is None:
         raise TypeError("exit_actor() is for the code of an actor: its methods, and what they start")
     raise runtime.leave_actor(actor, run)
@@ -203,7 +205,7 @@ def available_resources() -> dict[str, float]:
 
 def get_gpu_ids() -> list[int | str]:
     """The GPUs that this worker may use, as its CUDA_VISIBLE_DEVICES names them: numbers, or ids as strings."""
-    return gpus.ids(program.runtime().gpus)
+    return gpus.ids(program.runtime().program.gpus)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

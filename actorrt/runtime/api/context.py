@@ -18,7 +18,7 @@ class RuntimeContext:
 
     @property
     def namespace(self) -> str:
-        return program.runtime().namespace
+        return program.runtime().membership.namespace
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
@@ -35,10 +35,10 @@ class RuntimeContext:
         return instance.own_handle()
 
     def get_job_id(self) -> str:
-        return program.runtime().employer.job.hex()
+        return program.runtime().membership.employer.job.hex()
 
     def get_node_id(self) -> str:
-        return program.runtime().node_id.hex()
+        return program.runtime().membership.node_id.hex()
 
     def get_worker_id(self) -> str:
         return program.runtime().process.hex()
@@ -65,10 +65,10 @@ class RuntimeContext:
     def get_assigned_resources(self) -> dict[str, float]:
         """What the task or actor has for itself, such as `{"CPU": 1.0}`."""
         runtime = program.runtime()
-        return {name: units / 10_000 for name, units in runtime.assigned.items()}
+        return {name: units / 10_000 for name, units in runtime.tenancy.assigned.items()}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
-        return {"GPU": list(program.runtime().gpus)}
+        return {"GPU": list(program.runtime().program.gpus)}
 
     def get_session_name(self) -> str:
         return program.runtime().session.rstrip("/").rsplit("/", 1)[-1]
@@ -97,7 +97,7 @@ def _instance() -> Any:
     if run is not None:
         return run.actor
     runtime = program.maybe_runtime()
-    return None if runtime is None else runtime.only_actor
+    return None if runtime is None else runtime.tenancy.actor
 
 
 def get_runtime_context() -> RuntimeContext:
@@ -116,6 +116,6 @@ def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:
         raise RuntimeError("there is no call here that could have a pipe")
     if run.pipe is None:
         runtime = program.maybe_runtime()
-        find_turns = None if runtime is None else runtime.pipe_turns
+        find_turns = None if runtime is None else runtime.program.user_side.pipe_turns
         run.pipe = run.link.pipes[run.seq] = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM, find_turns)
     return run.pipe

@@ -158,8 +158,8 @@ def _context_of(runtime: Runtime) -> Context:
         {
             "address": runtime.session,
             "session_dir": runtime.session,
-            "node_id": runtime.node_id.hex(),
-            "namespace": runtime.namespace,
+            "node_id": runtime.membership.node_id.hex(),
+            "namespace": runtime.membership.namespace,
             "version": __version__,
         }
     )

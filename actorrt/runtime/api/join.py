@@ -16,6 +16,8 @@ from actorrt.wire.any_text import as_bytes
 from actorrt.wire.messages import FlushOutput, JoinDriver, Joined
 
 from ..machine.session_folder import node_of
+from ..owner.membership import Membership
+from ..owner.program import Program
 from ..owner.runtime import Runtime
 from .log_printer import LogPrinter
 
@@ -27,12 +29,14 @@ def join(settings: Settings, options: InitOptions, session: str, started_it: boo
 
     Raises LinkError, what the node refuses it for, or ConnectionError if the node does not answer in `start_timeout_s`.
     """
-    runtime = Runtime(ProcessId(os.urandom(PROCESS_ID_SIZE)), "driver", session, __version__, settings)
-    runtime.namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
-    runtime.on_log_lines = LogPrinter(settings.log_deduplicate)
+    place = _Place()
+    program = Program(print_lines=LogPrinter(settings.log_deduplicate), paths=place.sys_path)
+    runtime = Runtime(
+        ProcessId(os.urandom(PROCESS_ID_SIZE)), "driver", session, __version__, settings, lambda _: program
+    )
     runtime.start()
     try:
-        runtime.thread.call_sync(_join_in_time(runtime, settings, options, started_it))
+        runtime.thread.call_sync(_join_in_time(runtime, place, options, started_it))
     except BaseException:
         runtime.stop()
         raise
@@ -44,8 +48,9 @@ def leave(runtime: Runtime) -> None:
     with contextlib.suppress(Exception):  # the node may be gone, or answer no more
         if not runtime.node.closed:
             runtime.thread.call_sync(runtime.node.ask(FlushOutput()), FLUSH_TIMEOUT_S)
-    if isinstance(runtime.on_log_lines, LogPrinter):
-        runtime.on_log_lines.close()
+    printer = runtime.program.print_lines
+    if isinstance(printer, LogPrinter):
+        printer.close()
 
 
 class _Place:
@@ -70,11 +75,11 @@ class _Place:
         return [as_bytes(path) for path in whole if os.path.isabs(path)]
 
 
-async def _join_in_time(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
-    limit_s = settings.start_timeout_s
+async def _join_in_time(runtime: Runtime, place: _Place, options: InitOptions, started_it: bool) -> None:
+    limit_s = runtime.settings.start_timeout_s
     try:
         async with asyncio.timeout(limit_s):
-            await _join(runtime, settings, options, started_it)
+            await _join(runtime, place, options, started_it)
     except TimeoutError:
         raise ConnectionError(
             f"the node of {runtime.session} has not answered for {limit_s:g} s: it is stopped, or the machine is too "
@@ -82,16 +87,15 @@ async def _join_in_time(runtime: Runtime, settings: Settings, options: InitOptio
         ) from None
 
 
-async def _join(runtime: Runtime, settings: Settings, options: InitOptions, started_it: bool) -> None:
-    place = _Place()
-    runtime.program_paths = place.sys_path
+async def _join(runtime: Runtime, place: _Place, options: InitOptions, started_it: bool) -> None:
+    settings = runtime.settings
+    namespace = options.namespace or settings.namespace or f"anonymous-{runtime.process.hex()}"
     node = await runtime.peers.dial_node(node_of(runtime.session))
-    runtime.node = runtime.peers.broker = node
     log_to_driver = settings.log_to_driver if options.log_to_driver is None else options.log_to_driver
     joined: Joined = await node.ask(
         JoinDriver(
             os.getpid(),
-            runtime.namespace,
+            namespace,
             place.sys_path(),
             as_bytes(place.folder or "/"),
             as_bytes(place.main_file),
@@ -101,7 +105,5 @@ async def _join(runtime: Runtime, settings: Settings, options: InitOptions, star
             started_it,
         )
     )
-    runtime.employer = Employer(JobKey(runtime.process))
-    runtime.node_id = joined.node.process
-    runtime.node_cpus = joined.cpus
-    runtime.store_limit = joined.store_limit
+    employer = Employer(JobKey(runtime.process))
+    runtime.join(Membership(node, joined.node.process, joined.cpus, joined.store_limit, employer, namespace))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event
-from actorrt.types import NO_FUNCTION, PROCESS_ID_SIZE, ActorKey, ProcessId, actor_key
+from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ActorKey, ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
@@ -36,6 +36,7 @@ from ..owner.actor_client import ActorClient, traits_of
 from ..owner.actors import Actors
 from ..owner.calls import Call, error_bytes, fill_slots, unpack_arguments
 from ..owner.entries import PRESENT, RAISED, Entry, Gate
+from ..owner.membership import Membership
 from ..owner.outcomes import users_part
 from ..owner.runtime import Runtime
 from ..owner.yielded import GENERATORS, BehindValues, Yielded
@@ -69,11 +70,11 @@ class LocalRuntime(Runtime):
     def __init__(self, settings: Settings, options: InitOptions) -> None:
         self._local = LocalThread()
         settings = replace(settings, inline_limit=_NO_LIMIT)
-        super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, self._local)
-        self.namespace = options.namespace or settings.namespace or "local"
-        self.node_id = self.process
+        super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, thread=self._local)
         self.actors = cast(Actors, LocalActors(self))
-        self.node = cast(Link, LocalNode(self, resources_of(options)))
+        node = cast(Link, LocalNode(self, resources_of(options)))
+        namespace = options.namespace or settings.namespace or "local"
+        self.join(Membership(node, self.process, 1, 0, NO_EMPLOYER, namespace))
         self._here = cast(Link, _NoLink(self.process))
         self._running: dict[Call, asyncio.Task[None]] = {}
         # The calls that run, so that a cancellation reaches their children.
@@ -290,7 +291,7 @@ class LocalRuntime(Runtime):
     def create_actor(
         self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
     ) -> ActorClient:
-        namespace = options.namespace or self.namespace
+        namespace = options.namespace or self.membership.namespace
         if options.name:
             taken = cast(LocalActors, self.actors).named(options.name, namespace)
             if taken is not None and options.get_if_exists:

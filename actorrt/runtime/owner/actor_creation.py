@@ -40,7 +40,7 @@ def create(
     runtime: Runtime, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
 ) -> ActorClient:
     """Create an actor; from a user's thread. Raises ActorAlreadyExistsError, NotSerializableError."""
-    namespace = options.namespace or runtime.namespace
+    namespace = options.namespace or runtime.membership.namespace
     if options.name and options.get_if_exists:
         found = find_named(runtime, options.name, namespace)
         if found is not None:
@@ -76,8 +76,8 @@ def create(
         dict(options.shape) if options.shape else _NO_SHAPE,
         mode,
         not exclusive,
-        {**runtime.env, **dict(options.env_vars)} if options.env_vars else runtime.env,
-        runtime.employer,
+        {**runtime.program.env, **dict(options.env_vars)} if options.env_vars else runtime.program.env,
+        runtime.membership.employer,
         bool(options.name),
     )
     spec.code = cls
@@ -172,7 +172,7 @@ def _create_detached(
                 pickle.dumps((title, traits, interface)),
                 spec.env or None,
                 options.get_if_exists,
-                runtime.employer.job,
+                runtime.membership.employer.job,
             )
         )
 

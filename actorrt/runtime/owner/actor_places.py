@@ -33,8 +33,9 @@ class Surroundings(Protocol):
     """What is asked of the process."""
 
     process: ProcessId
-    node: Link
 
+    @property
+    def node(self) -> Link: ...
     @property
     def thread(self) -> LoopThread: ...
     @property

@@ -31,6 +31,20 @@ class MappedSegments(Protocol):
     def view_of(self, entry: Any) -> memoryview: ...
 
 
+class UserSide(Protocol):
+    """The thread that runs calls."""
+
+    @property
+    def pipe_turns(self) -> Callable[[], PipeTurns | None]: ...
+
+
+class UsersThreads(Protocol):
+    """The program of a session's process."""
+
+    @property
+    def user_side(self) -> UserSide: ...
+
+
 class Session(Protocol):
     """What refs, generators and handles ask of the session that they belong to.
 
@@ -44,7 +58,7 @@ class Session(Protocol):
     @property
     def segments(self) -> MappedSegments: ...
     @property
-    def pipe_turns(self) -> Callable[[], PipeTurns | None]: ...
+    def program(self) -> UsersThreads: ...
 
     def get(self, refs: Any, timeout: float | None) -> list[Any]: ...
     def cancel(self, entry: Any, force: bool, recursive: bool) -> None: ...

@@ -92,8 +92,7 @@ class Dispatch:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        # Set in a worker.
-        self.executor: Any = None
+        self._runner = runtime.program.runner
 
     def receive(self, link: Link, messages: list[AnyMessage]) -> None:
         runtime = self._runtime
@@ -180,8 +179,8 @@ class Dispatch:
             link.send(RefsTaken(message.seq, message.index))
 
     def _work(self, link: Link, work: list[AnyMessage]) -> None:
-        if self.executor is not None:
-            self.executor.take(link, work)
+        if self._runner is not None:
+            self._runner.take(link, work)
 
     @staticmethod
     def _came(link: Link, call: Call, outcome: Outcome) -> Action:
@@ -242,7 +241,7 @@ class Dispatch:
             case LeasesWanted():
                 runtime.tasks.leases_wanted(message.leases)
             case Assigned():
-                runtime.assigned = message.resources
+                runtime.tenancy.assign(message.resources)
             case PleaseDial():
                 runtime.thread.spawn_here(self._dial(message.process))
             case SegmentBack():
@@ -251,9 +250,9 @@ class Dispatch:
                 for pool in runtime.host.shared_pools():
                     pool.blocked(message.process, message.blocked)
             case LogLines():
-                runtime.on_log_lines(message.lines)
+                runtime.program.print_lines(message.lines)
             case Retire():
-                runtime.leave_when_unneeded(message.finish)
+                runtime.program.retire(message.finish)
             case NodeStopping():
                 runtime.node_stopping(message.reason)
             case _:
@@ -288,7 +287,7 @@ class Dispatch:
             case Ping() | DialMe():
                 return Done()
             case Query():
-                return Facts(runtime.program_paths() if question.what == "sys_path" else runtime.is_needed())
+                return Facts(runtime.program.paths() if question.what == "sys_path" else runtime.is_needed())
             case _:
                 raise exceptions.ActorrtError(f"a {runtime.role} does not answer {type(question).__name__}")
 
@@ -335,7 +334,7 @@ class Dispatch:
         runtime.actors.places.link_lost(link, to_actors)
         runtime.supervisor.link_lost(link)
         runtime.objects.peer_lost(link.peer)
-        if self.executor is not None:
-            self.executor.link_lost(link)
-        if link is runtime.node and not runtime.thread.closing:
+        if self._runner is not None:
+            self._runner.link_lost(link)
+        if runtime.is_node(link) and not runtime.thread.closing:
             runtime.thread.loop.call_soon(partial(runtime.node_lost, link))

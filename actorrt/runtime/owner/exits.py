@@ -11,6 +11,7 @@ from actorrt.wire.messages import Exit, ExitOf
 
 from ..links.link import Link
 from ..links.peers import Peers
+from .membership import Membership
 
 EXIT_CAUSE_TIMEOUT_S: Final = 5.0
 # A process that ends closes its links a little before its node knows.
@@ -22,9 +23,10 @@ _LINK_GONE: Final = "its link is gone"
 class Surroundings(Protocol):
     """What is asked of the process that wants to know."""
 
-    node: Link
-    node_id: ProcessId
-
+    @property
+    def node(self) -> Link: ...
+    @property
+    def membership(self) -> Membership: ...
     @property
     def peers(self) -> Peers: ...
 
@@ -79,6 +81,10 @@ class Exits:
         self._process.peers.dead.add(process)
         return known
 
+    def node_ends(self, reason: str) -> None:
+        """The node says why it is about to end."""
+        self.node_end = reason
+
     def node_died(self) -> exceptions.NodeDiedError:
         """What to raise where the node is needed and gone."""
-        return exceptions.NodeDiedError(self._process.node_id.hex(), self.node_end or "its process is gone")
+        return exceptions.NodeDiedError(self._process.membership.node_id.hex(), self.node_end or "its process is gone")

@@ -47,6 +47,7 @@ from . import current
 from .calls import Call, value_of
 from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry
 from .exits import Exits
+from .membership import Membership
 from .references import ObjectRef
 from .segments_client import SegmentsClient
 from .snapshots import take_snapshot
@@ -61,8 +62,9 @@ class Surroundings(current.Session, Protocol):
 
     process: ProcessId
     settings: Settings
-    node_id: ProcessId
 
+    @property
+    def membership(self) -> Membership: ...
     @property
     def peers(self) -> Peers: ...
     @property
@@ -127,7 +129,7 @@ class Objects:
         On the runtime's own thread, which must not wait, the entry is not done yet; it is settled with what goes wrong.
         """
         entry = self.new_entry()
-        value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes, None, self._process.node_id)
+        value = Value(SEGMENT, b"", entry.owner, entry.seq, serialized.nbytes, None, self._process.membership.node_id)
         entry.hold = [self._claim(value), *serialized.refs]
         if self._thread.on_own_thread():
             take_snapshot(serialized)

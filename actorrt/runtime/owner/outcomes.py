@@ -38,6 +38,7 @@ from ..base.loop_thread import LoopThread
 from ..links.running import RunningCall
 from .calls import error_bytes
 from .entries import Entry
+from .membership import Membership
 from .references import ObjectRef
 from .segments_client import SegmentsClient
 from .yielded import BehindValues, Yielded
@@ -63,8 +64,9 @@ class Surroundings(Protocol):
     """What is asked of the process."""
 
     settings: Settings
-    node_id: ProcessId
 
+    @property
+    def membership(self) -> Membership: ...
     @property
     def thread(self) -> LoopThread: ...
     @property
@@ -127,7 +129,7 @@ class Outcomes:
         else:
             owner = run.link.peer
             size = self._process.segments.write(owner, seq, serialized)
-            value = Value(SEGMENT, b"", owner, seq, size, refs, self._process.node_id)
+            value = Value(SEGMENT, b"", owner, seq, size, refs, self._process.membership.node_id)
         if refs:
             self._pin(run, index, serialized.refs)
         return value

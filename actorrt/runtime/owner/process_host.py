@@ -14,15 +14,17 @@ from ..links.link import Link
 from ..links.peers import Peers
 from .actor_records import ActorRecord
 from .exits import Exits
+from .membership import Membership
 from .shared import SharedPool
 
 
 class Surroundings(Protocol):
     """What is asked of the process."""
 
-    node: Link
-    employer: Employer
-
+    @property
+    def node(self) -> Link: ...
+    @property
+    def membership(self) -> Membership: ...
     @property
     def thread(self) -> LoopThread: ...
     @property
@@ -73,7 +75,7 @@ class ProcessHost:
         return pool
 
     async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
-        return await self._process.node.ask(SharedWorkers(want, env or None, self._process.employer))
+        return await self._process.node.ask(SharedWorkers(want, env or None, self._process.membership.employer))
 
     def shared_pools(self) -> list[SharedPool]:
         return list(self._pools.values())

@@ -28,8 +28,8 @@ ANSWER_S: Final = 5.0
 class Surroundings(Protocol):
     """What is asked of the process."""
 
-    node: Link
-
+    @property
+    def node(self) -> Link: ...
     @property
     def thread(self) -> LoopThread: ...
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -19,7 +18,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, State
 from actorrt.core.pipeline import frame_is_due
-from actorrt.types import NO_EMPLOYER, NO_PROCESS, ProcessId, owner_of
+from actorrt.types import ProcessId, owner_of
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorCall,
@@ -43,8 +42,10 @@ from .dispatch import Dispatch
 from .entries import Entry, Gate
 from .exits import Exits
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
+from .membership import Membership
 from .objects import Objects
 from .process_host import ProcessHost
+from .program import Program, Tenancy
 from .references import ObjectRef
 from .segments_client import SegmentsClient
 from .shared_tasks import SharedTasks
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
     from ..base.definitions import ActorClassDef, RemoteFunctionDef
-    from ..links.pipe_turns import PipeTurns
     from ..links.pipes import PipeReceiver
 
 logger = logging.getLogger("actorrt")
@@ -71,6 +71,15 @@ _ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
 _generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
 
 
+# Gives the program of a runtime's process; of the runtime it may use the thread meanwhile.
+MakeProgram = Callable[["Runtime"], Program]
+
+
+def plain_program(_: object) -> Program:
+    """That of a process which runs no calls of others."""
+    return Program()
+
+
 class Runtime:
     """One process's part of the cluster. Public methods may be called from any thread unless they say otherwise."""
 
@@ -81,20 +90,17 @@ class Runtime:
         session: str,
         version: str,
         settings: Settings,
+        make_program: MakeProgram = plain_program,
         thread: LoopThread | None = None,
     ) -> None:
         self.process = process
         self.role = role
         self.session = session
         self.settings = settings
-        self.employer = NO_EMPLOYER
-        self.namespace = ""
-        self.node_cpus = 1
-        self.node_id = NO_PROCESS
-        # Bytes of shared memory that the node may use.
-        self.store_limit = 0
-        self.node: Link
+        self._membership: Membership | None = None
         self.thread = thread or LoopThread(f"actorrt-{role}")
+        self.tenancy = Tenancy()
+        self.program = make_program(self)
         self.exits = Exits(self)
         self.actors = Actors(self)
         self.objects = Objects(self, self.actors.hold)
@@ -111,36 +117,33 @@ class Runtime:
         self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)
         self.peers.end_of = self._cause_of_end
         self.pid = os.getpid()
-        # A worker's executor, which a blocked `get` has to tell.
-        self.on_blocked: Callable[[bool], None] | None = None
-        # True in a thread whose block stops the actors of this process.
-        self.user_loop_is_here: Callable[[], bool] = _no
-        # The same, where that is the user's loop: have a link flushed at the end of its turn, or all such at once.
-        self.flush_with_turn: Callable[[Link], bool] = _not_here
-        # Of the loop that runs calls, where this is its thread.
-        self.pipe_turns: Callable[[], PipeTurns | None] = _none
-        self.flush_turn: Callable[[], None] = _nothing
-        # In a worker: what its lease gives it, and the actor if it is the only one here.
-        self.assigned: dict[str, int] = {}
-        self.gpus: list[str] = []
-        # In a driver: where it finds its modules by now.
-        self.program_paths: Callable[[], list[bytes]] = list
-        # Variables of the call that a worker was made for: what it calls has them too.
-        self.env: dict[str, str] = {}
-        self.only_actor: Any = None
-        # What this process ends with, and the calls of the code that ends it.
-        self.exit_code = 0
-        self.last_calls: list[Child] = []
-        self.ending = threading.Event()
-        self.on_leave: Callable[[], None] | None = None
-        self.on_retire: Callable[[bool], None] | None = None
-        self.on_log_lines: Callable[[list[tuple[str, int, bool, str]]], None] = _ignore_lines
         self._last_link: Link | None = None
+        self._flush_with_turn = self.program.user_side.flush_with_turn
+
+    @property
+    def membership(self) -> Membership:
+        """What the node told as it took this process in. Raises LinkError before."""
+        if self._membership is None:
+            raise exceptions.LinkError(f"this {self.role} has not joined its session")
+        return self._membership
+
+    @property
+    def node(self) -> Link:
+        return self.membership.node
+
+    def is_node(self, link: Link) -> bool:
+        """Whether this is the link to the node that has taken this process in."""
+        return self._membership is not None and self._membership.node is link
 
     # ---- beginning and ending
 
     def start(self) -> None:
         self.thread.start()
+
+    def join(self, membership: Membership) -> None:
+        """The node has taken this process in; runtime loop."""
+        self._membership = membership
+        self.peers.broker = membership.node
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close all links and end the thread."""
@@ -175,8 +178,8 @@ class Runtime:
         self.thread.closing = True
         vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
         self.peers.abandon()
-        if self.dispatch.executor is not None:
-            self.dispatch.executor.forked()
+        if self.program.runner is not None:
+            self.program.runner.forked()
 
     def retire(self) -> None:
         """The session is over: handles that are left say so."""
@@ -212,7 +215,7 @@ class Runtime:
             link.send(message)
             return
         link.push(message)
-        if not self.flush_with_turn(link):
+        if not self._flush_with_turn(link):
             link.post_flush()
 
     def flush(self) -> None:
@@ -367,37 +370,19 @@ class Runtime:
 
     # ---- a worker's own affairs
 
-    def lease_is(self, lease: int, resources: dict[str, int] | None) -> None:
-        """What the work that starts now has for itself."""
-        if resources is not None:
-            self.assigned = resources
-
-    def leave(self) -> None:
-        """End this process, whatever others need of it. From any thread."""
-        if self.on_leave is not None:
-            self.on_leave()
-
-    def leave_when_unneeded(self, finish: bool = False) -> None:
-        """The work of this process is done: end it once nobody needs what it owns. From any thread.
-
-        `finish`: nor before the calls that it has made have ended.
-        """
-        if self.on_retire is not None:
-            self.on_retire(finish)
-
     def is_borrowed(self) -> bool:
         """True while others hold, or are about to hold, refs and handles to what this process owns; runtime loop."""
-        executor = self.dispatch.executor
+        runner = self.program.runner
         return bool(
             self.objects.is_borrowed
             or self.supervisor.is_borrowed
-            or (executor is not None and executor.outcomes.is_awaited)
+            or (runner is not None and runner.outcomes.is_awaited)
             or any(getattr(call, "pins", None) for link in self.peers.links.values() for call in link.inflight.values())
         )
 
     def note_last_calls(self) -> None:
         """This process is about to end: calls that it makes from now on join `last_calls`."""
-        submit, adopt, noted = type(self.actors).call, type(self)._adopt, self.last_calls
+        submit, adopt, noted = type(self.actors).call, type(self)._adopt, self.tenancy.last_calls
 
         def call_actor(actor: ActorClient, call: Call) -> None:
             noted.append(call)
@@ -419,7 +404,10 @@ class Runtime:
 
     def leave_actor(self, actor: Any, run: RunningCall | None) -> BaseException:
         """Have an actor of this process end; what its code is to raise that has asked for it, in `run` or beside it."""
-        return self.dispatch.executor.leave_actor(actor, run)
+        runner = self.program.runner
+        if runner is None:
+            raise RuntimeError("a program's own process is no actor")
+        return runner.leave_actor(actor, run)
 
     def is_needed(self) -> bool:
         """True while others depend on what this process owns, or it waits for what it has called; runtime loop."""
@@ -432,12 +420,12 @@ class Runtime:
 
     def node_stopping(self, reason: str) -> None:
         """The node says that the session ends; runtime loop."""
-        self.exits.node_end = reason
-        self.leave()
+        self.exits.node_ends(reason)
+        self.program.leave()
 
     def node_lost(self, link: Link) -> None:
         """The node is gone: nothing can be placed any more. A worker ends with it; runtime loop."""
-        self.leave()
+        self.program.leave()
 
     # ---- values
 
@@ -529,22 +517,6 @@ class Runtime:
             call.link.send(Cancel(call.message.seq, force, recursive))
 
 
-def _no() -> bool:
-    return False
-
-
-def _none() -> None:
-    return None
-
-
-def _not_here(_: Link) -> bool:
-    return False
-
-
-def _nothing() -> None:
-    pass
-
-
 def _past(actor: ActorClient, method: str, *_: object) -> NoReturn:
     if current.has_ended():
         raise RuntimeError(current.ENDED)
@@ -556,6 +528,3 @@ def _past(actor: ActorClient, method: str, *_: object) -> NoReturn:
 
 def _inert(*_: object) -> NoReturn:
     raise RuntimeError(current.FORKED)
-
-
-def _ignore_lines(_: list[tuple[str, int, bool, str]]) -> None: ...

@@ -34,6 +34,7 @@ from ..memory.segments import Location, SegmentGoneError, SegmentReader
 from . import current
 from .entries import Entry
 from .exits import Exits
+from .membership import Membership
 
 if TYPE_CHECKING:
     from ..memory.segment_writer import Sealed, SegmentWriter
@@ -46,9 +47,11 @@ class Surroundings(current.Session, Protocol):
     """What is asked of the process."""
 
     process: ProcessId
-    node: Link
-    store_limit: int
 
+    @property
+    def node(self) -> Link: ...
+    @property
+    def membership(self) -> Membership: ...
     @property
     def exits(self) -> Exits: ...
 
@@ -136,7 +139,7 @@ class SegmentsClient:
 
         with self._lock:
             if self._writer is None:
-                self._writer = SegmentWriter(self._process.store_limit, self._let_go)
+                self._writer = SegmentWriter(self._process.membership.store_limit, self._let_go)
             return self._writer
 
     def _let_go(self, serial: int) -> None:

@@ -16,7 +16,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, Wish
 from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
-from actorrt.types import Employer, FunctionKey, LeaseId, ProcessId
+from actorrt.types import FunctionKey, LeaseId, ProcessId
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from ..base.loop_thread import LoopThread
@@ -24,6 +24,7 @@ from ..links.link import Link
 from ..links.peers import Peers
 from .calls import Call
 from .exits import Exits
+from .membership import Membership
 
 PoolKey = tuple[tuple[tuple[str, int], ...], str, tuple[tuple[str, str], ...]]
 # At most so many questions for leases of one shape are under way, whatever the backlog.
@@ -75,11 +76,12 @@ class HeldLease:
 class Surroundings(Protocol):
     """What is asked of the process."""
 
-    node: Link
-    node_cpus: int
-    employer: Employer
     settings: Settings
 
+    @property
+    def node(self) -> Link: ...
+    @property
+    def membership(self) -> Membership: ...
     @property
     def thread(self) -> LoopThread: ...
     @property
@@ -178,7 +180,7 @@ class TaskPool:
         if backlog:
             self._hand_over()
         if backlog:
-            limit = min(MAX_ASKED, self._process.node_cpus + 1)
+            limit = min(MAX_ASKED, self._process.membership.node_cpus + 1)
             # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
             for _ in range(leases_to_ask(len(backlog), len(self._asking), limit)):
                 task = self._thread.loop.create_task(self._ask())
@@ -274,7 +276,7 @@ class TaskPool:
         process = self._process
         try:
             lease: Lease = await process.node.ask(
-                LeaseRequest(self.shape, self.mode, self.env or None, "", process.employer)
+                LeaseRequest(self.shape, self.mode, self.env or None, "", process.membership.employer)
             )
         except exceptions.ActorrtError as error:
             self._refused(error)

@@ -17,6 +17,7 @@ from actorrt.wire.messages import TaskCall
 from ..links.link import Link
 from . import task_pool
 from .calls import Call, fill_slots
+from .program import Program
 from .shipped import Shipped
 from .task_pool import HeldLease, PoolKey, TaskPool
 
@@ -36,8 +37,8 @@ REMEMBERED_OPTIONS: Final = 1024
 class Surroundings(task_pool.Surroundings, Protocol):
     """What is asked of the process."""
 
-    env: dict[str, str]
-
+    @property
+    def program(self) -> Program: ...
     @property
     def shipped(self) -> Shipped: ...
 
@@ -80,7 +81,7 @@ class Tasks:
         key = (id(options), is_async)
         found = self._by_options.get(key)
         if found is None:
-            env = {**self._process.env, **dict(options.env_vars)}
+            env = {**self._process.program.env, **dict(options.env_vars)}
             pool = self.pool(dict(options.shape), "loop" if is_async else "sync", env)
             if len(self._by_options) >= REMEMBERED_OPTIONS:
                 self._by_options.clear()

@@ -18,6 +18,7 @@ from .calls import Call
 from .entries import PENDING, RAISED, REMOTE, SHARED, Entry, Gate, unwatch_errors, watch_errors
 from .generators import ObjectRefGenerator, Stream
 from .objects import Objects
+from .program import Program
 from .references import ObjectRef
 from .segments_client import SegmentsClient
 
@@ -32,13 +33,12 @@ Waited = Entry | Stream
 
 
 class Surroundings(current.Session, Protocol):
-    """What is asked of the process. The attributes that are functions are those of a worker, if it is one."""
+    """What is asked of the process."""
 
     process: ProcessId
-    on_blocked: Callable[[bool], None] | None
-    user_loop_is_here: Callable[[], bool]
-    flush_turn: Callable[[], None]
 
+    @property
+    def program(self) -> Program: ...
     @property
     def peers(self) -> Peers: ...
     @property
@@ -55,6 +55,7 @@ class Waits:
         self._process = surroundings
         self._thread = surroundings.thread
         self._placed_at = placed_at
+        self._user_side = surroundings.program.user_side
         # The list that `wait` gave last: what it holds has been looked through already.
         self._last_rest: tuple[int, int] | None = None
 
@@ -138,12 +139,13 @@ class Waits:
         if self._thread.on_own_thread():
             raise RuntimeError("the runtime's own thread cannot wait")
         self._process.flush()
-        if self._process.user_loop_is_here():
-            self._process.flush_turn()
+        if self._user_side.is_here():
+            self._user_side.flush_turn()
         if gate.wait(0.0):
             return
         timeout_s = timeout or 0.0
-        if self._process.on_blocked is not None and entries and all(entry.call is None for entry in entries):
+        tell = self._user_side.blocked
+        if tell is not None and entries and all(entry.call is None for entry in entries):
             # What other processes own may be there: no CPU is handed over before they have said that it is not.
             begun = time.monotonic()
             self._hear(entries, timeout)
@@ -151,7 +153,6 @@ class Waits:
                 return
             if timeout is not None:
                 timeout = max(0.0, timeout - (time.monotonic() - begun))
-        tell = self._process.on_blocked
         if tell is not None:
             tell(True)
         try:
@@ -175,7 +176,7 @@ class Waits:
 
     def _wait_watching(self, gate: Gate, timeout: float | None, entries: Sequence[Entry]) -> bool:
         """Wait at a gate; on a worker's own loop look now and then whether it waits for itself."""
-        if not self._process.user_loop_is_here():
+        if not self._user_side.is_here():
             return gate.wait(timeout)
         left = timeout
         while True:

@@ -83,10 +83,9 @@ class LoopActors:
             self.end(instance)
             return
         if start.process:
-            runtime.only_actor = instance
             executor.describe(title)
             executor.lease = start.lease
-            runtime.lease_is(start.lease, start.resources)
+            runtime.tenancy.begin(instance, start.resources)
         run = RunningCall(link, start.seq, f"{cls.__name__}.__init__", instance, start.lease)
         if start.slots is None:
             self._construct(run, start, instance, None)
@@ -185,7 +184,7 @@ class LoopActors:
     def _not_made(self, run: RunningCall, start: StartActor, instance: Instance, error: BaseException) -> None:
         calls = run.living_children() if instance.process else []
         if isinstance(error, ActorExit | SystemExit):
-            self._executor.runtime.last_calls += calls
+            self._executor.runtime.tenancy.note_last(calls)
         if calls:
             # The process is ended as soon as it is known, and what it has called would be cancelled.
             self._spawn(self._fail_after(calls, run.link, start, instance, error))
@@ -262,7 +261,7 @@ class LoopActors:
         runtime = self._executor.runtime
         code = exit_code(error) if isinstance(error, SystemExit) else 0
         if instance.process:
-            runtime.exit_code = code
+            runtime.tenancy.exit_with(code)
         if not (code and instance.process):
             # Otherwise its process is lost with that code, which its owner learns, and may start it again.
             self._executor.ended(instance, exit_cause(error))
@@ -307,10 +306,10 @@ class LoopActors:
         if executor.instances.get(instance.actor) is instance:
             del executor.instances[instance.actor]
         if instance.process:
-            if executor.runtime.exit_code:
-                executor.runtime.leave()
+            if executor.runtime.tenancy.exit_code:
+                executor.runtime.program.leave()
             else:
-                executor.runtime.leave_when_unneeded()
+                executor.runtime.program.retire(False)
 
 
 _NONE = codec.serialize(None).data

@@ -47,6 +47,7 @@ from ..machine.named_output import finish_lines
 from ..owner.entries import Entry
 from ..owner.objects import new_borrows
 from ..owner.outcomes import serialize_result
+from ..owner.program import UserSide
 from ..owner.snapshots import take_snapshot
 from ..owner.yielded import BehindValues, Yielded
 from .actor_methods import Mark, find_method, mark_of
@@ -118,11 +119,9 @@ class LoopExecutor(Executor):
         self.thread: threading.Thread = threading.main_thread()
         # Told, on the runtime loop, of everything that is handed over.
         self.on_work: Callable[[], None] | None = None
-        runtime.on_blocked = self._blocked
-        runtime.user_loop_is_here = self._is_here
-        runtime.flush_with_turn = self._flushes_with_turn
-        runtime.pipe_turns = self._pipe_turns_here
-        runtime.flush_turn = self.flush
+        self.user_side = UserSide(
+            self._blocked, self._is_here, self._flushes_with_turn, self.flush, self._pipe_turns_here
+        )
 
     def run(self) -> None:
         """Run the user's loop until the worker ends."""
@@ -468,9 +467,9 @@ class LoopExecutor(Executor):
     def exited(self, run: RunningCall, instance: Instance, error: ActorExit | SystemExit) -> AnyMessage | None:
         """The outcome of a call that leaves its actor. None: the end of the process is its outcome."""
         if instance.process:
-            self.runtime.last_calls += run.living_children()
+            self.runtime.tenancy.note_last(run.living_children())
         self._actors.exits(instance, error)
-        return None if self.runtime.exit_code else self.outcomes.no_actor(run.seq, True)
+        return None if self.runtime.tenancy.exit_code else self.outcomes.no_actor(run.seq, True)
 
     def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
         if threading.current_thread() is not self.thread:

@@ -45,7 +45,7 @@ class Retirement:
         while self._is_needed(finish):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LOOK_AT_LEAST_EVERY_S)
-        runtime.leave()
+        runtime.program.leave()
 
     def _is_needed(self, finish: bool) -> bool:
         runtime = self._runtime
@@ -57,7 +57,6 @@ class Retirement:
 def drop_actor(runtime: Runtime) -> None:
     """Let go of the actor of this process; in the thread that made it."""
     runtime.note_last_calls()
-    if runtime.only_actor is not None:
-        # What it holds is closed as when any program ends: files are written to their end.
-        runtime.only_actor.target = runtime.only_actor = None
+    if runtime.tenancy.end_actor():
+        # What it held is closed as when any program ends: files are written to their end.
         gc.collect()

@@ -55,8 +55,7 @@ class SyncActor:
             instance.cls = cls
             run.actor = instance
             run.name = f"{cls.__name__}.__init__"
-            runtime.only_actor = instance
-            runtime.lease_is(start.lease, start.resources)
+            runtime.tenancy.begin(instance, start.resources)
             executor.describe(instance.title)
             owners: list[ProcessId] = []
             args, kwargs = executor.fetch(start, owners)
@@ -83,7 +82,7 @@ class SyncActor:
     def _not_made(self, run: RunningCall, error: BaseException) -> None:
         executor = self._executor
         if run.actor is not None and isinstance(error, ActorExit | SystemExit):
-            executor.runtime.last_calls += run.living_children()
+            executor.runtime.tenancy.note_last(run.living_children())
             executor.exits(run.actor, error)
             return
         outcome = executor.outcomes.failure(run, error)
@@ -118,7 +117,7 @@ class SyncActor:
         for pool in self._pools.values():
             pool.shutdown()
         self.gone()
-        self._executor.runtime.leave_when_unneeded()
+        self._executor.runtime.program.retire(False)
 
     def gone(self) -> None:
         """Calls that come now find no actor; from any thread."""

@@ -41,6 +41,7 @@ from ..machine.process import exit_code
 from ..owner.entries import Gate
 from ..owner.objects import new_borrows
 from ..owner.outcomes import serialize_result
+from ..owner.program import UserSide
 from ..owner.snapshots import take_snapshot
 from .executor import ActorExit, Executor, Work, exit_cause, exit_in
 from .instance import Instance
@@ -85,7 +86,7 @@ class SyncExecutor(Executor):
         self._in_call = False
         self._seen: RunningCall | None = None
         self.actor: SyncActor | None = None
-        runtime.on_blocked = self._blocked
+        self.user_side = UserSide(self._blocked)
 
     def run(self) -> None:
         """Take work until the worker ends."""
@@ -224,7 +225,7 @@ class SyncExecutor(Executor):
         super().link_lost(link)
 
     def stop_instance(self, instance: Instance) -> None:
-        self.runtime.leave_when_unneeded()
+        self.runtime.program.retire(False)
 
     # ---- the user's thread
 
@@ -403,14 +404,14 @@ class SyncExecutor(Executor):
 
     def exited(self, run: RunningCall, error: ActorExit | SystemExit) -> AnyMessage | None:
         """The outcome of a call that leaves its actor, or of a task that ends its process. None: that end is it."""
-        self.runtime.last_calls += run.living_children()
+        self.runtime.tenancy.note_last(run.living_children())
         if run.actor is not None:
             self.exits(run.actor, error)
-            return None if self.runtime.exit_code else self.outcomes.no_actor(run.seq, started=True)
+            return None if self.runtime.tenancy.exit_code else self.outcomes.no_actor(run.seq, started=True)
         outcome = self.outcomes.failure(run, error)
-        self.runtime.exit_code = exit_code(error) if isinstance(error, SystemExit) else 0
+        self.runtime.tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
         self._give_back()
-        self.runtime.leave_when_unneeded()
+        self.runtime.program.retire(False)
         return outcome
 
     def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
@@ -418,15 +419,15 @@ class SyncExecutor(Executor):
         if instance.failed:
             return
         instance.failed = True
-        self.runtime.exit_code = exit_code(error) if isinstance(error, SystemExit) else 0
+        self.runtime.tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
         if self.actor is not None:
             self.actor.gone()
-        if self.runtime.exit_code:
+        if self.runtime.tenancy.exit_code:
             # Its process is lost with that code, which its owner learns, and may start it again.
-            self.runtime.thread.run_soon(self.runtime.leave)
+            self.runtime.thread.run_soon(self.runtime.program.leave)
         else:
             self.ended(instance, exit_cause(error))
-            self.runtime.leave_when_unneeded()
+            self.runtime.program.retire(False)
 
     def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
         if threading.current_thread() is threading.main_thread():

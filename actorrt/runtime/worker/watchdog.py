@@ -179,7 +179,7 @@ class Watchdog:
         self, executor: LoopExecutor, run: RunningCall | None, where: Where, on_purpose: bool, blocked_s: float
     ) -> None:
         """Have others go elsewhere, while the loop of this worker is blocked."""
-        if self._runtime.only_actor is not None or executor.lease:
+        if self._runtime.tenancy.actor is not None or executor.lease:
             return
         users = bool(where.frames) and not where.importing and not on_purpose
         if users or blocked_s >= LONG_WORK_S:

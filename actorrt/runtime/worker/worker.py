@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -25,6 +25,8 @@ from ..machine import gpus
 from ..machine.process import flush_output
 from ..machine.zygote import WorkerStart
 from ..owner import current
+from ..owner.membership import Membership
+from ..owner.program import Program
 from ..owner.program_paths import ProgramPaths
 from ..owner.runtime import Runtime
 from .actor_threads import note_actors_of_threads
@@ -56,19 +58,9 @@ def worker_main(start: WorkerStart) -> None:
     current.set_in_worker()
     _become_like_the_driver(params)
     settings = Settings.from_environment()
-    runtime = Runtime(params.process, "worker", as_text(params.session), __version__, settings)
-    runtime.employer = params.employer
-    runtime.namespace = params.namespace
-    runtime.node_cpus = params.cpus
-    # Those of the variable: the call may have set it itself.
-    runtime.gpus = (gpus.named() or params.gpus) if params.gpus else []
-    runtime.env = params.env
-    runtime.node_id = params.node_id
-    runtime.store_limit = params.store_limit
-    executor = EXECUTORS[params.mode](runtime)
-    runtime.dispatch.executor = executor
-    runtime.on_leave = partial(_leave, runtime, executor)
-    runtime.on_retire = Retirement(runtime, executor).begin
+    make_program = partial(_program, params)
+    runtime = Runtime(params.process, "worker", as_text(params.session), __version__, settings, make_program)
+    executor = cast("LoopExecutor | SyncExecutor", runtime.program.runner)
     current.set_runtime(runtime)
     if params.mode == "loop":
         note_actors_of_threads()
@@ -79,6 +71,19 @@ def worker_main(start: WorkerStart) -> None:
     sys.meta_path.append(ProgramPaths(runtime))
     executor.run()
     _end(runtime, executor)
+
+
+def _program(params: WorkerParams, runtime: Runtime) -> Program:
+    executor = EXECUTORS[params.mode](runtime)
+    return Program(
+        executor,
+        executor.user_side,
+        partial(_leave, runtime, executor),
+        Retirement(runtime, executor).begin,
+        env=params.env,
+        # Those of the variable: the call may have set it itself.
+        gpus=(gpus.named() or params.gpus) if params.gpus else [],
+    )
 
 
 def _become_like_the_driver(params: WorkerParams) -> None:
@@ -94,7 +99,7 @@ def _become_like_the_driver(params: WorkerParams) -> None:
 async def _join(runtime: Runtime, params: WorkerParams) -> None:
     listening = asyncio.ensure_future(runtime.peers.listen())
     node = await runtime.peers.dial_node(params.node)
-    runtime.node = runtime.peers.broker = node
+    runtime.join(Membership(node, params.node_id, params.cpus, params.store_limit, params.employer, params.namespace))
     await listening
     node.send(WorkerReady(os.getpid()))
 
@@ -131,13 +136,13 @@ async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) ->
 
 
 def _force(runtime: Runtime) -> None:
-    if runtime.ending.wait(LEAVE_GRACE_S):
+    if runtime.tenancy.ending.wait(LEAVE_GRACE_S):
         threading.Event().wait(END_GRACE_S)
-    os._exit(runtime.exit_code)
+    os._exit(runtime.tenancy.exit_code)
 
 
 def _end(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
-    runtime.ending.set()
+    runtime.tenancy.ending.set()
     drop_actor(runtime)
     with contextlib.suppress(exceptions.ActorrtError, RuntimeError):
         executor.finalize(END_GRACE_S / 2)
@@ -145,9 +150,9 @@ def _end(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  what `os._exit` leaves out
     with contextlib.suppress(exceptions.ActorrtError, RuntimeError):
         # They would be cancelled with this process, before they began.
-        runtime.thread.call_sync(runtime.until_done(list(runtime.last_calls), LAST_CALLS_S))
+        runtime.thread.call_sync(runtime.until_done(list(runtime.tenancy.last_calls), LAST_CALLS_S))
     # Before the links: the node reads what was printed until it hears that this process has ended.
     flush_output()
     runtime.stop(timeout=2.0)
     flush_output()
-    os._exit(runtime.exit_code)
+    os._exit(runtime.tenancy.exit_code)
