@@ -60,6 +60,9 @@ bench: $(STAMPS)/test  ## actorrt and its peers side by side, as a table (long: 
 load: $(STAMPS)/test  ## users of the chat application, with simulated engines, for a minute: a table, CSV files and a picture
 	$(BIN)/python loadtests/llm/load.py $(ARGS)
 
+simulate: $(STAMPS)/test  ## 2,000 histories of a cluster in virtual time, with crashes and cut links (SEED=n: one, with its story)
+	$(BIN)/python -m actorrt.testing $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 simulate-queue: $(STAMPS)/test  ## the tables and plots of the capacity queue in simulation, into docs/ (TRACES=folder of public traces)
 	$(BIN)/python -m loadtests.simulation.pages $(if $(TRACES),--traces $(TRACES)) $(ARGS)
 

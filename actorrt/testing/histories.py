@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -29,6 +28,8 @@ LIMIT_S: Final = 900.0
 # How long after its programs everything has been given back.
 SETTLE_S: Final = 34.0
 FAULTS_S: Final = 3.0
+# So long sleeps what only a cancellation ends.
+FOR_EVER_S: Final = 10_000.0
 
 
 class Odd(Exception):
@@ -95,6 +96,10 @@ class Account:
         self._kept += box
         return len(box)
 
+    async def sleep(self, number: int) -> None:
+        _book().runs[number] += 1
+        await asyncio.sleep(FOR_EVER_S)
+
     async def given(self, number: int) -> list[Any]:
         """What it keeps, once."""
         _book().runs[number] += 1
@@ -108,6 +113,23 @@ async def double(number: int, value: int, pause_s: float) -> int:
     if pause_s:
         await asyncio.sleep(pause_s)
     return 2 * value
+
+
+@actorrt.remote
+async def sleeps(number: int) -> None:
+    """Ends only if it is cancelled."""
+    _book().runs[number] += 1
+    await asyncio.sleep(FOR_EVER_S)
+
+
+@actorrt.remote
+async def waits_for_sleepers(number: int, box: list[Any]) -> None:
+    """Ends with what it has called, and only if it is cancelled."""
+    book = _book()
+    book.runs[number] += 1
+    refs = [sleeps.remote(book.next()), *(actor.sleep.remote(book.next()) for actor in box)]
+    for ref in refs:
+        await ref
 
 
 @actorrt.remote
@@ -196,6 +218,7 @@ class Client:
             self.makes,
             self.stream,
             self.kept,
+            self.sleeper,
         ]
         for _ in range(steps):
             under_way.append(asyncio.ensure_future(dice.choice(kinds)()))
@@ -287,6 +310,29 @@ class Client:
             self._book.ends["streams"] += 1
             if came != list(range(most)):
                 self._book.broken.append(f"stream {number} of {most} items brought {came}")
+
+    async def sleeper(self) -> None:
+        """What is cancelled ends, wherever it is by then, and what it has called."""
+        dice, number = self._dice, self._book.next()
+        actor = self._actor()
+        kind = dice.randrange(3)
+        if kind == 0:
+            ref: Any = sleeps.options(max_retries=dice.choice((0, 3)), num_cpus=dice.choice((0, 1))).remote(number)
+        elif kind == 1:
+            ref = actor.handle.sleep.remote(number)
+        else:
+            ref = waits_for_sleepers.options(max_retries=0).remote(number, [actor.handle] * dice.randrange(2))
+        self._book.calls += 1
+        await asyncio.sleep(dice.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
+        ref.cancel()
+        try:
+            await ref
+        except exceptions.TaskCancelledError:
+            self._book.ends["cancelled"] += 1
+        except _LOSSES as error:
+            self._lost(number, error)
+        else:
+            self._book.broken.append(f"call {number}, which sleeps for ever, has ended")
 
     # ---- how it ends
 
@@ -394,7 +440,7 @@ class Outcome:
     seed: int
     broken: list[str]
     counts: Counter[str]
-    story: Callable[[], str]
+    story: Callable[..., str]
     turns: int
     virtual_s: float
 
@@ -445,7 +491,7 @@ def history(seed: int) -> Outcome:
 def _settle(world: World, seconds: float) -> None:
     """Let what is on its way arrive, and what nobody holds go."""
     for _ in range(2):
-        gc.collect()
+        world.collect()
         world.run(lambda: False, world.schedule.now + seconds / 2)
 
 

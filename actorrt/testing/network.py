@@ -1,8 +1,8 @@
 """Connections between simulated processes: bytes that take a while, and that a cut loses from any byte on.
 
 What is written on one connection arrives in order; what is written on different ones may cross. A cut loses the end of
-what is under way, in each direction for itself, and both ends hear of it, each when it does. A process that ends closes
-its connections like a cut. Who listens, and which process lives, is known at once: that is the kernel's.
+what is under way, in each direction for itself, and both ends hear of it, each when it does. What a process has written
+before it was killed arrives. Who listens, and which process lives, is known at once: that is the kernel's.
 """
 
 from __future__ import annotations
@@ -239,8 +239,11 @@ class Network:
             out.finish()
 
     def end(self, process: ProcessId) -> None:
-        """A process has ended: nobody listens for it, and its connections end."""
+        """A process has ended: nobody listens for it, and its connections end behind what it has written."""
         self._listeners = {path: found for path, found in self._listeners.items() if found[0] != process}
         for wire in list(self.wires):
             if process in wire.ends:
-                wire.cut()
+                self.wires.pop(wire)
+                wire.is_cut = True
+                for way in wire.ways:
+                    way.finish()

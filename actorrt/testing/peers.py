@@ -110,7 +110,7 @@ class VirtualPeers(Peers):
         refused = why_refused(self._hello, theirs)
         if verdict is Verdict.REFUSE_DUPLICATE:
             refused = refused or DUPLICATE
-        elif verdict is Verdict.REFUSE_UNKNOWN:
+        elif verdict is Verdict.REFUSE_UNKNOWN or verdict is Verdict.REFUSE_LATE:
             refused = refused or UNKNOWN
         if refused:
             self._answer(plug, greeting(self._hello, theirs.link, refused=refused))

@@ -118,6 +118,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """The queue drops it when its time comes."""
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        # What is left of a process that has ended is nobody's error.
+        if self.life is not Life.ENDED:
+            super().call_exception_handler(context)
+
     # ---- the life of its process
 
     def takes(self, handle: asyncio.Handle) -> bool:

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import time
+import warnings
 from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
@@ -23,6 +24,7 @@ from typing import Any, Final, NoReturn
 from actorrt.core.calls import CallLife
 from actorrt.core.leases import UNIT
 from actorrt.core.lifecycle import Lifecycle
+from actorrt.exceptions import LinkError
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.node.node import NodeConfig
@@ -170,8 +172,13 @@ class World:
             runtime = process.runtime = self._runtime(process, "driver")
             current.set_runtime(runtime)
             await self.network.listening(socket_path("", self.node_process.process))
-            await join_as_driver(runtime, self.node_process.process, process.pid)
-            await main()
+            try:
+                await join_as_driver(runtime, self.node_process.process, process.pid)
+            except LinkError:
+                # A program whose node is gone before it has begun ends with that.
+                self.exit(process, 1 << 8)
+            else:
+                await main()
 
         self.spawn(process, begin)
         return process
@@ -264,6 +271,25 @@ class World:
             if process.lives:
                 _end_quietly(process)
             process.loop.close()
+        with self._quietly():
+            for process in self.processes:
+                process.tasks.clear()
+                process.runtime = None
+            self.node = self.head = None
+            gc.collect()
+
+    def collect(self) -> None:
+        """Let garbage go now, and at no other time: what goes may have something to say."""
+        with self._quietly():
+            gc.collect()
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Generator[None]:
+        """Coroutines of a process that was killed before their first step are no mistake."""
+        with warnings.catch_warnings():
+            if any(not process.lives for process in self.processes):
+                warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
 
     # ---- turns
 
@@ -341,6 +367,8 @@ class World:
         try:
             random.seed(ids.random())
             gc.disable()
+            # What is older than the history is not looked at each time.
+            gc.freeze()
             logger.addHandler(self.errors)
             logger.setLevel(logging.ERROR)
             logger.propagate = False
@@ -357,6 +385,7 @@ class World:
             random.setstate(state)
             self.current = None
             events._set_running_loop(loop)
+            gc.unfreeze()
             if collects:
                 gc.enable()
 

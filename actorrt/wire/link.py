@@ -97,6 +97,11 @@ class Kept:
         self._start = 0
 
     @property
+    def start(self) -> int:
+        """Where the first of them begins: the peer is known to have come so far."""
+        return self._start
+
+    @property
     def written(self) -> int:
         """How many bytes were written in all."""
         return self._writes[-1][0] if self._writes else self._start
@@ -264,6 +269,8 @@ class Verdict(enum.Enum):
     REPLACE = "replace"
     REFUSE_DUPLICATE = "refuse: duplicate"
     REFUSE_UNKNOWN = "refuse: unknown"
+    # Its dialler has given this connection up and had another one since: it says less than is known by now.
+    REFUSE_LATE = "refuse: late"
 
 
 def judge(hello: Hello, mine: bytes, known: End | None, dials: bool) -> Verdict:
@@ -274,7 +281,9 @@ def judge(hello: Hello, mine: bytes, known: End | None, dials: bool) -> Verdict:
     """
     alive = known is not None and known.state is not State.CLOSED
     if hello.received != NEW:
-        return Verdict.RESUME if known and alive and known.link == hello.link else Verdict.REFUSE_UNKNOWN
+        if not known or not alive or known.link != hello.link:
+            return Verdict.REFUSE_UNKNOWN
+        return Verdict.RESUME if hello.received >= known.kept.start else Verdict.REFUSE_LATE
     if known and alive:
         return Verdict.REFUSE_DUPLICATE if known.state is State.OPEN else Verdict.REPLACE
     return Verdict.REFUSE_DUPLICATE if dials and mine < hello.process else Verdict.ACCEPT

@@ -186,6 +186,16 @@ def test_a_hello_meets_the_link_that_is_there(state: State, new: Verdict, same: 
     assert judge(hello_of(BOB, b"another.", 0), ALICE, known, dials=False) is other
 
 
+def test_a_hello_that_says_less_than_is_known_by_now_is_late() -> None:
+    known = End(LINK, State.OPEN)
+    known.kept.add([b"x" * 18], 18)
+    known.kept.acknowledge(18)
+    assert judge(hello_of(BOB, LINK, 0), ALICE, known, dials=False) is Verdict.REFUSE_LATE
+    assert judge(hello_of(BOB, LINK, 18), ALICE, known, dials=False) is Verdict.RESUME
+    # It goes on over the connection that it has.
+    assert known.state is State.OPEN
+
+
 def test_who_has_been_restarted_knows_no_link() -> None:
     assert judge(hello_of(BOB, LINK, 0), ALICE, None, dials=False) is Verdict.REFUSE_UNKNOWN
 
@@ -372,7 +382,7 @@ class TwoEnds(RuleBasedStateMachine):
         connection.stage = "answer"
         verdict = judge(hello, PROCESSES[side], known, host.dials is not None and host.end is None)
         match verdict:
-            case Verdict.REFUSE_DUPLICATE | Verdict.REFUSE_UNKNOWN:
+            case Verdict.REFUSE_DUPLICATE | Verdict.REFUSE_UNKNOWN | Verdict.REFUSE_LATE:
                 connection.answer = greeting(hello_of(PROCESSES[side]), hello.link, NEW, verdict.value)
                 return
             case Verdict.RESUME:
