@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from .story import Story
 
@@ -28,8 +28,12 @@ class Event(Enum):
     LOST = auto()
     # No place for it will ever be.
     UNPLACEABLE = auto()
-    # Somebody killed it for good, its last handle went, or it left by itself.
+    # It was killed for good, or its start was cancelled.
     ENDED = auto()
+    # Its last handle is gone.
+    UNHELD = auto()
+    # It has left by itself.
+    LEFT = auto()
     # Killed, but it may come back.
     KILLED = auto()
     # Its worker is blocked and has not begun to make it.
@@ -38,15 +42,29 @@ class Event(Enum):
 
 class Action(Enum):
     SEND_START = auto()
+    # It takes calls. Its last handle may be gone already: then UNHELD follows.
     OPEN = auto()
+    LEAVE_PLACE = auto()
     PLACE = auto()
+    # The same, but an actor that is lost again and again waits for it; see core/restarts.py.
+    PLACE_AGAIN = auto()
+    # End what it runs, and its process if that is its own.
     STOP_WORKER = auto()
+    # Have it end once it has finished what it was called for; its process ends with it.
+    LET_FINISH = auto()
+    # Nobody is left who could ask what has become of it.
+    FORGET = auto()
+    # The same, but it has died before: how, is kept for a while, since a handle may lie in a value.
+    REMEMBER = auto()
+    # Tell its callers. Its last handle may be gone already: then UNHELD follows.
     BURY = auto()
 
 
 S, E, A = State, Event, Action
 
-TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
+Row = tuple[State, tuple[Action, ...]]
+
+TABLE: Final[Mapping[tuple[State, Event], Row]] = {
     (S.PLACING, E.PLACED): (S.STARTING, (A.SEND_START,)),
     # The reply of an earlier incarnation may come late: it says nothing about this one.
     (S.PLACING, E.STARTED): (S.PLACING, ()),
@@ -54,35 +72,47 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.PLACING, E.LOST): (S.PLACING, ()),
     (S.PLACING, E.UNPLACEABLE): (S.DEAD, (A.BURY,)),
     (S.PLACING, E.ENDED): (S.DEAD, (A.BURY,)),
+    (S.PLACING, E.UNHELD): (S.DEAD, (A.FORGET, A.BURY)),
+    (S.PLACING, E.LEFT): (S.DEAD, (A.BURY,)),
     (S.PLACING, E.TURNED_AWAY): (S.PLACING, ()),
-    (S.STARTING, E.TURNED_AWAY): (S.PLACING, (A.PLACE,)),
+    # It was not even begun: no sign that it cannot live.
+    (S.STARTING, E.TURNED_AWAY): (S.PLACING, (A.LEAVE_PLACE, A.PLACE)),
     (S.STARTING, E.STARTED): (S.ALIVE, (A.OPEN,)),
     # A constructor that raised would raise again: it is not retried.
     (S.STARTING, E.FAILED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
     (S.STARTING, E.ENDED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
+    # It is ended once it has started, so that its constructor's work is not cut short.
+    (S.STARTING, E.UNHELD): (S.STARTING, ()),
+    (S.STARTING, E.LEFT): (S.DEAD, (A.LET_FINISH, A.BURY)),
     (S.ALIVE, E.ENDED): (S.DEAD, (A.STOP_WORKER, A.BURY)),
-    # A kill that allows a restart; that it is lost comes as an event of its own.
-    (S.STARTING, E.KILLED): (S.STARTING, (A.STOP_WORKER,)),
-    (S.ALIVE, E.KILLED): (S.ALIVE, (A.STOP_WORKER,)),
+    (S.ALIVE, E.UNHELD): (S.DEAD, (A.LET_FINISH, A.FORGET, A.BURY)),
+    (S.ALIVE, E.LEFT): (S.DEAD, (A.LET_FINISH, A.BURY)),
     # Dead is dead: whatever was under way when it died may still arrive.
     (S.DEAD, E.PLACED): (S.DEAD, (A.STOP_WORKER,)),
-    (S.DEAD, E.STARTED): (S.DEAD, ()),
-    (S.DEAD, E.FAILED): (S.DEAD, ()),
-    (S.DEAD, E.LOST): (S.DEAD, ()),
-    (S.DEAD, E.UNPLACEABLE): (S.DEAD, ()),
-    (S.DEAD, E.ENDED): (S.DEAD, ()),
-    (S.DEAD, E.KILLED): (S.DEAD, ()),
-    (S.DEAD, E.TURNED_AWAY): (S.DEAD, ()),
+    (S.DEAD, E.UNHELD): (S.DEAD, (A.REMEMBER,)),
+    **{(S.DEAD, event): (S.DEAD, ()) for event in (E.STARTED, E.FAILED, E.LOST, E.UNPLACEABLE)},
+    **{(S.DEAD, event): (S.DEAD, ()) for event in (E.ENDED, E.LEFT, E.KILLED, E.TURNED_AWAY)},
 }
 
-# These depend on the restarts left; see `Lifecycle.on`. A kill counts as often as it comes: one that is on its way to
-# a place goes on, as its next life.
-_RESTARTS: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
-    (S.STARTING, E.LOST): (S.PLACING, (A.PLACE,)),
-    (S.ALIVE, E.LOST): (S.PLACING, (A.PLACE,)),
-    (S.PLACING, E.KILLED): (S.PLACING, ()),
+
+class Loss(NamedTuple):
+    """A row that depends on the restarts that are left."""
+
+    left: Row
+    spent: Row
+
+
+LOSSES: Final[Mapping[tuple[State, Event], Loss]] = {
+    (S.STARTING, E.LOST): Loss((S.PLACING, (A.LEAVE_PLACE, A.PLACE_AGAIN)), (S.DEAD, (A.BURY,))),
+    (S.ALIVE, E.LOST): Loss((S.PLACING, (A.LEAVE_PLACE, A.PLACE_AGAIN)), (S.DEAD, (A.BURY,))),
+    # By its user, who wants it back at once.
+    **{
+        (state, E.KILLED): Loss((S.PLACING, (A.STOP_WORKER, A.LEAVE_PLACE, A.PLACE)), (S.DEAD, (A.STOP_WORKER, A.BURY)))
+        for state in (S.STARTING, S.ALIVE)
+    },
+    # A kill counts as often as it comes: one that is on its way to a place goes on, as its next life.
+    (S.PLACING, E.KILLED): Loss((S.PLACING, ()), (S.DEAD, (A.BURY,))),
 }
-_GIVE_UP: Final = (S.DEAD, (A.BURY,))
 
 
 class TransitionError(Exception):
@@ -103,8 +133,8 @@ class Lifecycle:
     def on(self, event: Event) -> tuple[Action, ...]:
         """Apply `event`; what to do now. Raises TransitionError for a pair that the table does not have."""
         before = self.state
-        if (restart := _RESTARTS.get((before, event))) is not None:
-            row = restart if self.restarts_left else _GIVE_UP
+        if (loss := LOSSES.get((before, event))) is not None:
+            row = loss.left if self.restarts_left else loss.spent
             # One that was never anywhere has no life to count.
             if self.restarts_left or before is not State.PLACING:
                 self.incarnation += 1

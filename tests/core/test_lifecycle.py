@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.core.lifecycle import TABLE, Action, Event, Lifecycle, State, TransitionError
+from actorrt.core.lifecycle import LOSSES, TABLE, Action, Event, Lifecycle, State, TransitionError
 
 # What its owner never does: a place is only given to an actor that waits for one, and so on.
 REFUSED = {
@@ -21,8 +21,6 @@ REFUSED = {
     # Its constructor has returned.
     (State.ALIVE, Event.TURNED_AWAY),
 }
-# These have no row, since they depend on the restarts that are left.
-LOSSES = {(State.STARTING, Event.LOST), (State.ALIVE, Event.LOST), (State.PLACING, Event.KILLED)}
 PATHS: dict[State, tuple[Event, ...]] = {
     State.PLACING: (),
     State.STARTING: (Event.PLACED,),
@@ -46,20 +44,31 @@ def test_every_pair_has_a_row_or_is_refused(state: State, event: Event) -> None:
         with pytest.raises(TransitionError, match=f"{event.name} cannot happen while {state.name}"):
             life.on(event)
         assert life.state is state
-    elif (state, event) in LOSSES:
-        # One that is on its way to a place already needs no other.
-        assert life.on(event) == (() if state is State.PLACING else (Action.PLACE,))
-        assert life.state is State.PLACING
-    else:
+    elif (state, event) not in LOSSES:
         assert (life.state, life.on(event)) == (state, TABLE[state, event][1])
         assert life.state is TABLE[state, event][0]
+
+
+@pytest.mark.parametrize(("state", "event"), list(LOSSES))
+@pytest.mark.parametrize("restarts", [0, 1, -1])
+def test_a_loss_has_a_row_for_an_actor_with_restarts_left_and_one_for_others(
+    state: State, event: Event, restarts: int
+) -> None:
+    life = brought_to(state, restarts)
+    after, actions = LOSSES[state, event].left if restarts else LOSSES[state, event].spent
+    assert life.on(event) == actions
+    assert life.state is after
+    assert after is (State.PLACING if restarts else State.DEAD)
+    # One that was never anywhere has no life that ends.
+    assert life.incarnation == (restarts != 0 or state is not State.PLACING)
+    assert life.restarts_left == min(restarts, 0)
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.ALIVE])
 def test_a_loss_is_survived_as_often_as_restarts_allow(state: State) -> None:
     life = brought_to(state, 2)
     for incarnation in (1, 2):
-        assert life.on(Event.LOST) == (Action.PLACE,)
+        assert life.on(Event.LOST) == (Action.LEAVE_PLACE, Action.PLACE_AGAIN)
         assert life.incarnation == incarnation
         life.on(Event.PLACED)
     assert life.on(Event.LOST) == (Action.BURY,)
@@ -75,11 +84,35 @@ def test_a_kill_counts_also_while_the_actor_waits_for_a_place() -> None:
     assert life.state is State.DEAD
 
 
+@pytest.mark.parametrize("state", [State.STARTING, State.ALIVE])
+def test_a_killed_actor_leaves_its_place_at_once_and_comes_back_without_a_pause(state: State) -> None:
+    assert brought_to(state, 1).on(Event.KILLED) == (Action.STOP_WORKER, Action.LEAVE_PLACE, Action.PLACE)
+    assert brought_to(state, 0).on(Event.KILLED) == (Action.STOP_WORKER, Action.BURY)
+
+
+def test_one_that_is_held_no_more_finishes_what_it_was_called_for_and_one_that_was_killed_does_not() -> None:
+    for event, action in (
+        (Event.UNHELD, Action.LET_FINISH),
+        (Event.LEFT, Action.LET_FINISH),
+        (Event.ENDED, Action.STOP_WORKER),
+    ):
+        assert brought_to(State.ALIVE, 1).on(event)[0] is action
+
+
+def test_the_constructor_of_one_that_is_held_no_more_is_not_cut_short() -> None:
+    life = brought_to(State.STARTING, 1)
+    assert life.on(Event.UNHELD) == ()
+    assert life.on(Event.STARTED) == (Action.OPEN,)
+    assert life.on(Event.UNHELD) == (Action.LET_FINISH, Action.FORGET, Action.BURY)
+    # Its death is no news to anybody.
+    assert life.on(Event.UNHELD) == (Action.REMEMBER,)
+
+
 def test_restarts_without_limit_are_not_used_up() -> None:
     life = Lifecycle(-1)
     for _ in range(100):
         life.on(Event.PLACED)
-        assert life.on(Event.LOST) == (Action.PLACE,)
+        assert life.on(Event.LOST) == (Action.LEAVE_PLACE, Action.PLACE_AGAIN)
     assert life.restarts_left == -1
 
 
@@ -100,7 +133,10 @@ def test_whatever_happens_it_dies_once_and_stays_dead(restarts: int, events: lis
         # Placed, started and opened only from where that makes sense.
         assert (Action.SEND_START in actions) <= (life.state is State.STARTING)
         assert (Action.OPEN in actions) <= (life.state is State.ALIVE)
-        assert (Action.PLACE in actions) <= (life.state is State.PLACING)
+        placed = {Action.PLACE, Action.PLACE_AGAIN} & set(actions)
+        assert bool(placed) <= (life.state is State.PLACING)
+        # It leaves its place before it has another.
+        assert not placed or actions[-2:-1] == (Action.LEAVE_PLACE,)
     assert burials == (life.state is State.DEAD)
 
 
@@ -113,5 +149,6 @@ def test_a_refusal_tells_what_came_before() -> None:
 
 
 def test_the_table_names_only_pairs_that_exist() -> None:
-    assert set(TABLE) | REFUSED | LOSSES == set(itertools.product(State, Event))
-    assert not set(TABLE) & (REFUSED | LOSSES)
+    assert set(TABLE) | REFUSED | set(LOSSES) == set(itertools.product(State, Event))
+    assert not set(TABLE) & (REFUSED | set(LOSSES))
+    assert not REFUSED & set(LOSSES)

@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 
+from actorrt.core.actor_calls import Traits
 from actorrt.core.options import ActorOptions, MethodOptions
 from actorrt.runtime.api.methods import method
 from actorrt.runtime.api.remote import ActorClass, RemoteFunction, remote
 from actorrt.runtime.owner import current
-from actorrt.runtime.owner.actor_client import Traits
 from actorrt.runtime.owner.handles import ActorHandle, client_of
 
 

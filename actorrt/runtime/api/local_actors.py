@@ -7,13 +7,14 @@ import pickle
 from typing import TYPE_CHECKING, Any, cast
 
 from actorrt import exceptions
+from actorrt.core.actor_calls import Traits
 from actorrt.core.leases import UNIT
 from actorrt.types import NO_ACTOR_KEY, ActorKey
 from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
 
 from ..base.definitions import ActorInterface
 from ..machine.process import cpu_count
-from ..owner.actor_client import ActorClient, Traits
+from ..owner.actor_client import ActorClient
 from ..owner.calls import Call
 from ..owner.handles import ActorHandle, make_handle
 
@@ -38,12 +39,15 @@ class LocalInstance:
         # The last call of an actor that keeps the order of calls.
         self.last: asyncio.Task[None] | None = None
         self.calls: dict[Call, asyncio.Task[None]] = {}
-        self.dead: ActorAt | None = None
+
+    @property
+    def dead(self) -> ActorAt | None:
+        return self.client.dead
 
     def end(self, cause: str, phase: str = "running", failed: bytes = b"") -> None:
         """It is dead from now on; what it runs is cancelled and fails."""
         if self.dead is None:
-            self.dead = self.client.dead = ActorAt(None, 0, cause, phase, failed)
+            self.client.died(ActorAt(None, 0, cause, phase, failed))
             for task in list(self.calls.values()):
                 task.cancel()
 

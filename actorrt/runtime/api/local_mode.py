@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorrt import exceptions
 from actorrt.config import Settings
+from actorrt.core.actor_calls import traits_of
 from actorrt.core.calls import Action, Event
 from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ActorKey, ProcessId, actor_key
 from actorrt.version import __version__
@@ -32,7 +33,7 @@ from ..links.link import Link
 from ..links.running import RunningCall, running_call
 from ..node.node_launch import resources_of
 from ..owner import references
-from ..owner.actor_client import ActorClient, traits_of
+from ..owner.actor_client import ActorClient
 from ..owner.actors import Actors
 from ..owner.calls import Call, error_bytes, fill_slots, unpack_arguments
 from ..owner.entries import PRESENT, RAISED, Entry, Gate

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from actorrt.core.lifecycle import State
 from actorrt.types import Employer, LeaseId, ProcessId
 from actorrt.wire.messages import Lease, LeaseRequest, SharedWorkers, WorkerList
 
@@ -98,3 +99,7 @@ class NodeHost:
 
     def actor_moved(self, record: ActorRecord) -> None:
         """Nobody calls actors from a node."""
+
+    def holds(self, record: ActorRecord) -> bool:
+        """A detached actor lives without handles. A dead one is kept like any other: for those who hold them."""
+        return record.state is not State.DEAD

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
+from actorrt.core.actor_calls import Traits, traits_of
 from actorrt.types import ActorKey, actor_key
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -21,7 +22,7 @@ from actorrt.wire.messages import (
 )
 
 from ..base.definitions import ActorClassDef
-from .actor_client import ActorClient, Traits, traits_of
+from .actor_client import ActorClient
 from .actor_records import ActorRecord, ActorSpec
 from .calls import Call, fill_slots, pack_arguments, when_resolved
 

@@ -1,20 +1,20 @@
 """Where actors are, as their callers learn it, and what becomes of calls whose actor is gone.
 
-A call that is not to be sent again (core/calls.py) fails: with ActorDiedError or, if the actor comes back,
-ActorUnavailableError.
+Both are decided in core/actor_calls.py. A call that is not to be sent again fails: with ActorDiedError or, if the actor
+comes back, ActorUnavailableError.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import threading
+import weakref
 from typing import Final, Protocol
 
 from actorrt import exceptions
-from actorrt.core.calls import Action
-from actorrt.core.calls import Event as CallEvent
-from actorrt.core.lifecycle import Event, State
-from actorrt.types import NO_PROCESS, ActorKey, ProcessId, owner_of
+from actorrt.core import calls, lifecycle
+from actorrt.core.actor_calls import Action, Event, Sorted, State, last_seen, sort
+from actorrt.types import NO_PROCESS, ActorKey, Place, ProcessId, owner_of
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
 from ..base.loop_thread import LoopThread
@@ -49,10 +49,10 @@ class Surroundings(Protocol):
 class Known(Protocol):
     """The actors that the process can call."""
 
+    lock: threading.Lock
+
     def find(self, actor: ActorKey) -> ActorClient | None: ...
-    def at(self, link: Link) -> Iterable[ActorClient]: ...
     def advance(self, client: ActorClient) -> None: ...
-    def came_back(self, client: ActorClient, link: Link | None, count: int, again: list[Call]) -> None: ...
 
 
 class ActorPlaces:
@@ -62,34 +62,41 @@ class ActorPlaces:
         self._process = surroundings
         self._thread = surroundings.thread
         self._actors = actors
+        # Clients of actors of other processes by the links that were found for them. Some may have another by now.
+        self._found: dict[Link, weakref.WeakSet[ActorClient]] = {}
 
     # ---- finding
 
     def locate(self, client: ActorClient) -> None:
-        """Have it found out where the actor is. The owner's own client is told by the supervisor."""
-        if not client.locating and client.record is None:
-            client.locating = True
-            self._thread.spawn_here(self._find(client))
+        """Have it found out where an actor is that another process owns."""
+        self._thread.spawn_here(self._find(client))
 
     async def _find(self, client: ActorClient) -> None:
-        process = self._process
         try:
-            while client.dead is None:
+            while client.state is State.RESOLVING:
                 at = await self._ask_owner(client, WhereIs(client.actor, client.incarnation))
                 if at.cause or at.worker is None:
-                    self._bury(client, at)
-                    break
-                try:
-                    client.link = await process.peers.link_to(at.worker.process, at.worker.address)
-                except exceptions.LinkError:
-                    # Its worker has ended: the owner will know where it is next.
-                    client.incarnation = at.incarnation
+                    client.died(at)
                 else:
-                    client.incarnation = at.incarnation
-                    break
+                    await self._reach(client, at.worker, at.incarnation)
         finally:
-            client.locating = False
+            if client.state is State.RESOLVING:
+                client.on(Event.UNANSWERED)
         self._actors.advance(client)
+
+    async def _reach(self, client: ActorClient, worker: Place, incarnation: int) -> None:
+        try:
+            link = await self._process.peers.link_to(worker.process, worker.address)
+        except exceptions.LinkError:
+            # Its worker has ended: the owner will know where it is next.
+            client.unreachable(incarnation, may_live=False)
+            return
+        if link.closed:
+            client.unreachable(incarnation, may_live=self._only_link(link))
+            return
+        self._found.setdefault(link, weakref.WeakSet()).add(client)
+        with self._actors.lock:
+            client.found(link, incarnation)
 
     async def _ask_owner(self, client: ActorClient, question: WhereIs) -> ActorAt:
         owner = owner_of(client.actor)
@@ -115,107 +122,87 @@ class ActorPlaces:
         client = self._actors.find(record.actor)
         if client is None:
             return
-        if record.state is State.DEAD:
-            self._bury(client, record.death())
+        if record.state is lifecycle.State.DEAD:
+            client.died(record.death())
         else:
-            link = record.link
-            client.link = None if link is None or link.closed else link
-            client.incarnation = record.life.incarnation
+            with self._actors.lock:
+                client.moved(record.link, record.life.incarnation)
         self._actors.advance(client)
-
-    @staticmethod
-    def _bury(client: ActorClient, at: ActorAt) -> None:
-        client.dead = at
-        # Its worker may live on: no further call goes there.
-        client.link = None
 
     def killed(self, client: ActorClient, no_restart: bool) -> None:
         """Its owner has been told to kill it."""
         if no_restart:
-            self._bury(client, ActorAt(None, 0, KILLED, "running"))
+            # Its worker may live on: no further call goes there.
+            client.died(ActorAt(None, 0, KILLED, "running"))
         else:
-            client.link = None
+            client.on(Event.KILLED)
         self._actors.advance(client)
 
     # ---- losing
 
-    def link_lost(self, link: Link, calls: list[Call]) -> None:
+    def link_lost(self, link: Link, under_way: list[Call]) -> None:
         """The worker behind `link` is gone with these calls under way."""
-        lost: dict[ActorClient, list[Call]] = {client: [] for client in self._actors.at(link)}
-        for call in calls:
+        lost: dict[ActorClient, list[Call]] = {client: [] for client in self._at(link)}
+        for call in under_way:
             lost.setdefault(call.target, []).append(call)
-        for client, under_way in lost.items():
-            again: list[Call] = []
-            failed: list[Call] = []
+        may_live = self._only_link(link)
+        for client, calls_there in lost.items():
             record = client.record
             # A worker says that the constructor has returned before it starts the first call.
-            started = record is None or record.link is not link or record.state is not State.STARTING
-            for call in under_way:
-                self._sort(call, CallEvent.LOST if started else CallEvent.UNBEGUN, again, failed)
-            if failed:
-                self._thread.spawn_here(self._report(client, failed, link.peer))
-            if record is None and client.link is link and not link.farewell and self._may_live(link.peer):
-                # Only its link may be broken: then it is where it was.
-                client.incarnation -= 1
-            self._actors.came_back(client, link, len(under_way), again)
+            begun = record is None or not record.is_starting_at(link)
+            with self._actors.lock:
+                found = client.lost(link, calls_there, begun=begun, may_live=may_live)
+            self._settle(client, found, link.peer)
+
+    def _at(self, link: Link) -> list[ActorClient]:
+        """The clients whose calls go over `link`, and maybe some whose calls did."""
+        own = (self._actors.find(record.actor) for record in self._process.supervisor.at(link))
+        return [*self._found.pop(link, ()), *(client for client in own if client is not None)]
+
+    def _only_link(self, link: Link) -> bool:
+        """A link has ended, and maybe not the worker behind it."""
+        return not link.farewell and self._may_live(link.peer)
 
     def _may_live(self, worker: ProcessId) -> bool:
         """The node has not said that it has ended."""
         return worker not in self._process.peers.dead and not self._process.node.closed
 
-    @staticmethod
-    def _sort(call: Call, event: CallEvent, again: list[Call], failed: list[Call]) -> None:
-        """What is to be done with a call that ended without an outcome."""
-        match call.on(event):
-            case Action.AGAIN:
-                again.append(call)
-            case Action.REPORT:
-                failed.append(call)
-            case Action.END_CANCELLED:
-                call.end_cancelled()
-            case _:
-                pass
-
     def no_actor(self, client: ActorClient, call: Call, started: bool) -> None:
         """The worker does not have the actor (any more); `started`: it ended while the call ran."""
-        again: list[Call] = []
-        failed: list[Call] = []
-        self._sort(call, CallEvent.LOST if started else CallEvent.UNBEGUN, again, failed)
-        stale: Link | None = None
-        if call.incarnation == client.incarnation:
-            record = client.record
-            if record is None:
-                stale = call.link
-            elif record.state is State.ALIVE and record.life.incarnation == call.incarnation:
-                # The owner would know by now if it had ended in any way that it was told of.
-                self._process.supervisor.apply(record, Event.LOST, "its worker has lost it", "running")
-        if failed:
-            self._thread.spawn_here(self._report(client, failed, NO_PROCESS))
-        self._actors.came_back(client, stale, 1, again)
+        with self._actors.lock:
+            found, action = client.absent(call.link, call, begun=started)
+        if action is Action.REPORT_ABSENT and client.record is not None:
+            self._process.supervisor.absent(client.record, call.incarnation)
+        self._settle(client, found, NO_PROCESS)
 
-    async def _report(self, client: ActorClient, calls: list[Call], worker: ProcessId) -> None:
+    def _settle(self, client: ActorClient, found: Sorted[Call], worker: ProcessId) -> None:
+        for call in found.cancelled:
+            call.end_cancelled()
+        if found.failed:
+            self._thread.spawn_here(self._report(client, found.failed, worker))
+        self._actors.advance(client)
+
+    async def _report(self, client: ActorClient, failed: list[Call], worker: ProcessId) -> None:
         """Fail calls with what has become of their actor."""
         cause = (await self._process.exits.cause(worker))[0] if worker else "it ended under the call"
-        seen = max(call.incarnation for call in calls)
-        if client.record is None and worker and self._may_live(worker):
-            # It may be where it was.
-            seen -= 1
+        may_live = client.record is None and bool(worker) and self._may_live(worker)
         try:
-            at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
+            at = client.dead or await self._ask_owner(client, WhereIs(client.actor, last_seen(failed, may_live), True))
         except asyncio.CancelledError:
             # The runtime ends: nobody else knows of these calls.
-            for call in calls:
+            for call in failed:
                 call.fail(
                     exceptions.ActorDiedError(client.title, "running", f"{cause}; the runtime was shut down", True)
                 )
             raise
         if at.cause:
-            self._bury(client, at)
-        for call in calls:
-            # Again, since its caller may have cancelled it while this was found out.
-            if call.on(CallEvent.LOST) is Action.END_CANCELLED:
-                call.end_cancelled()
-            elif at.cause:
+            client.died(at)
+        # Again, since their callers may have cancelled them while this was found out.
+        found = sort(failed, calls.Event.LOST)
+        for call in found.cancelled:
+            call.end_cancelled()
+        for call in found.failed:
+            if at.cause:
                 call.fail(client.death(may_have_run=True))
             else:
                 call.fail(exceptions.ActorUnavailableError(client.title, f"{cause}; it is being restarted", True))

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from actorrt.core.lifecycle import Lifecycle, State
+from actorrt.core.ownership import count
 from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, Employer, LeaseId, Place, ProcessId
 from actorrt.wire.messages import ActorAt, StartActor
 
@@ -78,49 +81,43 @@ class ActorRecord:
     """One owned actor."""
 
     __slots__ = (
-        "__weakref__",
         "actor",
         "borrowers",
         "cause",
+        "failure",
+        "lease",
         "life",
         "link",
         "on_dead",
         "phase",
-        "released",
-        "left",
-        "unwanted",
+        "pins",
+        "place",
         "spec",
+        "starting",
         "title",
         "waiters",
-        "lease",
-        "place",
-        "failure",
-        "starting",
-        "pins",
     )
 
-    def __init__(self, actor: ActorKey, title: str, spec: ActorSpec, max_restarts: int) -> None:
+    def __init__(self, actor: ActorKey, title: str, spec: ActorSpec, max_restarts: int, pins: object = None) -> None:
         self.actor = actor
         self.title = title
         self.spec: ActorSpec | None = spec
         self.life = Lifecycle(max_restarts)
+        # To its place, which it has left only when this is None again, or it is dead.
         self.link: Link | None = None
         # The same for who asks where it runs, and what it costs there.
         self.place: Place | None = None
         self.lease: LeaseId | None = None
+        # The number of the StartActor that was sent last.
         self.starting = 0
+        # Why, and while doing what, it died.
         self.cause = ""
         self.phase = ""
         # The constructor's error, pickled.
         self.failure: bytes = b""
         # What its arguments refer to, as long as it may be started (again).
-        self.pins: Any = None
-        # No handle is left in the owner's own process.
-        self.released = False
-        # No handle is left at all: what it was called for before is finished, then it ends.
-        self.unwanted = False
-        # It ends by itself: its process is not to be killed.
-        self.left = False
+        self.pins: object = pins
+        # How often the processes that hold handles do so.
         self.borrowers: dict[ProcessId, int] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
         self.on_dead: Callable[[], None] | None = None
@@ -129,9 +126,100 @@ class ActorRecord:
     def state(self) -> State:
         return self.life.state
 
+    def is_starting_at(self, link: Link) -> bool:
+        """It was sent there, and has not said yet that its constructor has returned."""
+        return self.link is link and self.life.state is State.STARTING
+
+    @property
+    def shares_worker(self) -> bool:
+        """It runs in a worker that others run in too."""
+        return self.spec is not None and self.spec.shared
+
     def death(self) -> ActorAt:
         """What callers are told once it is dead."""
         return ActorAt(None, self.life.incarnation, self.cause, self.phase, self.failure)
+
+    # ---- for its supervisor
+
+    def goes_to(self, link: Link, place: Place | None, lease: LeaseId | None) -> None:
+        self.link, self.place, self.lease = link, place, lease
+
+    def leave_place(self) -> Link | None:
+        """The link to the place that it has no more. Its lease is taken by itself."""
+        link, self.link = self.link, None
+        self.place = None
+        return link
+
+    def take_lease(self) -> LeaseId | None:
+        """The lease, which its supervisor gives back."""
+        lease, self.lease = self.lease, None
+        return lease
+
+    def start(self, next_seq: Callable[[], int]) -> StartActor:
+        """What to send to its place."""
+        spec, incarnation = self.spec, self.life.incarnation
+        assert spec is not None
+        start = spec.start
+        if incarnation or self.lease is not None:
+            seq = next_seq() if incarnation else start.seq
+            lease = 0 if self.lease is None else self.lease.number
+            start = replace(start, seq=seq, incarnation=incarnation, lease=lease)
+        self.starting = start.seq
+        return start
+
+    def fails(self, error: bytes) -> None:
+        """Its constructor raised this, or it cannot be placed for this reason."""
+        self.failure = error
+
+    def dies(self, cause: str, phase: str) -> None:
+        self.cause, self.phase = cause, phase
+
+    def will_not_start_again(self) -> None:
+        """Its arguments can go."""
+        if self.spec is not None:
+            self.spec = self.spec.remainder()
+        self.pins = None
+
+    def is_buried(self) -> None:
+        self.spec = None
+        self.pins = None
+
+    def has_name(self, drop: Callable[[], None]) -> None:
+        """`drop` is called once it is dead."""
+        self.on_dead = drop
+
+    def borrowed(self, borrower: ProcessId, delta: int) -> bool:
+        """A process holds it once more, or once less. Whether that process still does."""
+        if self.borrowers is None:
+            self.borrowers = {}
+        count(self.borrowers, borrower, delta)
+        return borrower in self.borrowers
+
+    def borrower_lost(self, borrower: ProcessId) -> None:
+        if self.borrowers is not None:
+            self.borrowers.pop(borrower, None)
+
+    async def change(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until something has happened to it."""
+        future: asyncio.Future[None] = loop.create_future()
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self._withdraw(future)
+            raise
+
+    def _withdraw(self, future: asyncio.Future[None]) -> None:
+        if self.waiters is not None and future in self.waiters:
+            self.waiters.remove(future)
+
+    def changed(self) -> None:
+        waiters, self.waiters = self.waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(None)
 
 
 class OwnedActor:

@@ -124,6 +124,11 @@ class Call(CallLife):
         # What a task runs: it is known, and can be sent again, as long as the call may need it.
         self.code: Any = None
 
+    @property
+    def number(self) -> int:
+        """It grows with each call of this process."""
+        return self.message.seq
+
     def all_entries(self) -> list[Entry]:
         return [self.entry] if self.entries is None else self.entries
 

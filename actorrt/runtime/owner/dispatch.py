@@ -206,7 +206,7 @@ class Dispatch:
             if action is Action.AGAIN:
                 call.perform(action, message)
                 # In front of what was called after it, which may wait for it.
-                actors.came_back(client, None, 1, [call])
+                actors.repeat(client, call)
                 return
         if client.traits.max_pending >= 0:
             # First: the waiter that gets the value may call again at once.

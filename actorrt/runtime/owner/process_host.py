@@ -37,12 +37,18 @@ class ProcessHost:
     """A driver or worker as the owner of actors (supervisor.Host) and as a user of shared workers (shared.PoolHost)."""
 
     def __init__(
-        self, surroundings: Surroundings, next_seq: Callable[[], int], actor_moved: Callable[[ActorRecord], None]
+        self,
+        surroundings: Surroundings,
+        next_seq: Callable[[], int],
+        actor_moved: Callable[[ActorRecord], None],
+        holds: Callable[[ActorRecord], bool],
     ) -> None:
-        """`actor_moved` is called on the runtime loop when the place of an actor that this process owns changes."""
+        """`actor_moved` is called on the runtime loop when the place of an actor that this process owns changes;
+        `holds` says whether a handle to such an actor is in this process."""
         self._process = surroundings
         self.next_seq = next_seq
         self.actor_moved = actor_moved
+        self.holds = holds
         self._pools: dict[tuple[tuple[str, str], ...], SharedPool] = {}
 
     @property

@@ -111,7 +111,7 @@ class Runtime:
         self.shared_tasks = SharedTasks(self)
         self.segments = SegmentsClient(self)
         self.waits = Waits(self, self.actors.places.placed_at)
-        self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved)
+        self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved, self.actors.holds)
         self.supervisor = Supervisor(self.host)
         self.dispatch = Dispatch(self)
         self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.core.lifecycle import Action, Event, State, TransitionError
-from actorrt.core.ownership import count
 from actorrt.core.recent import Recent
 from actorrt.core.restarts import Restarts
-from actorrt.types import ActorKey, Employer, LeaseId, ProcessId
+from actorrt.types import ActorKey, Employer, LeaseId, Place, ProcessId
 from actorrt.wire.messages import (
     FAILED,
     GIVEN_BACK,
@@ -28,7 +28,6 @@ from actorrt.wire.messages import (
     LeaseRequest,
     Outcome,
     Ping,
-    StartActor,
     StopActor,
 )
 
@@ -58,6 +57,10 @@ class Host(Protocol):
     async def exit_cause(self, process: ProcessId) -> tuple[str, bool]: ...
     def spawn_here(self, work: Coroutine[Any, Any, None]) -> None: ...
     def actor_moved(self, record: ActorRecord, /) -> None: ...
+    def holds(self, record: ActorRecord, /) -> bool:
+        """A handle to it is in this process, or it lives without one."""
+        ...
+
     def next_seq(self) -> int: ...
 
 
@@ -67,6 +70,23 @@ FAILURE_BYTES: Final = 16 * 1024
 KILLED: Final = "it was killed by actorrt.kill"
 # A worker whose code keeps the GIL does not hold up whoever kills one of its actors for longer.
 TOLD_WITHIN_S: Final = 1.0
+
+
+class SupervisorStatistics(NamedTuple):
+    """What a supervisor has at one moment."""
+
+    # Actors by where they are in their lives.
+    placing: int
+    starting: int
+    alive: int
+    # Dead, and handles to them are left.
+    dead: int
+    # Actors that other processes hold handles to.
+    borrowed: int
+    # Questions for a place that wait for an answer.
+    waiting: int
+    # Ends that are remembered of actors that nobody holds.
+    remembered: int
 
 
 class Supervisor:
@@ -81,6 +101,21 @@ class Supervisor:
         self._deaths: Recent[ActorKey, ActorAt] = Recent(DEATHS_REMEMBERED)
         # Those that wait for a worker of their own.
         self._placing: dict[ActorKey, asyncio.Task[Any]] = {}
+        # What a lost link concerns, in order: the actors at its other end, and those that the process there holds.
+        self._placed: dict[Link, dict[ActorRecord, None]] = {}
+        self._borrowed: dict[ProcessId, dict[ActorRecord, None]] = {}
+
+    def statistics(self) -> SupervisorStatistics:
+        states = Counter(record.state for record in self.records.values())
+        return SupervisorStatistics(
+            placing=states[State.PLACING],
+            starting=states[State.STARTING],
+            alive=states[State.ALIVE],
+            dead=states[State.DEAD],
+            borrowed=sum(bool(record.borrowers) for record in self.records.values()),
+            waiting=sum(len(record.waiters or ()) for record in self.records.values()),
+            remembered=len(self._deaths),
+        )
 
     def adopt(self, record: ActorRecord) -> None:
         """Own it from now on: it can be asked for and ended, though its arguments may not be there. From any thread."""
@@ -98,7 +133,7 @@ class Supervisor:
 
     def _unplaceable(self, record: ActorRecord, error: BaseException | bytes, phase: str = "being placed") -> None:
         if record.state is State.PLACING:
-            record.failure = error_bytes(error)
+            record.fails(error_bytes(error))
             self.apply(record, Event.UNPLACEABLE, "it could not be created", phase)
 
     def apply(self, record: ActorRecord, event: Event, cause: str = "", phase: str = "") -> None:
@@ -109,38 +144,56 @@ class Supervisor:
         except TransitionError:
             logger.exception("actor %s", record.title)
             return
-        if cause and not dead:
-            record.cause, record.phase = cause, phase
+        if record.state is State.DEAD and not dead:
+            record.dies(cause, phase)
         for action in actions:
             match action:
                 case Action.SEND_START:
                     self._send_start(record)
                 case Action.OPEN:
                     self._opened(record)
-                case Action.PLACE:
+                case Action.LEAVE_PLACE:
                     self._leave_place(record)
+                case Action.PLACE:
+                    self._place(record)
+                case Action.PLACE_AGAIN:
                     self._place_again(record, cause)
                 case Action.STOP_WORKER:
                     self._stop(record, link, cause)
+                case Action.LET_FINISH:
+                    self._let_finish(record, link, cause)
+                case Action.FORGET:
+                    self.records.pop(record.actor, None)
+                case Action.REMEMBER:
+                    self._remember(record)
                 case Action.BURY:
                     self._bury(record)
-        self._tell(record)
+        record.changed()
 
     # ---- placing
 
-    def _leave_place(self, record: ActorRecord) -> None:
-        link, record.link = record.link, None
-        record.place = None
-        if link is not None and record.spec is not None and record.spec.shared:
+    def _placed_at(self, record: ActorRecord, link: Link, place: Place | None, lease: LeaseId | None = None) -> None:
+        record.goes_to(link, place, lease)
+        self._placed.setdefault(link, {})[record] = None
+        self.apply(record, Event.PLACED)
+
+    def _is_not_at(self, record: ActorRecord, link: Link) -> None:
+        if record.shares_worker and record.spec is not None:
             self._host.shared_pool(record.spec.env, record.spec.employer).done(link)
+        there = self._placed.get(link)
+        if there is not None:
+            there.pop(record, None)
+            if not there:
+                del self._placed[link]
+
+    def _leave_place(self, record: ActorRecord) -> None:
+        link = record.leave_place()
+        if link is not None:
+            self._is_not_at(record, link)
         self._return(record)
         self._host.actor_moved(record)
 
     def _place_again(self, record: ActorRecord, cause: str) -> None:
-        if cause == KILLED or not cause:
-            # By its user, who wants it back, or it was not even begun: no sign that it cannot live.
-            self._place(record)
-            return
         loop = self._host.loop
         pause_s = self._restarts.setdefault(record.actor, Restarts()).pause(loop.time())
         if pause_s:
@@ -160,8 +213,7 @@ class Supervisor:
             pool = self._host.shared_pool(spec.env, spec.employer)
             link = pool.pick()
             if link is not None:
-                record.link, record.place = link, pool.place_of(link)
-                self.apply(record, Event.PLACED)
+                self._placed_at(record, link, pool.place_of(link))
                 return
             self._host.spawn_here(self._place_shared(record, pool))
         else:
@@ -178,8 +230,7 @@ class Supervisor:
                 return
             link = pool.pick()
             if link is not None:
-                record.link, record.place = link, pool.place_of(link)
-                self.apply(record, Event.PLACED)
+                self._placed_at(record, link, pool.place_of(link))
                 return
 
     async def _place_process(self, record: ActorRecord, spec: ActorSpec) -> None:
@@ -216,8 +267,7 @@ class Supervisor:
             if record.state is not State.PLACING:
                 host.return_lease(lease.lease)
                 return
-            record.link, record.place, record.lease = link, lease.worker, lease.lease
-            self.apply(record, Event.PLACED)
+            self._placed_at(record, link, lease.worker, lease.lease)
             return
 
     def _send_start(self, record: ActorRecord) -> None:
@@ -227,13 +277,7 @@ class Supervisor:
         if link.closed:
             self._host.loop.call_soon(self.apply, record, Event.LOST, "its process ended", "starting")
             return
-        start = spec.start
-        if record.life.incarnation:
-            start = StartActor(**{f: getattr(start, f) for f in start.__struct_fields__})
-            start.incarnation = record.life.incarnation
-            start.seq = self._host.next_seq()
-        start.lease = 0 if record.lease is None else record.lease.number
-        record.starting = start.seq
+        start = record.start(self._host.next_seq)
         if start.cls not in link.defined:
             link.defined.add(start.cls)
             link.send(Define(start.cls, spec.blob))
@@ -252,55 +296,41 @@ class Supervisor:
                 self._host.shared_pool(record.spec.env, record.spec.employer).blocked(record.link.peer, True)
             self.apply(record, Event.TURNED_AWAY)
         elif outcome.kind == FAILED:
-            record.failure = outcome.values[0].data
+            record.fails(outcome.values[0].data)
             self.apply(record, Event.FAILED, "its constructor raised an error", "starting")
         else:
             self.apply(record, Event.ENDED, "it was cancelled", "starting")
 
     def _opened(self, record: ActorRecord) -> None:
         if record.life.restarts_left == 0 and record.spec is not None and not record.spec.named:
-            # It will not be started again: its arguments can go.
-            record.spec = record.spec.remainder()
-            record.pins = None
-        self._maybe_release(record)
-
-    def _tell(self, record: ActorRecord) -> None:
-        waiters, record.waiters = record.waiters, None
-        for future in waiters or ():
-            if not future.done():
-                future.set_result(None)
+            record.will_not_start_again()
+        self.release(record)
 
     # ---- the end
 
     def _stop(self, record: ActorRecord, link: Link | None, cause: str) -> None:
+        if link is not None and not link.closed:
+            if record.lease is not None:
+                self._host.kill_worker(link.peer, cause)
+            else:
+                link.send(StopActor(record.actor, False, cause))
+        self._return(record)
+
+    def _let_finish(self, record: ActorRecord, link: Link | None, cause: str) -> None:
         if link is None or link.closed:
             self._return(record)
-            return
-        if self._is_alone(record):
-            self._host.kill_worker(link.peer, cause)
-            self._return(record)
         else:
-            link.send(StopActor(record.actor, record.unwanted or record.left, cause))
-
-    @staticmethod
-    def _is_alone(record: ActorRecord) -> bool:
-        """It has a process to itself, which is not ending already."""
-        return record.lease is not None and not record.unwanted and not record.left
+            link.send(StopActor(record.actor, True, cause))
 
     def _return(self, record: ActorRecord) -> None:
-        lease, record.lease = record.lease, None
+        lease = record.take_lease()
         if lease is not None:
             self._host.return_lease(lease)
 
     def _bury(self, record: ActorRecord) -> None:
-        link = record.link
-        if link is not None and record.spec is not None and record.spec.shared:
-            self._host.shared_pool(record.spec.env, record.spec.employer).done(link)
-        if record.spec is not None and record.spec.detached:
-            # From now on it is kept like any other: for those who hold handles.
-            record.released = True
-        record.spec = None
-        record.pins = None
+        if record.link is not None:
+            self._is_not_at(record, record.link)
+        record.is_buried()
         self._restarts.pop(record.actor, None)
         placing = self._placing.get(record.actor)
         if placing is not None and placing is not asyncio.current_task():
@@ -309,26 +339,34 @@ class Supervisor:
         self._host.actor_moved(record)
         if record.on_dead is not None:
             record.on_dead()
-        if record.released and not record.borrowers:
-            self._forget(record)
+        self.release(record)
 
-    def _forget(self, record: ActorRecord) -> None:
-        """It is dead, and nobody is known who could ask for it."""
-        # Of one that nobody wanted there is nothing to tell.
-        if self.records.pop(record.actor, None) is not None and not record.unwanted:
+    def _remember(self, record: ActorRecord) -> None:
+        """Nobody is known who could ask for it, but a handle may lie in a value."""
+        if self.records.pop(record.actor, None) is not None:
             death = record.death()
             if len(death.failed) > FAILURE_BYTES:
                 death.failed = b""
             self._deaths.put(record.actor, death)
 
+    def at(self, link: Link) -> list[ActorRecord]:
+        """The actors that were sent there, and have not left."""
+        return list(self._placed.get(link, ()))
+
     def link_lost(self, link: Link) -> None:
         """A worker is gone: every actor there is lost. Also a borrower may be gone."""
-        lost = [record for record in list(self.records.values()) if record.link is link]
+        lost = self.at(link)
         if lost:
             self._host.spawn_here(self._lost(link, lost))
-        for record in list(self.records.values()):
-            if record.borrowers and record.borrowers.pop(link.peer, None):
-                self._maybe_release(record)
+        for record in self._borrowed.pop(link.peer, ()):
+            record.borrower_lost(link.peer)
+            self.release(record)
+
+    def absent(self, record: ActorRecord, incarnation: int) -> None:
+        """The worker that this life of it runs in says that it does not have it."""
+        if record.state is State.ALIVE and record.life.incarnation == incarnation:
+            # Its owner would know by now if it had ended in any way that it was told of.
+            self.apply(record, Event.LOST, "its worker has lost it", "running")
 
     async def _lost(self, link: Link, lost: list[ActorRecord]) -> None:
         cause, _ = await self._host.exit_cause(link.peer)
@@ -343,8 +381,7 @@ class Supervisor:
         """It left by itself (exit_actor)."""
         record = self.records.get(actor)
         if record is not None:
-            record.left = True
-            self.apply(record, Event.ENDED, cause, "running")
+            self.apply(record, Event.LEFT, cause, "running")
 
     async def kill(self, actor: ActorKey, no_restart: bool) -> None:
         """End it. When this returns, no call that anybody makes from then on finds it as it was."""
@@ -352,14 +389,10 @@ class Supervisor:
         if record is None:
             return
         link = record.link
-        process_ends = self._is_alone(record)
+        # One that is dead and has a process to itself finishes what it was called for.
+        process_ends = record.lease is not None and record.state is not State.DEAD
         phase = "being placed" if record.state is State.PLACING else "running"
-        if no_restart:
-            self.apply(record, Event.ENDED, KILLED, phase)
-        else:
-            self.apply(record, Event.KILLED, KILLED, phase)
-            # At once: no further call is to find it as it was.
-            self.apply(record, Event.LOST, KILLED, "running")
+        self.apply(record, Event.ENDED if no_restart else Event.KILLED, KILLED, phase)
         if link is not None and not link.closed:
             # Others have links of their own to its worker: it has to know, or to be gone, before they call.
             with contextlib.suppress(exceptions.ActorrtError, TimeoutError):
@@ -377,26 +410,24 @@ class Supervisor:
         record = self.records.get(actor)
         if record is None:
             return
-        borrowers = record.borrowers
-        if borrowers is None:
-            borrowers = record.borrowers = {}
-        if not count(borrowers, borrower, delta):
-            self._maybe_release(record)
+        if record.borrowed(borrower, delta):
+            self._borrowed.setdefault(borrower, {})[record] = None
+            return
+        held = self._borrowed.get(borrower)
+        if held is not None:
+            held.pop(record, None)
+            if not held:
+                del self._borrowed[borrower]
+        self.release(record)
 
     def release(self, record: ActorRecord) -> None:
-        """The last handle in the owner's own process is gone."""
-        record.released = True
-        self._maybe_release(record)
+        """A handle is gone: it may have been the last one."""
+        if not record.borrowers and not self._host.holds(record):
+            self.apply(record, Event.UNHELD, "no process held a handle to it any more", "idle")
 
-    def _maybe_release(self, record: ActorRecord) -> None:
-        if not record.released or record.borrowers:
-            return
-        if record.state is State.DEAD:
-            self._forget(record)
-        elif record.state is State.ALIVE or record.state is State.PLACING:
-            # One that is starting is ended once it has started, so that its constructor's work is not cut short.
-            record.unwanted = True
-            self.apply(record, Event.ENDED, "no process held a handle to it any more", "idle")
+    def disown(self, actor: ActorKey) -> None:
+        """It was not to be: nothing is known of it any more."""
+        self.records.pop(actor, None)
 
     async def where_is(self, actor: ActorKey, seen: int, fate: bool = False) -> ActorAt:
         """Where it runs, at an incarnation later than `seen`, or that it is dead.
@@ -411,18 +442,4 @@ class Supervisor:
                 return record.death()
             if seen == NOW or (record.life.incarnation > seen and (fate or record.state is State.ALIVE)):
                 return ActorAt(record.place, record.life.incarnation)
-            future: asyncio.Future[None] = self._host.loop.create_future()
-            if record.waiters is None:
-                record.waiters = []
-            record.waiters.append(future)
-            try:
-                await future
-            except asyncio.CancelledError:
-                _withdraw(record, future)
-                raise
-
-
-def _withdraw(record: ActorRecord, future: asyncio.Future[None]) -> None:
-    """Who asked where it is has gone."""
-    if record.waiters is not None and future in record.waiters:
-        record.waiters.remove(future)
+            await record.change(self._host.loop)

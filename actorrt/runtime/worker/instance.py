@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from actorrt.core.actor_calls import traits_of
 from actorrt.wire.messages import ActorCall, StartActor
 
 from ..base.definitions import ActorClassDef
 from ..links.link import Link
 from ..links.running import RunningCall
 from ..owner import current
-from ..owner.actor_client import traits_of
 from ..owner.handles import ActorHandle, make_handle
 
 if TYPE_CHECKING:
