@@ -18,16 +18,17 @@ FAILED: Final = 500
 class Refusal(Exception):
     """A request is not taken, with the HTTP status that says so. It is safe to repeat, where `retry_after` is set."""
 
-    def __init__(self, status: int, reason: str, retry_after: RetryAfter | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, retry_after: RetryAfter | None = None, cause: Exception | None = None
+    ) -> None:
         super().__init__(status, reason, retry_after)
         self.status, self.reason, self.retry_after = status, reason, retry_after
+        self.__cause__ = cause
 
 
 def failure(error: Exception) -> Refusal:
     """That of a request at which the queue itself has failed: others are none the worse for it."""
-    refusal = Refusal(FAILED, f"the capacity queue failed at this request: {type(error).__name__}: {error}")
-    refusal.__cause__ = error
-    return refusal
+    return Refusal(FAILED, f"the capacity queue failed at this request: {type(error).__name__}: {error}", cause=error)
 
 
 class Ask:
@@ -85,6 +86,19 @@ class Ask:
         # Turns of a session that runs go before others of their user.
         self.rank = 1
         self.output, self.tokens = 0, prompt
+
+    def come_back(self) -> None:
+        """It had a place, and returns without having begun: it makes way for no other, and has no deadline any more."""
+        self.begins_by = math.inf
+        self.makes_way = False
+
+    def go_first(self) -> None:
+        """It is a turn of a session that runs."""
+        self.rank = 0
+
+    def run(self, band: int, cached: int, account: Tenant) -> None:
+        """It has a place: served in this band, with so many tokens of its prompt expected there, on this account."""
+        self.served_in, self.cached, self.account = band, cached, account
 
     def begin_in_time(self, now: float, reading_s: float) -> None:
         """Its prompt takes so long to read: so much earlier, but by half of the time that there is at most, for who

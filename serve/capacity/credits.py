@@ -59,15 +59,48 @@ class _Given:
     # Of that, what it had filled when it said so last.
     filled: Room = NOTHING
 
+    def set_room(self, room: Room) -> None:
+        self.room = room
+
+    def recall(self) -> bool:
+        """Its router is to fill no more of it. False if it may not already."""
+        may_fill = bool(self.room.slots)
+        self.room = NOTHING
+        return may_fill
+
+    def say_filled(self, filled: Room) -> None:
+        self.filled = filled
+
 
 class _Router:
     def __init__(self, now: float, version: int, counted: int) -> None:
         self.credits: dict[int, _Given] = {}
         self.lines: set[LineId] = set()
+        # Of what it may fill: each change has a higher one, of all routers.
         self.version = version
         self.heard_at = now
+        # The numbers of its last report, and of the last usage that was counted.
         self.heard = 0
         self.counted = counted
+
+    def changed(self, version: int) -> None:
+        self.version = version
+
+    def begins(self, now: float) -> None:
+        """It had nothing to be silent about."""
+        self.heard_at = now
+
+    def hear(self, number: int, now: float) -> None:
+        if number > self.heard:
+            self.heard, self.heard_at = number, now
+
+    def count(self, number: int) -> bool:
+        """Whether this usage was not counted yet. Not just the next one: of a router that has gone long since the book
+        forgets how many were counted."""
+        if number <= self.counted:
+            return False
+        self.counted = number
+        return True
 
 
 class CreditBook:
@@ -101,16 +134,15 @@ class CreditBook:
         if known is None:
             known = self._routers[router] = _Router(now, self._next_version(), self._counted.pop(router, 0))
         if not known.credits:
-            # It had nothing to be silent about.
-            known.heard_at = now
+            known.begins(now)
         size, before = self.size, known.version
         need, room = Need(size.tokens, 0), Room(size.tokens, size.slots)
         for number, given in known.credits.items() if not self._order else ():
             # What was called back and is still held in full is good again.
             lease = self._ledger.leases[number]
             if given.room != room and (lease.tokens, lease.slots) == room:
-                given.room = room
-                known.version = self._next_version()
+                given.set_room(room)
+                known.changed(self._next_version())
         while not self._order and len(known.credits) < size.lines:
             placed = self._ledger.find(need, share=Share(tokens=0.9), chance=chance)
             if placed is None or placed.line.id in known.lines or placed.line.slots - placed.line.at_work < size.slots:
@@ -121,7 +153,7 @@ class CreditBook:
             number = lease.number
             known.credits[number] = self._given[number] = _Given(line.id, line.incarnation, room, unread)
             known.lines.add(line.id)
-            known.version = self._next_version()
+            known.changed(self._next_version())
         return known.version != before
 
     def recall(self, router: str | None = None) -> list[str]:
@@ -130,11 +162,9 @@ class CreditBook:
         for name, known in self._routers.items():
             if router not in (None, name):
                 continue
-            held = [given for given in known.credits.values() if given.room.slots]
-            for given in held:
-                given.room = NOTHING
-            if held:
-                known.version = self._next_version()
+            recalled = [given.recall() for given in known.credits.values()]
+            if any(recalled):
+                known.changed(self._next_version())
                 told.append(name)
         return told
 
@@ -145,9 +175,8 @@ class CreditBook:
             if line not in known.lines:
                 continue
             for given in known.credits.values():
-                if given.line == line and given.room.slots:
-                    given.room = NOTHING
-                    known.version = self._next_version()
+                if given.line == line and given.recall():
+                    known.changed(self._next_version())
                     told.append(name)
         return told
 
@@ -165,16 +194,13 @@ class CreditBook:
         known = self._routers.get(report.router)
         if known is None or report.epoch != self._ledger.epoch:
             return
-        if report.number > known.heard:
-            known.heard, known.heard_at = report.number, now
-        if report.usage.number > known.counted:
-            # Not just the next one: of a router that has gone long since it is forgotten how many were counted.
-            known.counted = report.usage.number
+        known.hear(report.number, now)
+        if known.count(report.usage.number):
             for (band, tenant, user), tokens in report.usage.served.items():
                 self._order.charge(self._order.number_of(band), tenant, user, tokens)
         for number, filled in report.filled.items():
             if (given := known.credits.get(number)) is not None:
-                given.filled = filled
+                given.say_filled(filled)
         if report.version != known.version:
             # It may take up what it has not heard of yet.
             return
@@ -241,7 +267,7 @@ class CreditBook:
         for router in self._routers.values():
             for number in [number for number in router.credits if number not in leases]:
                 self._drop(router, number)
-                router.version = self._next_version()
+                router.changed(self._next_version())
         for number in [number for number in self._fenced if number not in leases]:
             self._forget(number)
 

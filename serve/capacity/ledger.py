@@ -89,6 +89,31 @@ class Line:
         self.most_backlog = facts.prefill_rate * limits.prefill_s
         self.stays_backlog = facts.prefill_rate * limits.session_s
 
+    def take(self, tokens: int, unread: int, slots: int) -> None:
+        """So much more of it is taken; `unread` of the tokens are parts of prompts that are not read yet."""
+        self.used += tokens
+        self.backlog += unread
+        self.running += slots
+        self.at_work += slots
+
+    def give_back(self, tokens: int, unread: int, slots: int) -> None:
+        """So much less of it is taken."""
+        self.used -= tokens
+        self.backlog -= unread
+        self.running -= slots
+        self.at_work -= slots
+
+    def open(self, is_open: bool) -> None:
+        self.is_open = is_open
+
+    def keep(self, is_kept: bool) -> None:
+        self.is_kept = is_kept
+
+    def set_others(self, others: Room) -> None:
+        self.at_work += others.slots - self.others.slots
+        # By its identity `admits` knows that there are none.
+        self.others = others if others != NOTHING else NOTHING
+
     @property
     def free(self) -> int:
         """The largest need that it admits now; -1 if it admits none."""
@@ -214,6 +239,35 @@ class Lease:
         self.slots = slots
 
     @property
+    def is_short(self) -> bool:
+        """Whether its answer is longer than expected."""
+        return self.generated > self.output
+
+    def belongs_to(self, ask: Any) -> None:
+        self.ask = ask
+
+    def grow(self, generated: int) -> int:
+        """Its answer has so many tokens by now. How many it takes more of its line than before."""
+        before = self.tokens
+        self.generated = generated
+        self.tokens = max(before, self.prompt + generated)
+        return self.tokens - before
+
+    def read_all(self) -> int:
+        """Its prompt was read. How many tokens of it were not, until now."""
+        unread, self.unread = self.unread, 0
+        return unread
+
+    def shrink(self, tokens: int, slots: int) -> tuple[int, int, int]:
+        """It takes no more than so much, all of it a prompt. What it gives back: tokens, unread ones, slots."""
+        before = self.tokens, self.unread, self.slots
+        self.prompt = self.tokens = min(self.tokens, tokens)
+        self.output = self.generated = 0
+        self.unread = min(self.unread, self.prompt)
+        self.slots = min(self.slots, slots)
+        return before[0] - self.tokens, before[1] - self.unread, before[2] - self.slots
+
+    @property
     def id(self) -> LeaseId:
         return LeaseId(self.epoch, self.line.incarnation, self.number)
 
@@ -269,6 +323,10 @@ class Ledger:
 
     # Lines.
 
+    def set_limits(self, limits: Limits) -> None:
+        """How full lines that come, or offer something else, may get from now on."""
+        self.limits = limits
+
     def set_line(self, id: LineId, facts: LineFacts, incarnation: int) -> list[Lease]:
         """A line is there, or offers something else now. The leases of its earlier incarnation, which have ended."""
         line = self.lines.get(id)
@@ -308,13 +366,13 @@ class Ledger:
     def open_line(self, id: LineId, is_open: bool) -> None:
         """Have it take requests, or none: what runs there goes on."""
         line = self.lines[id]
-        line.is_open = is_open
+        line.open(is_open)
         self._changed(line)
 
     def keep_line(self, id: LineId, is_kept: bool) -> None:
         """Have it take nothing for now, whatever room it has."""
         line = self.lines[id]
-        line.is_kept = is_kept
+        line.keep(is_kept)
         if is_kept:
             self._moved[line.number] = line
         else:
@@ -324,8 +382,7 @@ class Ledger:
         """Its engine has so much beside what is given here."""
         line = self.lines[id]
         if line.others != others:
-            line.at_work += others.slots - line.others.slots
-            line.others = others if others != NOTHING else NOTHING
+            line.set_others(others)
             self._changed(line)
 
     def drop_line(self, id: LineId) -> list[Lease]:
@@ -498,20 +555,14 @@ class Ledger:
         for number in range(first, first + count):
             lease = everywhere[number] = here[number] = Lease(epoch, number, line, router, need, prompt, 1, ask)
             leases.append(lease)
-        line.used += count * need.tokens
-        line.backlog += count * prompt
-        line.running += count
-        line.at_work += count
+        line.take(count * need.tokens, count * prompt, count)
         self._moved[line.number] = line
 
     def _give(self, line: Line, need: Takes, router: str, uncached: int, slots: int, ask: Any = None) -> Lease:
         number = self._next_lease = self._next_lease + 1
         lease = Lease(self.epoch, number, line, router, need, uncached, slots, ask)
         self.leases[number] = line.leases[number] = lease
-        line.used += lease.tokens
-        line.backlog += uncached
-        line.running += slots
-        line.at_work += slots
+        line.take(lease.tokens, uncached, slots)
         self._moved[line.number] = line
         return lease
 
@@ -527,40 +578,27 @@ class Ledger:
             return None
         self._next_lease = max(self._next_lease, number)
         lease = Lease(self.epoch, number, line, router, need, unread, slots)
-        lease.generated = generated
-        lease.tokens = need.prompt + max(need.output, generated)
-        self._add(lease)
-        return lease
-
-    def _add(self, lease: Lease) -> None:
-        line, number = lease.line, lease.number
+        lease.grow(generated)
         self.leases[number] = line.leases[number] = lease
-        line.used += lease.tokens
-        line.backlog += lease.unread
-        line.running += lease.slots
-        line.at_work += lease.slots
+        line.take(lease.tokens, unread, slots)
         self._moved[line.number] = line
+        return lease
 
     def progress(self, number: int, generated: int) -> None:
         """An answer has come so far, which means that its prompt was read."""
         lease = self.leases.get(number)
         if lease is None or generated < lease.generated:
             return
-        line, unread, before = lease.line, lease.unread, max(lease.output, lease.generated)
-        lease.generated = generated
-        if generated > before:
-            line.used += generated - before
-            lease.tokens += generated - before
-            if before == lease.output:
-                self.short += 1
-        elif not unread:
+        line, was_short = lease.line, lease.is_short
+        more, unread = lease.grow(generated), lease.read_all()
+        if not (more or unread):
             return
-        if not unread:
+        self.short += lease.is_short and not was_short
+        line.take(more, -unread, 0)
+        if unread:
+            self._changed(line)
+        else:
             self._moved[line.number] = line
-            return
-        line.backlog -= unread
-        lease.unread = 0
-        self._changed(line)
 
     def release(self, number: int, generated: int = 0) -> Lease | None:
         """A request has ended, after so many tokens. None if that is known."""
@@ -569,14 +607,11 @@ class Ledger:
             return None
         line = lease.line
         del line.leases[number]
-        line.used -= lease.tokens
+        line.give_back(lease.tokens, lease.unread, lease.slots)
         if generated > lease.generated:
-            if generated > lease.output >= lease.generated:
-                self.short += 1
-            lease.generated = generated
-        line.backlog -= lease.unread
-        line.running -= lease.slots
-        line.at_work -= lease.slots
+            was_short = lease.is_short
+            lease.grow(generated)
+            self.short += lease.is_short and not was_short
         self._moved[line.number] = line
         self._gained[line] = None
         return lease
@@ -593,11 +628,7 @@ class Ledger:
             del leases[number]
             line = lease.line
             del line.leases[number]
-            slots = lease.slots
-            line.used -= lease.tokens
-            line.backlog -= lease.unread
-            line.running -= slots
-            line.at_work -= slots
+            line.give_back(lease.tokens, lease.unread, lease.slots)
             if line is not last:
                 moved[line.number] = last = line
                 gained[line] = None
@@ -612,18 +643,8 @@ class Ledger:
         if slots <= 0:
             self.release(number)
             return
-        line, before = lease.line, lease.tokens
-        lease.prompt = lease.tokens = min(before, tokens)
-        lease.output = lease.generated = 0
-        line.used += lease.tokens - before
-        # What is not read is of what it has.
-        line.backlog -= lease.unread - min(lease.unread, lease.prompt)
-        lease.unread = min(lease.unread, lease.prompt)
-        less = lease.slots - min(lease.slots, slots)
-        line.running -= less
-        line.at_work -= less
-        lease.slots -= less
-        self._changed(line)
+        lease.line.give_back(*lease.shrink(tokens, slots))
+        self._changed(lease.line)
 
     def of_router(self, router: str) -> Iterator[Lease]:
         return (lease for lease in self.leases.values() if lease.router == router)

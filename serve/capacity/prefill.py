@@ -44,8 +44,8 @@ class Prefill:
         ledger = self._ledgers.get(revision)
         if ledger is None:
             ledger = self._ledgers[revision] = Ledger(self._answers.epoch, self.limits)
-        ledger.limits = self.limits
         self._revisions[id] = revision
+        ledger.set_limits(self.limits)
         ledger.set_line(id, facts, incarnation)
 
     def drop_line(self, id: LineId) -> list[int]:

@@ -9,7 +9,7 @@ holds a node holds those above it: of one prompt the last blocks are forgotten f
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -41,7 +41,7 @@ class _Node(Generic[K]):
 
     __slots__ = ("children", "end", "hashes", "last", "parent", "part", "start", "whole")
 
-    def __init__(self, parent: _Node[K] | None, start: int, hashes: list[int]) -> None:
+    def __init__(self, parent: _Node[K] | None, start: int, hashes: list[int], whole: Iterable[_Cache[K]] = ()) -> None:
         self.parent: _Node[K] | None = parent
         self.start: int = start
         self.hashes: list[int] = hashes
@@ -51,13 +51,18 @@ class _Node(Generic[K]):
         # By their first block.
         self.children: dict[int, _Node[K]] = {}
         # Lines that hold all of it, and those that have forgotten its end, with where what they hold ends.
-        self.whole: dict[_Cache[K], None] = {}
+        self.whole: dict[_Cache[K], None] = dict.fromkeys(whole)
         self.part: dict[_Cache[K], int] = {}
 
     def extend(self, hashes: Sequence[int]) -> None:
         self.hashes.extend(hashes)
         self.end += len(hashes)
         self.last = hashes[-1]
+
+    def take_off(self, at: int, upper: _Node[K]) -> None:
+        """Its blocks before that place are those of `upper`, which comes before it, from now on."""
+        self.hashes = self.hashes[at - self.start :]
+        self.parent, self.start = upper, at
 
     def common(self, chain: Sequence[int]) -> int:
         """Up to where it is the same as a chain that has its first block."""
@@ -99,6 +104,14 @@ class _Cache(Generic[K]):
         self.nodes: OrderedDict[_Node[K], None] = OrderedDict()
         # How much of its tokens it has been seen to keep.
         self.share: float = 1.0
+
+    def add(self, blocks: int) -> None:
+        """The last node that it holds has so many more."""
+        self.blocks += blocks
+
+    def expect(self, times: float) -> None:
+        """It keeps so much more, or less, of its tokens than was thought."""
+        self.share = min(1.0, max(_LEAST_SHARE, self.share * times))
 
     def use(self, node: _Node[K]) -> None:
         """It holds all of the node, and of those above it, from now on."""
@@ -158,7 +171,7 @@ class PrefixIndex(Generic[K]):
                 node = child if depth == child.end else self._split(child, depth)
             elif not node.children and not node.part and len(node.whole) == 1 and cache in node.whole:
                 # Nobody else has it, as with turns of a conversation: it stays one node.
-                cache.blocks += length - depth
+                cache.add(length - depth)
                 node.extend(chain[depth:])
                 return node
             else:
@@ -171,11 +184,10 @@ class PrefixIndex(Generic[K]):
         """Its blocks before that place become a node of their own."""
         above, start = lower.parent, lower.start
         assert above is not None
-        upper: _Node[K] = _Node(above, start, lower.hashes[: at - start])
+        upper: _Node[K] = _Node(above, start, lower.hashes[: at - start], lower.whole)
         above.children[lower.hashes[0]] = upper
-        lower.parent, lower.start, lower.hashes = upper, at, lower.hashes[at - start :]
+        lower.take_off(at, upper)
         upper.children[lower.hashes[0]] = lower
-        upper.whole = dict(lower.whole)
         for cache, end in list(lower.part.items()):
             if end <= at:
                 del lower.part[cache], cache.nodes[lower]
@@ -203,9 +215,9 @@ class PrefixIndex(Generic[K]):
         if cache is None:
             return
         if cached_tokens + self.block <= expected_tokens:
-            cache.share = max(_LEAST_SHARE, cache.share * _LESS)
+            cache.expect(_LESS)
         elif expected_tokens:
-            cache.share = min(1.0, cache.share * _MORE)
+            cache.expect(_MORE)
 
     def drop(self, line: K) -> None:
         """The line has ended, or has emptied its cache."""

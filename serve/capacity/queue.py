@@ -159,7 +159,7 @@ class CapacityQueue:
         self._check_length(ask)
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), most)
         if returns:
-            ask.begins_by = math.inf
+            ask.come_back()
         elif ask.deadline < math.inf:
             there = next((tokens for _, tokens in self.prefixes.hits(ask.chain, 1)), 0) if ask.chain else 0
             fastest = self.ledger.fastest if self.prefill is None else self.prefill.fastest
@@ -175,7 +175,6 @@ class CapacityQueue:
                 raise lease
         if returns:
             self.holdback.came(band, now)
-            ask.makes_way = False
         else:
             may_fit = self._may_fit_at_once(ask, tenant)
             try:
@@ -186,7 +185,7 @@ class CapacityQueue:
                     raise
                 self._on_trial[ask] = waited
         if ask.session and self.sessions.line_of(ask.session) is not None:
-            ask.rank = 0
+            ask.go_first()
         self._enter(ask, now)
         return None
 
@@ -213,14 +212,13 @@ class CapacityQueue:
         """It waits from now on."""
         # Its tenant may have been forgotten, if all that it had was shed.
         tenant = self.tenants.of(ask.tenant)
-        tenant.waiting += 1
-        tenant.waiting_tokens += ask.tokens
+        tenant.wait(ask.tokens)
         self.order.add(ask, now)
         self._needs.add(ask.tokens.bit_length())
         self._window.came(ask)
         if ask.deadline < math.inf:
             self._note_deadline(ask)
-        self._may_fit = True
+        self.gained()
 
     def submit_alike(self, ask: Ask, count: int, now: float, chance: float) -> list[Lease]:
         """Leases of so many requests that take the same, have no deadline and need no line of their own; fewer, if the
@@ -241,9 +239,8 @@ class CapacityQueue:
             # Whether others are to make room for it is seen as it is submitted alone.
             self.tenants.forget_if_idle(ask.tenant)
             return []
-        ask.served_in, ask.cached, ask.account = ask.band, 0, tenant
-        tenant.running += given
-        tenant.running_tokens += given * ask.tokens
+        ask.run(ask.band, 0, tenant)
+        tenant.begin(ask.tokens, given)
         try:
             self.holdback.came(ask.band, now)
             self.order.charge(ask.band, ask.tenant, ask.user, INPUT_WEIGHT * ask.prompt * given)
@@ -278,8 +275,7 @@ class CapacityQueue:
             return False
         self._on_trial.pop(ask, None)
         tenant = self.tenants.known[ask.tenant]
-        tenant.waiting -= 1
-        tenant.waiting_tokens -= ask.tokens
+        tenant.leave(ask.tokens)
         if not tenant.waiting:
             self.tenants.forget_if_idle(ask.tenant)
         self._needs.take(ask.tokens.bit_length())
@@ -288,7 +284,7 @@ class CapacityQueue:
             self._let_go()
         if self.prefill is not None and self.prefill.let_go(ask):
             self._look_on = True
-        self._may_fit = True
+        self.gained()
         return True
 
     def next(
@@ -313,7 +309,7 @@ class CapacityQueue:
             return
         if self._on_trial:
             # They are to be among those that are looked at, if it is their turn.
-            self._window.is_stale = True
+            self._window.look_up_anew()
         while True:
             if self.prefill is not None and self.prefill.take_gained():
                 self._window.look_again()
@@ -361,12 +357,12 @@ class CapacityQueue:
         self.ledger.progress(number, generated)
         if self.prefill is not None:
             self.prefill.release(number)
-        self._may_fit = True
+        self.gained()
 
     def handed_over(self, number: int) -> None:
         """A line has read a prompt for another, or will not."""
         if self.prefill is not None and self.prefill.release(number):
-            self._may_fit = True
+            self.gained()
 
     def release(
         self, number: int, generated: int | None = None, cached: int | None = None, is_whole: bool = False
@@ -390,7 +386,7 @@ class CapacityQueue:
         # It ends, whatever fails at what is learnt of it.
         self.ledger.release(number, generated or 0)
         self._ended(lease)
-        self._may_fit = True
+        self.gained()
         if more > 0:
             self._charge(ask, more)
         if is_whole:
@@ -404,13 +400,12 @@ class CapacityQueue:
         elsewhere. The leases of those that had not ended before.
         """
         ended = self.ledger.release_all(numbers)
-        self._may_fit = True
+        self.gained()
         asks: list[Ask] = []
         for ask, alike in groupby(ended, _ask_of):
             asks.append(ask)
             count = len(list(alike))
-            ask.account.running -= count
-            ask.account.running_tokens -= count * ask.tokens
+            ask.account.end(ask.tokens, count)
         for ask in asks:
             self._has_less(ask)
         return ended
@@ -425,7 +420,7 @@ class CapacityQueue:
             self.adapters.drop(id)
         self._let_go(id)
         ended = self.ledger.set_line(id, facts, incarnation)
-        self._may_fit = True
+        self.gained()
         return self._all_ended(ended)
 
     def drop_line(self, id: LineId) -> list[Ask]:
@@ -435,21 +430,21 @@ class CapacityQueue:
         self.adapters.drop(id)
         if self.prefill is not None:
             self.prefill.answers_no_more(id)
-        self._may_fit = True
+        self.gained()
         return self._all_ended(self.ledger.drop_line(id))
 
     def set_reader(self, id: LineId, facts: LineFacts, incarnation: int, revision: str) -> None:
         """A line that reads prompts is there, for those that answer in its revision, or offers something else."""
         assert self.prefill is not None
         self.prefill.set_line(id, facts, incarnation, revision)
-        self._may_fit = True
+        self.gained()
 
     def drop_reader(self, id: LineId) -> list[int]:
         """A line that reads prompts has ended. The leases whose prompts it had not handed over: they are read by no
         other, and end as their requests are told.
         """
         assert self.prefill is not None
-        self._may_fit = True
+        self.gained()
         return self.prefill.drop_line(id)
 
     def _all_ended(self, leases: Sequence[Lease]) -> list[Ask]:
@@ -464,12 +459,12 @@ class CapacityQueue:
         if not is_open:
             self._let_go(id)
         self.ledger.open_line(id, is_open)
-        self._may_fit = True
+        self.gained()
 
     def set_others(self, id: LineId, others: Room) -> None:
         """The engine of a line has so much beside what was let in here."""
         self.ledger.set_others(id, others)
-        self._may_fit = True
+        self.gained()
 
     def adopt(self, id: LineId, number: int, ask: Ask, generated: int, unread: int) -> bool:
         """A line says that it runs a request which another epoch let it have. False if that is known, or has ended."""
@@ -479,8 +474,7 @@ class CapacityQueue:
         lease = self.ledger.adopt(id, number, ask.router, ask, generated, unread)
         if lease is None:
             return False
-        ask.served_in, ask.cached = ask.band, 0
-        self._begin(lease, ask, self.tenants.of(ask.tenant))
+        self._begin(lease, ask, self.tenants.of(ask.tenant), ask.band, 0)
         return True
 
     # ---- tenants
@@ -625,7 +619,7 @@ class CapacityQueue:
         window.refresh(now, passes)
         if few is not None:
             room = max((line.free for line in few), default=-1)
-        if room < window.least and not window.has_untried:
+        if window.least is not None and room < window.least:
             return
         some = False
         for ask in window.asks:
@@ -710,8 +704,7 @@ class CapacityQueue:
         if ask.load:
             # What is to be loaded beside is nobody's input.
             unread = min(unread, ask.prompt)
-        ask.served_in, ask.cached = band, ask.prompt - unread
-        self._begin(lease, ask, tenant)
+        self._begin(lease, ask, tenant, band, ask.prompt - unread)
         try:
             if prefill is not None:
                 prefill.admit(where, ask, lease)
@@ -782,11 +775,11 @@ class CapacityQueue:
             saved[line] = saved.get(line, 0) + ask.load
         return list(saved.items())
 
-    def _begin(self, lease: Lease, ask: Ask, tenant: Tenant) -> None:
-        lease.ask, ask.account = ask, tenant
-        tenant.running += 1
-        tenant.running_tokens += ask.tokens
-        if self.sheds and ask.served_in == self.last_band:
+    def _begin(self, lease: Lease, ask: Ask, tenant: Tenant, band: int, cached: int) -> None:
+        lease.belongs_to(ask)
+        ask.run(band, cached, tenant)
+        tenant.begin(ask.tokens)
+        if self.sheds and band == self.last_band:
             self._sheddable.setdefault(lease.line.id, {})[lease.number] = None
 
     def _ended(self, lease: Lease) -> Ask:
@@ -795,8 +788,7 @@ class CapacityQueue:
             if not sheddable:
                 del self._sheddable[line]
         ask: Ask = lease.ask
-        ask.account.running -= 1
-        ask.account.running_tokens -= ask.tokens
+        ask.account.end(ask.tokens)
         self._has_less(ask)
         return ask
 
@@ -839,7 +831,7 @@ class CapacityQueue:
     def _look_again(self) -> None:
         """Any that waits may have a place now, whatever lines have gained."""
         self._window.look_again()
-        self._may_fit = True
+        self.gained()
 
     def gained(self) -> None:
         """Whoever changes the ledger beside this says so: one that waits may have a place now."""
@@ -857,4 +849,5 @@ class CapacityQueue:
         if self._kept is not None and id in (None, self._kept[1]):
             self.ledger.keep_line(self._kept[1], False)
             self._kept = None
-            self._may_fit = self._look_on = True
+            self._look_on = True
+            self.gained()

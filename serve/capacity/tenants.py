@@ -37,6 +37,28 @@ class Tenant:
         self.limits = limits
         self.waiting = self.waiting_tokens = self.running = self.running_tokens = 0
 
+    def begin(self, tokens: int, count: int = 1) -> None:
+        """So many of its requests run, each of which takes `tokens`."""
+        self.running += count
+        self.running_tokens += count * tokens
+
+    def end(self, tokens: int, count: int = 1) -> None:
+        self.running -= count
+        self.running_tokens -= count * tokens
+
+    def wait(self, tokens: int) -> None:
+        """One more of its requests waits."""
+        self.waiting += 1
+        self.waiting_tokens += tokens
+
+    def leave(self, tokens: int) -> None:
+        """One of its requests does not wait any more."""
+        self.waiting -= 1
+        self.waiting_tokens -= tokens
+
+    def set_limits(self, limits: TenantLimits) -> None:
+        self.limits = limits
+
     def may_run(self, tokens: int) -> bool:
         """Whether it may run so many more. With nothing running it may, however many they are."""
         most = self.limits.running_tokens
@@ -71,5 +93,5 @@ class Tenants:
             return False
         limits = self._limits_of(name)
         self._set_weight(name, limits.weight)
-        tenant.limits = limits
+        tenant.set_limits(limits)
         return True

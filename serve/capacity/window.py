@@ -7,6 +7,7 @@ first of all never is.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from .ask import Ask
@@ -16,6 +17,7 @@ from .tenants import Tenants
 # Of those that wait, so many are looked at for a place, in their order, while the first of them fits nowhere.
 PASSES: Final = 32
 FRESH_S: Final = 0.001
+_NEVER: Final = -math.inf
 
 
 class Window:
@@ -24,24 +26,21 @@ class Window:
         self.asks: list[Ask] = []
         # Those that had no place when they were tried: they have none where nothing has been gained since.
         self.tried: set[Ask] = set()
-        # Whether some of them were not.
-        self.has_untried = False
-        # None of those that were tried needs less.
-        self.least = 0
+        # None of them needs less; None: some of them were not tried.
+        self.least: int | None = 0
         # Whether all are in it that wait and may run.
         self._is_whole = False
         self._gone = 0
-        self._built = 0.0
-        self.is_stale = True
+        self._built = _NEVER
 
     def refresh(self, now: float, passes: int) -> bool:
         """Look it up again if it is time to, or if more of them are to be looked at. Whether it did."""
-        if passes <= PASSES and not self.is_stale and 2 * self._gone < len(self.asks) and now - self._built < FRESH_S:
+        if passes <= PASSES and 2 * self._gone < len(self.asks) and now - self._built < FRESH_S:
             return False
         asks: list[Ask] = []
         refused: dict[str, int] = {}
         left_out: set[str] = set()
-        self._is_whole = True
+        is_whole = True
         for ask, _ in self._order.turns(left_out):
             if not self._tenants.known[ask.tenant].may_run(ask.tokens):
                 # Of a tenant at its limit few are looked at, however many come next.
@@ -50,17 +49,19 @@ class Window:
                     left_out.add(ask.tenant)
                 continue
             if len(asks) == passes:
-                self._is_whole = False
+                is_whole = False
                 break
             asks.append(ask)
-        self.asks = asks
-        if len(self.tried) > len(self._order) + PASSES:
+        self.asks, self._is_whole = asks, is_whole
+        if not is_whole:
+            # Others will not be tried as lines gain, so what was found of them will not count when they come next.
+            self.tried.intersection_update(asks)
+        elif len(self.tried) > len(self._order) + PASSES:
             # Some have left that were tried, and were in the window until now.
             self.tried.difference_update([ask for ask in self.tried if ask not in self._order])
-        self.has_untried = True
+        self.least = None
         self._gone = 0
         self._built = now
-        self.is_stale = False
         return True
 
     @property
@@ -77,7 +78,7 @@ class Window:
         """One more waits, which is looked at next if so few do."""
         if self._is_whole:
             self.asks.append(ask)
-            self.has_untried = True
+            self.least = None
             self._is_whole = len(self.asks) < 2 * PASSES
 
     def left(self, ask: Ask) -> None:
@@ -85,14 +86,17 @@ class Window:
         self._gone += 1
         self.tried.discard(ask)
 
+    def look_up_anew(self) -> None:
+        """Others are among the next."""
+        self._built = _NEVER
+
     def look_again(self) -> None:
         """Whatever was found of those that wait does not count any more."""
-        self.is_stale = True
+        self._built = _NEVER
         self.tried.clear()
 
     def was_tried(self) -> None:
         """All that were worth it have been; those that are still there have no place."""
         del self.asks[2 * PASSES :]
-        if self.has_untried:
-            self.has_untried = False
+        if self.least is None:
             self.least = min((ask.tokens for ask in self.asks if ask in self.tried), default=0)

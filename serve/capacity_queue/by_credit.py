@@ -226,7 +226,7 @@ class ByCredit:
         unread = lease.terms.unread
         if unread and lease.is_unread:
             lease.is_unread = False
-            self._holder.has_read(lease.held, unread)
+            lease.held.has_read(unread)
 
     def tag_of(self, lease: LocalLease) -> Tag:
         held, terms = lease.held, lease.terms

@@ -17,6 +17,7 @@ from actorrt.serve.capacity.need import LineFacts, LineId
 from actorrt.serve.capacity.output_lengths import OutputLengths
 from actorrt.serve.capacity.prefix_index import MOST_HITS
 from actorrt.serve.capacity.queue import BANDS, Ask, CapacityQueue, QueueLimits, Refusal, TenantLimits
+from actorrt.serve.capacity.window import PASSES
 
 from ..depth import DEPTH
 
@@ -406,6 +407,20 @@ def test_a_session_stays_as_its_prompt_gets_its_first_whole_block() -> None:
     first = submit(queue, ask(300, 10, session="s"))
     queue.progress(first.id.number, 1)
     assert submit(queue, ask(700, 10, chain=(1,), session="s")).line is first.line
+
+
+def test_one_far_behind_that_had_no_place_is_tried_again_though_lines_gained_when_it_was_not_looked_at() -> None:
+    queue = queue_of(2)
+    running = [submit(queue, ask(10, most)) for most in (490, 790, 390, 90)]
+    small = ask(10, 40)
+    assert queue.submit(small, 0.0) is None
+    assert list(queue.next(0.0, lambda: 0.0, 1000)) == []
+    for _ in range(PASSES + 1):
+        assert queue.submit(ask(10, 690, band=0), 0.0) is None
+    for lease in running[2:]:
+        assert queue.release(lease.number)
+    assert given(queue) == []
+    assert [one for one, _ in queue.next(1.0, lambda: 0.0, 1000)] == [small]
 
 
 class Queues(RuleBasedStateMachine):

@@ -137,7 +137,7 @@ class ByCredits(Apart):
             super().first(request, now)
         elif local.is_unread:
             local.is_unread = False
-            self.holders[request.router].has_read(local.held, request.prompt)
+            local.held.has_read(request.prompt)
 
     def further(self, request: Request, generated: int, now: float) -> None:
         if not isinstance(request.memo, _Local):
