@@ -169,9 +169,6 @@ KNOTS: Final = (
      "actorrt.runtime.node.node_segments", "actorrt.runtime.node.workers", "actorrt.runtime.node.head_keeper"},
     {"actorrt.runtime.owner.runtime", "actorrt.runtime.owner.actor_creation", "actorrt.runtime.owner.dispatch"},
     {"actorrt.runtime.links.link", "actorrt.runtime.links.pipes", "actorrt.runtime.links.pipe_turns"},
-    {"actorrt.runtime.worker.loop_executor", "actorrt.runtime.worker.loop_actors",
-     "actorrt.runtime.worker.method_threads"},
-    {"actorrt.runtime.worker.sync_executor", "actorrt.runtime.worker.sync_actor", "actorrt.runtime.worker.retirement"},
     {"actorrt.runtime.api.local_mode", "actorrt.runtime.api.local_actors"},
     {"actorrt.serve.llm.services", "actorrt.serve.llm.made_from_chat", "actorrt.serve.llm.batches.service"},
 )  # fmt: skip

@@ -150,6 +150,8 @@ READY: Final = State.READY
 OVER: Final = State.OVER
 # In these, calls that wait may begin.
 BEGINS: Final = frozenset(_MADE)
+# In these, a call of its own is to end it.
+LEAVES: Final = frozenset(_LEAVING)
 # An actor in these ends once nothing is under way.
 ENDS_IDLE: Final = frozenset((S.DRAINING, *_LEAVING))
 _EVENTS: Final = tuple(Event)
@@ -209,6 +211,11 @@ class InstanceLife(Generic[T]):
     def ends_now(self) -> bool:
         """Whether IDLE is to be told: the actor ends once nothing is under way but calls that are to end it."""
         return self.state in ENDS_IDLE and self.under_way == self.leavers
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a call that is to end it may have to wait."""
+        return self.state in LEAVES
 
     def leave(self) -> Actions:
         """A call that runs is to end it. Once `ends_now`, it may."""

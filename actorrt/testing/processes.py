@@ -7,7 +7,6 @@ system is another.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,9 +20,9 @@ from actorrt.runtime.links.link import Link
 from actorrt.runtime.owner.membership import Membership
 from actorrt.runtime.owner.program import Program
 from actorrt.runtime.owner.runtime import MakeProgram, Runtime, plain_program
-from actorrt.runtime.worker.executor import Work
+from actorrt.runtime.worker.intake import Work
 from actorrt.runtime.worker.loop_executor import LoopExecutor, RuntimeLoopExecutor
-from actorrt.runtime.worker.retirement import Retirement
+from actorrt.runtime.worker.retirement import Retirement, wind_down
 from actorrt.types import Employer, JobKey, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.messages import JoinDriver, Joined, WorkerReady
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from actorrt.runtime.owner.actor_client import ActorClient
     from actorrt.runtime.owner.entries import Entry, Gate
 
-LEAVE_GRACE_S: Final = 1.0
 NAMESPACE: Final = "simulation"
 BLOCKS: Final = (
     "this would block its thread, and a simulation has one: `await` the ref instead, and for actors "
@@ -130,7 +128,7 @@ def program_of_a_worker(params: WorkerParams, end: Callable[[int], None], runtim
     """What runs calls in a simulated worker. `end` ends its process with an exit code."""
     executor = VirtualExecutor(runtime, params.mode)
     leave = partial(_leave, runtime, executor, end)
-    return Program(executor, executor.user_side, leave, Retirement(runtime, executor).begin, env=params.env)
+    return Program(executor, executor.user_side, leave, Retirement(runtime, executor.drop_actor).begin, env=params.env)
 
 
 async def join_as_worker(runtime: Runtime, params: WorkerParams, pid: int) -> None:
@@ -149,21 +147,7 @@ def _leave(runtime: Runtime, executor: LoopExecutor, end: Callable[[int], None])
 
 async def _wind_down(runtime: Runtime, executor: LoopExecutor, end: Callable[[int], None]) -> None:
     """Cancel what runs, give it a moment, and end the process, as a worker does."""
-    links = list(runtime.peers.links.values())
-    ended = asyncio.Event()
-
-    def look() -> None:
-        if not any(link.serving for link in links):
-            ended.set()
-
-    executor.on_idle = partial(runtime.thread.run_soon, look)
-    for link in links:
-        for run in list(link.serving.values()):
-            executor.end_call(run, None)
-    look()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LEAVE_GRACE_S):
-            await ended.wait()
+    await wind_down(executor, list(runtime.peers.links.values()), runtime.thread.run_soon)
     await runtime.peers.close()
     end(runtime.tenancy.exit_code)
 

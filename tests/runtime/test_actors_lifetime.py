@@ -380,6 +380,85 @@ def test_terminate_ends_it_after_what_was_called_before(cls: Any) -> None:
         actorrt.get(actor.__ray_ready__.remote())
 
 
+def test_two_calls_that_are_to_end_an_actor_do_not_wait_for_each_other() -> None:
+    signal = Signal.remote()
+    actor = Coroutine.remote()
+    # Both come in one frame, and begin before either of them runs.
+    waiting = signal.wait.remote()
+    ends = [actor.__ray_terminate__.remote() for _ in range(20)]
+    signal.send.remote()
+    actorrt.get(waiting)
+    for end in ends:
+        with pytest.raises(exceptions.ActorDiedError):
+            actorrt.get(end, timeout=30)
+
+
+def test_what_waits_behind_a_call_that_is_to_end_its_actor_is_refused() -> None:
+    signal = Signal.remote()
+
+    @actorrt.remote(max_concurrency=1)
+    class OneAtATime:
+        async def wait(self, signal: Any) -> str:
+            return await signal.wait.remote("waited")
+
+    actor = OneAtATime.remote()
+    first, end, behind = actor.wait.remote(signal), actor.__ray_terminate__.remote(), actor.wait.remote(signal)
+    signal.send.remote()
+    assert actorrt.get(first, timeout=30) == "waited"
+    with pytest.raises(exceptions.ActorDiedError):
+        actorrt.get(end, timeout=30)
+    with pytest.raises(exceptions.ActorDiedError) as caught:
+        actorrt.get(behind, timeout=30)
+    assert not caught.value.may_have_run
+
+
+def test_an_actor_stays_if_the_call_that_was_to_end_it_is_cancelled_while_it_waits() -> None:
+    signal = Signal.remote()
+
+    @actorrt.remote
+    class Waits:
+        async def wait(self, signal: Any) -> str:
+            return await signal.wait.remote("waited")
+
+        async def number(self) -> int:
+            return 7
+
+    actor = Waits.remote()
+    waiting = actor.wait.remote(signal)
+    assert actorrt.get(actor.number.remote()) == 7
+    end = actor.__ray_terminate__.remote()
+    actorrt.cancel(end)
+    with pytest.raises(exceptions.TaskCancelledError):
+        actorrt.get(end)
+    signal.send.remote()
+    assert actorrt.get(waiting) == "waited"
+    assert actorrt.get(actor.number.remote()) == 7
+
+
+def test_tasks_of_a_constructor_that_fails_end_with_it() -> None:
+    signal = Signal.remote()
+
+    @actorrt.remote
+    class Fails:
+        def __init__(self, signal: Any) -> None:
+            self.task = asyncio.get_running_loop().create_task(self.goes_on(signal))
+            raise ValueError("not today")
+
+        async def goes_on(self, signal: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await signal.send.remote()
+
+        async def number(self) -> int:
+            return 7
+
+    actor = Fails.remote(signal)
+    with pytest.raises(exceptions.ActorError):
+        actorrt.get(actor.number.remote())
+    actorrt.get(signal.wait.remote(), timeout=30)
+
+
 # ---- kill
 
 

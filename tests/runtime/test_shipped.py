@@ -45,7 +45,8 @@ def _tables() -> dict[str, int]:
         "defined": max((len(link.defined) for link in runtime.peers.links.values()), default=0),
     }
     if executor is not None:
-        found |= {name: len(getattr(executor, name)) for name in ("_functions", "_blobs", "_definers")}
+        code = executor.code.statistics()
+        found |= {"definitions": code.defined, "loaded": code.loaded, "packed": code.packed}
     return found
 
 
@@ -93,7 +94,7 @@ def test_the_tables_of_both_ends_are_empty_again_after_1000_functions() -> None:
     left = {name: after[name] - before[name] for name in after}
     assert left in ({"shipped": 1, "max_calls": 0, "defined": defined} for defined in (0, 1))
     found = actorrt.get(tables_of_a_worker.remote())
-    assert max(found[name] - there[name] for name in ("_functions", "_blobs", "_definers")) <= 1
+    assert max(found[name] - there[name] for name in ("loaded", "packed", "definitions")) <= 1
 
 
 def test_a_worker_that_has_run_a_limited_function_that_is_gone_goes_on() -> None:
@@ -118,7 +119,7 @@ def test_the_same_on_shared_workers_and_for_actor_classes() -> None:
     # The interfaces of a few classes are kept.
     assert max(after[name] - before[name] for name in after) <= 20
     found = actorrt.get(tables_of_a_shared_worker.remote())
-    assert max(found[name] - there[name] for name in ("_functions", "_blobs", "_definers")) <= 20
+    assert max(found[name] - there[name] for name in ("loaded", "packed", "definitions")) <= 20
 
 
 def test_what_a_function_captured_is_garbage_after_its_last_call() -> None:

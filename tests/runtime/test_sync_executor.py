@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import threading
@@ -18,9 +17,8 @@ import pytest
 import actorrt
 from actorrt.core.pipeline import AHEAD_S
 from actorrt.runtime.owner import current
-from actorrt.runtime.worker.executor import Executor
 from actorrt.runtime.worker.sync_executor import SyncExecutor
-from actorrt.wire.messages import Define, Ping
+from actorrt.wire.messages import Ping
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -118,50 +116,3 @@ def test_a_task_that_is_handed_over_while_others_are_given_back_is_not_lost(sess
         assert len(held.calls) == 2
     held.link.wake()
     assert actorrt.get([first, second], timeout=30) == [1, 2]
-
-
-@actorrt.remote
-def forgotten_and_defined_again_as_it_is_loaded(turn: int) -> tuple[bool, Any, int]:
-    """In the given step of the load, and by another caller; whether there was one, what that gets, and what is left."""
-    runtime: Any = current.runtime()
-    executor = runtime.program.runner
-    first, second = Any, object  # any two that are told apart
-    key, blob = b"k" * 16, cloudpickle.dumps(abs)
-    lines = 0
-    changes = threading.Thread(
-        target=lambda: (executor._forget(first, key), executor._define(second, Define(key, blob)))
-    )
-
-    def look(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        if frame.f_code is not Executor.function.__code__:
-            return None
-        if event == "line":
-            lines += 1
-            if lines == turn:
-                changes.start()
-                if not executor._defining.locked():
-                    changes.join()
-        return look
-
-    executor._define(first, Define(key, blob))
-    sys.settrace(look)
-    try:
-        with contextlib.suppress(KeyError):  # its caller has gone
-            executor.function(key)
-    finally:
-        sys.settrace(None)
-    if not changes.ident:
-        return False, abs, 0
-    changes.join()
-    found = executor.function(key)
-    executor._forget(second, key)
-    return True, found, sum(key in table for table in (executor._functions, executor._blobs, executor._definers))
-
-
-def test_a_definition_that_is_forgotten_as_it_is_loaded_is_there_for_who_defines_it_again(session: Any) -> None:
-    turn = 1
-    while (outcome := actorrt.get(forgotten_and_defined_again_as_it_is_loaded.remote(turn)))[0]:
-        assert outcome == (True, abs, 0)
-        turn += 1
-    assert turn > 5

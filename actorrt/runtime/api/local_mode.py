@@ -22,6 +22,8 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.actor_calls import traits_of
 from actorrt.core.calls import Action, Event
+from actorrt.core.cancellation import Action as Cancelling
+from actorrt.core.cancellation import reach_of
 from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ActorKey, ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire import codec
@@ -41,7 +43,7 @@ from ..owner.membership import Membership
 from ..owner.outcomes import users_part
 from ..owner.runtime import Runtime
 from ..owner.yielded import GENERATORS, BehindValues, Yielded
-from ..worker.executor import ActorExit, exit_in
+from ..worker.exiting import ActorExit, exit_in
 from ..worker.own_class import method_of
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_thread import STEP_S, LocalThread, on_a_loop
@@ -413,10 +415,8 @@ class LocalRuntime(Runtime):
             task.cancel()
         if run is None:
             return
-        run.asked = True
-        # Once, as in a worker: what its `finally` blocks call is left in peace.
-        if recursive and run.forcing is None:
-            run.forcing = force
+        run.ask()
+        if run.cancel(reach_of(recursive, force)) is not Cancelling.NOTHING and run.reaches_children:
             for child in run.living_children():
                 child.cancel(force)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
+from actorrt.core.cancellation import ALONE, RUNNING, TABLE, TREE_BY_FORCE, Action, Reach
+
 from .link import Link
 
 _COMPACT_AT: Final = 64
@@ -26,14 +28,13 @@ class Child(Protocol):
 
 
 class RunningCall:
-    """A call that this process executes for another. `cancelled` is set once it is to end, whoever wants that."""
+    """A call that this process executes for another."""
 
     __slots__ = (
         "actor",
         "asked",
-        "cancelled",
         "children",
-        "forcing",
+        "ending",
         "gate",
         "interrupted",
         "lease",
@@ -43,8 +44,8 @@ class RunningCall:
         "on_cancel",
         "pipe",
         "seq",
-        "started",
         "task",
+        "waits",
     )
 
     # Not there before somebody asks to be told: no call pays for it.
@@ -52,7 +53,7 @@ class RunningCall:
     # Of a stream: the number of its next item that is laid into shared memory.
     next_large: int
 
-    def __init__(self, link: Link, seq: int, name: str, actor: Any = None, lease: int = 0) -> None:
+    def __init__(self, link: Link, seq: int, name: str, actor: Any = None, lease: int = 0, waits: bool = False) -> None:
         self.link = link
         self.seq = seq
         self.name = name
@@ -64,15 +65,61 @@ class RunningCall:
         self.gate: Any = None
         # The method's end of the call's pipe, if it has asked for it.
         self.pipe: Any = None
-        self.cancelled = False
+        # Whether it is to end, whoever wants that.
+        self.ending = RUNNING
         # Its caller has cancelled it; and, for a coroutine, its code has been told so at its await. What such code
         # returns all the same, nobody gets.
         self.asked = False
         self.interrupted = False
-        self.started = False
+        # For a thread of its actor.
+        self.waits = waits
         self.children: list[weakref.ref[Child]] | None = None
-        # Whether its cancellation reaches its children (else None), and with force.
-        self.forcing: bool | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """True once it is to end, whoever wants that."""
+        return self.ending is not RUNNING
+
+    @property
+    def reaches_children(self) -> bool:
+        """Whether its cancellation reaches what it has called."""
+        return self.ending is not RUNNING and self.ending is not ALONE
+
+    @property
+    def by_force(self) -> bool:
+        return self.ending is TREE_BY_FORCE
+
+    def ask(self) -> None:
+        """Its caller has cancelled it."""
+        self.asked = True
+
+    def cancel(self, reach: Reach) -> Action:
+        """It is to end; what to do for that. In the thread that runs coroutines, or else on the runtime loop."""
+        self.ending, action = TABLE[self.ending, reach]
+        return action
+
+    def told(self) -> None:
+        """Its code is interrupted at its await."""
+        self.interrupted = self.asked
+
+    def constructs(self, actor: Any, name: str) -> None:
+        """It is the constructor of this actor."""
+        self.actor = actor
+        self.name = name
+
+    def streams(self, gate: Any, first_item: int) -> None:
+        """Its outcome is a stream, by the credits at this gate."""
+        self.gate = gate
+        self.next_large = first_item
+
+    def runs_in(self, task: Any) -> None:
+        """From now on it can be interrupted by this task."""
+        self.task = task
+
+    def claim(self) -> bool:
+        """Take it up, or away, once. False: it does not wait for a thread any more."""
+        waits, self.waits = self.waits, False
+        return waits
 
     def add_child(self, call: Child) -> None:
         children = self.children

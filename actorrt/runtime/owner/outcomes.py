@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from types import GeneratorType, TracebackType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -82,6 +82,11 @@ class Outcomes:
         # What is named inside values that were sent, until their receiver has registered for it, by the receiver, the
         # call, and which of its values it is.
         self._pins: dict[tuple[ProcessId, int, int], list[Any]] = {}
+
+    def forked(self, leave: Callable[..., NoReturn]) -> None:
+        """This process is a fork of a worker: what would make an outcome leaves it."""
+        makers = ("pickled", "success", "item_of", "failure", "cancelled", "no_actor")
+        vars(self).update(dict.fromkeys(makers, leave))
 
     # ---- refs and handles inside values
 

@@ -96,6 +96,8 @@ class Tenancy:
         self.assigned: dict[str, int] = {}
         # The Instance, if it is the only one here.
         self.actor: Any = None
+        # Its lease.
+        self.lease = 0
         self.exit_code = 0
         # The calls of the code that ends this process.
         self.last_calls: list[Child] = []
@@ -106,16 +108,17 @@ class Tenancy:
         if resources is not None:
             self.assigned = resources
 
-    def begin(self, actor: Any, resources: dict[str, int] | None) -> None:
+    def begin(self, actor: Any, lease: int, resources: dict[str, int] | None) -> None:
         """An actor has this process for itself from now on."""
         self.actor = actor
+        self.lease = lease
         self.assign(resources)
 
     def end_actor(self) -> bool:
         """Let go of that actor and of what it holds; False if there is none."""
         actor, self.actor = self.actor, None
         if actor is not None:
-            actor.target = None
+            actor.let_go()
         return actor is not None
 
     def exit_with(self, code: int) -> None:

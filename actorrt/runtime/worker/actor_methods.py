@@ -11,7 +11,7 @@ from typing import Any, Final
 from actorrt.wire.messages import StartActor
 
 from ..base.definitions import CALL, READY, TERMINATE, method_specs
-from .executor import ActorExit, unknown_method
+from .exiting import ActorExit
 from .instance import Instance
 from .own_class import method_of
 
@@ -26,7 +26,7 @@ def find_method(instance: Instance, name: str) -> Any:
         return MethodType(own, target)
     method = method_of(target, name)
     if method is None:
-        raise unknown_method(instance, name)
+        raise AttributeError(f"{instance.title} has no method {name!r}")
     return method
 
 

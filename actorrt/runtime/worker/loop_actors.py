@@ -1,50 +1,79 @@
-"""The actors of one event loop: made, called in turn, and ended. How a call runs is in loop_executor.py."""
+"""The actors of one event loop: made, called in turn, and ended. What their lives ask for is decided in
+core/instance.py and done here; how a call runs is in loop_executor.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
-from actorrt.types import ProcessId
+from actorrt.core.instance import Action, Actions, Event, Verdict
+from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
-from actorrt.wire.messages import ActorCall, Reply, StartActor, StopActor
+from actorrt.wire.messages import ActorCall, AnyMessage, Reply, StartActor, StopActor
 
 from ..links.link import Link
 from ..links.running import Child, RunningCall, running_call
 from ..machine.process import exit_code
+from ..owner.outcomes import Outcomes
 from .actor_methods import actor_title
-from .executor import ActorExit, exit_cause
-from .instance import Instance, Limiter
+from .arguments import noting_borrows, plain_arguments, read_arguments, segment_entries, to_confirm
+from .exiting import ActorExit, exit_cause, report_exit
+from .host import Host
+from .instance import CallLimiter, Instance, Waiting
 from .own_class import await_del, give_its_name, has_async_constructor
-
-if TYPE_CHECKING:
-    from .loop_executor import LoopExecutor
 
 # How long the calls of a constructor that fails may take before its process is ended.
 LAST_CALLS_S: Final = 5.0
 
-Begin = Callable[[Link, ActorCall, Instance, Limiter], None]
+
+class Loop(Protocol):
+    """The executor whose actors these are, as far as they ask it."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    outcomes: Outcomes
+
+    def load(self, key: FunctionKey) -> Any:
+        """A class, unpickled on first use."""
+
+    def begin(self, link: Link, call: ActorCall, instance: Instance, limiter: CallLimiter) -> None:
+        """Start a call whose turn has come; its limiter has counted it."""
+
+    def end_run(self, run: RunningCall) -> None:
+        """Cancel a call that has come to an await, but not what it has called."""
+
+    def reply(self, link: Link, message: AnyMessage) -> None: ...
+    def has_its_process(self, title: str) -> None:
+        """An actor has this process for itself from now on."""
+
+    def excuse(self) -> None:
+        """What has blocked the loop until now was meant to."""
 
 
 class LoopActors:
-    """The actors of a LoopExecutor. Everything runs on the user's loop; `begin` starts a call."""
+    """The actors of a LoopExecutor. Everything runs on the user's loop."""
 
-    def __init__(self, executor: LoopExecutor, begin: Begin) -> None:
+    def __init__(self, executor: Loop, host: Host) -> None:
         self._executor = executor
-        self._begin = begin
+        self._loop = executor.loop
+        self._host = host
+        self._thread = host.thread
+        self._tenancy = host.tenancy
+        self._outcomes = executor.outcomes
+        self.instances: dict[ActorKey, Instance] = {}
         # The constructor that runs right now.
         self.constructing: RunningCall | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        Instance.on_exit = self.exits
 
     def _finalize(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """An object of an actor's class goes; from any thread."""
         if threading.current_thread() is not self._executor.thread:
-            self._executor.loop.call_soon_threadsafe(self._spawn, work, Context())
+            self._loop.call_soon_threadsafe(self._spawn, work, Context())
             return None
         # In an empty context: it is no task of the actor, which would end with it.
         return self._spawn(work, Context())
@@ -56,36 +85,53 @@ class LoopActors:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
-        task = self._executor.loop.create_task(work, context=context)
+        task = self._loop.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def new_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, Any],
+        *,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        """The loop's factory of tasks: one ends with the actor whose code makes it."""
+        task = asyncio.Task(work, loop=loop, context=context, **options)
+        run = running_call.get() if context is None else context.get(running_call)
+        if run is not None and run.actor is not None:
+            actor: Instance = run.actor
+            actor.adopt(task)
+            task.add_done_callback(partial(self._task_ended, actor))
+        return task
+
+    def _task_ended(self, instance: Instance, task: asyncio.Task[Any]) -> None:
+        if (error := instance.task_ended(task)) is not None:
+            self.exits(instance, error)
 
     # ---- making one
 
     def start(self, link: Link, start: StartActor) -> None:
         """Make the actor; its reply is the outcome of its constructor. Calls may come before."""
-        executor = self._executor
-        runtime = executor.runtime
         try:
-            cls = executor.function(start.cls)
+            cls = self._executor.load(start.cls)
             give_its_name(cls)
             await_del(cls, self._finalize)
         except BaseException as error:
-            self._failed(link, start, Instance(link, start, f"actor {start.actor.hex()}", start.process), error)
+            self._failed(link, start, Instance(link, start, f"actor {start.actor.hex()}"), error)
             return
         title = actor_title(cls, start)
-        instance = Instance(link, start, title, start.process)
-        instance.cls = cls
-        executor.instances[start.actor] = instance
+        instance = Instance(link, start, title, cls)
+        self.instances[start.actor] = instance
         if link.closed:
-            # Its owner is gone; whoever looked for that owner's actors may have been here before.
+            # Its owner is gone; the search for that owner's actors may have been here before.
             self.end(instance)
             return
         if start.process:
-            executor.describe(title)
-            executor.lease = start.lease
-            runtime.tenancy.begin(instance, start.resources)
+            self._tenancy.begin(instance, start.lease, start.resources)
+            self._executor.has_its_process(title)
         run = RunningCall(link, start.seq, f"{cls.__name__}.__init__", instance, start.lease)
         if start.slots is None:
             self._construct(run, start, instance, None)
@@ -93,13 +139,12 @@ class LoopActors:
             self._spawn(self._construct_later(run, start, instance))
 
     async def _construct_later(self, run: RunningCall, start: StartActor, instance: Instance) -> None:
-        executor = self._executor
         try:
-            segments = executor.segment_entries(start)
+            segments = segment_entries(start)
             for entry in segments:
-                await executor.runtime.map_segment(entry)
-            with executor.noting_borrows(owners := list[ProcessId]()):
-                arguments = executor.arguments(start, segments)
+                await self._host.map_segment(entry)
+            with noting_borrows(owners := list[ProcessId]()):
+                arguments = read_arguments(start, segments)
         except BaseException as error:
             self._failed(run.link, start, instance, error)
             return
@@ -112,32 +157,31 @@ class LoopActors:
         instance: Instance,
         ready: tuple[tuple[Any, Any], list[ProcessId]] | None,
     ) -> None:
-        if instance.failed:
+        if not instance.is_being_made:
             return
-        executor = self._executor
         token = running_call.set(run)
         self.constructing = run
         try:
             if ready is None:
-                with executor.noting_borrows(owners := list[ProcessId]()):
-                    args, kwargs = executor.plain_arguments(start) or ((), None)
+                with noting_borrows(owners := list[ProcessId]()):
+                    args, kwargs = plain_arguments(start) or ((), None)
             else:
                 (args, kwargs), owners = ready
             if waits := has_async_constructor(instance.cls):
                 made = instance.cls.__new__(instance.cls, *args, **(kwargs or {}))
                 self._spawn_constructor(run, start, instance, made, made.__init__(*args, **(kwargs or {})), owners)
             else:
-                instance.target = instance.cls(*args, **kwargs) if kwargs else instance.cls(*args)
+                instance.holds(instance.cls(*args, **kwargs) if kwargs else instance.cls(*args))
         except BaseException as error:
             self._not_made(run, start, instance, error)
             return
         finally:
             if start.process:
-                executor.excuse()
+                self._executor.excuse()
             self.constructing = None
             running_call.reset(token)
         if not waits:
-            self._constructed(run, start, instance, owners)
+            self._made(run, start, instance, owners)
 
     def _spawn_constructor(
         self,
@@ -148,43 +192,40 @@ class LoopActors:
         constructor: Coroutine[Any, Any, None],
         owners: list[ProcessId],
     ) -> None:
-        run.task = self._executor.loop.create_task(constructor)
-        run.link.serving[run.seq] = run
-
         def ended(task: asyncio.Task[None]) -> None:
             run.link.serving.pop(run.seq, None)
-            if instance.failed:
+            if instance.is_over:
                 return
             if task.cancelled():
                 self._not_made(run, start, instance, asyncio.CancelledError())
             elif (error := task.exception()) is not None:
                 self._not_made(run, start, instance, error)
             else:
-                instance.target = made
-                self._constructed(run, start, instance, owners)
+                instance.holds(made)
+                self._made(run, start, instance, owners)
 
+        run.runs_in(self._loop.create_task(constructor))
+        run.link.serving[run.seq] = run
         run.task.add_done_callback(ended)
 
-    def _constructed(self, run: RunningCall, start: StartActor, instance: Instance, owners: list[ProcessId]) -> None:
-        executor = self._executor
-        instance.ready = True
-        if owners and (foreign := executor.foreign(run.link, owners)):
-            self._spawn(self._reply_after(foreign, run.link, start.seq))
-        else:
-            executor.reply(run.link, Reply(start.seq, _NONE))
-        for limiter in instance.limiters():
-            self.next(instance, limiter)
+    def _made(self, run: RunningCall, start: StartActor, instance: Instance, owners: list[ProcessId]) -> None:
+        def confirm() -> None:
+            if foreign := to_confirm(owners, run.link.peer, self._host.process):
+                self._spawn(self._reply_after(foreign, run.link, start.seq))
+            else:
+                self._executor.reply(run.link, Reply(start.seq, _NONE))
+
+        self._perform(instance, instance.on(Event.MADE), say=confirm)
 
     async def _reply_after(self, owners: set[ProcessId], link: Link, seq: int) -> None:
-        runtime = self._executor.runtime
-        await runtime.thread.call_async(runtime.objects.confirm(owners))
+        await self._thread.call_async(self._host.objects.confirm(owners))
         if not link.closed:
             self._executor.reply(link, Reply(seq, _NONE))
 
     def _not_made(self, run: RunningCall, start: StartActor, instance: Instance, error: BaseException) -> None:
-        calls = run.living_children() if instance.process else []
+        calls = run.living_children() if instance.has_process else []
         if isinstance(error, ActorExit | SystemExit):
-            self._executor.runtime.tenancy.note_last(calls)
+            self._tenancy.note_last(calls)
         if calls:
             # The process is ended as soon as it is known, and what it has called would be cancelled.
             self._spawn(self._fail_after(calls, run.link, start, instance, error))
@@ -194,122 +235,143 @@ class LoopActors:
     async def _fail_after(
         self, calls: list[Child], link: Link, start: StartActor, instance: Instance, error: BaseException
     ) -> None:
-        runtime = self._executor.runtime
-        await runtime.thread.call_async(runtime.until_done(calls, LAST_CALLS_S))
+        await self._thread.call_async(self._host.until_done(calls, LAST_CALLS_S))
         self._failed(link, start, instance, error)
 
     def _failed(self, link: Link, start: StartActor, instance: Instance, error: BaseException) -> None:
-        executor = self._executor
+        def fail() -> None:
+            run = RunningCall(link, start.seq, f"{instance.title}.__init__", instance)
+            self._executor.reply(link, self._outcomes.failure(run, error))
+
         if isinstance(error, ActorExit | SystemExit):
             self.exits(instance, error)
-            return
-        run = RunningCall(link, start.seq, f"{instance.title}.__init__", instance)
-        instance.failed = True
-        executor.instances.pop(start.actor, None)
-        executor.reply(link, executor.outcomes.failure(run, error))
-        self._refuse_waiting(instance)
+        else:
+            self._perform(instance, instance.on(Event.NOT_MADE), say=fail)
 
     # ---- calls in turn
 
-    def wait(self, link: Link, call: ActorCall, limiter: Limiter) -> None:
-        """Have a call wait for its turn."""
-        if limiter.waiting is None:
-            limiter.waiting = deque()
-        limiter.waiting.append((link, call))
-        link.waiting[call.seq] = (limiter, call)
+    def waits(self, link: Link, call: ActorCall, instance: Instance, limiter: CallLimiter) -> None:
+        """What becomes of a call that cannot begin at once."""
+        verdict = instance.admit(limiter, (link, call))
+        if verdict is Verdict.START:
+            self._executor.begin(link, call, instance, limiter)
+        elif verdict is Verdict.WAIT:
+            link.waiting[call.seq] = (limiter, call)
+        else:
+            self._executor.reply(link, self._outcomes.no_actor(call.seq))
 
-    def next(self, instance: Instance, limiter: Limiter) -> None:
+    def withdraw(self, link: Link, seq: int) -> bool:
+        """A call that waits is not to begin any more. False: it does not wait."""
+        waiting = link.waiting.pop(seq, None)
+        if waiting is None:
+            return False
+        limiter, call = waiting
+        limiter.withdraw((link, call))
+        return True
+
+    def next(self, instance: Instance, limiter: CallLimiter) -> None:
         """A call has ended, or the actor was made: start what may start now."""
-        while limiter.waiting and limiter.running < limiter.limit:
-            link, call = limiter.waiting.popleft()
+        while (waiting := instance.next(limiter)) is not None:
+            link, call = waiting
+            if link.closed:
+                limiter.end()
+            else:
+                self._executor.begin(link, call, instance, limiter)
+        self._settle(instance)
+
+    def _settle(self, instance: Instance) -> None:
+        if instance.ends_now:
+            self._perform(instance, instance.on(Event.IDLE))
+
+    def _refuse(self, calls: list[Waiting]) -> None:
+        for link, call in calls:
+            link.waiting.pop(call.seq, None)
             if not link.closed:
-                self._begin(link, call, instance, limiter)
-        if instance.stopping:
-            leaving = instance.leaving
-            if leaving is not None:
-                if not leaving.done() and instance.under_way() == 1:
-                    leaving.set_result(None)
-            elif instance.ready and not instance.under_way():
-                self._drop(instance)
+                self._executor.reply(link, self._outcomes.no_actor(call.seq))
 
     # ---- ending one
 
     def stop(self, message: StopActor) -> None:
-        instance = self._executor.instances.get(message.actor)
-        if instance is None:
-            return
-        if not message.graceful:
-            self.end(instance)
-        elif instance.ready and not instance.under_way():
-            self._drop(instance)
-        else:
-            instance.stopping = True
+        instance = self.instances.get(message.actor)
+        if instance is not None:
+            self._perform(instance, instance.on(Event.STOP if message.graceful else Event.KILLED))
+            self._settle(instance)
 
-    async def leave(self, instance: Instance) -> None:
+    async def leave(self, instance: Instance, limiter: CallLimiter) -> None:
         """End it once the calls that it had before are done. Runs as a call of it."""
-        instance.stopping = True
-        if instance.under_way() > 1:
-            if instance.leaving is None:
-                instance.leaving = self._executor.loop.create_future()
-            await asyncio.shield(instance.leaving)
+        for action in instance.leave():
+            if action is Action.REFUSE_BEHIND:
+                self._refuse(limiter.refuse())
+        if instance.is_leaving and not instance.ends_now:
+            try:
+                await asyncio.shield(instance.released(self._loop))
+            except asyncio.CancelledError:
+                self._perform(instance, instance.stayed())
+                raise
         raise ActorExit
 
     def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
         """Its own code ends it: by exit_actor, or by sys.exit as it would end a program."""
-        if instance.failed:
-            return
-        runtime = self._executor.runtime
-        code = exit_code(error) if isinstance(error, SystemExit) else 0
-        if instance.process:
-            runtime.tenancy.exit_with(code)
-        if not (code and instance.process):
-            # Otherwise its process is lost with that code, which its owner learns, and may start it again.
-            self._executor.ended(instance, exit_cause(error))
-        self._executor.loop.call_soon(self.end, instance)
+        code = exit_code(error) if isinstance(error, SystemExit) and instance.has_process else 0
+        actions = instance.on(Event.EXIT_WITH_CODE if code else Event.EXIT)
+        if actions and instance.has_process:
+            self._tenancy.exit_with(code)
+        self._perform(instance, actions, say=lambda: report_exit(self._host.peers, instance, exit_cause(error)))
 
     def exit_by_callback(self, error: SystemExit) -> None:
         """End the actor that has this process to itself."""
-        for instance in list(self._executor.instances.values()):
-            if instance.process:
+        for instance in list(self.instances.values()):
+            if instance.has_process:
                 self.exits(instance, error)
 
     def end(self, instance: Instance) -> None:
         """End it now: running calls are cancelled, waiting ones refused."""
-        if instance.failed:
-            return
-        self._refuse_waiting(instance)
-        for run in list(instance.calls or ()):
-            run.cancelled = True
-            if run.task is not None:
-                # Not at once: a task that is cancelled before its first step would never run its coroutine.
-                self._executor.loop.call_soon(run.task.cancel)
-        self._drop(instance)
+        self._perform(instance, instance.on(Event.KILLED))
 
-    def _refuse_waiting(self, instance: Instance) -> None:
-        executor = self._executor
-        for limiter in instance.limiters():
-            while limiter.waiting:
-                link, call = limiter.waiting.popleft()
-                link.waiting.pop(call.seq, None)
-                if not link.closed:
-                    executor.reply(link, executor.outcomes.no_actor(call.seq))
+    def _perform(self, instance: Instance, actions: Actions, say: Callable[[], None] | None = None) -> None:
+        """Do what its life asks for. `say`: how its owner is told of what has happened, where it is to be."""
+        for action in actions:
+            match action:
+                case Action.CONFIRM | Action.FAIL | Action.REPORT:
+                    assert say is not None
+                    say()
+                case Action.START_WAITING:
+                    for limiter in instance.limiters():
+                        self.next(instance, limiter)
+                case Action.REFUSE_WAITING:
+                    self._refuse(instance.refuse_waiting())
+                case Action.REFUSE_BEHIND:
+                    pass  # by `leave`, which knows behind what
+                case Action.CANCEL_CALLS:
+                    for run in list(instance.calls or ()):
+                        self._executor.end_run(run)
+                case Action.RELEASE:
+                    instance.release()
+                case Action.END_SOON:
+                    self._loop.call_soon(self.end, instance)
+                case Action.FORGET:
+                    self._forget(instance)
+                case Action.LEAVE_PROCESS:
+                    self._leave_process(instance)
 
-    def _drop(self, instance: Instance) -> None:
-        executor = self._executor
-        instance.failed = True
-        if instance.process:
-            executor.runtime.note_last_calls()
-        instance.target = None
+    def _forget(self, instance: Instance) -> None:
+        if instance.has_process:
+            # What its object calls as it goes is among them.
+            self._host.note_last_calls()
+        instance.let_go()
         for task in instance.tasks or ():
-            executor.loop.call_soon(task.cancel)
+            self._loop.call_soon(task.cancel)
         # Another life of the same actor may have begun here.
-        if executor.instances.get(instance.actor) is instance:
-            del executor.instances[instance.actor]
-        if instance.process:
-            if executor.runtime.tenancy.exit_code:
-                executor.runtime.program.leave()
-            else:
-                executor.runtime.program.retire(False)
+        if self.instances.get(instance.actor) is instance:
+            del self.instances[instance.actor]
+
+    def _leave_process(self, instance: Instance) -> None:
+        if not instance.has_process:
+            return
+        if self._tenancy.exit_code:
+            self._host.program.leave()
+        else:
+            self._host.program.retire(False)
 
 
-_NONE = codec.serialize(None).data
+_NONE: Final = codec.serialize(None).data

@@ -9,17 +9,17 @@ import asyncio
 import contextlib
 import inspect
 import threading
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import uvloop
 
+from actorrt.core.cancellation import Action, Reach, reach_of
+from actorrt.core.instance import LEAVES, OVER, READY
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -46,21 +46,27 @@ from ..links.running import RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..owner.entries import Entry
 from ..owner.objects import new_borrows
-from ..owner.outcomes import serialize_result
+from ..owner.outcomes import Outcomes, serialize_result
 from ..owner.program import UserSide
 from ..owner.snapshots import take_snapshot
 from ..owner.yielded import BehindValues, Yielded
 from .actor_methods import Mark, find_method, mark_of
 from .actor_threads import ContextThreads
+from .arguments import noting_borrows, read_arguments, segment_entries, to_confirm
+from .cancelling import cancel_calls, end_by_force, reach_later
+from .code import Code
 from .eager import EagerRunner
-from .executor import ActorExit, Executor, Work, exit_in, leave_fork
-from .instance import Instance, Limiter
+from .excuses import Excuses
+from .executor import failure, tell_blocked
+from .exiting import ActorExit, exit_in
+from .forks import leave_fork
+from .host import Host
+from .instance import CallLimiter, Instance
+from .intake import Intake, Work
 from .loop_actors import LoopActors
 from .method_threads import MethodThreads
 from .thread_gate import END
-
-if TYPE_CHECKING:
-    from ..owner.runtime import Runtime
+from .title import Title
 
 T = TypeVar("T")
 
@@ -69,56 +75,49 @@ _Coroutine: Final[Any] = CoroutineType
 WRITER_THREADS: Final = 4
 
 
-def _task_of_its_actor(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], *, context: Context | None = None, **options: Any
-) -> asyncio.Task[Any]:
-    """A task that ends with the actor whose code makes it."""
-    task = asyncio.Task(work, loop=loop, context=context, **options)
-    run = running_call.get() if context is None else context.get(running_call)
-    if run is not None and run.actor is not None:
-        actor: Instance = run.actor
-        if actor.tasks is None:
-            actor.tasks = set()
-        actor.tasks.add(task)
-        task.add_done_callback(actor.task_ended)
-    return task
-
-
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """As any loop does, but of code that has left its actor, which is no error."""
     if not isinstance(context.get("exception"), ActorExit | SystemExit):
         loop.default_exception_handler(context)
 
 
-class LoopExecutor(Executor):
+class LoopExecutor:
     """User code as coroutines. `run` is the worker's main thread."""
 
-    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        super().__init__(runtime)
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._host = host
+        self._process = host.process
+        self._runtime_thread = host.thread
+        self._tenancy = host.tenancy
+        self._inline_limit = host.settings.inline_limit
+        self.outcomes = Outcomes(host)
+        self.code = Code()
+        self._title = Title(lambda: host.node)
+        # What may block the loop on purpose.
+        self.excuses = Excuses()
+        # While the process ends.
+        self._on_idle: Callable[[], None] | None = None
         self.loop: asyncio.AbstractEventLoop = loop or uvloop.new_event_loop()
         self.loop.set_exception_handler(_report)
+        self.thread: threading.Thread = threading.main_thread() if loop is None else host.thread.thread
+        self.actors = LoopActors(self, host)
         if loop is None:
             self.loop.set_default_executor(ContextThreads())
-            self.loop.set_task_factory(_task_of_its_actor)  # pyright: ignore[reportArgumentType]  it is for coroutines
+            # It is for coroutines.
+            self.loop.set_task_factory(self.actors.new_task)  # pyright: ignore[reportArgumentType]
         # Taken from by the user's thread, and, while its loop is blocked, by the runtime's.
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
         self._taking = threading.Lock()
         self._woken = False
         self._handing_over = False
-        # True while a class or function is loaded, with what it imports, or large values are read.
-        self.loading = False
-        # What blocked the loop until this moment of time.monotonic() may have done so on purpose.
-        self.excused_until = 0.0
         self._dirty: set[Link] = set()
         self._flush_due = False
         self._pipe_turns = PipeTurns(self.loop, self._dirty, self.flush)
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
-        self._actors = LoopActors(self, self._begin)
-        self._threads = MethodThreads(self)
+        self._threads = MethodThreads(self.loop, self.outcomes)
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="actorrt-writer")
-        self.thread: threading.Thread = threading.main_thread()
-        # Told, on the runtime loop, of everything that is handed over.
-        self.on_work: Callable[[], None] | None = None
+        self._on_work: Callable[[], None] | None = None
+        self.take = Intake(self).take
         self.user_side = UserSide(
             self._blocked, self._is_here, self._flushes_with_turn, self.flush, self._pipe_turns_here
         )
@@ -132,10 +131,10 @@ class LoopExecutor(Executor):
                 return
             except SystemExit as error:
                 # By a task that a call has left behind, which ends its actor in a moment, or by a callback.
-                self._actors.exit_by_callback(error)
+                self.actors.exit_by_callback(error)
 
     def finalize(self, timeout_s: float) -> None:
-        self.loop.run_until_complete(self._actors.finalized(timeout_s))
+        self.loop.run_until_complete(self.actors.finalized(timeout_s))
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -143,18 +142,31 @@ class LoopExecutor(Executor):
     @property
     def busy(self) -> bool:
         """True while calls run here; from any thread."""
-        return self._actors.constructing is not None or any(link.serving for link in self.runtime.peers.links.values())
+        return self.actors.constructing is not None or any(link.serving for link in self._links())
+
+    def _links(self) -> list[Link]:
+        return list(self._host.peers.links.values())
+
+    def watch_work(self, told: Callable[[], None]) -> None:
+        """Call `told` from now on, on the runtime loop, before anything is handed over to the user's."""
+        self._on_work = told
+
+    def tell_idle(self, told: Callable[[], None]) -> None:
+        self._on_idle = told
+
+    def drop_actor(self) -> None:
+        """It went as its life ended."""
 
     @property
     def running(self) -> RunningCall | None:
         """The call whose step runs right now, if it is one; from any thread."""
-        if self._actors.constructing is not None:
-            return self._actors.constructing
+        if self.actors.constructing is not None:
+            return self.actors.constructing
         if self._eager.now is not None:
             return self._eager.now
         task = asyncio.current_task(self.loop)
         if task is not None:
-            for link in list(self.runtime.peers.links.values()):
+            for link in self._links():
                 for run in list(link.serving.values()):
                     if run.task is task:
                         return run
@@ -165,36 +177,30 @@ class LoopExecutor(Executor):
         """The call whose first step ran last."""
         return self._eager.last
 
-    def function(self, key: FunctionKey) -> Any:
-        if key in self._functions:
-            return self._functions[key]
+    def load(self, key: FunctionKey) -> Any:
+        if self.code.is_loaded(key):
+            return self.code.load(key)
         # It may import what it needs.
-        self.loading = True
-        try:
-            return super().function(key)
-        finally:
-            self.loading = False
-            self.excuse()
+        with self.excuses:
+            return self.code.load(key)
 
     def _read(self, call: ActorCall | TaskCall, segments: list[Entry], owners: list[ProcessId]) -> tuple[Any, Any]:
         """The arguments of a call. To read large ones takes a while, which is not their receiver's doing."""
-        self.loading = bool(segments)
-        try:
-            with self.noting_borrows(owners):
-                return self.arguments(call, segments)
-        finally:
-            if segments:
-                self.loading = False
-                self.excuse()
+        with self.excuses if segments else contextlib.nullcontext(), noting_borrows(owners):
+            return read_arguments(call, segments)
 
     def excuse(self) -> None:
         """What may block the loop on purpose has ended."""
-        self.excused_until = time.monotonic()
+        self.excuses.end()
+
+    def has_its_process(self, title: str) -> None:
+        """An actor has this process for itself from now on."""
+        self._title.is_now(title)
 
     def flush_from_outside(self) -> None:
         """Send the replies that are ready while the user's loop is stuck; from the runtime loop."""
         self._pipe_turns.bring()
-        for link in list(self.runtime.peers.links.values()):
+        for link in self._links():
             link.flush()
 
     def _is_here(self) -> bool:
@@ -203,14 +209,17 @@ class LoopExecutor(Executor):
     def _blocked(self, blocked: bool) -> None:
         run = running_call.get()
         if run is not None:
-            self.block(run.lease or self.lease, blocked)
+            self.block(run.lease or self._tenancy.lease, blocked)
+
+    def block(self, lease: int, blocked: bool) -> None:
+        tell_blocked(self._host.node, lease, blocked)
 
     # ---- handing over
 
     def enqueue(self, link: Link, work: list[Work]) -> None:
-        if self.on_work is not None:
+        if self._on_work is not None:
             # First: once it is handed over it may keep the GIL, and nothing here goes on.
-            self.on_work()
+            self._on_work()
         self._inbox.append((link, work))
         if not self._woken:
             self._woken = True
@@ -247,9 +256,9 @@ class LoopExecutor(Executor):
     @property
     def holds_up(self) -> bool:
         """Whether somebody waits for this loop beside who runs on it now; from any thread."""
-        links = list(self.runtime.peers.links.values())
+        links = self._links()
         return (
-            len(self.instances) > 1
+            len(self.actors.instances) > 1
             or bool(self._inbox)
             or any(link.waiting for link in links)
             or sum(len(link.serving) for link in links) > 1
@@ -285,12 +294,12 @@ class LoopExecutor(Executor):
         if isinstance(message, TaskCall):
             self._task(link, message)
         elif isinstance(message, StartActor):
-            self._actors.start(link, message)
+            self.actors.start(link, message)
         else:
             # After what came before it.
             self._eager.run_queued()
             if isinstance(message, StopActor):
-                self._actors.stop(message)
+                self.actors.stop(message)
             elif isinstance(message, Cancel):
                 self._cancel(link, message)
             elif isinstance(message, Credit):
@@ -326,37 +335,50 @@ class LoopExecutor(Executor):
         while dirty:
             dirty.pop().flush()
 
-    def stop_instance(self, instance: Instance) -> None:
-        self.loop.call_soon_threadsafe(self._actors.end, instance)
+    def link_lost(self, link: Link) -> None:
+        """A caller is gone: what it called ends, and the actors that it owns; on the runtime loop."""
+        self.end_calls(list(link.serving.values()), Reach.TREE)
+        self.code.link_lost(link)
+        self.outcomes.peer_lost(link.peer)
+        for instance in list(self.actors.instances.values()):
+            if instance.owner == link.peer:
+                self.loop.call_soon_threadsafe(self.actors.end, instance)
 
     # ---- calls
 
     def _call(self, link: Link, call: ActorCall) -> None:
-        instance = self.instances.get(call.actor)
-        if instance is None or instance.leaving is not None:
+        instance = self.actors.instances.get(call.actor)
+        if instance is None:
             self.reply(link, self.outcomes.no_actor(call.seq))
             return
         try:
             plain = instance.groups is None and not call.group
             limiter = instance.limiter if plain else instance.limiter_of(call.method, call.group)
         except ValueError as error:
-            self.reply(
-                link, self.outcomes.failure(RunningCall(link, call.seq, call.name or call.method, instance), error)
-            )
+            self._refuse(link, call, instance, error)
             return
-        if not instance.ready or limiter.running >= limiter.limit:
-            self._actors.wait(link, call, limiter)
+        if instance.state is not READY or limiter.running >= limiter.limit:
+            self.actors.waits(link, call, instance, limiter)
             return
-        self._begin(link, call, instance, limiter)
+        # As `InstanceLife.admit` does it, which takes twice as long.
+        limiter.running += 1
+        self.begin(link, call, instance, limiter)
 
-    def _begin(self, link: Link, call: ActorCall, instance: Instance, limiter: Limiter) -> None:
+    def _refuse(self, link: Link, call: ActorCall, instance: Instance, error: ValueError) -> None:
+        """A call of a concurrency group that its actor does not have."""
+        if instance.state in LEAVES:
+            self.reply(link, self.outcomes.no_actor(call.seq))
+        else:
+            run = RunningCall(link, call.seq, call.name or call.method, instance)
+            self.reply(link, self.outcomes.failure(run, error))
+
+    def begin(self, link: Link, call: ActorCall, instance: Instance, limiter: CallLimiter) -> None:
+        """Start a call whose turn has come; its limiter has counted it."""
         if link.waiting:
             link.waiting.pop(call.seq, None)
-        limiter.running += 1
         run = RunningCall(link, call.seq, call.name or call.method, instance)
         if call.credits:
-            run.gate = LoopGate(call.credits)
-            run.next_large = call.first_item
+            run.streams(LoopGate(call.credits), call.first_item)
         start = self._eager.start if self._handing_over else self._eager.start_soon
         start(run, self._run_method(run, call, instance, limiter))
 
@@ -365,13 +387,10 @@ class LoopExecutor(Executor):
         run.link.serving[run.seq] = run
         instance: Instance | None = run.actor
         if instance is not None:
-            if instance.calls is None:
-                instance.calls = set()
-            instance.calls.add(run)
+            instance.suspended(run)
         if run.link.closed:
             # Its caller is gone; whoever cancelled that caller's calls may have been here before.
-            run.forcing = False
-            self._cancel_run(run)
+            self._end(run, Reach.TREE)
 
     def _finished(self, run: RunningCall) -> None:
         if run.task is not None:
@@ -380,10 +399,10 @@ class LoopExecutor(Executor):
                 run.actor.calls.discard(run)
             # Its context holds the call: the two would be left to the collector.
             run.task = None
-            if self.on_idle is not None:
-                self.on_idle()
+            if self._on_idle is not None:
+                self._on_idle()
 
-    async def _run_method(self, run: RunningCall, call: ActorCall, instance: Instance, limiter: Limiter) -> None:
+    async def _run_method(self, run: RunningCall, call: ActorCall, instance: Instance, limiter: CallLimiter) -> None:
         running_call.set(run)
         link = run.link
         owners: list[ProcessId] = []
@@ -393,7 +412,7 @@ class LoopExecutor(Executor):
         outcome: AnyMessage | None
         mark: Mark | None = None
         try:
-            if instance.failed:
+            if instance.state is OVER:
                 raise ActorGone
             mark = mark_of(instance.cls, call.method)
             if call.slots is None:
@@ -408,11 +427,11 @@ class LoopExecutor(Executor):
                 if type(args) is list:
                     args, kwargs = cast(list[Any], args)
             else:
-                segments = self.segment_entries(call)
+                segments = segment_entries(call)
                 for entry in segments:
-                    await self.runtime.map_segment(entry)
+                    await self._host.map_segment(entry)
                 args, kwargs = self._read(call, segments, owners)
-            method = self._method(instance, call.method)
+            method = self._method(instance, limiter, call.method)
             if mark is Mark.THREADED:
                 outcome = await self._threads.run(run, call, method, args, kwargs)
             else:
@@ -424,7 +443,7 @@ class LoopExecutor(Executor):
                     # Plain code is told by a flag alone.
                     swallowed = run.asked
                 if swallowed:
-                    run.cancelled = True
+                    run.cancel(Reach.ALONE)
                     raise asyncio.CancelledError
                 if call.credits:
                     outcome = await self._stream(run, result)
@@ -435,7 +454,7 @@ class LoopExecutor(Executor):
                     outcome = await self._result(run, box, call.returns)
         except asyncio.CancelledError as error:
             if run.cancelled:
-                gone = instance.failed
+                gone = instance.state is OVER
                 outcome = self.outcomes.no_actor(call.seq, True) if gone else self.outcomes.cancelled(call.seq)
             else:
                 outcome = self.outcomes.failure(run, error)
@@ -445,13 +464,13 @@ class LoopExecutor(Executor):
             outcome = self.exited(run, instance, error)
         except BaseExceptionGroup as group:
             leaves = exit_in(group)
-            outcome = self.failure(run, group) if leaves is None else self.exited(run, instance, leaves)
+            outcome = failure(self.outcomes, run, group) if leaves is None else self.exited(run, instance, leaves)
         except BehindValues as error:
             outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
-            outcome = self.failure(run, error)
-        if owners and (foreign := self.foreign(link, owners)):
-            await to_its_end(self.runtime.thread.call_async(self.runtime.objects.confirm(foreign)))
+            outcome = failure(self.outcomes, run, error)
+        if owners:
+            await self._confirm(link, owners)
         if mark is Mark.MAY_BLOCK:
             self.excuse()
         self._finished(run)
@@ -460,39 +479,46 @@ class LoopExecutor(Executor):
             if frame is not None and type(outcome) is Reply:
                 link.take_along(call.seq, frame)
             self.reply(link, outcome)
+        # Written out: a call more for each call.
         limiter.running -= 1
-        if limiter.waiting or instance.stopping:
-            self._actors.next(instance, limiter)
+        if limiter.waiting or instance.state is not READY:
+            self.actors.next(instance, limiter)
+
+    async def _confirm(self, link: Link, owners: list[ProcessId]) -> None:
+        """Return once the owners of what a call has borrowed know of that: its caller may let go of it then."""
+        if foreign := to_confirm(owners, link.peer, self._process):
+            await to_its_end(self._runtime_thread.call_async(self._host.objects.confirm(foreign)))
 
     def exited(self, run: RunningCall, instance: Instance, error: ActorExit | SystemExit) -> AnyMessage | None:
         """The outcome of a call that leaves its actor. None: the end of the process is its outcome."""
-        if instance.process:
-            self.runtime.tenancy.note_last(run.living_children())
-        self._actors.exits(instance, error)
-        return None if self.runtime.tenancy.exit_code else self.outcomes.no_actor(run.seq, True)
+        if instance.has_process:
+            self._tenancy.note_last(run.living_children())
+        self.actors.exits(instance, error)
+        return None if self._tenancy.exit_code else self.outcomes.no_actor(run.seq, True)
 
     def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
         if threading.current_thread() is not self.thread:
-            self.loop.call_soon_threadsafe(self._actors.exits, instance, ActorExit())
+            self.loop.call_soon_threadsafe(self.actors.exits, instance, ActorExit())
             return SystemExit()  # which ends a thread without a word
-        if run is None or not (run is self._eager.now or run is self._actors.constructing or self._is_in_task_of(run)):
-            self._actors.exits(instance, ActorExit())
+        if run is None or not (run is self._eager.now or run is self.actors.constructing or self._is_in_task_of(run)):
+            self.actors.exits(instance, ActorExit())
         return ActorExit()
 
     def _is_in_task_of(self, run: RunningCall) -> bool:
         return run.task is not None and run.task is asyncio.current_task(self.loop)
 
     def forked(self) -> None:
-        super().forked()
+        """User code has forked this process: the child is no worker, and ends where it comes out of that code."""
         leave: Any = leave_fork
-        vars(self).update(_finished=leave)
+        self.outcomes.forked(leave)
+        vars(self).update(reply=leave, exited=leave, block=_nothing, _finished=leave)
         self._eager.forked(leave_fork)
         # A child whose code waits comes back to this loop, which is its parent's.
         self.loop.call_soon(leave_fork)
 
-    def _method(self, instance: Instance, name: str) -> Any:
+    def _method(self, instance: Instance, limiter: CallLimiter, name: str) -> Any:
         if name == TERMINATE:
-            return partial(self._actors.leave, instance)
+            return partial(self.actors.leave, instance, limiter)
         return find_method(instance, name)
 
     async def _result(self, run: RunningCall, box: list[Any], returns: int) -> AnyMessage:
@@ -565,7 +591,7 @@ class LoopExecutor(Executor):
     def _sent_at_once(self, run: RunningCall, index: int, box: list[Any]) -> bool:
         """Send what is in `box`, if it is one of the plain values that most streams bring."""
         data = codec.dumps_item(box[0])
-        if data is None or len(data) > self.runtime.settings.inline_limit:
+        if data is None or len(data) > self._inline_limit:
             return False
         box.clear()
         self._reply_item(run, Item(run.seq, index, data))
@@ -595,10 +621,9 @@ class LoopExecutor(Executor):
     def _task(self, link: Link, call: TaskCall) -> None:
         run = RunningCall(link, call.seq, call.name, None, call.lease)
         if call.credits:
-            run.gate = LoopGate(call.credits)
-            run.next_large = call.first_item
+            run.streams(LoopGate(call.credits), call.first_item)
         if call.lease:
-            self.describe(call.name)
+            self._title.is_now(call.name)
         self._eager.start(run, self._run_task(run, call))
 
     async def _run_task(self, run: RunningCall, call: TaskCall) -> None:
@@ -606,11 +631,11 @@ class LoopExecutor(Executor):
         link = run.link
         owners: list[ProcessId] = []
         try:
-            segments = self.segment_entries(call)
+            segments = segment_entries(call)
             for entry in segments:
-                await self.runtime.map_segment(entry)
+                await self._host.map_segment(entry)
             args, kwargs = self._read(call, segments, owners)
-            result = self.function(call.function)(*args, **kwargs)
+            result = self.load(call.function)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
             if run.interrupted:
@@ -625,9 +650,9 @@ class LoopExecutor(Executor):
         except BehindValues as error:
             outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
-            outcome = self.failure(run, error)
-        if owners and (foreign := self.foreign(link, owners)):
-            await to_its_end(self.runtime.thread.call_async(self.runtime.objects.confirm(foreign)))
+            outcome = failure(self.outcomes, run, error)
+        if owners:
+            await self._confirm(link, owners)
         self._finished(run)
         if not link.closed:
             self.reply(link, outcome)
@@ -635,51 +660,73 @@ class LoopExecutor(Executor):
     # ---- cancelling, and credits for streams
 
     def cancel(self, link: Link, message: Cancel) -> None:
+        """On the runtime loop. Its code is interrupted on the user's, behind what was handed over before: the call may
+        lie in the inbox still. What it has called is cancelled from here if that takes a while.
+        """
         now = self._eager.now
         if now is not None and now.seq == message.seq and now.link is link:
-            # Code that has not come to an await holds up the loop, and may end before the loop gets to this message.
-            now.asked = True
-            self.end_by_force(now, message)
+            # Code that has not come to an await may end before its loop gets to this message.
+            now.ask()
+            run = now
+        else:
+            run = link.serving.get(message.seq)
+        if run is not None:
+            end_by_force(run, message)
             if message.recursive:
-                self.reach_later(now, message.force)
-        elif (run := link.serving.get(message.seq)) is not None:
-            self.end_by_force(run, message)
-        # The call may lie in the inbox still: what was handed over before goes first.
+                self._reach_later(run, message.force)
         self.enqueue(link, [message])
 
-    def runs(self, run: RunningCall) -> bool:
-        return run is self._eager.now or super().runs(run)
+    def _reach_later(self, run: RunningCall, force: bool) -> None:
+        reach_later(self._runtime_thread.loop, run, force, partial(self._runs, run))
+
+    def _runs(self, run: RunningCall) -> bool:
+        """Whether the call has not ended."""
+        return run is self._eager.now or run.link.serving.get(run.seq) is run
+
+    def end_calls(self, runs: Iterable[RunningCall], reach: Reach) -> None:
+        for run in runs:
+            self.loop.call_soon_threadsafe(self._end, run, reach)
+            if reach is not Reach.ALONE:
+                self._reach_later(run, reach is Reach.TREE_BY_FORCE)
 
     def _cancel(self, link: Link, message: Cancel) -> None:
-        waiting = link.waiting.pop(message.seq, None)
-        if waiting is None:
-            self.runtime.thread.run_soon(partial(Executor.cancel, self, link, message))
-            return
-        limiter, call = waiting
-        if limiter.waiting and (link, call) in limiter.waiting:
-            limiter.waiting.remove((link, call))
-        self.reply(link, self.outcomes.cancelled(message.seq))
+        if self.actors.withdraw(link, message.seq):
+            self.reply(link, self.outcomes.cancelled(message.seq))
+        elif (run := link.serving.get(message.seq)) is not None:
+            run.ask()
+            self._end(run, reach_of(message.recursive, message.force))
 
-    def interrupt(self, run: RunningCall) -> None:
-        self.loop.call_soon_threadsafe(self._cancel_run, run)
+    def _end(self, run: RunningCall, reach: Reach) -> None:
+        """Interrupt a call that has come to an await, once, and then what it has called; on the user's loop."""
+        match run.cancel(reach):
+            case Action.INTERRUPT:
+                self.end_run(run)
+            case Action.REACH:
+                self._cancel_children(run)
+            case Action.NOTHING:
+                pass
 
-    def _cancel_run(self, run: RunningCall) -> None:
-        run.cancelled = True
+    def end_run(self, run: RunningCall) -> None:
+        """Interrupt it, whether or not it was before; on the user's loop."""
+        run.cancel(Reach.ALONE)
         if run.task is not None:
             # Not at once: a task that is cancelled before its first step would never run its coroutine.
-            self.loop.call_soon(self._cancel_task, run)
+            self.loop.call_soon(self._interrupt, run)
 
-    def _cancel_task(self, run: RunningCall) -> None:
+    def _interrupt(self, run: RunningCall) -> None:
         if run.task is None:
             return  # it has ended
         if run.task.cancel():
             # If its user's code has ended already, it is its outcome that is on its way, and that counts.
-            run.interrupted = run.asked
+            run.told()
         if (told := getattr(run, "on_cancel", None)) is not None:
             told()
-        if run.forcing is not None and (children := run.living_children()):
-            # Only what it has called until now: its `finally` blocks, which run next, call what is left alone.
-            self.runtime.thread.run_soon(partial(self.cancel_calls, children, run.forcing))
+        # Only what it has called until now: its `finally` blocks, which run next, call what is left alone.
+        self._cancel_children(run)
+
+    def _cancel_children(self, run: RunningCall) -> None:
+        if run.reaches_children and (children := run.living_children()):
+            self._runtime_thread.run_soon(partial(cancel_calls, children, run.by_force))
 
     def credit(self, link: Link, message: Credit) -> None:
         self.enqueue(link, [message])
@@ -696,16 +743,15 @@ class LoopExecutor(Executor):
 class RuntimeLoopExecutor(LoopExecutor):
     """Runs an actor's coroutines on the runtime's own loop: no hop between threads, nobody to rescue a blocked loop."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime, runtime.thread.loop)
-        self.thread = runtime.thread.thread
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, host.thread.loop)
         self._stopped = threading.Event()
 
     def run(self) -> None:
         self._stopped.wait()
 
     def finalize(self, timeout_s: float) -> None:
-        self.runtime.thread.call_sync(self._actors.finalized(timeout_s))
+        self._runtime_thread.call_sync(self.actors.finalized(timeout_s))
 
     def stop(self) -> None:
         self._stopped.set()
@@ -728,6 +774,9 @@ async def to_its_end(work: Awaitable[T]) -> T:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([future])
     return future.result()
+
+
+def _nothing(*_: object) -> None: ...
 
 
 class ActorGone(Exception):

@@ -6,28 +6,27 @@ import asyncio
 import contextvars
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
 from ..links.running import RunningCall
-from ..owner.outcomes import serialize_result
+from ..owner.outcomes import Outcomes, serialize_result
 from ..owner.snapshots import take_snapshot
-from .executor import ActorExit
+from .executor import failure
+from .exiting import ActorExit
 from .thread_gate import END, ThreadGate
-
-if TYPE_CHECKING:
-    from .loop_executor import LoopExecutor
 
 # For all actors of a loop; how many calls of its own each runs at once is bounded by its concurrency.
 THREADS: Final = 256
 
 
 class MethodThreads:
-    """The threads of a LoopExecutor. The outcome is made in the thread too: large values block nobody."""
+    """The threads of one loop. The outcome is made in the thread too: large values block nobody."""
 
-    def __init__(self, executor: LoopExecutor) -> None:
-        self._executor = executor
+    def __init__(self, loop: asyncio.AbstractEventLoop, outcomes: Outcomes) -> None:
+        self._loop = loop
+        self._outcomes = outcomes
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="actorrt-method")
 
     async def run(
@@ -35,10 +34,10 @@ class MethodThreads:
     ) -> AnyMessage:
         """Call a method. Cancelled, it goes on to its end in its thread, where it can look at `is_canceled()`."""
         if call.credits:
-            run.gate = ThreadGate(run.gate.left, _nothing)
+            run.streams(ThreadGate(run.gate.left, _nothing), run.next_large)
         context = contextvars.copy_context()
         work = self._pool.submit(context.run, self._outcome, run, call, method, args, kwargs)
-        future = asyncio.wrap_future(work, loop=self._executor.loop)
+        future = asyncio.wrap_future(work, loop=self._loop)
         while not future.done():
             try:
                 await asyncio.wait([future])
@@ -52,7 +51,7 @@ class MethodThreads:
     def _outcome(
         self, run: RunningCall, call: ActorCall, method: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyMessage:
-        outcomes = self._executor.outcomes
+        outcomes = self._outcomes
         try:
             result = method(*args, **kwargs)
             if run.asked:
@@ -68,7 +67,7 @@ class MethodThreads:
         except KeyboardInterrupt as error:
             return outcomes.cancelled(run.seq) if run.cancelled else outcomes.failure(run, error)
         except BaseException as error:
-            return self._executor.failure(run, error)
+            return failure(outcomes, run, error)
 
     def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         if not isinstance(result, Iterable):
@@ -85,14 +84,14 @@ class MethodThreads:
                 # As it is now: the loop goes on.
                 serialized = serialize_result(value, run.name)
                 take_snapshot(serialized)
-                run.link.post(self._executor.outcomes.item_of(run, index, serialized))
+                run.link.post(self._outcomes.item_of(run, index, serialized))
                 index += 1
         finally:
             close = getattr(items, "close", None)
             if close is not None:
                 close()
         if run.asked:
-            return self._executor.outcomes.cancelled(run.seq)
+            return self._outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 
 

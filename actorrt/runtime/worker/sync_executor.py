@@ -10,12 +10,15 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.core.cancellation import Action, Reach, reach_of
+from actorrt.core.long_calls import LONG_S, LongCalls
 from actorrt.types import FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -40,64 +43,76 @@ from ..machine.named_output import finish_lines
 from ..machine.process import exit_code
 from ..owner.entries import Gate
 from ..owner.objects import new_borrows
-from ..owner.outcomes import serialize_result
+from ..owner.outcomes import Outcomes, serialize_result
 from ..owner.program import UserSide
 from ..owner.snapshots import take_snapshot
-from .executor import ActorExit, Executor, Work, exit_cause, exit_in
+from .arguments import noting_borrows, read_arguments, segment_entries, to_confirm
+from .cancelling import cancel_calls, end_by_force, reach_later
+from .code import Code
+from .executor import tell_blocked
+from .exiting import ActorExit, exit_in
+from .forks import leave_fork
+from .host import Host
 from .instance import Instance
+from .intake import Intake, Work
 from .interrupts import Interrupts
 from .retirement import drop_actor
 from .sync_actor import SyncActor
 from .thread_gate import END, ThreadGate
-
-if TYPE_CHECKING:
-    from ..owner.runtime import Runtime
+from .title import Title
 
 logger = logging.getLogger("actorrt")
 
-# A task that runs for so long has those behind it given back.
-LONG_TASK_S: Final = 0.02
 _NO_KWARGS: Final[dict[str, Any]] = {}
 
 
-class SyncExecutor(Executor):
+class SyncExecutor:
     """User code in the main thread. `run` is the worker's main."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime)
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._process = host.process
+        self._runtime_thread = host.thread
+        self._runtime_loop = host.thread.loop
+        self._tenancy = host.tenancy
+        self.outcomes = Outcomes(host)
+        self.code = Code()
+        self.title = Title(lambda: host.node)
+        # While the process ends.
+        self._on_idle: Callable[[], None] | None = None
         # A call is in `_work` or in its link's `serving`: it goes from one to the other under the lock. Only what comes
         # is added without it, so that the deque stays the same one and nobody looks through it in another thread.
         self._lock = threading.Lock()
         self._work: deque[tuple[Link, Work]] = deque()
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._ended = False
+        self._main = _Main.RUNS
+        # What the main thread is to do as soon as it has no work.
+        self._then: Callable[[], None] | None = None
         # The thread that runs it.
-        self._main = 0
-        # The actor has left: what it held goes, in the thread that made it.
-        self._drops = False
+        self._thread = 0
         safe = {SyncExecutor._outcome, SyncExecutor._stream, ThreadGate.take, Gate.wait}
-        self._interrupts = Interrupts(runtime.thread.loop, {function.__code__ for function in safe}, self._interrupted)
+        self._interrupts = Interrupts(self._runtime_loop, {function.__code__ for function in safe}, self._interrupted)
         # With the first task: an actor has its process for itself, and needs neither.
         self._progress: Progress | None = None
         self._surroundings: Surroundings | None = None
-        self._looking = False
+        self._long: LongCalls[RunningCall] = LongCalls()
         # From the moment in which a call is taken up, before it is known to those who interrupt it.
         self._in_call = False
-        self._seen: RunningCall | None = None
         self.actor: SyncActor | None = None
+        self.take = Intake(self).take
         self.user_side = UserSide(self._blocked)
 
     def run(self) -> None:
         """Take work until the worker ends."""
-        self._main = threading.get_ident()
+        self._thread = threading.get_ident()
         self._interrupts.install()
-        while not self._ended:
+        while self._main is _RUNS:
             taken = self._take()
             if taken is None:
-                if self._drops:
-                    self._drops = False
-                    drop_actor(self.runtime)
+                then, self._then = self._then, None
+                if then is not None:
+                    then()
                 self._wake.acquire()
                 continue
             try:
@@ -109,12 +124,19 @@ class SyncExecutor(Executor):
     def drop_actor(self) -> None:
         if self.actor is not None:
             self.actor.gone()
-        self._drops = True
+        # In the thread that made it.
+        self._then = partial(drop_actor, self._host)
         self._nudge()
 
     def stop(self) -> None:
-        self._ended = True
+        self._main = _Main.ENDED
         self._nudge()
+
+    def finalize(self, timeout_s: float) -> None:
+        """Only a loop has something to finalize."""
+
+    def tell_idle(self, told: Callable[[], None]) -> None:
+        self._on_idle = told
 
     def _nudge(self) -> None:
         try:
@@ -133,18 +155,15 @@ class SyncExecutor(Executor):
 
     def _watch(self) -> None:
         """Look in a while whether the same call still runs, with others behind it."""
-        if not self._looking:
-            self._looking = True
-            self._seen = self._interrupts.current
-            self.runtime.thread.loop.call_later(LONG_TASK_S, self._look)
+        if self._long.waits(self._interrupts.current):
+            self._runtime_loop.call_later(LONG_S, self._look)
 
     def _look(self) -> None:
-        self._looking = False
-        current = self._interrupts.current
-        if current is not None and current is self._seen:
+        look = self._long.look(self._interrupts.current, bool(self._work))
+        if look.give_back:
             self._give_back()
-        if self._work:
-            self._watch()
+        if look.again:
+            self._runtime_loop.call_later(LONG_S, self._look)
 
     def _give_back(self) -> None:
         """Return the tasks that were not started; from any thread."""
@@ -167,7 +186,7 @@ class SyncExecutor(Executor):
         return found
 
     def _blocked(self, blocked: bool) -> None:
-        if threading.get_ident() != self._main:
+        if threading.get_ident() != self._thread:
             return
         if blocked:
             self._give_back()
@@ -175,19 +194,42 @@ class SyncExecutor(Executor):
         if run is not None:
             self.block(run.lease, blocked)
 
+    def block(self, lease: int, blocked: bool) -> None:
+        tell_blocked(self._host.node, lease, blocked)
+
     def cancel(self, link: Link, message: Cancel) -> None:
         with self._lock:
             run = link.serving.get(message.seq)
             if run is None:
                 unstarted = self._remove(link, message.seq)
-            elif unstarted := not run.started:
+            elif unstarted := run.claim():
                 # It waits for a thread of its actor, which will find it taken.
-                run.started = True
                 del link.serving[message.seq]
         if unstarted:
             link.send(self.outcomes.cancelled(message.seq))
-        else:
-            super().cancel(link, message)
+        elif run is not None:
+            run.ask()
+            end_by_force(run, message)
+            self._end(run, reach_of(message.recursive, message.force))
+
+    def end_calls(self, runs: Iterable[RunningCall], reach: Reach) -> None:
+        for run in runs:
+            self._end(run, reach)
+
+    def _end(self, run: RunningCall, reach: Reach) -> None:
+        match run.cancel(reach):
+            case Action.INTERRUPT:
+                self._interrupt(run)
+                if run.reaches_children:
+                    reach_later(self._runtime_loop, run, run.by_force, partial(self._runs, run))
+            case Action.REACH:
+                cancel_calls(run.living_children(), run.by_force)
+            case Action.NOTHING:
+                pass
+
+    def _runs(self, run: RunningCall) -> bool:
+        """Whether the call has not ended."""
+        return run.link.serving.get(run.seq) is run
 
     def credit(self, link: Link, message: Credit) -> None:
         with self._lock:
@@ -206,7 +248,8 @@ class SyncExecutor(Executor):
                 return True
         return False
 
-    def interrupt(self, run: RunningCall) -> None:
+    def _interrupt(self, run: RunningCall) -> None:
+        """Make a running call end, as far as its kind allows, and then what it has called."""
         if run.gate is not None:
             run.gate.cancel()
         if run.actor is None:
@@ -217,15 +260,20 @@ class SyncExecutor(Executor):
 
     def _interrupted(self, run: RunningCall) -> None:
         """The code of a call is about to be interrupted: what it has called until now ends with it."""
-        if run.forcing is not None and (children := run.living_children()):
-            self.runtime.thread.run_soon(partial(self.cancel_calls, children, run.forcing))
+        if run.reaches_children and (children := run.living_children()):
+            self._runtime_thread.run_soon(partial(cancel_calls, children, run.by_force))
 
     def link_lost(self, link: Link) -> None:
+        """A caller is gone: what it called ends, and the actor that it owns."""
         self._take_out(lambda caller, _: caller is link)
-        super().link_lost(link)
+        self.end_calls(list(link.serving.values()), Reach.TREE)
+        self.code.link_lost(link)
+        self.outcomes.peer_lost(link.peer)
+        if self.actor is not None and self.actor.is_owned_by(link.peer):
+            self._retire()
 
-    def stop_instance(self, instance: Instance) -> None:
-        self.runtime.program.retire(False)
+    def _retire(self) -> None:
+        self._host.program.retire(False)
 
     # ---- the user's thread
 
@@ -240,13 +288,11 @@ class SyncExecutor(Executor):
                 run: RunningCall | None = None
                 if isinstance(work, TaskCall):
                     run = RunningCall(link, work.seq, work.name, None, work.lease)
-                    run.started = True
-                elif isinstance(work, ActorCall) and self.actor is not None and self.actor.has(work):
+                elif isinstance(work, ActorCall) and self.actor is not None:
                     run = self.actor.running(link, work)
                 if run is not None:
                     if isinstance(work, TaskCall | ActorCall) and work.credits:
-                        run.gate = ThreadGate(work.credits, self._blocked)
-                        run.next_large = work.first_item
+                        run.streams(ThreadGate(work.credits, self._blocked), work.first_item)
                     link.serving[run.seq] = run
                 return link, work, run
             self._in_call = False
@@ -256,10 +302,10 @@ class SyncExecutor(Executor):
         if isinstance(work, TaskCall):
             assert run is not None
             if self._surroundings is None or self._progress is None:
-                self._progress = Progress(self.runtime.session, self.runtime.process)
+                self._progress = Progress(self._host.session, self._process)
                 self._surroundings = Surroundings()
             self._progress.begins(work.lease, work.seq)
-            self.describe(work.name)
+            self.title.is_now(work.name)
             # In a context of its own: what it sets there is for nobody else.
             copy_context().run(self.guarded, run, work, partial(self._task_function, work.function))
         elif isinstance(work, ActorCall):
@@ -269,14 +315,14 @@ class SyncExecutor(Executor):
             else:
                 self.actor.call(run, work)
         elif isinstance(work, StartActor):
-            self.actor = SyncActor(self)
+            self.actor = SyncActor(self, self._host)
             self.actor.start(link, work)
         elif self.actor is not None:
             self.actor.stop()
 
     def _task_function(self, key: FunctionKey) -> Any:
-        known = key in self._functions
-        function = self.function(key)
+        known = self.code.is_loaded(key)
+        function = self.code.load(key)
         if not known and self._surroundings is not None:
             self._surroundings.note()
         return function
@@ -286,8 +332,8 @@ class SyncExecutor(Executor):
         finish_lines()
         link = run.link
         link.serving.pop(run.seq, None)
-        if self.on_idle is not None:
-            self.on_idle()
+        if self._on_idle is not None:
+            self._on_idle()
         if link.closed or outcome is None:
             return
         link.push(outcome)
@@ -305,15 +351,13 @@ class SyncExecutor(Executor):
     def claim(self, run: RunningCall) -> bool:
         """Start a call that waited for a thread. False: it was cancelled, and has been answered."""
         with self._lock:
-            claimed = not run.started
-            run.started = True
-            return claimed
+            return run.claim()
 
     def guarded(self, run: RunningCall, call: TaskCall | ActorCall, find: Callable[[], Any]) -> None:
         """Run one call to its outcome, whatever happens."""
         owners: list[ProcessId] = []
         token = running_call.set(run)
-        main = threading.get_ident() == self._main
+        main = threading.get_ident() == self._thread
         if main:
             self._interrupts.begin(run)
         try:
@@ -337,9 +381,14 @@ class SyncExecutor(Executor):
                 if run.actor is None and self._surroundings is not None:
                     self._surroundings.restore()
             running_call.reset(token)
-        if owners and (foreign := self.foreign(run.link, owners)):
-            self.runtime.thread.call_sync(self.runtime.objects.confirm(foreign))
+        if owners:
+            self.confirm(run.link, owners)
         self.answer(run, outcome)
+
+    def confirm(self, link: Link, owners: list[ProcessId]) -> None:
+        """Return once the owners of what a call has borrowed know of that: its caller may let go of it then."""
+        if foreign := to_confirm(owners, link.peer, self._process):
+            self._runtime_thread.call_sync(self._host.objects.confirm(foreign))
 
     def fetch(self, call: TaskCall | ActorCall | StartActor, owners: list[ProcessId]) -> tuple[Any, Any]:
         """The arguments of a call; what they borrow from whom goes into `owners`."""
@@ -354,11 +403,11 @@ class SyncExecutor(Executor):
                 both = cast("list[Any]", args)
                 return both[0], both[1]
             return args, _NO_KWARGS
-        with self.noting_borrows(owners):
-            segments = self.segment_entries(call)
+        with noting_borrows(owners):
+            segments = segment_entries(call)
             for entry in segments:
-                self.runtime.thread.call_sync(self.runtime.segments.map(entry))
-            return self.arguments(call, segments)
+                self._runtime_thread.call_sync(self._host.segments.map(entry))
+            return read_arguments(call, segments)
 
     def _outcome(
         self, run: RunningCall, call: TaskCall | ActorCall, function: Any, args: Any, kwargs: Any
@@ -374,7 +423,7 @@ class SyncExecutor(Executor):
         if call.credits:
             return self._stream(run, result)
         pickled = self.outcomes.pickled(run, result, call.returns)
-        if threading.get_ident() != self._main:
+        if threading.get_ident() != self._thread:
             # Other methods of this actor run meanwhile.
             for one in pickled:
                 take_snapshot(one)
@@ -404,33 +453,40 @@ class SyncExecutor(Executor):
 
     def exited(self, run: RunningCall, error: ActorExit | SystemExit) -> AnyMessage | None:
         """The outcome of a call that leaves its actor, or of a task that ends its process. None: that end is it."""
-        self.runtime.tenancy.note_last(run.living_children())
+        self._tenancy.note_last(run.living_children())
         if run.actor is not None:
             self.exits(run.actor, error)
-            return None if self.runtime.tenancy.exit_code else self.outcomes.no_actor(run.seq, started=True)
+            return None if self._tenancy.exit_code else self.outcomes.no_actor(run.seq, started=True)
         outcome = self.outcomes.failure(run, error)
-        self.runtime.tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
+        self._tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
         self._give_back()
-        self.runtime.program.retire(False)
+        self._retire()
         return outcome
 
     def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
         """The actor's own code ends it: by exit_actor, or by sys.exit as it would end a program. From any thread."""
-        if instance.failed:
-            return
-        instance.failed = True
-        self.runtime.tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
         if self.actor is not None:
-            self.actor.gone()
-        if self.runtime.tenancy.exit_code:
-            # Its process is lost with that code, which its owner learns, and may start it again.
-            self.runtime.thread.run_soon(self.runtime.program.leave)
-        else:
-            self.ended(instance, exit_cause(error))
-            self.runtime.program.retire(False)
+            self.actor.exits(instance, error)
 
     def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
         if threading.current_thread() is threading.main_thread():
             return ActorExit()
         self.exits(instance, ActorExit())
         return SystemExit()  # which ends a thread without a word
+
+    def forked(self) -> None:
+        """User code has forked this process: the child is no worker, and ends where it comes out of that code."""
+        leave: Any = leave_fork
+        self.outcomes.forked(leave)
+        vars(self).update(answer=leave, exited=leave, block=_nothing)
+
+
+class _Main(Enum):
+    RUNS = auto()
+    ENDED = auto()
+
+
+_RUNS: Final = _Main.RUNS
+
+
+def _nothing(*_: object) -> None: ...

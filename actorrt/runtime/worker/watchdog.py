@@ -20,28 +20,21 @@ import sys
 import threading
 import traceback
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import cloudpickle
 
 import actorrt
+from actorrt.core.watchdog import Alarm, Watch, sends_others_elsewhere
 from actorrt.wire.messages import LoopBlocked
 
 from ..links.running import RunningCall
 from .actor_methods import Mark, mark_of
+from .executor import Executor
+from .host import Host
 from .instance import Instance
 from .loop_executor import LoopExecutor
-from .sync_executor import SyncExecutor
 
-if TYPE_CHECKING:
-    from ..owner.runtime import Runtime
-
-# How often a loop that runs nothing is looked at: its actors may have background tasks.
-IDLE_PERIOD_S: Final = 0.5
-# Looks within `block_report_s`. A step that began just after a look is found by the time it has lasted for as long.
-LOOKS: Final = 4
-# An import, or work of the runtime's own, that lasts for so long has others go elsewhere.
-LONG_WORK_S: Final = 1.0
 MOST_FRAMES: Final = 8
 MOST_NAMED: Final = 20
 # Whose frames are no user's: the runtime's own, and what it runs users' code and loads it with.
@@ -54,185 +47,139 @@ _NOT_USERS: Final = (
 # Python's own modules are nobody's where no user calls them: the runtime uses them too.
 _STDLIB: Final = f"{os.path.dirname(os.__file__)}{os.sep}"
 _INSTALLED: Final = tuple(f"{_STDLIB}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
-# While this thread is stopped for so many times `block_report_s`, faulthandler speaks.
-GIL_FACTOR: Final = 20
+
+
+def watch(host: Host, executor: Executor) -> None:
+    """Watch the user's loop of this worker, if it has one, from the runtime's."""
+    limit_s = host.settings.block_report_s
+    # One whose loop is the runtime's own can't be watched from there.
+    if isinstance(executor, LoopExecutor) and executor.loop is not host.thread.loop and limit_s > 0:
+        Watchdog(host, executor, limit_s).start()
 
 
 class Watchdog:
-    """Watches one worker's user loop from the runtime loop."""
+    """Watches one worker's user loop from the runtime loop. What it finds is decided in core/watchdog.py."""
 
-    def __init__(self, runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
-        self._runtime = runtime
+    def __init__(self, host: Host, executor: LoopExecutor, limit_s: float) -> None:
+        self._host = host
+        self._thread = host.thread
+        self._loop = host.thread.loop
         self._executor = executor
-        self._limit = runtime.settings.block_report_s
+        self._user_loop = executor.loop
+        self._excuses = executor.excuses
+        self._watch = Watch(limit_s)
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
-        self._idle = True
-        self._new_work = False
-        # The number of the last question whether the loop still turns, and of the last answer.
-        self._asked = 0
-        self._answered = 0
-        self._since = 0.0
-        # The question during which it was told that the loop is blocked: that is told once.
-        self._told = -1
-        self._looked = 0.0
-        # As it was at the last look.
-        self._waited_for_cpu = 0.0
-        self._gil_armed = 0.0
-        # What the node was told last of what blocks the loop.
-        self._said: tuple[str, bool] = ("", False)
 
     def start(self) -> None:
-        # One whose loop is the runtime's own can't be watched from there.
-        if (
-            isinstance(self._executor, LoopExecutor)
-            and self._executor.loop is not self._runtime.thread.loop
-            and self._limit > 0
-        ):
-            self._executor.on_work = self._wake
-            self._runtime.thread.run_soon(self._look)
+        self._executor.watch_work(self._wake)
+        self._thread.run_soon(self._look)
 
     def _wake(self) -> None:
         """Work is about to be handed to the loop: look soon; runtime loop."""
-        self._new_work = True
-        if self._idle and self._timer is not None:
+        if self._watch.work() and self._timer is not None:
             self._timer.cancel()
             self._next(busy=True)
-            self._arm(True, self._runtime.thread.loop.time())
+            self._arm(True, self._loop.time())
             # Behind the work, so that it is answered when the first steps have been done.
-            self._runtime.thread.loop.call_soon(self._ask)
+            self._loop.call_soon(self._ask)
 
     def _ask(self) -> None:
-        executor = self._executor
-        assert isinstance(executor, LoopExecutor)
-        if self._answered == self._asked:
-            self._asked += 1
-            self._since = self._runtime.thread.loop.time()
-            executor.loop.call_soon_threadsafe(self._answer, self._asked)
+        number = self._watch.ask(self._loop.time())
+        if number is not None:
+            self._user_loop.call_soon_threadsafe(self._watch.answer, number)
 
     def _next(self, busy: bool) -> None:
-        delay = self._limit / LOOKS if busy else IDLE_PERIOD_S
-        loop = self._runtime.thread.loop
-        self._idle = not busy
-        if busy:
-            self._waited_for_cpu = _waited_for_cpu()
-        self._due = loop.time() + delay
-        self._timer = loop.call_later(delay, self._look)
-
-    def _answer(self, asked: int) -> None:
-        self._answered = asked
+        delay = self._watch.next_look(self._loop.time(), busy, _waited_for_cpu() if busy else 0.0)
+        self._timer = self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
-        executor = self._executor
-        assert isinstance(executor, LoopExecutor)
-        if self._runtime.thread.closing:
+        if self._thread.closing:
             faulthandler.cancel_dump_traceback_later()
             return
-        now = self._runtime.thread.loop.time()
-        if not executor.loop.is_running():
-            # The worker still joins its node; its loop answers once it runs.
-            self._since = now
-        late = self._answered != self._asked
-        if self._gil_armed and now - self._gil_armed > self._limit * GIL_FACTOR:
-            # faulthandler has spoken.
-            self._told = self._asked
-        delay = 0.0 if self._idle else now - self._due
-        if delay > self._limit or (late and now - self._since >= self._limit * (LOOKS - 1) / LOOKS):
-            self._look_closer(executor, now, delay)
-        # A loop that looks idle is asked once more: a call whose first step blocks is not among those that run.
+        now = self._loop.time()
+        # Until the worker has joined its node, its loop does not run.
+        late_s = self._watch.look(now, self._user_loop.is_running())
+        late = self._watch.is_late
+        if late_s is not None:
+            self._look_closer(now, late_s)
         if not late:
             self._say("", False)
-        busy = late or self._idle or self._new_work or executor.busy
-        self._new_work = False
+        busy = self._watch.looked(now, late, self._executor.busy)
         if busy:
             self._ask()
         self._arm(busy, now)
-        self._looked = now
         self._next(busy)
 
-    def _look_closer(self, executor: LoopExecutor, now: float, delay: float) -> None:
-        """The loop does not answer, or this look is `delay` seconds late, for want of a CPU or of the GIL."""
+    def _look_closer(self, now: float, late_s: float) -> None:
+        """The loop does not answer, or this look is late, for want of a CPU or of the GIL."""
+        executor = self._executor
         # In this order: the loop goes on meanwhile, and what may block it is excused when it ends.
         run = executor.running
         where = _where()
-        on_purpose = executor.loading or (_on_purpose(run) if run is not None else _task_on_purpose(executor))
-        excused = executor.excused_until
+        on_purpose = self._excuses.holds or (_on_purpose(run) if run is not None else _task_on_purpose(executor))
+        excused_until = self._excuses.until
         executor.flush_from_outside()
-        blocked_s = now - max(self._since, excused)
-        late = self._answered != self._asked and blocked_s >= self._limit * (LOOKS - 1) / LOOKS
-        if late:
-            self._announce(executor, run, where, on_purpose, blocked_s)
-        if on_purpose:
-            self._told = self._asked
-            return
-        if excused > self._looked:
-            # What blocks from then on is another thing than what blocked until then.
-            self._told = -1
-        if delay > self._limit:
-            delay = min(delay, now - excused)
-            if delay - (_waited_for_cpu() - self._waited_for_cpu) > self._limit:
-                self._tell_once(executor, run, where, delay, kept_the_gil=True)
-        elif late:
-            self._tell_once(executor, run, where, blocked_s)
+        waited = _waited_for_cpu() if self._watch.counts_cpu(late_s) else 0.0
+        found = self._watch.find(now, late_s, on_purpose=on_purpose, excused_until=excused_until, waited_for_cpu=waited)
+        if found.blocked_s is not None:
+            self._announce(executor, run, where, on_purpose, found.blocked_s)
+        if found.tell_s is not None and (what := _report(executor, run, where, found.kept_the_gil)):
+            self._watch.tell()
+            blocked_ms = max(found.tell_s, self._watch.limit_s) * 1000
+            sys.stderr.write(f"actorrt: the event loop has been blocked for {blocked_ms:.0f} ms by {what}")
 
     def _announce(
         self, executor: LoopExecutor, run: RunningCall | None, where: Where, on_purpose: bool, blocked_s: float
     ) -> None:
         """Have others go elsewhere, while the loop of this worker is blocked."""
-        if self._runtime.tenancy.actor is not None or executor.lease:
+        if self._has_process():
             return
         users = bool(where.frames) and not where.importing and not on_purpose
-        if users or blocked_s >= LONG_WORK_S:
+        if sends_others_elsewhere(blocked_s, users):
             by = _who(executor, run) or "the runtime"
             self._say(by, users and executor.holds_up)
             executor.give_back()
 
+    def _has_process(self) -> bool:
+        """Whether an actor has this process for itself: only its own callers wait for it."""
+        tenancy = self._host.tenancy
+        return tenancy.actor is not None or bool(tenancy.lease)
+
     def _say(self, by: str, harmful: bool) -> None:
-        if (by, harmful) != self._said and not self._runtime.node.closed:
-            self._said = (by, harmful)
-            self._runtime.node.post(LoopBlocked(by, harmful))
+        # Nothing is said before this worker has joined its node.
+        if self._watch.says(by, harmful) and not (node := self._host.node).closed:
+            node.post(LoopBlocked(by, harmful))
 
     def _arm(self, busy: bool, now: float) -> None:
         """Push the moment back at which faulthandler speaks, if it comes near."""
-        span = self._limit * GIL_FACTOR
-        if now - self._gil_armed < span / 4:
-            return
-        if busy:
-            self._gil_armed = now
-            faulthandler.dump_traceback_later(span, file=sys.__stderr__ or sys.stderr)
-        elif self._gil_armed:
-            self._gil_armed = 0.0
-            faulthandler.cancel_dump_traceback_later()
+        match self._watch.alarm(now, busy):
+            case Alarm.PUT_OFF:
+                faulthandler.dump_traceback_later(self._watch.alarm_s, file=sys.__stderr__ or sys.stderr)
+            case Alarm.TURN_OFF:
+                faulthandler.cancel_dump_traceback_later()
+            case Alarm.KEEP:
+                pass
 
-    def _tell_once(
-        self,
-        executor: LoopExecutor,
-        run: RunningCall | None,
-        where: Where,
-        blocked_s: float,
-        kept_the_gil: bool = False,
-    ) -> None:
-        """Tell who blocks, and at which line of theirs. What is no user's doing is not told."""
-        if self._told == self._asked:
-            return
-        who = _who(executor, run)
-        if kept_the_gil and not (who and where.frames):
-            # It is over.
-            last = executor.last
-            if last is None or where.importing or _on_purpose(last):
-                return
-            who = f"code that kept the GIL and has returned, last of {_title(last)}"
-        elif not where.frames:
-            return
-        self._told = self._asked
-        what = f"{max(blocked_s, self._limit) * 1000:.0f} ms by {who or 'a callback'}"
-        if where.importing:
-            what += f", with an import at {where.line()}: import modules where they are not waited for\n"
-        else:
-            what += (
-                f"; use await, or @method(thread=True) for code that blocks{_held_up(executor, run)}\n{where.text()}"
-            )
-        sys.stderr.write(f"actorrt: the event loop has been blocked for {what}")
+
+def _report(executor: LoopExecutor, run: RunningCall | None, where: Where, kept_the_gil: bool) -> str:
+    """Who blocks, and at which line of theirs; "" for what is no user's doing."""
+    who = _who(executor, run)
+    if kept_the_gil and not (who and where.frames):
+        # It is over.
+        last = executor.last
+        if last is None or where.importing or _on_purpose(last):
+            return ""
+        who = f"code that kept the GIL and has returned, last of {_title(last)}"
+    elif not where.frames:
+        return ""
+    if where.importing:
+        return (
+            f"{who or 'a callback'}, with an import at {where.line()}: import modules where they are not waited for\n"
+        )
+    return (
+        f"{who or 'a callback'}; use await, or @method(thread=True) for code that blocks{_held_up(executor, run)}\n"
+        f"{where.text()}"
+    )
 
 
 class Where:
@@ -293,7 +240,7 @@ def _own_task(executor: LoopExecutor) -> tuple[Instance | None, asyncio.Task[Any
     """The task that runs now, and the actor that has made it."""
     task = asyncio.current_task(executor.loop)
     if task is not None:
-        for instance in list(executor.instances.values()):
+        for instance in list(executor.actors.instances.values()):
             if task in (instance.tasks or ()):
                 return instance, task
     return None, task
@@ -302,7 +249,7 @@ def _own_task(executor: LoopExecutor) -> tuple[Instance | None, asyncio.Task[Any
 def _held_up(executor: LoopExecutor, run: RunningCall | None) -> str:
     """Whom the loop has besides."""
     own = None if run is None else run.actor
-    titles = [instance.title for instance in list(executor.instances.values()) if instance is not own]
+    titles = [instance.title for instance in list(executor.actors.instances.values()) if instance is not own]
     if not titles:
         return ""
     more = f" and {len(titles) - MOST_NAMED} more" if len(titles) > MOST_NAMED else ""
@@ -315,7 +262,7 @@ def _on_purpose(run: RunningCall) -> bool:
     actor: Instance | None = run.actor
     if actor is None:
         return False
-    return (actor.process and not actor.ready) or mark_of(actor.cls, run.name) is Mark.MAY_BLOCK
+    return (actor.has_process and actor.is_being_made) or mark_of(actor.cls, run.name) is Mark.MAY_BLOCK
 
 
 def _task_on_purpose(executor: LoopExecutor) -> bool:

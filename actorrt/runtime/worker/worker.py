@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -30,12 +30,12 @@ from ..owner.program import Program
 from ..owner.program_paths import ProgramPaths
 from ..owner.runtime import Runtime
 from .actor_threads import note_actors_of_threads
+from .executor import Executor
 from .loop_executor import LoopExecutor, RuntimeLoopExecutor
-from .retirement import Retirement, drop_actor
+from .retirement import LEAVE_GRACE_S, Retirement, drop_actor, wind_down
 from .sync_executor import SyncExecutor
-from .watchdog import Watchdog
+from .watchdog import watch
 
-LEAVE_GRACE_S = 1.0
 # What runs at the end, `__del__` and atexit, may take so long, and the calls that it has made so long.
 END_GRACE_S = 10.0
 LAST_CALLS_S = 5.0
@@ -60,13 +60,13 @@ def worker_main(start: WorkerStart) -> None:
     settings = Settings.from_environment()
     make_program = partial(_program, params)
     runtime = Runtime(params.process, "worker", as_text(params.session), __version__, settings, make_program)
-    executor = cast("LoopExecutor | SyncExecutor", runtime.program.runner)
+    executor = cast("Executor", runtime.program.runner)
     current.set_runtime(runtime)
     if params.mode == "loop":
         note_actors_of_threads()
     runtime.start()
     # Before anybody can send work.
-    Watchdog(runtime, executor).start()
+    watch(runtime, executor)
     runtime.thread.call_sync(_join(runtime, params))
     sys.meta_path.append(ProgramPaths(runtime))
     executor.run()
@@ -79,7 +79,7 @@ def _program(params: WorkerParams, runtime: Runtime) -> Program:
         executor,
         executor.user_side,
         partial(_leave, runtime, executor),
-        Retirement(runtime, executor).begin,
+        Retirement(runtime, executor.drop_actor).begin,
         env=params.env,
         # Those of the variable: the call may have set it itself.
         gpus=(gpus.named() or params.gpus) if params.gpus else [],
@@ -104,7 +104,7 @@ async def _join(runtime: Runtime, params: WorkerParams) -> None:
     node.send(WorkerReady(os.getpid()))
 
 
-def _leave(runtime: Runtime, executor: Any) -> None:
+def _leave(runtime: Runtime, executor: Executor) -> None:
     """Cancel what runs, give it a moment, and end the process; from any thread."""
     if runtime.thread.closing:
         return
@@ -112,22 +112,9 @@ def _leave(runtime: Runtime, executor: Any) -> None:
     runtime.thread.spawn(_wind_down(runtime, executor))
 
 
-async def _wind_down(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
+async def _wind_down(runtime: Runtime, executor: Executor) -> None:
     links = list(runtime.peers.links.values())
-    ended = asyncio.Event()
-
-    def look() -> None:
-        if not any(link.serving for link in links):
-            ended.set()
-
-    executor.on_idle = partial(runtime.thread.run_soon, look)
-    for link in links:
-        for run in list(link.serving.values()):
-            executor.end_call(run, None)
-    look()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LEAVE_GRACE_S):
-            await ended.wait()
+    await wind_down(executor, links, runtime.thread.run_soon)
     for link in links:
         link.flush()
     executor.stop()
@@ -141,7 +128,7 @@ def _force(runtime: Runtime) -> None:
     os._exit(runtime.tenancy.exit_code)
 
 
-def _end(runtime: Runtime, executor: LoopExecutor | SyncExecutor) -> None:
+def _end(runtime: Runtime, executor: Executor) -> None:
     runtime.tenancy.ending.set()
     drop_actor(runtime)
     with contextlib.suppress(exceptions.ActorrtError, RuntimeError):
