@@ -125,6 +125,10 @@ class CreditBook:
         numbers = [*self._fenced, *(number for router in self._routers.values() for number in router.credits)]
         return sum(leases[number].tokens for number in numbers if number in leases)
 
+    def set_size(self, size: CreditSize) -> None:
+        """What a credit has that is given from now on."""
+        self.size = size
+
     def extend(self, router: str, now: float, chance: float = 0.0) -> bool:
         """Give it credits on lines where it has none, if nobody waits. Whether `grants` has something new. A router's
         name is of one life of it.

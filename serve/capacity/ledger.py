@@ -246,6 +246,19 @@ class Lease:
     def belongs_to(self, ask: Any) -> None:
         self.ask = ask
 
+    def begin(self) -> None:
+        """Its line has said that it runs."""
+        self.has_begun = True
+
+    def reads_from(self, now: float) -> None:
+        """Its prompt is read from now on, and how long that takes is measured."""
+        self.granted_at = now
+
+    def take_reading_s(self, now: float) -> float | None:
+        """How long its prompt was read, once; None: that is not measured, or was asked before."""
+        since, self.granted_at = self.granted_at, None
+        return None if since is None else now - since
+
     def grow(self, generated: int) -> int:
         """Its answer has so many tokens by now. How many it takes more of its line than before."""
         before = self.tokens

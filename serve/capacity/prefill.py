@@ -36,6 +36,10 @@ class Prefill:
 
     # ---- lines
 
+    def set_limits(self, limits: Limits) -> None:
+        """How full lines that come, or offer something else, may get from now on."""
+        self.limits = limits
+
     def set_line(self, id: LineId, facts: LineFacts, incarnation: int, revision: str) -> None:
         """A line reads, for those of its revision, or offers something else. In another one it is another line."""
         before = self.line(id)

@@ -125,6 +125,18 @@ class CapacityQueue:
         most = self.ledger.most_tokens
         return most if self.prefill is None else min(most, self.prefill.most_tokens)
 
+    def count_in(self, unit: Unit) -> None:
+        """What people are told that it counts, from now on."""
+        self.unit = unit
+
+    def set_most(self, most: QueueLimits) -> None:
+        """What may wait from now on; what waits does."""
+        self.most = most
+
+    def set_context(self, context: int) -> None:
+        """Tokens of one prompt and its answer at most; 0: as many as a line holds."""
+        self.context = context
+
     def _check_length(self, ask: Ask) -> None:
         longest, unit = self.longest, self.unit
         if unit is not TOKENS:

@@ -83,6 +83,15 @@ class _Asked(Ask):
     returns: bool
     goes_at: float | None
 
+    def of_router(self, id: int, returns: bool) -> None:
+        self.id, self.returns, self.goes_at = id, returns, None
+
+    def go_elsewhere(self, at: float) -> float:
+        """From then on, unless that was set before. From when on."""
+        if self.goes_at is None:
+            self.goes_at = at
+        return self.goes_at
+
 
 class _Ended:
     """A lease that has ended before its use was known: how long its answer was by the last word, and whether that said
@@ -94,17 +103,40 @@ class _Ended:
     def __init__(self, lease: Lease, ask: Ask, is_corrected: bool) -> None:
         self.ask, self.line, self.generated, self.is_corrected = ask, lease.line.id, lease.generated, is_corrected
 
+    def grow(self, tokens: int) -> None:
+        """Its answer was so much longer."""
+        self.generated += tokens
+
+    def correct(self) -> bool:
+        """What the engine had of its prompt is said now. False: it was said before."""
+        was_corrected, self.is_corrected = self.is_corrected, True
+        return not was_corrected
+
 
 class _Router:
     __slots__ = ("asked", "full", "heard_at", "spoke_at", "told")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, epoch: int) -> None:
         # Those that wait, by its ids.
         self.asked: dict[int, _Asked] = {}
         # Replicas that are full for it.
         self.full: set[str] = set()
         self.heard_at = self.spoke_at = now
-        self.told = ToRouter()
+        self.told = ToRouter(epoch=epoch)
+
+    def hear(self, now: float) -> None:
+        self.heard_at = now
+
+    def ask(self, now: float) -> None:
+        """Whether it is there; it knows by this that there is a queue."""
+        self.spoke_at = now
+        self.told.question()
+
+    def tell(self, now: float) -> ToRouter:
+        """What it is to be told, which it has been from now on."""
+        self.spoke_at = now
+        told, self.told = self.told, ToRouter()
+        return told
 
 
 class Hub:
@@ -137,8 +169,11 @@ class Hub:
             sheds=config.sheds,
             reads_elsewhere=config.prefill is not None,
         )
+        # Parts of the queue that are looked at from here.
+        self._ledger, self._order, self._tenants = self.queue.ledger, self.queue.order, self.queue.tenants
+        self._leases, self._lines, self._prefill = self._ledger.leases, self._ledger.lines, self.queue.prefill
         # Those that read prompts for the others, where they are apart.
-        self._readers = None if self.queue.prefill is None else Readers(self.queue, self.queue.prefill)
+        self._readers = None if self._prefill is None else Readers(self.queue, self._prefill)
         self._tickets = Tickets(key)
         self._replicas: dict[str, Replica] = {}
         # What engines have beside the ledger, where they say what they have: the one that was heard last at the end.
@@ -172,23 +207,27 @@ class Hub:
     def _count_in(self, in_requests: bool) -> None:
         """What has a size, and what may be had, is in requests or in tokens from now on."""
         self._in_requests_now = in_requests
-        self.queue.unit = REQUESTS if in_requests else TOKENS
+        self.queue.count_in(REQUESTS if in_requests else TOKENS)
         self._set_most()
-        for tenant in list(self.queue.tenants.known):
+        for tenant in list(self._tenants.known):
             self.queue.limits_changed(tenant)
 
     def _set_most(self) -> None:
         most = self.config.most(self._max_queued)
         if self._in_requests_now:
             most = QueueLimits(most.tokens * PER_REQUEST, most.requests)
-        self.queue.most = most
+        self.queue.set_most(most)
 
     def begin_epoch(self, epoch: int) -> None:
         """A later queue than this was there once: this one comes after it."""
         self.epoch = epoch
-        self.queue.ledger.begin_epoch(epoch)
+        self._ledger.begin_epoch(epoch)
         for name in list(self._routers):
             self.join(name, self._now)
+
+    def _changed(self) -> None:
+        """What there is, or who shares it, is another than before."""
+        self._shares_changed = self._credits_changed = True
 
     # ---- the deployment
 
@@ -227,7 +266,7 @@ class Hub:
     def _lost_reads(self, numbers: Iterable[int]) -> None:
         """Nobody reads the prompts of these leases: who was not sent yet asks again, the others fail and do so."""
         for number in numbers:
-            lease = self.queue.ledger.leases.get(number)
+            lease = self._leases.get(number)
             if lease is not None and (router := self._routers.get(lease.router)) is not None:
                 router.told.ended.append(number)
 
@@ -247,10 +286,10 @@ class Hub:
         for router in self._routers.values():
             router.full.discard(id)
         self._full.pop(id, None)
-        self._shares_changed = self._credits_changed = True
+        self._changed()
 
     def _drop_line(self, line: LineId) -> None:
-        found = self.queue.ledger.lines.get(line)
+        found = self._lines.get(line)
         there = {} if found is None else found.leases
         leases = {number: lease.router for number, lease in there.items() if lease.router != NOBODY}
         self.queue.drop_line(line)
@@ -268,7 +307,7 @@ class Hub:
         in_requests = self._counts_requests
         if in_requests != self._in_requests_now:
             self._count_in(in_requests)
-        self.queue.ledger.limits = Limits(1.0) if in_requests else self.config.limits()
+        self._ledger.set_limits(Limits(1.0) if in_requests else self.config.limits())
         wanted: list[LineId] = []
         if offer is not None:
             slots = FLOOR if silent else offer.slots
@@ -277,19 +316,19 @@ class Hub:
                 wanted.append(line)
                 rate = self._rates.of(line) or offer.prefill_rate or self.config.prefill_rate
                 self.queue.set_line(line, LineFacts(offer.kv_tokens, slots, rate), incarnation_of(id))
-                if self.queue.prefill is not None and replica.said:
-                    self.queue.prefill.answers_in(line, offer.revision)
+                if self._prefill is not None and replica.said:
+                    self._prefill.answers_in(line, offer.revision)
                 if self._full.get(id):
                     self.queue.open_line(line, False)
         for line in replica.lines:
             if line not in wanted:
                 self._drop_line(line)
-        replica.lines = wanted
-        self._shares_changed = self._credits_changed = True
+        replica.serve(wanted)
+        self._changed()
 
     def _set_context(self) -> None:
         kinds = () if self._readers is None else (self._readers.replicas,)
-        self.queue.context = context_of(self._replicas.values(), *kinds)
+        self.queue.set_context(context_of(self._replicas.values(), *kinds))
 
     def _offer(self, replica: Replica) -> Offer | None:
         return offer_of(replica, self._replicas.values(), self.config, self._max_ongoing)
@@ -311,7 +350,7 @@ class Hub:
         replica = self._replicas.get(id)
         if replica is None:
             return
-        replica.said, replica.offer = True, said.offer
+        replica.hear(said.offer)
         self._set_context()
         self._set_lines(id, now)
         for other, each in self._replicas.items():
@@ -324,7 +363,7 @@ class Hub:
         self._credits.replica_said(id, replica.lines, said.credits)
         # What it was told to run and does not may still be on its way, if this queue has given it.
         for line in replica.lines:
-            found = self.queue.ledger.lines.get(line)
+            found = self._lines.get(line)
             for number, lease in [] if found is None else list(found.leases.items()):
                 if lease.has_begun and number not in runs:
                     self._end(number)
@@ -340,10 +379,10 @@ class Hub:
             return
         for tag in said.unknown:
             self._adopt(id, tag)
-        leases = self.queue.ledger.leases
+        leases = self._leases
         for number in said.begun:
             if (lease := leases.get(number)) is not None:
-                lease.has_begun = True
+                lease.begin()
         for number in said.ended:
             self._end(number)
         if said.rooms:
@@ -354,7 +393,7 @@ class Hub:
         """By replica, the leases and credits of routers that are silent or have left, which it is to fence off, and to
         say what runs by them; each replica one time after the other.
         """
-        leases = self.queue.ledger.leases
+        leases = self._leases
         for number in list(self._in_hand):
             if (lease := leases.get(number)) is None or lease.has_begun:
                 del self._in_hand[number]
@@ -368,11 +407,11 @@ class Hub:
         """What runs by leases and credits that a replica was told to fence off: number, tokens, slots."""
         credits: list[tuple[int, int, int]] = []
         for number, tokens, slots in rooms:
-            lease = self.queue.ledger.leases.get(number)
+            lease = self._leases.get(number)
             if lease is None or lease.router == NOBODY:
                 credits.append((number, tokens, slots))
             elif slots:
-                lease.has_begun = True
+                lease.begin()
             else:
                 # Should its router be back with it, the replica refuses it and it is asked for again.
                 self._end(number)
@@ -383,16 +422,16 @@ class Hub:
         line = LineId(id, tag.rank)
         ask = Ask(
             tag.model, tag.prompt, tag.output, tenant=tag.tenant, user=tag.user, router=tag.router,
-            band=self.queue.order.number_of(tag.band),
+            band=self._order.number_of(tag.band),
         )  # fmt: skip
         self.queue.adopt(line, tag.number, ask, 0, 0)
-        if (lease := self.queue.ledger.leases.get(tag.number)) is not None:
-            lease.has_begun = True
+        if (lease := self._leases.get(tag.number)) is not None:
+            lease.begin()
 
     def _end(
         self, number: int, generated: int | None = None, cached: int | None = None, is_whole: bool = False
     ) -> None:
-        lease = self.queue.ledger.leases.get(number)
+        lease = self._leases.get(number)
         if lease is None:
             return
         self.queue.release(number, generated, cached, is_whole)
@@ -430,21 +469,19 @@ class Hub:
             del self._ended[used.number]
         ask, more = found.ask, (used.generated or 0) - found.generated
         if more > 0:
-            found.generated += more
-            self.queue.order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
+            found.grow(more)
+            self._order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
         if used.is_whole:
             self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, found.generated)
-        if used.cached is not None and not found.is_corrected:
-            found.is_corrected = True
-            if self._readers is None and found.line in self.queue.ledger.lines:
-                self.queue.prefixes.correct(found.line, ask.cached, used.cached)
+        if used.cached is not None and found.correct() and self._readers is None and found.line in self._lines:
+            self.queue.prefixes.correct(found.line, ask.cached, used.cached)
 
     def engine_says(self, id: str, load: EngineLoad, now: float) -> None:
         """What a replica's engine says that it has. Of one with several ranks it is not known which has it."""
         replica = self._replicas.get(id)
         if replica is None or not replica.said or len(replica.lines) != 1:
             return
-        line = self.queue.ledger.lines[replica.lines[0]]
+        line = self._lines[replica.lines[0]]
         if self._in_requests_now:
             load = load._replace(kv_tokens=None)
         idle = self._credits.idle(line)
@@ -464,10 +501,9 @@ class Hub:
         before = self._routers.get(name)
         if before is not None:
             self._forget_asked(before, now)
-        router = self._routers[name] = _Router(now)
-        router.told.epoch = self.epoch
+        self._routers[name] = _Router(now, self.epoch)
         self._credits.joined(name, now)
-        self._shares_changed = self._credits_changed = True
+        self._changed()
 
     def leave(self, name: str, now: float) -> None:
         """A router has ended, or its stream has. What it sent to replicas ends there; what it had in hand stands until
@@ -478,15 +514,15 @@ class Hub:
             return
         self._credits.left(name)
         self._forget_asked(router, now)
-        for lease in self.queue.ledger.of_router(name):
+        for lease in self._ledger.of_router(name):
             if not lease.has_begun:
                 self._in_hand[lease.number] = lease.line.id.replica
-        self._shares_changed = self._credits_changed = True
+        self._changed()
         self._place(now)
 
     def _holds(self, name: str, held: Collection[int]) -> None:
         """A router is back, and has no others than these in hand."""
-        for lease in list(self.queue.ledger.of_router(name)):
+        for lease in list(self._ledger.of_router(name)):
             self._in_hand.pop(lease.number, None)
             if not lease.has_begun and lease.number not in held:
                 self._end(lease.number)
@@ -505,7 +541,7 @@ class Hub:
         # What was said to another queue is said anew, once this one is known.
         if router is None or batch.epoch != self.epoch:
             return
-        router.heard_at = now
+        router.hear(now)
         if batch.held is not None:
             self._holds(name, set(batch.held))
         for id, is_full in batch.full:
@@ -520,7 +556,7 @@ class Hub:
                 self._failed_at(number, error)
         for each in batch.release:
             try:
-                if each.number in self.queue.ledger.leases:
+                if each.number in self._leases:
                     self._end(each.number, each.generated, each.cached, each.is_whole)
                 else:
                     # Its replica's word was here before.
@@ -563,14 +599,14 @@ class Hub:
         if asked.id in router.asked:
             return
         ask = self._ask_of(name, asked, now)
-        if not self.queue.ledger.lines:
+        if not self._lines:
             self._park(router, ask)
             return
         self._submit(router, ask, now)
 
     def _park(self, router: _Router, ask: _Asked, *, waited: bool = False) -> None:
         """Have it wait for a replica, unless too much does."""
-        waiting = len(self._parked) + len(self.queue.order)
+        waiting = len(self._parked) + len(self._order)
         if waiting >= self.queue.most.requests and not (ask.returns or waited):
             self._refuse(router, ask, Refused(TOO_MANY, f"{waiting} requests wait", RetryAfter(1.0)))
         else:
@@ -580,7 +616,7 @@ class Hub:
     def _acquire_plain(self, name: str, router: _Router, plain: list[tuple[int, float]], now: float) -> None:
         """The same for requests that are alike: what is so for all of them is looked at once."""
         band, given = self.config.default_band, 0
-        if not router.asked and self.queue.ledger.lines:
+        if not router.asked and self._lines:
             try:
                 ask = self._ask_of(name, plain_acquire(*plain[0], band), now)
                 leases = self.queue.submit_alike(ask, len(plain), now, self._chance())
@@ -615,19 +651,18 @@ class Hub:
             asked.requests if in_requests else asked.max_tokens,
             asked.tenant,
             asked.user,
-            self.queue.order.numbers.get(asked.band, self.queue.last_band),
+            self._order.numbers.get(asked.band, self.queue.last_band),
             now - asked.age_s if first is None else first.arrived,
             math.inf if asked.left_s is None else now + asked.left_s,
             name,
             None if first is None else first.place,
             asked.chain,
+            # Other tenants may call theirs the same.
+            f"{asked.tenant}\n{asked.session}" if asked.session else "",
+            asked.adapter,
+            self.config.load_tokens if asked.adapter else 0,
         )
-        ask.id, ask.returns, ask.goes_at = asked.id, asked.returns, None
-        if asked.session:
-            # Others may call theirs the same.
-            ask.session = f"{asked.tenant}\n{asked.session}"
-        if asked.adapter:
-            ask.adapter, ask.load = asked.adapter, self.config.load_tokens
+        ask.of_router(asked.id, asked.returns)
         return ask
 
     def _submit(self, router: _Router, ask: _Asked, now: float, *, waited: bool = False) -> None:
@@ -654,9 +689,9 @@ class Hub:
         line = self.queue.missed_line(ask, now)
         if line is None:
             return False
-        if ask.goes_at is None:
-            ask.goes_at = now + TURN_WAITS_S
-        return now < ask.goes_at and self._credits.make_room(line, ask.tokens, self.queue.share_of(ask, now), now)
+        return now < ask.go_elsewhere(now + TURN_WAITS_S) and self._credits.make_room(
+            line, ask.tokens, self.queue.share_of(ask, now), now
+        )
 
     def _unpark(self, now: float) -> None:
         if not self._parked or not self.queue.longest:
@@ -675,7 +710,7 @@ class Hub:
         if router.asked:
             router.asked.pop(ask.id, None)
         if lease.unread >= LEAST_READ:
-            lease.granted_at = now
+            lease.reads_from(now)
         self.granted += 1
         replica, rank = lease.line.id
         granted = Granted(ask.id, lease.number, replica, rank, ask.prompt, lease.output)
@@ -686,7 +721,7 @@ class Hub:
         if (ask := router.asked.pop(id, None)) is not None:
             self._parked.pop(ask, None)
             self.queue.withdraw(ask)
-        self.queue.tenants.forget_if_idle(tenant)
+        self._tenants.forget_if_idle(tenant)
         refusal = failure(error)
         self._count(refusal)
         router.told.refused.append(Refusal(id, refusal.status, refusal.reason, None))
@@ -703,7 +738,7 @@ class Hub:
         ticket = ""
         if refusal.status == TOO_MANY:
             ticket = self._tickets.issue(ask.tenant, First(ask.arrived, ask.place), self._now)
-        waiting = len(self.queue.order) + len(self._parked)
+        waiting = len(self._order) + len(self._parked)
         is_full = refusal.status == TOO_MANY and 0 <= self._max_queued <= waiting
         numbers = (waiting, self._max_queued) if is_full else ()
         said = Refusal(
@@ -723,7 +758,7 @@ class Hub:
                 self.queue.open_line(line, not is_full)
 
     def _progress(self, number: int, generated: int, now: float) -> None:
-        lease = self.queue.ledger.leases.get(number)
+        lease = self._leases.get(number)
         if lease is not None:
             self._rates.came(lease, now)
         if self._readers is not None:
@@ -747,11 +782,9 @@ class Hub:
                 gone.append(name)
                 self.leave(name, now)
             elif now - min(router.spoke_at, router.heard_at) > ask_s:
-                # It answers; and it knows by this that there is a queue.
-                router.spoke_at = now
-                router.told.ask = True
+                router.ask(now)
         for line, rate in self._rates.take_changed():
-            found = self.queue.ledger.lines.get(line)
+            found = self._lines.get(line)
             if found is not None and (replica := self._replicas.get(line.replica)) is not None:
                 offer = self._offer(replica)
                 if (
@@ -763,7 +796,7 @@ class Hub:
             self._readers.tick(self.config)
         while self._beside and next(iter(self._beside.values())).is_stale(now):
             id, _ = self._beside.popitem(last=False)
-            self._set_others(self.queue.ledger.lines[id], NOTHING)
+            self._set_others(self._lines[id], NOTHING)
         for ask in [each for each in self._parked if each.deadline <= now]:
             del self._parked[ask]
             if (router := self._routers.get(ask.router)) is not None:
@@ -779,7 +812,7 @@ class Hub:
     def _credit_size(self) -> CreditSize | None:
         """What a router may have at one line; None: too little."""
         said = [replica.lines for replica in self._replicas.values() if replica.said]
-        lines = [self.queue.ledger.lines[line] for each in said for line in each]
+        lines = [self._lines[line] for each in said for line in each]
         part = self.config.credits(in_requests=self._in_requests_now) / max(1, len(self._routers))
         slots = int(min((line.slots for line in lines), default=0) * part)
         if not slots or self.config.sheds or self._readers is not None:
@@ -803,10 +836,10 @@ class Hub:
                 self._grant(router, ask, found, now)
             else:
                 self._refuse(router, ask, found)
-        if self.queue.order:
+        if self._order:
             self._credits.waits(now)
         for number in self.queue.to_stop():
-            self._stop(self.queue.ledger.leases[number])
+            self._stop(self._leases[number])
 
     def _stop(self, lease: Lease) -> None:
         """Have its request make way. It ends as any other, and until then it counts."""
@@ -826,43 +859,41 @@ class Hub:
             self._shares_changed = False
             shares = self._shares()
             for router in self._routers.values():
-                router.told.shares = shares
+                router.told.share(shares)
         for name, credits in self._credits.told(self._now):
-            self._routers[name].told.credits = credits
+            self._routers[name].told.credit(credits)
         found: list[tuple[str, ToRouter]] = []
         for name, router in self._routers.items():
             if router.told:
-                router.spoke_at = self._now
-                found.append((name, router.told))
-                router.told = ToRouter()
+                found.append((name, router.tell(self._now)))
         return found
 
     def _shares(self) -> dict[str, Share]:
         count = max(1, len(self._routers))
         shares: dict[str, Share] = {}
         for id, replica in self._replicas.items():
-            lines = [self.queue.ledger.lines[line] for line in replica.lines]
+            lines = [self._lines[line] for line in replica.lines]
             slots, tokens = sum(line.slots for line in lines), sum(line.fill_tokens for line in lines)
             shares[id] = Share(max(FLOOR, slots // count), tokens // count)
         return shares
 
     def statistics(self) -> dict[str, Any]:
         """The ledger by line and the queue by tenant, for people."""
-        bands = self.queue.order.bands
+        bands = self._order.bands
         asked = (ask for router in self._routers.values() for ask in router.asked.values())
         return {
             "epoch": self.epoch, "units": "requests" if self._in_requests_now else "tokens",
             "lines": lines_shown(self.queue, self._credits.idle),
             "tenants": tenants_shown(asked, bands, self.queue.unit, self._now),
             "routers": len(self._routers), "granted": self.granted + self._credits.admitted, "refused": self.refused,
-            "short": self.queue.ledger.short,
+            "short": self._ledger.short,
         }  # fmt: skip
 
     def look_for(self, name: str) -> Look:
         """Ask all routers for a request of this name. Others may look for it at the same time."""
         look = self._looks.begin(name)
         for router in self._routers.values():
-            router.told.find = name
+            router.told.look_for(name)
         return look
 
     def found(self, name: str, look: Look) -> list[str]:
@@ -870,9 +901,9 @@ class Hub:
         return self._looks.end(name, look)
 
     def _why(self, router: _Router, id: int, number: int, now: float) -> str:
-        if (lease := self.queue.ledger.leases.get(number)) is not None:
+        if (lease := self._leases.get(number)) is not None:
             return runs(lease, self.queue.unit) + ("" if self._readers is None else self._readers.where(number))
         ask = router.asked.get(id)
         if ask is None:
             return "it has just begun, or has ended"
-        return waits(self.queue, ask, self.queue.order.bands[ask.band].name, now)
+        return waits(self.queue, ask, self._order.bands[ask.band].name, now)

@@ -41,10 +41,40 @@ class _Life:
         self.admitted = self.tokens = 0
         self.polled_at = self.used_at = now
 
+    def ask(self) -> None:
+        """It has asked for a place."""
+        self.asks = True
+
+    def take_asks(self) -> bool:
+        asks, self.asks = self.asks, False
+        return asks
+
+    def use(self, now: float) -> None:
+        self.used_at = now
+
+    def count(self, admitted: int, tokens: int) -> None:
+        self.admitted, self.tokens = admitted, tokens
+
+    def goes_by(self, version: int) -> bool:
+        """Whether that is another version than before."""
+        before, self.known = self.known, version
+        return version != before
+
+    def tell(self, version: int, now: float) -> bool:
+        """Whether it was told another version before."""
+        before, self.said, self.polled_at = self.said, version, now
+        return version != before
+
 
 class HubCredits:
     def __init__(self, queue: CapacityQueue) -> None:
-        self._queue = queue
+        self._queue, self._ledger = queue, queue.ledger
+        self._order, self._holdback, self._drain, self._lengths = (
+            queue.order,
+            queue.holdback,
+            queue.drain,
+            queue.lengths,
+        )
         self.book = CreditBook(queue.ledger, queue.order, CreditSize(1, 1, 1))
         self._lives: dict[str, _Life] = {}
         self._names: dict[str, str] = {}
@@ -74,7 +104,7 @@ class HubCredits:
 
     def asked(self, router: str) -> None:
         """It would use credits, had it any."""
-        self._lives[router].asks = True
+        self._lives[router].ask()
 
     def waits(self, now: float) -> None:
         """Somebody waits."""
@@ -120,54 +150,51 @@ class HubCredits:
             self._recall()
             self._size, self._in_requests = size, in_requests
             if size is not None:
-                self.book.size = size
+                self.book.set_size(size)
 
     def take(self, router: str, said: CreditsHeld, now: float) -> None:
         """What a router has of its credits."""
         life = self._lives[router]
         held = {number: Room(tokens, slots) for number, tokens, slots, _, _ in said.held}
         filled = {number: Room(tokens, slots) for number, _, _, tokens, slots in said.held}
-        order, served = self._queue.order, dict[tuple[str, str, str], float]()
+        order, served = self._order, dict[tuple[str, str, str], float]()
         for band, tenant, user, tokens in said.served:
-            self._queue.holdback.came(order.number_of(band), now)
+            self._holdback.came(order.number_of(band), now)
             served[band, tenant, user] = tokens
         report = Report(
-            life.name, self._queue.ledger.epoch, said.number, said.version, held, Usage(said.usage, served), filled
+            life.name, self._ledger.epoch, said.number, said.version, held, Usage(said.usage, served), filled
         )
         self.book.report(report, now)
         self._queue.gained()
         if said.admitted > life.admitted:
-            life.used_at = now
+            life.use(now)
             self.admitted += said.admitted - life.admitted
-            self._queue.drain.add(said.tokens - life.tokens, now)
-            life.admitted, life.tokens = said.admitted, said.tokens
-        if said.version != life.known:
+            self._drain.add(said.tokens - life.tokens, now)
+            life.count(said.admitted, said.tokens)
+        if life.goes_by(said.version):
             # It may begin once it knows that this was heard.
-            life.known = said.version
             self._due[router] = None
 
     def learn(self, learnt: Iterable[Learnt]) -> None:
         """What answers were that no lease of their own is known of."""
-        order = self._queue.order
+        order = self._order
         for each in learnt:
             if each.charge > 0:
                 order.charge(order.number_of(each.band), each.tenant, each.user, each.charge)
             if each.is_whole:
-                self._queue.lengths.learn(each.model, each.tenant, each.prompt, each.generated)
+                self._lengths.learn(each.model, each.tenant, each.prompt, each.generated)
 
     def tick(self, now: float, chance: float) -> None:
         """Give credits to those that ask, and have all say what they have."""
-        may = self._size is not None and not self._queue.order and now - self._waited_at >= QUIET_S
+        may = self._size is not None and not self._order and now - self._waited_at >= QUIET_S
         for router, life in self._lives.items():
-            if life.asks:
-                life.asks = False
-                if may:
-                    before = self.book.has_some(life.name)
-                    if self.book.extend(life.name, now, chance):
-                        self._due[router] = None
-                        self._some_given = True
-                        if not before:
-                            life.used_at = now
+            if life.take_asks() and may:
+                before = self.book.has_some(life.name)
+                if self.book.extend(life.name, now, chance):
+                    self._due[router] = None
+                    self._some_given = True
+                    if not before:
+                        life.use(now)
             if not self.book.has_some(life.name):
                 continue
             if now - life.used_at >= IDLE_S and self.book.recall(life.name):
@@ -186,13 +213,11 @@ class HubCredits:
             except KeyError:
                 continue
             credits: list[tuple[int, str, int, int, int, int]] = []
-            if grants.version != life.said:
-                life.said = grants.version
+            if life.tell(grants.version, now):
                 credits = [
                     (number, each.line.replica, each.line.rank, each.room.tokens, each.room.slots, each.unread)
                     for number, each in grants.credits.items()
                 ]
-            life.polled_at = now
             found.append(
                 (router, CreditsTold(grants.version, grants.heard, grants.counted, self._in_requests, credits))
             )

@@ -230,6 +230,16 @@ class ToQueue(msgspec.Struct, omit_defaults=True):
     credits: CreditsHeld | None = None
     learnt: list[Learnt] = msgspec.field(default_factory=list[Learnt])
 
+    def answer(self) -> None:
+        self.alive = True
+
+    def hold(self, credits: CreditsHeld) -> None:
+        self.credits = credits
+
+    def finish(self, epoch: int, given_back: list[int], plain: list[tuple[int, float]]) -> None:
+        """It is said now, to the queue of this epoch."""
+        self.epoch, self.given_back, self.plain = epoch, given_back, plain
+
     def __bool__(self) -> bool:
         return bool(
             self.acquire
@@ -317,6 +327,18 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     ask: bool = False
     """Are you there?"""
     credits: CreditsTold | None = None
+
+    def share(self, shares: dict[str, Share]) -> None:
+        self.shares = shares
+
+    def credit(self, credits: CreditsTold) -> None:
+        self.credits = credits
+
+    def look_for(self, name: str) -> None:
+        self.find = name
+
+    def question(self) -> None:
+        self.ask = True
 
     def __bool__(self) -> bool:
         said = self.grants or self.alike or self.refused or self.ended or self.stop or self.find or self.ask

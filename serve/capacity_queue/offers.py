@@ -32,6 +32,13 @@ class Replica:
         self.offer: Offer | None = None
         self.lines: list[LineId] = []
 
+    def hear(self, offer: Offer | None) -> None:
+        """It has told this queue what it runs, and what it has."""
+        self.said, self.offer = True, offer
+
+    def serve(self, lines: list[LineId]) -> None:
+        self.lines = lines
+
 
 def checked(said: object) -> Offer:
     """What a deployment's code says that its replica holds. ValueError for what is no such offer."""

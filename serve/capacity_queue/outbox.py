@@ -33,11 +33,11 @@ class Outbox:
 
     def say_alive(self) -> None:
         with self.lock:
-            self.message.alive = True
+            self.message.answer()
 
     def say_credits(self, held: CreditsHeld) -> None:
         with self.lock:
-            self.message.credits = held
+            self.message.hold(held)
 
     def begin(self, held: list[int], full: list[str]) -> None:
         """A queue is there that knows nothing: what was to be said to another one is not said."""
@@ -50,10 +50,8 @@ class Outbox:
         """Write what there is, if there is any."""
         with self.lock:
             out, self.message = self.message, ToQueue()
-            out.given_back = _taken(self.given_back)
-            out.plain = _taken(self.plain)
+            out.finish(epoch, _taken(self.given_back), _taken(self.plain))
             if out:
-                out.epoch = epoch
                 write(encode(out))
 
 

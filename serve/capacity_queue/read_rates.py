@@ -37,8 +37,8 @@ class ReadRates:
         """Some of its answer has come, so its prompt was read."""
         if lease.granted_at is None:
             return
-        took_s, lease.granted_at = now - lease.granted_at, None
-        if took_s <= 0 or not lease.unread:
+        took_s = lease.take_reading_s(now)
+        if took_s is None or took_s <= 0 or not lease.unread:
             return
         line, rate = lease.line.id, lease.unread / took_s
         before = self._rates.get(line)

@@ -63,9 +63,9 @@ class Readers:
         replica = self._replicas[id]
         if not replica.said or (offer := offer_of(replica, (replica,), config, self._max_ongoing)) is None:
             return
-        self._prefill.limits = Limits(config.headroom, config.backlog_s)
+        self._prefill.set_limits(Limits(config.headroom, config.backlog_s))
         revision = "" if replica.offer is None else replica.offer.revision
-        replica.lines = [LineId(id, rank) for rank in range(offer.ranks)]
+        replica.serve([LineId(id, rank) for rank in range(offer.ranks)])
         for line in replica.lines:
             rate = self._rates.of(line) or offer.prefill_rate or config.prefill_rate
             self._queue.set_reader(line, LineFacts(offer.kv_tokens, offer.slots, rate), incarnation_of(id), revision)
@@ -73,7 +73,7 @@ class Readers:
     def said(self, id: str, said: Snapshot, config: CapacityQueueConfig) -> None:
         """What a replica reads, as it begins to report."""
         replica = self._replicas[id]
-        replica.said, replica.offer = True, said.offer
+        replica.hear(said.offer)
         self.offer(id, config)
         runs = {tag.number for tag in said.running}
         for tag in said.running:
@@ -88,12 +88,12 @@ class Readers:
         ask = Ask(tag.model, tag.prompt, 0, tenant=tag.tenant, user=tag.user, router=tag.router)
         self._prefill.adopt(LineId(id, tag.rank), tag.number, ask)
         if (lease := self._prefill.lease(tag.number)) is not None:
-            lease.has_begun = True
+            lease.begin()
 
     def reports(self, said: Report, now: float) -> None:
         for number in said.begun:
             if (lease := self._prefill.lease(number)) is not None:
-                lease.has_begun = True
+                lease.begin()
         for number in said.ended:
             if (lease := self._prefill.lease(number)) is not None and lease.granted_at is not None:
                 self._over[number] = lease, now
@@ -106,7 +106,7 @@ class Readers:
         lease = self._prefill.lease(granted.number)
         assert lease is not None
         if lease.unread >= LEAST_READ:
-            lease.granted_at = now
+            lease.reads_from(now)
         replica, rank = lease.line.id
         return Granted(
             granted.id, granted.number, granted.replica, granted.rank, granted.prompt, granted.output, (replica, rank)
