@@ -44,7 +44,20 @@ PURE_IN_SERVE: Final = frozenset(
         for name in ("declaration", "graph", "handle_options", "options", "router_options", "spec")
     }
     | {"replica.lifecycle"}
-    | {"control.history", "control.reconcile", "control.statuses"}
+    | {
+        f"control.{name}"
+        for name in (
+            "applications",
+            "deployment",
+            "fleet",
+            "history",
+            "proxy_life",
+            "reconcile",
+            "replica_record",
+            "saving",
+            "statuses",
+        )
+    }
     | {"llm.engines.interface", "llm.engines.whole_events", "llm.engines.prometheus_text"}
     | {"llm.engines.silence", "llm.engines.stream_end"}
     | {f"llm.resume.{name}" for name in ("answer", "choices", "engine_errors", "events", "messages", "responses")}

@@ -45,3 +45,6 @@ class DeploymentNews(NamedTuple):
 
 NO_SUCH_DEPLOYMENT: Final = DeploymentNews("there is no such deployment")
 SERVE_ENDED: Final = DeploymentNews("Serve has ended")
+
+# Why nothing is served, before an application was.
+NOTHING_YET: Final = "no application has been deployed yet"

@@ -10,22 +10,19 @@ import asyncio
 import time
 from typing import Any, Final
 
-from .news import NO_SUCH_DEPLOYMENT
+from .news import NO_SUCH_DEPLOYMENT, NOTHING_YET
 
 # Its value: prefix -> (application, its ingress), and why nothing is served yet, "" once something was.
 ROUTES: Final = ("routes",)
-NOTHING_YET: Final = "no application has been deployed yet"
 
 
 class Topic:
-    __slots__ = ("_acted", "_changed", "is_held", "value", "version")
+    __slots__ = ("_acted", "_changed", "value", "version")
 
     def __init__(self, value: Any) -> None:
         # Above all that a controller before this one gave: a listener may still ask with one of those.
         self.version = time.time_ns()
         self.value = value
-        # The controller publishes it.
-        self.is_held = False
         self._changed: asyncio.Event = asyncio.Event()
         # Who listens, and the version that it has acted on.
         self._acted: dict[str, int] = {}
@@ -78,8 +75,9 @@ class Topics:
     """The topics that the controller publishes or that have listeners; one without either is dropped."""
 
     def __init__(self) -> None:
-        self._topics: dict[tuple[str, ...], Topic] = {}
-        self.hold(ROUTES).value = ({}, NOTHING_YET)
+        self._topics: dict[tuple[str, ...], Topic] = {ROUTES: Topic(({}, NOTHING_YET))}
+        # Those that the controller publishes.
+        self._held: set[tuple[str, ...]] = {ROUTES}
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -93,18 +91,17 @@ class Topics:
 
     def hold(self, name: tuple[str, ...]) -> Topic:
         """The topic, kept until its release."""
-        topic = self[name]
-        topic.is_held = True
-        return topic
+        self._held.add(name)
+        return self[name]
 
     def release(self, name: tuple[str, ...]) -> None:
         """Nothing is published any more: the topic goes with its last listener."""
-        self[name].is_held = False
+        self._held.discard(name)
         self.drop_unused(name)
 
     def drop_unused(self, name: tuple[str, ...]) -> None:
         topic = self._topics.get(name)
-        if topic is not None and not topic.is_held and not topic.has_listeners:
+        if topic is not None and name not in self._held and not topic.has_listeners:
             del self._topics[name]
 
     def leave(self, listener: str, name: tuple[str, ...]) -> None:

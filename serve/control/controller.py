@@ -19,24 +19,24 @@ from actorrt.util import list_named_actors
 
 from ..base.background import spawn
 from ..base.connection import CONTROLLER, NAMESPACE
-from ..base.topics import NOTHING_YET, ROUTES, Topics
-from ..declaration.spec import ApplicationSpec, DeploymentId, DeploymentSpec
+from ..base.topics import ROUTES, Topics
+from ..declaration.spec import ApplicationSpec, DeploymentId
 from ..exceptions import ServeError
 from ..http.http_options import HTTPOptions
 from ..http.listener import bind, fetch, lend
 from ..http.tls import trouble_with
 from ..proxy.proxy import Kept, Proxy
-from .controller_state import ApplicationRecord
+from .applications import Applications
 from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, Deployments
-from .replica_calls import STOP_TIMEOUT_S, end_replica
-from .statuses import ApplicationStatus, Draining, ProxyStatus, ServeStatus
+from .proxy_life import ProxyAction, ProxyEvent, advance, restart_pause_s
+from .replica_calls import end_replica
+from .replica_record import STOP_TIMEOUT_S
+from .saving import Code, Saved, code_of
+from .statuses import Draining, ProxyStatus, ServeStatus
 
 logger = logging.getLogger("actorrt.serve")
 
 PROXY: Final = "proxy"
-# A proxy that cannot be started again is tried with so many seconds in between; the last for as long as there are
-# applications.
-PROXY_RESTARTS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 # A proxy that takes longer to say how much it still answers is not waited for.
 STATUS_TIMEOUT_S: Final = 1.0
 # How long a proxy drains where there is no deployment to say it.
@@ -45,6 +45,7 @@ DRAIN_S: Final = 20.0
 RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Who has not acted on news within this time is not waited for any longer.
 SLOWEST_LISTENER_S: Final = 2.0
+NO_CODE: Final[Code] = ((), {}, (), ())
 
 _ProxyActor = remote(Proxy)
 
@@ -53,9 +54,10 @@ class Controller:
     def __init__(self) -> None:
         context = get_runtime_context()
         self._me: ActorHandle[Any] = context.current_actor
-        self._apps: dict[str, ApplicationRecord] = {}
+        self._apps = Applications()
         self._topics = Topics()
         self._deployments = Deployments(self._me, self._topics, self._decided)
+        self._fleet = self._deployments.fleet
         self._proxy: ActorHandle[Any] | None = None
         self._proxy_url = ""
         self._proxy_status = ProxyStatus.STARTING
@@ -65,11 +67,9 @@ class Controller:
         self._listener: socket.socket | None = None
         # While Serve shuts down: when, by the loop's clock, the proxy's requests or at last the replicas are cut off.
         self._drained_by: float | None = None
-        # Some application that the proxy serves has been up: it is ready, whatever comes after.
-        self._has_served = False
         # Until then nobody is told anything: routers would take it for the news that nothing runs.
         self._ready = asyncio.Event()
-        self._saved: tuple[Any, ...] = ()
+        self._saved = Saved()
         # After a restart: the proxy that hands itself over, and why it is not known yet what runs.
         self._handed_over: asyncio.Future[ActorHandle[Any]] = asyncio.get_running_loop().create_future()
         self._unknown = ""
@@ -90,12 +90,10 @@ class Controller:
     async def deploy(self, spec: ApplicationSpec) -> str:
         """Bring an application up, or up to date. "" if that is under way, else why it is not."""
         await self._ready.wait()
-        for other in self._apps.values():
-            taken = other.spec.route_prefix is not None and other.spec.route_prefix == spec.route_prefix
-            if taken and other.spec.name != spec.name and not other.deleting:
-                return f"route_prefix {spec.route_prefix!r} belongs to application {other.spec.name!r}"
+        if conflict := self._apps.conflict(spec):
+            return conflict
         self._lost = False
-        self._apps[spec.name] = ApplicationRecord(spec, time.time())
+        self._apps.want(spec, time.time())
         self._deployments.want(spec.name, spec.deployments)
         self._publish_routes()
         return ""
@@ -104,36 +102,34 @@ class Controller:
         """ "" once the application runs, else why it never will."""
         while True:
             await self._ready.wait()
-            record = self._apps.get(app)
-            if record is None or record.deleting:
-                return "it was deleted"
-            overview = record.overview(self._deployments.of(app))
-            if overview.status is ApplicationStatus.RUNNING:
-                # Whoever asks next, by whatever router, gets what was deployed.
-                await self._known_to_all(app)
-                return ""
-            if overview.status is ApplicationStatus.DEPLOY_FAILED:
-                return overview.message
-            await self._deployments.settled.wait()
+            outcome = self._apps.outcome(app, self._fleet.of(app))
+            if outcome is not None:
+                if not outcome.trouble:
+                    # Whoever asks next, by whatever router, gets what was deployed.
+                    await self._known_to_all(app)
+                return outcome.trouble
+            await self._until_decided()
 
     async def delete(self, app: str) -> bool:
         """Take an application down; returns when its last replica has gone. False if there is none."""
         await self._ready.wait()
-        record = self._apps.get(app)
+        record = self._apps.delete(app)
         if record is None:
             # A controller before this one may have died as it deleted the application.
             await self._until_cleared()
             return False
-        record.deleting = True
         self._publish_routes()
         self._deployments.want(app, ())
         await self._known_to_all(app)
-        while any(each.spec is None for each in self._deployments.of(app)):
-            await self._deployments.settled.wait()
-        if self._apps.get(app) is record:
-            del self._apps[app]
+        while any(each.spec is None for each in self._fleet.of(app)):
+            await self._until_decided()
+        if self._apps.deleted(record):
             self._save()
         return True
+
+    async def _until_decided(self) -> None:
+        settled = self._deployments.settled
+        await settled.wait()
 
     async def shutdown(self) -> None:
         """Drain the proxy, then take every application down."""
@@ -146,7 +142,7 @@ class Controller:
         await self._until_cleared()
         await self._drain_proxy()
         self._drained_by = asyncio.get_running_loop().time() + self._drain_limit_s()
-        await asyncio.gather(*(self.delete(name) for name in list(self._apps)))
+        await asyncio.gather(*(self.delete(name) for name in self._apps.names()))
 
     async def _until_cleared(self) -> None:
         """What a controller before this one left has gone, or does not go soon."""
@@ -155,7 +151,7 @@ class Controller:
 
     async def status(self) -> ServeStatus:
         await self._ready.wait()
-        apps = {name: record.overview(self._deployments.of(name)) for name, record in self._apps.items()}
+        apps = self._apps.overviews(self._fleet.of)
         proxies = {self._proxy_url: self._proxy_status} if self._proxy_url else {}
         return ServeStatus(apps, proxies, draining=await self._draining(), lost=self._lost)
 
@@ -163,7 +159,7 @@ class Controller:
         if self._drained_by is None:
             return None
         left_s = self._drained_by - asyncio.get_running_loop().time()
-        replicas = sum(len(each.replicas) for each in self._deployments)
+        replicas = sum(len(each.replicas) for each in self._fleet)
         requests = 0
         if self._proxy is not None:
             try:
@@ -178,22 +174,21 @@ class Controller:
     async def queues(self) -> dict[tuple[str, str], ActorHandle[Any]]:
         """The capacity queues that there are, by application and deployment."""
         await self._ready.wait()
-        return {(each.id.app, each.id.name): each.queue.handle for each in self._deployments if each.queue is not None}
+        return {(id.app, id.name): handle for id, handle in self._deployments.queues().items()}
 
     async def ingress_of(self, app: str) -> str:
         """The ingress deployment's name, or "" if there is no such application."""
         await self._ready.wait()
-        record = self._apps.get(app)
-        return "" if record is None or record.deleting else record.spec.ingress
+        return self._apps.ingress_of(app)
 
     async def has_deployment(self, app: str, name: str) -> bool:
         await self._ready.wait()
-        record = self._deployments.get(DeploymentId(app, name))
-        return record is not None and record.spec is not None
+        found = self._fleet.get(DeploymentId(app, name))
+        return found is not None and found.spec is not None
 
     async def _known_to_all(self, app: str) -> None:
         """Every router and proxy has acted on the last news of an application."""
-        topics = [self._topics[ROUTES], *(record.topic for record in self._deployments.of(app))]
+        topics = [self._topics[ROUTES], *(self._deployments.topic(each.id) for each in self._fleet.of(app))]
         await asyncio.gather(*(topic.acted_on(topic.version, SLOWEST_LISTENER_S) for topic in topics))
 
     # News for routers and proxies.
@@ -211,28 +206,13 @@ class Controller:
         self._topics.leave(listener, topic)
 
     def _publish_routes(self) -> None:
-        routed = {
-            record.spec.route_prefix: record
-            for record in self._apps.values()
-            if record.spec.route_prefix is not None and not record.deleting
-        }
-        routes = {prefix: (record.spec.name, record.spec.ingress) for prefix, record in routed.items()}
-        value = (routes, self._what_is_awaited([record.spec.name for record in routed.values()]))
-        if value != self._topics[ROUTES].value:
-            self._topics[ROUTES].publish(value)
-
-    def _what_is_awaited(self, routed: list[str]) -> str:
-        """Why the proxy serves nothing yet. "" from the first of these applications on that has come up."""
-        if not self._has_served:
-            statuses = [self._apps[name].overview(self._deployments.of(name)).status for name in routed]
-            self._has_served = ApplicationStatus.RUNNING in statuses
-        if self._has_served:
-            return ""
-        return f"not up yet: application {', '.join(map(repr, routed))}" if routed else NOTHING_YET
+        value, topic = tuple(self._apps.routes(self._fleet.of)), self._topics[ROUTES]
+        if value != topic.value:
+            topic.publish(value)
 
     def _decided(self) -> None:
         """Something may have changed."""
-        if not self._has_served:
+        if not self._apps.has_served:
             self._publish_routes()
         self._save()
 
@@ -284,40 +264,60 @@ class Controller:
             kill(proxy)
             return "", trouble
         self._have_proxy(proxy, options, url)
-        self._saved = ()
+        self._saved.lost()
         self._save()
         return url, ""
 
     def _have_proxy(self, proxy: ActorHandle[Any], options: HTTPOptions, url: str) -> None:
-        self._proxy, self._proxy_options = proxy, options
-        self._proxy_url, self._proxy_status = url, ProxyStatus.HEALTHY
-        spawn(self._watch_proxy(proxy))
+        self._proxy, self._proxy_options, self._proxy_url = proxy, options, url
+        self._proxy_has(ProxyEvent.STARTED)
+
+    def _proxy_has(self, event: ProxyEvent) -> tuple[ProxyAction, ...]:
+        """An event of its life. What is left to do by whoever brought it is returned."""
+        proxy = self._proxy
+        self._proxy_status, actions = advance(self._proxy_status, event)
+        for action in actions:
+            match action:
+                case ProxyAction.WATCH if proxy is not None:
+                    spawn(self._watch_proxy(proxy))
+                case ProxyAction.STOP_LISTENING:
+                    self._stop_listening()
+                case _:
+                    pass
+        return actions
 
     async def _watch_proxy(self, proxy: ActorHandle[Any]) -> None:
+        reason = "it ended"
         try:
             await proxy.until_death.remote()
         except exceptions.ActorrtError as error:
-            if self._proxy is not proxy or self._proxy_status is ProxyStatus.DRAINING:
-                return
-            logger.error("the proxy is gone, another is started: %s", error)
-        self._proxy, self._proxy_status = None, ProxyStatus.UNHEALTHY
+            reason = str(error)
+        if self._proxy is not proxy or ProxyAction.RESTART not in self._proxy_has(ProxyEvent.DIED):
+            return
+        logger.error("the proxy is gone, another is started: %s", reason)
+        self._proxy = None
+        await self._restart_proxy()
+
+    async def _restart_proxy(self) -> None:
         options = self._proxy_options
         if self._listener is None:
             # On the port that clients know, also where any port would have done at first.
             options = replace(options, port=int(self._proxy_url.rpartition(":")[2]))
-        waits_s = itertools.chain(PROXY_RESTARTS_S, itertools.repeat(PROXY_RESTARTS_S[-1]))
-        for count, wait_s in enumerate(waits_s):
+        failures = 0
+        while True:
             async with self._proxy_lock:
-                if self._proxy is not None:
-                    return  # a program has started one meanwhile
-                if count >= len(PROXY_RESTARTS_S) and not self._apps:
+                if self._proxy is not None or self._proxy_status is not ProxyStatus.UNHEALTHY:
+                    return  # a program has started one meanwhile, or Serve shuts down
+                pause_s = restart_pause_s(failures, len(self._apps) > 0)
+                if pause_s is None:
                     self._stop_listening()
                     return
                 _, trouble = await self._start_proxy(options)
             if not trouble:
                 return
+            failures += 1
             logger.error("%s", trouble)
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(pause_s)
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
@@ -328,47 +328,37 @@ class Controller:
         """Have the proxy take no new connections and finish what it has while there is time; then it ends."""
         proxy = self._proxy
         # Before the proxy does the same: a client that comes now is refused and does not wait for nothing.
-        self._stop_listening()
-        if proxy is not None:
-            self._proxy_status = ProxyStatus.DRAINING
-            limit_s = self._drain_limit_s()
-            self._drained_by = asyncio.get_running_loop().time() + limit_s
-            try:
-                async with asyncio.timeout(limit_s + ANSWER_TIMEOUT_S):
-                    self._topics.forget(await proxy.drain.remote(limit_s))
-            except TimeoutError:
-                logger.warning("the proxy did not drain in time and is killed")
-            except exceptions.ActorrtError:
-                logger.info("the proxy had gone before it was drained")
-            self._proxy = None
-            self._proxy_status = ProxyStatus.DRAINED
-            kill(proxy)
+        if ProxyAction.DRAIN not in self._proxy_has(ProxyEvent.DRAIN) or proxy is None:
+            return
+        limit_s = self._drain_limit_s()
+        self._drained_by = asyncio.get_running_loop().time() + limit_s
+        try:
+            async with asyncio.timeout(limit_s + ANSWER_TIMEOUT_S):
+                self._topics.forget(await proxy.drain.remote(limit_s))
+        except TimeoutError:
+            logger.warning("the proxy did not drain in time and is killed")
+        except exceptions.ActorrtError:
+            logger.info("the proxy had gone before it was drained")
+        self._proxy = None
+        self._proxy_has(ProxyEvent.DRAINED)
+        kill(proxy)
 
     def _drain_limit_s(self) -> float:
-        specs = [each.spec for each in self._deployments if each.spec is not None]
-        return max((each.options.graceful_shutdown_timeout_s for each in specs), default=DRAIN_S)
+        return self._fleet.longest_drain_s(DRAIN_S)
 
     # What outlives this process. The proxy keeps it: it runs none of the users' code, and is there anyway.
 
     def _save(self) -> None:
         """Have the proxy keep what a successor needs, if it differs from what it keeps."""
-        if self._proxy is None or self._proxy_status is not ProxyStatus.HEALTHY:
+        proxy = self._proxy
+        if proxy is None or self._proxy_status is not ProxyStatus.HEALTHY:
             return
-        replicas = self._deployments.kept()
-        specs: dict[tuple[DeploymentId, str], DeploymentSpec] = {}
-        for record in self._deployments:
-            specs |= {(record.id, each.spec.version): each.spec for each in record.replicas.values()}
-        apps = tuple((record.spec, record.deployed_at) for record in self._apps.values() if not record.deleting)
-        retiring = tuple(each.spec for each in self._deployments if each.retiring and each.spec is not None)
-        accepted = tuple(each.accepted for each in self._deployments if each.accepted is not None)
-        # Specs hold code and may be large; they go again only when there are others.
-        code = (apps, tuple(specs), retiring, accepted)
-        if not self._saved or self._saved[0] != code:
-            self._proxy.keep.remote("code", (apps, specs, retiring, accepted))
-        state = (replicas, tuple(each.kept() for each in self._deployments), self._has_served)
-        if not self._saved or self._saved[1] != state:
-            self._proxy.keep.remote("replicas", (*state, self._proxy_options))
-        self._saved = (code, state)
+        code = code_of(self._apps, self._fleet)
+        if self._saved.is_due("code", code):
+            proxy.keep.remote("code", code)
+        state = (*self._deployments.kept(), self._apps.has_served, self._proxy_options)
+        if self._saved.is_due("replicas", state):
+            proxy.keep.remote("replicas", state)
 
     async def proxy_is_here(self, proxy: ActorHandle[Any]) -> None:
         """A proxy hands itself over, to each controller anew: it is found without the head. Lasts until the end."""
@@ -423,10 +413,10 @@ class Controller:
         return self._handed_over.result()
 
     async def _take_up(self, proxy: ActorHandle[Any], kept: Kept) -> None:
-        apps, specs, retiring, accepted = kept.values.get("code", ((), {}, (), ()))
-        replicas, records, self._has_served, options = kept.values.get("replicas", ((), (), False, kept.options))
-        for spec, deployed_at in apps:
-            self._apps[spec.name] = ApplicationRecord(spec, deployed_at)
+        apps, specs, retiring, accepted = kept.values.get("code", NO_CODE)
+        replicas, records, has_served, options = kept.values.get("replicas", ((), (), False, kept.options))
+        self._apps.restore(apps, has_served)
+        for spec, _ in apps:
             self._deployments.want(spec.name, spec.deployments)
         self._deployments.restore(retiring, accepted, records)
         await asyncio.gather(
@@ -436,8 +426,8 @@ class Controller:
                 if (each.deployment, each.version) in specs
             )
         )
-        for record in self._deployments:
-            self._deployments.publish(record)
+        for deployment in self._fleet:
+            self._deployments.publish(deployment)
         self._publish_routes()
         self._have_proxy(proxy, options, kept.url)
         spawn(self._fetch_listener(proxy))

@@ -1,7 +1,7 @@
-"""The deployments that are wanted and their replicas: decisions of reconcile.py, performed.
+"""The deployments that are wanted and their replicas: decisions of fleet.py, performed.
 
-Each thing that happens to a replica becomes an event for its state machine; after each event it is decided anew. User
-code is never loaded here: replicas do.
+Each thing that happens to a replica becomes an event for it; after each event it is decided anew. User code is never
+loaded here: replicas do.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from actorrt import ActorHandle, exceptions, kill, remote
 
 from ..base.background import spawn
 from ..base.connection import NAMESPACE
-from ..base.topics import Topics
+from ..base.topics import Topic, Topics
 from ..capacity_queue.actor import QueueActor
 from ..declaration.spec import DeploymentId, DeploymentSpec
-from ..replica.lifecycle import COMING, ROUTED, ReplicaAction, ReplicaEvent, ReplicaState, advance
+from ..replica.lifecycle import ReplicaAction, ReplicaEvent, ReplicaState
 from ..replica.replica import Replica
 from . import replica_calls
-from .controller_state import DeploymentRecord, ReplicaRecord, crowd_out, end_of_update
-from .history import History
+from .deployment import Deployment
+from .fleet import Begin, FindOut, Fleet, Perform
 from .kept import KeptQueue, KeptRecord, KeptReplica
-from .reconcile import Drain, Explain, Kill, Start, Update, reconcile
-from .statuses import DeploymentStatus
+from .replica_record import ReplicaRecord
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -37,6 +37,8 @@ MANY_CALLS: Final = 100_000
 ANSWER_TIMEOUT_S: Final = 5.0
 # A capacity queue that cannot be started is tried again after so long.
 QUEUE_AGAIN_S: Final = 0.5
+# After a decision that failed.
+DECIDE_AGAIN_S: Final = 1.0
 
 _ReplicaActor = remote(Replica)
 _QueueActor = remote(QueueActor)
@@ -49,36 +51,31 @@ class Deployments:
         self._controller = controller
         self._topics = topics
         self._save = save
-        self._records: dict[DeploymentId, DeploymentRecord] = {}
+        self.fleet = Fleet()
+        # The actors of all replicas, by their names, and the capacity queues.
+        self._handles: dict[str, ActorHandle[Any]] = {}
+        self._queues: dict[DeploymentId, KeptQueue] = {}
         self._changed = asyncio.Event()
         self.settled = asyncio.Event()
 
-    def __iter__(self) -> Iterator[DeploymentRecord]:
-        return iter(self._records.values())
+    def topic(self, id: DeploymentId) -> Topic:
+        return self._topics[_topic_name(id)]
 
-    def get(self, id: DeploymentId) -> DeploymentRecord | None:
-        return self._records.get(id)
-
-    def of(self, app: str) -> list[DeploymentRecord]:
-        return [record for record in self if record.id.app == app]
+    def queues(self) -> dict[DeploymentId, ActorHandle[Any]]:
+        """The capacity queues that there are."""
+        return {id: queue.handle for id, queue in self._queues.items()}
 
     def want(self, app: str, specs: tuple[DeploymentSpec, ...]) -> None:
         """These are the deployments of an application from now on."""
-        wanted = {each.id for each in specs}
-        for record in self.of(app):
-            if record.id not in wanted:
-                record.drop(with_application=not specs)
-        for each in specs:
-            self._record(each.id).want(each)
-        for record in self.of(app):
-            self.publish(record)
+        self.fleet.want(app, specs)
+        for deployment in self.fleet.of(app):
+            self._topics.hold(_topic_name(deployment.id))
+            self.publish(deployment)
         self.decide()
 
-    def _record(self, id: DeploymentId) -> DeploymentRecord:
-        record = self._records.get(id)
-        if record is None:
-            record = self._records[id] = DeploymentRecord(id, None, self._topics.hold(("deployment", *id)))
-        return record
+    def _have(self, id: DeploymentId) -> Deployment:
+        self._topics.hold(_topic_name(id))
+        return self.fleet.have(id)
 
     async def adopt(self, id: DeploymentId, spec: DeploymentSpec, kept: KeptReplica) -> None:
         """Take over a replica of the controller before this one: it goes on with what it does, or is ended."""
@@ -91,61 +88,57 @@ class Deployments:
         except (TimeoutError, exceptions.ActorrtError) as error:
             # It may only be busy: it is what it was, and health checks find out whether it still is.
             logger.warning("replica %s of %s does not say how it is: %s", kept.id, id, str(error) or "no answer")
-        constructed = state not in COMING
-        if state in ROUTED:
-            state = ReplicaState.RUNNING
-        elif state is not ReplicaState.DRAINING:
-            # The call that constructed it ended with its caller, or it was being ended already.
-            state = ReplicaState.STOPPING
-        record = self._record(id)
-        now = time.monotonic()
-        replica = ReplicaRecord(
-            kept.id, spec, handle, state, now, config_version, constructed=constructed, may_clean_up=constructed
-        )
-        record.replicas[kept.id] = replica
-        spawn(self._watch(record, kept.id, handle))
-        if state is ReplicaState.RUNNING:
-            record.note(spec.version, History.after_ready)
-            spawn(self._check_health(record, replica))
-        elif state is ReplicaState.DRAINING:
-            spawn(self._drain(record, replica))
+        deployment = self._have(id)
+        replica = ReplicaRecord.adopted(kept.id, spec, state, time.monotonic(), config_version)
+        self._handles[_name(id.app, kept.id)] = handle
+        deployment.adopt(replica)
+        spawn(self._watch(deployment, kept.id, handle))
+        if replica.state is ReplicaState.RUNNING:
+            spawn(self._check_health(deployment, replica, handle))
+        elif replica.state is ReplicaState.DRAINING:
+            spawn(self._drain(deployment, replica, handle))
         else:
-            spawn(replica_calls.stop(replica))
+            spawn(replica_calls.stop(replica, handle))
 
     def restore(
         self, retiring: Iterable[DeploymentSpec], accepted: Iterable[DeploymentSpec], records: Iterable[KeptRecord]
     ) -> None:
         """Go on with the updates of the controller before this one, which had these, besides what is wanted."""
         for spec in retiring:
-            record = self._record(spec.id)
-            record.want(spec)
-            record.retiring = True
+            self._have(spec.id).restore_retiring(spec)
         for spec in accepted:
-            self._record(spec.id).accepted = spec
+            self._have(spec.id).restore_accepted(spec)
         for kept in records:
-            record = self._record(kept.deployment)
-            record.restore(kept)
-            if record.queue is not None:
-                spawn(self._watch_queue(record, record.queue))
+            deployment = self._have(kept.deployment)
+            deployment.restore(kept.history, kept.before)
+            if kept.queue is not None:
+                self._have_queue(kept.deployment, kept.queue)
 
-    def kept(self) -> tuple[KeptReplica, ...]:
-        """What a later controller needs to adopt each replica."""
-        return tuple(
-            KeptReplica(record.id, each.spec.version, each.id, each.state, each.config_version, each.handle)
-            for record in self
-            for each in record.replicas.values()
+    def kept(self) -> tuple[tuple[KeptReplica, ...], tuple[KeptRecord, ...]]:
+        """What a later controller needs to adopt each replica, and how each deployment has done."""
+        replicas = tuple(
+            KeptReplica(deployment.id, each.spec.version, each.id, each.state, each.config_version, handle)
+            for deployment in self.fleet
+            for each in deployment.replicas.values()
+            if (handle := self._handle_of(deployment, each.id)) is not None
         )
+        records = (KeptRecord(each.id, *each.progress(), self._queues.get(each.id)) for each in self.fleet)
+        return replicas, tuple(records)
 
     def names(self) -> set[str]:
-        """Of the actors of all replicas."""
-        queues = {record.queue.name for record in self if record.queue is not None}
-        return queues | {_name(record.id.app, each) for record in self for each in record.replicas}
+        """Of the actors of all replicas and queues."""
+        return {queue.name for queue in self._queues.values()} | set(self._handles)
 
-    def publish(self, record: DeploymentRecord) -> None:
+    def publish(self, deployment: Deployment) -> None:
         """Tell routers, if there is something new for them."""
-        value = record.routing()
-        if value != record.topic.value:
-            record.topic.publish(value)
+        queue = self._queues.get(deployment.id)
+        value = deployment.news(partial(self._handle_of, deployment), queue and queue.handle)
+        topic = self.topic(deployment.id)
+        if value != topic.value:
+            topic.publish(value)
+
+    def _handle_of(self, deployment: Deployment, replica: str) -> ActorHandle[Any] | None:
+        return self._handles.get(_name(deployment.id.app, replica))
 
     # Deciding.
 
@@ -172,144 +165,115 @@ class Deployments:
         except Exception:
             # An error of ours must not end the care for all deployments.
             logger.exception("a decision about deployments failed")
-            return time.monotonic() + 1.0
+            return time.monotonic() + DECIDE_AGAIN_S
 
     def _reconcile(self) -> float | None:
-        for record in self:
-            record.note_accepted()
-        wanted = {id: target for id, record in self._records.items() if (target := record.target()) is not None}
-        observed = {id: record.observed() for id, record in self._records.items()}
-        decision = reconcile(wanted, observed, time.monotonic())
-        for id, status in decision.statuses.items():
-            record = self._records[id]
-            record.status = status
-            if status.status is DeploymentStatus.HEALTHY and not record.history.settled:
-                record.history = record.history.after_settling()
-        for action in decision.actions:
-            record = self._records[action.deployment]
-            match action:
-                case Start():
-                    self._start_replica(record)
-                case Update(_, id):
-                    self._happens(record, id, ReplicaEvent.UPDATE)
-                case Drain(_, id):
-                    self._happens(record, id, ReplicaEvent.DRAIN)
-                case Kill(_, id):
-                    self._happens(record, id, ReplicaEvent.KILL)
-                case Explain(_, id):
-                    replica = record.replicas[id]
-                    replica.explained_at = time.monotonic()
-                    spawn(self._explain(replica))
-        retiring = [each for each in self if each.retiring and each.spec is not None]
-        for app in {each.id.app for each in retiring}:
-            if end_of_update(self.of(app)) or crowd_out(self.of(app)):
-                for record in retiring:
-                    if record.id.app == app:
-                        record.spec = None
-                self.decide()
-        for record in self._records.values():
-            self._see_to_queue(record)
-        for record in [each for each in self._records.values() if each.spec is None and not each.replicas]:
-            del self._records[record.id]
-            self._topics.release(("deployment", *record.id))
-        for record in self._records.values():
-            self.publish(record)
+        decided = self.fleet.decide(time.monotonic(), _new_id)
+        for effect in decided.effects:
+            # What has an effect has not gone: its replica is there.
+            deployment = self.fleet.have(effect.deployment)
+            match effect:
+                case Begin(_, id):
+                    self._begin(deployment, id)
+                case Perform(_, id, action):
+                    self._act(deployment, deployment.replicas[id], action, "")
+                case FindOut(_, id):
+                    spawn(self._explain(deployment.replicas[id]))
+        if decided.again:
+            self.decide()
+        self._see_to_queues()
+        for id in decided.gone:
+            self._topics.release(_topic_name(id))
+        for deployment in self.fleet:
+            self.publish(deployment)
         self._save()
         settled, self.settled = self.settled, asyncio.Event()
         settled.set()
-        return decision.wake_at
+        return decided.wake_at
 
-    def _happens(self, record: DeploymentRecord, id: str, event: ReplicaEvent, reason: str = "") -> None:
-        """An event for a replica: the next state, and what the table says is to be done."""
-        replica = record.replicas.get(id)
+    def _happens(self, deployment: Deployment, id: str, event: ReplicaEvent, reason: str = "") -> None:
+        """An event for a replica: what the table says is to be done."""
+        replica = deployment.replicas.get(id)
         if replica is None:
             return
-        before, since = replica.state, replica.since
-        replica.state, actions = advance(before, event)
-        if replica.state is not before:
-            replica.since = time.monotonic()
-        for action in actions:
-            self._act(record, replica, action, reason, replica.since - since)
+        for action in deployment.happens(id, event, time.monotonic(), reason):
+            self._act(deployment, replica, action, reason)
         self.decide()
 
-    def _act(
-        self, record: DeploymentRecord, replica: ReplicaRecord, action: ReplicaAction, reason: str, lived_s: float
-    ) -> None:
-        now = time.monotonic()
-        version = replica.spec.version
+    def _act(self, deployment: Deployment, replica: ReplicaRecord, action: ReplicaAction, reason: str) -> None:
+        name = _name(deployment.id.app, replica.id)
+        if action is ReplicaAction.FORGET:
+            del self._handles[name]
+            return
+        handle = self._handles[name]
         match action:
             case ReplicaAction.CONSTRUCT:
-                spawn(self._construct(record, replica))
+                spawn(self._construct(deployment, replica, handle))
             case ReplicaAction.ROUTE:
-                replica.constructed = True
-                record.note(version, History.after_ready)
-                self.publish(record)
-                spawn(self._check_health(record, replica))
+                self.publish(deployment)
+                spawn(self._check_health(deployment, replica, handle))
             case ReplicaAction.UNROUTE:
-                self.publish(record)
+                self.publish(deployment)
             case ReplicaAction.RECONFIGURE:
-                spawn(self._reconfigure(record, replica))
+                spawn(self._reconfigure(deployment, replica, handle))
             case ReplicaAction.DRAIN:
-                spawn(self._drain(record, replica))
+                spawn(self._drain(deployment, replica, handle))
             case ReplicaAction.KILL:
-                spawn(replica_calls.stop(replica))
+                spawn(replica_calls.stop(replica, handle))
             case ReplicaAction.NOTE_START_FAILURE:
-                logger.warning("replica %s of %s failed as it started: %s", replica.id, record.id, reason)
-                record.note(version, lambda history: history.after_start_failure(now, reason))
+                logger.warning("replica %s of %s failed as it started: %s", replica.id, deployment.id, reason)
             case ReplicaAction.NOTE_DEATH:
-                logger.warning("replica %s of %s is lost: %s", replica.id, record.id, reason)
-                record.note(version, lambda history: history.after_death(lived_s, now, reason))
+                logger.warning("replica %s of %s is lost: %s", replica.id, deployment.id, reason)
             case ReplicaAction.NOTE_UPDATE_FAILURE:
-                refused = replica.refused
-                record.note(version, lambda history: history.after_refused_config(refused, reason))
-            case ReplicaAction.FORGET:
-                record.forget(replica.id, now)
+                pass
 
     # Doing.
 
-    def _see_to_queue(self, record: DeploymentRecord) -> None:
-        """Have a capacity queue if one is wanted, and none if not."""
-        wanted = record.wants_queue()
-        if not wanted and record.queue is not None:
-            before, record.queue = record.queue, None
-            kill(before.handle)
-        elif wanted and record.queue is None:
-            name = f"{record.id}#queue-{uuid.uuid4().hex[:8]}"
-            try:
-                queue: ActorHandle[Any] = _QueueActor.options(
-                    on_runtime_loop=True,
-                    max_concurrency=MANY_CALLS,
-                    max_restarts=-1,
-                    lifetime="detached",
-                    namespace=NAMESPACE,
-                    name=name,
-                ).remote(self._controller, *record.id)
-            except exceptions.ActorrtError as error:
-                # Its name is not to be had: the head is gone. Routers do without it meanwhile.
-                logger.warning("the capacity queue of %s cannot be started yet: %s", record.id, error)
-                asyncio.get_running_loop().call_later(QUEUE_AGAIN_S, self.decide)
-                return
-            record.queue = KeptQueue(name, queue)
-            spawn(self._watch_queue(record, record.queue))
+    def _see_to_queues(self) -> None:
+        """Have a capacity queue where one is wanted, and none elsewhere."""
+        wanted = {each.id for each in self.fleet if each.wants_queue()}
+        for id in self._queues.keys() - wanted:
+            kill(self._queues.pop(id).handle)
+        for id in wanted - self._queues.keys():
+            self._start_queue(id)
 
-    async def _watch_queue(self, record: DeploymentRecord, queue: KeptQueue) -> None:
-        while record.queue is queue:
+    def _start_queue(self, id: DeploymentId) -> None:
+        name = f"{id}#queue-{uuid.uuid4().hex[:8]}"
+        try:
+            queue: ActorHandle[Any] = _QueueActor.options(
+                on_runtime_loop=True,
+                max_concurrency=MANY_CALLS,
+                max_restarts=-1,
+                lifetime="detached",
+                namespace=NAMESPACE,
+                name=name,
+            ).remote(self._controller, *id)
+        except exceptions.ActorrtError as error:
+            # Its name is not to be had: the head is gone. Routers do without it meanwhile.
+            logger.warning("the capacity queue of %s cannot be started yet: %s", id, error)
+            asyncio.get_running_loop().call_later(QUEUE_AGAIN_S, self.decide)
+            return
+        self._have_queue(id, KeptQueue(name, queue))
+
+    def _have_queue(self, id: DeploymentId, queue: KeptQueue) -> None:
+        self._queues[id] = queue
+        spawn(self._watch_queue(id, queue))
+
+    async def _watch_queue(self, id: DeploymentId, queue: KeptQueue) -> None:
+        while self._queues.get(id) is queue:
             try:
                 await queue.handle.until_death.remote()
             except exceptions.ActorUnavailableError as error:
-                logger.warning("the capacity queue of %s is restarted: %s", record.id, error)
+                logger.warning("the capacity queue of %s is restarted: %s", id, error)
             except exceptions.ActorrtError as error:
-                if record.queue is queue:
-                    logger.error("the capacity queue of %s is gone, another is started: %s", record.id, error)
-                    record.queue = None
+                if self._queues.get(id) is queue:
+                    logger.error("the capacity queue of %s is gone, another is started: %s", id, error)
+                    del self._queues[id]
                     self.decide()
 
-    def _start_replica(self, record: DeploymentRecord) -> None:
-        spec = record.aim()
-        assert spec is not None
-        id = f"{spec.id.name}-{uuid.uuid4().hex[:8]}"
-        now = time.monotonic()
-        record.note(spec.version, lambda history: history.after_start(now))
+    def _begin(self, deployment: Deployment, id: str) -> None:
+        spec = deployment.replicas[id].spec
+        name = _name(spec.id.app, id)
         try:
             handle: ActorHandle[Any] = _ReplicaActor.options(
                 **dict(spec.options.actor_options),
@@ -317,60 +281,57 @@ class Deployments:
                 max_concurrency=MANY_CALLS,
                 lifetime="detached",
                 namespace=NAMESPACE,
-                name=_name(spec.id.app, id),
+                name=name,
             ).remote(self._controller)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            record.note(spec.version, lambda history: history.after_start_failure(now, reason))
-            self.decide()
+            deployment.not_started(id, time.monotonic(), f"{type(error).__name__}: {error}")
             return
-        record.replicas[id] = ReplicaRecord(id, spec, handle, ReplicaState.PLACING, now, spec.config_version)
-        spawn(self._watch(record, id, handle))
-        spawn(self._place(record, id, handle))
-        self.decide()
+        self._handles[name] = handle
+        spawn(self._watch(deployment, id, handle))
+        spawn(self._place(deployment, id, handle))
 
-    async def _watch(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
-        self._happens(record, id, ReplicaEvent.DIED, await replica_calls.death(handle))
+    async def _watch(self, deployment: Deployment, id: str, handle: ActorHandle[Any]) -> None:
+        self._happens(deployment, id, ReplicaEvent.DIED, await replica_calls.death(handle))
 
-    async def _place(self, record: DeploymentRecord, id: str, handle: ActorHandle[Any]) -> None:
+    async def _place(self, deployment: Deployment, id: str, handle: ActorHandle[Any]) -> None:
         trouble = await replica_calls.place(handle)
-        self._happens(record, id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.PLACED, trouble)
+        self._happens(deployment, id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.PLACED, trouble)
 
-    async def _construct(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        trouble = await replica_calls.construct(replica, first_try=not record.history.failures)
-        replica.may_clean_up = True
-        self._happens(record, replica.id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY, trouble)
+    async def _construct(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
+        trouble = await replica_calls.construct(replica, handle, first_try=not deployment.history.failures)
+        replica.construction_ended()
+        self._happens(deployment, replica.id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY, trouble)
 
-    async def _reconfigure(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        spec = record.aim()
+    async def _reconfigure(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
+        spec = deployment.aim()
         if spec is None:
-            self._happens(record, replica.id, ReplicaEvent.UPDATED)
+            self._happens(deployment, replica.id, ReplicaEvent.UPDATED)
             return
-        trouble = await replica_calls.reconfigure(replica, spec)
-        replica.refused = spec.config_version if trouble else ""
-        if not trouble:
-            replica.config_version = spec.config_version
-        # Another may be wanted by now, of which this says nothing.
-        still_wanted = record.spec is not None and record.spec.config_version == spec.config_version
-        failed = trouble and still_wanted
-        self._happens(record, replica.id, ReplicaEvent.UPDATE_FAILED if failed else ReplicaEvent.UPDATED, trouble)
+        trouble = await replica_calls.reconfigure(handle, spec)
+        self._happens(deployment, replica.id, deployment.answered(replica.id, spec, trouble), trouble)
 
-    async def _drain(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        await replica_calls.drain(replica, record.topic)
-        self._happens(record, replica.id, ReplicaEvent.DRAINED)
+    async def _drain(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
+        await replica_calls.drain(replica, handle, self.topic(deployment.id))
+        self._happens(deployment, replica.id, ReplicaEvent.DRAINED)
 
-    async def _check_health(self, record: DeploymentRecord, replica: ReplicaRecord) -> None:
-        if illness := await replica_calls.illness(replica):
-            self._happens(record, replica.id, ReplicaEvent.UNHEALTHY, illness)
+    async def _check_health(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
+        if illness := await replica_calls.illness(replica, handle):
+            self._happens(deployment, replica.id, ReplicaEvent.UNHEALTHY, illness)
 
     async def _explain(self, replica: ReplicaRecord) -> None:
         asked_at = replica.explained_at
         missing, lacks = await replica_calls.explain(replica)
-        # Something may have been given back meanwhile.
-        if replica.explained_at == asked_at:
-            replica.missing, replica.lacks = missing, lacks
+        if replica.explained(asked_at, missing, lacks):
             self.decide()
 
 
 def _name(app: str, replica: str) -> str:
     return f"{app}#{replica}"
+
+
+def _topic_name(id: DeploymentId) -> tuple[str, ...]:
+    return ("deployment", *id)
+
+
+def _new_id(deployment: DeploymentId) -> str:
+    return f"{deployment.name}-{uuid.uuid4().hex[:8]}"

@@ -130,7 +130,8 @@ def _remove(deployment: DeploymentId, seen: Observed) -> list[Action]:
 
 def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: float, wake: list[float]) -> list[Action]:
     actions: list[Action] = []
-    if given_up(target, seen.history):
+    stands_in = given_up(target, seen.history)
+    if stands_in:
         if target.before is None:
             return [Kill(deployment, each.id) for each in seen.replicas if each.state in COMING]
         target = target.before
@@ -160,7 +161,7 @@ def _approach(deployment: DeploymentId, target: Target, seen: Observed, now: flo
     leaving = by_age[:excess] or _makes_way(target, seen, old_running, running, coming)
     actions += [Drain(deployment, each.id) for each in leaving]
 
-    actions += _tell(deployment, target, seen, [each for each in running if each not in leaving])
+    actions += _tell(deployment, target, seen, [each for each in running if each not in leaving], stands_in)
     for each in coming:
         if each.state is ReplicaState.PLACING:
             explain_at = max(each.since, each.explained_at) + EXPLAIN_AFTER_S
@@ -191,15 +192,23 @@ def _makes_way(
     return may_go[:1] if enough else []
 
 
-def _tell(deployment: DeploymentId, target: Target, seen: Observed, serving: Sequence[ReplicaView]) -> list[Action]:
-    """Tell those that serve of the configuration that they should have, one after the other."""
+def _tell(
+    deployment: DeploymentId, target: Target, seen: Observed, serving: Sequence[ReplicaView], stands_in: bool
+) -> list[Action]:
+    """Tell those that serve of the configuration that they should have, one after the other.
+
+    `stands_in`: the target is what was taken before, by others.
+    """
     refused = refuses(target, _history_of(target, seen))
-    if refused and target.before is None:
-        return []
-    config_version = target.before.config_version if refused and target.before else target.config_version
+    config_version = target.config_version
+    if refused:
+        # Another version's configuration is nothing for these: they keep what they have.
+        if target.before is None or target.before.version != target.version:
+            return []
+        config_version = target.before.config_version
     stale = [each for each in serving if each.config_version != config_version and each.state is ReplicaState.RUNNING]
     # One that took what others refused, and does not take back what they have, is replaced.
-    unwilling = [each for each in stale if refused and each.refused == config_version]
+    unwilling = [each for each in stale if (refused or stands_in) and each.refused == config_version]
     taking = sum(each.state is ReplicaState.UPDATING for each in serving)
     room = max(0, max(1, len(serving) // REPLICAS_PER_UPDATE) - taking)
     next_ones = [each for each in stale if each not in unwilling][:room]

@@ -13,16 +13,12 @@ from actorrt import ActorHandle, ObjectRef, available_resources, cancel, cluster
 
 from ..base.topics import Topic
 from ..declaration.spec import DeploymentSpec, resources_of
-from ..replica.lifecycle import ROUTED
 from ..replica.replica import ReplicaSettings
-from .controller_state import ReplicaRecord
 from .reconcile import lacking_resources, missing_resources
+from .replica_record import STOP_TIMEOUT_S, ReplicaRecord
 
 logger = logging.getLogger("actorrt.serve")
 
-UNHEALTHY_CHECKS: Final = 3
-# What ends by itself after a drain, `__del__` and an application's shutdown, may take this long at least.
-STOP_TIMEOUT_S: Final = 5.0
 # A replica sees to its limit itself, and logs what it cuts off; then this much longer is waited for it.
 OVERTIME_S: Final = 5.0
 # The part of that which atexit handlers have in any case.
@@ -47,7 +43,7 @@ async def place(handle: ActorHandle[Any]) -> str:
     return ""
 
 
-async def construct(replica: ReplicaRecord, *, first_try: bool) -> str:
+async def construct(replica: ReplicaRecord, handle: ActorHandle[Any], *, first_try: bool) -> str:
     """ "" if it is ready to serve, else why not."""
     spec = replica.spec
     settings = ReplicaSettings(
@@ -61,7 +57,7 @@ async def construct(replica: ReplicaRecord, *, first_try: bool) -> str:
         first_try=first_try,
     )
     try:
-        trouble: str = await replica.handle.start.remote(settings)
+        trouble: str = await handle.start.remote(settings)
     except (exceptions.TaskError, exceptions.TaskCancelledError) as error:
         # SystemExit and the like, which are no errors of user code for a replica.
         return f"its constructor was ended by {_in_a_line(error)}"
@@ -70,12 +66,10 @@ async def construct(replica: ReplicaRecord, *, first_try: bool) -> str:
     return trouble
 
 
-async def reconfigure(replica: ReplicaRecord, spec: DeploymentSpec) -> str:
+async def reconfigure(handle: ActorHandle[Any], spec: DeploymentSpec) -> str:
     """ "" if it has taken the configuration, else why not."""
     timeout_s = spec.options.reconfigure_timeout_s
-    ref: ObjectRef[str] = replica.handle.reconfigure.remote(
-        spec.config, spec.options.max_ongoing_requests, spec.config_version
-    )
+    ref: ObjectRef[str] = handle.reconfigure.remote(spec.config, spec.options.max_ongoing_requests, spec.config_version)
     try:
         async with asyncio.timeout(timeout_s):
             return await ref
@@ -86,13 +80,13 @@ async def reconfigure(replica: ReplicaRecord, spec: DeploymentSpec) -> str:
         return _in_a_line(error)
 
 
-async def drain(replica: ReplicaRecord, topic: Topic) -> None:
+async def drain(replica: ReplicaRecord, handle: ActorHandle[Any], topic: Topic) -> None:
     """Return when it has no request left, or its time is up."""
     options = replica.spec.options
     # It refuses what still comes; once no router sends to it any more, it has only what it has.
-    draining = replica.handle.drain.remote()
+    draining = handle.drain.remote()
     await topic.acted_on(topic.version, options.graceful_shutdown_wait_loop_s)
-    replica.end_by = time.monotonic() + options.graceful_shutdown_timeout_s
+    replica.may_drain_from(time.monotonic())
     try:
         async with asyncio.timeout(options.graceful_shutdown_timeout_s):
             await draining
@@ -100,14 +94,13 @@ async def drain(replica: ReplicaRecord, topic: Topic) -> None:
         logger.debug("replica %s did not drain: %s", replica.id, error)
 
 
-async def stop(replica: ReplicaRecord) -> None:
+async def stop(replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
     """End it. User code that is there may clean up for the rest of its graceful_shutdown_timeout_s."""
-    if replica.may_clean_up:
-        whole_s = replica.spec.options.graceful_shutdown_timeout_s
-        left_s = whole_s if replica.end_by is None else replica.end_by - time.monotonic()
-        await end_replica(replica.handle, max(STOP_TIMEOUT_S, left_s))
+    limit_s = replica.time_to_clean_up(time.monotonic())
+    if limit_s is None:
+        kill(handle)
     else:
-        kill(replica.handle)
+        await end_replica(handle, limit_s)
 
 
 async def end_replica(handle: ActorHandle[Any], limit_s: float = STOP_TIMEOUT_S) -> None:
@@ -126,25 +119,24 @@ async def end_replica(handle: ActorHandle[Any], limit_s: float = STOP_TIMEOUT_S)
     kill(handle)
 
 
-async def illness(replica: ReplicaRecord) -> str:
+async def illness(replica: ReplicaRecord, handle: ActorHandle[Any]) -> str:
     """Check its health for as long as it serves: why it is given up, or "" when it serves no more."""
     options = replica.spec.options
     while True:
         await asyncio.sleep(options.health_check_period_s)
-        if replica.state not in ROUTED:
+        if not replica.is_routed:
             return ""
         try:
             async with asyncio.timeout(options.health_check_timeout_s):
-                trouble: str = await replica.handle.check_health.remote()
+                trouble: str = await handle.check_health.remote()
         except TimeoutError:
             trouble = f"no answer within {options.health_check_timeout_s:g} s"
         except exceptions.ActorError:
             return ""  # it is dead, which is told elsewhere
         except Exception as error:
             trouble = _in_a_line(error)
-        replica.unhealthy_checks = replica.unhealthy_checks + 1 if trouble else 0
-        if replica.unhealthy_checks >= UNHEALTHY_CHECKS:
-            return f"health check failed: {trouble}"
+        if illness := replica.checked(trouble):
+            return illness
 
 
 async def explain(replica: ReplicaRecord) -> tuple[str, dict[str, float]]:

@@ -17,7 +17,8 @@ from actorrt import ActorHandle, exceptions, get_runtime_context
 
 from ..base import connection
 from ..base.background import spawn
-from ..base.topics import NOTHING_YET, ROUTES
+from ..base.news import NOTHING_YET
+from ..base.topics import ROUTES
 from ..declaration.spec import DeploymentId
 from ..http.forwarded_headers import TrustedServers, forwarded
 from ..http.http_options import HTTPOptions

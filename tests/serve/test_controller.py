@@ -1,6 +1,7 @@
 """What the controller does when the proxy cannot be started, and after a restart, with actors that are made up."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,16 @@ import pytest
 from actorrt.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorNotFoundError, LinkError
 from actorrt.serve.base.topics import Topics
 from actorrt.serve.control import controller as module
-from actorrt.serve.control import replica_calls
+from actorrt.serve.control import proxy_life, replica_calls
+from actorrt.serve.control.applications import Applications
 from actorrt.serve.control.controller import Controller
-from actorrt.serve.control.controller_state import ReplicaRecord
 from actorrt.serve.control.deployments import Deployments
 from actorrt.serve.control.kept import KeptReplica
+from actorrt.serve.control.replica_record import ReplicaRecord, UserCode
+from actorrt.serve.control.saving import Saved
 from actorrt.serve.control.statuses import ProxyStatus
 from actorrt.serve.declaration.options import DeploymentOptions
-from actorrt.serve.declaration.spec import DeploymentId, make_spec
+from actorrt.serve.declaration.spec import ApplicationSpec, DeploymentId, make_spec
 from actorrt.serve.http.http_options import HTTPOptions
 from actorrt.serve.http.listener import bind
 from actorrt.serve.proxy.proxy import Kept
@@ -77,11 +80,10 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
     failures = [LinkError("the head is gone")] * 5 if has_apps else [LinkError("the head is gone")]
     actor = FakeActor(iter([*failures, ActorAlreadyExistsError("proxy", "ns"), second]))
     monkeypatch.setattr(module, "_ProxyActor", actor)
-    monkeypatch.setattr(module, "PROXY_RESTARTS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(proxy_life, "PROXY_RESTARTS_S", (0.0, 0.0, 0.0))
     if has_apps:
         # For these it is tried for ever.
-        controller._apps = {"a": SimpleNamespace(spec=None, deployed_at=0.0, deleting=True)}
-        controller._has_served = True
+        controller._apps.restore([(ApplicationSpec("a", "/", "d", ()), 0.0)], has_served=True)
     controller._have_proxy(first, HTTPOptions(port=0), "http://x:1")
     first.death.set_exception(LinkError("it was killed"))
     while controller._proxy is not second:  # noqa: ASYNC110
@@ -96,12 +98,36 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
     controller._stop_listening()
 
 
+async def test_once_serve_shuts_down_no_proxy_is_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = fresh()
+    controller._proxy_lock = asyncio.Lock()
+    controller._listener = bind("127.0.0.1", 0)
+    proxy, actor = FakeProxy("http://x:1"), FakeActor(itertools.repeat(LinkError("the head is gone")))
+    monkeypatch.setattr(module, "_ProxyActor", actor)
+    monkeypatch.setattr(proxy_life, "PROXY_RESTARTS_S", (0.0,))
+    controller._apps.restore([(ApplicationSpec("a", "/", "d", ()), 0.0)], has_served=True)
+    controller._have_proxy(proxy, HTTPOptions(port=0), "http://x:1")
+    proxy.death.set_exception(LinkError("it was killed"))
+    while len(actor.ports) < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await controller._drain_proxy()
+    assert (controller._proxy_status, controller._listener) == (ProxyStatus.DRAINED, None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    tried = len(actor.ports)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(actor.ports) == tried
+
+
 def fresh() -> Any:
     """A controller of which nothing runs yet."""
     controller: Any = Controller.__new__(Controller)
-    controller._me, controller._apps, controller._saved, controller._has_served = None, {}, (), False
+    controller._me, controller._apps, controller._saved = None, Applications(), Saved()
     controller._topics, controller._unknown, controller._proxy = Topics(), "", None
     controller._deployments = Deployments(None, controller._topics, lambda: None)  # type: ignore[arg-type]
+    controller._fleet = controller._deployments.fleet
+    controller._proxy_status = ProxyStatus.STARTING
     controller._listener = None
     controller._handed_over = asyncio.get_running_loop().create_future()
     return controller
@@ -144,7 +170,7 @@ async def test_a_proxy_hands_itself_over_where_no_name_can_be_had(monkeypatch: p
     handing = asyncio.ensure_future(controller.proxy_is_here(proxy))
     assert await asking == (proxy, kept)
     await controller._take_up(proxy, kept)
-    assert (controller._proxy, controller._proxy_url, controller._apps) == (proxy, "http://x:1", {})
+    assert (controller._proxy, controller._proxy_url, controller._apps.names()) == (proxy, "http://x:1", [])
     await end_tasks()
     assert handing.cancelled()
 
@@ -182,10 +208,10 @@ async def test_user_code_may_clean_up_for_the_rest_of_its_graceful_shutdown_time
     fake: Any = FakeReplica(None)
     options = DeploymentOptions("d", graceful_shutdown_timeout_s=30.0)
     spec = make_spec("a", "d", options, b"code", b"config")
-    replica = ReplicaRecord("d-1", spec, fake, S.STOPPING, 0.0, "1", may_clean_up=True)
+    replica = ReplicaRecord("d-1", spec, S.STOPPING, 0.0, "1", UserCode.CONSTRUCTED)
     if drained_for_s is not None:
-        replica.end_by = 1000.0 + 30.0 - drained_for_s
-    await replica_calls.stop(replica)
+        replica.may_drain_from(1000.0 - drained_for_s)
+    await replica_calls.stop(replica, fake)
     assert fake.stopped == ["asked", "asked"]
     assert fake.limits_s == [limit_s, limit_s]
     assert killed == [fake]
@@ -196,7 +222,7 @@ async def test_a_replica_whose_constructor_has_not_ended_is_killed_at_once(monke
     monkeypatch.setattr("actorrt.serve.control.replica_calls.kill", killed.append)
     fake: Any = FakeReplica(None)
     spec = make_spec("a", "d", DeploymentOptions("d"), b"code", b"config")
-    await replica_calls.stop(ReplicaRecord("d-1", spec, fake, S.STOPPING, 0.0, "1"))
+    await replica_calls.stop(ReplicaRecord("d-1", spec, S.STOPPING, 0.0, "1"), fake)
     assert (fake.stopped, killed) == ([], [fake])
 
 
@@ -227,7 +253,7 @@ async def test_a_replica_goes_on_under_the_next_controller_with_what_it_does(
     deployments.want("a", (spec,))
     replica: Any = FakeReplica(said)
     await deployments.adopt(id, spec, KeptReplica(id, spec.version, "d-1", was, "1", replica))
-    adopted = deployments.get(id).replicas.get("d-1")
+    adopted = deployments.fleet.get(id).replicas.get("d-1")
     if now is None or adopted is None:
         assert adopted is now
         return

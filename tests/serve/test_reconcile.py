@@ -513,3 +513,24 @@ def test_whatever_happens_the_wanted_state_is_reached_in_the_end(data: st.DataOb
     elif not given_up(target, world.history):
         assert world.serving(target.version) == world.serving() == len(world.replicas) == target.num_replicas
         assert world.status.status is DeploymentStatus.HEALTHY
+
+
+def serving(config: str, refused: str = "", version: str = "v2") -> ReplicaView:
+    return ReplicaView("r", version, config, ReplicaState.RUNNING, 0.0, refused=refused)
+
+
+def test_a_refused_configuration_is_not_replaced_by_that_of_another_version() -> None:
+    # None of this version ever took it: they keep what they were started with, and are not told again and again.
+    target = Target(1, "v2", "bad", before=Target(1, "v1", "c1"))
+    history = History("v2", proven=True).after_refused_config("bad", "no")
+    decision = reconcile({D: target}, {D: Observed([serving("c2", "bad")], history)}, 0.0)
+    assert decision.actions == ()
+
+
+def test_one_that_does_not_take_what_others_of_its_version_have_is_replaced_after_a_failed_update() -> None:
+    target = Target(1, "v3", "c3", max_constructor_retry_count=1, before=Target(1, "v2", "c1"))
+    history = History("v3").after_start_failure(0.0, "no")
+    seen = Observed([serving("c2", refused="c1")], history, History("v2", proven=True))
+    assert reconcile({D: target}, {D: seen}, 0.0).actions == (Drain(D, "r"),)
+    seen = Observed([serving("c2")], history, History("v2", proven=True))
+    assert reconcile({D: target}, {D: seen}, 0.0).actions == (Update(D, "r"),)

@@ -1,23 +1,20 @@
 """What a deployment's record says is to be done, without replicas that are any."""
 
-import time
 from typing import Any
 
 import pytest
 
-from actorrt.serve.base.topics import Topic, Topics
-from actorrt.serve.control.controller_state import (
-    ApplicationRecord,
-    DeploymentRecord,
-    ReplicaRecord,
-    crowd_out,
-    end_of_update,
-)
+from actorrt.serve.base.topics import Topics
+from actorrt.serve.control.applications import ApplicationRecord
+from actorrt.serve.control.deployment import Deployment
 from actorrt.serve.control.deployments import Deployments
-from actorrt.serve.control.history import History
+from actorrt.serve.control.fleet import crowd_out, end_of_update
+from actorrt.serve.control.kept import KeptRecord
+from actorrt.serve.control.replica_record import ReplicaRecord, UserCode
 from actorrt.serve.control.statuses import DeploymentStatus, DeploymentStatusOverview
 from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.declaration.spec import ApplicationSpec, DeploymentSpec, make_spec
+from actorrt.serve.replica.lifecycle import ReplicaEvent as E
 from actorrt.serve.replica.lifecycle import ReplicaState as S
 
 HEALTHY = DeploymentStatusOverview(DeploymentStatus.HEALTHY)
@@ -27,20 +24,31 @@ def spec_of(name: str, code: str = "v1", config: str = "c1", **options: Any) -> 
     return make_spec("app", name, DeploymentOptions(name, **options), code.encode(), config.encode())
 
 
-def record_of(spec: DeploymentSpec, *states: S) -> DeploymentRecord:
-    record = DeploymentRecord(spec.id, None, Topic(None))
+def record_of(spec: DeploymentSpec, *states: S) -> Deployment:
+    record = Deployment(spec.id)
     record.want(spec)
     for state in states:
         have(record, spec, state)
     return record
 
 
-def have(record: DeploymentRecord, spec: DeploymentSpec, state: S) -> ReplicaRecord:
-    handle: Any = None
+def have(record: Deployment, spec: DeploymentSpec, state: S) -> ReplicaRecord:
     id = f"{spec.id.name}-{len(record.replicas)}"
-    replica = ReplicaRecord(id, spec, handle, state, time.monotonic(), spec.config_version, constructed=True)
-    record.replicas[id] = replica
+    replica = ReplicaRecord(id, spec, state, 1.0, spec.config_version, UserCode.SERVED)
+    record.adopt(replica)
     return replica
+
+
+def routing(record: Deployment) -> str:
+    """Why its requests are refused, or ""."""
+    return record.news(lambda _: None, None).reason
+
+
+def fail_start(record: Deployment, spec: DeploymentSpec, reason: str) -> None:
+    replica = ReplicaRecord("late", spec, S.STARTING, 0.0, spec.config_version)
+    record.adopt(replica)
+    record.happens("late", E.START_FAILED, 0.0, reason)
+    record.happens("late", E.DIED, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -52,43 +60,42 @@ def test_what_an_update_drops_retires_if_it_serves(
 ) -> None:
     record = record_of(spec_of("d"), *states)
     record.drop(with_application=with_application)
-    assert (record.retiring, record.spec is not None) == (retires, retires)
+    assert (record.retires, record.spec is not None) == (retires, retires)
     app = ApplicationRecord(ApplicationSpec("app", None, "d", ()), 0.0)
     assert ("d" in app.overview([record]).deployments) is not retires
     # It goes with its application, and is nothing special if it is wanted again.
     record.drop(with_application=True)
     assert record.spec is None
     record.want(spec_of("d"))
-    assert (record.retiring, record.spec) == (False, spec_of("d"))
+    assert (record.retires, record.spec) == (False, spec_of("d"))
 
 
 def test_requests_are_refused_where_no_replica_serves_and_one_after_the_other_fails_as_it_starts() -> None:
     spec = spec_of("d")
     record = record_of(spec, S.RUNNING)
-    record.note(spec.version, History.after_ready)
-    record.accepted = spec
+    record.note_accepted()
     record.replicas.clear()
     for number in range(5):
-        assert record.routing()[0] == ("" if number < 3 else "it raised")
-        record.note(spec.version, lambda history: history.after_start_failure(0.0, "it raised"))
-    record.note(spec.version, History.after_ready)
+        assert routing(record) == ("" if number < 3 else "it raised")
+        fail_start(record, spec, "it raised")
     # One that dies young is no start that failed.
     for _ in range(5):
-        record.note(spec.version, lambda history: history.after_death(0.1, 0.0, "it was killed"))
-    assert record.routing()[0] == ""
+        young = have(record, spec, S.RUNNING)
+        record.happens(young.id, E.DIED, young.since + 0.1, "it was killed")
+    assert routing(record) == ""
     have(record, spec, S.RUNNING)
-    assert record.routing()[0] == ""
+    assert routing(record) == ""
 
 
 def test_an_update_has_ended_when_all_are_healthy_and_nothing_drains() -> None:
     front, behind = record_of(spec_of("front"), S.RUNNING, S.DRAINING), record_of(spec_of("behind"), S.RUNNING)
     behind.drop(with_application=False)
     assert not end_of_update([front, behind])
-    front.status = HEALTHY
+    front.decided(HEALTHY)
     assert not end_of_update([front, behind])
-    next(iter(front.replicas.values())).state = S.STOPPING
+    front.happens("front-0", E.KILL, 0.0)
     assert not end_of_update([front, behind])
-    front.replicas["front-1"].state = S.STOPPING
+    front.happens("front-1", E.DRAINED, 0.0)
     assert end_of_update([front, behind])
 
 
@@ -100,17 +107,19 @@ def test_what_retires_makes_way_for_a_deployment_that_has_nothing_to_run_on(
     front, dropped, added = record_of(spec_of("front"), S.RUNNING), record_of(old, S.RUNNING, S.RUNNING), record_of(new)
     dropped.drop(with_application=False)
     assert not crowd_out([front, dropped, added])
-    have(added, new, S.PLACING).lacks = lacks
+    waiting = have(added, new, S.PLACING)
+    waiting.asked_why(2.0)
+    assert waiting.explained(2.0, "no CPU", lacks)
     assert crowd_out([front, dropped, added]) is crowds
     # What is free in a moment may be enough.
     have(front, spec_of("front"), S.DRAINING)
     assert not crowd_out([front, dropped, added])
 
 
-def refuse(record: DeploymentRecord) -> None:
+def refuse(record: Deployment, id: str) -> None:
     assert record.spec is not None
-    refused = record.spec.config_version
-    record.note(record.spec.version, lambda history: history.after_refused_config(refused, "no"))
+    record.happens(id, E.UPDATE, 0.0)
+    record.happens(id, record.answered(id, record.spec, "no"), 0.0, "no")
 
 
 def test_a_configuration_is_accepted_when_all_that_serve_have_it() -> None:
@@ -118,19 +127,19 @@ def test_a_configuration_is_accepted_when_all_that_serve_have_it() -> None:
     record = record_of(first, S.STARTING)
     record.note_accepted()
     assert record.accepted is None
-    record.replicas["d-0"].state = S.RUNNING
+    record.happens("d-0", E.READY, 0.0)
     other = have(record, first, S.RUNNING)
     record.want(second)
     assert (record.accepted, record.aim()) == (first, second)
-    other.config_version = second.config_version
+    record.answered(other.id, second, "")
     record.note_accepted()
     assert record.accepted == first
-    refuse(record)
+    refuse(record, "d-0")
     # Not even when the last one that refused it has gone.
     del record.replicas["d-0"]
     record.note_accepted()
     assert record.accepted == record.aim() == first
-    assert record.routing()[0] == ""
+    assert routing(record) == ""
     record.want(second)
     assert record.aim() == second
     record.note_accepted()
@@ -142,15 +151,14 @@ def test_a_configuration_is_accepted_when_all_that_serve_have_it() -> None:
     assert record.accepted == more
 
 
-def fail(record: DeploymentRecord, spec: DeploymentSpec) -> None:
+def fail(record: Deployment, spec: DeploymentSpec) -> None:
     for _ in range(20):
-        record.note(spec.version, lambda history: history.after_start_failure(0.0, "no"))
+        fail_start(record, spec, "no")
 
 
 def test_a_version_that_serves_is_proven_for_whoever_goes_back_to_it() -> None:
     good, bad = spec_of("d"), spec_of("d", code="v2")
     record = record_of(good, S.RUNNING)
-    record.note(good.version, lambda history: history.after_ready())
     record.want(bad)
     fail(record, bad)
     assert record.aim() == good
@@ -181,10 +189,10 @@ def test_what_was_accepted_and_given_up_is_known_to_the_next_controller() -> Non
     nothing: Any = None
     later = Deployments(nothing, Topics(), lambda: None)
     later.want("app", (bad,))
-    later.restore((gone,), (good,), (record.kept(),))
-    found = later.get(bad.id)
+    later.restore((gone,), (good,), (KeptRecord(record.id, *record.progress()),))
+    found = later.fleet.get(bad.id)
     assert found is not None
     assert found.aim() == good
-    retiring = later.get(gone.id)
+    retiring = later.fleet.get(gone.id)
     assert retiring is not None
-    assert (retiring.retiring, retiring.aim()) == (True, gone)
+    assert (retiring.retires, retiring.aim()) == (True, gone)
