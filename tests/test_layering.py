@@ -183,7 +183,6 @@ KNOTS: Final = (
     {"actorrt.runtime.owner.runtime", "actorrt.runtime.owner.actor_creation", "actorrt.runtime.owner.dispatch"},
     {"actorrt.runtime.links.link", "actorrt.runtime.links.pipes", "actorrt.runtime.links.pipe_turns"},
     {"actorrt.runtime.api.local_mode", "actorrt.runtime.api.local_actors"},
-    {"actorrt.serve.llm.services", "actorrt.serve.llm.made_from_chat", "actorrt.serve.llm.batches.service"},
 )  # fmt: skip
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 

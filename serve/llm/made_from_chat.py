@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import msgspec
 
@@ -19,11 +19,12 @@ from .unsupported import check_supported
 
 if TYPE_CHECKING:
     from .catalogue import Chosen
+    from .config import FrontConfig
+    from .costs import ModelCost
     from .engines.interface import EngineFacts, Head
     from .exchange import Exchange, Headers
     from .fields import FieldError
     from .generation import Generation
-    from .services import Services
 
 CHAT: Final = "/v1/chat/completions"
 _MADE: Final = frozenset({"/v1/messages", "/v1/responses"})
@@ -40,8 +41,17 @@ def with_those_made(paths: frozenset[str]) -> frozenset[str]:
     return paths | _MADE if CHAT in paths else paths
 
 
+class Caller(Protocol):
+    """What a call needs of the front that makes it."""
+
+    @property
+    def config(self) -> FrontConfig: ...
+    def cost(self, exchange: Exchange, chosen: Chosen, fields: Mapping[str, Any]) -> ModelCost: ...
+    def call_headers(self, exchange: Exchange) -> tuple[tuple[str, str], ...]: ...
+
+
 def chat_call(
-    services: Services, exchange: Exchange, chosen: Chosen, facts: EngineFacts, api: str, body: Mapping[str, Any]
+    caller: Caller, exchange: Exchange, chosen: Chosen, facts: EngineFacts, api: str, body: Mapping[str, Any]
 ) -> EngineCall:
     """The call that stands for a request of `api`.
 
@@ -56,15 +66,13 @@ def chat_call(
             param="model",
             code="not_supported_by_engine",
         )
-    exchange.cost = services.cost(exchange, chosen, body)
+    exchange.cost = caller.cost(exchange, chosen, body)
     # Fields that `api` does not have are handed on as the client gave them.
     check(Kind.CHAT, body)
     if (body.get("n") or 1) > 1:
         raise Problem(400, f"'n' must be 1: {api} has one answer", param="n", code="invalid_value")
-    check_supported(Kind.CHAT, body, facts, services.config.unsupported)
-    return EngineCall(
-        CHAT, msgspec.json.encode(body), bool(body.get("stream")), "POST", services.call_headers(exchange)
-    )
+    check_supported(Kind.CHAT, body, facts, caller.config.unsupported)
+    return EngineCall(CHAT, msgspec.json.encode(body), bool(body.get("stream")), "POST", caller.call_headers(exchange))
 
 
 async def begin(generation: Generation, call: EngineCall) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl
 
 from ..problems import Problem
@@ -16,7 +16,6 @@ from .store import Store
 if TYPE_CHECKING:
     from ..config import BatchConfig
     from ..exchange import Exchange
-    from ..services import Services
 
 
 class Batches:
@@ -39,12 +38,19 @@ class Batches:
             return []
 
 
-def batches_of(services: Services) -> Batches:
+class Keeper(Protocol):
+    """A front, which keeps batches or does not."""
+
+    @property
+    def batches(self) -> Batches | None: ...
+
+
+def batches_of(keeper: Keeper) -> Batches:
     """Problem 501 where none are kept."""
-    if services.batches is None:
+    if keeper.batches is None:
         message = "this server keeps no files and no batches: it has no FrontConfig(batches=BatchConfig(folder=...))"
         raise Problem(501, message, code="not_configured", headers=((b"x-should-retry", b"false"),))
-    return services.batches
+    return keeper.batches
 
 
 def query_of(exchange: Exchange) -> dict[str, str]:
