@@ -83,20 +83,22 @@ class VirtualRuntime(Runtime):
         super().__init__(process, role, "", __version__, stage.settings, make_program, VirtualThread(loop))
         self.peers = VirtualPeers(self.dispatch, process, role, stage)
         self.peers.end_of = self._cause_of_end
+        self._queue_task, self.submit_task = self.submit_task, self._submit_task
+        self._begin_actor, self.create_actor = self.create_actor, self._create_actor
 
-    def submit_task(
+    def _submit_task(
         self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> Any:
         if not function.is_async:
             raise TypeError(f"{function.name} is a plain function: {NO_THREADS}")
-        return super().submit_task(function, args, kwargs, options)
+        return self._queue_task(function, args, kwargs, options)
 
-    def create_actor(
+    def _create_actor(
         self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
     ) -> ActorClient:
         if not cls.has_async:
             raise TypeError(f"{cls.name} has no `async def` method: {NO_THREADS}")
-        return super().create_actor(cls, args, kwargs, options)
+        return self._begin_actor(cls, args, kwargs, options)
 
     def wait_blocked(self, gate: Gate, timeout: float | None, what: str, entries: Sequence[Entry] = ()) -> None:
         raise RuntimeError(BLOCKS)

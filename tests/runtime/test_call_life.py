@@ -7,15 +7,14 @@ from typing import Any
 
 from actorrt.core.calls import CallLife
 from actorrt.runtime.owner.calls import Call
-from actorrt.runtime.owner.references import Entry
 from actorrt.wire.messages import ActorCall, Cancel
 
 
 def call_and_link() -> tuple[Call, Any, list[Any]]:
-    runtime: Any = None
+    runtime: Any = SimpleNamespace(process=b"")
     sent: list[Any] = []
     link = SimpleNamespace(inflight={}, push=sent.append)
-    return Call(runtime, Entry(b"", 1), ActorCall(1, b"", "method", b""), None, "method"), link, sent
+    return Call(runtime, ActorCall(1, b"", "method", b""), None, "method"), link, sent
 
 
 def life_of(call: CallLife) -> dict[str, Any]:

@@ -37,7 +37,8 @@ from ..node.node_launch import resources_of
 from ..owner import references
 from ..owner.actor_client import ActorClient
 from ..owner.actors import Actors
-from ..owner.calls import Call, error_bytes, fill_slots, unpack_arguments
+from ..owner.call_maker import adopt, result_of, returns_and_window
+from ..owner.calls import Call, arguments_of, error_bytes, fill_slots, unpack_arguments
 from ..owner.entries import PRESENT, RAISED, Entry, Gate
 from ..owner.membership import Membership
 from ..owner.outcomes import users_part
@@ -74,6 +75,9 @@ class LocalRuntime(Runtime):
         self._local = LocalThread()
         settings = replace(settings, inline_limit=_NO_LIMIT)
         super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, thread=self._local)
+        self.submit_task = self._submit_task
+        self.submit_method = self._submit_method
+        self.create_actor = self._create_actor
         self.actors = cast(Actors, LocalActors(self))
         node = cast(Link, LocalNode(self, resources_of(options)))
         namespace = options.namespace or settings.namespace or "local"
@@ -115,18 +119,18 @@ class LocalRuntime(Runtime):
 
     # ---- tasks
 
-    def submit_task(
+    def _submit_task(
         self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> Any:
         name = options.name or function.name
-        streaming = options.num_returns == "streaming"
-        returns = options.num_returns if isinstance(options.num_returns, int) else 1
-        message = TaskCall(0, NO_FUNCTION, b"", None, returns)
-        call, result = self._new_call(message, None, name, streaming, options.generator_backpressure)
-        self._pack(call, name, args, kwargs)
-        call.attempts_left = options.max_retries
-        call.retry_on = options.retry_exceptions
-        self._adopt(call)
+        arguments = arguments_of(self, name, args, kwargs)
+        returns, window = returns_and_window(options)
+        seq = self.objects.next_seqs(returns)
+        message = TaskCall(seq, NO_FUNCTION, arguments.payload, arguments.slots, returns, window or 0)
+        retry_on = options.retry_exceptions
+        call = Call(self, message, None, name, options.max_retries, retry_on, arguments, returns, window)
+        result = result_of(call, returns)
+        adopt(call)
         self._begin(call, self._execute(call, None, lambda: function.code), function.is_async)
         return result
 
@@ -291,7 +295,7 @@ class LocalRuntime(Runtime):
 
     # ---- actors
 
-    def create_actor(
+    def _create_actor(
         self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
     ) -> ActorClient:
         namespace = options.namespace or self.membership.namespace
@@ -309,9 +313,9 @@ class LocalRuntime(Runtime):
         title = f"{cls.name}({options.name})" if options.name else cls.name
         client = ActorClient(self, actor, title, traits)
         instance = LocalInstance(client, cls.interface, options.name or "", namespace)
-        start = StartActor(seq, actor, NO_FUNCTION, b"")
-        call = Call(self, self.objects.new_entry(), start, None, f"{cls.name}.__init__")
-        self._pack(call, cls.name, args, kwargs)
+        arguments = arguments_of(self, cls.name, args, kwargs)
+        start = StartActor(seq, actor, NO_FUNCTION, arguments.payload, arguments.slots)
+        call = Call(self, start, None, f"{cls.name}.__init__", arguments=arguments)
         self._instances[actor] = instance
         instance.starting = self._begin(call, self._construct(call, instance, cls), False)
         return client
@@ -325,7 +329,7 @@ class LocalRuntime(Runtime):
         if call.entry.state == RAISED:
             instance.end("its constructor raised an error", "starting", error_bytes(call.entry.data))
 
-    def submit_method(
+    def _submit_method(
         self,
         actor: ActorClient,
         method: str,
@@ -336,16 +340,16 @@ class LocalRuntime(Runtime):
     ) -> Any:
         if receiver is not None:
             raise RuntimeError("calls have no pipes in local mode: there is no link that they would run beside")
-        streaming = options.num_returns == "streaming"
-        returns = options.num_returns if isinstance(options.num_returns, int) else 1
-        message = ActorCall(0, actor.actor, method, b"", None, returns)
         name = options.name or method
-        call, result = self._new_call(message, actor, name, streaming, options.generator_backpressure)
-        self._pack(call, name, args, kwargs)
+        arguments = arguments_of(self, name, args, kwargs)
+        returns, window = returns_and_window(options)
+        seq = self.objects.next_seqs(returns)
+        message = ActorCall(seq, actor.actor, method, arguments.payload, arguments.slots, returns, window or 0)
         retries = options.max_task_retries
-        call.attempts_left = actor.traits.max_task_retries if retries is None else retries
-        call.retry_on = options.retry_exceptions
-        self._adopt(call)
+        attempts = actor.traits.max_task_retries if retries is None else retries
+        call = Call(self, message, actor, name, attempts, options.retry_exceptions, arguments, returns, window)
+        result = result_of(call, returns)
+        adopt(call)
         instance = self._instances.get(actor.actor)
         if instance is None or (instance.dead is not None and instance.starting is None):
             call.fail(actor.death(may_have_run=False))

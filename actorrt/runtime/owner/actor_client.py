@@ -75,6 +75,10 @@ class ActorClient(ActorCalls[Call, Link]):
             self.dead = at
         self.on(Event.DIED)
 
+    def expect_repeats(self) -> None:
+        """A call is made that is to be repeated if it fails."""
+        self.repeats = True
+
     def death(self, may_have_run: bool) -> BaseException:
         """What a call to it ends with, now that it is dead."""
         dead = self.dead or ActorAt(None, 0, "it has ended", "idle")

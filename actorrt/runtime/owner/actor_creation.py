@@ -123,10 +123,7 @@ def _packed(
     packed = pack_arguments(runtime, what, args, kwargs)
     start.args = packed.payload
     start.slots = packed.slots
-    call = Call(runtime, runtime.objects.new_entry(), start, None, f"{what}.__init__")
-    call.waiting = packed.waiting
-    call.pins = packed.pins
-    return call
+    return Call(runtime, start, None, f"{what}.__init__", arguments=packed)
 
 
 def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> None:

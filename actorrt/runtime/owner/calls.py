@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, RetryOn, Wish
 from actorrt.core.item_numbers import next_item
-from actorrt.types import NO_PROCESS
+from actorrt.types import NO_PROCESS, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -37,7 +37,7 @@ from actorrt.wire.messages import (
 )
 
 from ..base.explain import explain_unpicklable
-from .entries import PRESENT, RAISED, REMOTE, SHARED, Entry
+from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry
 from .generators import Consumer, Stream, StreamedValues
 from .references import ObjectRef
 from .segments_client import SegmentsClient
@@ -51,6 +51,19 @@ ALL_ARGUMENTS: Final = -1
 BEHIND: Final = -2
 
 
+# (place, entry) of arguments whose values are waited for.
+Waiting = list[tuple[int | str, Entry]]
+
+
+class Arguments(NamedTuple):
+    """Pickled arguments: the payload, the refs at top level still to be resolved, and what has to stay alive."""
+
+    payload: bytes
+    slots: Slots | None = None
+    waiting: Waiting | None = None
+    pins: list[Any] | None = None
+
+
 class CalledValues(StreamedValues, Protocol):
     """The objects of the process that makes a call."""
 
@@ -62,6 +75,7 @@ class CalledValues(StreamedValues, Protocol):
 class Caller(Consumer, Protocol):
     """The process that makes a call, as far as a call asks it."""
 
+    process: ProcessId
     settings: Settings
 
     @property
@@ -95,34 +109,54 @@ class Call(CallLife):
     )
 
     def __init__(
-        self, runtime: Caller, entry: Entry, message: ActorCall | TaskCall | StartActor, target: Any, name: str
+        self,
+        runtime: Caller,
+        message: ActorCall | TaskCall | StartActor,
+        target: Any,
+        name: str,
+        attempts_left: int = 0,
+        retry_on: RetryOn = False,
+        arguments: Arguments | None = None,
+        returns: int = 1,
+        window: int | None = None,
+        pipe: Any = None,
+        code: Any = None,
     ) -> None:
+        """`window`: it streams, and may be so many items ahead. Its results have the numbers from `message.seq` on."""
         # As CallLife begins, and no call more for each call.
         self.state = HERE
         self.wish = NO_WISH
-        self.attempts_left = 0
-        self.retry_on: RetryOn = False
+        self.attempts_left = attempts_left
+        self.retry_on = retry_on
         self.may_have_run = False
         self.runtime = runtime
-        self.entry = entry
-        # All return values, where there is not exactly one.
-        self.entries: list[Entry] | None = None
         self.message = message
         self.target = target
         self.name = name
         self.link: Any = None
-        self.pins: list[Any] | None = None
-        # Refs among the arguments whose values are not there yet: (place, entry).
-        self.waiting: list[tuple[int | str, Entry]] | None = None
-        self.stream: Stream | None = None
+        self.pins: list[Any] | None
+        # Refs among the arguments whose values are not there yet.
+        self.waiting: Waiting | None
+        if arguments is None:
+            self.pins = self.waiting = None
+        else:
+            self.pins, self.waiting = arguments.pins, arguments.waiting
         # Who takes the bytes that come beside the call; the caller's end of its pipe once there is one.
-        self.pipe: Any = None
+        self.pipe = pipe
         # Which life of its actor it was sent to.
         self.incarnation = -1
         # Large values of attempts that failed behind them. Those of the next attempt take their places, if it has any.
         self.left: list[Value] | None = None
         # What a task runs: it is known, and can be sent again, as long as the call may need it.
-        self.code: Any = None
+        self.code = code
+        owner = runtime.process
+        self.entry = Entry(owner, message.seq, PENDING, self)
+        # All return values, where there is more than one.
+        self.entries: list[Entry] | None = None
+        if returns > 1:
+            others = range(message.seq + 1, message.seq + returns)
+            self.entries = [self.entry, *(Entry(owner, seq, PENDING, self) for seq in others)]
+        self.stream = None if window is None else Stream(self, window)
 
     @property
     def number(self) -> int:
@@ -275,24 +309,12 @@ def _error_in(outcome: Outcome) -> BaseException | None:
         return None
 
 
-class Arguments:
-    """Pickled arguments: the payload, the refs at top level still to be resolved, and what has to stay alive."""
-
-    __slots__ = ("payload", "pins", "slots", "waiting")
-
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
-        self.waiting: list[tuple[int | str, Entry]] | None = None
-        self.pins: list[Any] | None = None
-        self.slots: Slots | None = None
-
-
 def pack_arguments(runtime: Caller, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Pickle the arguments of a call to `what`.
 
     Raises NotSerializableError that names the argument, and RuntimeError if the value of a ref can never come here.
     """
-    waiting: list[tuple[int | str, Entry]] = []
+    waiting: Waiting = []
     pins: list[Any] = []
     plain: list[Any] = list(args)
     for index, value in enumerate(args):
@@ -325,12 +347,14 @@ def pack_arguments(runtime: Caller, what: str, args: tuple[Any, ...], kwargs: di
             waiting.append((ALL_ARGUMENTS, entry))
     else:
         payload = codec.pack(serialized)
-    packed = Arguments(payload)
-    packed.slots = slots
-    packed.waiting = waiting or None
     pins += [entry for _, entry in waiting]
-    packed.pins = pins or None
-    return packed
+    return Arguments(payload, slots, waiting or None, pins or None)
+
+
+def arguments_of(runtime: Caller, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """The same, and plain arguments by the fast way; a maker of many calls writes that out."""
+    payload = codec.dumps_call(args, kwargs, runtime.settings.inline_limit)
+    return pack_arguments(runtime, what, args, kwargs) if payload is None else Arguments(payload)
 
 
 def _entry_of(ref: ObjectRef[Any]) -> Entry:
@@ -435,15 +459,16 @@ def fill_slots(call: Call) -> bool:
     return True
 
 
-def wait_behind_retries(call: Call) -> None:
+def behind_retries(arguments: Arguments, target: object) -> Arguments:
     """Have a call wait for calls to the same actor that may yet be repeated, if it can come to wait for them itself.
 
     Refs inside of its arguments travel as refs. If it waited for one of them in its method, the repetition of the call
     that brings it could not start: the actor runs one call at a time.
     """
     looked_at: set[Call] = set()
+    waiting: Waiting = list(arguments.waiting or ())
     # Those that stand for arguments themselves, pinned as entries, are waited for in any case.
-    look: list[Any] = [pin for pin in call.pins or () if type(pin) is ObjectRef]
+    look: list[Any] = [pin for pin in arguments.pins or () if type(pin) is ObjectRef]
     while look:
         one: Any = look.pop()
         entry: Any = _entry_of(cast("ObjectRef[Any]", one)) if type(one) is ObjectRef else one
@@ -451,7 +476,8 @@ def wait_behind_retries(call: Call) -> None:
         if other is None or other in looked_at:
             continue
         looked_at.add(other)
-        if other.target is call.target and other.may_be_repeated:
-            call.waiting = [*(call.waiting or ()), (BEHIND, entry)]
+        if other.target is target and other.may_be_repeated:
+            waiting.append((BEHIND, entry))
         else:
             look += other.pins or ()
+    return arguments._replace(waiting=waiting or None)

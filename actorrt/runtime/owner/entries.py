@@ -54,7 +54,7 @@ class Entry:
 
     __slots__ = ("__weakref__", "call", "data", "hold", "owner", "seq", "state", "view", "waiters")
 
-    def __init__(self, owner: ProcessId, seq: int, state: int = PENDING) -> None:
+    def __init__(self, owner: ProcessId, seq: int, state: int = PENDING, call: Any = None) -> None:
         self.owner = owner
         self.seq = seq
         self.state = state
@@ -62,7 +62,7 @@ class Entry:
         # What has to live as long as the value: refs inside it, the claim on its segment, a borrow.
         self.hold: Any = None
         # The call that will bring the value, for `cancel`.
-        self.call: Any = None
+        self.call = call
         self.view: memoryview | None = None
         self.waiters: list[Waiter] | None = None
 

@@ -82,6 +82,8 @@ class Objects:
         self._thread = surroundings.thread
         self._hold_actor = hold_actor
         self._seq = itertools.count(1)
+        # Each call needs one: no step of Python's more than that.
+        self.next_seq: Callable[[], int] = self._seq.__next__
         self._runs = itertools.count(1)
         self._lock = threading.Lock()
         # Owned objects that other processes may ask for.
@@ -96,8 +98,11 @@ class Objects:
         # Changed under the lock.
         self._borrows = Borrows()
 
-    def next_seq(self) -> int:
-        return next(self._seq)
+    def next_seqs(self, count: int) -> int:
+        """The first of so many numbers in a row, at least one; from any thread."""
+        # In one step: between two of its own, Python may let another thread take a number.
+        first, *_ = itertools.islice(self._seq, max(1, count))
+        return first
 
     def next_items(self) -> int:
         """The number of the first large item of another run of a streaming call."""

@@ -12,36 +12,33 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import Action, Event, State
 from actorrt.core.pipeline import frame_is_due
 from actorrt.types import ProcessId, owner_of
-from actorrt.wire import codec
 from actorrt.wire.messages import (
-    ActorCall,
     AnyMessage,
     Cancel,
     CancelObject,
     KillActor,
-    TaskCall,
 )
 
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from ..links.peers import Peers
-from ..links.running import Child, RunningCall, running_call
-from . import current
+from ..links.running import Child, RunningCall
 from .actor_client import ActorClient
 from .actor_creation import create
 from .actors import Actors
-from .calls import Call, pack_arguments, wait_behind_retries, when_resolved
+from .call_maker import CallMaker, refuse_forked, refuse_past
+from .calls import Call
 from .dispatch import Dispatch
 from .entries import Entry, Gate
 from .exits import Exits
-from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
+from .generators import Stream
 from .membership import Membership
 from .objects import Objects
 from .process_host import ProcessHost
@@ -66,9 +63,6 @@ CLOSING_TURNS: Final = 20
 SPAWNED_END_S: Final = 2.0
 # So many calls in a row are written before more are made, so that the callee begins.
 FULL_FRAME: Final = 64
-# Without a type argument each time: `ObjectRef[Any](...)` costs a microsecond more.
-_ref: Callable[[Entry], ObjectRef[Any]] = ObjectRef
-_generator: Callable[[Call, Stream], ObjectRefGenerator[Any]] = ObjectRefGenerator
 
 
 # Gives the program of a runtime's process; of the runtime it may use the thread meanwhile.
@@ -78,6 +72,36 @@ MakeProgram = Callable[["Runtime"], Program]
 def plain_program(_: object) -> Program:
     """That of a process which runs no calls of others."""
     return Program()
+
+
+class SubmitTask(Protocol):
+    """Queue a task; see RemoteFunction.remote."""
+
+    def __call__(
+        self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any: ...
+
+
+class SubmitMethod(Protocol):
+    """Queue a call to an actor; see ActorMethod.remote."""
+
+    def __call__(
+        self,
+        actor: ActorClient,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+        receiver: PipeReceiver | None = None,
+    ) -> Any: ...
+
+
+class CreateActor(Protocol):
+    """Create an actor and give the client for its handle; see ActorClass.remote."""
+
+    def __call__(
+        self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
+    ) -> ActorClient: ...
 
 
 class Runtime:
@@ -117,6 +141,11 @@ class Runtime:
         self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)
         self.peers.end_of = self._cause_of_end
         self.pid = os.getpid()
+        self.calls = CallMaker(self, self.objects, self.actors.call, self.tasks, self.shared_tasks)
+        # As RemoteFunction.remote, ActorMethod.remote and ActorClass.remote say.
+        self.submit_task: SubmitTask = self.calls.call_task
+        self.submit_method: SubmitMethod = self.calls.call_method
+        self.create_actor: CreateActor = partial(create, self)
         self._last_link: Link | None = None
         self._flush_with_turn = self.program.user_side.flush_with_turn
 
@@ -176,14 +205,14 @@ class Runtime:
     def forked(self) -> None:
         """This process is a fork of the one that the runtime lives in: what it has inherited does nothing here."""
         self.thread.closing = True
-        vars(self).update(submit_method=_inert, submit_task=_inert, create_actor=_inert)
+        self.submit_method = self.submit_task = self.create_actor = refuse_forked
         self.peers.abandon()
         if self.program.runner is not None:
             self.program.runner.forked()
 
     def retire(self) -> None:
         """The session is over: handles that are left say so."""
-        vars(self).update(submit_method=_past)
+        self.submit_method = refuse_past
 
     def check_mine(self, awaited: Entry | Stream) -> None:
         """Raise RuntimeError if a value, or an item, that is waited for can never come here."""
@@ -225,145 +254,7 @@ class Runtime:
             self._last_link = None
             link.flush()
 
-    # ---- submitting
-
-    def submit_task(
-        self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
-    ) -> Any:
-        """Queue a task; see RemoteFunction.remote."""
-        name = options.name or function.name
-        streaming = options.num_returns == "streaming"
-        returns = options.num_returns if isinstance(options.num_returns, int) else 1
-        message = TaskCall(0, function.function_id, b"", None, returns)
-        if name:
-            message.name = name
-        self.tasks.learn(function, options.max_calls)
-        pool = self.tasks.pool_for(options, function.is_async)
-        call, result = self._new_call(message, pool, name, streaming, options.generator_backpressure)
-        self._pack(call, name, args, kwargs)
-        call.code = function
-        call.attempts_left = options.max_retries
-        call.retry_on = options.retry_exceptions
-        self._adopt(call)
-        shared = function.is_async and not options.shape
-        if call.waiting is not None:
-            go = self._go_shared if shared else self._go
-            self.thread.run_soon(partial(self._resolve_then, call, go))
-        elif shared:
-            self.thread.run_soon(partial(self._go_shared, call))
-        else:
-            self.tasks.hand_over(call, pool)
-        return result
-
-    def _resolve_then(self, call: Call, go: Callable[[Call], None]) -> None:
-        if not when_resolved(call, go, self.thread.run_soon):
-            go(call)
-
-    def _go(self, call: Call) -> None:
-        self.tasks.submit([(call, call.target)])
-
-    def _go_shared(self, call: Call) -> None:
-        pool: TaskPool = call.target
-        self.shared_tasks.submit(call, pool.env)
-
-    def _new_call(
-        self, message: ActorCall | TaskCall, target: Any, name: str, streaming: bool, window: int | None
-    ) -> tuple[Call, Any]:
-        """A call with its entries, and what `.remote()` returns for it."""
-        objects = self.objects
-        returns = message.returns
-        if returns == 1:
-            entry = objects.new_entry()
-            message.seq = entry.seq
-            call = Call(self, entry, message, target, name)
-            entry.call = call
-            if streaming:
-                credits = DEFAULT_WINDOW if window is None or window < 0 else window
-                message.credits = credits
-                call.stream = Stream(call, credits)
-                return call, _generator(call, call.stream)
-            return call, _ref(entry)
-        entries = [objects.new_entry() for _ in range(max(1, returns))]
-        message.seq = entries[0].seq
-        call = Call(self, entries[0], message, target, name)
-        call.entries = entries
-        for entry in entries:
-            entry.call = call
-        return call, None if returns == 0 else [_ref(entry) for entry in entries]
-
-    def _pack(self, call: Call, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        payload = codec.dumps_call(args, kwargs, self.settings.inline_limit)
-        if payload is not None:
-            call.message.args = payload
-            return
-        packed = pack_arguments(self, what, args, kwargs)
-        call.message.args = packed.payload
-        call.message.slots = packed.slots
-        call.waiting = packed.waiting
-        call.pins = packed.pins
-
-    def _adopt(self, call: Call) -> None:
-        """Note a call as a child of the one that this code runs in, so that a cancellation reaches it."""
-        parent = running_call.get()
-        if parent is not None:
-            parent.add_child(call)
-
-    def submit_method(
-        self,
-        actor: ActorClient,
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: MethodOptions,
-        receiver: PipeReceiver | None = None,
-    ) -> Any:
-        """Queue an actor call; see ActorMethod.remote."""
-        returns = options.num_returns
-        name = options.name or method
-        if returns == 1:
-            payload = codec.dumps_call(args, kwargs, self.settings.inline_limit)
-            message = ActorCall(0, actor.actor, method, payload or b"")
-            entry = self.objects.new_entry()
-            message.seq = entry.seq
-            call = Call(self, entry, message, actor, name)
-            entry.call = call
-            result: Any = _ref(entry)
-            if payload is None:
-                self._pack(call, name, args, kwargs)
-        else:
-            streaming = returns == "streaming"
-            message = ActorCall(0, actor.actor, method, b"", None, 1 if streaming else int(returns))
-            call, result = self._new_call(message, actor, name, streaming, options.generator_backpressure)
-            self._pack(call, name, args, kwargs)
-        if options.name:
-            message.name = options.name
-        if options.concurrency_group:
-            message.group = options.concurrency_group
-        retries = options.max_task_retries
-        call.attempts_left = actor.traits.max_task_retries if retries is None else retries
-        if options.retry_exceptions:
-            call.retry_on = options.retry_exceptions
-            actor.repeats = True
-        if call.pins is not None and actor.repeats and actor.traits.one_at_a_time:
-            wait_behind_retries(call)
-        if receiver is not None:
-            # Bytes that have come cannot be taken back, so it is not repeated.
-            call.pipe = receiver
-            call.attempts_left = 0
-            call.retry_on = False
-        parent = running_call.get()
-        if parent is not None:
-            parent.add_child(call)
-        self.actors.call(actor, call)
-        return result
-
     # ---- actors
-
-    def create_actor(
-        self, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
-    ) -> ActorClient:
-        """Create an actor and give the client for its handle; see ActorClass.remote."""
-        return create(self, cls, args, kwargs, options)
 
     async def _cause_of_end(self, process: ProcessId) -> str:
         return (await self.exits.end_of(process)).cause
@@ -381,19 +272,8 @@ class Runtime:
         )
 
     def note_last_calls(self) -> None:
-        """This process is about to end: calls that it makes from now on join `last_calls`."""
-        submit, adopt, noted = type(self.actors).call, type(self)._adopt, self.tenancy.last_calls
-
-        def call_actor(actor: ActorClient, call: Call) -> None:
-            noted.append(call)
-            submit(self.actors, actor, call)
-
-        def adopt_task(call: Call) -> None:
-            noted.append(call)
-            adopt(self, call)
-
-        vars(self.actors).update(call=call_actor)
-        vars(self).update(_adopt=adopt_task)
+        """This process is about to end: calls that it makes from now on are waited for."""
+        self.calls.note_calls(self.tenancy.last_calls.append)
 
     async def until_done(self, calls: Iterable[Child], timeout_s: float) -> None:
         """Return when these calls have their outcomes, or the time is up; runtime loop."""
@@ -515,16 +395,3 @@ class Runtime:
                 self.actors.advance(target)
         elif action is Action.SEND_CANCEL and not call.link.closed:
             call.link.send(Cancel(call.message.seq, force, recursive))
-
-
-def _past(actor: ActorClient, method: str, *_: object) -> NoReturn:
-    if current.has_ended():
-        raise RuntimeError(current.ENDED)
-    raise RuntimeError(
-        f"{actor.title}.{method} cannot be called: its handle is of a session that was shut down; make the actor anew "
-        "in this session, or find a detached one by get_actor()"
-    )
-
-
-def _inert(*_: object) -> NoReturn:
-    raise RuntimeError(current.FORKED)
