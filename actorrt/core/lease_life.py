@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
+from actorrt.types import FunctionKey, LeaseId
+
 from .calls import CallLife
 from .story import Story
 
@@ -133,20 +135,22 @@ C = TypeVar("C", bound=CallLife)
 
 
 class LeaseLife(Generic[C]):
-    """One lease as its holder sees it. `number`: the node's, for this lease alone."""
+    """One lease as its holder sees it."""
 
-    __slots__ = ("_story", "calls", "mark", "number", "runs_left", "state")
+    __slots__ = ("_story", "calls", "id", "mark", "number", "runs_left", "state")
 
-    def __init__(self, number: int, wanted: bool) -> None:
+    def __init__(self, lease: LeaseId, wanted: bool) -> None:
         """`wanted`: others wait for it already."""
-        self.number = number
+        self.id = lease
+        # Its number at its node, which its worker knows it by.
+        self.number = lease.number
         self.state = OFFERED if wanted else IDLE
         # Unanswered, in the order in which the worker takes them.
         self.calls: dict[C, None] = {}
         # When its worker got something to do, or was last heard of.
         self.mark = 0.0
         # How often its worker may still run the functions that it has run and that have a limit.
-        self.runs_left: dict[bytes, int] | None = None
+        self.runs_left: dict[FunctionKey, int] | None = None
         self._story: Story | None = None
 
     def __repr__(self) -> str:
@@ -200,7 +204,7 @@ class LeaseLife(Generic[C]):
             return False
         return self.on(Event.EMPTIED)
 
-    def count_run(self, function: bytes, most: int) -> bool:
+    def count_run(self, function: FunctionKey, most: int) -> bool:
         """Its worker runs a function that it may run `most` times; True if this is the last of them."""
         runs_left = self.runs_left
         if runs_left is None:

@@ -14,6 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
+from actorrt.types import FunctionKey, LeaseId
+
 from . import calls
 from .calls import CallLife
 from .lease_life import GONE, IDLE, LOST, OFFERED, PUSHED, PUSHED_ALONE, PUSHED_LAST, Event, LeaseLife
@@ -61,7 +63,7 @@ class CallOff(Struct, frozen=True):
 class Return(Struct, frozen=True):
     """Give the lease back to the node. `end_worker`: nobody else is to get its worker."""
 
-    number: int
+    lease: LeaseId
     end_worker: bool
 
 
@@ -114,8 +116,8 @@ class LeasePool(Generic[L, C]):
         one_by_one: bool,
         most_asked: int,
         idle_s: float,
-        max_calls: Mapping[bytes, int],
-        function_of: Callable[[C], bytes],
+        max_calls: Mapping[FunctionKey, int],
+        function_of: Callable[[C], FunctionKey],
         number_of: Callable[[C], int],
     ) -> None:
         """`one_by_one`: a worker runs all that it gets at once, so it gets one. `most_asked`: so many questions may be
@@ -128,7 +130,7 @@ class LeasePool(Generic[L, C]):
         self._function_of = function_of
         self._number_of = number_of
         self.backlog: deque[C] = deque()
-        self.leases: dict[int, L] = {}
+        self.leases: dict[LeaseId, L] = {}
         self.pace = Pace()
         # Calls in the backlog that have ended: cancelled before they left.
         self._ended = 0
@@ -290,19 +292,19 @@ class LeasePool(Generic[L, C]):
         actions: list[Action[L, C]] = []
         if question not in self._asked:
             # Called off, and the answer was on its way.
-            actions.append(Return(lease.number, False))
+            actions.append(Return(lease.id, False))
             return actions
         del self._asked[question]
-        self.leases[lease.number] = lease
+        self.leases[lease.id] = lease
         self._pump(now, actions)
         if lease.state is OFFERED and lease.on(Event.UNNEEDED):
             self._return(lease, actions)
         return actions
 
-    def unreachable(self, question: int, number: int, now: float) -> list[Action[L, C]]:
+    def unreachable(self, question: int, lease: LeaseId, now: float) -> list[Action[L, C]]:
         """The node has granted a lease, and its worker cannot be reached."""
         self._asked.pop(question, None)
-        actions: list[Action[L, C]] = [Return(number, False)]
+        actions: list[Action[L, C]] = [Return(lease, False)]
         self._pump(now, actions)
         return actions
 
@@ -351,10 +353,10 @@ class LeasePool(Generic[L, C]):
         return actions
 
     def _return(self, lease: L, actions: list[Action[L, C]]) -> None:
-        self.leases.pop(lease.number, None)
+        self.leases.pop(lease.id, None)
         if not self._stopped:
             # A worker that has run a function with a limit would not know how often, if another caller had it.
-            actions.append(Return(lease.number, lease.runs_left is not None))
+            actions.append(Return(lease.id, lease.runs_left is not None))
 
     def _call_off(self, actions: list[Action[L, C]]) -> None:
         if self._asked:

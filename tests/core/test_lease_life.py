@@ -8,13 +8,14 @@ import pytest
 
 from actorrt.core.calls import CallLife
 from actorrt.core.lease_life import TABLE, Event, LeaseError, LeaseLife, State
+from actorrt.types import FunctionKey, LeaseId, ProcessId
 
 PUSHES: Final = (Event.PUSHED, Event.PUSHED_ALONE, Event.PUSHED_LAST)
 TAKES_MORE: Final = frozenset({State.OFFERED, State.IDLE, State.BUSY})
 
 
 def lease(state: State, calls: int = 0) -> LeaseLife[CallLife]:
-    made = LeaseLife[CallLife](7, wanted=False)
+    made = LeaseLife[CallLife](LeaseId(ProcessId(b"node"), 7), wanted=False)
     made.calls.update(dict.fromkeys(CallLife() for _ in range(calls)))
     made.state = state
     return made
@@ -35,8 +36,8 @@ def test_every_pair_is_in_the_table_or_an_error_that_names_both(state: State, ev
 
 
 def test_a_lease_begins_as_offered_if_others_wait_for_it() -> None:
-    assert LeaseLife[CallLife](1, wanted=True).state is State.OFFERED
-    assert LeaseLife[CallLife](1, wanted=False).state is State.IDLE
+    assert LeaseLife[CallLife](LeaseId(ProcessId(b"node"), 1), wanted=True).state is State.OFFERED
+    assert LeaseLife[CallLife](LeaseId(ProcessId(b"node"), 1), wanted=False).state is State.IDLE
 
 
 @pytest.mark.parametrize("state", State)
@@ -106,8 +107,8 @@ def test_what_is_heard_is_the_row_of_the_table(state: State, gave_back: bool, le
 def test_a_worker_runs_a_function_with_a_limit_so_often_and_no_more() -> None:
     one = lease(State.IDLE)
     assert one.runs_left is None
-    assert [one.count_run(b"three", 3) for _ in range(3)] == [False, False, True]
-    assert one.count_run(b"once", 1)
+    assert [one.count_run(FunctionKey(b"three"), 3) for _ in range(3)] == [False, False, True]
+    assert one.count_run(FunctionKey(b"once"), 1)
 
 
 def test_an_error_tells_what_was_before() -> None:

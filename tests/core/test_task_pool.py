@@ -28,12 +28,14 @@ from actorrt.core.task_pool import (
     Return,
     Timer,
 )
+from actorrt.types import FunctionKey, LeaseId, ProcessId
 
 from ..depth import DEPTH
 
 IDLE_S: Final = 1.0
 MOST_ASKED: Final = 3
-LIMITED: Final = b"limited"
+LIMITED: Final = FunctionKey(b"limited")
+PLAIN: Final = FunctionKey(b"plain")
 RUNS: Final = 2
 INDEX: Final = st.integers(0, 7)
 
@@ -41,7 +43,7 @@ INDEX: Final = st.integers(0, 7)
 class Task(CallLife):
     __slots__ = ("function", "number")
 
-    def __init__(self, number: int, attempts: int = 3, function: bytes = b"f") -> None:
+    def __init__(self, number: int, attempts: int = 3, function: FunctionKey = PLAIN) -> None:
         super().__init__()
         self.number = number
         self.attempts_left = attempts
@@ -51,12 +53,20 @@ class Task(CallLife):
         return f"<task {self.number}: {self.state.name}, {self.attempts_left} attempts left>"
 
 
-Lease = LeaseLife[Task]
+class Lease(LeaseLife[Task]):
+    def __init__(self, number: int, wanted: bool) -> None:
+        super().__init__(lease_id(number), wanted)
+
+
+def lease_id(number: int) -> LeaseId:
+    return LeaseId(ProcessId(b"node"), number)
+
+
 Pool = LeasePool[Lease, Task]
 Actions = list[Action[Lease, Task]]
 
 
-def make_pool(*, one_by_one: bool = False, max_calls: dict[bytes, int] | None = None) -> Pool:
+def make_pool(*, one_by_one: bool = False, max_calls: dict[FunctionKey, int] | None = None) -> Pool:
     return LeasePool[Lease, Task](
         one_by_one=one_by_one,
         most_asked=MOST_ASKED,
@@ -80,7 +90,7 @@ def pushed(actions: Actions) -> list[tuple[int, list[int]]]:
 
 
 def returned(actions: Actions) -> list[tuple[int, bool]]:
-    return [(action.number, action.end_worker) for action in of(Return, actions)]
+    return [(action.lease.number, action.end_worker) for action in of(Return, actions)]
 
 
 def ended(actions: Actions) -> list[tuple[int, calls.Action]]:
@@ -128,7 +138,7 @@ def test_nothing_that_waits_calls_off_all_questions_and_a_late_answer_is_returne
     pool.pump(0.0)
     assert pool.cancel(task, force=False) is calls.Action.END_CANCELLED
     assert pool.pump(0.0) == [CallOff([1])]
-    assert pool.granted(1, Lease(1, wanted=False), 0.0) == [Return(1, False)]
+    assert pool.granted(1, Lease(1, wanted=False), 0.0) == [Return(lease_id(1), False)]
     assert pool.refused(1, no_worker=False, now=0.0) == []
     assert pool.statistics().leases == {}
 
@@ -142,7 +152,7 @@ def test_a_lease_that_nobody_needs_any_more_goes_back_after_its_time_and_not_bef
     (again,) = pool.timer_over(Timer.IDLE, IDLE_S)
     assert isinstance(again, Arm)
     assert again.delay_s == pytest.approx(0.7)
-    assert pool.timer_over(Timer.IDLE, IDLE_S + again.delay_s) == [Return(1, False)]
+    assert pool.timer_over(Timer.IDLE, IDLE_S + again.delay_s) == [Return(lease_id(1), False)]
 
 
 def test_a_lease_that_others_wait_for_takes_one_batch() -> None:
@@ -223,7 +233,7 @@ def test_a_worker_that_has_begun_with_a_limited_function_goes_to_nobody_else() -
     lease, actions = with_lease(pool, task)
     pushed(actions)
     answer(pool, lease, task, now=0.5)
-    assert pool.timer_over(Timer.IDLE, 3.0) == [Return(1, True)]
+    assert pool.timer_over(Timer.IDLE, 3.0) == [Return(lease_id(1), True)]
 
 
 def test_a_worker_that_could_not_be_started_is_asked_for_later_while_others_work() -> None:
@@ -307,13 +317,49 @@ def test_no_call_is_sent_at_once_while_another_worker_has_one() -> None:
     assert pool.unused() is None
 
 
+def test_what_is_sent_at_once_and_must_not_run_twice_stays_alone() -> None:
+    pool = make_pool()
+    pool.pace.measured(1e-6, 1)
+    first = Task(0)
+    lease, actions = with_lease(pool, first)
+    pushed(actions)
+    answer(pool, lease, first, now=1e-6)
+    pool.push_at_once(lease, Task(1, attempts=0), 0.2)
+    pool.add(Task(2))
+    assert pushed(pool.pump(0.2)) == []
+
+
+def test_tasks_that_come_back_beside_an_answer_are_held_for_long_ones() -> None:
+    pool = make_pool()
+    pool.pace.measured(1e-6, 1)
+    tasks = [Task(number) for number in range(3)]
+    lease, actions = with_lease(pool, *tasks)
+    pushed(actions)
+    del lease.calls[tasks[0]], lease.calls[tasks[2]]
+    tasks[0].answered()
+    pool.answered(lease, 1, tasks[2:], 2e-6)
+    assert pool.depth == 1
+
+
+def test_a_caller_that_ends_calls_off_what_it_asked_for_and_ends_what_waits() -> None:
+    pool = make_pool()
+    tasks = [Task(0), Task(1)]
+    _, actions = with_lease(pool, *tasks)
+    pushed(actions)
+    assert pool.close() == [CallOff([2]), End(tasks[1], calls.Action.FAIL)]
+    assert pool.close() == []
+    pool.add(Task(2))
+    assert pool.pump(1.0) == []
+    assert ended(pool.close()) == [(2, calls.Action.FAIL)]
+
+
 def test_a_call_that_is_taken_back_from_a_lease_that_others_want_returns_it() -> None:
     pool = make_pool()
     task = Task(0)
     lease, actions = with_lease(pool, task)
     pushed(actions)
     assert pool.wanted(lease, 0.1) == []
-    assert pool.take_back(lease, task, 0.2) == (True, [Return(1, False)])
+    assert pool.take_back(lease, task, 0.2) == (True, [Return(lease_id(1), False)])
 
 
 def test_a_worker_whose_loop_runs_all_it_gets_at_once_gets_one() -> None:
@@ -389,8 +435,8 @@ class Histories(RuleBasedStateMachine):
                 case CallOff():
                     self.called_off.update(action.questions)
                 case Return():
-                    self.returns[action.number] += 1
-                    worker = self.workers.get(action.number)
+                    self.returns[action.lease.number] += 1
+                    worker = self.workers.get(action.lease.number)
                     if worker is not None:
                         assert worker.dead or not worker.lease.calls, "returned with calls under way"
                         # Its worker is clean, or ended.
@@ -436,7 +482,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: len(self.tasks) < 40)
     @rule(attempts=st.sampled_from([0, 1, 3, -1]), limited=st.booleans(), pump=st.booleans())
     def submit(self, attempts: int, limited: bool, pump: bool) -> None:
-        task = Task(len(self.tasks), attempts, LIMITED if limited else b"f")
+        task = Task(len(self.tasks), attempts, LIMITED if limited else PLAIN)
         self.tasks.append(task)
         self.ends[task] = self.runs[task] = 0
         self.allowed[task] = attempts
@@ -498,7 +544,7 @@ class Histories(RuleBasedStateMachine):
         number = len(self.returns) + 1
         self.returns[number] = 0
         if what == "unreachable":
-            self.do(self.pool.unreachable(question, number, self.now))
+            self.do(self.pool.unreachable(question, lease_id(number), self.now))
             return
         lease = Lease(number, what == "wanted")
         if question not in self.called_off:

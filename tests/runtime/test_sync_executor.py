@@ -66,12 +66,11 @@ def test_a_task_that_comes_just_as_another_is_taken_up_does_not_wait_behind_it(s
     for path in (taken, go_on, ran):
         os.mkfifo(path)
     actorrt.get(stop_as_the_next_task_is_taken_up.remote(str(taken), str(go_on)))
-    (leases,) = session.tasks.by_link.values()
-    (held,) = leases.values()
+    (held,) = session.tasks.held.values()
     # What follows an answer here has been done when a later question is answered.
     session.thread.call_sync(held.link.ask(Ping()))
     # Tasks are so short that several are handed over at once.
-    held.pool._pace.mean_s = AHEAD_S / 10
+    held.pool._pool.pace.mean_s = AHEAD_S / 10
     first = read.remote(str(ran))
     taken.read_text(encoding="utf-8")
     second = write.remote(str(ran), "by the second")
@@ -105,10 +104,9 @@ def give_back_as_the_second_task_is_handed_over() -> None:
 
 def test_a_task_that_is_handed_over_while_others_are_given_back_is_not_lost(session: Any) -> None:
     actorrt.get(give_back_as_the_second_task_is_handed_over.remote())
-    (leases,) = session.tasks.by_link.values()
-    (held,) = leases.values()
+    (held,) = session.tasks.held.values()
     session.thread.call_sync(held.link.ask(Ping()))
-    held.pool._pace.mean_s = AHEAD_S / 10
+    held.pool._pool.pace.mean_s = AHEAD_S / 10
     with held.link._lock:
         # So that both leave in one frame.
         first, second = echo.remote(1), echo.remote(2)

@@ -1,7 +1,7 @@
-"""Tasks of one shape on their way to workers: the backlog, the leases, and the questions for more.
+"""Tasks of one shape on their way to workers. core/task_pool.py decides; this sends, asks and waits for it.
 
-All of it runs on the runtime loop, except for `send_at_once`, which runs in the caller's thread: what it looks at is
-changed under the lock. How many tasks a worker gets at once is decided in core/pipeline.py.
+All of it runs on the runtime loop, except for `send_at_once`, which runs in the caller's thread: each event is
+reported under the lock, and what is pushed by it leaves under the lock, so that it leaves in order.
 """
 
 from __future__ import annotations
@@ -9,14 +9,30 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
-from actorrt.core.calls import Action, Event, Wish
-from actorrt.core.pipeline import Pace, after_crash, leases_to_ask, share
-from actorrt.types import FunctionKey, LeaseId, ProcessId
+from actorrt.core import calls
+from actorrt.core.calls import Wish
+from actorrt.core.lease_life import LeaseLife
+from actorrt.core.task_pool import (
+    MAX_ASKED,
+    Action,
+    Arm,
+    Ask,
+    CallOff,
+    End,
+    FindOut,
+    LeasePool,
+    PoolStatistics,
+    Push,
+    Return,
+    Timer,
+)
+from actorrt.types import FunctionKey, LeaseId
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from ..base.loop_thread import LoopThread
@@ -27,50 +43,22 @@ from .exits import Exits
 from .membership import Membership
 
 PoolKey = tuple[tuple[tuple[str, int], ...], str, tuple[tuple[str, str], ...]]
-# At most so many questions for leases of one shape are under way, whatever the backlog.
-MAX_ASKED: Final = 64
-# While some workers do, a worker that could not be started is asked for again after this long.
-ASK_AGAIN_S: Final = 1.0
 
 
-class HeldLease:
-    """A worker that this process may push tasks to."""
+class LeasedWorker(LeaseLife[Call]):
+    """A lease of a pool, and the link to its worker."""
 
-    __slots__ = (
-        "calls",
-        "full",
-        "id",
-        "idle_timer",
-        "lease",
-        "link",
-        "mark",
-        "pool",
-        "running_long",
-        "runs_left",
-        "wanted",
-    )
+    __slots__ = ("link", "pool")
 
     def __init__(self, pool: TaskPool, lease: Lease, link: Link) -> None:
+        super().__init__(lease.lease, lease.wanted)
         self.pool = pool
-        self.id = lease.lease
-        # Its number at its node, which its worker knows it by.
-        self.lease = lease.lease.number
         self.link = link
-        # Unanswered, in the order in which the worker takes them.
-        self.calls: dict[int, Call] = {}
-        self.mark = 0.0
-        self.running_long = False
-        # Nothing more is pushed until it is empty: its one task must not run twice, or was the last it may run.
-        self.full = False
-        # Others wait for it: it is given back once it is empty. None: but it has not been used yet.
-        self.wanted: bool | None = None if lease.wanted else False
-        # How often it may still run functions with `max_calls` that it has run.
-        self.runs_left: dict[FunctionKey, int] | None = None
-        self.idle_timer: asyncio.TimerHandle | None = None
 
-    @property
-    def takes_more(self) -> bool:
-        return not self.running_long and not self.full and not self.wanted
+
+Actions = Sequence[Action[LeasedWorker, Call]]
+# What a call fails with.
+Why = Callable[[Call], exceptions.ActorrtError]
 
 
 class Surroundings(Protocol):
@@ -94,13 +82,13 @@ class Leases(Protocol):
     """The leases of all pools of the process, and what is known of its functions."""
 
     max_calls: dict[FunctionKey, int]
-    by_link: dict[ProcessId, dict[int, HeldLease]]
 
-    def forget(self, held: HeldLease) -> None: ...
+    def hold(self, held: LeasedWorker) -> None: ...
+    def forget(self, lease: LeaseId) -> None: ...
 
 
 class TaskPool:
-    """The backlog and the leases of one shape."""
+    """The tasks of one shape that wait, and the workers that they go to."""
 
     def __init__(self, surroundings: Surroundings, tasks: Leases, key: PoolKey) -> None:
         self._tasks = tasks
@@ -109,29 +97,33 @@ class TaskPool:
         self.shape = dict(key[0])
         self.mode = key[1]
         self.env = dict(key[2])
-        self.backlog: deque[Call] = deque()
-        self.leases: dict[LeaseId, HeldLease] = {}
-        # Calls in the backlog that have ended: cancelled before they left.
-        self._ended = 0
-        # Questions for leases under way. One that is called off leaves at once, so that the next is not held back.
-        self._asking: set[asyncio.Task[None]] = set()
-        self._again: asyncio.TimerHandle | None = None
-        self._pace = Pace()
-        # Held while a task is given to a lease, and while a lease is given up.
+        self._pool: LeasePool[LeasedWorker, Call] = LeasePool(
+            one_by_one=self.mode != "sync",
+            # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
+            most_asked=min(MAX_ASKED, surroundings.membership.node_cpus + 1),
+            idle_s=surroundings.settings.idle_lease_s,
+            max_calls=tasks.max_calls,
+            function_of=_function_of,
+            number_of=_number_of,
+        )
+        # By their numbers. One that is called off leaves at once.
+        self._questions: dict[int, asyncio.Task[None]] = {}
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        # Held while an event is reported and what it pushes is queued. What waiters do is not done under it.
         self._lock = threading.RLock()
 
     @property
-    def _depth(self) -> int:
-        # A loop runs all that it gets at once, so it gets what its resources are for: one.
-        return self._pace.depth if self.mode == "sync" else 1
-
-    @property
     def busy(self) -> bool:
-        return bool(self.backlog) or any(held.calls for held in self.leases.values())
+        return self._pool.busy
+
+    def statistics(self) -> PoolStatistics:
+        """What waits and what is under way; from any thread."""
+        with self._lock:
+            return self._pool.statistics()
 
     def add(self, call: Call) -> None:
-        call.target = self
-        self.backlog.append(call)
+        """A task waits for a worker; `pump` follows."""
+        self._pool.add(call)
 
     def send_at_once(self, call: Call) -> bool:
         """Push a call to a worker if none has anything to do; from any thread.
@@ -139,20 +131,18 @@ class TaskPool:
         A task that somebody waits for is so spared the way over the runtime loop; many at a time are better sent in
         batches, from there. The arguments must be there.
         """
-        if self.backlog:
+        pool = self._pool
+        if pool.backlog:
             return False
-        held: HeldLease | None = None
+        held: LeasedWorker | None = None
         try:
             with self._lock:
-                leases = list(self.leases.values())
-                if self.backlog or self._thread.closing or any(held.calls for held in leases):
-                    return False
-                held = next((held for held in leases if held.takes_more and not held.link.closed), None)
-                if held is None or call.done:
+                held = pool.unused()
+                if held is None or call.done or self._thread.closing or held.link.closed:
                     # Done: cancelled with its parent in this very moment.
                     return call.done
-                self._send(held, call, time.monotonic())
-                held.full = held.full or call.attempts_left == 0
+                pool.push_at_once(held, call, time.monotonic())
+                self._send(held, (call,))
             held.link.flush()
         except BaseException:
             # A KeyboardInterrupt: nobody gets a ref to this call. It may have been queued, or not.
@@ -161,125 +151,134 @@ class TaskPool:
             raise
         return True
 
-    def _take_back(self, held: HeldLease, call: Call) -> None:
+    def _take_back(self, held: LeasedWorker, call: Call) -> None:
         with self._lock:
-            if held.calls.pop(call.message.seq, None) is not None:
+            had_it, actions = self._pool.take_back(held, call, time.monotonic())
+            if had_it:
                 held.link.inflight.pop(call.message.seq, None)
-                held.full = self._worn_out(held)
                 held.link.post(Cancel(call.message.seq))
         self._thread.run_soon(call.cancelled)
+        self._thread.run_soon(partial(self._perform, actions))
         self._thread.run_soon(self.pump)
+
+    # ---- what happens
 
     def pump(self) -> None:
         """Hand over what can be handed over, and ask for leases for the rest."""
         with self._lock:
-            self._pump()
+            actions = self._pool.pump(time.monotonic())
+            self._push(actions)
+        self._perform(actions)
 
-    def _pump(self) -> None:
-        backlog = self.backlog
-        if backlog:
-            self._hand_over()
-        if backlog:
-            limit = min(MAX_ASKED, self._process.membership.node_cpus + 1)
-            # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
-            for _ in range(leases_to_ask(len(backlog), len(self._asking), limit)):
-                task = self._thread.loop.create_task(self._ask())
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
-        elif self._asking:
-            self._call_off()
-        for held in list(self.leases.values()):
-            if not held.calls:
-                self._idle(held)
+    def answered(self, held: LeasedWorker, count: int, unbegun: Sequence[Call]) -> None:
+        """One frame came from a worker: `count` outcomes, and tasks that it could not begin."""
+        with self._lock:
+            actions = self._pool.answered(held, count, unbegun, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
 
-    def _hand_over(self) -> None:
-        # Not the loop's own time: that stands still while the loop waits.
-        now = time.monotonic()
-        depth = self._depth
-        free = [held for held in self.leases.values() if held.takes_more and len(held.calls) < depth]
-        free.sort(key=lambda held: len(held.calls))
-        for index, held in enumerate(free):
-            self._push(held, share(len(self.backlog), len(free) - index, depth - len(held.calls)), now)
-            if not self.backlog:
-                return
+    def wanted_back(self, held: LeasedWorker) -> None:
+        """Others wait for this lease."""
+        with self._lock:
+            actions = self._pool.wanted(held, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
 
-    def _call_off(self) -> None:
-        asking, self._asking = self._asking, set()
-        for task in asking:
-            task.cancel()
+    def lost(self, held: LeasedWorker) -> None:
+        """The worker of this lease is gone."""
+        with self._lock:
+            self._stop_if_closing()
+            actions = self._pool.lost(held, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
 
-    def _idle(self, held: HeldLease) -> None:
-        if held.wanted is not False or held.full:
-            self.give_back(held)
-        else:
-            held.mark = time.monotonic()
-            if held.idle_timer is None:
-                # It stays armed while the lease is used: a timer made and cancelled for each task would cost more.
-                held.idle_timer = self._thread.loop.call_later(
-                    self._process.settings.idle_lease_s, self._idle_over, held
-                )
+    def cancel(self, call: Call, force: bool) -> calls.Action:
+        """The caller of a call wants it cancelled; what to do now."""
+        with self._lock:
+            action = self._pool.cancel(call, force)
+        if action is calls.Action.END_CANCELLED and not self._pool.backlog:
+            self.pump()
+        return action
 
-    def _idle_over(self, held: HeldLease) -> None:
-        held.idle_timer = None
-        if held.calls or self.leases.get(held.id) is not held:
-            return
-        loop = self._thread.loop
-        left = held.mark + self._process.settings.idle_lease_s - time.monotonic()
-        if left > 0:
-            held.idle_timer = loop.call_later(left, self._idle_over, held)
-        else:
-            self.give_back(held)
+    def close(self, error: exceptions.ActorrtError) -> None:
+        """The runtime ends: nobody is to wait for what is left."""
+        for timer in self._timers.values():
+            timer.cancel()
+        with self._lock:
+            actions = self._pool.close()
+        self._perform(actions, lambda _: error)
 
-    def _push(self, held: HeldLease, count: int, now: float) -> None:
-        while count and self.backlog:
-            call = self.backlog.popleft()
-            if call.done:
-                self._ended -= 1
-                continue
-            if call.attempts_left == 0 and held.calls:
-                # A task that must not run twice has its worker for itself. If the worker dies because of another task,
-                # there is no doubt about this one, and an answer of it that is still on its way is not lost.
-                self.backlog.appendleft(call)
-                break
-            count -= 1
-            self._send(held, call, now)
-            if call.attempts_left == 0:
-                held.full = True
-            if held.full:
-                break
-        # At once: a turn of the loop later is a good part of a short task's round trip.
-        held.link.flush()
+    def _ring(self, timer: Timer) -> None:
+        del self._timers[timer]
+        with self._lock:
+            actions = self._pool.timer_over(timer, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
 
-    def _send(self, held: HeldLease, call: Call, now: float) -> None:
-        if held.wanted is None:
-            held.wanted = True
-        if not held.calls:
-            held.mark = now
-        link = held.link
-        message = call.message
-        assert isinstance(message, TaskCall)
-        function = message.function
-        if function not in link.defined:
-            link.defined.add(function)
-            link.push(Define(function, call.code.blob))
-        if self._tasks.max_calls and (most := self._tasks.max_calls.get(function)):
-            runs_left = held.runs_left = held.runs_left or {}
-            runs_left[function] = runs_left.get(function, most) - 1
-            held.full = held.full or runs_left[function] <= 0
-        message.lease = held.lease
-        held.calls[message.seq] = call
-        call.push(link)
+    def _stop_if_closing(self) -> None:
+        # Links end before `close`, and nothing is to be asked for that they had.
+        if self._thread.closing:
+            self._pool.stop()
 
-    # ---- leases
+    # ---- what to do
 
-    async def _ask(self) -> None:
+    def _push(self, actions: Actions) -> None:
+        for action in actions:
+            if isinstance(action, Push):
+                self._send(action.lease, action.calls)
+                # At once: a turn of the loop later is a good part of a short task's round trip.
+                action.lease.link.flush()
+
+    def _send(self, held: LeasedWorker, batch: Sequence[Call]) -> None:
+        link, lease = held.link, held.number
+        for call in batch:
+            message = call.message
+            assert isinstance(message, TaskCall)
+            function = message.function
+            if function not in link.defined:
+                link.defined.add(function)
+                link.push(Define(function, call.code.blob))
+            # The same message goes to one worker after the other.
+            message.lease = lease
+            call.push(link)
+
+    def _perform(self, actions: Actions, why: Why | None = None, end: Exit | None = None) -> None:
+        """Do all but what `_push` does; `why` calls fail, and the `end` of their worker where that is the reason."""
+        for action in actions:
+            match action:
+                case Ask():
+                    for question in action.questions:
+                        self._questions[question] = asking = self._thread.loop.create_task(self._ask(question))
+                        asking.add_done_callback(lambda _, question=question: self._questions.pop(question, None))
+                case CallOff():
+                    for asking in filter(None, map(self._questions.get, action.questions)):
+                        asking.cancel()
+                case Return():
+                    self._tasks.forget(action.lease)
+                    self._process.node.send(ReturnLease(action.lease, action.end_worker))
+                case FindOut():
+                    self._thread.spawn_here(self._find_out(action.lease))
+                case End(how=calls.Action.FAIL) if why is not None:
+                    action.call.end_with(why(action.call))
+                case End() if end is not None and action.call.wish is Wish.FORCE:
+                    error = exceptions.WorkerCrashedError(action.call.name, f"cancelled with force: {end.cause}", True)
+                    action.call.end_with(error)
+                case End():
+                    action.call.end_cancelled()
+                case Arm():
+                    ring = self._thread.loop.call_later(action.delay_s, self._ring, action.timer)
+                    self._timers[action.timer] = ring
+                case _:
+                    pass
+
+    async def _ask(self, question: int) -> None:
         process = self._process
         try:
             lease: Lease = await process.node.ask(
                 LeaseRequest(self.shape, self.mode, self.env or None, "", process.membership.employer)
             )
         except exceptions.ActorrtError as error:
-            self._refused(error)
+            self._refused(question, error)
             return
         try:
             link = await process.peers.link_to(lease.worker.process, lease.worker.address)
@@ -288,153 +287,48 @@ class TaskPool:
             raise
         except exceptions.LinkError:
             link = None
-        # This question is answered: it does not count as under way any more.
-        self._asking.discard(asyncio.current_task())  # pyright: ignore[reportArgumentType]
-        if link is None or link.closed:
-            process.node.send(ReturnLease(lease.lease))
-        else:
-            held = HeldLease(self, lease, link)
-            # First: once the lease is there, others may send tasks.
-            link.send(Assigned(held.lease, self.shape))
-            self._tasks.by_link.setdefault(link.peer, {})[held.lease] = held
-            self.leases[held.id] = held
-        self.pump()
-
-    def _refused(self, error: exceptions.ActorrtError) -> None:
-        self._asking.discard(asyncio.current_task())  # pyright: ignore[reportArgumentType]
-        if isinstance(error, exceptions.WorkerCrashedError) and self.leases:
-            # It could not start one more worker: those that there are go on.
-            if self._again is None:
-                self._again = self._thread.loop.call_later(ASK_AGAIN_S, self._ask_again)
-            return
         with self._lock:
-            calls, self.backlog, self._ended = self.backlog, deque(), 0
-        for call in calls:
-            call.fail(self._error_for(call, error))
-        self._call_off()
+            if link is None or link.closed:
+                actions = self._pool.unreachable(question, lease.lease, time.monotonic())
+            else:
+                held = LeasedWorker(self, lease, link)
+                # First: once the lease is there, others may send tasks.
+                link.send(Assigned(held.number, self.shape))
+                self._tasks.hold(held)
+                actions = self._pool.granted(question, held, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
 
-    def _ask_again(self) -> None:
-        self._again = None
-        self.pump()
+    def _refused(self, question: int, error: exceptions.ActorrtError) -> None:
+        with self._lock:
+            no_worker = isinstance(error, exceptions.WorkerCrashedError)
+            actions = self._pool.refused(question, no_worker, time.monotonic())
+        self._perform(actions, partial(self._refusal, error))
 
-    def _error_for(self, call: Call, error: exceptions.ActorrtError) -> exceptions.ActorrtError:
+    def _refusal(self, error: exceptions.ActorrtError, call: Call) -> exceptions.ActorrtError:
         if isinstance(error, exceptions.LinkError):
             return self._process.exits.node_died()
         if isinstance(error, exceptions.TaskUnschedulableError | exceptions.WorkerCrashedError):
             return type(error)(call.name, *error.args[1:])
         return error
 
-    def give_back(self, held: HeldLease) -> None:
-        """Return an idle lease to the node."""
+    async def _find_out(self, held: LeasedWorker) -> None:
+        end = await self._process.exits.exit_of(held.link.peer)
         with self._lock:
-            if held.calls or self.leases.get(held.id) is not held:
-                return
-            self._drop(held)
-        self._tasks.forget(held)
-        self._process.node.send(ReturnLease(held.id, held.runs_left is not None))
-        if self.backlog:
-            # The tasks that would have gone there.
-            self._thread.loop.call_soon(self.pump)
+            self._stop_if_closing()
+            actions = self._pool.sort_out(held, end.started, time.monotonic())
+            self._push(actions)
+        self._perform(actions, lambda call: crash_error(call, end), end)
 
-    def wanted_back(self, held: HeldLease) -> None:
-        """Others wait for it: it gets nothing more, and goes back once it is empty."""
-        held.wanted = True
-        self.give_back(held)
 
-    def _drop(self, held: HeldLease) -> None:
-        self.leases.pop(held.id, None)
-        if held.idle_timer is not None:
-            held.idle_timer.cancel()
-            held.idle_timer = None
+def _function_of(call: Call) -> FunctionKey:
+    message = call.message
+    assert isinstance(message, TaskCall)
+    return message.function
 
-    # ---- what comes of the calls
 
-    def replied(self, held: HeldLease, seq: int) -> None:
-        held.calls.pop(seq, None)
-        held.running_long = False
-        if held.full and not held.calls and not self._worn_out(held):
-            held.full = False
-
-    def _worn_out(self, held: HeldLease) -> bool:
-        # By itself: nobody may have such a function any more.
-        return any(left <= 0 for left in (held.runs_left or {}).values())
-
-    def settle_pace(self, held: HeldLease, count: int) -> None:
-        now = time.monotonic()
-        self._pace.measured(now - held.mark, count)
-        held.mark = now
-
-    def given_back(self, held: HeldLease, calls: list[Call]) -> None:
-        """The worker could not start these: the task in front of them blocks or runs long."""
-        self._pace.ran_long()
-        with self._lock:
-            for call in calls:
-                held.calls.pop(call.message.seq, None)
-            # The one in front may have ended since.
-            held.running_long = bool(held.calls)
-            held.full = held.full and (bool(held.calls) or self._worn_out(held))
-        for call in reversed(calls):
-            self._return(call)
-        self.pump()
-
-    def _return(self, call: Call) -> None:
-        """A call that was pushed and has not been started goes back to the front of the backlog."""
-        self._perform(call, call.on(Event.UNBEGUN), None)
-
-    def _perform(self, call: Call, action: Action, end: Exit | None) -> None:
-        """What comes of a call whose worker did not answer it; `end`, where it is gone."""
-        match action:
-            case Action.AGAIN:
-                self.backlog.appendleft(call)
-            case Action.END_CANCELLED if end is not None and call.wish is Wish.FORCE:
-                call.end_with(exceptions.WorkerCrashedError(call.name, f"cancelled with force: {end.cause}", True))
-            case Action.END_CANCELLED:
-                call.end_cancelled()
-            case Action.REPORT if end is not None:
-                call.fail(crash_error(call, end))
-            case _:
-                pass
-
-    def cancel(self, call: Call, force: bool) -> Action:
-        """The caller of a call wants it cancelled; what to do now. From the backlog it is taken with others, later."""
-        with self._lock:
-            call.ask(force)
-            action = call.on(Event.CANCEL)
-            if action is not Action.END_CANCELLED:
-                return action
-            self._ended += 1
-            if self._ended * 2 > len(self.backlog):
-                self.backlog = deque(call for call in self.backlog if not call.done)
-                self._ended = 0
-        if not self.backlog:
-            self._call_off()
-        return action
-
-    async def lost(self, held: HeldLease) -> None:
-        """The worker of this lease is gone."""
-        with self._lock:
-            self._drop(held)
-        if held.calls:
-            self._sort_out(held, await self._process.exits.exit_of(held.link.peer))
-        if not self._thread.closing:
-            self._process.node.send(ReturnLease(held.id))
-            self.pump()
-
-    def _sort_out(self, held: HeldLease, end: Exit) -> None:
-        finished, charged, unstarted = after_crash(list(held.calls), held.lease, end.started)
-        for seqs, event in (unstarted, Event.UNBEGUN), (charged, Event.LOST), (finished, Event.UNHEARD):
-            for seq in reversed(seqs):
-                call = held.calls[seq]
-                self._perform(call, call.on(event), end)
-
-    def close(self, error: exceptions.ActorrtError) -> None:
-        """The runtime ends: nobody is to wait for what is left."""
-        if self._again is not None:
-            self._again.cancel()
-        with self._lock:
-            calls, self.backlog = self.backlog, deque()
-        for call in calls:
-            call.fail(error)
+def _number_of(call: Call) -> int:
+    return call.message.seq
 
 
 def crash_error(call: Call, end: Exit) -> exceptions.ActorrtError:

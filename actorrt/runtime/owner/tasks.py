@@ -19,7 +19,7 @@ from . import task_pool
 from .calls import Call, fill_slots
 from .program import Program
 from .shipped import Shipped
-from .task_pool import HeldLease, PoolKey, TaskPool
+from .task_pool import LeasedWorker, PoolKey, TaskPool
 
 if TYPE_CHECKING:
     from actorrt.core.options import TaskOptions
@@ -49,7 +49,9 @@ class Tasks:
     def __init__(self, surroundings: Surroundings) -> None:
         self._process = surroundings
         self._thread = surroundings.thread
-        self.by_link: dict[ProcessId, dict[int, HeldLease]] = {}
+        # The leases of all pools: by their ids, and by their workers and what those know them by.
+        self.held: dict[LeaseId, LeasedWorker] = {}
+        self._by_worker: dict[ProcessId, dict[int, LeasedWorker]] = {}
         # After so many runs of a function its worker is not used again; only those functions that have a limit.
         self.max_calls: dict[FunctionKey, int] = {}
         self._pools: dict[PoolKey, TaskPool] = {}
@@ -94,12 +96,20 @@ class Tasks:
         """True while tasks have no outcome yet."""
         return any(pool.busy for pool in list(self._pools.values()))
 
-    def forget(self, held: HeldLease) -> None:
-        leases = self.by_link.get(held.link.peer)
-        if leases is not None:
-            leases.pop(held.lease, None)
-            if not leases:
-                del self.by_link[held.link.peer]
+    def hold(self, held: LeasedWorker) -> None:
+        """A pool has got a lease."""
+        self.held[held.id] = held
+        self._by_worker.setdefault(held.link.peer, {})[held.number] = held
+
+    def forget(self, lease: LeaseId) -> None:
+        """A lease goes back, if a pool had it."""
+        held = self.held.pop(lease, None)
+        if held is not None:
+            leases = self._by_worker.get(held.link.peer)
+            if leases is not None:
+                leases.pop(held.number, None)
+                if not leases:
+                    del self._by_worker[held.link.peer]
 
     def hand_over(self, call: Call, pool: TaskPool) -> None:
         """Submit a call whose arguments are there; from any thread."""
@@ -150,7 +160,7 @@ class Tasks:
     def resubmit(self, call: Call) -> None:
         """A failed task runs again (retry_exceptions)."""
         pool: TaskPool = call.target
-        pool.backlog.append(call)
+        pool.add(call)
         pool.pump()
 
     def after_batch(self, link: Link, answered: dict[int, int], back: list[tuple[Call, int]]) -> None:
@@ -161,18 +171,14 @@ class Tasks:
         for lease, count in answered.items():
             held = self._held(link, lease)
             if held is not None:
-                held.pool.settle_pace(held, count)
+                held.pool.answered(held, count, returned.pop(lease, ()))
         for lease, calls in returned.items():
             held = self._held(link, lease)
             if held is not None:
-                held.pool.given_back(held, calls)
-        for lease in answered:
-            held = self._held(link, lease)
-            if held is not None:
-                held.pool.pump()
+                held.pool.answered(held, 0, calls)
 
-    def _held(self, link: Link, lease: int) -> HeldLease | None:
-        leases = self.by_link.get(link.peer)
+    def _held(self, link: Link, lease: int) -> LeasedWorker | None:
+        leases = self._by_worker.get(link.peer)
         return None if leases is None else leases.get(lease)
 
     def answered(self, link: Link, call: Call) -> int:
@@ -181,27 +187,24 @@ class Tasks:
         assert isinstance(message, TaskCall)
         held = self._held(link, message.lease)
         if held is not None:
-            held.pool.replied(held, message.seq)
+            held.calls.pop(call, None)
         return message.lease
 
     def link_lost(self, link: Link) -> None:
-        leases = self.by_link.pop(link.peer, None)
-        for held in (leases or {}).values():
-            self._thread.spawn_here(held.pool.lost(held))
+        for held in list(self._by_worker.get(link.peer, {}).values()):
+            held.pool.lost(held)
 
     def leases_wanted(self, wanted: list[LeaseId]) -> None:
         """Others wait for these leases."""
-        ids = set(wanted)
-        for leases in list(self.by_link.values()):
-            for held in list(leases.values()):
-                if held.id in ids:
-                    held.pool.wanted_back(held)
+        for lease in wanted:
+            held = self.held.get(lease)
+            if held is not None:
+                held.pool.wanted_back(held)
 
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: what has not come back by now fails with `error`."""
-        for leases in self.by_link.values():
-            for held in leases.values():
-                for call in list(held.calls.values()):
-                    call.fail(error)
+        for held in self.held.values():
+            for call in list(held.calls):
+                call.fail(error)
         for pool in list(self._pools.values()):
             pool.close(error)
