@@ -48,7 +48,7 @@ def _parts(runtime: Runtime) -> Iterator[Any]:
 def _of_runtime(process: Process, runtime: Runtime) -> Iterator[str]:
     if runtime.tasks.busy:
         yield f"{process.name}: tasks have no outcome"
-    if runtime.tasks.by_link:
+    if runtime.tasks.held:
         yield f"{process.name}: leases were not given back"
     if runtime.objects.is_borrowed:
         yield f"{process.name}: others are counted as borrowers"
