@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from actorrt import ActorHandle, ObjectRef, exceptions, get, get_actor, get_runtime_context, is_initialized, shutdown
 
 from ..exceptions import ServeError
+from .background import later
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -117,9 +118,7 @@ class Connection:
                 logger.exception("news of %s could not be acted on", topic)
 
     def _ask_later(self, topic: Topic) -> None:
-        timer = threading.Timer(UNREADABLE_S, self._ask_again, (topic,))
-        timer.daemon = True
-        timer.start()
+        later(UNREADABLE_S, partial(self._ask_again, topic))
 
     def _ask_again(self, topic: Topic) -> None:
         if not self.closed and is_initialized():

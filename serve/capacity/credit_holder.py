@@ -38,6 +38,20 @@ class Held:
     def set_room(self, room: Room) -> None:
         self.tokens, self.slots = room
 
+    def count_at(self, place: Any) -> None:
+        self.place = place
+
+    def keep_by(self, keeper: Any, place: Any) -> None:
+        self.keeper, self.place = keeper, place
+
+    def name(self, tag: Any) -> None:
+        self.tag = tag
+
+    def end(self, tokens: int) -> None:
+        """One that filled so much of it has ended."""
+        self.filled -= tokens
+        self.running -= 1
+
     def go_before(self, following: Held) -> None:
         self.following = following
 

@@ -64,8 +64,17 @@ class LocalLease(Grant):
 
     def progress(self, tokens: int) -> None:
         if not self.generated:
-            self._credits.read.append(self)
+            self._credits.has_begun(self)
         self.generated = tokens
+
+    def grow(self, generated: int) -> None:
+        """Its answer has so many tokens by now."""
+        self.generated = generated
+
+    def read(self) -> bool:
+        """Its prompt counts as read from now on. Whether it did not before."""
+        was_unread, self.is_unread = self.is_unread, False
+        return was_unread
 
     def settle(self, used: Cost) -> None:
         self._credits.settle(self, used)
@@ -119,6 +128,10 @@ class ByCredit:
 
     # ---- requests
 
+    def has_begun(self, lease: LocalLease) -> None:
+        """Its first token has come. From any thread."""
+        self.read.append(lease)
+
     def admit(self, request: Request, cost: QueueCost, now: float) -> LocalLease | None:
         """A grant; None: ask the queue."""
         terms = self._plain if cost is PLAIN else self._terms_of(cost)
@@ -132,6 +145,7 @@ class ByCredit:
         if held.place is None:
             self._count_at_place(held)
         lease = LocalLease()  # pyright: ignore[reportCallIssue]
+        # Written here, since a constructor would cost a tenth of a request by credit.
         lease.policy = self.policy
         lease.replica = held.replica
         lease.held = held
@@ -145,9 +159,9 @@ class ByCredit:
         return lease
 
     def _count_at_place(self, held: Held) -> None:
-        held.keeper = self
-        place = held.place = self._place_of(held.replica)
+        place = self._place_of(held.replica)
         assert place is not None
+        held.keep_by(self, place)
         place.counts(held)
 
     def _terms_of(self, cost: QueueCost) -> Terms | None:
@@ -181,8 +195,7 @@ class ByCredit:
         """One of those that are `running` has ended. Whether the queue waits for what is left of its credit."""
         held = lease.held
         terms = lease.terms
-        held.filled -= terms.tokens
-        held.running -= 1
+        held.end(terms.tokens)
         if used is None and terms is self._plain and not lease.generated:
             self._plain_served += 1
         else:
@@ -199,7 +212,7 @@ class ByCredit:
         if isinstance(used, QueueUse):
             served -= INPUT_WEIGHT * min(used.cached or 0, cost.tokens)
         if used is not None and used.tokens > lease.generated:
-            lease.generated = used.tokens
+            lease.grow(used.tokens)
         self._holder.serve((lease.terms.band, cost.tenant, cost.user), served + OUTPUT_WEIGHT * lease.generated)
         if isinstance(used, QueueUse) and used.is_whole:
             self._tell(lease, lease.generated, 0.0, True)
@@ -208,7 +221,7 @@ class ByCredit:
         """It was given back before this was known. From any thread."""
         if isinstance(used, QueueUse):
             more = max(0, used.tokens - lease.generated)
-            lease.generated += more
+            lease.grow(lease.generated + more)
             self._tell(lease, lease.generated, float(OUTPUT_WEIGHT * more), used.is_whole)
 
     def _tell(self, lease: LocalLease, generated: int, charge: float, is_whole: bool) -> None:
@@ -224,8 +237,7 @@ class ByCredit:
 
     def _has_read(self, lease: LocalLease) -> None:
         unread = lease.terms.unread
-        if unread and lease.is_unread:
-            lease.is_unread = False
+        if unread and lease.read():
             lease.held.has_read(unread)
 
     def tag_of(self, lease: LocalLease) -> Tag:
@@ -239,7 +251,7 @@ class ByCredit:
             prompt, tokens - prompt, cost.model, cost.tenant, cost.user, band, True,
         )  # fmt: skip
         if cost is PLAIN:
-            held.tag = tag
+            held.name(tag)
         return tag
 
     # ---- the queue

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..base.background import later
 from ..base.news import DeploymentNews
 from ..policies.policy import Cost, Grant, Policy, PolicyContext, Refused, Request
 from .messages import Tag, incarnation_of
@@ -102,9 +103,7 @@ class ByLease(Policy):
         return None
 
     def _look_in(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._look)
-        self._timer.daemon = True
-        self._timer.start()
+        self._timer = later(seconds, self._look)
 
     def _look(self) -> None:
         # On a thread of its own: what is kept is looked at by `next`.

@@ -172,6 +172,7 @@ class Hub:
         # Parts of the queue that are looked at from here.
         self._ledger, self._order, self._tenants = self.queue.ledger, self.queue.order, self.queue.tenants
         self._leases, self._lines, self._prefill = self._ledger.leases, self._ledger.lines, self.queue.prefill
+        self._lengths, self._prefixes, self._bands = self.queue.lengths, self.queue.prefixes, self._order.numbers
         # Those that read prompts for the others, where they are apart.
         self._readers = None if self._prefill is None else Readers(self.queue, self._prefill)
         self._tickets = Tickets(key)
@@ -472,9 +473,9 @@ class Hub:
             found.grow(more)
             self._order.charge(ask.served_in, ask.tenant, ask.user, OUTPUT_WEIGHT * more)
         if used.is_whole:
-            self.queue.lengths.learn(ask.model, ask.tenant, ask.prompt, found.generated)
+            self._lengths.learn(ask.model, ask.tenant, ask.prompt, found.generated)
         if used.cached is not None and found.correct() and self._readers is None and found.line in self._lines:
-            self.queue.prefixes.correct(found.line, ask.cached, used.cached)
+            self._prefixes.correct(found.line, ask.cached, used.cached)
 
     def engine_says(self, id: str, load: EngineLoad, now: float) -> None:
         """What a replica's engine says that it has. Of one with several ranks it is not known which has it."""
@@ -651,7 +652,7 @@ class Hub:
             asked.requests if in_requests else asked.max_tokens,
             asked.tenant,
             asked.user,
-            self._order.numbers.get(asked.band, self.queue.last_band),
+            self._bands.get(asked.band, self.queue.last_band),
             now - asked.age_s if first is None else first.arrived,
             math.inf if asked.left_s is None else now + asked.left_s,
             name,

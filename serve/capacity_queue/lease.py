@@ -32,7 +32,16 @@ class Lease(Grant):
     policy: Keeper
 
     def __init__(
-        self, policy: Keeper, request: Request, cost: QueueCost, band: str, arrived: float, deadline: float | None
+        self,
+        policy: Keeper,
+        request: Request,
+        cost: QueueCost,
+        band: str,
+        arrived: float,
+        deadline: float | None,
+        id: int = 0,
+        *,
+        returns: bool = False,
     ) -> None:
         self.policy = policy
         self.request = request
@@ -41,12 +50,35 @@ class Lease(Grant):
         self.arrived = arrived
         self.deadline = deadline
         # By which the queue knows it while it waits.
-        self.id = 0
+        self.id = id
         # It is not refused for want of room any more.
-        self.returns = False
+        self.returns = returns
+
+    def ask_as(self, id: int) -> None:
+        self.id = id
+
+    def come_back(self) -> None:
+        """It had a place before: it is not refused for want of room any more."""
+        self.returns = True
+
+    def count_at(self, place: Place) -> None:
+        self.place = place
+
+    def grow(self, generated: int) -> int:
+        """Its answer has so many tokens by now. How many it had before."""
+        before, self.generated = self.generated, generated
+        return before
 
     def give(
-        self, replica: str, number: int, rank: int, prompt: int, output: int, place: Place | None, now: float
+        self,
+        replica: str,
+        number: int,
+        rank: int,
+        prompt: int,
+        output: int,
+        place: Place | None,
+        now: float,
+        prefill: tuple[str, int] | None = None,
     ) -> None:
         """It runs there. `place` is where it is counted; None: its replica is not known here yet."""
         self.replica = replica
@@ -58,15 +90,13 @@ class Lease(Grant):
         self.given_at = now
         self.epoch = self.policy.epoch
         # Who reads its prompt; None: whoever answers.
-        self.prefill: tuple[str, int] | None = None
+        self.prefill: tuple[str, int] | None = prefill
         self._tag: Tag | None = None
         self.generated = 0
 
     def anew(self) -> Lease:
         """The same request, asked for once more, in its old place."""
-        lease = Lease(self.policy, self.request, self.cost, self.band, self.arrived, self.deadline)
-        lease.returns = True
-        return lease
+        return Lease(self.policy, self.request, self.cost, self.band, self.arrived, self.deadline, returns=True)
 
     @property
     def queue_ms(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -340,6 +340,11 @@ class ToRouter(msgspec.Struct, omit_defaults=True):
     def question(self) -> None:
         self.ask = True
 
+    def take_question(self) -> bool:
+        """Whether the router is asked if it is there; that is not told again."""
+        asked, self.ask = self.ask, False
+        return asked
+
     def __bool__(self) -> bool:
         said = self.grants or self.alike or self.refused or self.ended or self.stop or self.find or self.ask
         return bool(said or self.epoch) or self.shares is not None or self.credits is not None

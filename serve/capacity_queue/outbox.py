@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .messages import CreditsHeld, ToQueue, encode
@@ -30,6 +30,10 @@ class Outbox:
         """One more in the list of this name."""
         with self.lock:
             getattr(self.message, what).append(value)
+
+    def say_progress(self, progress: Iterable[tuple[int, int]]) -> None:
+        """So much has come of answers. Called with the lock."""
+        self.message.progress.extend(progress)
 
     def say_alive(self) -> None:
         with self.lock:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from ..base.background import later
 from ..base.news import DeploymentNews
 from ..policies.policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, QueueFull, Refused, Request
 from .alone import Alone, Place
@@ -68,12 +69,12 @@ class CapacityQueuePolicy(Policy):
         self._queue: Any = None
         self._turns = Turns(self._flush)
         # What is to be said.
-        self._out = Outbox()
+        out = self._out = Outbox()
+        self._say_plain, self._say_ended = out.plain.append, out.given_back.append
         self._untold = Untold()
         # What has come and was not looked at yet.
         self._came: deque[ToRouter | None] = deque()
-        # Whether the queue has said that it is there, and of which epoch it is.
-        self._connected = self._was_connected = False
+        # Of the queue that was there last; 0: none ever was.
         self.epoch = 0
         self._alone = Alone(context.clock(), -random.SystemRandom().getrandbits(61))
         self._credits = ByCredit(self, self.router, self._open_place, partial(self._say, "learnt"))
@@ -134,9 +135,9 @@ class CapacityQueuePolicy(Policy):
         if self._session is not None:
             # It tells of its end no more.
             self._session.leave()
-            self._alone.is_lost = True
+            self._alone.lost()
             self._credits.stop()
-        self._connected, self._alone.heard_at = False, self._clock()
+        self._alone.asks(self._clock())
         self._session = None if queue is None else Session(queue, self.router, self)
 
     def submit(self, request: Request) -> Lease | LocalLease | None:
@@ -152,12 +153,12 @@ class CapacityQueuePolicy(Policy):
         if now > arrived:
             arrived = now
         self._last_arrival = arrived
-        if cost is PLAIN and self._may_be_plain and self._connected and now - self._alone.heard_at <= self._silence_s:
+        if cost is PLAIN and self._may_be_plain and self._alone.is_near(self._silence_s, now):
             # As below, where most that is looked at there is known.
-            lease = Lease(self, request, cost, self._plain_band, arrived, None)
-            self._last_id = lease.id = id = self._last_id + 1
+            self._last_id = id = self._last_id + 1
+            lease = Lease(self, request, cost, self._plain_band, arrived, None, id)
             self._waiting[request] = self._by_id[id] = lease
-            self._out.plain.append((id, now - arrived))
+            self._say_plain((id, now - arrived))
             self._turns.soon()
             if self._watchdog is None:
                 self._watch()
@@ -184,23 +185,21 @@ class CapacityQueuePolicy(Policy):
                 # It is fenced off there, or a later queue is there.
                 self._credits.spoil(lease)
             asked = self._waits(request, lease.terms.cost, lease.terms.band, lease.arrived)
-            asked.returns = True
+            asked.come_back()
             return self._ask(asked, now)
         if lease.number < 0 and lease.replica in self._places.keys() - self._full:
             # A replica knows of a later queue: that is heard of here soon.
-            self._alone.stands_back_until = now + LOOK_S
+            self._alone.stand_back(now + LOOK_S)
         return self._ask(lease.anew(), now)
 
     def _ask(self, lease: Lease, now: float) -> Lease | None:
         # Mostly the queue is there and has just been heard.
-        if not (self._connected and now - self._alone.heard_at <= self._config.silence_s) and self._is_alone(now):
+        if not self._alone.is_near(self._silence_s, now) and self._is_alone(now):
             if (not self._waiting or lease.returns) and self._give_itself(lease, now):
                 return lease
             most = self._config.most(self._max_queued).requests
             if len(self._waiting) >= most and not lease.returns:
-                full = QueueFull(len(self._waiting), most, 1.0)
-                full.queue_ms = lease.waited_ms(now)
-                raise full
+                raise QueueFull(len(self._waiting), most, 1.0).after(lease.waited_ms(now))
         if lease.returns:
             self._waiting = {lease.request: lease, **self._waiting}
         else:
@@ -213,13 +212,14 @@ class CapacityQueuePolicy(Policy):
     def _acquire(self, lease: Lease, now: float) -> None:
         if lease.id:
             self._by_id.pop(lease.id, None)
-        self._last_id = lease.id = id = self._last_id + 1
+        self._last_id = id = self._last_id + 1
+        lease.ask_as(id)
         self._by_id[id] = lease
-        if not self._connected:
+        if not self._alone.is_connected:
             return
         cost, deadline = lease.cost, lease.deadline
         if cost is PLAIN and deadline is None and not lease.returns:
-            self._out.plain.append((id, now - lease.arrived))
+            self._say_plain((id, now - lease.arrived))
         else:
             acquire = Acquire(
                 id, cost.requests, cost.tokens, cost.max_tokens, cost.model, cost.tenant, cost.user, lease.band,
@@ -231,13 +231,13 @@ class CapacityQueuePolicy(Policy):
 
     def _say(self, what: str, value: Any) -> None:
         """Have it told at the end of this turn. While there is no queue nothing is: the next one is told all anew."""
-        if self._connected:
+        if self._alone.is_connected:
             self._out.say(what, value)
             self._turns.soon()
 
     def _say_given_back(self, number: int) -> None:
-        if self._connected:
-            self._out.given_back.append(number)
+        if self._alone.is_connected:
+            self._say_ended(number)
             self._turns.soon()
 
     def _band_of(self, cost: QueueCost) -> str:
@@ -265,9 +265,7 @@ class CapacityQueuePolicy(Policy):
             lease = self._held.get(number)
             # One that is not sent yet has nothing to lose by it, and is soon asked for again.
             if lease is not None and lease.request not in self._ready and lease.request not in self._early:
-                shed = Refused(SHED, 1.0, 429, ticket)
-                shed.queue_ms = lease.queue_ms
-                return lease.request, shed
+                return lease.request, Refused(SHED, 1.0, 429, ticket).after(lease.queue_ms)
         if self._ready:
             return self._ready.popitem(last=False)
         now = self._clock()
@@ -301,7 +299,7 @@ class CapacityQueuePolicy(Policy):
             self._end()
 
     def _say_credits(self, held: CreditsHeld) -> None:
-        if self._connected:
+        if self._alone.is_connected:
             self._out.say_credits(held)
             self._turns.soon()
 
@@ -311,8 +309,8 @@ class CapacityQueuePolicy(Policy):
         if (place := lease.place) is not None:
             place.add(-1, -lease.prompt - lease.output)
         if (used is None or used is NOTHING) and not lease.generated:
-            if self._connected:
-                self._out.given_back.append(number)
+            if self._alone.is_connected:
+                self._say_ended(number)
                 self._turns.soon()
             return
         # Who tells that some has come looks first whether it is held still, so nothing of it is told behind this.
@@ -331,16 +329,16 @@ class CapacityQueuePolicy(Policy):
 
     def progress(self, lease: Lease, generated: int) -> None:
         """From the thread that has the request; it need not hold the router's lock."""
-        before, lease.generated = lease.generated, generated
+        before = lease.grow(generated)
         number, now = lease.number, self._clock()
         with self._out.lock:
             if self._held.get(number) is not lease:
                 return  # another thread has given it back
-            if not before and self._connected:
+            if not before and self._alone.is_connected:
                 # Its prompt is read: that makes room for others.
-                self._out.message.progress.append((number, generated))
-            elif self._untold.came(number, generated, generated - before, now) and self._connected:
-                self._out.message.progress += self._untold.take(now)
+                self._out.say_progress([(number, generated)])
+            elif self._untold.came(number, generated, generated - before, now) and self._alone.is_connected:
+                self._out.say_progress(self._untold.take(now))
             else:
                 return
         # Not in this turn, in which the client is sent what has come: it goes first.
@@ -402,17 +400,16 @@ class CapacityQueuePolicy(Policy):
 
     def came(self, data: bytes) -> None:
         said = to_router.decode(data)
-        self._alone.heard_at = self._clock()
-        if said.ask:
+        self._alone.hear(self._clock())
+        if said.take_question():
             self._out.say_alive()
             self._turns.soon()
-            said.ask = False
             if not said:
                 return
         self._bring(said)
 
     def closed(self) -> None:
-        self._connected, self._alone.is_lost = False, True
+        self._alone.lost()
         self._bring(None)
 
     def _bring(self, said: ToRouter | None) -> None:
@@ -427,7 +424,7 @@ class CapacityQueuePolicy(Policy):
         if said.epoch:
             self._welcome(said)
         if said.shares is not None:
-            self._alone.shares = said.shares
+            self._alone.share(said.shares)
         now = self._clock()
         for refusal in said.refused:
             if (lease := self._by_id.pop(refusal.id, None)) is not None:
@@ -464,17 +461,17 @@ class CapacityQueuePolicy(Policy):
 
     def _welcome(self, said: ToRouter) -> None:
         """A queue is there: it knows nothing of what was asked before."""
-        self.epoch = said.epoch
+        was_there, self.epoch = self.epoch > 0, said.epoch
         self._credits.begin(said.epoch)
         now = self._clock()
         # Before that other threads send nothing, and after it nothing of theirs is dropped.
         self._out.begin(list(self._held), list(self._full))
-        self._connected, self._alone.is_lost = True, False
+        self._alone.found()
         for lease in self._waiting.values():
-            # None of them is too many, if they were taken by a queue before.
-            lease.returns = lease.returns or self._was_connected
+            if was_there:
+                # None of them is too many, as a queue has taken them before.
+                lease.come_back()
             self._acquire(lease, now)
-        self._was_connected = True
         self._turns.soon()
 
     def _granted(self, granted: Granted, now: float) -> None:
@@ -486,8 +483,7 @@ class CapacityQueuePolicy(Policy):
         del self._waiting[lease.request]
         number, replica = granted.number, granted.replica
         place = self._places.get(replica)
-        lease.give(replica, number, granted.rank, granted.prompt, granted.output, place, now)
-        lease.prefill = granted.prefill
+        lease.give(replica, number, granted.rank, granted.prompt, granted.output, place, now, granted.prefill)
         self._held[number] = lease
         if place is None:
             self._early[lease.request] = lease
@@ -516,7 +512,7 @@ class CapacityQueuePolicy(Policy):
             first += len(ids)
 
     def _have(self, lease: Lease, place: Place) -> None:
-        lease.place = place
+        lease.count_at(place)
         place.add(1, lease.prompt + lease.output)
         self._ready[lease.request] = lease
 
@@ -529,14 +525,14 @@ class CapacityQueuePolicy(Policy):
 
     def _flush(self) -> None:
         session = self._session
-        if session is None or not self._connected:
+        if session is None or not self._alone.is_connected:
             return
         self._out.send(self.epoch, session.write)
 
     # ---- without the queue
 
     def _is_alone(self, now: float) -> bool:
-        return self._alone.is_alone(self._connected, self._config.silence_s, now)
+        return self._alone.is_alone(self._silence_s, now)
 
     def _give_itself(self, lease: Lease, now: float) -> bool:
         """Give a request a lease of this router's own, of the replica where it has least, within its share."""
@@ -553,9 +549,7 @@ class CapacityQueuePolicy(Policy):
 
     def _watch(self) -> None:
         """Look whether the queue has gone silent while requests wait: nothing else would."""
-        timer = self._watchdog = threading.Timer(LOOK_S, self._look)
-        timer.daemon = True
-        timer.start()
+        self._watchdog = later(LOOK_S, self._look)
 
     def _look(self) -> None:
         self._watchdog = None
@@ -567,8 +561,5 @@ class CapacityQueuePolicy(Policy):
 
 def _refused(refusal: Refusal, queue_ms: int) -> Refused:
     if refusal.limit >= 0:
-        found: Refused = QueueFull(refusal.queued, refusal.limit, refusal.retry_after_s or 1.0)
-    else:
-        found = Refused(refusal.reason, refusal.retry_after_s, refusal.status, refusal.ticket)
-    found.queue_ms = queue_ms
-    return found
+        return QueueFull(refusal.queued, refusal.limit, refusal.retry_after_s or 1.0).after(queue_ms)
+    return Refused(refusal.reason, refusal.retry_after_s, refusal.status, refusal.ticket).after(queue_ms)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from actorrt import ActorHandle, ObjectRef, Pipe, cancel, exceptions
 
+from ..base.background import later
 from .messages import Messages
 
 logger = logging.getLogger("actorrt.serve")
@@ -69,7 +69,7 @@ class Session:
     def _ended(self, receiver: _Receiver, ref: ObjectRef[Any]) -> None:
         if self._ref is not ref:
             return
-        receiver.session = None
+        receiver.forget()
         error = ref.exception()
         self._ref = self._pipe = None
         if self._left:
@@ -85,9 +85,7 @@ class Session:
 
     def _again(self) -> None:
         self._short = 0 if monotonic() - self._begun_at >= MOST_AGAIN_S else self._short + 1
-        timer = threading.Timer(pause_s(self._short), self._begin)
-        timer.daemon = True
-        timer.start()
+        later(pause_s(self._short), self._begin)
 
     def write(self, data: bytes) -> None:
         """Send it; lost if there is no stream just now."""
@@ -98,7 +96,7 @@ class Session:
         """End it: the queue takes it for the router's end. Nothing more is told of it, though its call may last."""
         self._left = True
         if self._receiver is not None:
-            self._receiver.session = None
+            self._receiver.forget()
         self._end()
 
     def _end(self) -> None:
@@ -122,7 +120,7 @@ class Session:
         except Exception:
             logger.exception("what the capacity queue says cannot be read, and its session begins anew")
             if self._receiver is not None:
-                self._receiver.session = None
+                self._receiver.forget()
             self._end()
 
 
@@ -136,6 +134,9 @@ class _Receiver:
 
     def __init__(self, session: Session) -> None:
         self.session: Session | None = session
+
+    def forget(self) -> None:
+        self.session = None
 
     def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
         if self.session is not None:

@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from ..base.news import DeploymentNews
 
@@ -99,6 +99,11 @@ class Refused(Exception):
         if status not in REFUSALS:
             raise ValueError(f"status must be one of {', '.join(map(str, REFUSALS))}, not {status}")
         self.reason, self.retry_after_s, self.status, self.ticket = reason, retry_after_s, status, ticket
+
+    def after(self, queue_ms: int) -> Self:
+        """The same, of a request that waited so long for a place."""
+        self.queue_ms = queue_ms
+        return self
 
 
 # What can never be served is 400 or 413, a request too many 429 or 503.

@@ -53,14 +53,14 @@ def test_a_queue_that_was_left_ends_late_and_the_next_one_is_asked_all_the_same(
     first.says(ToRouter(epoch=1))
     policy.next()
     policy._connect(second)
-    assert (policy._connected, policy._is_alone(100.0)) == (False, True)
+    assert (policy._alone.is_connected, policy._is_alone(100.0)) == (False, True)
     second.says(ToRouter(epoch=2))
     policy.next()
     # What the first one says still is nobody's, and so is its end.
     first.says(ToRouter(epoch=1))
     first.end()
     policy.next()
-    assert (policy.epoch, policy._connected) == (2, True)
+    assert (policy.epoch, policy._alone.is_connected) == (2, True)
     policy._say("withdraw", 7)
     assert second.heard[-1] == ToQueue(epoch=2, withdraw=[7])
 
@@ -82,6 +82,6 @@ def test_nothing_that_was_for_one_queue_is_said_to_the_next(
         begin(self, epoch)
 
     monkeypatch.setattr(policy_module.ByCredit, "begin", begins)
-    policy._connected = False
+    policy._alone.lost()
     policy._take(ToRouter(epoch=2))
     assert queue.heard == [ToQueue(epoch=2, held=[])]
