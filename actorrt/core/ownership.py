@@ -11,7 +11,8 @@ last borrower is gone before it hears of the next one:
 | a ref travels in an answer | the callee keeps its own until the caller says that it has it (RefsTaken) |
 | the caller has unpickled it | it says so when the owner surely knows of its borrow |
 | a borrower drops its last ref | the owner hears of it when all others know what they were told (`before_dropping`) |
-| a link is lost | the process at its other end borrows nothing any more, and knows nothing of what it was told |
+| a process has ended | it borrows nothing any more |
+| a link is lost | nothing of what its other end was told counts as known there; what it borrows, it still does |
 | a message to an owner without a link | it opens one if it says that something is held (`TELL`) |
 
 The fifth is there because what is dropped may hold refs itself, which the borrower has taken out and borrowed.

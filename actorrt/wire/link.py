@@ -83,6 +83,14 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
 }
 
 
+class Ending(enum.Enum):
+    """How a link has ended for this process."""
+
+    GOODBYE = "goodbye"  # this process or its peer closed it on purpose
+    DIED = "died"  # who knows says that the peer's process has ended
+    LOST = "lost"  # it could not go on, whatever has become of the process
+
+
 class Kept:
     """The bytes that were written and are not acknowledged: the very buffers, in order, and where each write ends.
 
@@ -193,6 +201,13 @@ class End:
     @property
     def acknowledgement_is_due(self) -> bool:
         return self.parser.position - self._acknowledged >= self.acknowledge_bytes
+
+    @property
+    def acknowledgement_not_before(self) -> int:
+        """Until the parser was fed so many bytes, no acknowledgement is due."""
+        parser = self.parser
+        aside = parser.fed - parser.buffered - parser.position
+        return self._acknowledged + self.acknowledge_bytes + aside
 
     def acknowledge(self) -> bytes:
         """The frame that says what has come; empty where the peer knows it. It is not kept."""

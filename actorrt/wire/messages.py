@@ -18,7 +18,7 @@ import msgspec
 
 from actorrt.types import NO_EMPLOYER, NO_PROCESS, ActorKey, Employer, FunctionKey, JobKey, LeaseId, Place, ProcessId
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 
 class ValueKind(IntEnum):
@@ -485,11 +485,15 @@ class ExitOf(Message, tag=66):
 
 
 class Exit(Message, tag=67):
-    """`started`: the last task that it began, as (lease of its node's, sequence number); None where nobody knows."""
+    """`started`: the last task that it began, as (lease of its node's, sequence number); None where nobody knows.
+
+    `known`: false where the node knows no such process, and so not whether it has ended.
+    """
 
     cause: str
     oom: bool = False
     started: tuple[int, int] | None = None
+    known: bool = True
 
 
 class ClaimName(Message, tag=68):

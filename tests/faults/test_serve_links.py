@@ -1,4 +1,4 @@
-"""Links that break between processes that both live: nobody is taken for dead, and requests are served."""
+"""Links that are given up between processes that both live: nobody is taken for dead, and requests are served."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import actorrt
 from actorrt import serve
 from actorrt.runtime.owner import current
+from actorrt.wire.link import Ending
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -43,19 +44,19 @@ class Answers:
         return os.getpid()
 
 
-def break_links() -> None:
-    """Every link of this process but the one to its node ends, as by a fault of a network."""
+def give_links_up() -> None:
+    """Every link of this process but the one to its node ends, as after a fault of a network that lasts too long."""
     runtime = current.runtime()
 
-    async def abort() -> None:
+    async def give_up() -> None:
         for link in list(runtime.peers.links.values()):
             if link is not runtime.node:
-                link._transport.abort()
+                link.finish(Ending.LOST)
 
-    runtime.thread.call_sync(abort())
+    runtime.thread.call_sync(give_up())
 
 
-def test_a_replica_to_which_the_link_broke_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_to_which_the_link_was_lost_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     # The processes answer a new dial, so nobody waits for the node to say that they have ended.
     monkeypatch.setattr("actorrt.runtime.owner.exits.EXIT_CAUSE_TIMEOUT_S", 3600.0)
     handle: Any = serve.run(Answers.bind(), name="links", route_prefix=None)
@@ -63,11 +64,11 @@ def test_a_replica_to_which_the_link_broke_is_used_again(monkeypatch: pytest.Mon
     while len(replicas) < 2:
         replicas.add(handle.remote().result(timeout_s=20))
     for _ in range(5):
-        # A request is under way at each, so that the break is noticed by what becomes of these.
+        # A request is under way at each, so that the loss is noticed by what becomes of these.
         held = [handle.hold.remote() for _ in range(2)]
         while len({handle.held.remote().result(timeout_s=20) for _ in range(4)}) < 2:
             pass
-        break_links()
+        give_links_up()
         for one in held:
             with pytest.raises(serve.exceptions.ReplicaUnavailableError):
                 one.result(timeout_s=20)

@@ -24,6 +24,7 @@ from actorrt import exceptions
 from actorrt.runtime.machine.process import children_of, process_state
 from actorrt.runtime.machine.stall_watch import STOPPED
 from actorrt.runtime.owner import current
+from actorrt.wire.link import Ending
 
 RunProgram = Any
 
@@ -164,7 +165,7 @@ def make_restartable(_: Any) -> Any:
     return Child.options(name="restartable", lifetime="detached", max_restarts=-1).remote()
 
 
-def test_an_actor_whose_link_breaks_while_its_process_lives_is_found_where_it_was() -> None:
+def test_an_actor_whose_link_is_lost_while_its_process_lives_is_found_where_it_was() -> None:
     parent: Any = Parent.remote()
     _, pid = actorrt.get(parent.pids.remote())
     child = actorrt.get(parent.get_child.remote())
@@ -172,10 +173,10 @@ def test_an_actor_whose_link_breaks_while_its_process_lives_is_found_where_it_wa
     runtime = current.runtime()
     [link] = [link for link in runtime.peers.links.values() if link.pid == pid]
 
-    async def drop() -> None:
-        link.drop()
+    async def give_up() -> None:
+        link.finish(Ending.LOST)
 
-    runtime.thread.call_sync(drop())
+    runtime.thread.call_sync(give_up())
     assert actorrt.get(child.pid.remote()) == pid
 
 

@@ -17,6 +17,7 @@ from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.links.link import Link
 from actorrt.runtime.links.peers import Peers
 from actorrt.runtime.links.transport import NoAnswerError, make_hello
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import AnyMessage, Done, Ping, Unreadable, encode_hello
 
 ME = b"process1"
@@ -152,7 +153,7 @@ async def test_a_question_is_asked_again_where_the_link_ends_under_it(session: P
     link = await mine.link_to(OTHER)
     asking = asyncio.create_task(mine.ask(OTHER, Ping()))
     await asyncio.sleep(0)
-    link.drop()
+    link.finish(Ending.LOST)
     assert isinstance(await asking, Done)
     assert mine.get(OTHER) is not link
     await other.close()

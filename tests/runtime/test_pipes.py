@@ -8,17 +8,20 @@ from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import actorrt
 from actorrt import Pipe, call_pipe
 from actorrt.exceptions import ActorDiedError, TaskCancelledError
+from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Link
 from actorrt.runtime.links.pipes import FIRST_ROOM, PIECE
 from actorrt.runtime.links.running import running_call
 from actorrt.runtime.owner import current
 from actorrt.wire.frames import TO_CALLER
+from actorrt.wire.link import End, State
 
 
 class Caller:
@@ -301,14 +304,14 @@ async def test_a_link_that_is_lost_while_another_thread_writes_to_it_does_the_wr
     ours, theirs = socket.socketpair()
     with theirs:
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
-        nobody: Any = None
+        nobody: Any = Mock()
         hello: Any = SimpleNamespace(process=b"", role="worker", pid=0)
-        link = Link(asyncio.get_running_loop(), nobody, hello, transport)
+        connection, end = Connection(transport), End(b"its id", State.OPENING)
+        link = Link(asyncio.get_running_loop(), nobody, nobody, hello, end, connection)
         pipes = [Pipe(link, seq, None, TO_CALLER, FIRST_ROOM) for seq in range(2)]
-        link.hold(lambda _: None)
         for pipe in pipes:
             pipe.write(b"part")
-        link._piped, link._held = Lost(link._piped), False
+        link._piped, link._obstacle = Lost(link._piped), None
         link.flush()
         # What it had taken is sent.
         assert b"part" in theirs.recv(1024)

@@ -1,8 +1,9 @@
-"""One link: the full-duplex stream of messages to one other process.
+"""One link: the full-duplex stream of messages to one other process, over one connection after the other.
 
 Messages may be queued from any thread; whoever finds the moment right calls `flush`, which writes everything that is
-ready in as few frames as possible, straight to the socket. Reading happens on the runtime loop alone. Dialling and
-accepting are in transport.py; what messages mean is up to the `Receiver`.
+ready in as few frames as possible, straight to the socket. Reading happens on the runtime loop alone. What a connection
+that breaks means is decided in wire/link.py; dialling, accepting and dialling again are in peers.py and transport.py;
+what messages mean is up to the `Receiver`.
 
 In the main thread of a program a KeyboardInterrupt may come after any call that Python code makes. What it must not
 tear apart is one call of C functions here (`extend` of a `map`), whose list tells afterwards how far it came.
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from itertools import repeat, starmap
 from typing import Any, Final, Protocol
 
@@ -24,38 +26,35 @@ import msgspec
 
 from actorrt import exceptions
 from actorrt.types import FunctionKey
-from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, Acknowledged, FrameError, FrameParser, RawPart, encode_frame
+from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, Acknowledged, FrameError, RawPart, encode_frame
+from actorrt.wire.link import Action, Buffer, End, Ending, Event, LinkStateError, State, behind
 from actorrt.wire.messages import (
-    Answer,
     AnswerBody,
     AnyMessage,
-    Ask,
     Hello,
     Question,
-    Refusal,
     Reply,
     Unreadable,
-    Withdraw,
     decode_batch,
     decode_each,
     encode_batch,
-    tag_of,
 )
 
+from .connection import Connection
+from .dialogue import DIALOGUE, Dialogue
 from .pipes import PIECE, Frame, Pipe, caller_end
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256
-ASK: Final = tag_of(Ask)
-ANSWER: Final = tag_of(Answer)
-REFUSAL: Final = tag_of(Refusal)
-# What a link answers, or hands to who has asked; all else is the receiver's.
-_DIALOGUE: Final = frozenset({Answer, Refusal, Ask, Withdraw})
-# What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
-SEND_BUFFER_BYTES: Final = 512 * 1024
 _NOT_WAITING: Final = (False,)
+# In place of how many bytes a connection took: all that is written goes to the next one.
+_BROKEN: Final = -1
 # Of what one system call takes (1,024 on Linux), less what one more piece has.
 _MOST_BUFFERS: Final = 512
+# What has come is acknowledged after so long at the latest.
+ACKNOWLEDGE_S: Final = 1.0
+# So long is read on from a connection that takes nothing any more.
+READ_ON_S: Final = 1.0
 
 
 class Receiver(Protocol):
@@ -74,22 +73,73 @@ class Receiver(Protocol):
     def link_lost(self, link: Link) -> None: ...
 
 
+class Keeper(Protocol):
+    """Who sees to the connections of a link; runtime loop."""
+
+    def opened(self, link: Link) -> None:
+        """A link that was accepted counts from now on."""
+
+    def restore(self, link: Link) -> None:
+        """Its connection has broken: dial again, or wait for who dialled; end it where that is in vain."""
+
+    def closed(self, link: Link) -> None:
+        """It has ended."""
+
+
+class _Obstacle(Enum):
+    """Why nothing is written at the moment."""
+
+    SOCKET = "the socket takes nothing more"
+    WINDOW = "too much is not acknowledged"
+    CONNECTION = "there is no connection, or its other end does not read yet"
+
+
+# Bound here, since looking up a member of an Enum takes long.
+_OPEN: Final = State.OPEN
+_SOCKET: Final = _Obstacle.SOCKET
+_WINDOW: Final = _Obstacle.WINDOW
+_CONNECTION: Final = _Obstacle.CONNECTION
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """One moment of a link. Bytes are those of frames, since the link began."""
+
+    state: State
+    connections: int
+    written: int
+    # Of those, what the peer has not acknowledged.
+    kept: int
+    received: int
+    messages_queued: int
+    calls_inflight: int
+    questions: int
+
+
 class Link:
-    """An open link. `closed` is true once nothing can be sent any more; `farewell` if the peer closed on purpose."""
+    """An open link, whether it has a connection at the moment or not.
+
+    `closed` says how it has ended once nothing can be sent any more.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         receiver: Receiver,
+        keeper: Keeper,
         hello: Hello,
-        transport: asyncio.Transport,
+        end: End,
+        connection: Connection,
+        path: str = "",
     ) -> None:
+        """`hello`: the peer's. `path`: where it listens, if this process has dialled."""
         self.loop = loop
         self.peer = hello.process
         self.role = hello.role
         self.pid = hello.pid
-        self.closed = False
-        self.farewell = False
+        self.path = path
+        self.end = end
+        self.closed: Ending | None = None
         # Calls that this process made over the link and that have no outcome yet, by sequence number.
         self.inflight: dict[int, Any] = {}
         # Calls of the peer that this process runs, and those that wait for their turn at an actor here.
@@ -101,43 +151,63 @@ class Link:
         self.pipes: dict[int, Pipe] = {}
         self.gone: asyncio.Event = asyncio.Event()
         self._receiver = receiver
-        self._transport = transport
-        sock = transport.get_extra_info("socket")
-        # A descriptor of our own: uvloop does not let others watch the one that its transport reads.
-        self._out = socket.socket(fileno=os.dup(sock.fileno()))
-        self._out.setblocking(False)
-        self._out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self.parser = FrameParser()
+        self._keeper = keeper
+        self._connection: Connection | None = connection
+        self._connections = 1
+        self._out = connection.out
+        self._parser = end.parser
+        self._kept = end.kept
         self._queue: deque[AnyMessage] = deque()
+        # Who has it writes, or changes what is written to; and flushes once more behind it.
         self._lock = threading.Lock()
+        self._obstacle: _Obstacle | None = None if end.state is _OPEN else _CONNECTION
         # What the socket has not taken of a frame: pieces, in order.
-        self._rest: list[memoryview] | None = None
+        self._rest: list[Buffer] | None = None
+        # What the peer misses of what was written to an earlier connection.
+        self._missed: list[Buffer] = []
+        # Until so many bytes were read, there is nothing to do about acknowledgements.
+        self._look_at = 0
+        self._acknowledging: asyncio.TimerHandle | None = None
         # Frames that the reply of a call takes along, by the call's sequence number.
         self._along: dict[int, Frame] = {}
         # Pipes that have something to send, in the order of their turns. Messages go before them.
         self._piped: deque[Pipe] = deque()
         # Those that would have, but for the link.
         self._crowded_out: deque[Pipe] = deque()
+        # A flag and not the handle of the wake-up: that may run in the loop's thread before this one has the handle.
         self._flush_due = False
-        self._held = False
-        # Told of an accepted link once its dialler has sent a frame; until then nobody knows of the link.
-        self._on_open: Callable[[Link], None] | None = None
-        self._asks: dict[int, asyncio.Future[AnswerBody]] = {}
-        self._last_rid = 0
-        self._answering: dict[int, asyncio.Task[None]] = {}
+        self._dialogue = Dialogue(loop, self.send, partial(receiver.answer, self), partial(receiver.unwanted, self))
 
     def __repr__(self) -> str:
-        return f"<Link to {self.role} {self.peer.hex()} pid={self.pid}{' closed' if self.closed else ''}>"
+        state = "" if self.end.state is _OPEN else f" {self.end.state.value}"
+        return f"<Link to {self.role} {self.peer.hex()} pid={self.pid}{state}>"
+
+    @property
+    def farewell(self) -> bool:
+        """It was closed on purpose."""
+        return self.closed is Ending.GOODBYE
 
     @property
     def congested(self) -> bool:
-        """The peer does not read as fast as this process writes."""
-        return self._rest is not None
+        """The peer does not read as fast as this process writes, or not at the moment."""
+        return self._obstacle is not None
 
     @property
     def queued(self) -> int:
         """How many messages wait to be written."""
         return len(self._queue)
+
+    def statistics(self) -> LinkStatistics:
+        return LinkStatistics(
+            self.end.state,
+            self._connections,
+            self._kept.written,
+            self._kept.size,
+            self.end.received,
+            len(self._queue),
+            len(self.inflight),
+            len(self._dialogue),
+        )
 
     # ---- sending
 
@@ -185,19 +255,6 @@ class Link:
         if pipe not in self._crowded_out:
             self._crowded_out.append(pipe)
 
-    def hold(self, on_open: Callable[[Link], None]) -> None:
-        """Write nothing until the peer has sent its first frame: until then it still reads through aiohttp.
-
-        `on_open(link)` is called then. A link that ends before was never open: its receiver hears nothing of it.
-        """
-        self._held = True
-        self._on_open = on_open
-
-    def greet(self) -> None:
-        """Send an empty frame: the peer's hello was read, it may write now."""
-        with contextlib.suppress(OSError):
-            self._out.send(encode_frame(encode_batch([])))
-
     def wake(self) -> None:
         """Have the runtime loop flush soon; from any thread."""
         # The loop may be closed already: then there is nobody left to write to.
@@ -212,13 +269,13 @@ class Link:
         """Write all that is queued, from any thread. Returns at once where another thread is writing: it goes on."""
         queue = self._queue
         piped = self._piped
-        while (queue or piped) and self._rest is None and not self.closed and not self._held:
+        while (queue or piped) and self._obstacle is None:
             locked: list[bool] = []
             try:
                 locked.extend(map(self._lock.acquire, _NOT_WAITING))
                 if not locked[0]:
                     return
-                if self._rest is None and not self.closed:
+                if self._obstacle is None:
                     # Messages first: a piece of a body does not hold up a small answer.
                     if queue:
                         self._write_batch()
@@ -256,8 +313,7 @@ class Link:
             except BlockingIOError:
                 sent.append(0)
             except OSError:
-                self._schedule_loss()
-                return
+                sent.append(_BROKEN)
             self._sent(buffers, sent[0], size)
         except KeyboardInterrupt:
             # Nothing is lost, and nothing is sent twice.
@@ -295,7 +351,8 @@ class Link:
 
         Messages go before them and between the writes.
         """
-        buffers: list[bytes | memoryview] = []
+        buffers: list[Buffer] = []
+        sent: list[int] = []
         size = 0
         ended: list[Pipe] = []
         while len(buffers) < _MOST_BUFFERS:
@@ -315,25 +372,44 @@ class Link:
         if not buffers:
             return
         try:
-            count = self._out.sendmsg(buffers)
-        except BlockingIOError:
-            count = 0
-        except OSError:
-            self._schedule_loss()
-            return
+            try:
+                sent.extend(map(self._out.sendmsg, (buffers,)))
+            except BlockingIOError:
+                sent.append(0)
+            except OSError:
+                sent.append(_BROKEN)
+            self._sent(buffers, sent[0], size)
         except KeyboardInterrupt:
-            # Whether it was sent nobody knows: what comes behind it would be read as part of it.
-            self._schedule_loss()
+            self._sent(buffers, sent[0] if sent else 0, size)
+            self.wake()
             raise
-        self._sent(buffers, count, size)
         for pipe in ended:
             pipe.sent()
 
-    def _sent(self, buffers: Sequence[bytes | memoryview], count: int, size: int) -> None:
-        if count < size:
-            self._rest = _behind(buffers, count)
+    def _sent(self, buffers: Sequence[Buffer], count: int, size: int) -> None:
+        """Of `size` bytes the socket has taken `count`, or is _BROKEN; again, if an interrupt came: the same."""
+        kept = self._kept.add(buffers, size)
+        if count == _BROKEN:
+            self._write_failed()
+        elif count < size:
+            self._rest = behind(buffers, count)
+            self._obstacle = _SOCKET
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._wait_writable)
+        elif kept >= self.end.window_bytes:
+            self._obstacle = _WINDOW
+
+    def _write_failed(self) -> None:
+        """Nothing can be written any more. What the peer has written is read to its end, where a goodbye may be."""
+        self._obstacle = _CONNECTION
+        self._rest = None
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._read_on, self._connection)
+
+    def _read_on(self, connection: Connection | None) -> None:
+        if connection is not None and connection is self._connection:
+            connection.end_writing()
+            self.loop.call_later(READ_ON_S, self.broke, connection)
 
     def _encode(self, batch: list[AnyMessage]) -> bytes:
         """One frame; what does not fit goes back into the queue. Empty if a single message cannot be sent."""
@@ -360,69 +436,60 @@ class Link:
 
     def _unsendable(self, message: AnyMessage, why: str) -> None:
         """A message cannot be written: it costs itself, and who waits for it is told."""
-        if isinstance(message, Ask):
-            self._fail(message.rid, exceptions.NotSentError(f"the question {type(message.body).__name__}", why))
-        elif isinstance(message, Answer | Refusal):
-            self.send(Refusal(message.rid, "NotSentError", ["the answer", why.encode(errors="replace").decode()]))
-        else:
+        if not self._dialogue.unsendable(message, why):
             self._receiver.unsendable(self, message, why)
 
     def _unreadable(self, message: Unreadable) -> None:
         """The same for one that came and means nothing here."""
-        why = f"{self!r} sent what cannot be read: {message.why}"
-        if message.tag == ASK:
-            self.send(Refusal(message.number, "NotSentError", ["the question", message.why]))
-        elif message.tag in (ANSWER, REFUSAL):
-            self._fail(message.number, exceptions.ActorrtError(why))
-        else:
+        if not self._dialogue.unreadable(message, f"{self!r} sent what cannot be read: {message.why}"):
             self._receiver.unreadable(self, message)
 
-    def _fail(self, rid: int, error: Exception) -> None:
-        future = self._asks.pop(rid, None)
-        if future is not None and not future.done():
-            future.set_exception(error)
-
     def _wait_writable(self) -> None:
-        if not self.closed:
+        if self._rest is not None:
             self.loop.add_writer(self._out.fileno(), self._writable)
 
     def _writable(self) -> None:
         with self._lock:
             rest = self._rest
-            if rest is not None and not self.closed:
-                try:
-                    sent = self._out.sendmsg(rest)
-                except BlockingIOError:
-                    return
-                except OSError:
-                    self._schedule_loss()
-                    return
-                if left := _behind(rest, sent):
-                    self._rest = left
-                    return
-            self._rest = None
-            if not self.closed:
+            if rest is None:
+                return
+            try:
+                sent = self._out.sendmsg(rest[:_MOST_BUFFERS])
+            except BlockingIOError:
+                return
+            except OSError:
                 self.loop.remove_writer(self._out.fileno())
+                self._write_failed()
+                return
+            if left := behind(rest, sent):
+                self._rest = left
+                return
+            self.loop.remove_writer(self._out.fileno())
+            self._rest = None
+            self._obstacle = None if self.end.may_write else _WINDOW
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Write what has waited for an obstacle to go."""
         self.flush()
-        while self._crowded_out and self._rest is None and not self.closed:
+        while self._crowded_out and self._obstacle is None:
             self._crowded_out.popleft().link_is_free()
 
-    def _schedule_loss(self) -> None:
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._lost)
+    # ---- receiving (runtime loop only)
 
-    # ---- receiving (runtime loop only); aiohttp calls these two as the connection's payload parser
-
-    def feed_data(self, data: bytes | memoryview) -> tuple[bool, bytes]:
+    def feed_data(self, data: bytes | memoryview) -> None:
         """Bytes from the peer. What is no frame ends this link and nothing else, what is no message costs itself."""
+        parser = self._parser
         try:
-            for found in self.parser.feed(data):
-                if self._held:
-                    self._first_frame()
+            frames = parser.feed(data)
+            if frames and self.end.state is not _OPEN and not self._heard():
+                return
+            for found in frames:
                 if isinstance(found, RawPart):
                     self._take_raw(found)
                     continue
                 if isinstance(found, Acknowledged):
+                    self._let_go(found.position)
                     continue
                 try:
                     messages = decode_batch(found)
@@ -430,22 +497,138 @@ class Link:
                     self._take_each(decode_each(found))
                 else:
                     self._take(messages)
-            if self.parser.ended:
-                self.farewell = True
-                self._lost()
-        except (FrameError, msgspec.DecodeError) as error:
+            if parser.fed >= self._look_at:
+                self._look()
+            if parser.ended:
+                self.finish(Ending.GOODBYE)
+        except (FrameError, LinkStateError, msgspec.DecodeError) as error:
             self.loop.call_exception_handler({"message": f"{self!r} sent bytes that make no sense", "exception": error})
-            self._lost()
-        return False, b""
+            self.finish(Ending.LOST)
 
-    def _first_frame(self) -> None:
-        self._held = False
-        if self._on_open is not None:
-            self._on_open(self)
-        self.flush()
+    def _heard(self) -> bool:
+        """The first frames of a connection have come, unless the link has ended meanwhile."""
+        if self.closed:
+            return False
+        self._perform(self.end.apply(Event.HEARD))
+        return True
 
-    def feed_eof(self) -> None:
-        self._lost()
+    # ---- acknowledgements
+
+    def _let_go(self, position: int) -> None:
+        """The peer has so many bytes."""
+        with self._lock:
+            self._kept.acknowledge(position)
+            if self._obstacle is _WINDOW and self.end.may_write:
+                self._obstacle = None
+        self._go_on()
+
+    def _look(self) -> None:
+        """Acknowledge what has come if it is enough, or see to it that it is done in a while."""
+        if self.closed:
+            return
+        if self.end.acknowledgement_is_due:
+            self._acknowledge()
+        if self._acknowledging is None:
+            self._acknowledging = self.loop.call_later(ACKNOWLEDGE_S, self._acknowledge_late)
+        self._look_at = self.end.acknowledgement_not_before
+
+    def _acknowledge_late(self) -> None:
+        # With the next bytes that come it begins anew.
+        self._acknowledging = None
+        self._look_at = 0
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        with self._lock:
+            said = self.end.acknowledge()
+            if not said or self._obstacle is _CONNECTION:
+                return
+            if self._rest is not None:
+                # Between two frames: the rest is that of a whole one.
+                self._rest.append(said)
+            else:
+                self._write_aside(said)
+        self._go_on()
+
+    def _write_aside(self, said: bytes) -> None:
+        """Write what is not counted, with the lock held."""
+        try:
+            sent = self._out.send(said)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._write_failed()
+            return
+        if sent < len(said):
+            self._rest = [memoryview(said)[sent:]]
+            self._obstacle = _SOCKET
+            self._wait_writable()
+
+    # ---- connections (runtime loop)
+
+    def greet(self) -> None:
+        """Have who was dialled know that its hello was read: it may write now."""
+        with self._lock:
+            self._write_aside(self.end.greet())
+
+    def broke(self, connection: Connection) -> None:
+        """This connection has ended without a goodbye. If it is not the link's any more: nothing."""
+        if connection is self._connection:
+            self._let_go_of_connection()
+            self._perform(self.end.apply(Event.BROKEN))
+
+    def rejoin(self, connection: Connection, peer_received: int) -> None:
+        """Go on over this connection, once the peer is heard there. LinkStateError: it misses what is gone.
+
+        Of what comes over it, `feed_data` is told.
+        """
+        self._let_go_of_connection()
+        with self._lock:
+            missed = self.end.rejoin(peer_received)
+            self._missed = [b"".join(missed)] if len(missed) > _MOST_BUFFERS else missed
+            self._connection = connection
+            self._connections += 1
+            self._out = connection.out
+
+    def resume(self, connection: Connection, peer_received: int) -> None:
+        """The same for who has dialled: its peer has answered, and reads."""
+        self.rejoin(connection, peer_received)
+        self._heard()
+
+    def _perform(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            match action:
+                case Action.TELL_OPEN:
+                    self._keeper.opened(self)
+                case Action.WRITE:
+                    self._write_on()
+                case Action.RESTORE:
+                    self._keeper.restore(self)
+                case Action.TELL_LOST:
+                    self._receiver.link_lost(self)
+
+    def _write_on(self) -> None:
+        with self._lock:
+            missed, self._missed = self._missed, []
+            if missed:
+                self._rest = missed
+                self._obstacle = _SOCKET
+                self._wait_writable()
+            else:
+                self._obstacle = None if self.end.may_write else _WINDOW
+        self._go_on()
+
+    def _let_go_of_connection(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        with self._lock:
+            self._connection = None
+            self._obstacle = _CONNECTION
+            if self._rest is not None:
+                self.loop.remove_writer(self._out.fileno())
+                self._rest = None
+            connection.close()
 
     def _take_raw(self, part: RawPart) -> None:
         """Bytes of a pipe. Those of a call that has ended are nobody's."""
@@ -456,7 +639,7 @@ class Link:
     def _take(self, messages: list[AnyMessage]) -> None:
         # Most frames bring calls or their outcomes and nothing else.
         for message in messages:
-            if type(message) in _DIALOGUE:
+            if type(message) in DIALOGUE:
                 self._take_in_parts(messages)
                 return
         if messages:
@@ -465,12 +648,12 @@ class Link:
     def _take_in_parts(self, messages: list[AnyMessage]) -> None:
         rest: list[AnyMessage] = []
         for message in messages:
-            if type(message) in _DIALOGUE:
+            if type(message) in DIALOGUE:
                 # Order counts between questions and other messages.
                 if rest:
                     self._receiver.receive(self, rest)
                     rest = []
-                self._dialogue(message)
+                self._dialogue.take(message)
             else:
                 rest.append(message)
         if rest:
@@ -483,62 +666,13 @@ class Link:
             else:
                 self._take([message])
 
-    def _dialogue(self, message: AnyMessage) -> None:
-        if isinstance(message, Answer):
-            future = self._asks.pop(message.rid, None)
-            if future is None or future.done():
-                # The asker was cancelled meanwhile; what it was granted has to be given back.
-                self._receiver.unwanted(self, message.body)
-            else:
-                future.set_result(message.body)
-        elif isinstance(message, Refusal):
-            future = self._asks.pop(message.rid, None)
-            if future is not None and not future.done():
-                future.set_exception(_rebuild_error(message))
-        elif isinstance(message, Ask):
-            task = self.loop.create_task(self._answer(message))
-            self._answering[message.rid] = task
-            task.add_done_callback(lambda _: self._answering.pop(message.rid, None))
-        elif isinstance(message, Withdraw):
-            task = self._answering.get(message.rid)
-            if task is not None:
-                task.cancel()
-
-    async def _answer(self, ask: Ask) -> None:
-        try:
-            body = await self._receiver.answer(self, ask.body)
-        except exceptions.ActorrtError as error:
-            self.send(_refusal(ask.rid, error))
-        except Exception as error:
-            self.loop.call_exception_handler({"message": f"{ask.body!r} could not be answered", "exception": error})
-            self.send(Refusal(ask.rid, "ActorrtError", [f"{type(error).__name__}: {error}"]))
-        else:
-            self.send(Answer(ask.rid, body))
-
     # ---- questions
 
     async def ask(self, question: Question) -> Any:
         """The peer's answer. Raises its refusal, or LinkError when the link ends first."""
         if self.closed:
             raise exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} is closed")
-        self._last_rid += 1
-        rid = self._last_rid
-        future: asyncio.Future[AnswerBody] = self.loop.create_future()
-        self._asks[rid] = future
-        self.send(Ask(rid, question))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if self._asks.pop(rid, None) is not None:
-                if not self.closed:
-                    self.send(Withdraw(rid))
-            elif future.done() and not future.cancelled() and future.exception() is None:
-                # The answer came in this very turn; nobody will look at it.
-                self._receiver.unwanted(self, future.result())
-            raise
-        finally:
-            # An error would keep itself alive through this frame, and with it all that the frames above hold.
-            del future
+        return await self._dialogue.ask(question)
 
     # ---- the end
 
@@ -548,80 +682,36 @@ class Link:
             return
         self.flush()
         with self._lock:
-            if self._rest is None:
+            if self._rest is None and self._obstacle is not _CONNECTION:
                 with contextlib.suppress(OSError):
                     self._out.send(GOODBYE)
-        self.farewell = True
-        self._lost()
+        self.finish(Ending.GOODBYE)
 
-    def drop(self) -> None:
-        """End it without a word: the peer is known to be dead, though something else may hold its socket open."""
-        self._lost()
-
-    def abandon(self) -> None:
-        """Close the sockets that a fork has inherited; the link itself is its parent's."""
-        self.closed = True
-        let_go(self._transport.get_extra_info("socket").fileno())
-        self._out.close()
-
-    def _lost(self) -> None:
+    def finish(self, ending: Ending) -> None:
+        """End it without a word; `ending`: why. DIED is for who knows that the peer's process has ended."""
         if self.closed:
             return
-        with self._lock:
-            self.closed = True
-            if self._rest is not None:
-                self.loop.remove_writer(self._out.fileno())
-            self._out.close()
-        self._transport.abort()
+        actions = self.end.apply(Event.ENDED)
+        self.closed = ending
+        self._let_go_of_connection()
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+        self._kept.acknowledge(self._kept.written)
+        self._missed.clear()
         self._queue.clear()
         self._piped.clear()
         self._along.clear()
         self._crowded_out.clear()
-        error = exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} ended")
-        asks, self._asks = self._asks, {}
-        for future in asks.values():
-            if not future.done():
-                future.set_exception(error)
-        for task in list(self._answering.values()):
-            task.cancel()
+        self._dialogue.close(exceptions.LinkError(f"the link to {self.role} {self.peer.hex()} ended"))
+        self._keeper.closed(self)
         try:
-            if not self._held:
-                self._receiver.link_lost(self)
+            self._perform(actions)
         finally:
             self.gone.set()
 
-
-def _behind(buffers: Sequence[bytes | memoryview], count: int) -> list[memoryview]:
-    """What of the buffers comes behind their first `count` bytes."""
-    left: list[memoryview] = []
-    for buffer in buffers:
-        if count < len(buffer):
-            left.append(memoryview(buffer)[count:])
-            count = 0
-        else:
-            count -= len(buffer)
-    return left
-
-
-def let_go(fd: int) -> None:
-    """Have a descriptor that a fork has inherited lead nowhere; whoever has its number may still close it."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, fd)
-    os.close(null)
-
-
-def _refusal(rid: int, error: exceptions.ActorrtError) -> Refusal:
-    refusal = Refusal(rid, type(error).__name__, list(error.args))
-    try:
-        encode_batch([refusal])
-    except Exception:  # an error that holds what is no plain value
-        return Refusal(rid, "ActorrtError", [f"{type(error).__name__}: {error}".encode(errors="replace").decode()])
-    return refusal
-
-
-def _rebuild_error(refusal: Refusal) -> Exception:
-    kind = getattr(exceptions, refusal.error, exceptions.ActorrtError)
-    try:
-        return kind(*refusal.args)
-    except TypeError:
-        return exceptions.ActorrtError(f"{refusal.error}: {refusal.args}")
+    def abandon(self) -> None:
+        """Close the sockets that a fork has inherited; the link itself is its parent's."""
+        self.closed = Ending.LOST
+        self._obstacle = _CONNECTION
+        if self._connection is not None:
+            self._connection.abandon()

@@ -1,10 +1,13 @@
-"""The links of this process: one to each peer, whoever dialled.
+"""The links of this process: one to each peer, whoever dialled, and what becomes of those whose connection breaks.
 
 Either side may dial. If both do at once, the link that the lower id dials is kept and the other hello is refused. A
 process that does not listen (a driver) is asked through the node to dial.
 
-Only the node knows that a process has ended. One that does not answer may be stopped, swapped out, or in C code that
-keeps the GIL: it is dialled again until it answers, or the node says that it is gone.
+A link whose connection breaks is dialled again by who dialled it, until it has another connection, the kernel says that
+the peer's process has ended, or the peer says that it does not know the link. Who was dialled waits for that.
+
+Otherwise only the node knows that a process has ended. One that does not answer may be stopped, swapped out, or in C
+code that keeps the GIL: it is dialled again until it answers, or the node says that it is gone.
 """
 
 from __future__ import annotations
@@ -14,17 +17,31 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
 from actorrt.types import Address, ProcessId
 from actorrt.wire.addresses import unix_address
+from actorrt.wire.link import DUPLICATE, UNKNOWN, End, Ending, LinkStateError, State, Verdict, greeting, judge
 from actorrt.wire.messages import DialMe, Hello, Question
 
+from ..base.descriptors import allow_more_after
+from ..base.process_watch import watch_pid
 from ..base.socket_paths import path_of, remove_socket, socket_path
+from .connection import Connection
 from .link import Link, Receiver
-from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, NoAnswerError, RefusedError, make_hello
+from .transport import (
+    HELLO_TIMEOUT_S,
+    Acceptor,
+    Dialled,
+    Dialler,
+    NoAnswerError,
+    NobodyListensError,
+    RefusedError,
+    make_hello,
+)
 
 logger = logging.getLogger("actorrt")
 
@@ -35,14 +52,34 @@ PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 # Of one that ended before those, the node says so when it is dialled.
 DEAD_REMEMBERED: Final = 4096
-_DUPLICATE: Final = "duplicate link"
+# Who was dialled waits so long for a link to go on, while the process of the dialler lives.
+RESTORE_S: Final = 5.0
+# Who dials again gives up where nobody has listened for so long.
+NOBODY_LISTENS_S: Final = 1.0
+LINK_ID_BYTES: Final = 8
+# Of links whose dialler was not heard before their connection broke, so many are kept: it may dial again.
+MOST_GIVEN_UP: Final = 64
 _NO_ANSWER: Final = (
     "process %s has not answered for %.0f s, and its node says that it lives: it is stopped, swapped out, or runs code "
     "that keeps the GIL; it is dialled again"
 )
+_NO_LINK: Final = "%r has had no connection for %.0f s, and its process lives; it is dialled again: %s"
 _NODE_DOES_NOT_ANSWER: Final = (
     "the node (process %s) has not answered for %.0f s: it is stopped, or the machine is too busy; it is dialled again"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PeersStatistics:
+    """How many links there are at one moment."""
+
+    links: int
+    # Of those, without a connection.
+    down: int
+    # Accepted, and not counted yet: their dialler has not been heard.
+    opening: int
+    dialling: int
+    processes_ended: int
 
 
 class Peers:
@@ -71,11 +108,20 @@ class Peers:
         # Those of them whose socket is being dialled; others are asked to dial.
         self._ringing: set[ProcessId] = set()
         self._arrivals: dict[ProcessId, asyncio.Future[Link]] = {}
+        # Links that were accepted and whose dialler has not been heard, by their ids.
+        self._opening: dict[bytes, Link] = {}
+        # Links whose connection broke: the work of restoring them.
+        self._restoring: dict[Link, asyncio.Task[None]] = {}
+        self._receiver = receiver
         self._hello = make_hello(process, role, version)
-        self._dialler = Dialler(receiver, self._hello, dial_timeout_s)
-        self._acceptor = Acceptor(receiver, self._hello, self._admit, self._arrived)
+        self._dialler = Dialler(dial_timeout_s)
+        self._acceptor = Acceptor(self._hello, self._welcome)
         self._listening = False
         self._listen_lock = asyncio.Lock()
+
+    def statistics(self) -> PeersStatistics:
+        down = sum(link.end.state is State.DOWN for link in self.links.values())
+        return PeersStatistics(len(self.links), down, len(self._opening), len(self._dialling), len(self.dead))
 
     async def listen(self) -> None:
         """Have others able to dial; again: nothing."""
@@ -185,6 +231,10 @@ class Peers:
         if link is not None:
             # It dialled itself in the meantime.
             return link
+        if any(link.peer == process for link in self._opening.values()):
+            # It has dialled, and says so in a moment.
+            with contextlib.suppress(TimeoutError):
+                return await self._arrival_of(process)
         if os.path.exists(path):  # noqa: ASYNC240  a look at a local socket takes a microsecond
             return await self.dial(process, path)
         if self.broker is None:
@@ -206,24 +256,40 @@ class Peers:
 
         One attempt. Raises LinkError if it fails: NoAnswerError, RefusedError, or that nobody listens.
         """
+        hello = greeting(self._hello, os.urandom(LINK_ID_BYTES))
         arrival = self._arrival(process)
         self._ringing.add(process)
         try:
+            dialled = await self._dialler.dial(path, hello)
+        except RefusedError as error:
+            if DUPLICATE not in str(error):
+                raise
             try:
-                link = await self._dialler.dial(path)
-            except RefusedError as error:
-                if _DUPLICATE not in str(error):
-                    raise
-                if (arrived := self.get(process)) is not None:
-                    return arrived
-                async with asyncio.timeout(LONGEST_PAUSE_S):
-                    return await asyncio.shield(arrival)
-            self.links[link.peer] = link
-            return link
-        except TimeoutError:
-            raise NoAnswerError(f"process {process.hex()} did not dial, though it said so") from None
+                return self.get(process) or await self._arrival_of(process)
+            except TimeoutError:
+                raise NoAnswerError(f"process {process.hex()} did not dial, though it said so") from None
         finally:
             self._ringing.discard(process)
+            self._drop_arrival(process, arrival)
+        connection = dialled.connection
+        if (arrived := self.get(dialled.hello.process)) is not None:
+            # The peer's link came first, whatever it knows of this one.
+            connection.close()
+            return arrived
+        loop = asyncio.get_running_loop()
+        link = Link(loop, self._receiver, self, dialled.hello, End(hello.link, State.OPEN), connection, path)
+        dialled.read_for(link)
+        link.greet()
+        self.links[link.peer] = link
+        return link
+
+    async def _arrival_of(self, process: ProcessId) -> Link:
+        """The link that this process has dialled, once it is heard. Raises TimeoutError if that takes too long."""
+        arrival = self._arrival(process)
+        try:
+            async with asyncio.timeout(LONGEST_PAUSE_S):
+                return await asyncio.shield(arrival)
+        finally:
             self._drop_arrival(process, arrival)
 
     def _arrival(self, process: ProcessId) -> asyncio.Future[Link]:
@@ -236,38 +302,156 @@ class Peers:
         if self._arrivals.get(process) is future:
             del self._arrivals[process]
 
-    def _admit(self, hello: Hello) -> str:
-        if self.get(hello.process) is not None:
-            return _DUPLICATE
-        if hello.process in self._ringing and self.process < hello.process:
-            return _DUPLICATE
-        return ""
+    # ---- who dials here
 
-    def _arrived(self, link: Link) -> None:
+    def _welcome(self, hello: Hello, connection: Connection) -> tuple[Hello, Link | None]:
+        """What becomes of a hello: the answer to it, and the link that goes on over its connection, if one does."""
+        known = self._opening.get(hello.link) or self.links.get(hello.process)
+        verdict = judge(hello, self.process, known and known.end, hello.process in self._ringing)
+        match verdict:
+            case Verdict.RESUME if known is not None:
+                return self._take_up(known, hello, connection)
+            case Verdict.ACCEPT | Verdict.REPLACE:
+                if known is not None:
+                    known.finish(Ending.LOST)
+                loop = asyncio.get_running_loop()
+                # It counts from the first frame on: a dialler that has given up meanwhile never sends one.
+                link = Link(loop, self._receiver, self, hello, End(hello.link, State.OPENING), connection)
+                self._opening[hello.link] = link
+                return greeting(self._hello, hello.link, 0), link
+            case Verdict.REFUSE_DUPLICATE:
+                return greeting(self._hello, hello.link, refused=DUPLICATE), None
+            case _:
+                return greeting(self._hello, hello.link, refused=UNKNOWN), None
+
+    def _take_up(self, link: Link, hello: Hello, connection: Connection) -> tuple[Hello, Link | None]:
+        try:
+            link.rejoin(connection, hello.received)
+        except LinkStateError as error:
+            logger.error("%r cannot go on: %s", link, error)
+            link.finish(Ending.LOST)
+            return greeting(self._hello, hello.link, refused=UNKNOWN), None
+        self._stop_restoring(link)
+        return greeting(self._hello, hello.link, link.end.received), link
+
+    # ---- what a link tells
+
+    def opened(self, link: Link) -> None:
+        """The dialler of a link has been heard."""
+        del self._opening[link.end.link]
+        other = self.links.get(link.peer)
+        # A process that calls itself has both ends of the link, and finds this one.
+        if other is not None and other.end.link != link.end.link:
+            # One of the two processes has no other link than this one, else it would not have dialled.
+            other.finish(Ending.LOST)
         self.links[link.peer] = link
         future = self._arrivals.get(link.peer)
         if future is not None and not future.done():
             future.set_result(link)
 
-    def forget(self, link: Link) -> None:
+    def restore(self, link: Link) -> None:
+        """The connection of a link has broken."""
+        self._stop_restoring(link)
+        self._restoring[link] = asyncio.get_running_loop().create_task(self._restore(link))
+        given_up = [one for one in self._opening.values() if one in self._restoring]
+        if len(given_up) > MOST_GIVEN_UP:
+            given_up[0].finish(Ending.LOST)
+
+    def closed(self, link: Link) -> None:
+        """A link has ended."""
+        self._stop_restoring(link)
+        if self._opening.get(link.end.link) is link:
+            del self._opening[link.end.link]
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
 
+    def _stop_restoring(self, link: Link) -> None:
+        task = self._restoring.pop(link, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def _restore(self, link: Link) -> None:
+        """Have a link go on, or end."""
+        # Now, since its process may be gone: nobody else has its number yet.
+        ended = _end_of(link.pid)
+        # Who was dialled waits for the dialler: once it comes, this is cancelled.
+        work = self._dial_again(link) if link.path else asyncio.sleep(RESTORE_S, False)
+        attempt = asyncio.get_running_loop().create_task(work)
+        try:
+            await asyncio.wait((attempt, ended), return_when=asyncio.FIRST_COMPLETED)
+            if attempt.done() and attempt.result():
+                return
+            link.finish(Ending.DIED if ended.done() else Ending.LOST)
+        finally:
+            ended.cancel()
+            attempt.cancel()
+
+    async def _dial_again(self, link: Link) -> bool:
+        """Dial until the link goes on (True), or nobody is there who knows it."""
+        loop = asyncio.get_running_loop()
+        began = told = loop.time()
+        unheard_since: float | None = None
+        pause_s = PAUSE_S
+        while True:
+            hello = greeting(self._hello, link.end.link, link.end.received)
+            try:
+                dialled = await self._dialler.dial(link.path, hello)
+            except RefusedError as error:
+                logger.info("%r cannot go on: %s", link, error)
+                return False
+            except NobodyListensError:
+                unheard_since = loop.time() if unheard_since is None else unheard_since
+                if loop.time() - unheard_since >= NOBODY_LISTENS_S:
+                    return False
+            except LinkError as error:
+                # It lives: it is stopped or busy, or the next connection has broken, too.
+                unheard_since = None
+                if loop.time() - told >= self._dial_timeout_s:
+                    told = loop.time()
+                    logger.warning(_NO_LINK, link, told - began, error)
+            else:
+                return self._resume(link, dialled)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _resume(self, link: Link, dialled: Dialled) -> bool:
+        # It is done here: the next break begins anew.
+        self._restoring.pop(link, None)
+        dialled.read_for(link)
+        try:
+            link.resume(dialled.connection, dialled.hello.received)
+        except LinkStateError as error:
+            logger.error("%r cannot go on: %s", link, error)
+            dialled.connection.close()
+            return False
+        return True
+
     def abandon(self) -> None:
         """Let go of all sockets in a fork of this process, so that its end can be seen by its peers."""
-        for link in self.links.values():
+        for link in (*self.links.values(), *self._opening.values()):
             link.abandon()
         self._acceptor.abandon()
 
     async def close(self) -> None:
         """Close every link with a goodbye, and stop listening."""
-        for task in list(self._dialling.values()):
+        for task in (*self._dialling.values(), *self._restoring.values()):
             task.cancel()
-        for link in list(self.links.values()):
+        for link in (*self.links.values(), *self._opening.values()):
             link.close()
         if self._listening:
             remove_socket(self.session, self.process)
         await self._acceptor.close()
+
+
+def _end_of(pid: int) -> asyncio.Future[None]:
+    """Done once the process has ended, where the kernel can be asked."""
+    try:
+        return watch_pid(pid)
+    except OSError as error:
+        if allow_more_after(error):
+            return watch_pid(pid)
+        logger.warning("the end of process %d cannot be seen: %s", pid, error)
+        return asyncio.get_running_loop().create_future()
 
 
 async def _end_in_doubt(

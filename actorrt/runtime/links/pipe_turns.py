@@ -11,14 +11,13 @@ from actorrt.core.gathering import Gathering
 if TYPE_CHECKING:
     import asyncio
 
-    from .link import Link
-    from .pipes import Pipe
+    from .pipes import Pipe, PipeLink
 
 
 class PipeTurns:
     """For the thread of `loop`, but for `bring`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, dirty: set[Link], flush: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, dirty: set[PipeLink], flush: Callable[[], None]) -> None:
         """`flush` writes what the links in `dirty` have."""
         self._loop = loop
         self._dirty = dirty

@@ -15,14 +15,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
-from actorrt.wire.messages import Room
-
-if TYPE_CHECKING:
-    from .link import Link
-    from .pipe_turns import PipeTurns
+from actorrt.wire.link import Ending
+from actorrt.wire.messages import AnyMessage, Room
 
 logger = logging.getLogger("actorrt")
 
@@ -45,6 +42,31 @@ class PipeReceiver(Protocol):
 
     def has_room(self, pipe: Pipe) -> None:
         """More may be written, after nothing could be."""
+
+
+class PipeLink(Protocol):
+    """What a pipe asks of the link that it is part of."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def closed(self) -> Ending | None: ...
+    @property
+    def congested(self) -> bool: ...
+    @property
+    def pipes(self) -> dict[int, Pipe]: ...
+
+    def push_pipe(self, pipe: Pipe) -> None: ...
+    def tell_of_room(self, pipe: Pipe) -> None: ...
+    def push(self, message: AnyMessage) -> None: ...
+    def send(self, message: AnyMessage) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Turns(Protocol):
+    """Where a pipe says that it has a little to send with the turn of its loop."""
+
+    def wrote(self, pipe: Pipe | None) -> None: ...
 
 
 class Frame(NamedTuple):
@@ -81,12 +103,12 @@ class Pipe:
 
     def __init__(
         self,
-        link: Link,
+        link: PipeLink,
         seq: int,
         receiver: PipeReceiver | None,
         flags: int,
         room: int,
-        find_turns: Callable[[], PipeTurns | None] | None = None,
+        find_turns: Callable[[], Turns | None] | None = None,
     ) -> None:
         """`find_turns` gives the turns of the loop on whose thread it is called, if that has such."""
         self.link = link
@@ -102,7 +124,7 @@ class Pipe:
         # written so in all, and how many of them were taken from here.
         self._gathered: deque[bytes] = deque()
         self._with_turns = self._taken = 0
-        self._turns: PipeTurns | None = None
+        self._turns: Turns | None = None
         self._room = room
         self._last = False
         # It waits for its turn at the link.
@@ -126,7 +148,7 @@ class Pipe:
         return self._room
 
     def write(self, *parts: bytes | memoryview, last: bool = False) -> None:
-        """Send bytes as soon as the other end has room for them; none may change before they have gone.
+        """Send bytes as soon as the other end has room for them. Those in memory that may change are copied.
 
         `last`: nothing comes behind them.
         """
@@ -136,7 +158,7 @@ class Pipe:
             self._take_gathered()
             for part in parts:
                 if size := len(part):
-                    self._pending.append(memoryview(part))
+                    self._pending.append(_lasting(part))
                     self._size += size
             self._last = self._last or last
             queue = self._takes_a_turn()
@@ -315,7 +337,7 @@ class Pipe:
             except Exception:
                 logger.exception("room for bytes beside a call could not be used")
 
-    def for_link(self, link: Link) -> Pipe:
+    def for_link(self, link: PipeLink) -> Pipe:
         """The caller's end where the call was sent again, over another link: what the first one had is void."""
         return self if self.link is link else Pipe(link, self._seq, self._receiver, self._flags, 0)
 
@@ -337,13 +359,19 @@ class Pipe:
         return with_reply
 
 
-def caller_end(call: Any, link: Link) -> Pipe | None:
+def caller_end(call: Any, link: PipeLink) -> Pipe | None:
     """The caller's end of the pipe of a call that is under way on this link, made when it is first needed."""
     found = getattr(call, "pipe", None)
     if found is None:
         return None
     call.pipe = pipe = found.for_link(link) if type(found) is Pipe else Pipe(link, call.message.seq, found, 0, 0)
     return pipe
+
+
+def _lasting(part: bytes | memoryview) -> memoryview:
+    """The same bytes in memory that does not change: the link keeps them until the other end has them."""
+    view = memoryview(part)
+    return view if type(view.obj) is bytes else memoryview(bytes(view))
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:

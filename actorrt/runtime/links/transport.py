@@ -1,4 +1,4 @@
-"""Dial and accept links: HTTP streams over Unix sockets.
+"""Dial and accept connections for links: HTTP streams over Unix sockets.
 
 The dialler POSTs to /link with a body that stays open; both sides say hello in one chunk each. A server of aiohttp
 accepts, whose stream reader and writer are bypassed from then on: a protocol of our own reads into one buffer that is
@@ -15,6 +15,7 @@ import platform
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,12 +24,13 @@ from actorrt.exceptions import LinkError
 from actorrt.types import ProcessId
 from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
-from actorrt.wire.link import why_refused
+from actorrt.wire.link import greeting, why_refused
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 
 from ..base.descriptors import allow_more_after
 from ..base.socket_paths import reachable
-from .link import Link, Receiver, let_go
+from .connection import Connection, let_go
+from .link import Link
 from .pipes import PIECE
 
 if TYPE_CHECKING:
@@ -45,12 +47,16 @@ class NoAnswerError(LinkError):
     """The peer listens and says nothing: it is stopped, busy, or swapped out."""
 
 
+class NobodyListensError(LinkError):
+    """There is no socket, or nobody who listens at it."""
+
+
 class RefusedError(LinkError):
     """The peer has read the hello, and does not want the link."""
 
 
-def make_hello(process: ProcessId, role: str, version: str, refused: str = "") -> Hello:
-    return Hello(process, role, os.getpid(), PROTOCOL_VERSION, platform.python_version(), version, refused)
+def make_hello(process: ProcessId, role: str, version: str) -> Hello:
+    return Hello(process, role, os.getpid(), PROTOCOL_VERSION, platform.python_version(), version)
 
 
 async def _read_hello(content: StreamReader) -> Hello:
@@ -65,15 +71,16 @@ async def _read_hello(content: StreamReader) -> Hello:
 
 
 class _Reader(asyncio.BufferedProtocol):
-    """Reads for a link, in the place of the protocol that has read the hello, which is told of all else.
+    """Reads one connection of a link, in the place of the protocol that has read the hello, which is told of all else.
 
     The bytes come into one buffer that all links of a loop share: it stays in the processor's cache, and nothing is
     allocated for what only passes through.
     """
 
-    def __init__(self, link: Link, before: asyncio.BaseProtocol) -> None:
+    def __init__(self, link: Link, connection: Connection, before: asyncio.BaseProtocol) -> None:
         self._feed = link.feed_data
-        self._parser = link.parser
+        self._parser = link.end.parser
+        self._broke = partial(link.broke, connection)
         self._before: Any = before
         self._buffer = _buffer_of(link.loop)
 
@@ -86,9 +93,11 @@ class _Reader(asyncio.BufferedProtocol):
         self._feed(self._buffer[:nbytes])
 
     def eof_received(self) -> bool | None:
+        self._broke()
         return self._before.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._broke()
         self._before.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -110,10 +119,9 @@ def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 
 class _Dialling(asyncio.Protocol):
-    """A connection of the dialler's until the hello of the peer has come, and who hears of its end from then on."""
+    """A connection of the dialler's until the hello of the peer has come."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.link: Link | None = None
         self._data = b""
         # An error is a result: whoever dials may have been cancelled, and nobody looks at it.
         self._hello: asyncio.Future[bytes | Exception] = loop.create_future()
@@ -136,71 +144,84 @@ class _Dialling(asyncio.Protocol):
                 self._hello.set_result(hello)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.link is not None:
-            self.link.feed_eof()
-        elif not self._hello.done():
+        if not self._hello.done():
             self._hello.set_result(exc or ConnectionResetError(_CLOSED))
 
 
-class Dialler:
-    """Opens links."""
+class Dialled:
+    """A connection over which both hellos were said, and which nobody reads yet. It is used in this turn of the loop,
+    or closed.
+    """
 
-    def __init__(self, receiver: Receiver, hello: Hello, timeout_s: float = HELLO_TIMEOUT_S) -> None:
-        self._receiver = receiver
-        self._hello = hello
+    def __init__(self, hello: Hello, transport: asyncio.Transport, before: asyncio.BaseProtocol) -> None:
+        self.hello = hello
+        self.connection = Connection(transport)
+        self._before = before
+
+    def read_for(self, link: Link) -> None:
+        transport = self.connection.transport
+        transport.set_protocol(_Reader(link, self.connection, self._before))
+
+
+class Dialler:
+    """Opens connections."""
+
+    def __init__(self, timeout_s: float = HELLO_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
 
-    async def dial(self, path: str) -> Link:
-        """Open a link to the process that listens at `path`. Raises LinkError when that cannot be now.
+    async def dial(self, path: str, hello: Hello) -> Dialled:
+        """Open a connection to the process that listens at `path`. Raises LinkError when that cannot be now.
 
-        NoAnswerError: nothing came in time; RefusedError: the peer said no.
+        NoAnswerError: nothing came in time; RefusedError: the peer said no; NobodyListensError: there is none.
         """
         try:
             with reachable(path) as address:
-                return await self._dial(path, address)
+                return await self._dial(path, address, hello)
         except OSError as error:
-            raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
+            raise _cannot_open(path, error) from error
 
-    async def _dial(self, path: str, address: str) -> Link:
+    async def _dial(self, path: str, address: str, hello: Hello) -> Dialled:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._open(address)
+                return await self._open(address, hello)
         except TimeoutError:
             raise NoAnswerError(f"no answer came from {path} for {self._timeout_s:g} s") from None
         except (OSError, ValueError, msgspec.DecodeError) as error:
             if isinstance(error, OSError) and allow_more_after(error):
-                return await self._dial(path, address)
-            raise LinkError(f"could not open a link to {path}: {type(error).__name__}: {error}") from error
+                return await self._dial(path, address, hello)
+            raise _cannot_open(path, error) from error
 
-    async def _open(self, address: str) -> Link:
+    async def _open(self, address: str, hello: Hello) -> Dialled:
         loop = asyncio.get_running_loop()
         transport, dialling = await loop.create_unix_connection(lambda: _Dialling(loop), address)
         try:
-            transport.write(request_with(encode_hello(self._hello)))
+            transport.write(request_with(encode_hello(hello)))
             theirs = decode_hello(await dialling.hello())
             if theirs.refused:
                 raise RefusedError(theirs.refused)
             if transport.is_closing():
                 raise ConnectionResetError(_CLOSED)
-            link = dialling.link = Link(loop, self._receiver, theirs, transport)
+            return Dialled(theirs, transport, dialling)
         except BaseException:
             transport.abort()
             raise
-        transport.set_protocol(_Reader(link, dialling))
-        link.greet()
-        return link
+
+
+def _cannot_open(path: str, error: Exception) -> LinkError:
+    kind = NobodyListensError if isinstance(error, ConnectionRefusedError | FileNotFoundError) else LinkError
+    return kind(f"could not open a link to {path}: {type(error).__name__}: {error}")
+
+
+# What becomes of a hello: the answer to it, and the link that reads from its connection, unless it is refused.
+Welcome = Callable[[Hello, Connection], tuple[Hello, Link | None]]
 
 
 class Acceptor:
-    """Accepts links at a Unix socket. `admit(hello)` may refuse with a sentence."""
+    """Accepts connections at a Unix socket. `welcome` says what becomes of each."""
 
-    def __init__(
-        self, receiver: Receiver, hello: Hello, admit: Callable[[Hello], str], opened: Callable[[Link], None]
-    ) -> None:
-        self._receiver = receiver
+    def __init__(self, hello: Hello, welcome: Welcome) -> None:
         self._hello = hello
-        self._admit = admit
-        self._opened = opened
+        self._welcome = welcome
         self._runner: Any = None
 
     async def listen(self, path: str) -> None:
@@ -224,24 +245,30 @@ class Acceptor:
         except (ConnectionError, TimeoutError, LinkError, ClientError, msgspec.DecodeError):
             # Somebody only looked whether this process listens, or speaks something else.
             return web.Response(status=400)
-        refused = why_refused(self._hello, theirs) or self._admit(theirs)
         response = web.StreamResponse()
         response.enable_chunked_encoding()
         await response.prepare(request)
-        mine = self._hello
-        if refused:
-            mine = Hello(mine.process, mine.role, mine.pid, mine.protocol, mine.python, mine.version, refused)
-            await response.write(encode_hello(mine))
+        transport = request.transport
+        if transport is None:  # it has gone meanwhile
+            return response
+        # From here to the change of the protocol nothing waits: what is decided about a hello holds.
+        if refused := why_refused(self._hello, theirs):
+            await response.write(encode_hello(greeting(self._hello, theirs.link, refused=refused)))
             await response.write_eof()
             return response
-        loop = asyncio.get_running_loop()
-        link = Link(loop, self._receiver, theirs, request.transport)
-        request.protocol.set_parser(link)
-        request.transport.set_protocol(_Reader(link, request.protocol))
-        # It counts from the first frame on: a dialler that has given up meanwhile never sends one.
-        link.hold(self._opened)
-        await response.write(encode_hello(mine))
-        await link.gone.wait()
+        connection = Connection(transport)
+        answer, link = self._welcome(theirs, connection)
+        if link is None:
+            connection.out.close()
+            await response.write(encode_hello(answer))
+            await response.write_eof()
+            return response
+        transport.set_protocol(_Reader(link, connection, request.protocol))
+        try:
+            await response.write(encode_hello(answer))
+            await connection.over.wait()
+        finally:
+            link.broke(connection)
         return response
 
     def abandon(self) -> None:

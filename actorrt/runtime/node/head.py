@@ -97,7 +97,7 @@ class Head:
         logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
-        self.peers.forget(link)
+        """Its node tells the head all again, once it dials anew."""
 
 
 async def _serve(process: ProcessId, session: str, start: HeadStart) -> None:

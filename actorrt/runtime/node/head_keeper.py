@@ -17,6 +17,7 @@ from actorrt import exceptions
 from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
 from actorrt.types import ActorKey, ProcessId
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, OwnerEnded, Query
 
 from ..base.process_watch import wait_child
@@ -107,7 +108,7 @@ class HeadKeeper:
             self._node.children.discard(life.pid)
             link = self._node.peers.get(self._process)
             if link is not None:
-                link.drop()
+                link.finish(Ending.DIED)
             remove_socket(self._node.config.session, self._process)
             await life.end()
             if self._node.stopping:

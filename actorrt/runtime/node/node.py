@@ -24,6 +24,7 @@ from actorrt.core.leases import UNIT
 from actorrt.types import Employer, JobKey, ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire.addresses import place_on
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
@@ -261,7 +262,7 @@ class Node:
                 raise exceptions.ActorrtError(f"a node does not answer {type(question).__name__}")
 
     async def exit_of(self, process: ProcessId) -> Exit:
-        """Why a process ended; waits while it lives. One that the node does not know has ended long ago."""
+        """Why a process ended; waits while it lives. Of one that the node does not know nothing is known."""
         if process == self.config.head:
             return Exit(await self.head.end())
         link = self.peers.get(process)
@@ -286,21 +287,37 @@ class Node:
         logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
-        self.peers.forget(link)
         if link.peer == self.config.head:
             # The next one lives at its address.
             return
+        if link.closed is Ending.LOST and link.role == "worker" and not self.stopping:
+            # Its process may live and use what it has: it is ended first.
+            self.workers.link_lost(link)
+            self.spawn(self._await_end(link))
+        else:
+            self._process_ended(link)
+            if not self.stopping:
+                self.workers.link_lost(link)
+
+    async def _await_end(self, link: Link) -> None:
+        await self.workers.exit_of(link.peer)
+        self._process_ended(link)
+
+    def _process_ended(self, link: Link) -> None:
+        """The process behind a link has ended, or this node has given it up."""
         self.peers.dead.add(link.peer)
         if self.stopping:
             return
         self.segments.process_died(link.peer)
         self.supervisor.link_lost(link)
+        self.supervisor.borrower_ended(link.peer)
         self.host.link_lost(link)
-        self.workers.link_lost(link)
         self.leases.owner_lost(link.peer)
         watched = self._watched.pop(link, None)
         if watched is not None and link.farewell:
             watched.cancel()
+        if link.role == "driver":
+            self.workers.ended(link.peer, Exit("its program ended"))
         if link.role in ("driver", "worker"):
             self.head.drop_owner(link.peer)
         for job, (driver, its_link) in list(self.jobs.items()):
@@ -344,7 +361,7 @@ class Node:
 
     def _driver_ended(self, link: Link) -> None:
         remove_socket(self.config.session, link.peer)
-        link.drop()
+        link.finish(Ending.DIED)
 
     def _facts(self, what: str) -> Any:
         if what == "resources":

@@ -10,7 +10,7 @@ from actorrt.types import ProcessId
 from actorrt.wire.messages import Exit
 
 REMEMBERED: Final = 4096
-UNKNOWN: Final = Exit("its process ended")
+UNKNOWN: Final = Exit("its process is not known to the node", known=False)
 
 
 class WorkerExits:
@@ -42,5 +42,5 @@ class WorkerExits:
         return self.known(process)
 
     def known(self, process: ProcessId) -> Exit:
-        """The end of a process that is not there (any more)."""
+        """The end of a process that is not there any more. Of one that never was, or that ended long ago: UNKNOWN."""
         return self._exits.get(process, UNKNOWN)

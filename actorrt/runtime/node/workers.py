@@ -18,6 +18,7 @@ from actorrt import exceptions
 from actorrt.core.start_attempts import StartAttempts
 from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, LeaseId, ProcessId
 from actorrt.wire.any_text import as_bytes, as_text
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import Exit, Facts, NodeStopping, Query, Retire, WorkerBlocked
 
 from ..base.progress import last_begun
@@ -432,11 +433,17 @@ class Workers:
             self.kill(worker.process, f"it was stopped (SIGSTOP) for {timeout_s:g} s")
 
     def link_lost(self, link: Link) -> None:
-        """It closed its link, or is dead: either way nothing can be asked of it any more."""
+        """It closed its link, is dead, or has not gone on: either way nothing can be asked of it any more."""
         worker = self._by_process.get(link.peer)
         # One that starts may dial again; if it does not, it ends by itself or is late.
         if worker is not None and worker.started.done():
+            if link.closed is Ending.LOST:
+                worker.cause = worker.cause or "its link to the node broke, and it did not dial again"
             self._kill_after(worker, GOODBYE_S if link.farewell else 0.0)
+
+    def ended(self, process: ProcessId, end: Exit) -> None:
+        """A process that is none of these workers has ended; for those who ask later."""
+        self._exits.ended(process, end)
 
     def _exited(self, pid: int, status: int, lost: str) -> None:
         worker = self._by_pid.pop(pid, None)

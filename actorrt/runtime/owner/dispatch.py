@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actorrt import exceptions
 from actorrt.core.calls import Action
 from actorrt.types import ProcessId
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
@@ -323,7 +324,8 @@ class Dispatch:
 
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime
-        runtime.peers.forget(link)
+        if link.closed is Ending.DIED:
+            runtime.peers.dead.add(link.peer)
         with runtime.actors.lock:
             # Nobody is halfway through sending an actor's call; whoever comes later sees that the link is closed.
             calls, link.inflight = link.inflight, {}
@@ -334,7 +336,20 @@ class Dispatch:
         runtime.actors.places.link_lost(link, to_actors)
         runtime.supervisor.link_lost(link)
         runtime.objects.peer_lost(link.peer)
+        if link.closed is Ending.LOST:
+            runtime.thread.spawn_here(self._await_end(link.peer))
+        else:
+            self._borrower_ended(link.peer)
         if self._runner is not None:
             self._runner.link_lost(link)
         if runtime.is_node(link) and not runtime.thread.closing:
             runtime.thread.loop.call_soon(partial(runtime.node_lost, link))
+
+    async def _await_end(self, process: ProcessId) -> None:
+        """The process behind a link that was lost may live, and hold what it has borrowed."""
+        if (await self._runtime.exits.end_of(process)).known:
+            self._borrower_ended(process)
+
+    def _borrower_ended(self, process: ProcessId) -> None:
+        self._runtime.supervisor.borrower_ended(process)
+        self._runtime.objects.borrower_ended(process)

@@ -70,7 +70,7 @@ class Exits:
         return Exit(_LINK_GONE)
 
     async def end_of(self, process: ProcessId) -> Exit:
-        """Wait until a process has ended, as its node knows it."""
+        """Wait until a process has ended, as its node knows it; one that it does not know is not waited for."""
         node = self._process.node
         if process == node.peer or node.closed:
             return Exit(self.node_end or "the node ended")
@@ -78,7 +78,8 @@ class Exits:
             known: Exit = await node.ask(ExitOf(process))
         except exceptions.LinkError:
             return Exit(self.node_end or "the node ended")
-        self._process.peers.dead.add(process)
+        if known.known:
+            self._process.peers.dead.add(process)
         return known
 
     def node_ends(self, reason: str) -> None:

@@ -335,10 +335,13 @@ class Objects:
         return bool(self._borrowers or self._pinned)
 
     def peer_lost(self, peer: ProcessId) -> None:
-        """A process is gone: it borrows nothing any more, and need not be told of borrows."""
+        """The link to a process is gone: nothing is on its way there any more."""
         self._outbox.pop(peer, None)
         with self._lock:
             self._borrows.lost(peer)
+
+    def borrower_ended(self, peer: ProcessId) -> None:
+        """A process has ended: it borrows nothing any more."""
         for seq, (_, counts) in list(self._borrowers.items()):
             if counts.pop(peer, None) and not counts:
                 del self._borrowers[seq]

@@ -354,12 +354,15 @@ class Supervisor:
         return list(self._placed.get(link, ()))
 
     def link_lost(self, link: Link) -> None:
-        """A worker is gone: every actor there is lost. Also a borrower may be gone."""
+        """The link to a worker is gone: every actor there is lost."""
         lost = self.at(link)
         if lost:
             self._host.spawn_here(self._lost(link, lost))
-        for record in self._borrowed.pop(link.peer, ()):
-            record.borrower_lost(link.peer)
+
+    def borrower_ended(self, process: ProcessId) -> None:
+        """A process has ended: it holds no handles any more."""
+        for record in self._borrowed.pop(process, ()):
+            record.borrower_lost(process)
             self.release(record)
 
     def absent(self, record: ActorRecord, incarnation: int) -> None:

@@ -42,6 +42,7 @@ from ..base.definitions import TERMINATE
 from ..base.loop_gate import LoopGate
 from ..links.link import Link
 from ..links.pipe_turns import PipeTurns
+from ..links.pipes import PipeLink
 from ..links.running import RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..owner.entries import Entry
@@ -110,7 +111,7 @@ class LoopExecutor:
         self._taking = threading.Lock()
         self._woken = False
         self._handing_over = False
-        self._dirty: set[Link] = set()
+        self._dirty: set[PipeLink] = set()
         self._flush_due = False
         self._pipe_turns = PipeTurns(self.loop, self._dirty, self.flush)
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
