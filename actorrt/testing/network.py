@@ -18,6 +18,8 @@ from actorrt.types import ProcessId
 from .schedule import Life, VirtualLoop
 
 # A piece takes as long as one of these to arrive, in seconds: most are fast, some are not.
+# A process that watches another one sees its end so much later.
+END_SEEN_S: Final = 0.001
 LATENCIES: Final = (0.0001, 0.0001, 0.0002, 0.0002, 0.0005, 0.001, 0.005)
 
 
@@ -170,6 +172,7 @@ class Network:
         self.loops: dict[ProcessId, VirtualLoop] = {}
         self.wires: dict[Wire, None] = {}
         self._listeners: dict[str, tuple[ProcessId, Callable[[Plug], None]]] = {}
+        self._ends: dict[ProcessId, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
         self._awaited: dict[str, list[asyncio.Future[None]]] = {}
         # What comes to a slow process takes so many times as long.
         self.slowness: dict[ProcessId, float] = {}
@@ -202,6 +205,18 @@ class Network:
     def lives(self, process: ProcessId) -> bool:
         loop = self.loops.get(process)
         return loop is not None and loop.life is not Life.ENDED
+
+    def end_of(self, process: ProcessId) -> asyncio.Future[None]:
+        """Done once the process that has this id now has ended; for the loop that runs now."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if self.lives(process):
+            waiting = self._ends.setdefault(process, [])
+            waiting.append((loop, future))
+            future.add_done_callback(lambda _: waiting.remove((loop, future)))
+        else:
+            future.set_result(None)
+        return future
 
     def listen(self, process: ProcessId, path: str, accept: Callable[[Plug], None]) -> None:
         self._listeners[path] = (process, accept)
@@ -247,3 +262,10 @@ class Network:
                 wire.is_cut = True
                 for way in wire.ways:
                     way.finish()
+        for loop, future in self._ends.pop(process, ()):
+            loop.call_later(END_SEEN_S, _resolve, future)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

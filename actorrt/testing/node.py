@@ -25,6 +25,7 @@ from actorrt.runtime.node.workers import Workers
 from actorrt.runtime.owner.supervisor import Supervisor
 from actorrt.types import JobKey, ProcessId
 from actorrt.wire.addresses import place_on
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import JoinDriver, Joined
 
 from .peers import VirtualPeers
@@ -158,7 +159,7 @@ class VirtualHeadKeeper(HeadKeeper):
             self._there.clear()
             link = self._node.peers.get(self._process)
             if link is not None:
-                link.drop()
+                link.finish(Ending.DIED)
             await life.end()
             if self._node.stopping:
                 return

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 # What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
@@ -15,14 +16,22 @@ SEND_BUFFER_BYTES: Final = 512 * 1024
 class Connection:
     """For the runtime loop, but for `out`, which is written to under the link's lock."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self.transport = transport
+        self._loop = loop
         sock = transport.get_extra_info("socket")
         # A descriptor of our own: uvloop does not let others watch the one that its transport reads.
         self.out = socket.socket(fileno=os.dup(sock.fileno()))
         self.out.setblocking(False)
         self.out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.over = asyncio.Event()
+
+    def await_room(self, tell: Callable[[], None]) -> None:
+        """Call `tell` whenever the socket takes bytes."""
+        self._loop.add_writer(self.out.fileno(), tell)
+
+    def stop_awaiting_room(self) -> None:
+        self._loop.remove_writer(self.out.fileno())
 
     def end_writing(self) -> None:
         """Nothing more can be written: the peer reads the end, and closes its own direction."""

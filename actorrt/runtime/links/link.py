@@ -445,29 +445,32 @@ class Link:
             self._receiver.unreadable(self, message)
 
     def _wait_writable(self) -> None:
-        if self._rest is not None:
-            self.loop.add_writer(self._out.fileno(), self._writable)
+        if self._rest is not None and self._connection is not None:
+            self._connection.await_room(self._writable)
 
     def _writable(self) -> None:
         with self._lock:
-            rest = self._rest
-            if rest is None:
+            connection = self._connection
+            if self._rest is None or connection is None:
                 return
-            try:
-                sent = self._out.sendmsg(rest[:_MOST_BUFFERS])
-            except BlockingIOError:
+            if self._write_rest(self._rest):
                 return
-            except OSError:
-                self.loop.remove_writer(self._out.fileno())
-                self._write_failed()
-                return
-            if left := behind(rest, sent):
-                self._rest = left
-                return
-            self.loop.remove_writer(self._out.fileno())
-            self._rest = None
-            self._obstacle = None if self.end.may_write else _WINDOW
+            connection.stop_awaiting_room()
         self._go_on()
+
+    def _write_rest(self, rest: list[Buffer]) -> bool:
+        """Write what the socket has not taken, with the lock held. True if some is left for later."""
+        try:
+            left = behind(rest, self._out.sendmsg(rest[:_MOST_BUFFERS]))
+        except BlockingIOError:
+            left = rest
+        except OSError:
+            self._write_failed()
+            return False
+        self._rest = left or None
+        if not left:
+            self._obstacle = None if self.end.may_write else _WINDOW
+        return bool(left)
 
     def _go_on(self) -> None:
         """Write what has waited for an obstacle to go."""
@@ -610,11 +613,10 @@ class Link:
     def _write_on(self) -> None:
         with self._lock:
             missed, self._missed = self._missed, []
-            if missed:
-                self._rest = missed
-                self._obstacle = _SOCKET
+            self._obstacle = _SOCKET
+            if missed and self._write_rest(missed):
                 self._wait_writable()
-            else:
+            elif not missed:
                 self._obstacle = None if self.end.may_write else _WINDOW
         self._go_on()
 
@@ -626,7 +628,7 @@ class Link:
             self._connection = None
             self._obstacle = _CONNECTION
             if self._rest is not None:
-                self.loop.remove_writer(self._out.fileno())
+                connection.stop_awaiting_room()
                 self._rest = None
             connection.close()
 

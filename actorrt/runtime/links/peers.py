@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
@@ -35,7 +35,7 @@ from .link import Link, Receiver
 from .transport import (
     HELLO_TIMEOUT_S,
     Acceptor,
-    Dialled,
+    DialBrokeError,
     Dialler,
     NoAnswerError,
     NobodyListensError,
@@ -69,6 +69,23 @@ _NODE_DOES_NOT_ANSWER: Final = (
 )
 
 
+class Opened(Protocol):
+    """A connection over which both hellos were said."""
+
+    @property
+    def hello(self) -> Hello: ...
+    @property
+    def connection(self) -> Connection: ...
+
+    def read_for(self, link: Link) -> None: ...
+
+
+class Dials(Protocol):
+    """Who opens connections; see Dialler."""
+
+    async def dial(self, path: str, hello: Hello) -> Opened: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PeersStatistics:
     """How many links there are at one moment."""
@@ -93,7 +110,9 @@ class Peers:
         session: str,
         version: str,
         dial_timeout_s: float = HELLO_TIMEOUT_S,
+        restore_s: float = RESTORE_S,
     ) -> None:
+        """`restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives."""
         self.process = process
         self.session = session
         self.links: dict[ProcessId, Link] = {}
@@ -104,6 +123,7 @@ class Peers:
         # Waits until a process has ended, as the node knows it; says why. Without it, one failed dial is the end.
         self.end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None
         self._dial_timeout_s = dial_timeout_s
+        self._restore_s = restore_s
         self._dialling: dict[ProcessId, asyncio.Task[Link]] = {}
         # Those of them whose socket is being dialled; others are asked to dial.
         self._ringing: set[ProcessId] = set()
@@ -114,7 +134,7 @@ class Peers:
         self._restoring: dict[Link, asyncio.Task[None]] = {}
         self._receiver = receiver
         self._hello = make_hello(process, role, version)
-        self._dialler = Dialler(dial_timeout_s)
+        self._dialler: Dials = Dialler(dial_timeout_s)
         self._acceptor = Acceptor(self._hello, self._welcome)
         self._listening = False
         self._listen_lock = asyncio.Lock()
@@ -211,6 +231,9 @@ class Peers:
                 return await self.dial(node, socket_path(self.session, node))
             except NoAnswerError:
                 logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), loop.time() - began)
+            except DialBrokeError as error:
+                logger.info("the node is dialled again: %s", error)
+                await asyncio.sleep(PAUSE_S)
 
     async def _try(self, process: ProcessId, path: str, end: asyncio.Task[str]) -> Link | None:
         """One attempt, until `end`; None if it fails. Raises RefusedError."""
@@ -235,7 +258,7 @@ class Peers:
             # It has dialled, and says so in a moment.
             with contextlib.suppress(TimeoutError):
                 return await self._arrival_of(process)
-        if os.path.exists(path):  # noqa: ASYNC240  a look at a local socket takes a microsecond
+        if self._is_socket(path):
             return await self.dial(process, path)
         if self.broker is None:
             raise LinkError(f"process {process.hex()} has no socket")
@@ -256,7 +279,7 @@ class Peers:
 
         One attempt. Raises LinkError if it fails: NoAnswerError, RefusedError, or that nobody listens.
         """
-        hello = greeting(self._hello, os.urandom(LINK_ID_BYTES))
+        hello = greeting(self._hello, self._new_id())
         arrival = self._arrival(process)
         self._ringing.add(process)
         try:
@@ -276,8 +299,7 @@ class Peers:
             # The peer's link came first, whatever it knows of this one.
             connection.close()
             return arrived
-        loop = asyncio.get_running_loop()
-        link = Link(loop, self._receiver, self, dialled.hello, End(hello.link, State.OPEN), connection, path)
+        link = self._link(dialled.hello, hello.link, State.OPEN, connection, path)
         dialled.read_for(link)
         link.greet()
         self.links[link.peer] = link
@@ -302,6 +324,28 @@ class Peers:
         if self._arrivals.get(process) is future:
             del self._arrivals[process]
 
+    # What a simulation has of its own.
+
+    def _link(self, theirs: Hello, link: bytes, state: State, connection: Connection, path: str = "") -> Link:
+        loop = asyncio.get_running_loop()
+        return Link(loop, self._receiver, self, theirs, End(link, state), connection, path)
+
+    def _is_socket(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def _new_id(self) -> bytes:
+        return os.urandom(LINK_ID_BYTES)
+
+    def _end_of(self, link: Link) -> asyncio.Future[None]:
+        """Done once the process behind a link has ended, where the kernel can be asked."""
+        try:
+            return watch_pid(link.pid)
+        except OSError as error:
+            if allow_more_after(error):
+                return watch_pid(link.pid)
+            logger.warning("the end of process %d cannot be seen: %s", link.pid, error)
+            return asyncio.get_running_loop().create_future()
+
     # ---- who dials here
 
     def _welcome(self, hello: Hello, connection: Connection) -> tuple[Hello, Link | None]:
@@ -314,9 +358,8 @@ class Peers:
             case Verdict.ACCEPT | Verdict.REPLACE:
                 if known is not None:
                     known.finish(Ending.LOST)
-                loop = asyncio.get_running_loop()
                 # It counts from the first frame on: a dialler that has given up meanwhile never sends one.
-                link = Link(loop, self._receiver, self, hello, End(hello.link, State.OPENING), connection)
+                link = self._link(hello, hello.link, State.OPENING, connection)
                 self._opening[hello.link] = link
                 return greeting(self._hello, hello.link, 0), link
             case Verdict.REFUSE_DUPLICATE:
@@ -373,9 +416,9 @@ class Peers:
     async def _restore(self, link: Link) -> None:
         """Have a link go on, or end."""
         # Now, since its process may be gone: nobody else has its number yet.
-        ended = _end_of(link.pid)
+        ended = self._end_of(link)
         # Who was dialled waits for the dialler: once it comes, this is cancelled.
-        work = self._dial_again(link) if link.path else asyncio.sleep(RESTORE_S, False)
+        work = self._dial_again(link) if link.path else asyncio.sleep(self._restore_s, False)
         attempt = asyncio.get_running_loop().create_task(work)
         try:
             await asyncio.wait((attempt, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -414,16 +457,16 @@ class Peers:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _resume(self, link: Link, dialled: Dialled) -> bool:
+    def _resume(self, link: Link, dialled: Opened) -> bool:
         # It is done here: the next break begins anew.
         self._restoring.pop(link, None)
-        dialled.read_for(link)
         try:
             link.resume(dialled.connection, dialled.hello.received)
         except LinkStateError as error:
             logger.error("%r cannot go on: %s", link, error)
             dialled.connection.close()
             return False
+        dialled.read_for(link)
         return True
 
     def abandon(self) -> None:
@@ -441,17 +484,6 @@ class Peers:
         if self._listening:
             remove_socket(self.session, self.process)
         await self._acceptor.close()
-
-
-def _end_of(pid: int) -> asyncio.Future[None]:
-    """Done once the process has ended, where the kernel can be asked."""
-    try:
-        return watch_pid(pid)
-    except OSError as error:
-        if allow_more_after(error):
-            return watch_pid(pid)
-        logger.warning("the end of process %d cannot be seen: %s", pid, error)
-        return asyncio.get_running_loop().create_future()
 
 
 async def _end_in_doubt(

@@ -51,6 +51,10 @@ class NobodyListensError(LinkError):
     """There is no socket, or nobody who listens at it."""
 
 
+class DialBrokeError(LinkError):
+    """The connection ended before both hellos had come."""
+
+
 class RefusedError(LinkError):
     """The peer has read the hello, and does not want the link."""
 
@@ -155,7 +159,7 @@ class Dialled:
 
     def __init__(self, hello: Hello, transport: asyncio.Transport, before: asyncio.BaseProtocol) -> None:
         self.hello = hello
-        self.connection = Connection(transport)
+        self.connection = Connection(asyncio.get_running_loop(), transport)
         self._before = before
 
     def read_for(self, link: Link) -> None:
@@ -172,7 +176,8 @@ class Dialler:
     async def dial(self, path: str, hello: Hello) -> Dialled:
         """Open a connection to the process that listens at `path`. Raises LinkError when that cannot be now.
 
-        NoAnswerError: nothing came in time; RefusedError: the peer said no; NobodyListensError: there is none.
+        NoAnswerError: nothing came in time; RefusedError: the peer said no; NobodyListensError: there is none;
+        DialBrokeError: the connection ended at once.
         """
         try:
             with reachable(path) as address:
@@ -208,7 +213,11 @@ class Dialler:
 
 
 def _cannot_open(path: str, error: Exception) -> LinkError:
-    kind = NobodyListensError if isinstance(error, ConnectionRefusedError | FileNotFoundError) else LinkError
+    kind = LinkError
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        kind = NobodyListensError
+    elif isinstance(error, ConnectionError):
+        kind = DialBrokeError
     return kind(f"could not open a link to {path}: {type(error).__name__}: {error}")
 
 
@@ -256,7 +265,7 @@ class Acceptor:
             await response.write(encode_hello(greeting(self._hello, theirs.link, refused=refused)))
             await response.write_eof()
             return response
-        connection = Connection(transport)
+        connection = Connection(asyncio.get_running_loop(), transport)
         answer, link = self._welcome(theirs, connection)
         if link is None:
             connection.out.close()
