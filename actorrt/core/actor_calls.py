@@ -151,10 +151,10 @@ class TransitionError(Exception):
 
 
 class Link(Protocol):
-    """A way to the process of an actor. It may be closed some time before its end is reported (`lost`)."""
+    """A way to the process of an actor. It may be closed (`closed` is true) before its end is reported (`lost`)."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> object: ...
 
 
 class Outgoing(Protocol):

@@ -306,8 +306,8 @@ async def test_a_link_that_is_lost_while_another_thread_writes_to_it_does_the_wr
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
         nobody: Any = Mock()
         hello: Any = SimpleNamespace(process=b"", role="worker", pid=0)
-        connection, end = Connection(transport), End(b"its id", State.OPENING)
-        link = Link(asyncio.get_running_loop(), nobody, nobody, hello, end, connection)
+        loop, end = asyncio.get_running_loop(), End(b"its id", State.OPENING)
+        link = Link(loop, nobody, nobody, hello, end, Connection(loop, transport))
         pipes = [Pipe(link, seq, None, TO_CALLER, FIRST_ROOM) for seq in range(2)]
         for pipe in pipes:
             pipe.write(b"part")
