@@ -150,6 +150,24 @@ def test_acknowledgements_are_not_counted() -> None:
     assert peer.kept.size == 0
 
 
+@given(
+    frames=st.lists(st.tuples(st.integers(min_value=1, max_value=60), st.booleans()), max_size=8),
+    cuts=st.lists(st.integers(min_value=1, max_value=70), min_size=1, max_size=20),
+)
+def test_no_acknowledgement_is_due_before_the_bytes_that_are_given_for_it(
+    frames: list[tuple[int, bool]], cuts: list[int]
+) -> None:
+    end = End(LINK, State.OPEN, acknowledge_bytes=40)
+    data = b"".join(encode_frame(b"x" * size) + (acknowledgement(0) if aside else b"") for size, aside in frames)
+    for cut in cuts * 20:
+        piece, data = data[:cut], data[cut:]
+        not_before = end.acknowledgement_not_before
+        end.parser.feed(piece)
+        assert not end.acknowledgement_is_due or end.parser.fed >= not_before
+        if end.acknowledgement_is_due:
+            end.acknowledge()
+
+
 def test_a_writer_waits_while_a_window_is_not_acknowledged() -> None:
     end = End(LINK, State.OPEN, window_bytes=10)
     end.kept.add([b"123456789"], 9)
@@ -233,7 +251,7 @@ class Connection:
 
 @dataclass(eq=False)
 class Host:
-    """The least shell around an end: what runtime/link.py and peers.py do with sockets."""
+    """The least shell around an end: what runtime/links/link.py and peers.py do with sockets."""
 
     end: End | None = None
     connection: Connection | None = None
