@@ -7,6 +7,7 @@ import os
 import random
 import selectors
 import socket
+import struct
 import sys
 import threading
 import time
@@ -45,6 +46,12 @@ class _Pair:
         self.ends_at = float("inf")
 
 
+def _pid_of(peer: socket.socket) -> int:
+    """The process at the other end, as the kernel has it."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", credentials)[0]
+
+
 class Relay:
     """Runs in a thread of its own. `mean_bytes`: how many go through a connection before it is cut, on average."""
 
@@ -58,8 +65,9 @@ class Relay:
         self._orders: list[Any] = []
         self.mean_bytes = 0.0
         self.longest_delay_s = 0.0
-        # Nobody gets through to these sockets: who dials is hung up on.
+        # Sockets to which this process does not get through: it is hung up on.
         self.refused: frozenset[str] = frozenset()
+        self.refused_pid = os.getpid()
         self.cuts = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -121,7 +129,7 @@ class Relay:
 
     def _accept(self, name: str, own: socket.socket) -> None:
         dialler, _ = own.accept()
-        if name in self.refused:
+        if name in self.refused and _pid_of(dialler) == self.refused_pid:
             dialler.close()
             return
         listener = socket.socket(socket.AF_UNIX)

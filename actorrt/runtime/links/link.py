@@ -157,6 +157,7 @@ class Link:
         self._out = connection.out
         self._parser = end.parser
         self._kept = end.kept
+        self._window_bytes = end.window_bytes
         self._queue: deque[AnyMessage] = deque()
         # Who has it writes, or changes what is written to; and flushes once more behind it.
         self._lock = threading.Lock()
@@ -165,7 +166,7 @@ class Link:
         self._rest: list[Buffer] | None = None
         # What the peer misses of what was written to an earlier connection.
         self._missed: list[Buffer] = []
-        # Until so many bytes were read, there is nothing to do about acknowledgements.
+        # Until so many bytes were read, the link is open, and there is nothing to do about acknowledgements.
         self._look_at = 0
         self._acknowledging: asyncio.TimerHandle | None = None
         # Frames that the reply of a call takes along, by the call's sequence number.
@@ -389,15 +390,19 @@ class Link:
     def _sent(self, buffers: Sequence[Buffer], count: int, size: int) -> None:
         """Of `size` bytes the socket has taken `count`, or is _BROKEN; again, if an interrupt came: the same."""
         kept = self._kept.add(buffers, size)
+        if count < size:
+            self._stop_writing(buffers, count)
+        elif kept >= self._window_bytes:
+            self._obstacle = _WINDOW
+
+    def _stop_writing(self, buffers: Sequence[Buffer], count: int) -> None:
         if count == _BROKEN:
             self._write_failed()
-        elif count < size:
-            self._rest = behind(buffers, count)
-            self._obstacle = _SOCKET
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._wait_writable)
-        elif kept >= self.end.window_bytes:
-            self._obstacle = _WINDOW
+            return
+        self._rest = behind(buffers, count)
+        self._obstacle = _SOCKET
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._wait_writable)
 
     def _write_failed(self) -> None:
         """Nothing can be written any more. What the peer has written is read to its end, where a goodbye may be."""
@@ -485,7 +490,8 @@ class Link:
         parser = self._parser
         try:
             frames = parser.feed(data)
-            if frames and self.end.state is not _OPEN and not self._heard():
+            looks = parser.fed >= self._look_at
+            if looks and frames and self.end.state is not _OPEN and not self._heard():
                 return
             for found in frames:
                 if isinstance(found, RawPart):
@@ -500,7 +506,7 @@ class Link:
                     self._take_each(decode_each(found))
                 else:
                     self._take(messages)
-            if parser.fed >= self._look_at:
+            if looks:
                 self._look()
             if parser.ended:
                 self.finish(Ending.GOODBYE)
@@ -527,7 +533,7 @@ class Link:
 
     def _look(self) -> None:
         """Acknowledge what has come if it is enough, or see to it that it is done in a while."""
-        if self.closed:
+        if self.end.state is not _OPEN:
             return
         if self.end.acknowledgement_is_due:
             self._acknowledge()
@@ -626,6 +632,7 @@ class Link:
             return
         with self._lock:
             self._connection = None
+            self._look_at = 0
             self._obstacle = _CONNECTION
             if self._rest is not None:
                 connection.stop_awaiting_room()
