@@ -373,6 +373,7 @@ class ActorCalls(Generic[C, L]):
         if action is calls.Action.END_CANCELLED:
             if self.backlog is not None and call in self.backlog:
                 self.backlog.remove(call)
+                self.backlog = self.backlog or None
             self._resolves_no_more(call)
         return action
 

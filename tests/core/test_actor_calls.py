@@ -420,6 +420,15 @@ def test_a_call_that_is_cancelled_before_it_leaves_is_waited_for_no_more() -> No
         assert not client.is_waiting
 
 
+def test_an_actor_is_not_looked_for_when_nothing_waits_for_it_any_more() -> None:
+    for state in (State.UNKNOWN, State.RESTARTING):
+        client = actor(state)
+        (call,) = make(client)
+        client.cancel(call, False)
+        assert client.wanted() is Action.NOTHING
+        assert not client.is_waiting
+
+
 def test_a_dead_actor_fails_what_waits_and_whatever_is_called_later() -> None:
     for state in State:
         client = actor(state)
