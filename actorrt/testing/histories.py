@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -61,6 +62,18 @@ _books: list[Book] = []
 
 def _book() -> Book:
     return _books[-1]
+
+
+# What a process that ends, or a link that does, may bring to a call.
+_LOSSES: Final = (
+    exceptions.ActorDiedError,
+    exceptions.ActorUnavailableError,
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OwnerDiedError,
+    exceptions.LinkError,
+)
 
 
 # ---- what is called
@@ -156,9 +169,34 @@ async def nested(number: int, value: int, box: list[Any]) -> int:
     book.calls += 1
     got: int = await double.remote(book.next(), value, 0.001)
     for actor in box:
-        with contextlib.suppress(exceptions.ActorrtError):
+        with contextlib.suppress(*_LOSSES):
             await actor.add.remote(book.next(), f"nested {number}", 1, 0.0)
     return got
+
+
+@actorrt.remote
+async def passes_on(number: int, box: list[Any], actors: list[Any]) -> int:
+    """Have an actor keep refs that came in a list, and forget them."""
+    book = _book()
+    book.runs[number] += 1
+    kept = 0
+    for actor in actors:
+        with contextlib.suppress(*_LOSSES):
+            kept += await actor.keep.remote(book.next(), box)
+    return kept
+
+
+@actorrt.remote
+async def visits(number: int, actors: list[Any], times: int, pause_s: float) -> int:
+    """Call an actor again and again, wherever it is by then."""
+    book = _book()
+    book.runs[number] += 1
+    for _ in range(times):
+        for actor in actors:
+            with contextlib.suppress(*_LOSSES):
+                await actor.add.remote(book.next(), f"visitor {number}", 1, 0.0)
+        await asyncio.sleep(pause_s)
+    return times
 
 
 @actorrt.remote
@@ -178,17 +216,6 @@ async def counts(number: int, most: int) -> AsyncGenerator[int, None]:
 
 
 # ---- who calls
-
-# What a process that ends, or a link that does, may bring to a call.
-_LOSSES: Final = (
-    exceptions.ActorDiedError,
-    exceptions.ActorUnavailableError,
-    exceptions.WorkerCrashedError,
-    exceptions.NodeDiedError,
-    exceptions.ObjectLostError,
-    exceptions.OwnerDiedError,
-    exceptions.LinkError,
-)
 
 
 class Client:
@@ -219,6 +246,9 @@ class Client:
             self.stream,
             self.kept,
             self.sleeper,
+            self.burst,
+            self.passed_on,
+            self.visitor,
         ]
         for _ in range(steps):
             under_way.append(asyncio.ensure_future(dice.choice(kinds)()))
@@ -247,6 +277,30 @@ class Client:
         retries = self._dice.choice((0, 3))
         ref = double.options(max_retries=retries, num_cpus=1).remote(number, value, self._dice.choice((0.0, 0.01)))
         await self._ends(number, ref, 2 * value, retries)
+
+    async def burst(self) -> None:
+        """More leased tasks at once than there are workers for."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._dice.randrange(2, 7)):
+                group.create_task(self.leased_task())
+
+    async def passed_on(self) -> None:
+        """A task hands refs to an actor, which is the only one that has them then."""
+        actor, number = self._actor(), self._book.next()
+        values = [self._dice.randrange(100) for _ in range(self._dice.randrange(1, 3))]
+        refs: list[Any] = [actorrt.put(value) for value in values]
+        ref = passes_on.options(max_retries=3, num_cpus=self._dice.choice((0, 0.1))).remote(
+            number, refs, [actor.handle]
+        )
+        del refs
+        await self._ends(number, ref, int, 3)
+
+    async def visitor(self) -> None:
+        number, times = self._book.next(), self._dice.randrange(2, 6)
+        ref = visits.options(max_retries=3, num_cpus=self._dice.choice((0, 0.1))).remote(
+            number, [self._actor().handle], times, self._dice.choice((0.001, 0.02, 0.2))
+        )
+        await self._ends(number, ref, times, 3)
 
     async def failing(self) -> None:
         number = self._book.next()
@@ -414,7 +468,7 @@ class Program:
             name = f"{self._name}.{index}"
             restarts, retries = dice.choice((0, 2, -1)), dice.choice((0, 0, 3))
             options: dict[str, Any] = {"max_restarts": restarts, "max_task_retries": retries}
-            if dice.random() < 0.3:
+            if dice.random() < 0.4:
                 options["num_cpus"] = 0.1
             actors.append(Shared(name, Account.options(**options).remote(name), restarts, retries))
         clients = [
@@ -422,15 +476,15 @@ class Program:
             for index in range(dice.randrange(1, 4))
         ]
         runs = [client.run(dice.randrange(3, 12)) for client in clients]
-        if dice.random() < 0.2:
+        if dice.random() < 0.4:
             runs.append(self._kills(dice.choice(actors)))
         await asyncio.gather(*runs)
         self.done = True
 
     async def _kills(self, actor: Shared) -> None:
-        await asyncio.sleep(self._dice.choice((0.0, 0.01, 0.1)))
+        await asyncio.sleep(self._dice.choice((0.0, 0.01, 0.1, 0.3)))
         actor.was_killed = True
-        await self._world.kill_actor(actor.handle, self._dice.random() < 0.5)
+        await self._world.kill_actor(actor.handle, self._dice.random() < 0.3)
 
 
 @dataclass(frozen=True)
@@ -447,14 +501,14 @@ class Outcome:
 
 def history(seed: int) -> Outcome:
     """Run one history and hold it against what is promised."""
-    world = World(seed, cpus=Random(seed).choice((2, 3, 5)))
+    world = World(seed, cpus=Random(seed).choice((3, 4, 6)))
     book = Book()
     dice = Random(f"programs {seed}")
     faults = drawn(dice)
     chaos = Chaos(world)
     programs = [
         Program(world, f"program {index}", Random(f"program {index} of {seed}"), book, faults)
-        for index in range(dice.choice((1, 1, 2)))
+        for index in range(dice.choice((1, 1, 2, 3)))
     ]
     _books.append(book)
     broken: list[str] = []
@@ -491,7 +545,7 @@ def history(seed: int) -> Outcome:
 def _settle(world: World, seconds: float) -> None:
     """Let what is on its way arrive, and what nobody holds go."""
     for _ in range(2):
-        world.collect()
+        gc.collect()
         world.run(lambda: False, world.schedule.now + seconds / 2)
 
 

@@ -52,6 +52,10 @@ class Schedule:
         self._last += 1
         heapq.heappush(self._later, (handle.when(), self._last, handle))
 
+    def next_number(self) -> int:
+        self._last += 1
+        return self._last
+
     def next(self) -> asyncio.Handle | None:
         """What is due next; time has jumped there. None: nothing will ever be due."""
         self.turns += 1
@@ -73,6 +77,29 @@ class Schedule:
         return self._later[0][0] if self._later else None
 
 
+class VirtualTask(asyncio.Task[Any]):
+    """A task whose place in a set is the same in each run."""
+
+    def __init__(self, number: int, work: Coroutine[Any, Any, Any], **options: Any) -> None:
+        # First: the set of all tasks asks for it.
+        self.number = number
+        super().__init__(work, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class VirtualFuture(asyncio.Future[Any]):
+    """The same of a future."""
+
+    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.number = number
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """The event loop of one simulated process."""
 
@@ -88,6 +115,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         return self._schedule.now
+
+    def create_task(self, coro: Any, *, name: object = None, context: Context | None = None) -> asyncio.Task[Any]:
+        if self.is_closed():
+            return super().create_task(coro, context=context)
+        return VirtualTask(self._schedule.next_number(), coro, loop=self, name=name, context=context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return VirtualFuture(self._schedule.next_number(), self)
 
     def is_running(self) -> bool:
         return self.life is not Life.ENDED

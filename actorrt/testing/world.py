@@ -29,6 +29,8 @@ from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.node.node import NodeConfig
 from actorrt.runtime.owner import current, token
+from actorrt.runtime.owner.actor_client import ActorClient
+from actorrt.runtime.owner.calls import Call
 from actorrt.runtime.owner.handles import client_of
 from actorrt.runtime.owner.runtime import MakeProgram, plain_program
 from actorrt.types import ProcessId
@@ -49,6 +51,8 @@ KILLED: Final = 9
 REAP_S: Final = (0.0002, 0.01)
 # The time of a history's beginning, for code that asks for the date.
 EPOCH: Final = 1_700_000_000.0
+# What takes more than this goes round in circles.
+MOST_TURNS: Final = 1_000_000
 
 
 class Ended(BaseException):
@@ -233,6 +237,8 @@ class World:
         process.status = status
         self.story.row(process.name, f"has ended with status {status}")
         _end_quietly(process)
+        # Coroutines of a process that was killed before their first step are no mistake.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         self.network.end(process.process)
         for loop, future in process.ended:
             self._reap(loop, future, status)
@@ -271,36 +277,22 @@ class World:
             if process.lives:
                 _end_quietly(process)
             process.loop.close()
-        with self._quietly():
-            for process in self.processes:
-                process.tasks.clear()
-                process.runtime = None
-            self.node = self.head = None
-            gc.collect()
-
-    def collect(self) -> None:
-        """Let garbage go now, and at no other time: what goes may have something to say."""
-        with self._quietly():
-            gc.collect()
-
-    @contextlib.contextmanager
-    def _quietly(self) -> Generator[None]:
-        """Coroutines of a process that was killed before their first step are no mistake."""
-        with warnings.catch_warnings():
-            if any(not process.lives for process in self.processes):
-                warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            yield
+        for process in self.processes:
+            process.tasks.clear()
+            process.runtime = None
+        self.node = self.head = None
+        gc.collect()
 
     # ---- turns
 
     def run(self, until: Callable[[], bool], limit_s: float) -> bool:
-        """Turn the loops until `until()` or virtual time `limit_s`; whether the former."""
+        """Turn the loops until `until()`; False after `limit_s` of virtual time, MOST_TURNS, or an error of ours."""
         schedule, story, errors = self.schedule, self.story, self.errors.found
         while not until():
             if errors:
                 return False
             due = schedule.next_at()
-            if due is None or due > limit_s:
+            if due is None or due > limit_s or schedule.turns > MOST_TURNS:
                 return False
             handle = schedule.next()
             if handle is None:
@@ -357,6 +349,8 @@ class World:
             (os, "getpid", pid),
             (os, "kill", kill),
             (token.Token, "__del__", released),
+            (Call, "__hash__", _number_of_call),
+            (ActorClient, "__hash__", _number_of_actor),
             (CallLife, "on", _told(CallLife.on, self._row_of_call)),
             (Lifecycle, "on", _told(Lifecycle.on, self._row_of_actor)),
             (End, "apply", _told(End.apply, self._row_of_link)),
@@ -374,7 +368,7 @@ class World:
             logger.propagate = False
             for where, name, value in replaced:
                 setattr(where, name, value)
-            with current.put_back():
+            with current.put_back(), warnings.catch_warnings():
                 yield
         finally:
             for where, name, value in kept:
@@ -430,6 +424,14 @@ def _end_quietly(process: Process) -> None:
         process.tasks.add(task)
         # Who looks for tasks that were forgotten is not to find these.
         task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _number_of_call(call: Call) -> int:
+    return call.message.seq
+
+
+def _number_of_actor(client: ActorClient) -> int:
+    return int.from_bytes(client.actor, "big")
 
 
 def _no_sleep(seconds: float) -> NoReturn:

@@ -1,0 +1,90 @@
+"""Five bugs that are easily made, each put into the rules that all histories run through, and each found by them."""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import pytest
+
+from actorrt.core import actor_calls, calls, leases, ownership
+from actorrt.testing.histories import Outcome, history
+from actorrt.wire import link
+
+MOST: Final = 2000
+
+
+def first_to_find() -> Outcome:
+    for seed in range(MOST):
+        outcome = history(seed)
+        if outcome.broken:
+            return outcome
+    raise AssertionError(f"{MOST} histories have not found it")
+
+
+def replace_row(monkeypatch: pytest.MonkeyPatch, table: Any, pair: Any, row: Any) -> None:
+    assert pair in table
+    monkeypatch.setitem(cast("dict[Any, Any]", table), pair, row)
+
+
+def a_lost_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cancelled call has called is not told."""
+    state = calls.State.AWAY
+    nothing = (state, calls.Action.NOTHING)
+    replace_row(monkeypatch, calls.TABLE, (state, calls.Event.CANCEL), calls.Row(nothing, nothing, nothing))
+
+
+def a_double_reply_after_a_redial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a link goes on, what the peer has and has not acknowledged is written once more."""
+    rejoin = link.End.rejoin
+
+    def one_more(end: link.End, peer_received: int) -> list[link.Buffer]:
+        return rejoin(end, min(peer_received, end.kept.start))
+
+    monkeypatch.setattr(link.End, "rejoin", one_more)
+
+
+def a_borrower_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits until an owner knows of a new borrower."""
+
+    def nothing_to_ask(borrows: ownership.Borrows, owner: bytes) -> None:
+        return None
+
+    monkeypatch.setattr(ownership.Borrows, "ask", nothing_to_ask)
+
+
+def a_lease_leaked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves the line for a lease in the moment in which it was granted is taken for one that had none."""
+
+    def withdraw(queue: Any, request: leases.Request) -> bool:
+        if not request.granted:
+            remove(queue, request)
+        return True
+
+    remove: Any = leases.Queue.withdraw
+    monkeypatch.setattr(leases.Queue, "withdraw", withdraw)
+
+
+def a_stale_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller goes on to send to the place where its actor was."""
+    state = actor_calls.State.PLACED
+    replace_row(monkeypatch, actor_calls.TABLE, (state, actor_calls.Event.LOST), (state, actor_calls.Action.NOTHING))
+
+
+PLANTED: Final = (
+    a_lost_cancel,
+    a_double_reply_after_a_redial,
+    a_borrower_forgotten,
+    a_lease_leaked,
+    a_stale_address,
+)
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        plant(patch)
+        found = first_to_find()
+        # The seed finds it again, and tells of it.
+        assert history(found.seed).story() == found.story()
+    # It is the bug that it finds.
+    assert history(found.seed).broken == []
+    print(f"{plant.__name__}: seed {found.seed}: {found.broken[0]}")
