@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from .network import Wire
 from .schedule import Life
 from .world import Process, World
 
@@ -87,11 +88,15 @@ class Chaos:
             case "cuts":
                 self.cut()
             case "partitions":
-                self.part()
+                one, other = self._any(), self._any()
+                if one is not None and other is not None and one is not other:
+                    self.part(one, other, self._dice.uniform(*HELD_S))
             case "slow":
-                self.slow(self._any())
+                if (process := self._any()) is not None:
+                    self.slow(process, self._dice.uniform(*HELD_S), self._dice.uniform(*SLOWNESS))
             case "stops":
-                self.stop(self._any())
+                if (process := self._any()) is not None:
+                    self.stop(process, self._dice.uniform(*HELD_S))
             case "worker_kills":
                 self._kill_one("worker")
             case "driver_kills":
@@ -117,39 +122,43 @@ class Chaos:
         # A process that talks to itself does so whatever happens to the network.
         wires = [wire for wire in self._world.network.wires if wire.ends[0] != wire.ends[1]]
         if wires:
-            wire = self._dice.choice(wires)
-            named = self._world.story.named
-            self._world.story.event("cuts", named(wire.ends[0]), f"its connection to {named(wire.ends[1])} is cut")
-            wire.cut()
+            self._cut(self._dice.choice(wires))
 
-    def part(self) -> None:
+    def cut_off(self, process: Process) -> None:
+        """Cut all connections of a process."""
+        for wire in list(self._world.network.wires):
+            if process.process in wire.ends and wire.ends[0] != wire.ends[1]:
+                self._cut(wire)
+
+    def _cut(self, wire: Wire) -> None:
+        named = self._world.story.named
+        self._world.story.event("cuts", named(wire.ends[0]), f"its connection to {named(wire.ends[1])} is cut")
+        wire.cut()
+
+    def part(self, one: Process, other: Process, seconds: float) -> None:
         """Keep two processes from each other for a while."""
-        one, other = self._any(), self._any()
-        if one is None or other is None or one is other:
-            return
         pair = frozenset((one.process, other.process))
         network = self._world.network
         network.apart[pair] = None
-        self._world.story.event("partitions", one.name, f"cannot reach {other.name} for a while")
+        self._world.story.event("partitions", one.name, f"cannot reach {other.name} for {seconds:.3f} s")
         for wire in list(network.wires):
             if pair == frozenset(wire.ends):
                 wire.cut()
-        self._loop.call_later(self._dice.uniform(*HELD_S), network.apart.pop, pair, None)
+        self._loop.call_later(seconds, network.apart.pop, pair, None)
 
-    def slow(self, process: Process | None) -> None:
+    def slow(self, process: Process, seconds: float, factor: float) -> None:
         """All that comes to a process, or from it, takes longer for a while."""
-        if process is not None:
-            slowness = self._world.network.slowness
-            slowness[process.process] = self._dice.uniform(*SLOWNESS)
-            self._world.story.event("slow", process.name, "is slow for a while")
-            self._loop.call_later(self._dice.uniform(*HELD_S), slowness.pop, process.process, None)
+        slowness = self._world.network.slowness
+        slowness[process.process] = factor
+        self._world.story.event("slow", process.name, f"is slow for {seconds:.3f} s")
+        self._loop.call_later(seconds, slowness.pop, process.process, None)
 
-    def stop(self, process: Process | None) -> None:
+    def stop(self, process: Process, seconds: float) -> None:
         """Stop a process (SIGSTOP) and let it go on."""
-        if process is not None and process.loop.life is Life.RUNNING:
-            self._world.story.event("stops", process.name, "is stopped")
+        if process.loop.life is Life.RUNNING:
+            self._world.story.event("stops", process.name, f"is stopped for {seconds:.3f} s")
             process.loop.stop_process()
-            self._loop.call_later(self._dice.uniform(*HELD_S), self._go_on, process)
+            self._loop.call_later(seconds, self._go_on, process)
 
     def _go_on(self, process: Process) -> None:
         if process.loop.life is Life.STOPPED:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = "simulation"
 BLOCKS: Final = (
-    "this would block its thread, and a simulation has one: `await` the ref instead, and for actors "
-    "Simulation.kill and Simulation.get_actor"
+    "this would block its thread, and a simulation has one: `await` the ref, kill an actor by "
+    "`await simulation.kill(...)`, and hand on its handle in place of a name"
 )
 # What no value is larger than: there is no shared memory.
 _NO_LIMIT: Final = 2**62

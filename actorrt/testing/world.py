@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import threading
 import time
 import warnings
 from asyncio import events
@@ -19,8 +20,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from functools import partial
 from random import Random
+from types import FrameType
 from typing import Any, Final, NoReturn
 
+from actorrt import runtime as _runtime_package
 from actorrt.core.calls import CallLife
 from actorrt.core.leases import UNIT
 from actorrt.core.lifecycle import Lifecycle
@@ -40,7 +43,7 @@ from .deliveries import Deliveries
 from .network import Network
 from .node import VirtualHead, VirtualNode
 from .processes import VirtualRuntime, join_as_driver, join_as_worker, program_of_a_worker, settings_of_a_simulation
-from .schedule import Life, Schedule, VirtualLoop
+from .schedule import NO_THREADS, Life, Schedule, VirtualLoop
 from .stage import Stage
 from .story import Storyteller
 
@@ -51,6 +54,8 @@ KILLED: Final = 9
 REAP_S: Final = (0.0002, 0.01)
 # The time of a history's beginning, for code that asks for the date.
 EPOCH: Final = 1_700_000_000.0
+# Whose frames say less than those around them.
+_NOT_THE_PROGRAMS: Final = (os.path.dirname(asyncio.__file__), os.path.dirname(_runtime_package.__file__))
 # What takes more than this goes round in circles.
 MOST_TURNS: Final = 1_000_000
 
@@ -99,6 +104,7 @@ class World:
     """The processes of one history and their turns."""
 
     def __init__(self, seed: int, cpus: int) -> None:
+        self.seed = seed
         self.dice = Random(seed)
         # Of its own, so that what a process draws does not change what becomes of others.
         self._ids = Random(f"ids {seed}")
@@ -264,11 +270,12 @@ class World:
         waiting: list[str] = []
         for process in self.drivers:
             if process.lives:
-                for task in asyncio.all_tasks(process.loop):
-                    stack = task.get_stack(limit=1)
-                    if stack:
-                        frame = stack[0]
-                        waiting.append(f"{process.name} in {frame.f_code.co_qualname}, line {frame.f_lineno}")
+                frames = [_where_it_waits(task.get_coro()) for task in asyncio.all_tasks(process.loop)]
+                waiting += [
+                    f"{process.name} in {frame.f_code.co_qualname}, line {frame.f_lineno}"
+                    for frame in frames
+                    if frame is not None
+                ]
         return "; ".join(sorted(waiting)) or "nothing waits"
 
     def close(self) -> None:
@@ -348,6 +355,7 @@ class World:
             (os, "urandom", ids.randbytes),
             (os, "getpid", pid),
             (os, "kill", kill),
+            (threading.Thread, "start", _no_thread),
             (token.Token, "__del__", released),
             (Call, "__hash__", _number_of_call),
             (ActorClient, "__hash__", _number_of_actor),
@@ -432,6 +440,20 @@ def _number_of_call(call: Call) -> int:
 
 def _number_of_actor(client: ActorClient) -> int:
     return int.from_bytes(client.actor, "big")
+
+
+def _where_it_waits(work: Any) -> FrameType | None:
+    """The innermost frame of a coroutine that is neither asyncio's nor the runtime's."""
+    found: FrameType | None = None
+    while (frame := getattr(work, "cr_frame", None)) is not None:
+        if found is None or not frame.f_code.co_filename.startswith(_NOT_THE_PROGRAMS):
+            found = frame
+        work = work.cr_await
+    return found
+
+
+def _no_thread(thread: threading.Thread) -> NoReturn:
+    raise RuntimeError(NO_THREADS)
 
 
 def _no_sleep(seconds: float) -> NoReturn:

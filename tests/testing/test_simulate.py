@@ -1,0 +1,185 @@
+"""What a user's own program may do in virtual time, and what it is told where that cannot be."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import actorrt
+from actorrt import exceptions
+from actorrt.testing import Faults, Simulation, simulate, story_of
+
+
+@actorrt.remote
+class Ledger:
+    def __init__(self) -> None:
+        self._total = 0
+
+    async def add(self, amount: int) -> int:
+        await asyncio.sleep(60)
+        self._total += amount
+        return self._total
+
+    async def broken(self) -> None:
+        raise ValueError("no such amount")
+
+    async def in_thread(self) -> None:
+        await asyncio.to_thread(len, "abc")
+
+
+@actorrt.remote
+async def square(value: int) -> int:
+    await asyncio.sleep(1)
+    return value * value
+
+
+@actorrt.remote
+def plain() -> None: ...
+
+
+def test_hours_of_a_program_pass_in_a_moment() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        ledger = Ledger.remote()
+        assert [await ledger.add.remote(2) for _ in range(100)] == list(range(2, 202, 2))
+        assert await square.remote(7) == 49
+        assert 6000 < simulation.time < 6100
+
+    began = time.monotonic()
+    simulate(scenario, seeds=[1], limit_s=10_000)
+    assert time.monotonic() - began < 20
+
+
+def test_an_actor_that_is_crashed_comes_back_as_its_options_say() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        lasting = Ledger.options(max_restarts=1, max_task_retries=1).remote()
+        mortal = Ledger.remote()
+        await asyncio.gather(lasting.add.remote(1), mortal.add.remote(1))
+        under_way = [lasting.add.remote(5), mortal.add.remote(5)]
+        await asyncio.sleep(simulation.random.uniform(0, 59))
+        simulation.crash(lasting)
+        assert await under_way[0] == 5
+        with pytest.raises(exceptions.ActorDiedError):
+            await under_way[1]
+
+    simulate(scenario, seeds=range(20))
+
+
+def test_links_that_are_cut_and_processes_that_are_stopped_end_no_call() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        ledgers = [Ledger.options(num_cpus=0.1).remote() for _ in range(3)]
+        for _ in range(5):
+            await asyncio.gather(*(ledger.add.remote(1) for ledger in ledgers))
+            simulation.cut(ledgers[0])
+            simulation.stop(ledgers[1], 3.0)
+            simulation.slow(ledgers[2], 1.0)
+            simulation.part(ledgers[2], ledgers[0], 1.0)
+
+    simulate(scenario, seeds=range(10), faults=Faults(cuts=1.0))
+
+
+def test_a_failing_seed_is_named_with_its_story_and_fails_again() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        simulation.note("the dice fall")
+        assert simulation.random.random() < 0.8, "the dice fell so"
+
+    with pytest.raises(AssertionError, match=r"seed \d+: AssertionError: the dice fell so") as found:
+        simulate(scenario)
+    assert "driver 1 -> node: Ask 1: JoinDriver" in str(found.value)
+    assert isinstance(found.value.__cause__, AssertionError)
+    seed = int(str(found.value).split()[1].rstrip(":"))
+    with pytest.raises(AssertionError, match=f"seed {seed}: "):
+        simulate(scenario, seeds=[seed])
+    simulate(scenario, seeds=range(seed))
+    assert "driver 1: the dice fall" in story_of(scenario, 0)
+
+
+def test_a_program_that_waits_for_ever_is_told_where() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(AssertionError, match=r"has not ended by .*scenario, line"):
+        simulate(scenario, seeds=[0], limit_s=100)
+
+
+def test_errors_of_actors_are_those_of_the_user() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        with pytest.raises(ValueError, match="no such amount"):
+            await Ledger.remote().broken.remote()
+
+    simulate(scenario, seeds=range(3))
+
+
+async def _plain(simulation: Simulation) -> None:
+    await plain.remote()
+
+
+async def _thread(simulation: Simulation) -> None:
+    await Ledger.remote().in_thread.remote()
+
+
+async def _own_thread(simulation: Simulation) -> None:
+    threading.Thread(target=len).start()
+
+
+async def _sleep(simulation: Simulation) -> None:
+    time.sleep(1)  # noqa: ASYNC251  it is what is refused
+
+
+async def _get(simulation: Simulation) -> None:
+    actorrt.get(square.remote(3))
+
+
+async def _named(simulation: Simulation) -> None:
+    Ledger.options(name="ledger").remote()
+
+
+async def _socket(simulation: Simulation) -> None:
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+@pytest.mark.filterwarnings("ignore:get.. blocks the event loop")
+@pytest.mark.parametrize(
+    ("scenario", "sentence"),
+    [
+        (_plain, "plain is a plain function: code in a thread cannot run in virtual time"),
+        (_thread, "code in a thread cannot run in virtual time"),
+        (_own_thread, "code in a thread cannot run in virtual time"),
+        (_sleep, "time.sleep stops its thread"),
+        (_get, "this would block its thread"),
+        (_named, "this would block its thread"),
+        (_socket, "virtual time has no sockets"),
+    ],
+)
+def test_what_cannot_run_in_virtual_time_says_so(scenario: Any, sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        simulate(scenario, seeds=[0])
+
+
+def test_a_crash_of_what_is_not_there_is_a_lookup_error() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        with pytest.raises(LookupError, match="there is no process 'worker 9'; these workers live: none"):
+            simulation.crash("worker 9")
+
+    simulate(scenario, seeds=[0])
+
+
+def test_a_process_with_a_session_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(simulation: Simulation) -> None:
+        # As a program with a session would do it.
+        simulate(scenario, seeds=[0])
+
+    with pytest.raises(AssertionError, match="a session would not survive"):
+        simulate(scenario, seeds=[0])
+
+
+def test_the_clock_is_the_systems_again_behind_it() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        assert time.monotonic() == simulation.time
+        await asyncio.sleep(5)
+
+    before = time.monotonic
+    simulate(scenario, seeds=[0])
+    assert time.monotonic is before
+    assert threading.Thread.start.__module__ == "threading"
