@@ -84,7 +84,7 @@ class RuntimeContext:
         """
         run = running_call.get()
         if run is not None:
-            run.on_cancel = callback
+            run.tells(callback)
 
     def is_canceled(self) -> bool:
         """True once somebody asked to cancel the call that this code belongs to."""
@@ -114,8 +114,11 @@ def call_pipe(receiver: PipeReceiver | None = None) -> Pipe:
     run = running_call.get()
     if run is None:
         raise RuntimeError("there is no call here that could have a pipe")
-    if run.pipe is None:
+    pipe: Pipe | None = run.pipe
+    if pipe is None:
         runtime = program.maybe_runtime()
         find_turns = None if runtime is None else runtime.program.user_side.pipe_turns
-        run.pipe = run.link.pipes[run.seq] = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM, find_turns)
-    return run.pipe
+        pipe = Pipe(run.link, run.seq, receiver, TO_CALLER, FIRST_ROOM, find_turns)
+        run.link.pipes[run.seq] = pipe
+        run.opens(pipe)
+    return pipe

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from actorrt import exceptions
 from actorrt.core.actor_calls import Traits
 from actorrt.core.leases import UNIT
-from actorrt.types import NO_ACTOR_KEY, ActorKey
+from actorrt.types import NO_ACTOR_KEY, ActorKey, ProcessId
 from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
 
-from ..base.definitions import ActorInterface
+from ..base.definitions import ActorClassDef, ActorInterface
 from ..machine.process import cpu_count
-from ..owner.actor_client import ActorClient
+from ..owner.actor_client import ActorClient, Caller
 from ..owner.calls import Call
 from ..owner.handles import ActorHandle, make_handle
-
-if TYPE_CHECKING:
-    from .local_mode import LocalRuntime
 
 
 class LocalInstance:
@@ -44,6 +41,26 @@ class LocalInstance:
     def dead(self) -> ActorAt | None:
         return self.client.dead
 
+    def begins(self, construction: asyncio.Task[None] | None) -> None:
+        """Its constructor waits for its arguments in this task; None: it has run."""
+        self.starting = construction
+
+    def construct(self, definition: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run its constructor."""
+        self.target = definition.code(*args, **kwargs)
+
+    def runs(self, call: Call, task: asyncio.Task[None]) -> None:
+        """One of its calls runs, or waits, in this task."""
+        self.calls[call] = task
+        task.add_done_callback(lambda _: self.calls.pop(call, None))
+        if self.client.traits.ordered:
+            self.last = task
+            task.add_done_callback(self._no_longer_last)
+
+    def _no_longer_last(self, task: asyncio.Task[None]) -> None:
+        if self.last is task:
+            self.last = None
+
     def end(self, cause: str, phase: str = "running", failed: bytes = b"") -> None:
         """It is dead from now on; what it runs is cancelled and fails."""
         if self.dead is None:
@@ -58,15 +75,15 @@ class LocalInstance:
 class LocalActors:
     """The actors of a session in local mode, where others have links to them."""
 
-    def __init__(self, runtime: LocalRuntime) -> None:
-        self._runtime = runtime
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
         self.instances: dict[ActorKey, LocalInstance] = {}
 
     def client(self, actor: ActorKey, title: str, traits: Traits) -> ActorClient:
         instance = self.instances.get(actor)
         if instance is not None:
             return instance.client
-        return ActorClient(self._runtime, actor, title, traits)
+        return ActorClient(self._caller, actor, title, traits)
 
     def export(self, client: ActorClient, collected: bool) -> None: ...
 
@@ -82,13 +99,13 @@ class LocalNode:
 
     closed = False
 
-    def __init__(self, runtime: LocalRuntime, resources: dict[str, int]) -> None:
-        self._runtime = runtime
-        self.peer = runtime.process
+    def __init__(self, process: ProcessId, actors: LocalActors, resources: dict[str, int]) -> None:
+        self._actors = actors
+        self.peer = process
         self._resources = {"CPU": cpu_count() * UNIT, **resources}
 
     async def ask(self, question: Question) -> AnswerBody:
-        actors = cast(LocalActors, self._runtime.actors)
+        actors = self._actors
         match question:
             case FindName():
                 found = actors.named(question.name, question.namespace)

@@ -24,7 +24,7 @@ from actorrt.core.actor_calls import traits_of
 from actorrt.core.calls import Action, Event
 from actorrt.core.cancellation import Action as Cancelling
 from actorrt.core.cancellation import reach_of
-from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ActorKey, ProcessId, actor_key
+from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
@@ -39,7 +39,7 @@ from ..owner.actor_client import ActorClient
 from ..owner.actors import Actors
 from ..owner.call_maker import adopt, result_of, returns_and_window
 from ..owner.calls import Call, arguments_of, error_bytes, fill_slots, unpack_arguments
-from ..owner.entries import PRESENT, RAISED, Entry, Gate
+from ..owner.entries import RAISED, Entry, Gate
 from ..owner.membership import Membership
 from ..owner.outcomes import users_part
 from ..owner.runtime import Runtime
@@ -78,8 +78,10 @@ class LocalRuntime(Runtime):
         self.submit_task = self._submit_task
         self.submit_method = self._submit_method
         self.create_actor = self._create_actor
-        self.actors = cast(Actors, LocalActors(self))
-        node = cast(Link, LocalNode(self, resources_of(options)))
+        self._local_actors = LocalActors(self)
+        self._instances = self._local_actors.instances
+        self.actors = cast(Actors, self._local_actors)
+        node = cast(Link, LocalNode(self.process, self._local_actors, resources_of(options)))
         namespace = options.namespace or settings.namespace or "local"
         self.join(Membership(node, self.process, 1, 0, NO_EMPLOYER, namespace))
         self._here = cast(Link, _NoLink(self.process))
@@ -87,29 +89,22 @@ class LocalRuntime(Runtime):
         # The calls that run, so that a cancellation reaches their children.
         self._runs: dict[Call, RunningCall] = {}
 
-    @property
-    def _instances(self) -> dict[ActorKey, LocalInstance]:
-        return cast(LocalActors, self.actors).instances
-
     # ---- instead of a thread
 
     def flush(self) -> None:
         self._local.pump()
 
     def stop(self, timeout: float = 10.0) -> None:
-        self.thread.closing = True
+        self._local.begin_closing()
         for instance in self._instances.values():
             instance.end("the session ended")
         tasks = [task for task in self._running.values() if not task.done() and not task.get_loop().is_closed()]
         for task in tasks:
             task.cancel()
-        mine = [task for task in tasks if task.get_loop() is self.thread.loop]
-        if mine and not self.thread.loop.is_running() and not on_a_loop():
-            self.thread.loop.run_until_complete(asyncio.wait(mine))
+        self._local.finish(tasks)
         for call in list(self._running):
             call.cancelled()
-        if not self.thread.loop.is_running():
-            self.thread.loop.close()
+        self._local.close()
 
     # ---- waiting
 
@@ -228,8 +223,7 @@ class LocalRuntime(Runtime):
     @staticmethod
     def _settle_entries(call: Call, values: list[Serialized]) -> None:
         for entry, serialized in zip(call.all_entries(), values, strict=False):
-            entry.hold = serialized.refs or None
-            entry.settle(PRESENT, codec.pack(serialized))
+            entry.present(codec.pack(serialized), serialized.refs or None)
 
     def _arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = unpack_arguments(call.message.args)
@@ -300,7 +294,7 @@ class LocalRuntime(Runtime):
     ) -> ActorClient:
         namespace = options.namespace or self.membership.namespace
         if options.name:
-            taken = cast(LocalActors, self.actors).named(options.name, namespace)
+            taken = self._local_actors.named(options.name, namespace)
             if taken is not None and options.get_if_exists:
                 return taken.client
             if taken is not None:
@@ -317,15 +311,15 @@ class LocalRuntime(Runtime):
         start = StartActor(seq, actor, NO_FUNCTION, arguments.payload, arguments.slots)
         call = Call(self, start, None, f"{cls.name}.__init__", arguments=arguments)
         self._instances[actor] = instance
-        instance.starting = self._begin(call, self._construct(call, instance, cls), False)
+        instance.begins(self._begin(call, self._construct(call, instance, cls), False))
         return client
 
     async def _construct(self, call: Call, instance: LocalInstance, cls: ActorClassDef) -> None:
         def construct(*args: Any, **kwargs: Any) -> None:
-            instance.target = cls.code(*args, **kwargs)
+            instance.construct(cls, args, kwargs)
 
         await self._execute(call, instance, lambda: construct)
-        instance.starting = None
+        instance.begins(None)
         if call.entry.state == RAISED:
             instance.end("its constructor raised an error", "starting", error_bytes(call.entry.data))
 
@@ -360,11 +354,7 @@ class LocalRuntime(Runtime):
         before = instance.last if actor.traits.ordered else None
         task = self._begin(call, self._method(call, instance, method, before), is_async)
         if task is not None:
-            instance.calls[call] = task
-            task.add_done_callback(lambda _: instance.calls.pop(call, None))
-            if actor.traits.ordered:
-                instance.last = task
-                task.add_done_callback(lambda done: _no_longer_last(instance, done))
+            instance.runs(call, task)
         return result
 
     async def _method(
@@ -440,8 +430,3 @@ async def _as_async(items: Any) -> Any:
         close = getattr(items, "close", None)
         if close is not None:
             close()
-
-
-def _no_longer_last(instance: LocalInstance, task: asyncio.Task[None]) -> None:
-    if instance.last is task:
-        instance.last = None

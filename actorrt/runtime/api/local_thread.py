@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from actorrt import exceptions
@@ -87,6 +87,16 @@ class LocalThread(LoopThread):
         until = None if timeout is None else time.monotonic() + timeout
         if not self.loop.run_until_complete(_turned(ready, until)):
             raise exceptions.GetTimeoutError(what, timeout or 0.0)
+
+    def finish(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """Turn the session's loop until those of these tasks that are on it have ended, where it can be turned."""
+        mine = [task for task in tasks if task.get_loop() is self.loop]
+        if mine and not self.loop.is_running() and not on_a_loop():
+            self.loop.run_until_complete(asyncio.wait(mine))
+
+    def close(self) -> None:
+        if not self.loop.is_running():
+            self.loop.close()
 
     def turns_elsewhere(self) -> bool:
         """True if the session's loop runs in another thread."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from actorrt import exceptions
 
@@ -13,6 +14,22 @@ from ..owner.waiting import entry_of
 from . import program
 
 T = TypeVar("T")
+
+
+class _State(Enum):
+    NEW = auto()
+    # Its body runs, and children are added.
+    OPEN = auto()
+    # A child has failed while the body ran, which was cancelled for it.
+    BROKEN = auto()
+    # The body has ended; the children are waited for.
+    LEAVING = auto()
+    # The same, and a child has failed.
+    FAILED = auto()
+
+
+_AFTER_FAILURE: Final = {_State.OPEN: _State.BROKEN, _State.LEAVING: _State.FAILED}
+_AFTER_BODY: Final = {_State.OPEN: _State.LEAVING, _State.BROKEN: _State.FAILED}
 
 
 class TaskGroup:
@@ -25,25 +42,23 @@ class TaskGroup:
 
     def __init__(self) -> None:
         self._children: list[ObjectRef[Any]] = []
-        self._open = False
+        self._state = _State.NEW
         self._changed: asyncio.Event | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._failed = False
-        self._aborted_body = False
 
     async def __aenter__(self) -> Self:
         if self._changed is not None:
             raise RuntimeError("a TaskGroup can be entered once")
         self._changed = asyncio.Event()
         self._task = asyncio.current_task()
-        self._open = True
+        self._state = _State.OPEN
         return self
 
     def start(self, ref: ObjectRef[T]) -> ObjectRef[T]:
         """Add a call to the group, and give its ref back. Raises RuntimeError once the group is being left."""
         if not isinstance(ref, ObjectRef):  # pyright: ignore[reportUnnecessaryIsInstance]  users may not check types
             raise TypeError(f"start() takes the ref of a call, not {type(ref).__name__}")
-        if not self._open or self._failed:
+        if self._state is not _State.OPEN:
             program.session().cancel(entry_of(ref), False, True)
             raise RuntimeError("the TaskGroup is not open: the call was cancelled")
         self._children.append(ref)
@@ -54,13 +69,13 @@ class TaskGroup:
         assert self._changed is not None
         self._changed.set()
         error = ref.exception()
-        if error is None or isinstance(error, exceptions.TaskCancelledError) or self._failed:
+        after = _AFTER_FAILURE.get(self._state)
+        if error is None or isinstance(error, exceptions.TaskCancelledError) or after is None:
             return
-        self._failed = True
+        self._state = after
         self._cancel_children()
         # The body waits for something else, perhaps for ever: it is told, as in asyncio.TaskGroup.
-        if self._open and self._task is not None and not self._task.done():
-            self._aborted_body = True
+        if after is _State.BROKEN and self._task is not None:
             self._task.cancel()
 
     def _cancel_children(self) -> None:
@@ -72,11 +87,12 @@ class TaskGroup:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._open = False
+        broken = self._state is _State.BROKEN
+        self._state = _AFTER_BODY[self._state]
         assert self._task is not None
         cancelled = isinstance(error, asyncio.CancelledError)
         # The body was cancelled by the group itself, and by nobody else.
-        if self._aborted_body and self._task.uncancel() == 0 and cancelled:
+        if broken and self._task.uncancel() == 0 and cancelled:
             error, cancelled = None, False
         if error is not None:
             self._cancel_children()

@@ -57,6 +57,10 @@ class LoopThread:
             # The system may give it to another thread.
             self._ident = 0
 
+    def begin_closing(self) -> None:
+        """The thread will end: who waits for it from now on is told that the session is over."""
+        self.closing = True
+
     def on_own_thread(self) -> bool:
         """True on this thread."""
         return threading.get_ident() == self._ident

@@ -112,6 +112,14 @@ class RunningCall:
         self.gate = gate
         self.next_large = first_item
 
+    def tells(self, callback: Callable[[], object]) -> None:
+        """Its code is to be told of its cancellation by this."""
+        self.on_cancel = callback
+
+    def opens(self, pipe: Any) -> None:
+        """Its code has asked for its end of the call's pipe."""
+        self.pipe = pipe
+
     def runs_in(self, task: Any) -> None:
         """From now on it can be interrupted by this task."""
         self.task = task

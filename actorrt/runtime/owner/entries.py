@@ -86,6 +86,11 @@ class Entry:
             for watcher in _error_watchers:
                 watcher(self)
 
+    def present(self, data: bytes, refs: Any) -> None:
+        """Its value is here, and `refs` to other objects inside of it live as long."""
+        self.hold = refs
+        self.settle(PRESENT, data)
+
     def add_waiter(self, waiter: Waiter) -> bool:
         """Have `waiter(entry)` called when the value is known; False if it is known already."""
         with _waiters_lock:
