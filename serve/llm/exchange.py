@@ -14,7 +14,7 @@ from ..base.request_context import current_request
 from ..http.root_path import encoded
 from ..policies.policy import ONE_REQUEST, Cost
 from .problems import Api, Problem, error_body, error_event, error_headers
-from .wishes import NO_WISHES
+from .wishes import NO_WISHES, Wishes
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,9 +33,12 @@ class ClientGone(Exception):
 
 
 class Exchange:
-    """`api`, `tenant` and what else is found out of a request are set by who finds it out."""
+    """What is found out of a request on its way, as its API and its tenant, is told by a method each."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, request_id: str | None = None, batch_of: str | None = None
+    ) -> None:
+        """`batch_of`: the tenant of a batch that it belongs to, for whose answer nobody waits."""
         self._receive, self._send = receive, send
         path: str = scope["path"]
         self.asked_path = path
@@ -46,13 +49,14 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.client: tuple[str, int] | None = scope.get("client")
-        context = current_request.get()
-        self.request_id = context.request_id if context is not None else ""
+        if request_id is None:
+            context = current_request.get()
+            request_id = context.request_id if context is not None else ""
+        self.request_id = request_id
         self.came_at = monotonic()
         self.api = Api.OPENAI
-        self.tenant = ""
-        # It is one of a batch, for whose answer nobody waits.
-        self.is_of_batch = False
+        self.tenant = batch_of or ""
+        self.is_of_batch = batch_of is not None
         # What it takes of a model's replica.
         self.cost: Cost = ONE_REQUEST
         self.wishes = NO_WISHES
@@ -65,6 +69,32 @@ class Exchange:
         self._watch: asyncio.Task[None] | None = None
 
     # The request.
+
+    def speak(self, api: Api) -> None:
+        """Its errors have the shape of this API."""
+        self.api = api
+
+    def belong_to(self, tenant: str) -> None:
+        self.tenant = tenant
+
+    def wish(self, wishes: Wishes) -> None:
+        self.wishes = wishes
+
+    def take(self, cost: Cost) -> None:
+        """It takes so much of a model's replica."""
+        self.cost = cost
+
+    def add_always(self, headers: Headers) -> None:
+        """Each response of it has these."""
+        self.always = headers
+
+    def ask(self, generation: Generation) -> None:
+        """This is what it asks of a model, for the log."""
+        self.generation = generation
+
+    def _leave(self) -> ClientGone:
+        self.gone = True
+        return ClientGone()
 
     @property
     def shown_path(self) -> str:
@@ -91,8 +121,7 @@ class Exchange:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.gone = True
-                raise ClientGone
+                raise self._leave()
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > limit:
@@ -114,7 +143,7 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self.complete:
-            self.gone = True
+            self._leave()
             task.cancel()
 
     # The response.
@@ -145,8 +174,7 @@ class Exchange:
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
-            self.gone = True
-            raise ClientGone from None
+            raise self._leave() from None
 
     async def end(self) -> None:
         await self._body(b"", more=False)
@@ -156,8 +184,7 @@ class Exchange:
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except OSError:
-            self.gone = True
-            raise ClientGone from None
+            raise self._leave() from None
 
     async def fail(self, problem: Problem) -> None:
         """Say what is wrong in the shape of the API: as a response, or as the last event of one that has begun."""

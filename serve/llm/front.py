@@ -84,34 +84,35 @@ class Front(BareApplication):
         """`store`: of responses (`bind_store`); without one none are kept."""
         catalogue = Catalogue([Served(each, handle) for each, handle in models], int(time.time()))
         batches = None if config.batches is None else Batches(config.batches)
-        self._services = Services(config, catalogue, Meter(), resuming(open_call), Keeping(store), batches)
-        super().__init__(FrontApplication(self._services))
+        self._catalogue, self._meter, self._batches = catalogue, Meter(), batches
+        services = Services(config, catalogue, self._meter, resuming(open_call), Keeping(store), batches)
+        super().__init__(FrontApplication(services))
 
     async def totals(self) -> Totals:
-        return self._services.meter.totals
+        return self._meter.totals
 
     async def batch_counts(self, kept: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
         """The batches that are `kept`, if they are asked for, and what is in hand here of them: plain, for
         `batches.counts.together`.
         """
-        if (batches := self._services.batches) is None:
+        if (batches := self._batches) is None:
             return [], {}
         return [tuple(each) for each in (await batches.counts() if kept else ())], dict(batches.running)
 
     async def live_adapters(self) -> dict[str, dict[str, str]]:
-        return self._services.catalogue.live
+        return self._catalogue.live
 
     async def know_adapter(self, model_id: str, name: str, path: str) -> None:
-        self._services.catalogue.know_adapter(model_id, name, path)
+        self._catalogue.know_adapter(model_id, name, path)
 
     async def claim_adapter(self, model_id: str, name: str, by: Claim, alive: frozenset[str], loads: bool) -> str:
-        return self._services.catalogue.claim(model_id, name, by, alive, loads=loads)
+        return self._catalogue.claim(model_id, name, by, alive, loads=loads)
 
     async def release_adapter(self, model_id: str, name: str, by: Claim) -> None:
-        self._services.catalogue.release(model_id, name, by)
+        self._catalogue.release(model_id, name, by)
 
     async def forget_adapter(self, model_id: str, name: str) -> None:
-        self._services.catalogue.forget_adapter(model_id, name)
+        self._catalogue.forget_adapter(model_id, name)
 
 
 class FrontApplication:
@@ -119,7 +120,9 @@ class FrontApplication:
         self._services = services
         self._keys = Keys(services.config.keys)
         self._cors = Cors(services.config.cors_origins)
-        if services.config.access_log:
+        self._logs_access = services.config.access_log
+        self._meter = services.meter
+        if self._logs_access:
             access_log.show()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +147,7 @@ class FrontApplication:
             task.uncancel()
         finally:
             exchange.close()
-            if self._services.config.access_log:
+            if self._logs_access:
                 access_log.log(exchange)
 
     async def _answer(self, exchange: Exchange) -> None:
@@ -157,17 +160,17 @@ class FrontApplication:
                 answer = self._cors.preflight(origin, allowed(found[0]), asked, private=private)
                 await exchange.respond(204, answer, b"")
                 return
-            exchange.always = self._cors.headers(origin)
+            exchange.add_always(self._cors.headers(origin))
             if found is None:
                 listing.speak_as_asked(exchange)
                 raise no_such_path(exchange.path)
             route, name = found
-            exchange.api = route.api
+            exchange.speak(route.api)
             if route.kind in _OF_BOTH:
                 listing.speak_as_asked(exchange)
             check_method(route, exchange.method, exchange.path or "/")
             find_tenant = self._keys.tenant_if_known if route.open else self._keys.tenant_of
-            exchange.tenant = find_tenant(exchange.headers.get(b"authorization"), exchange.headers.get(b"x-api-key"))
+            exchange.belong_to(find_tenant(exchange.headers.get(b"authorization"), exchange.headers.get(b"x-api-key")))
             await self._handle(route, exchange, name)
         except (ClientGone, asyncio.CancelledError):
             raise
@@ -183,7 +186,7 @@ class FrontApplication:
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
         problem = problem_of(error, exchange)
         if exchange.generation is None:
-            self._services.meter.refused(problem.status)
+            self._meter.refused(problem.status)
         await exchange.fail(problem)
 
     async def _work_on_batches(self, batches: Batches, receive: Receive, send: Send) -> None:
@@ -211,5 +214,5 @@ class FrontApplication:
             await self._fail(exchange, error)
         finally:
             exchange.close()
-            if self._services.config.access_log:
+            if self._logs_access:
                 access_log.log(exchange)

@@ -70,7 +70,7 @@ async def model(services: Services, exchange: Exchange, name: str) -> None:
 def speak_as_asked(exchange: Exchange) -> None:
     """A path that both APIs have is Anthropic's for who says which version of it he speaks."""
     if b"anthropic-version" in exchange.headers:
-        exchange.api = Api.ANTHROPIC
+        exchange.speak(Api.ANTHROPIC)
 
 
 def _for_openai(name: str, chosen: Chosen, since: int) -> dict[str, Any]:

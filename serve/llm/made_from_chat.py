@@ -66,7 +66,7 @@ def chat_call(
             param="model",
             code="not_supported_by_engine",
         )
-    exchange.cost = caller.cost(exchange, chosen, body)
+    exchange.take(caller.cost(exchange, chosen, body))
     # Fields that `api` does not have are handed on as the client gave them.
     check(Kind.CHAT, body)
     if (body.get("n") or 1) > 1:

@@ -102,7 +102,7 @@ class Services:
         body = await exchange.body(self.config.max_body_bytes)
         exchange.cancel_when_gone()
         asked = read(body)
-        exchange.wishes = wishes_of(asked.fields, exchange.headers)
+        exchange.wish(wishes_of(asked.fields, exchange.headers))
         return asked
 
     async def check_path(self, chosen: Chosen, path: str) -> EngineFacts:
@@ -121,7 +121,7 @@ class Services:
 
     def call(self, exchange: Exchange, chosen: Chosen, path: str, asked: Asked) -> EngineCall:
         """The call that a request stands for, with the bytes that came, but for a name that only the front knows."""
-        exchange.cost = self.cost(exchange, chosen, asked.fields)
+        exchange.take(self.cost(exchange, chosen, asked.fields))
         same = asked.model == chosen.name or asked.model is None
         body = asked.body if same else renamed(asked.body, chosen.name)
         headers = self.call_headers(exchange)
@@ -146,7 +146,7 @@ class Services:
         """A call at the model, to be entered. `operation`: what metrics call it, "chat", "text_completion", ..."""
         generation = Generation(chosen, exchange.tenant, operation, exchange.cost, self._open, self.meter.ended)
         self.meter.began(generation)
-        exchange.generation = generation
+        exchange.ask(generation)
         return generation
 
     def event_stream(self, exchange: Exchange) -> EventStream:

@@ -6,10 +6,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
+from enum import Enum, auto
 
 from .engines.interface import Engine, EngineError
 
 logger = logging.getLogger("actorrt.serve.replica")
+
+
+class _Sleep(Enum):
+    AWAKE = auto()
+    ASLEEP = auto()  # by the engine's own sleep
+    STOPPED = auto()  # in place of a sleep
 
 
 class Sleeper:
@@ -21,8 +28,7 @@ class Sleeper:
         self._after_s = after_s
         self._users = 0
         self.waiting = 0
-        self.asleep = False
-        self._stopped = False
+        self._state = _Sleep.AWAKE
         # Held while it falls asleep or wakes up.
         self._turning = asyncio.Lock()
         self._idle = asyncio.Event()
@@ -31,6 +37,10 @@ class Sleeper:
         # Both are nobody's but the engine's: who asked for it may leave meanwhile.
         self._waking: asyncio.Task[None] | None = None
         self._falling: set[asyncio.Task[None]] = set()
+
+    @property
+    def asleep(self) -> bool:
+        return self._state is not _Sleep.AWAKE
 
     def begin(self) -> None:
         """It is up, and idle from now on."""
@@ -84,16 +94,16 @@ class Sleeper:
         async with self._turning:
             if not self.asleep:
                 return
-            if not self._stopped:
+            if self._state is _Sleep.ASLEEP:
                 try:
                     await self._engine.wake()
                 except EngineError as error:
                     logger.warning("%s does not wake up, and is started again: %s", self._name, error)
-                    self._stopped = True
+                    self._state = _Sleep.STOPPED
                     await self._engine.stop()
-            if self._stopped:
+            if self._state is _Sleep.STOPPED:
                 await self._engine.start()
-            self.asleep = self._stopped = False
+            self._state = _Sleep.AWAKE
 
     def _woken(self, waking: asyncio.Task[None]) -> None:
         self._waking = None
@@ -117,10 +127,10 @@ class Sleeper:
                 await self._engine.sleep()
             except EngineError as error:
                 logger.info("%s is stopped to sleep: %s", self._name, error)
-                self._stopped = True
-                self.asleep = True
+                self._state = _Sleep.STOPPED
                 await self._engine.stop()
-            self.asleep = True
+            else:
+                self._state = _Sleep.ASLEEP
 
     def _wait_for_sleep(self) -> None:
         if self._after_s is not None:

@@ -58,9 +58,7 @@ async def ask(handle: Handle, tenant: str, path: str, body: bytes) -> Reply:
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
     }
-    exchange = Exchange(scope, memory.receive, memory.send)
-    exchange.request_id = uuid.uuid4().hex
-    exchange.tenant, exchange.is_of_batch = tenant, True
+    exchange = Exchange(scope, memory.receive, memory.send, request_id=uuid.uuid4().hex, batch_of=tenant)
     await handle(exchange)
     answer = Answer(memory.status, exchange.request_id, b"".join(memory.parts))
     return Reply(answer, _retry_after_s(memory.headers))

@@ -1,6 +1,7 @@
 """Read the JSON of a request field by field; what is wrong is refused by a sentence that names the field."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,22 +12,27 @@ class Refused(ValueError):
     """The request is wrong. Becomes an answer with this status, in the shape of the API."""
 
     def __init__(
-        self, message: str, param: str | None = None, *, kind: str = "invalid_request_error", status: int = 400
+        self,
+        message: str,
+        param: str | None = None,
+        *,
+        kind: str = "invalid_request_error",
+        status: int = 400,
+        code: str | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
+        """`numbers` stand beside the sentence, for clients that read them."""
         message = shortened(message)
         super().__init__(message, param)
         self.message, self.param, self.kind, self.status = message, param, kind, status
-        self.code: str | None = None
-        self.numbers: dict[str, int] = {}
+        self.code, self.numbers = code, dict(numbers or {})
 
     @classmethod
     def too_long(cls, prompt: int, context: int) -> "Refused":
         """In the words of llama.cpp's server."""
         message = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
-        refused = cls(message, kind="exceed_context_size_error")
-        refused.code = "context_length_exceeded"
-        refused.numbers = {"n_prompt_tokens": prompt, "n_ctx": context}
-        return refused
+        numbers = {"n_prompt_tokens": prompt, "n_ctx": context}
+        return cls(message, kind="exceed_context_size_error", code="context_length_exceeded", numbers=numbers)
 
     def body(self) -> bytes:
         error: dict[str, object] = {

@@ -8,6 +8,7 @@ gives everything back and reads its prompt and its answer again later.
 
 from collections import deque
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from .prefix_cache import PrefixCache
@@ -27,6 +28,15 @@ class Pace:
     block_tokens: int
 
 
+class Stage(Enum):
+    NEW = auto()
+    RUNNING = auto()
+    """It has a slot."""
+    WAITING = auto()
+    """It had one, and was preempted."""
+    OVER = auto()
+
+
 @dataclass(slots=True, eq=False)
 class Running:
     """A request inside of the engine."""
@@ -41,9 +51,45 @@ class Running:
     unread: int = 0
     shared: tuple[int, ...] = ()
     private: int = 0
-    has_slot: bool = False
-    started: bool = False
-    over: bool = False
+    stage: Stage = Stage.NEW
+
+    @property
+    def has_slot(self) -> bool:
+        return self.stage is Stage.RUNNING
+
+    def take_slot(self, known: tuple[int, ...], private: int, known_tokens: int) -> None:
+        """It runs from now on, with these blocks; so many of its tokens need not be read."""
+        if self.stage is Stage.NEW:
+            self.cached = known_tokens
+        self.stage = Stage.RUNNING
+        self.shared, self.private = known, private
+        self.unread = self.prompt + self.generated - known_tokens
+
+    def leave_slot(self) -> None:
+        """It has nothing of the cache any more, and waits."""
+        self.stage = Stage.WAITING
+        self.shared, self.private = (), 0
+
+    def end(self) -> None:
+        self.stage = Stage.OVER
+
+    def read(self, tokens: int) -> bool:
+        """So much of it was read. Whether that is all."""
+        self.unread -= tokens
+        return not self.unread
+
+    def get_token(self) -> int:
+        """It has one more. How many tokens it has, with its prompt."""
+        self.generated += 1
+        return self.prompt + self.generated
+
+    def grow(self) -> None:
+        self.private += 1
+
+    def share(self, named: tuple[int, ...]) -> None:
+        """Blocks of its own have these names from now on, by which others may have them too."""
+        self.shared += named
+        self.private -= len(named)
 
 
 @dataclass(slots=True)
@@ -88,10 +134,11 @@ class Simulation:
 
     def finish(self, request: Running, answer_keys: tuple[int, ...] = ()) -> None:
         """The request ends, with its last token or before; the keys name the full blocks that its answer filled."""
-        if request.over:
+        if request.stage is Stage.OVER:
             return
-        request.over = True
-        if not request.has_slot:
+        has_slot = request.has_slot
+        request.end()
+        if not has_slot:
             self.waiting.remove(request)
             return
         self.running.remove(request)
@@ -99,7 +146,6 @@ class Simulation:
         if not request.unread and len(request.shared) == len(request.keys):
             named = self.cache.name(answer_keys[: request.private])
         self.cache.release((*request.shared, *answer_keys[:named]), request.private - named)
-        request.has_slot = False
 
     def end_step(self, now: float) -> list[Running]:
         """What the step that has ended gave: these requests have one more token. Those over meanwhile are left out."""
@@ -107,16 +153,13 @@ class Simulation:
         if step is None:
             return []
         for request, tokens in step.read:
-            if request.has_slot:
-                request.unread -= tokens
-                if not request.unread:
-                    self._name_prompt(request)
+            if request.has_slot and request.read(tokens):
+                self._name_prompt(request)
         block = self.pace.block_tokens
         given: list[Running] = []
         for request in step.tokens:
             if request.has_slot:
-                request.generated += 1
-                if (request.prompt + request.generated) % block == 0:
+                if request.get_token() % block == 0:
                     self._full.append(request)
                 given.append(request)
         # A timer that fires a little late does not slow the engine down; what is late by more than a step is lost.
@@ -155,9 +198,7 @@ class Simulation:
 
     def _name_prompt(self, request: Running) -> None:
         new = request.keys[len(request.shared) :]
-        named = self.cache.name(new)
-        request.shared += new[:named]
-        request.private -= named
+        request.share(new[: self.cache.name(new)])
 
     def _grow(self) -> None:
         """Each request whose last block is full gets another one, if need be from the youngest."""
@@ -168,13 +209,13 @@ class Simulation:
             while request.has_slot and not self.cache.take((), 1):
                 self._preempt(self.running[-1])
             if request.has_slot:
-                request.private += 1
+                request.grow()
 
     def _preempt(self, request: Running) -> None:
         self.preemptions += 1
         self.running.remove(request)
         self.cache.release(request.shared, request.private)
-        request.shared, request.private, request.has_slot = (), 0, False
+        request.leave_slot()
         self.waiting.appendleft(request)
 
     def _admit(self) -> None:
@@ -188,8 +229,5 @@ class Simulation:
             if not self.cache.take(known, private):
                 return
             self.waiting.popleft()
-            request.shared, request.private, request.has_slot = known, private, True
-            request.unread = tokens - len(known) * block
-            if not request.started:
-                request.started, request.cached = True, len(known) * block
+            request.take_slot(known, private, len(known) * block)
             self.running.append(request)

@@ -48,7 +48,7 @@ async def hand_back_response(
     items = items_as_they_are(asked.fields.get("input"), new_id)
     context = await services.keeping.context(exchange.tenant, previous, items)
     if store and services.keeping.keeps:
-        exchange.wishes = exchange.wishes.within(context.name)
+        exchange.wish(exchange.wishes.within(context.name))
     call = services.call(exchange, chosen, _RESPONSES, asked)
     if previous is not None or context.own != items:
         call = _with_items(call, context)

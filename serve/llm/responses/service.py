@@ -52,7 +52,7 @@ async def create(services: Services, exchange: Exchange, name: str) -> None:
         raise FieldError(("background",), "needs a server that keeps responses, and this one does not")
     context = await services.keeping.context(exchange.tenant, request.previous, request.items)
     if request.store and services.keeping.keeps:
-        exchange.wishes = exchange.wishes.within(context.name)
+        exchange.wish(exchange.wishes.within(context.name))
     body = request.chat_body(context.items, chosen.name)
     prefill = prefill_of(body["messages"]) if facts.continues_chat else ""
     if prefill:

@@ -27,6 +27,15 @@ class _Kept:
         self.id, self.data = item
         self.holders = 0
 
+    def hold(self) -> None:
+        """One more response holds it."""
+        self.holders += 1
+
+    def let_go(self) -> bool:
+        """One response less holds it. Whether none does now."""
+        self.holders -= 1
+        return not self.holders
+
 
 class NoRoomError(Exception):
     """What is kept is still being made, all of it: nothing may go for another."""
@@ -48,6 +57,28 @@ class Record:
         # In bytes, of the response and its events; items are counted once, whoever holds them.
         self.size = len(response)
         self.given_bytes = sum(len(item.data) for item in given)
+
+    def add_events(self, events: Sequence[bytes]) -> int:
+        """By how many bytes it has grown."""
+        return self._grow(events, self.response)
+
+    def change(self, response: bytes) -> int:
+        """By how many bytes it has grown."""
+        return self._grow((), response)
+
+    def _grow(self, events: Sequence[bytes], response: bytes) -> int:
+        grown = sum(map(len, events)) + len(response) - len(self.response)
+        self.events += events
+        self.response = response
+        self.size += grown
+        return grown
+
+    def stop(self) -> None:
+        """It is made no more."""
+        self.running = False
+
+    def say(self, output: tuple[_Kept, ...]) -> None:
+        self.output = output
 
     @property
     def held(self) -> int:
@@ -119,11 +150,9 @@ class ResponseTable:
         record = self.get(key)
         if record is None or not record.running:
             return False
-        record.events += events
-        self._grow(record, sum(map(len, events)))
+        self.bytes += record.add_events(events)
         if response is not None:
-            self._grow(record, len(response) - len(record.response))
-            record.response = response
+            self.bytes += record.change(response)
         self._make_room()
         return True
 
@@ -132,9 +161,8 @@ class ResponseTable:
         record = self.get(key)
         if record is None or not record.running:
             return False
-        record.running = False
-        self._grow(record, len(response) - len(record.response))
-        record.response = response
+        record.stop()
+        self.bytes += record.change(response)
         self._say(key[0], record, output)
         self._make_room()
         return True
@@ -143,18 +171,14 @@ class ResponseTable:
         record = self._records.pop(key, None)
         if record is None:
             return False
-        record.running = False
+        record.stop()
         self.bytes -= record.size
         self._let_go(key[0], record.given + record.output)
         return True
 
-    def _grow(self, record: Record, by: int) -> None:
-        record.size += by
-        self.bytes += by
-
     def _say(self, tenant: str, record: Record, output: Iterable[ItemBytes]) -> None:
         self._let_go(tenant, record.output)
-        record.output = tuple(map(_Kept, output))
+        record.say(tuple(map(_Kept, output)))
         self._hold(tenant, record.output)
 
     def _hold(self, tenant: str, items: Iterable[_Kept]) -> None:
@@ -162,12 +186,11 @@ class ResponseTable:
             if not kept.holders:
                 self.bytes += len(kept.data)
                 self._items[tenant, kept.id] = kept
-            kept.holders += 1
+            kept.hold()
 
     def _let_go(self, tenant: str, items: Iterable[_Kept]) -> None:
         for kept in items:
-            kept.holders -= 1
-            if not kept.holders:
+            if kept.let_go():
                 self.bytes -= len(kept.data)
                 if self._items.get((tenant, kept.id)) is kept:
                     del self._items[tenant, kept.id]

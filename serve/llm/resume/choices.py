@@ -24,6 +24,21 @@ class _Choice:
         # By place: ("content",), ("reasoning_content",), ("tool_calls", 0, "arguments"), ...
         self.parts: dict[_Place, Sent] = {}
 
+    def read(self, choice: dict[str, Any]) -> None:
+        """So much of it was sent."""
+        self.finished = self.finished or choice.get("finish_reason") is not None
+        self.role = self.role or "role" in (choice.get("delta") or ())
+        for place, holder, key in _texts(choice):
+            self.parts.setdefault(place, Sent()).add(holder[key])
+
+    def say_role(self) -> bool:
+        """Whether that is new."""
+        had_role, self.role = self.role, True
+        return not had_role
+
+    def finish(self) -> None:
+        self.finished = True
+
 
 class ChoicesAnswer(Runs):
     """An `Answer` of choices: of chat, or of raw completions."""
@@ -130,11 +145,7 @@ class ChoicesAnswer(Runs):
             self._read_choice(choice)
 
     def _read_choice(self, choice: dict[str, Any]) -> None:
-        known = self._choices.setdefault(choice.get("index", 0), _Choice())
-        known.finished = known.finished or choice.get("finish_reason") is not None
-        known.role = known.role or "role" in (choice.get("delta") or ())
-        for place, holder, key in _texts(choice):
-            known.parts.setdefault(place, Sent()).add(holder[key])
+        self._choices.setdefault(choice.get("index", 0), _Choice()).read(choice)
 
     def follow(self, value: dict[str, Any]) -> bytes:
         if "error" in value:
@@ -172,12 +183,13 @@ class ChoicesAnswer(Runs):
             if not holder[key] and piece and key == "name":
                 del holder[key]
         if "role" in delta:
-            if known.role:
-                del delta["role"]
+            if known.say_role():
+                new = True
             else:
-                known.role = new = True
+                del delta["role"]
         if choice.get("finish_reason") is not None:
-            known.finished = new = True
+            known.finish()
+            new = True
         return new
 
     def _close_choice(self, choice: dict[str, Any]) -> bool:
@@ -188,7 +200,7 @@ class ChoicesAnswer(Runs):
         for _, holder, key in _texts(choice):
             holder[key] = ""
         choice["finish_reason"] = "length"
-        known.finished = True
+        known.finish()
         return True
 
     def _follow_usage(self, usage: dict[str, Any]) -> None:

@@ -77,6 +77,7 @@ class _Runs:
     def __init__(self, open_: Open, served: Served, call: EngineCall, cost: Cost) -> None:
         self._open = open_
         self._served = served
+        self._most = served.config.max_resumes
         self._call = call
         # Of prompt and answer, however many replicas make it: what one has generated is part of the prompt of the next.
         self._cost = cost
@@ -109,7 +110,7 @@ class _Runs:
 
     async def _goes_elsewhere(self, head: Head) -> bool:
         """Whether a whole answer is that of an engine that failed, and another replica may do better."""
-        if head.status not in _FAILED or self.resumes >= self._served.config.max_resumes:
+        if head.status not in _FAILED or self.resumes >= self._most:
             return False
         return await count_replicas(self._served.handle) > 1
 
@@ -125,7 +126,7 @@ class _Runs:
                 )  # fmt: skip
                 raise DeadlyRequestError(str(error)) from error
             self._died_at = self._sent
-        if self.resumes >= self._served.config.max_resumes:
+        if self.resumes >= self._most:
             raise error
         if isinstance(error, RequestStoppedError):
             self._cost = with_ticket(self._cost, error.ticket)
@@ -137,7 +138,7 @@ class _Runs:
         self._cost = without_deadline(self._cost)
         logger.info(
             "model %s: an answer goes on at another replica (%d of %d): %s",
-            self._served.model_id, self.resumes, self._served.config.max_resumes, why,
+            self._served.model_id, self.resumes, self._most, why,
         )  # fmt: skip
 
     def report_used(self, used: Cost) -> None:
@@ -172,7 +173,7 @@ class _Whole(_Runs):
                 while values := await answer.take():
                     deltas += values
                     finish = _tell_usage(answer, values, finish)
-                if self.resumes < self._served.config.max_resumes:
+                if self.resumes < self._most:
                     _check_kept_up(deltas)
             except _BROKEN as error:
                 self._broke(error)
@@ -230,7 +231,7 @@ class _Stream(_Runs):
             else:
                 if runs is None or not deltas:
                     return deltas
-                if self.resumes < self._served.config.max_resumes:
+                if self.resumes < self._most:
                     deltas, self._failed = until_failure(deltas)
                 deltas = _follow(runs, deltas)
                 self._sent += sum([delta.tokens for delta in deltas])
