@@ -44,6 +44,7 @@ PURE_IN_SERVE: Final = frozenset(
         for name in ("declaration", "graph", "handle_options", "options", "router_options", "spec")
     }
     | {"replica.lifecycle"}
+    | {"proxy.answer", "proxy.connection_phase"}
     | {
         f"control.{name}"
         for name in (

@@ -27,7 +27,7 @@ from ..http.unavailable import RETRY_AFTER_S, answer_to, client_text
 from ..policies.policy import ONE_REQUEST, Cost, Grant
 from ..routing.router import Router
 from ..routing.target import Target
-from .http_request import HttpRequest
+from .http_request import OVER, HttpRequest
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
@@ -84,6 +84,7 @@ class Forwarded:
             self._repeats_left = REPEATS
         if timeout_s is not None:
             self._timer = loop.call_later(timeout_s, self._too_late)
+        # Not by a call: each request does this.
         request.on_gone = self._client_gone
 
     def start(self) -> None:
@@ -116,7 +117,7 @@ class Forwarded:
     def send(self, target: Target, grant: Grant) -> None:
         request = self._request
         connection = request.connection
-        if connection is None or request.answered:
+        if connection is None or request.answer is OVER:
             self._router.released(grant)
             return
         try:
@@ -163,10 +164,10 @@ class Forwarded:
 
     def stop(self, error: RequestStoppedError) -> None:
         """Its router wants its place back. A client that has some of the response sees it break off."""
-        if self._ref is None or self._request.answered:
+        if self._ref is None or self._request.answer is OVER:
             return
         self._cancel()
-        if self._request.written:
+        if self._request.is_begun:
             self._done()
             self._request.abort()
         else:
@@ -203,13 +204,13 @@ class Forwarded:
     def _failed(self, target: Target, grant: Grant, error: BaseException) -> None:
         if (
             isinstance(error, exceptions.TaskCancelledError)
-            or self._request.answered
+            or self._request.answer is OVER
             or self._request.connection is None
         ):
             self._release(grant)
             self._refuse(503, "the request was cancelled")
             return
-        if self._request.written and not self._take_back(target):
+        if self._request.is_begun and not self._take_back(target):
             # Part of the response has reached the client: the rest cannot come from another replica.
             logger.info("a response broke off, request %s: %s", self._request.request_id.decode("latin-1"), error)
             self._release(grant)
@@ -229,7 +230,7 @@ class Forwarded:
 
     def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
         request = self._request
-        if request.answered or request.connection is None:
+        if request.answer is OVER or request.connection is None:
             return
         self._taken += len(data)
         # What is made in parts comes in small ones: it is not a response that its replica would write itself.
@@ -239,31 +240,30 @@ class Forwarded:
         if request.pass_on(data):
             self._make_room(pipe)
         else:
-            request.on_drained = partial(self._make_room, pipe)
-            request.on_slow = None if self._asked else self._client_slow
+            request.watch_taking(partial(self._make_room, pipe), None if self._asked else self._client_slow)
 
     def lend(self, status: bytes) -> int:
         fd = self._request.lend(status)
         if fd >= 0 and not self._asked:
-            self._request.on_slow = self._client_slow
+            self._request.watch_slowness(self._client_slow)
         return fd
 
     def not_lent(self) -> None:
-        self._request.on_slow = None
+        self._request.watch_slowness(None)
         self._request.take_back()
 
     def _take_back(self, target: Target) -> bool:
         return target.lender is not None and target.lender.borrower_has_gone() and self._request.take_back()
 
     def _make_room(self, pipe: Pipe) -> None:
-        self._request.on_drained = None
+        self._request.taken()
         if self._taken >= ROOM_STEP:
             taken, self._taken = self._taken, 0
             pipe.grant(taken)
 
     def _client_slow(self) -> None:
         """Only its client keeps this response: other requests need not wait for that, if its code has ended."""
-        self._request.on_slow = None
+        self._request.watch_slowness(None)
         if not self._asked and self._ref is not None and self._target is not None:
             self._asked = True
             ended: ObjectRef[bool] = self._target.code_ended.remote(self._key)
@@ -280,15 +280,15 @@ class Forwarded:
 
     def has_room(self, pipe: Pipe) -> None:
         request = self._request
-        if self._ref is not None and not request.answered:
+        if self._ref is not None and request.answer is not OVER:
             self._pipe = pipe
-            request.on_body = self._send_body
+            request.watch_body(self._send_body)
             self._send_body()
 
     def _send_body(self) -> None:
         """Send of the body what is here and what the replica has room for."""
         request, pipe = self._request, self._pipe
-        if pipe is None or request.answered:
+        if pipe is None or request.answer is OVER:
             return
         while (room := pipe.room()) > 0:
             parts = request.take(room)
@@ -307,7 +307,7 @@ class Forwarded:
     def _too_late(self) -> None:
         self._timer = None
         self._cancel()
-        if self._request.written:
+        if self._request.is_begun:
             self._request.abort()
         else:
             self._refuse(408, "the request took too long")
@@ -315,7 +315,7 @@ class Forwarded:
     def _cancel(self) -> None:
         if self._router.withdraw(self):
             return
-        if self._ref is not None and self._request.written:
+        if self._ref is not None and self._request.is_begun:
             # The response has begun: the replica tells its code, and gives it time.
             cancel(self._ref, recursive=False)
         elif self._ref is not None and self._target is not None:
@@ -351,8 +351,6 @@ class Forwarded:
         request.respond(error_page(status, text, request.framing, each, retry_after_s, ticket))
 
     def _done(self) -> None:
-        request = self._request
-        request.on_gone = request.on_body = request.on_drained = request.on_slow = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -360,7 +358,7 @@ class Forwarded:
 
 def _open_channel(target: Target) -> None:
     """Have a channel to this replica, by which it gets its clients' sockets. It is on this machine, or gets none."""
-    target.may_lend = False
+    target.lending_begins()
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError:
@@ -379,8 +377,4 @@ def _opened(target: Target, channel: socket.socket, fetched: ObjectRef[int]) -> 
     if fetched.exception() is not None or not (number := fetched.peek()):
         channel.close()
         return
-
-    def closed() -> None:
-        target.may_lend = True
-
-    target.lender = Lender(channel, number, closed)
+    target.lends_by(Lender(channel, number, target.lending_ended))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 from ..http.forwarded_headers import TrustedServers
 from ..http.http_options import HTTPOptions
@@ -44,13 +44,19 @@ class Front:
         self.clock: Callable[[], float] = time.monotonic
         self.draining = False
         self._timer: asyncio.TimerHandle | None = None
-        self._websocket_protocol: type[asyncio.Protocol] | Literal[False] | None = False
+        # Those that there are, at most one, once they were looked for.
+        self._websocket_protocols: tuple[type[asyncio.Protocol], ...] | None = None
+
+    def drain(self) -> None:
+        """No more requests than those that are here."""
+        self.draining = True
 
     def websocket_protocol(self) -> type[asyncio.Protocol] | None:
         """uvicorn's protocol for websockets; None where no library for them is installed. Loaded on first use."""
-        if self._websocket_protocol is False:
-            self._websocket_protocol = _websocket_protocol()
-        return self._websocket_protocol
+        if self._websocket_protocols is None:
+            found = _websocket_protocol()
+            self._websocket_protocols = () if found is None else (found,)
+        return next(iter(self._websocket_protocols), None)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         options = self.options

@@ -28,13 +28,31 @@ from uvicorn.server import ServerState
 from ..http.forwarded_headers import forwarded
 from ..http.request_head import CLOSE, connection_line
 from ..http.responses import error_page
+from .connection_phase import Phase, PhaseEvent, Upgrade, after
 from .http_front import Front
-from .http_request import LONGEST_REQUEST_ID, HttpRequest
+from .http_request import (
+    CONTENT_LENGTH,
+    EXPECT,
+    HTTP_1_1,
+    LENT,
+    OVER,
+    REQUEST_ID,
+    TIMEOUT,
+    TRANSFER_ENCODING,
+    WAITED_FOR,
+    HttpRequest,
+)
 
 logger = logging.getLogger("actorrt.serve.http")
 access = logging.getLogger("actorrt.serve.access")
 
-HOST, CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT, FORWARDED = range(7)
+# Of these the connection itself takes notice, the request of those before them.
+HOST, FORWARDED = range(TIMEOUT + 1, TIMEOUT + 3)
+# Python looks up the members of an enum slowly, and each request asks for these.
+BODIES: Final = Phase.BODIES
+IN_HEAD: Final = Phase.HEAD
+LINGERING: Final = Phase.LINGERING
+NO_UPGRADE: Final = Upgrade.NONE
 SPECIAL: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -87,24 +105,28 @@ class _Following:
 
     def __init__(self, protocol: ServeProtocol) -> None:
         self._protocol = protocol
-        self.in_head = True
+        self._in_head = True
         self.on_body = protocol.on_body
         self.on_message_complete = protocol.on_message_complete
 
+    def head_over(self) -> None:
+        """What comes now is new."""
+        self._in_head = False
+
     def on_message_begin(self) -> None:
-        if not self.in_head:
+        if not self._in_head:
             self._protocol.on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        if not self.in_head:
+        if not self._in_head:
             self._protocol.on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_head:
+        if not self._in_head:
             self._protocol.on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if not self.in_head:
+        if not self._in_head:
             self._protocol.on_headers_complete()
 
 
@@ -134,19 +156,17 @@ class ServeProtocol(HttpToolsProtocol):
         "_host",
         "_hosts",
         "_idle_since",
-        "_in_head",
-        "_lingering",
         "_measured",
         "_measured_from",
         "_measured_since",
         "_options",
+        "_phase",
         "_quiet_bytes",
         "_reading",
         "_refusal",
         "_stalled_since",
         "_target",
-        "_upgrade_ignored",
-        "_upgrades",
+        "_upgrade_asked",
         "_written_when_lent",
         "line",
     )
@@ -168,14 +188,13 @@ class ServeProtocol(HttpToolsProtocol):
         self.line = b""
         # The request whose head or body is being read.
         self._reading: HttpRequest | None = None
-        self._in_head = False
+        self._phase = BODIES
         # The one the backend has, and those that wait behind it.
         self._current: HttpRequest | None = None
         self._behind: deque[HttpRequest] = deque()
         self._advancing = False
         # What is written once all before it is answered; then the connection ends.
         self._refusal: tuple[int, str] | None = None
-        self._lingering = False
         self._fed_in_head = 0
         self._head_bytes = 0
         self._quiet_bytes = 0
@@ -188,8 +207,7 @@ class ServeProtocol(HttpToolsProtocol):
         # What servers in front of this one say of where the request that is read comes from.
         self._behind_server = False
         self._forwarded: list[tuple[bytes, bytes]] = []
-        # The head that was read last asked for another protocol; and that is not spoken here.
-        self._upgrades = self._upgrade_ignored = False
+        self._upgrade_asked = NO_UPGRADE
         # What a response is written to where that needs no transport; 0: not known yet.
         self._fd = 0
         # What had been written to it when it was lent last; -1: it never was.
@@ -229,7 +247,7 @@ class ServeProtocol(HttpToolsProtocol):
         self.parser = None  # it and this hold each other
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self._phase is LINGERING:
             self._discarded += len(data)
             if self._discarded > MOST_DISCARDED:
                 self.transport.abort()
@@ -240,7 +258,7 @@ class ServeProtocol(HttpToolsProtocol):
             data = self._take_body(data)
             if not data:
                 return
-        in_head = self._in_head
+        in_head = self._phase is IN_HEAD
         if in_head:
             self._fed_in_head += len(data)
         elif self._reading is not None:
@@ -249,13 +267,13 @@ class ServeProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as stopped:
-                if not self._upgrade_ignored:
+                if self._upgrade_asked is not Upgrade.IGNORED:
                     self._upgrade()
                     return
                 self._read_on()
                 data = data[stopped.args[0] :]
             except httptools.HttpParserError:
-                if self._refusal is None:
+                if self._refusal is None and self._phase is not LINGERING:
                     self._refuse(400, "malformed request")
                 return
             else:
@@ -263,7 +281,7 @@ class ServeProtocol(HttpToolsProtocol):
         reading = self._reading
         if reading is None:
             return
-        if self._in_head:
+        if self._phase is IN_HEAD:
             if max(self._fed_in_head, self._head_bytes) > self._options.max_header_bytes:
                 self._refuse(431, "the head of the request is too large")
             elif not in_head:
@@ -308,7 +326,7 @@ class ServeProtocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Read what follows a head that asked for another protocol, where the parser stops for good."""
-        self._upgrades = self._upgrade_ignored = False
+        self._upgrade_asked = NO_UPGRADE
         request = self._reading
         if request is None:
             self.parser = _parser(self)
@@ -317,14 +335,14 @@ class ServeProtocol(HttpToolsProtocol):
         self.parser = _parser(following)
         framing = [b"%b: %b\r\n" % each for each in request.pairs() if SPECIAL.get(each[0]) in FRAMING]
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
-        following.in_head = False
+        following.head_over()
 
     def eof_received(self) -> None:
         """A client that has closed its half wants no answer: from here it looks like one that has gone."""
 
     def shutdown(self) -> None:
         """The server ends: no request after those that are here."""
-        self._front.draining = True
+        self._front.drain()
         if self._current is None and not self._behind and self._reading is None:
             self.transport.close()
 
@@ -332,7 +350,7 @@ class ServeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._reading = HttpRequest(self)
-        self._in_head = True
+        self._phase = IN_HEAD
         self._fed_in_head = self._head_bytes = self._quiet_bytes = self._body_came = 0
         self._target = b""
         self._hosts = 0
@@ -346,14 +364,17 @@ class ServeProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._reading
         self._head_bytes += len(name) + len(value) + 4
-        if request is None or not self._in_head:
+        if request is None or self._phase is not IN_HEAD:
             return  # a trailer
         name = name.lower()
         if (special := SPECIAL.get(name)) is not None:
-            self._note(request, special, name, value)
-        request.fields += (name, value)
+            if special < HOST:
+                request.note(special, value, self._options.inline_body_bytes)
+            else:
+                self._note(special, name, value)
+        request.fields.extend((name, value))
 
-    def _note(self, request: HttpRequest, special: int, name: bytes, value: bytes) -> None:
+    def _note(self, special: int, name: bytes, value: bytes) -> None:
         if special == HOST:
             self._hosts += 1
             if value != self._host:
@@ -361,53 +382,34 @@ class ServeProtocol(HttpToolsProtocol):
                     self._hosts += 1  # as wrong as two of them
                 else:
                     self._host = value
-        elif special == CONTENT_LENGTH:
-            request.length = int(value or b"0")
-            request.streams = request.length > self._options.inline_body_bytes
-        elif special == TRANSFER_ENCODING:
-            request.streams = True
-        elif special == EXPECT:
-            request.expects = value.lower() == b"100-continue"
-        elif special == FORWARDED:
-            if self._behind_server:
-                self._forwarded.append((name, value))
-        elif special == REQUEST_ID:
-            if 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
-                request.request_id = value
-        elif special == TIMEOUT:
-            try:
-                seconds = float(value)
-            except ValueError:
-                return
-            if 0 < seconds < 1e9:
-                request.timeout_s = seconds
+        elif self._behind_server:
+            self._forwarded.append((name, value))
 
     def on_headers_complete(self) -> None:
         request = self._reading
         if request is None:
             return
-        self._in_head = False
+        self._phase = BODIES
         if self._head_bytes > self._options.max_header_bytes:
             self._refuse(431, "the head of the request is too large")
             raise _Refused
         parser = self.parser
-        request.method = parser.get_method()
-        version = parser.get_http_version()
-        if version != "1.1":
-            request.version = version.encode("ascii")
-            request.http10 = True
-            if version != "1.0":
+        spoken = parser.get_http_version()
+        version = HTTP_1_1
+        if spoken != "1.1":
+            version = spoken.encode("ascii")
+            if spoken != "1.0":
                 self._refuse(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
                 raise _Refused
-        if self._hosts != 1 and (self._hosts or not request.http10):
+        if self._hosts != 1 and (self._hosts or version is HTTP_1_1):
             self._refuse(400, "a request has one Host field, with a name or an address")
             raise _Refused
         if parser.should_upgrade():
-            self._upgrades = True
             if self._is_websocket(request):
+                self._upgrade_asked = Upgrade.WEBSOCKET
                 return
             # RFC 9110, 7.8: a request as any other.
-            self._upgrade_ignored = True
+            self._upgrade_asked = Upgrade.IGNORED
         target = self._target
         if target[:1] != b"/" and target != b"*":
             parsed = httptools.parse_url(target)
@@ -415,22 +417,24 @@ class ServeProtocol(HttpToolsProtocol):
         # By its number: Python looks for bytes only once an error has told it that they are none.
         if HASH in target:
             target = target.partition(b"#")[0]
-        request.path, _, request.query = target.partition(b"?")
-        request.keep_alive = not request.http10 and parser.should_keep_alive()
+        path, _, query = target.partition(b"?")
         if self._forwarded:
             fields, self._forwarded = self._forwarded, []
             scheme, client = forwarded(self._front.trusted, self.scheme or "http", self.client, fields)
-            request.line = connection_line(scheme, client, self.server)
-        if not request.request_id:
-            request.request_id = self._front.new_request_id()
+            request.came_from(connection_line(scheme, client, self.server))
         if self._options.access_log:
-            request.started = time.perf_counter()
-        if request.expects:
-            # What its client waits for is said when somebody asks for the body, so that it is routed without.
-            request.expects = request.streams = not request.http10 and request.has_body
+            request.began_at(time.perf_counter())
+        request.begins(
+            parser.get_method(),
+            path,
+            query,
+            version,
+            version is HTTP_1_1 and parser.should_keep_alive(),
+            request.request_id or self._front.new_request_id(),
+        )
 
     def _continue(self, request: HttpRequest) -> None:
-        request.expects = False
+        request.continued()
         self._deadline = self._front.clock() + self._options.request_read_timeout_s
         self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -440,7 +444,7 @@ class ServeProtocol(HttpToolsProtocol):
             return
         self._quiet_bytes = 0
         self._body_came += len(body)
-        if request.answered:
+        if request.answer is OVER:
             self._discarded += len(body)
             if self._discarded > MOST_DISCARDED:
                 self._linger()
@@ -452,15 +456,17 @@ class ServeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         request = self._reading
-        if request is None or (self._upgrades and (request.has_body or self._is_websocket(request))):
+        if request is None:
+            return
+        if self._upgrade_asked is not NO_UPGRADE and (request.has_body or self._is_websocket(request)):
             return  # the parser stops behind the head
         self._reading = None
         self._deadline = 0.0
-        if request is not self._current and request.held <= self._options.inline_body_bytes:
-            request.streams = False  # chunked, but all of it is here
+        if request.streams and request is not self._current and request.held <= self._options.inline_body_bytes:
+            request.is_all_here()
         request.ended()
         if request is self._current:
-            if request.answered:
+            if request.answer is OVER:
                 self._current = None
                 self._advance()
         elif request not in self._behind:
@@ -488,7 +494,7 @@ class ServeProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._current is not None and (on_drained := self._current.on_drained) is not None:
             on_drained()
-        if self._current is None and not self._lingering:
+        if self._current is None and self._phase is not LINGERING:
             self._advance()
 
     def _enter(self, request: HttpRequest) -> None:
@@ -597,7 +603,7 @@ class ServeProtocol(HttpToolsProtocol):
                     self._enter(self._behind.popleft())
                     continue
                 reading = self._reading
-                if reading is None or self._in_head or not reading.streams or not self._has_window(reading):
+                if reading is None or self._phase is IN_HEAD or not reading.streams or not self._has_window(reading):
                     break
                 self._enter(reading)
         finally:
@@ -652,14 +658,14 @@ class ServeProtocol(HttpToolsProtocol):
         """Answer what came before, then say what is wrong, then close."""
         self._refusal = (status, text)
         reading, self._reading = self._reading, None
-        self._in_head = False
+        self._phase = after(self._phase, PhaseEvent.REFUSED)
         self._deadline = 0.0
         if reading is not None and reading is self._current:
             self._current = None
-            written, answered = reading.written, reading.answered
+            answer = reading.answer
             reading.gone()
-            if written or answered:
-                self._linger() if answered else self.abort()
+            if answer is not WAITED_FOR:
+                self._linger() if answer is OVER else self.abort()
                 return
         if self._current is None and not self._behind:
             self._refuse_now()
@@ -674,7 +680,7 @@ class ServeProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        self._lingering = True
+        self._phase = after(self._phase, PhaseEvent.LINGER)
         self._discarded = 0
         dropped = dict.fromkeys((self._reading, self._current))
         self._reading = self._current = None
@@ -694,7 +700,7 @@ class ServeProtocol(HttpToolsProtocol):
         transport = self.transport
         buffered = transport.get_write_buffer_size()
         current = self._current
-        left_by_other = self._not_taken() if current is not None and current.lent else 0
+        left_by_other = self._not_taken() if current is not None and current.answer is LENT else 0
         left = buffered or left_by_other
         if not left or not self._stalled_since or self._has_taken():
             self._stalled_since = now if left else 0.0
@@ -706,7 +712,7 @@ class ServeProtocol(HttpToolsProtocol):
             current.on_slow()
         if self._reading is None:
             self._measured = None
-        if self._lingering:
+        if self._phase is LINGERING:
             if now >= self._deadline:
                 transport.abort()
         elif self._reading is not None:
@@ -715,11 +721,11 @@ class ServeProtocol(HttpToolsProtocol):
             if self.flow.read_paused or reading.expects:
                 self._measured = None
             elif self._deadline and now >= self._deadline:
-                if reading.answered:
+                if reading.answer is OVER:
                     self._linger()
                 else:
                     self._refuse(408, "the request was not complete in time")
-            elif not self._in_head and reading.streams and not reading.written:
+            elif self._phase is not IN_HEAD and reading.streams and not reading.is_begun:
                 self._sweep_body(reading, now)
         elif self._current is None and not buffered and now - self._idle_since >= self._options.keep_alive_timeout_s:
             transport.close()
@@ -762,6 +768,6 @@ class ServeProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.url = self._target
-        self.scope = cast(Any, {"method": request.method.decode("ascii"), "headers": self.headers})
+        self.scope = cast(Any, {"method": self.parser.get_method().decode("ascii"), "headers": self.headers})
         self.handle_websocket_upgrade()
         self.parser = None  # it and this hold each other

@@ -9,10 +9,20 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from ..http.request_head import CLOSE, HEAD, HTTP_1_0
+from .answer import Answer, AnswerEvent, after
 
 LONGEST_REQUEST_ID: Final = 200
 # A part of a body travels inside a message.
 LARGEST_PART: Final = 64 * 1024
+
+# Python looks up the members of an enum slowly, and each request asks for these.
+WAITED_FOR: Final = Answer.WAITED_FOR
+BEGUN: Final = Answer.BEGUN
+LENT: Final = Answer.LENT
+OVER: Final = Answer.OVER
+HTTP_1_1: Final = b"1.1"
+
+CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(5)
 
 
 class ClientDisconnected(OSError):
@@ -50,7 +60,7 @@ class HttpRequest:
     method = b""
     path = b""
     query = b""
-    version = b"1.1"
+    version = HTTP_1_1
     keep_alive = True
     timeout_s: float | None = None
     body = b""
@@ -60,10 +70,7 @@ class HttpRequest:
     # Bytes of the body that nobody has taken yet.
     held = 0
     _waiter: asyncio.Future[None] | None = None
-    # Some of the response has been written.
-    written = False
-    # Another process writes the response to the client's socket.
-    lent = False
+    answer = WAITED_FOR
     started = 0.0
     status = b""
     # The first bytes of a response that is passed on.
@@ -81,13 +88,10 @@ class HttpRequest:
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
-        self.http10 = False
         self.request_id = b""
         # Its body comes in parts, by `read` or `take`.
         self.streams = False
         self.expects = False
-        # Nothing more may be written.
-        self.answered = False
         # The connection as the request saw it: a server in front of this one may have told of another.
         self.line = connection.line
         self.fields: list[bytes] = []
@@ -102,24 +106,49 @@ class HttpRequest:
         return zip(self.fields[::2], self.fields[1::2], strict=True)
 
     @property
+    def is_begun(self) -> bool:
+        """Some of the response has been written, perhaps by another process, and not all of it."""
+        return self.answer is BEGUN or self.answer is LENT
+
+    @property
     def framing(self) -> int:
         made = 0 if self.keep_alive else CLOSE
         if self.method == b"HEAD":
             made |= HEAD
-        if self.http10:
+        if self.version is not HTTP_1_1:
             made |= HTTP_1_0
         return made
 
     # What a backend does.
 
+    def watch_body(self, on_body: Callable[[], None]) -> None:
+        """Have `on_body` called when some of the body has come, and at its end."""
+        self.on_body = on_body
+
+    def watch_taking(self, on_drained: Callable[[], None], on_slow: Callable[[], None] | None) -> None:
+        """The client is slow: have these called when it has taken most of what was written, and until it has."""
+        self.on_drained, self.on_slow = on_drained, on_slow
+
+    def taken(self) -> None:
+        """Who waited for the client to take what was written does so no more."""
+        self.on_drained = None
+
+    def watch_slowness(self, on_slow: Callable[[], None] | None) -> None:
+        self.on_slow = on_slow
+
+    def _let_go(self) -> None:
+        """Nobody waits for anything of this request. What waits and the request hold each other."""
+        self.on_gone = self.on_body = self.on_drained = self.on_slow = None
+
     def respond(self, data: bytes, close: bool = False) -> None:
         """The whole response, or all the rest of it. The connection stays if neither side wants it closed."""
         connection = self.connection
-        if self.answered or connection is None:
+        answer = self.answer
+        if answer is OVER or connection is None:
             return
-        self.answered = True
-        self.on_gone = None
-        if not self.written:
+        self.answer = OVER
+        self.on_gone = self.on_body = self.on_drained = self.on_slow = None
+        if answer is WAITED_FOR:
             self.status = data[9:12]
             if self.expects:
                 data = self._unasked(data)
@@ -130,10 +159,10 @@ class HttpRequest:
     def write(self, data: bytes) -> None:
         """A part of the response."""
         connection = self.connection
-        if self.answered or connection is None or not data:
+        if self.answer is OVER or connection is None or not data:
             return
-        if not self.written:
-            self.written = True
+        if self.answer is WAITED_FOR:
+            self.answer = BEGUN
             self.status = data[9:12]
             data = self._unasked(data)
         connection.write(data)
@@ -144,11 +173,12 @@ class HttpRequest:
         What the client takes at once is not copied.
         """
         connection = self.connection
-        if self.answered or connection is None:
+        if self.answer is OVER or connection is None:
             return True
-        if self.expects and not self.written:
-            data = memoryview(self._unasked(bytes(data)))
-        self.written = True
+        if self.answer is WAITED_FOR:
+            if self.expects:
+                data = memoryview(self._unasked(bytes(data)))
+            self.answer = BEGUN
         if len(self._start) < 12:
             self._start += data[: 12 - len(self._start)]
             self.status = self._start[9:]
@@ -165,20 +195,20 @@ class HttpRequest:
         It looks written from then on, since it may be.
         """
         connection = self.connection
-        if self.answered or self.written or not self.complete or connection is None:
+        if self.answer is not WAITED_FOR or not self.complete or connection is None:
             return -1
         fd = connection.lend()
         if fd >= 0:
-            self.written = self.lent = True
+            self.answer = after(self.answer, AnswerEvent.LEND)
             self.status = status
         return fd
 
     def take_back(self) -> bool:
         """True if nothing was written by the process that the socket was lent to, which has gone: others may answer."""
         connection = self.connection
-        if not self.lent or connection is None or not connection.is_as_lent():
+        if self.answer is not LENT or connection is None or not connection.is_as_lent():
             return False
-        self.written = self.lent = False
+        self.answer = after(self.answer, AnswerEvent.TAKE_BACK)
         self.status = b""
         return True
 
@@ -204,9 +234,9 @@ class HttpRequest:
     def abort(self) -> None:
         """Cut the connection off: the only way to say that a response that has begun is not complete."""
         connection = self.connection
-        if not self.answered and connection is not None:
-            self.answered = True
-            self.on_gone = None
+        if self.answer is not OVER and connection is not None:
+            self.answer = after(self.answer, AnswerEvent.END)
+            self._let_go()
             connection.abort()
 
     async def read(self) -> bytes:
@@ -268,6 +298,55 @@ class HttpRequest:
 
     # What its connection does.
 
+    def note(self, field: int, value: bytes, inline_bytes: int) -> None:
+        """A field of its head that says something of the request. ValueError for a length that is no number."""
+        if field == CONTENT_LENGTH:
+            self.length = int(value or b"0")
+            self.streams = self.length > inline_bytes
+        elif field == TRANSFER_ENCODING:
+            self.streams = True
+        elif field == EXPECT:
+            self.expects = value.lower() == b"100-continue"
+        elif field == REQUEST_ID:
+            if 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
+                self.request_id = value
+        elif field == TIMEOUT:
+            try:
+                seconds = float(value)
+            except ValueError:
+                return
+            if 0 < seconds < 1e9:
+                self.timeout_s = seconds
+
+    def begins(
+        self, method: bytes, path: bytes, query: bytes, version: bytes, keep_alive: bool, request_id: bytes
+    ) -> None:
+        """Its head is here."""
+        self.method, self.path, self.query, self.version = method, path, query, version
+        self.keep_alive, self.request_id = keep_alive, request_id
+        if self.expects:
+            # What its client waits for is said when somebody asks for the body, so that it is routed without.
+            self.expects = self.streams = version is HTTP_1_1 and self.has_body
+
+    def came_from(self, line: bytes) -> None:
+        """A server in front of this one has told of another connection."""
+        self.line = line
+
+    def began_at(self, started: float) -> None:
+        self.started = started
+
+    def is_below(self, path: bytes) -> None:
+        """Its path is this one, as applications are to see it."""
+        self.path = path
+
+    def continued(self) -> None:
+        """Its client was asked for the body."""
+        self.expects = False
+
+    def is_all_here(self) -> None:
+        """It is chunked, and all of its body came before the backend had it."""
+        self.streams = False
+
     def fed(self, data: bytes) -> None:
         self.expects = False  # it does not wait
         self._chunks.append(data)
@@ -291,8 +370,9 @@ class HttpRequest:
         """The client has disconnected."""
         self.connection = None
         self._wake()
-        if (callback := self.on_gone) is not None:
-            self.on_gone = None
+        callback = self.on_gone
+        self._let_go()
+        if callback is not None:
             callback()
 
     def _wake(self) -> None:

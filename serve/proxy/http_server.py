@@ -73,7 +73,7 @@ class HttpServer:
 
     async def drain(self, limit_s: float) -> None:
         """Take no new connections, close idle ones, and return when the others have ended or were cut off."""
-        self._front.draining = True
+        self._front.drain()
         if self._serving is not None:
             self._server.should_exit = True
             _, still = await asyncio.wait([self._serving], timeout=limit_s)

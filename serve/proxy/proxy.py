@@ -186,7 +186,9 @@ class Proxy:
         return None if path.startswith("/-/") else self._table.match(path), raw_path, path
 
     def handle(self, request: HttpRequest) -> None:
-        route, request.path, path = self._match(request.path)
+        route, own_path, path = self._match(request.path)
+        if self._root_path.path:
+            request.is_below(own_path)
         if route is None:
             self._answer(request, path)
             return

@@ -50,6 +50,16 @@ class Target:
         self._calls: dict[tuple[str, bool], Any] = {}
         self._streams: dict[tuple[str, bool], Any] = {}
 
+    def lending_begins(self) -> None:
+        """A channel is being opened; it is not tried again unless one was open and has ended."""
+        self.may_lend = False
+
+    def lends_by(self, lender: Lender) -> None:
+        self.lender = lender
+
+    def lending_ended(self) -> None:
+        self.may_lend = True
+
     def call(self, method: str, is_leased: bool = False) -> Any:
         """What calls a method of the deployment; errors know it by its name there. `is_leased`: its first argument is
         the tag of a lease.

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from actorrt.serve.http.http_options import HTTPOptions
 from actorrt.serve.http.responses import Plain, ResponseBytes, whole
 from actorrt.serve.proxy.forward import Forwarded
-from actorrt.serve.proxy.http_protocol import MOST_BEHIND, Front, ServeProtocol
+from actorrt.serve.proxy.http_protocol import MOST_BEHIND, MOST_DISCARDED, Front, ServeProtocol
 from actorrt.serve.proxy.http_request import ClientDisconnected, HttpRequest
 
 Handler = Callable[[HttpRequest], Awaitable[None]]
@@ -466,6 +466,25 @@ async def test_an_answer_before_the_end_of_the_request_leaves_the_connection_usa
         client.send(bytes(1_000_000), GET)
         assert (await client.answer())[2] == b"early"
         assert len(server.backend.seen) == 2
+
+
+@on_uvloop
+async def test_an_endless_chunked_request_that_was_answered_is_cut_off_and_raises_nothing() -> None:
+    async def handler(request: HttpRequest) -> None:
+        request.respond(whole(Plain(200, [], b"early"), request.framing))
+
+    raised: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    async with serving(handler) as server:
+        client = await server.connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert (await client.answer())[2] == b"early"
+        with suppress(ConnectionError):
+            for _ in range(2 * MOST_DISCARDED // 1_000_000 + 2):
+                client.send(b"f4240\r\n", bytes(1_000_000), b"\r\n")
+                await client.writer.drain()
+        assert await client.closed()
+    assert raised == []
 
 
 @on_uvloop

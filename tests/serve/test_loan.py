@@ -306,7 +306,7 @@ async def test_it_is_known_whether_a_borrower_that_has_gone_wrote_a_byte(written
         if written:
             await read(client, 1)
         assert lending.request.take_back() == (not written)
-        assert lending.request.written == bool(written)
+        assert lending.request.is_begun == bool(written)
 
 
 @on_uvloop
@@ -319,7 +319,7 @@ async def test_what_was_written_before_is_not_taken_for_the_borrowers() -> None:
             return
         assert request.lend(b"200") >= 0
         assert request.take_back()
-        assert not request.written
+        assert not request.is_begun
         sent.set()
         request.respond(b"HTTP/1.1 204 No Content\r\n\r\n")
 

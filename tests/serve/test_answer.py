@@ -1,0 +1,121 @@
+"""How far an answer has come and what a connection is read as: rows, and a request against its table."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actorrt.serve.proxy import connection_phase
+from actorrt.serve.proxy.answer import TABLE, Answer, AnswerError, AnswerEvent, after
+from actorrt.serve.proxy.connection_phase import Phase, PhaseError, PhaseEvent
+from actorrt.serve.proxy.http_request import HttpRequest
+
+IMPOSSIBLE = {
+    (Answer.WAITED_FOR, AnswerEvent.TAKE_BACK),
+    (Answer.BEGUN, AnswerEvent.LEND),
+    (Answer.BEGUN, AnswerEvent.TAKE_BACK),
+    (Answer.LENT, AnswerEvent.LEND),
+    *((Answer.OVER, event) for event in AnswerEvent),
+}
+
+
+@pytest.mark.parametrize(("answer", "event"), list(itertools.product(Answer, AnswerEvent)))
+def test_every_pair_of_an_answer_has_a_row_or_is_refused_by_name(answer: Answer, event: AnswerEvent) -> None:
+    if (answer, event) in IMPOSSIBLE:
+        with pytest.raises(AnswerError, match=f"is {answer.value} cannot have {event.value}"):
+            after(answer, event)
+        return
+    assert after(answer, event) is TABLE[answer, event]
+    assert (after(answer, event) is Answer.OVER) == (event is AnswerEvent.END)
+
+
+@pytest.mark.parametrize(("phase", "event"), list(itertools.product(Phase, PhaseEvent)))
+def test_every_pair_of_a_connection_has_a_row_or_is_refused_by_name(phase: Phase, event: PhaseEvent) -> None:
+    if (phase, event) not in connection_phase.TABLE:
+        with pytest.raises(PhaseError, match=f"in {phase.value} cannot have {event.value}"):
+            connection_phase.after(phase, event)
+        return
+    then = connection_phase.after(phase, event)
+    # Nothing leads out of lingering, and nothing is read of a head that was refused.
+    assert (then is Phase.LINGERING) == (event is PhaseEvent.LINGER)
+    assert (then is Phase.HEAD) == (event is PhaseEvent.MESSAGE)
+
+
+class Connection:
+    """Counts what is written; lends, and finds what it lent untouched, as the test says."""
+
+    line = b""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.ends = 0
+        self.lends = self.untouched = True
+
+    def write(self, data: bytes) -> None:
+        self.parts.append(data)
+
+    def pass_on(self, data: memoryview) -> bool:
+        self.parts.append(bytes(data))
+        return True
+
+    def lend(self) -> int:
+        return 7 if self.lends else -1
+
+    def is_as_lent(self) -> bool:
+        return self.untouched
+
+    def finished(self, request: HttpRequest, close: bool) -> None:
+        self.ends += 1
+
+    def abort(self) -> None:
+        self.ends += 1
+
+
+MOVES = st.sampled_from(("write", "pass_on", "lend", "take_back", "respond", "abort", "complete"))
+
+
+@given(moves=st.lists(st.tuples(MOVES, st.booleans(), st.booleans()), max_size=12))
+def test_a_request_goes_by_the_table_whatever_is_asked_of_it(moves: list[tuple[str, bool, bool]]) -> None:
+    connection: Any = Connection()
+    request = HttpRequest(connection)
+    calls: list[str] = []
+    request.on_gone = lambda: calls.append("gone")
+    for move, lends, untouched in moves:
+        connection.lends, connection.untouched = lends, untouched
+        before, parts, complete = request.answer, len(connection.parts), request.complete
+        event: AnswerEvent | None = None
+        match move:
+            case "write":
+                request.write(b"HTTP/1.1 200 OK")
+                event = AnswerEvent.PART
+            case "pass_on":
+                request.pass_on(memoryview(b"HTTP/1.1 200 OK"))
+                event = AnswerEvent.PART
+            case "lend":
+                if request.lend(b"200") >= 0:
+                    event = AnswerEvent.LEND
+                assert (event is not None) == (before is Answer.WAITED_FOR and complete and lends)
+            case "take_back":
+                if request.take_back():
+                    event = AnswerEvent.TAKE_BACK
+                assert (event is not None) == (before is Answer.LENT and untouched)
+            case "respond":
+                request.respond(b"HTTP/1.1 200 OK")
+                event = AnswerEvent.END
+            case "abort":
+                request.abort()
+                event = AnswerEvent.END
+            case _:
+                request.ended()
+        # What is over does nothing more.
+        if before is Answer.OVER:
+            assert request.answer is Answer.OVER
+            assert len(connection.parts) == parts
+        else:
+            assert request.answer is (before if event is None else after(before, event))
+        assert connection.ends == (request.answer is Answer.OVER)
+    request.gone()
+    # Its client is missed by who still works for it, and by nobody else.
+    assert calls == ([] if request.answer is Answer.OVER else ["gone"])
