@@ -53,6 +53,7 @@ class ReplicaRecord:
     ) -> None:
         self.id = id
         self.spec = spec
+        self._grace_s = spec.options.graceful_shutdown_timeout_s
         self.state = state
         self.since = now
         # The configuration that it has, and the one that it refused last, if it has taken none since.
@@ -144,11 +145,10 @@ class ReplicaRecord:
 
     def may_drain_from(self, now: float) -> None:
         """No router sends to it any more: its time for what it has begins."""
-        self._end_by = now + self.spec.options.graceful_shutdown_timeout_s
+        self._end_by = now + self._grace_s
 
     def time_to_clean_up(self, now: float) -> float | None:
         """How long its code may take for that: the rest of its graceful_shutdown_timeout_s. None: there is no code."""
         if self.code is UserCode.NONE:
             return None
-        whole_s = self.spec.options.graceful_shutdown_timeout_s
-        return max(STOP_TIMEOUT_S, whole_s if self._end_by is None else self._end_by - now)
+        return max(STOP_TIMEOUT_S, self._grace_s if self._end_by is None else self._end_by - now)

@@ -91,14 +91,14 @@ class Forwarded:
         try:
             self._router.submit(self)
         except ServeError as error:
-            logger.info("request %s: %s", self._request.request_id.decode("latin-1"), error)
+            logger.info("request %s: %s", self._request.name, error)
             self.fail(error)
 
     # The router's side.
 
     @property
     def request_id(self) -> str:
-        return self._request.request_id.decode("latin-1")
+        return self._request.name
 
     def header(self, name: bytes) -> bytes | None:
         """By its name in lower case."""
@@ -212,7 +212,7 @@ class Forwarded:
             return
         if self._request.is_begun and not self._take_back(target):
             # Part of the response has reached the client: the rest cannot come from another replica.
-            logger.info("a response broke off, request %s: %s", self._request.request_id.decode("latin-1"), error)
+            logger.info("a response broke off, request %s: %s", self._request.name, error)
             self._release(grant)
             self._done()
             self._request.abort()
@@ -222,7 +222,7 @@ class Forwarded:
         freed, self._freed, self._asked = self._freed, False, False
         final = self._router.failed(self, target, None if freed else grant, error, self._repeats_left >= 0)
         if final is not None:
-            logger.error("request %s: %s", self._request.request_id.decode("latin-1"), final)
+            logger.error("request %s: %s", self._request.name, final)
             self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
 
     # The pipe: bytes of the response come, bytes of the request go. A replica has these only when it asks for them, so

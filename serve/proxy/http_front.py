@@ -51,6 +51,16 @@ class Front:
         """No more requests than those that are here."""
         self.draining = True
 
+    def has(self, connection: Sweepable) -> None:
+        self.connections.add(connection)
+
+    def loses(self, connection: Sweepable) -> None:
+        self.connections.discard(connection)
+
+    def trusts(self, client: tuple[str, int] | None) -> bool:
+        """Whether what this client says of where its requests come from is believed."""
+        return client is not None and self.trusted.trusts(client[0])
+
     def websocket_protocol(self) -> type[asyncio.Protocol] | None:
         """uvicorn's protocol for websockets; None where no library for them is installed. Loaded on first use."""
         if self._websocket_protocols is None:

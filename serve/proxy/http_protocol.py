@@ -152,6 +152,7 @@ class ServeProtocol(HttpToolsProtocol):
         "_fed_in_head",
         "_forwarded",
         "_front",
+        "_handle",
         "_head_bytes",
         "_host",
         "_hosts",
@@ -185,6 +186,7 @@ class ServeProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._front = front
         self._options = front.options
+        self._handle = front.backend.handle
         self.line = b""
         # The request whose head or body is being read.
         self._reading: HttpRequest | None = None
@@ -228,15 +230,15 @@ class ServeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._front.connections.add(self)
+        self._front.has(self)
         self.line = connection_line(self.scheme or "http", self.client, self.server)
-        self._behind_server = self.client is not None and self._front.trusted.trusts(self.client[0])
+        self._behind_server = self._front.trusts(self.client)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._written_when_lent >= 0:
             self._shut_down()
         self.connections.discard(self)
-        self._front.connections.discard(self)
+        self._front.loses(self)
         self.flow.resume_writing()
         gone = [self._current, self._reading, *self._behind]
         self._current = self._reading = self._measured = None
@@ -273,7 +275,7 @@ class ServeProtocol(HttpToolsProtocol):
                 self._read_on()
                 data = data[stopped.args[0] :]
             except httptools.HttpParserError:
-                if self._refusal is None and self._phase is not LINGERING:
+                if self._refusal is None:
                     self._refuse(400, "malformed request")
                 return
             else:
@@ -500,7 +502,7 @@ class ServeProtocol(HttpToolsProtocol):
     def _enter(self, request: HttpRequest) -> None:
         self._current = request
         try:
-            self._front.backend.handle(request)
+            self._handle(request)
         except Exception:
             logger.exception("the backend failed on a request")
             request.respond(error_page(500, "Internal Server Error", request.framing | CLOSE), close=True)
@@ -655,7 +657,9 @@ class ServeProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer what came before, then say what is wrong, then close."""
+        """Answer what came before, then say what is wrong, then close. Nothing where that is under way already."""
+        if self._phase is LINGERING:
+            return
         self._refusal = (status, text)
         reading, self._reading = self._reading, None
         self._phase = after(self._phase, PhaseEvent.REFUSED)
@@ -763,7 +767,7 @@ class ServeProtocol(HttpToolsProtocol):
 
     def _upgrade(self) -> None:
         request, self._reading = self._reading, None
-        self._front.connections.discard(self)
+        self._front.loses(self)
         if request is None or self._current is not None or self._behind:
             self.transport.close()
             return

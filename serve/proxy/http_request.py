@@ -106,6 +106,11 @@ class HttpRequest:
         return zip(self.fields[::2], self.fields[1::2], strict=True)
 
     @property
+    def name(self) -> str:
+        """Its id as text, for logs and policies."""
+        return self.request_id.decode("latin-1")
+
+    @property
     def is_begun(self) -> bool:
         """Some of the response has been written, perhaps by another process, and not all of it."""
         return self.answer is BEGUN or self.answer is LENT
