@@ -181,7 +181,6 @@ SERVE_ROOMS: Final[Mapping[str, frozenset[str]]] = {
 KNOTS: Final = (
     {"actorrt.runtime.node.node", "actorrt.runtime.node.node_host", "actorrt.runtime.node.node_leases",
      "actorrt.runtime.node.node_segments", "actorrt.runtime.node.workers", "actorrt.runtime.node.head_keeper"},
-    {"actorrt.runtime.owner.runtime", "actorrt.runtime.owner.actor_creation", "actorrt.runtime.owner.dispatch"},
 )  # fmt: skip
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 

@@ -39,7 +39,8 @@ class Caller:
         self.objects = Objects(cast(Any, self), lambda actor: None)
         self.sent: list[tuple[ActorClient, Call]] = []
         none = cast(Any, None)
-        self.maker = CallMaker(cast(Any, self), self.objects, lambda *call: self.sent.append(call), none, none)
+        self.actors: Any = SimpleNamespace(call=lambda *call: self.sent.append(call))
+        self.maker = CallMaker(cast(Any, self), self.objects, self.actors, none, none)
         traits = traits_of(False, 1, 2, -1)
         self.actor = ActorClient(cast(Any, self), ActorKey(PROCESS + b"\0" * 8), "Actor", traits)
 
@@ -97,6 +98,7 @@ def test_a_call_is_whole_when_it_is_handed_over(caller: Caller) -> None:
     message = cast(ActorCall, call.message)
     assert (message.method, message.name, message.group, message.returns) == ("method", "named", "io", 1)
     assert codec.deserialize(message.args) == (1, "two")
+    assert call.home is caller.actors
     assert (call.name, call.attempts_left, call.waiting, call.pins) == ("named", 7, None, None)
     assert entry_of(ref) is call.entry
     assert call.entry.call is call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.actor_calls import Traits, traits_of
@@ -22,15 +22,38 @@ from actorrt.wire.messages import (
 )
 
 from ..base.definitions import ActorClassDef
+from . import actors
 from .actor_client import ActorClient
 from .actor_records import ActorRecord, ActorSpec
-from .calls import Call, fill_slots, pack_arguments, when_resolved
+from .actors import Actors
+from .calls import Call, Caller, fill_slots, pack_arguments, when_resolved
+from .membership import Membership
+from .objects import Objects
+from .program import Program
+from .shipped import Shipped
+from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions
 
     from ..base.definitions import ActorInterface
-    from .runtime import Runtime
+
+
+class Creator(Caller, actors.Surroundings, Protocol):
+    """The process that creates an actor."""
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def membership(self) -> Membership: ...
+    @property
+    def shipped(self) -> Shipped: ...
+    @property
+    def objects(self) -> Objects: ...
+    @property
+    def actors(self) -> Actors: ...
+    @property
+    def supervisor(self) -> Supervisor: ...
 
 
 # One for all actors that have none, of which there may be a million.
@@ -38,7 +61,7 @@ _NO_SHAPE: Final[dict[str, int]] = {}
 
 
 def create(
-    runtime: Runtime, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
+    runtime: Creator, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
 ) -> ActorClient:
     """Create an actor; from a user's thread. Raises ActorAlreadyExistsError, NotSerializableError."""
     namespace = options.namespace or runtime.membership.namespace
@@ -113,7 +136,7 @@ def create(
 
 
 def _packed(
-    runtime: Runtime, start: StartActor, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    runtime: Creator, start: StartActor, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Call | None:
     """Put the arguments into `start`; a Call stands for the refs among them that have to be waited for."""
     payload = codec.dumps_call(args, kwargs, runtime.settings.inline_limit)
@@ -126,7 +149,7 @@ def _packed(
     return Call(runtime, start, None, f"{what}.__init__", arguments=packed)
 
 
-def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> None:
+def _create_when_resolved(runtime: Creator, record: ActorRecord, call: Call) -> None:
     def go(call: Call) -> None:
         if fill_slots(call):
             runtime.supervisor.create(record)
@@ -137,13 +160,13 @@ def _create_when_resolved(runtime: Runtime, record: ActorRecord, call: Call) -> 
         go(call)
 
 
-def _drop_name(runtime: Runtime, name: str, namespace: str, actor: ActorKey) -> None:
+def _drop_name(runtime: Creator, name: str, namespace: str, actor: ActorKey) -> None:
     if not runtime.node.closed:
         runtime.node.send(DropName(name, namespace, actor))
 
 
 def _create_detached(
-    runtime: Runtime,
+    runtime: Creator,
     spec: ActorSpec,
     call: Call | None,
     title: str,
@@ -184,7 +207,7 @@ def _create_detached(
     return runtime.actors.client(holder.actor, title, traits)
 
 
-async def _keep(runtime: Runtime, actor: ActorKey, pins: list[Any]) -> None:
+async def _keep(runtime: Creator, actor: ActorKey, pins: list[Any]) -> None:
     """Keep what a detached actor's arguments name until it is dead, since it may be started again; at most as long as
     this program lives."""
     at = ActorAt(None)
@@ -195,12 +218,12 @@ async def _keep(runtime: Runtime, actor: ActorKey, pins: list[Any]) -> None:
             return
 
 
-def find_named(runtime: Runtime, name: str, namespace: str) -> tuple[ActorClient, ActorInterface] | None:
+def find_named(runtime: Creator, name: str, namespace: str) -> tuple[ActorClient, ActorInterface] | None:
     """The actor that has a name, and what its handles offer; None if there is none."""
     holder: NameHolder = runtime.thread.call_sync(runtime.node.ask(FindName(name, namespace)))
     return _from_info(runtime, holder) if holder.actor else None
 
 
-def _from_info(runtime: Runtime, holder: NameHolder) -> tuple[ActorClient, ActorInterface]:
+def _from_info(runtime: Creator, holder: NameHolder) -> tuple[ActorClient, ActorInterface]:
     title, traits, interface = pickle.loads(holder.info)
     return runtime.actors.client(holder.actor, title, traits), interface

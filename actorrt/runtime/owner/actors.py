@@ -16,14 +16,14 @@ from actorrt.core import calls
 from actorrt.core.actor_calls import Action, Traits
 from actorrt.core.calls import AWAY
 from actorrt.types import ActorKey, owner_of
-from actorrt.wire.messages import ActorAt, BorrowActor, Cancel, UnborrowActor
+from actorrt.wire.messages import NO_ACTOR, ActorAt, BorrowActor, Cancel, Outcome, UnborrowActor
 
 from ..links.link import Link
 from . import actor_places as places
 from .actor_client import ActorClient, Caller
 from .actor_places import ActorPlaces
 from .actor_records import OwnedActor
-from .calls import Call, fill_slots, when_resolved
+from .calls import Batch, Call, fill_slots, when_resolved
 from .objects import Objects
 from .token import Token
 
@@ -209,6 +209,42 @@ class Actors:
         with self.lock:
             client.resolved(call)
 
+    # ---- what comes of calls; runtime loop
+
+    def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
+        """The value of a call came."""
+        client: ActorClient = call.target
+        # As `_count` does, and no step more for each reply.
+        if client.traits.max_pending >= 0:
+            self.answered(client, 1)
+        else:
+            answered = batch.by_actor
+            answered[client] = answered.get(client, 0) + 1
+        call.succeed(data)
+
+    def _count(self, client: ActorClient, batch: Batch) -> None:
+        if client.traits.max_pending >= 0:
+            # At once: the waiter that gets the value may call again.
+            self.answered(client, 1)
+        else:
+            answered = batch.by_actor
+            answered[client] = answered.get(client, 0) + 1
+
+    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """Any other outcome of a call came."""
+        client: ActorClient = call.target
+        if outcome.kind == NO_ACTOR:
+            self.places.no_actor(client, call, started=bool(outcome.count))
+            return
+        action = call.heard(link, outcome)
+        if action is calls.Action.AGAIN:
+            call.perform(action, outcome)
+            # In front of what was called after it, which may wait for it.
+            self.repeat(client, call)
+        elif action is not calls.Action.WAIT:
+            self._count(client, batch)
+            call.perform(action, outcome)
+
     def answered(self, client: ActorClient, count: int) -> None:
         """So many calls less are under way; runtime loop."""
         with self.lock:
@@ -222,10 +258,15 @@ class Actors:
             client.repeat(call)
         self.advance(client)
 
-    def cancel(self, client: ActorClient, call: Call, force: bool) -> calls.Action:
-        """The caller of a call wants it cancelled; what to do now. Runtime loop."""
+    def cancel(self, call: Call, force: bool) -> calls.Action:
+        """The caller of a call wants it cancelled. If that ends it, it has ended; else what to do now. Runtime loop."""
+        client: ActorClient = call.target
         with self.lock:
-            return client.cancel(call, force)
+            action = client.cancel(call, force)
+        if action is calls.Action.END_CANCELLED:
+            call.end_cancelled()
+            self.advance(client)
+        return action
 
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: what has not come back by now fails with `error`."""

@@ -12,7 +12,7 @@ from actorrt.wire.messages import ActorCall, TaskCall
 from ..links.running import Child, running_call
 from . import current
 from .actor_client import ActorClient
-from .calls import Arguments, Call, Caller, behind_retries, pack_arguments, when_resolved
+from .calls import Arguments, Call, Caller, Home, behind_retries, pack_arguments, when_resolved
 from .entries import Entry
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
 from .references import ObjectRef
@@ -38,6 +38,12 @@ class Numbers(Protocol):
     def next_seqs(self, count: int) -> int: ...
 
 
+class Callees(Home, Protocol):
+    """Who sends calls to actors."""
+
+    def call(self, client: ActorClient, call: Call) -> None: ...
+
+
 class CallMaker:
     """Makes the calls of a process and hands them to who sends them; from any thread."""
 
@@ -45,7 +51,7 @@ class CallMaker:
         self,
         caller: Caller,
         numbers: Numbers,
-        call_actor: Callable[[ActorClient, Call], None],
+        actors: Callees,
         tasks: Tasks,
         shared_tasks: SharedTasks,
     ) -> None:
@@ -55,7 +61,8 @@ class CallMaker:
         # Bound here, since each call needs them.
         self._next_seq = numbers.next_seq
         self._next_seqs = numbers.next_seqs
-        self._call_actor = call_actor
+        self._actors = actors
+        self._call_actor = actors.call
         self._adopt = adopt
         self._tasks = tasks
         self._shared_tasks = shared_tasks
@@ -68,6 +75,7 @@ class CallMaker:
         tasks = self._tasks
         tasks.learn(function, options.max_calls)
         pool = tasks.pool_for(options, function.is_async)
+        shared = function.is_async and not options.shape
         payload = codec.dumps_call(args, kwargs, self._inline_limit)
         arguments = None if payload is not None else pack_arguments(self._caller, name, args, kwargs)
         returns, window = 1, None
@@ -94,10 +102,10 @@ class CallMaker:
             window,
             None,
             function,
+            self._shared_tasks if shared else tasks,
         )
         result: Any = _ref(call.entry) if call.stream is None and returns == 1 else result_of(call, returns)
         self._adopt(call)
-        shared = function.is_async and not options.shape
         if call.waiting is not None:
             go = self._go_shared if shared else self._go
             self._thread.run_soon(partial(self._resolve_then, call, go))
@@ -157,7 +165,18 @@ class CallMaker:
             slots = None if arguments is None else arguments.slots
             message = ActorCall(seq, actor.actor, method, payload, slots, returns, window or 0, group or "", name or "")
         call = Call(
-            self._caller, message, actor, name or method, attempts, retry_on, arguments, returns, window, receiver
+            self._caller,
+            message,
+            actor,
+            name or method,
+            attempts,
+            retry_on,
+            arguments,
+            returns,
+            window,
+            receiver,
+            None,
+            self._actors,
         )
         result: Any = _ref(call.entry) if returns == 1 and window is None else result_of(call, returns)
         parent = running_call.get()

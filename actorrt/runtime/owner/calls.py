@@ -86,6 +86,50 @@ class Caller(Consumer, Protocol):
     def cancel_call(self, call: Any, force: bool, recursive: bool) -> None: ...
 
 
+class Batch:
+    """What the outcomes of one frame have in common: it is done once for all of them."""
+
+    __slots__ = ("by_actor", "by_lease", "given_back")
+
+    def __init__(self) -> None:
+        # How many calls each actor has answered.
+        self.by_actor: dict[Any, int] = {}
+        # The same for tasks, and those that came back unbegun.
+        self.by_lease: dict[int, int] = {}
+        self.given_back: list[tuple[Call, int]] = []
+
+
+class Home(Protocol):
+    """Who sends the calls of one kind, and hears what becomes of them; on the runtime loop."""
+
+    def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
+        """One inline value came: the common outcome."""
+
+    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """Any other outcome came."""
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        """The caller of a call wants it cancelled. If that ends it, it has ended; else what to do now."""
+        ...
+
+
+class _Nowhere:
+    """The home of a call that is not sent from here: it stands for arguments that are waited for, or runs here."""
+
+    def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None: ...
+    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None: ...
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        call.ask(force)
+        action = call.on(Event.CANCEL)
+        if action is Action.END_CANCELLED:
+            call.end_cancelled()
+        return action
+
+
+_NOWHERE: Final = _Nowhere()
+
+
 class Call(CallLife):
     """One call that this process made. What its life asks for is done here: `succeed`, or `came` and `perform`, with
     what its callee says; `fail` and `end_with` with what this process says."""
@@ -95,6 +139,7 @@ class Call(CallLife):
         "code",
         "entries",
         "entry",
+        "home",
         "incarnation",
         "left",
         "link",
@@ -121,6 +166,7 @@ class Call(CallLife):
         window: int | None = None,
         pipe: Any = None,
         code: Any = None,
+        home: Home = _NOWHERE,
     ) -> None:
         """`window`: it streams, and may be so many items ahead. Its results have the numbers from `message.seq` on."""
         # As CallLife begins, and no call more for each call.
@@ -149,6 +195,7 @@ class Call(CallLife):
         self.left: list[Value] | None = None
         # What a task runs: it is known, and can be sent again, as long as the call may need it.
         self.code = code
+        self.home = home
         owner = runtime.process
         self.entry = Entry(owner, message.seq, PENDING, self)
         # All return values, where there is more than one.
@@ -207,6 +254,13 @@ class Call(CallLife):
         if outcome.kind == FAILED:
             return self.raised(partial(_error_in, outcome))
         return self.on(Event.STOPPED if outcome.kind == CANCELLED else Event.ANSWERED)
+
+    def heard(self, link: Link, outcome: Outcome) -> Action:
+        """The same for what came over `link`: a call that goes on is awaited there again."""
+        action = self.came(outcome)
+        if action is Action.WAIT:
+            link.inflight[outcome.seq] = self
+        return action
 
     def perform(self, action: Action, outcome: Outcome) -> None:
         """Do with an outcome what `came` has said."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
-from actorrt.core.calls import Action
 from actorrt.types import ProcessId
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
-    GIVEN_BACK,
-    NO_ACTOR,
     SEGMENT,
     ActorCall,
     ActorEnded,
@@ -65,111 +63,138 @@ from actorrt.wire.messages import (
     tag_of,
 )
 
+from ..base.loop_thread import LoopThread
 from ..links.link import Link
-from ..links.pipes import Pipe, caller_end
-from .actor_client import ActorClient
-from .actor_records import ActorRecord
-from .calls import Call, error_bytes
-from .shared import SharedPool
-from .tasks import TaskPool
-
-if TYPE_CHECKING:
-    from .runtime import Runtime
+from ..links.peers import Peers
+from ..links.pipes import caller_end
+from .actors import Actors
+from .calls import Batch, Call, error_bytes
+from .exits import Exits
+from .objects import Objects
+from .process_host import ProcessHost
+from .program import Handler, Program, Tenancy
+from .segments_client import SegmentsClient
+from .shared_tasks import SharedTasks
+from .supervisor import Supervisor
+from .tasks import Tasks
 
 logger = logging.getLogger("actorrt")
 
-# Sets, since `isinstance` asks the metaclass of a message's class wherever that is another one.
-_OUTCOMES: Final = frozenset({Reply, Outcome})
-_ITEMS: Final = frozenset({Item, ItemValue})
+# What only a worker handles.
+FOR_WORKERS: Final = (ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken)
 _CALL_TAGS: Final = frozenset(map(tag_of, (ActorCall, TaskCall, StartActor)))
-_RESULT_TAGS: Final = frozenset(map(tag_of, (*_OUTCOMES, *_ITEMS)))
-_FOR_EXECUTOR: Final = frozenset(
-    {ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken}
-)
+_RESULT_TAGS: Final = frozenset(map(tag_of, (Reply, Outcome, Item, ItemValue)))
+
+
+class Surroundings(Protocol):
+    """What messages are for, beside calls: the parts of the process."""
+
+    role: str
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def tenancy(self) -> Tenancy: ...
+    @property
+    def thread(self) -> LoopThread: ...
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def node(self) -> Link: ...
+    @property
+    def objects(self) -> Objects: ...
+    @property
+    def segments(self) -> SegmentsClient: ...
+    @property
+    def actors(self) -> Actors: ...
+    @property
+    def tasks(self) -> Tasks: ...
+    @property
+    def shared_tasks(self) -> SharedTasks: ...
+    @property
+    def host(self) -> ProcessHost: ...
+    @property
+    def supervisor(self) -> Supervisor: ...
+    @property
+    def exits(self) -> Exits: ...
+
+    def is_node(self, link: Link) -> bool: ...
+    def is_needed(self) -> bool: ...
+    def node_stopping(self, reason: str) -> None: ...
+    def node_lost(self, link: Link) -> None: ...
 
 
 class Dispatch:
     """The receiver of all links of a runtime. Everything runs on the runtime loop."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Surroundings) -> None:
         self._runtime = runtime
         self._runner = runtime.program.runner
+        # What is done with a message, by its type: sorted once, here. Those that are queued for the thread that runs
+        # calls; results of calls; and all others, each behind what came before it.
+        self._queued: frozenset[type] = frozenset()
+        self._enqueue = _drop
+        self._results: dict[type, Callable[[Link, Any, Batch], None]] = {
+            Outcome: self._outcome,
+            Item: self._item,
+            ItemValue: self._item,
+        }
+        self._handlers: dict[type, Handler] = dict.fromkeys(FOR_WORKERS, _drop)
+        self._handlers |= _handlers_of(runtime)
+        if self._runner is not None:
+            incoming = self._runner.incoming
+            self._queued, self._enqueue = incoming.queued, incoming.enqueue
+            self._handlers |= incoming.handlers
 
     def receive(self, link: Link, messages: list[AnyMessage]) -> None:
-        runtime = self._runtime
         inflight = link.inflight
+        queued = self._queued
         work: list[AnyMessage] = []
-        answered: dict[int, int] = {}
-        back: list[tuple[Call, int]] = []
-        by_actors: dict[ActorClient, int] = {}
+        batch = Batch()
         message: Any
         for message in messages:
             kind = type(message)  # pyright: ignore[reportUnknownVariableType]
             try:
-                if kind in _OUTCOMES:
+                if kind is Reply:
+                    # The common outcome of the common call.
                     call = inflight.pop(message.seq, None)
-                    if call is not None:
-                        if type(call) is Call and type(call.target) is ActorClient:
-                            self._actor_outcome(link, call, message, by_actors)
-                        else:
-                            self._outcome(link, call, message, answered, back)
-                elif kind in _FOR_EXECUTOR:
+                    if type(call) is Call:
+                        call.home.replied(link, call, message.data, batch)
+                    elif call is not None:
+                        self._runtime.supervisor.started(call, message.seq, None)
+                elif kind in queued:
                     work.append(message)
-                elif kind in _ITEMS:
-                    call = inflight.get(message.seq)
-                    if call is not None and not call.done:
-                        call.take_item(message)
-                    else:
-                        self._drop_item(link, message)
+                elif (take := self._results.get(kind)) is not None:  # pyright: ignore[reportUnknownArgumentType]
+                    take(link, message, batch)
                 else:
                     if work:
-                        self._work(link, work)
+                        self._enqueue(link, work)
                         work = []
-                    self._other(link, message)
+                    self._handlers.get(kind, _misplaced)(link, message)  # pyright: ignore[reportUnknownArgumentType]
             except Exception:
                 # One message that goes wrong must not take those behind it along.
                 logger.exception("%r sent a %s that could not be handled", link, type(message).__name__)
         if work:
-            self._work(link, work)
-        if answered or back:
-            runtime.tasks.after_batch(link, answered, back)
-        for client, count in by_actors.items():
-            runtime.actors.answered(client, count)
+            self._enqueue(link, work)
+        if batch.by_lease or batch.given_back:
+            self._runtime.tasks.after_batch(link, batch.by_lease, batch.given_back)
+        for client, count in batch.by_actor.items():
+            self._runtime.actors.answered(client, count)
 
-    def _outcome(
-        self, link: Link, call: Any, message: Reply | Outcome, answered: dict[int, int], back: list[tuple[Call, int]]
-    ) -> None:
-        runtime = self._runtime
-        if type(call) is ActorRecord:
-            runtime.supervisor.started(call, message.seq, message if isinstance(message, Outcome) else None)
-            return
-        pool: TaskPool | SharedPool = call.target
-        if isinstance(message, Outcome) and message.kind == GIVEN_BACK:
-            if isinstance(pool, TaskPool):
-                back.append((call, runtime.tasks.answered(link, call)))
-            else:
-                runtime.shared_tasks.given_back(link, call)
-            return
-        action = None if isinstance(message, Reply) else self._came(link, call, message)
-        if action is not None and action is Action.WAIT:
-            return
-        if isinstance(pool, TaskPool):
-            lease = runtime.tasks.answered(link, call)
-            answered[lease] = answered.get(lease, 0) + 1
-        else:
-            pool.done(link)
-        if isinstance(message, Reply):
-            call.succeed(message.data)
-        elif action is not None:
-            call.perform(action, message)
-            if action is Action.AGAIN:
-                self._again(pool, call)
+    def _outcome(self, link: Link, outcome: Outcome, batch: Batch) -> None:
+        call = link.inflight.pop(outcome.seq, None)
+        if type(call) is Call:
+            call.home.outcome(link, call, outcome, batch)
+        elif call is not None:
+            # It is not a call that waits for this, but an actor of this process that was to start.
+            self._runtime.supervisor.started(call, outcome.seq, outcome)
 
-    def _again(self, pool: TaskPool | SharedPool, call: Call) -> None:
-        if isinstance(pool, TaskPool):
-            self._runtime.tasks.resubmit(call)
+    def _item(self, link: Link, item: Item | ItemValue, batch: Batch) -> None:
+        call = link.inflight.get(item.seq)
+        if call is not None and not call.done:
+            call.take_item(item)
         else:
-            self._runtime.shared_tasks.push(pool, call)
+            self._drop_item(link, item)
 
     def _drop_item(self, link: Link, message: Item | ItemValue) -> None:
         """An item of a call that has ended here: what it holds is not to stay for that."""
@@ -178,96 +203,6 @@ class Dispatch:
             self._runtime.segments.free(value.owner, value.seq)
         if value is not None and value.refs:
             link.send(RefsTaken(message.seq, message.index))
-
-    def _work(self, link: Link, work: list[AnyMessage]) -> None:
-        if self._runner is not None:
-            self._runner.take(link, work)
-
-    @staticmethod
-    def _came(link: Link, call: Call, outcome: Outcome) -> Action:
-        action = call.came(outcome)
-        if action is Action.WAIT:
-            link.inflight[outcome.seq] = call
-        return action
-
-    def _actor_outcome(
-        self, link: Link, call: Call, message: Reply | Outcome, by_actors: dict[ActorClient, int]
-    ) -> None:
-        """The outcome of a call to an actor. What only has to be counted is, in `by_actors`."""
-        actors = self._runtime.actors
-        client: ActorClient = call.target
-        action = None
-        if not isinstance(message, Reply):
-            if message.kind == NO_ACTOR:
-                actors.places.no_actor(client, call, started=bool(message.count))
-                return
-            action = self._came(link, call, message)
-            if action is Action.WAIT:
-                return
-            if action is Action.AGAIN:
-                call.perform(action, message)
-                # In front of what was called after it, which may wait for it.
-                actors.repeat(client, call)
-                return
-        if client.traits.max_pending >= 0:
-            # First: the waiter that gets the value may call again at once.
-            actors.answered(client, 1)
-        else:
-            by_actors[client] = by_actors.get(client, 0) + 1
-        if isinstance(message, Reply):
-            call.succeed(message.data)
-        elif action is not None:
-            call.perform(action, message)
-
-    def _other(self, link: Link, message: AnyMessage) -> None:
-        runtime = self._runtime
-        match message:
-            case Room():
-                # The caller has room for what the method writes, or the method for what the caller does.
-                pipe = link.pipes.get(message.seq) if message.to_callee else self._caller_end(link, message.seq)
-                if pipe is not None:
-                    pipe.granted(message.n)
-            case Borrow():
-                runtime.objects.borrowed_by(link.peer, message.seq, 1)
-            case Unborrow():
-                runtime.objects.borrowed_by(link.peer, message.seq, -1)
-            case CancelObject():
-                runtime.objects.cancel(message.seq, message.force, message.recursive)
-            case BorrowActor():
-                runtime.supervisor.borrow(message.actor, link.peer, 1)
-            case UnborrowActor():
-                runtime.supervisor.borrow(message.actor, link.peer, -1)
-            case ActorEnded():
-                runtime.supervisor.ended(message.actor, message.cause)
-            case LeasesWanted():
-                runtime.tasks.leases_wanted(message.leases)
-            case Assigned():
-                runtime.tenancy.assign(message.resources)
-            case PleaseDial():
-                runtime.thread.spawn_here(self._dial(message.process))
-            case SegmentBack():
-                runtime.segments.back(message.serial, message.reuse)
-            case WorkerBlocked():
-                for pool in runtime.host.shared_pools():
-                    pool.blocked(message.process, message.blocked)
-            case LogLines():
-                runtime.program.print_lines(message.lines)
-            case Retire():
-                runtime.program.retire(message.finish)
-            case NodeStopping():
-                runtime.node_stopping(message.reason)
-            case _:
-                logger.warning("%r sent %r, which is not for this process", link, message)
-
-    @staticmethod
-    def _caller_end(link: Link, seq: int) -> Pipe | None:
-        return caller_end(link.inflight.get(seq), link)
-
-    async def _dial(self, process: ProcessId) -> None:
-        try:
-            await self._runtime.peers.link_to(process)
-        except exceptions.LinkError as error:
-            logger.info("asked to dial %s: %s", process.hex(), error)
 
     async def answer(self, link: Link, question: Question) -> AnswerBody:
         runtime = self._runtime
@@ -329,11 +264,10 @@ class Dispatch:
         with runtime.actors.lock:
             # Nobody is halfway through sending an actor's call; whoever comes later sees that the link is closed.
             calls, link.inflight = link.inflight, {}
-        to_actors = [call for call in calls.values() if type(call) is Call and type(call.target) is ActorClient]
-        to_shared = [call for call in calls.values() if type(call) is Call and type(call.target) is SharedPool]
+        mine = [call for call in calls.values() if type(call) is Call]
         runtime.tasks.link_lost(link)
-        runtime.shared_tasks.link_lost(link, to_shared)
-        runtime.actors.places.link_lost(link, to_actors)
+        runtime.shared_tasks.link_lost(link, [call for call in mine if call.home is runtime.shared_tasks])
+        runtime.actors.places.link_lost(link, [call for call in mine if call.home is runtime.actors])
         runtime.supervisor.link_lost(link)
         runtime.objects.peer_lost(link.peer)
         if link.closed is Ending.LOST:
@@ -353,3 +287,89 @@ class Dispatch:
     def _borrower_ended(self, process: ProcessId) -> None:
         self._runtime.supervisor.borrower_ended(process)
         self._runtime.objects.borrower_ended(process)
+
+
+def _handlers_of(runtime: Surroundings) -> dict[type, Handler]:
+    """What an owner does with the messages of other processes about what it owns, borrows, leases and is."""
+
+    async def dial(process: ProcessId) -> None:
+        try:
+            await runtime.peers.link_to(process)
+        except exceptions.LinkError as error:
+            logger.info("asked to dial %s: %s", process.hex(), error)
+
+    def room(link: Link, message: Room) -> None:
+        # The caller has room for what the method writes, or the method for what the caller does.
+        here, seq = message.to_callee, message.seq
+        pipe = link.pipes.get(seq) if here else caller_end(link.inflight.get(seq), link)
+        if pipe is not None:
+            pipe.granted(message.n)
+
+    def borrow(link: Link, message: Borrow) -> None:
+        runtime.objects.borrowed_by(link.peer, message.seq, 1)
+
+    def unborrow(link: Link, message: Unborrow) -> None:
+        runtime.objects.borrowed_by(link.peer, message.seq, -1)
+
+    def cancel_object(_: Link, message: CancelObject) -> None:
+        runtime.objects.cancel(message.seq, message.force, message.recursive)
+
+    def borrow_actor(link: Link, message: BorrowActor) -> None:
+        runtime.supervisor.borrow(message.actor, link.peer, 1)
+
+    def unborrow_actor(link: Link, message: UnborrowActor) -> None:
+        runtime.supervisor.borrow(message.actor, link.peer, -1)
+
+    def actor_ended(_: Link, message: ActorEnded) -> None:
+        runtime.supervisor.ended(message.actor, message.cause)
+
+    def leases_wanted(_: Link, message: LeasesWanted) -> None:
+        runtime.tasks.leases_wanted(message.leases)
+
+    def assigned(_: Link, message: Assigned) -> None:
+        runtime.tenancy.assign(message.resources)
+
+    def please_dial(_: Link, message: PleaseDial) -> None:
+        runtime.thread.spawn_here(dial(message.process))
+
+    def segment_back(_: Link, message: SegmentBack) -> None:
+        runtime.segments.back(message.serial, message.reuse)
+
+    def worker_blocked(_: Link, message: WorkerBlocked) -> None:
+        for pool in runtime.host.shared_pools():
+            pool.blocked(message.process, message.blocked)
+
+    def log_lines(_: Link, message: LogLines) -> None:
+        runtime.program.print_lines(message.lines)
+
+    def retire(_: Link, message: Retire) -> None:
+        runtime.program.retire(message.finish)
+
+    def node_stopping(_: Link, message: NodeStopping) -> None:
+        runtime.node_stopping(message.reason)
+
+    return {
+        Room: room,
+        Borrow: borrow,
+        Unborrow: unborrow,
+        CancelObject: cancel_object,
+        BorrowActor: borrow_actor,
+        UnborrowActor: unborrow_actor,
+        ActorEnded: actor_ended,
+        LeasesWanted: leases_wanted,
+        Assigned: assigned,
+        PleaseDial: please_dial,
+        SegmentBack: segment_back,
+        WorkerBlocked: worker_blocked,
+        LogLines: log_lines,
+        Retire: retire,
+        NodeStopping: node_stopping,
+    }
+
+
+def _misplaced(link: Link, message: AnyMessage) -> None:
+    logger.warning("%r sent %r, which is not for this process", link, message)
+
+
+def _drop(link: Link, message: object) -> None:
+    """A process that runs no calls has nothing to do with it."""

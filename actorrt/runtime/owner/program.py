@@ -6,17 +6,30 @@ A worker's program runs the calls of others; a driver's runs none, and ends when
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-
-from actorrt.wire.messages import AnyMessage
 
 from ..links.link import Link
 from ..links.pipe_turns import PipeTurns
 from ..links.running import Child, RunningCall
 
 LogLine = tuple[str, int, bool, str]
+
+
+# Does what a message asks for that came over a link.
+Handler = Callable[[Link, Any], None]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What a worker does with the messages of callers, by their type; on the runtime loop."""
+
+    # Those that `enqueue` hands over to the user's side, all that came together at once.
+    queued: frozenset[type]
+    enqueue: Callable[[Link, list[Any]], None]
+    # All others, each behind what came before it.
+    handlers: Mapping[type, Handler]
 
 
 class SentValues(Protocol):
@@ -32,7 +45,9 @@ class CallRunner(Protocol):
     @property
     def outcomes(self) -> SentValues: ...
 
-    def take(self, link: Link, messages: list[AnyMessage]) -> None: ...
+    @property
+    def incoming(self) -> Incoming: ...
+
     def link_lost(self, link: Link) -> None: ...
     def leave_actor(self, instance: Any, run: RunningCall | None) -> BaseException: ...
     def forked(self) -> None: ...

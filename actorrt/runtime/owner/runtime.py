@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
-from actorrt.core.calls import Action, Event, State
 from actorrt.core.pipeline import frame_is_due
 from actorrt.types import ProcessId, owner_of
 from actorrt.wire.messages import (
     AnyMessage,
-    Cancel,
-    CancelObject,
     KillActor,
 )
 
@@ -35,6 +32,7 @@ from .actor_creation import create
 from .actors import Actors
 from .call_maker import CallMaker, refuse_forked, refuse_past
 from .calls import Call
+from .cancellation import Cancellation
 from .dispatch import Dispatch
 from .entries import Entry, Gate
 from .exits import Exits
@@ -48,7 +46,7 @@ from .segments_client import SegmentsClient
 from .shared_tasks import SharedTasks
 from .shipped import Shipped
 from .supervisor import Supervisor
-from .tasks import TaskPool, Tasks
+from .tasks import Tasks
 from .waiting import Waits
 
 if TYPE_CHECKING:
@@ -141,7 +139,8 @@ class Runtime:
         self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)
         self.peers.end_of = self._cause_of_end
         self.pid = os.getpid()
-        self.calls = CallMaker(self, self.objects, self.actors.call, self.tasks, self.shared_tasks)
+        self.calls = CallMaker(self, self.objects, self.actors, self.tasks, self.shared_tasks)
+        self._cancellation = Cancellation(process, self.thread, self.actors, self.objects.tell)
         # As RemoteFunction.remote, ActorMethod.remote and ActorClass.remote say.
         self.submit_task: SubmitTask = self.calls.call_task
         self.submit_method: SubmitMethod = self.calls.call_method
@@ -357,41 +356,14 @@ class Runtime:
     # ---- cancelling
 
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
+        """Cancel the call that an object comes from; from any thread."""
         call: Call | None = entry.call
         if call is None:
-            if not entry.done and entry.owner != self.process:
-                self.thread.run_soon(partial(self.objects.tell, entry.owner, CancelObject(entry.seq, force, recursive)))
-            return
-        self.check_mine(entry)
-        if force and isinstance(call.target, ActorClient) and not self.thread.on_own_thread():
-            raise ValueError("force=True ends the process of a task; for an actor's call there is actorrt.kill(actor)")
-        link = call.link
-        if call.state is State.AWAY and link is not None and not link.closed:
-            # From this thread, so that it does not overtake, and is not overtaken by, what this thread calls.
-            call.ask(force)
-            link.post(Cancel(call.message.seq, force, recursive))
-            # It may have come back from there meanwhile.
-            self.thread.run_soon(partial(self._cancel_if_moved, call, link, force, recursive))
+            self._cancellation.object(entry, force, recursive)
         else:
-            self.thread.run_soon(partial(self.cancel_call, call, force, recursive))
-
-    def _cancel_if_moved(self, call: Call, link: Link, force: bool, recursive: bool) -> None:
-        if call.state is not State.AWAY or call.link is not link:
-            self.cancel_call(call, force, recursive)
+            self.check_mine(entry)
+            self._cancellation.call(call, force, recursive)
 
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
         """Cancel one call wherever it is; runtime loop."""
-        target = call.target
-        if isinstance(target, TaskPool):
-            action = target.cancel(call, force)
-        elif isinstance(target, ActorClient):
-            action = self.actors.cancel(target, call, force)
-        else:
-            call.ask(force)
-            action = call.on(Event.CANCEL)
-        if action is Action.END_CANCELLED:
-            call.end_cancelled()
-            if isinstance(target, ActorClient):
-                self.actors.advance(target)
-        elif action is Action.SEND_CANCEL and not call.link.closed:
-            call.link.send(Cancel(call.message.seq, force, recursive))
+        self._cancellation.here(call, force, recursive)

@@ -6,11 +6,11 @@ from typing import Protocol
 
 from actorrt import exceptions
 from actorrt.core.calls import Action, Event
-from actorrt.wire.messages import Define, TaskCall
+from actorrt.wire.messages import GIVEN_BACK, Define, Outcome, TaskCall
 
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
-from .calls import Call, fill_slots
+from .calls import Batch, Call, fill_slots
 from .exits import Exits
 from .process_host import ProcessHost
 from .shared import SharedPool
@@ -59,9 +59,35 @@ class SharedTasks:
         call.push(link)
         link.flush_at_end_of_turn()
 
-    def given_back(self, link: Link, call: Call) -> None:
-        """A worker whose loop is blocked has not begun it: it goes to another."""
+    def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
+        """The value of a task came."""
         pool: SharedPool = call.target
+        pool.done(link)
+        call.succeed(data)
+
+    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """Any other outcome of a task came."""
+        pool: SharedPool = call.target
+        if outcome.kind == GIVEN_BACK:
+            self._given_back(link, pool, call)
+            return
+        action = call.heard(link, outcome)
+        if action is not Action.WAIT:
+            pool.done(link)
+            call.perform(action, outcome)
+            if action is Action.AGAIN:
+                self.push(pool, call)
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        """The caller of a task wants it cancelled. If that ends it, it has ended; else what to do now."""
+        call.ask(force)
+        action = call.on(Event.CANCEL)
+        if action is Action.END_CANCELLED:
+            call.end_cancelled()
+        return action
+
+    def _given_back(self, link: Link, pool: SharedPool, call: Call) -> None:
+        """A worker whose loop is blocked has not begun it: it goes to another."""
         pool.done(link)
         pool.blocked(link.peer, True)
         match call.on(Event.UNBEGUN):

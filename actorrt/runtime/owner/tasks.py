@@ -11,12 +11,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.core.calls import Action
 from actorrt.types import FunctionKey, LeaseId, ProcessId
-from actorrt.wire.messages import TaskCall
+from actorrt.wire.messages import GIVEN_BACK, Outcome, TaskCall
 
 from ..links.link import Link
 from . import task_pool
-from .calls import Call, fill_slots
+from .calls import Batch, Call, fill_slots
 from .program import Program
 from .shipped import Shipped
 from .task_pool import LeasedWorker, PoolKey, TaskPool
@@ -156,6 +157,36 @@ class Tasks:
                 touched[pool] = None
         for pool in touched:
             pool.pump()
+
+    def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
+        """The value of a task came."""
+        self._count(link, call, batch)
+        call.succeed(data)
+
+    def _count(self, link: Link, call: Call, batch: Batch) -> None:
+        lease = self.answered(link, call)
+        answered = batch.by_lease
+        answered[lease] = answered.get(lease, 0) + 1
+
+    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """Any other outcome of a task came."""
+        if outcome.kind == GIVEN_BACK:
+            batch.given_back.append((call, self.answered(link, call)))
+            return
+        action = call.heard(link, outcome)
+        if action is not Action.WAIT:
+            self._count(link, call, batch)
+            call.perform(action, outcome)
+            if action is Action.AGAIN:
+                self.resubmit(call)
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        """The caller of a task wants it cancelled. If that ends it, it has ended; else what to do now."""
+        pool: TaskPool = call.target
+        action = pool.cancel(call, force)
+        if action is Action.END_CANCELLED:
+            call.end_cancelled()
+        return action
 
     def resubmit(self, call: Call) -> None:
         """A failed task runs again (retry_exceptions)."""

@@ -1,12 +1,11 @@
-"""The way of messages from callers to the executor that runs their calls, in the order in which they came."""
+"""The rows that a worker adds to the table of messages: what its executor does with those of callers."""
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Final, Protocol
 
 from actorrt.wire.messages import (
     ActorCall,
-    AnyMessage,
     Cancel,
     Credit,
     Define,
@@ -19,11 +18,12 @@ from actorrt.wire.messages import (
 
 from ..links.link import Link
 from ..owner.outcomes import Outcomes
+from ..owner.program import Handler, Incoming
 from .code import Code
 
 # What is handed over to the user's side, in order.
 Work = ActorCall | TaskCall | StartActor | StopActor | Cancel | Credit
-_WORK = frozenset({ActorCall, TaskCall, StartActor, StopActor})
+_QUEUED: Final[frozenset[type]] = frozenset({ActorCall, TaskCall, StartActor, StopActor})
 
 
 class Receiver(Protocol):
@@ -42,36 +42,20 @@ class Receiver(Protocol):
         """Let a stream go on, or be more ahead once it starts."""
 
 
-class Intake:
-    """Sorts what comes. On the runtime loop."""
+def incoming_of(receiver: Receiver) -> Incoming:
+    """What an executor does with each kind of message; on the runtime loop."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._enqueue = receiver.enqueue
-        self._code = receiver.code
-        self._outcomes = receiver.outcomes
+    def forget(link: Link, message: Forget) -> None:
+        receiver.code.forget(link, message.function)
 
-    def take(self, link: Link, messages: list[AnyMessage]) -> None:
-        """Handle what came over `link` in one frame, in order."""
-        work: list[Work] = []
-        for message in messages:
-            if type(message) in _WORK:
-                work.append(cast("Work", message))
-            elif isinstance(message, Define):
-                self._code.define(link, message)
-            elif isinstance(message, Forget):
-                self._code.forget(link, message.function)
-            elif isinstance(message, Cancel):
-                if work:
-                    self._enqueue(link, work)
-                    work = []
-                self._receiver.cancel(link, message)
-            elif isinstance(message, Credit):
-                if work:
-                    self._enqueue(link, work)
-                    work = []
-                self._receiver.credit(link, message)
-            elif isinstance(message, RefsTaken):
-                self._outcomes.taken(link.peer, message.seq, message.index)
-        if work:
-            self._enqueue(link, work)
+    def taken(link: Link, message: RefsTaken) -> None:
+        receiver.outcomes.taken(link.peer, message.seq, message.index)
+
+    handlers: dict[type, Handler] = {
+        Define: receiver.code.define,
+        Forget: forget,
+        Cancel: receiver.cancel,
+        Credit: receiver.credit,
+        RefsTaken: taken,
+    }
+    return Incoming(_QUEUED, receiver.enqueue, handlers)

@@ -63,7 +63,7 @@ from .exiting import ActorExit, exit_in
 from .forks import leave_fork
 from .host import Host
 from .instance import CallLimiter, Instance
-from .intake import Intake, Work
+from .intake import Work, incoming_of
 from .loop_actors import LoopActors
 from .method_threads import MethodThreads
 from .thread_gate import END
@@ -118,7 +118,7 @@ class LoopExecutor:
         self._threads = MethodThreads(self.loop, self.outcomes)
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="actorrt-writer")
         self._on_work: Callable[[], None] | None = None
-        self.take = Intake(self).take
+        self.incoming = incoming_of(self)
         self.user_side = UserSide(
             self._blocked, self._is_here, self._flushes_with_turn, self.flush, self._pipe_turns_here
         )

@@ -54,7 +54,7 @@ from .exiting import ActorExit, exit_in
 from .forks import leave_fork
 from .host import Host
 from .instance import Instance
-from .intake import Intake, Work
+from .intake import Work, incoming_of
 from .interrupts import Interrupts
 from .retirement import drop_actor
 from .sync_actor import SyncActor
@@ -100,7 +100,7 @@ class SyncExecutor:
         # From the moment in which a call is taken up, before it is known to those who interrupt it.
         self._in_call = False
         self.actor: SyncActor | None = None
-        self.take = Intake(self).take
+        self.incoming = incoming_of(self)
         self.user_side = UserSide(self._blocked)
 
     def run(self) -> None:
