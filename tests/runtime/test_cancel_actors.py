@@ -490,6 +490,30 @@ def test_what_a_call_has_called_until_it_was_interrupted_is_cancelled_too() -> N
         actorrt.get(crowd.is_gone.remote(), timeout=20)
 
 
+@actorrt.remote(max_concurrency=1_000)
+class Grower:
+    async def grow(self, growers: list[Any], crowd: Any, depth: int) -> None:
+        refs = [crowd.stay.remote()]
+        if depth:
+            refs += [other.grow.remote(growers, crowd, depth - 1) for other in growers]
+        await asyncio.gather(*refs)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_cancelled_tree_ends_to_its_last_leaf_however_far_it_has_grown(isolated: bool) -> None:
+    # On one worker, and with a process each.
+    growers = [Grower.options(isolated=isolated).remote() for _ in range(2)]
+    dice = random.Random(7)
+    for _ in range(6):
+        crowd = Crowd.remote()
+        call = growers[0].grow.remote(growers, crowd, 5)
+        actorrt.get(crowd.grows_to.remote(dice.randrange(1, 63)))
+        actorrt.cancel(call)
+        with pytest.raises(exceptions.TaskCancelledError):
+            actorrt.get(call)
+        actorrt.get(crowd.is_gone.remote(), timeout=20)
+
+
 @actorrt.remote
 class Hears:
     async def swallow(self, note: Any) -> str:

@@ -1,0 +1,219 @@
+"""A loop executor without a process around it: which thread does what, and in what order."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from actorrt.config import Settings
+from actorrt.runtime.links.running import running_call
+from actorrt.runtime.owner.program import Program
+from actorrt.runtime.owner.runtime import Runtime
+from actorrt.runtime.worker.loop_executor import LoopExecutor
+from actorrt.types import ActorKey, FunctionKey, ProcessId
+from actorrt.wire import codec
+from actorrt.wire.messages import (
+    CANCELLED,
+    ActorCall,
+    AnyMessage,
+    Cancel,
+    Define,
+    Outcome,
+    Reply,
+    StartActor,
+)
+
+ACTOR, CLS = ActorKey(b"a" * 16), FunctionKey(b"k" * 16)
+EMPTY = codec.dumps_call((), {}, 10_000)
+
+
+class CountingLoop(uvloop.Loop):
+    """The user's loop; how often others hand something over to it."""
+
+    crossings = 0
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+        self.crossings += 1
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+
+class Caller:
+    """A link to a caller, which notes what comes back."""
+
+    peer = ProcessId(b"caller--")
+    closed = False
+
+    def __init__(self) -> None:
+        self.serving: dict[int, Any] = {}
+        self.waiting: dict[int, Any] = {}
+        self.answers: list[AnyMessage] = []
+
+    def push(self, message: AnyMessage) -> None:
+        self.answers.append(message)
+
+    def flush(self) -> None: ...
+
+
+class Child:
+    """A call that the method has made."""
+
+    done = False
+
+    def __init__(self) -> None:
+        self.cancelled: list[bool] = []
+
+    def cancel(self, force: bool) -> None:
+        self.cancelled.append(force)
+
+    async def settled(self) -> None: ...
+
+
+children: list[Child] = []
+told: list[str] = []
+
+
+class Actor:
+    async def waits(self) -> None:
+        run = running_call.get()
+        assert run is not None
+        child = Child()
+        children.append(child)
+        run.add_child(child)
+        told.append("begun")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            told.append("interrupted")
+            raise
+        finally:
+            told.append(f"child cancelled {len(child.cancelled)} times")
+
+
+class Bench:
+    """The two threads of a worker, done in turns by the test."""
+
+    def __init__(self) -> None:
+        def make_program(runtime: Runtime) -> Program:
+            return Program(LoopExecutor(runtime))
+
+        settings = Settings.from_environment()
+        self.runtime = Runtime(ProcessId(b"worker--"), "worker", "session", "0", settings, make_program)
+        executor = self.runtime.program.runner
+        assert isinstance(executor, LoopExecutor)
+        self.executor = executor
+        self.loop: Any = executor.loop
+        self.link: Any = Caller()
+        executor.take(self.link, [Define(CLS, pickle.dumps(Actor)), StartActor(1, ACTOR, CLS, EMPTY or b"")])
+        self.turn()
+        self.instance = executor.actors.instances[ACTOR]
+
+    def turn(self, times: int = 5) -> None:
+        """Let the user's loop turn."""
+        for _ in range(times):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    def turn_of_the_runtime(self) -> int:
+        """Let the runtime's loop turn; how often it was woken."""
+        thread = self.runtime.thread
+        woken = len(thread._inbox)
+        for _ in range(3):
+            thread.loop.call_soon(thread.loop.stop)
+            thread.loop.run_forever()
+        return woken
+
+    def call(self, seq: int) -> ActorCall:
+        return ActorCall(seq, ACTOR, "waits", EMPTY or b"")
+
+    @property
+    def outcomes(self) -> dict[int, Any]:
+        return {
+            answer.seq: answer.kind if isinstance(answer, Outcome) else "value"
+            for answer in self.link.answers
+            if isinstance(answer, Outcome | Reply)
+        }
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(uvloop, "new_event_loop", CountingLoop)
+    children.clear()
+    told.clear()
+    made = Bench()
+    yield made
+    made.executor.actors.end(made.instance)
+    made.turn()
+    made.loop.close()
+    made.runtime.thread.loop.close()
+
+
+def test_a_cancellation_crosses_to_the_users_thread_once_and_what_was_called_back_once(bench: Bench) -> None:
+    bench.executor.take(bench.link, [bench.call(2)])
+    bench.turn()
+    bench.turn_of_the_runtime()
+    crossings = bench.loop.crossings
+    bench.executor.take(bench.link, [Cancel(2, False, True)])
+    bench.turn()
+    assert bench.loop.crossings == crossings + 1
+    assert told == ["begun", "interrupted", "child cancelled 0 times"]
+    assert bench.outcomes[2] == CANCELLED
+    assert bench.turn_of_the_runtime() == 1
+    assert [child.cancelled for child in children] == [[False]]
+
+
+def test_a_call_and_its_cancellation_in_one_frame_keep_their_order(bench: Bench) -> None:
+    bench.executor.take(bench.link, [bench.call(2), Cancel(2, False, True)])
+    bench.turn()
+    assert told == ["begun", "interrupted", "child cancelled 0 times"]
+    assert bench.outcomes[2] == CANCELLED
+
+
+def test_a_call_is_interrupted_once_however_often_it_is_cancelled(bench: Bench) -> None:
+    bench.executor.take(bench.link, [bench.call(2)])
+    bench.turn()
+    bench.executor.take(bench.link, [Cancel(2, False, False), Cancel(2, False, True), Cancel(2, False, True)])
+    bench.executor.link_lost(bench.link)
+    bench.turn()
+    bench.turn_of_the_runtime()
+    assert told.count("interrupted") == 1
+    # What it has called hears of it as soon as one of them wants that.
+    assert children[0].cancelled
+    assert not any(children[0].cancelled)
+
+
+def test_what_was_called_is_left_alone_where_nobody_wants_it_cancelled(bench: Bench) -> None:
+    bench.executor.take(bench.link, [bench.call(2)])
+    bench.turn()
+    bench.executor.take(bench.link, [Cancel(2, False, False)])
+    bench.turn()
+    bench.turn_of_the_runtime()
+    assert told[1] == "interrupted"
+    assert children[0].cancelled == []
+
+
+def test_a_call_that_waits_for_its_turn_is_cancelled_and_never_runs(bench: Bench) -> None:
+    bench.instance.limiter.limit = 1
+    bench.executor.take(bench.link, [bench.call(2), bench.call(3), bench.call(4)])
+    bench.turn()
+    bench.executor.take(bench.link, [Cancel(3, False, True)])
+    bench.turn()
+    assert bench.outcomes == {1: "value", 3: CANCELLED}
+    bench.executor.take(bench.link, [Cancel(2, False, True)])
+    bench.turn()
+    assert told == ["begun", "interrupted", "child cancelled 0 times", "begun"]
+    assert bench.outcomes == {1: "value", 2: CANCELLED, 3: CANCELLED}
+
+
+def test_a_call_that_is_over_keeps_nothing_that_it_has_called(bench: Bench) -> None:
+    bench.executor.take(bench.link, [bench.call(2), Cancel(2, False, True)])
+    bench.turn()
+    bench.turn_of_the_runtime()
+    child = weakref.ref(children.pop())
+    assert child() is None
+    assert bench.link.serving == {}
