@@ -71,6 +71,8 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "calls.one_at_a_time": Measure("async actor calls, one at a time", "1/s"),
     "calls.in_flight": Measure("async actor calls, 1,000 in flight", "1/s"),
     "calls.sync_actor": Measure("sync actor calls, 1,000 in flight", "1/s"),
+    "inner_calls.one_at_a_time": Measure("calls between coroutine actors, one at a time", "1/s"),
+    "inner_calls.in_flight": Measure("calls between coroutine actors, 1,000 in flight", "1/s"),
     "tasks.one_at_a_time": Measure("`def` tasks, one at a time", "1/s"),
     "tasks.in_flight": Measure("`def` tasks, 1,000 in flight", "1/s"),
     "objects.put_small": Measure("put of a small value", "1/s"),
@@ -150,6 +152,17 @@ ROWS: Final[tuple[Row, ...]] = (
             _times("calls.one_at_a_time", "aiohttp_link", 0.6, 1.2),
             _times("calls.one_at_a_time", "ray", 5, 10),
             _times("calls.one_at_a_time", "xoscar", 2, 4),
+        ),
+    ),
+    Row(
+        "inner_calls",
+        "calls between coroutine actors of one worker, 1,000 in flight; one at a time",
+        (
+            Bound("inner_calls.in_flight", None, 500_000),
+            _times("inner_calls.in_flight", "one_loop", None, None),
+            _times("inner_calls.in_flight", "ray", 10, None),
+            _times("inner_calls.one_at_a_time", "one_loop", None, None),
+            _times("inner_calls.one_at_a_time", "ray", 2, None),
         ),
     ),
     Row(

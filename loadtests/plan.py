@@ -43,6 +43,7 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
         ("calls.one_at_a_time", "calls.in_flight", "calls.sync_actor"),
         (OURS, "aiohttp_link", "xoscar", "ray", "dask"),
     ),
+    Workload("inner_calls", ("inner_calls.one_at_a_time", "inner_calls.in_flight"), (OURS, "one_loop", "ray")),
     Workload("tasks", ("tasks.one_at_a_time", "tasks.in_flight"), (OURS, "process_pool", "ray", "dask")),
     Workload(
         "objects",

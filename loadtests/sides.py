@@ -55,6 +55,7 @@ SIDES: Final[Mapping[str, Side]] = {
     BEFORE: Side("actorrt before", BEFORE, _OURS, runs=OURS),
     "power_of_two": Side("actorrt, power of two", None, _OURS),
     "aiohttp_link": Side("bare aiohttp link", "aiohttp", ("aiohttp", "uvloop", "msgspec")),
+    "one_loop": Side("coroutines of one loop", "aiohttp", ("uvloop",)),
     "memcpy": Side("memcpy", "numpy", ("numpy",)),
     "process_pool": Side("ProcessPoolExecutor", None, ()),
     "uvicorn": Side("bare uvicorn + Starlette", "uvicorn", ("uvicorn", "starlette", "httptools", "uvloop")),

@@ -14,6 +14,7 @@ _MODULES: Final = {
     "dask": "loadtests.peers.dask_cluster",
     "process_pool": "loadtests.peers.process_pool",
     "aiohttp_link": "loadtests.limits.aiohttp_link",
+    "one_loop": "loadtests.limits.one_loop",
 }
 
 
@@ -23,6 +24,11 @@ def _module(side: str) -> Any:
 
 def calls(side: str) -> AbstractContextManager[Calls]:
     opened: AbstractContextManager[Calls] = _module(side).calls(side)
+    return opened
+
+
+def inner_calls(side: str) -> AbstractContextManager[Calls]:
+    opened: AbstractContextManager[Calls] = _module(side).inner_calls(side)
     return opened
 
 

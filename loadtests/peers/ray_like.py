@@ -67,6 +67,32 @@ def calls(name: str) -> Generator[Calls]:
 
 
 @contextmanager
+def inner_calls(name: str) -> Generator[Calls]:
+    """Of one actor to another, on behalf of the driver."""
+    with running(name) as api:
+
+        @api.remote
+        class Caller:
+            def __init__(self, callee: Any) -> None:
+                self.callee = callee
+
+            async def one_at_a_time(self, n: int) -> None:
+                for _ in range(n):
+                    await self.callee.small_value.remote()
+
+            async def in_flight(self, n: int) -> None:
+                for ref in [self.callee.small_value.remote() for _ in range(n)]:
+                    await ref
+
+        callee = async_actor(api).remote()
+        caller = Caller.remote(callee)
+        yield Calls(
+            lambda n: api.get(caller.one_at_a_time.remote(n)),
+            lambda n: api.get(caller.in_flight.remote(n)),
+        )
+
+
+@contextmanager
 def tasks(name: str) -> Generator[Tasks]:
     with running(name) as api:
         get, small_value = api.get, small_task(api)
