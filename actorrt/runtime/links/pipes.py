@@ -15,6 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
@@ -69,6 +70,20 @@ class Turns(Protocol):
     def wrote(self, pipe: Pipe | None) -> None: ...
 
 
+class _Writing(Enum):
+    """What may still be written."""
+
+    OPEN = "anything"
+    LAST = "nothing more: the last bytes are here and have not gone"
+    CLOSED = "nothing: the call has ended"
+
+
+# Bound here, since looking up a member of an Enum takes long.
+_OPEN: Final = _Writing.OPEN
+_LAST: Final = _Writing.LAST
+_CLOSED: Final = _Writing.CLOSED
+
+
 class Frame(NamedTuple):
     """A frame in pieces, as one system call writes them."""
 
@@ -80,11 +95,9 @@ class Pipe:
     """One end of the pipe of a call. It ends with the call."""
 
     __slots__ = (
-        "_closed",
         "_find_turns",
         "_flags",
         "_gathered",
-        "_last",
         "_lock",
         "_pending",
         "_queued",
@@ -98,6 +111,7 @@ class Pipe:
         "_waiters",
         "_with_reply",
         "_with_turns",
+        "_writing",
         "link",
     )
 
@@ -126,12 +140,11 @@ class Pipe:
         self._with_turns = self._taken = 0
         self._turns: Turns | None = None
         self._room = room
-        self._last = False
+        self._writing = _OPEN
         # It waits for its turn at the link.
         self._queued = False
         # Something was left by the last write: who writes is told when all of it has gone.
         self._stuck = False
-        self._closed = False
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         # A frame that the reply of the call takes along.
         self._with_reply: Frame | None = None
@@ -153,14 +166,15 @@ class Pipe:
         `last`: nothing comes behind them.
         """
         with self._lock:
-            if self._closed:
+            if self._writing is _CLOSED:
                 return
             self._take_gathered()
             for part in parts:
                 if size := len(part):
                     self._pending.append(_lasting(part))
                     self._size += size
-            self._last = self._last or last
+            if last:
+                self._writing = _LAST
             queue = self._takes_a_turn()
         if queue:
             self.link.push_pipe(self)
@@ -173,7 +187,7 @@ class Pipe:
         is written in the next few, in one write with what other calls have then. On the thread of that loop; no other
         one may write to this pipe then.
         """
-        if self._closed or not data:
+        if self._writing is _CLOSED or not data:
             return
         turns = self._turns
         if turns is None:
@@ -194,7 +208,7 @@ class Pipe:
         """Have what was written with its turn sent by the next flush of the link; from any thread."""
         with self._lock:
             self._take_gathered()
-            if not self._closed and self._takes_a_turn():
+            if self._writing is not _CLOSED and self._takes_a_turn():
                 self.link.push_pipe(self)
 
     def _take_gathered(self) -> None:
@@ -222,7 +236,7 @@ class Pipe:
         with self._lock:
             self._take_gathered()
             size = self._size + sum(map(len, parts))
-            if self._closed or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
+            if self._writing is _CLOSED or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
                 return False
             if self._pending:
                 parts = (b"".join(self._pending), *parts)
@@ -238,7 +252,7 @@ class Pipe:
         self.bring()
         while True:
             with self._lock:
-                if self._closed or not self._pending:
+                if self._writing is _CLOSED or not self._pending:
                     return
                 loop = asyncio.get_running_loop()
                 waiter: asyncio.Future[None] = loop.create_future()
@@ -247,7 +261,7 @@ class Pipe:
 
     def _takes_a_turn(self) -> bool:
         # An end without bytes needs no room.
-        takes = not self._queued and (self._room > 0 if self._pending else self._last)
+        takes = not self._queued and (self._room > 0 if self._pending else self._writing is _LAST)
         self._queued = self._queued or takes
         return takes
 
@@ -269,9 +283,9 @@ class Pipe:
                 size += len(part)
             self._room -= size
             self._size -= size
-            last = self._last and not pending
+            last = self._writing is _LAST and not pending
             if last:
-                self._last = False
+                self._writing = _OPEN
             self._queued = bool(pending) and self._room > 0
             if not size and not last:
                 return [], 0, False
@@ -297,7 +311,7 @@ class Pipe:
 
     def grant(self, count: int) -> None:
         """This end has room for so many more bytes; from any thread."""
-        if self._closed or self.link.closed:
+        if self._writing is _CLOSED or self.link.closed:
             return
         message = Room(self._seq, count, not self._flags & TO_CALLER)
         if _on_loop(self.link.loop):
@@ -324,14 +338,14 @@ class Pipe:
             self._tell_of_room()
 
     def arrived(self, data: memoryview, last: bool) -> None:
-        if self._receiver is not None and not self._closed:
+        if self._receiver is not None and self._writing is not _CLOSED:
             try:
                 self._receiver.arrived(self, data, last)
             except Exception:
                 logger.exception("bytes beside a call could not be taken")
 
     def _tell_of_room(self) -> None:
-        if self._receiver is not None and not self._closed:
+        if self._receiver is not None and self._writing is not _CLOSED:
             try:
                 self._receiver.has_room(self)
             except Exception:
@@ -344,9 +358,8 @@ class Pipe:
     def close(self) -> Frame | None:
         """The call has ended. Gives the frame that its reply takes along."""
         with self._lock:
-            self._closed = True
             # What was written and not sent is cut off, and must not look whole.
-            self._last = False
+            self._writing = _CLOSED
             with_reply, self._with_reply = self._with_reply, None
             self._pending.clear()
             self._size = 0
