@@ -122,13 +122,14 @@ class Kept:
     def add(self, buffers: Sequence[Buffer], size: int) -> int:
         """`size` bytes were written, or are about to be; again for the last write: nothing. How many are kept now."""
         writes = self._writes
-        end = self._start
+        start = end = self._start
         if writes:
             end, last = writes[-1]
             if last is buffers:
-                return end - self._start
-        writes.append((end + size, buffers))
-        return end + size - self._start
+                return end - start
+        end += size
+        writes.append((end, buffers))
+        return end - start
 
     def acknowledge(self, position: int) -> None:
         """Let go of the writes that end at `position` or before it. Raises LinkStateError if it was never reached."""
