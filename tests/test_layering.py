@@ -178,10 +178,7 @@ SERVE_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "exceptions": frozenset[str](),
 }
 # Modules that are tied into a circle once imports for types count. This list may only get shorter.
-KNOTS: Final = (
-    {"actorrt.runtime.node.node", "actorrt.runtime.node.node_host", "actorrt.runtime.node.node_leases",
-     "actorrt.runtime.node.node_segments", "actorrt.runtime.node.workers", "actorrt.runtime.node.head_keeper"},
-)  # fmt: skip
+KNOTS: Final[tuple[set[str], ...]] = ()
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from actorrt.exceptions import ActorrtError, ActorUnschedulableError, TaskUnschedulableError
+from actorrt.exceptions import ActorrtError, ActorUnschedulableError, LinkError, TaskUnschedulableError
 from actorrt.types import Employer, LeaseId, ProcessId
 
 from .leases import UNIT, Queue, Request, Resources
@@ -249,6 +249,7 @@ class NodeState:
         cancelled, then they end, unless others need what they own."""
         for pending in [pending for pending in self._pending.values() if pending.owner == owner]:
             self._withdraw(pending)
+            self._actions.append(Refuse(pending.number, LinkError("the process that asked is gone")))
         # Once none of its own is left that could be next.
         self._serve()
         for held in [held for held in self._granted.values() if held.owner == owner]:
@@ -344,9 +345,9 @@ class NodeState:
             self._pool.kill(process, reason)
         return self._done()
 
-    def link_lost(self, process: ProcessId, farewell: bool) -> tuple[NodeAction, ...]:
-        """The link to a process is gone; `farewell`: it has closed it."""
-        self._pool.link_lost(process, farewell)
+    def link_lost(self, process: ProcessId, farewell: bool, cause: str = "") -> tuple[NodeAction, ...]:
+        """The link to a process is gone; `farewell`: it has closed it; `cause`: it may live, and is ended for this."""
+        self._pool.link_lost(process, farewell, cause)
         return self._done()
 
     def exited(self, process: ProcessId, end: ProcessEnd, now: float) -> tuple[NodeAction, ...]:
@@ -368,6 +369,11 @@ class NodeState:
     def workers_of(self, job: ProcessId) -> list[Worker]:
         """All that work for a program, or for its detached actors."""
         return self._pool.of(job)
+
+    def cause_of(self, process: ProcessId) -> str:
+        """Why a worker is being ended, if this node does it."""
+        worker = self._pool.get(process)
+        return "" if worker is None else worker.cause
 
     def may_lack_memory(self, process: ProcessId) -> bool:
         """Whether a SIGKILL of this worker may have been sent by the kernel for want of memory: this node did not."""
@@ -394,6 +400,10 @@ class NodeState:
             dict(self._resources.free),
             dict(self._resources.total),
         )
+
+    def tables(self) -> tuple[object, ...]:
+        """Whatever has tables that could grow."""
+        return (self, self._pool, self._queue)
 
     def _done(self) -> tuple[NodeAction, ...]:
         actions = tuple(self._actions)

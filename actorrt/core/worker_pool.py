@@ -282,13 +282,15 @@ class WorkerPool:
             worker.accuse(reason, again=True)
             self._apply(worker, Event.KILL)
 
-    def link_lost(self, process: ProcessId, farewell: bool) -> None:
+    def link_lost(self, process: ProcessId, farewell: bool, cause: str) -> None:
         """It has closed its link, or is dead: either way nothing can be asked of it any more.
 
         One that starts may dial again; if it does not, it ends by itself or is late.
         """
         worker = self._workers.get(process)
         if worker is not None:
+            if cause and worker.start is None:
+                worker.accuse(cause)
             self._apply(worker, Event.LINK_LOST, GOODBYE_S if farewell else 0.0)
 
     def exited(self, process: ProcessId, end: ProcessEnd, now: float) -> Worker:

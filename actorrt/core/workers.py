@@ -251,11 +251,12 @@ class Start:
 class Worker:
     """One worker process. `start` is what it was forked for, until it is ready or that has failed."""
 
-    __slots__ = ("_cause", "_retired", "_story", "_lease", "kind", "process", "start", "state")
+    __slots__ = ("_cause", "_retired", "_story", "_lease", "is_shared", "kind", "process", "start", "state")
 
     def __init__(self, process: ProcessId, kind: WorkerKind, start: Start) -> None:
         self.process = process
         self.kind = kind
+        self.is_shared = start.is_shared
         self.state = State.FORKING
         self.start: Start | None = start
         self._lease: LeaseId | None = None

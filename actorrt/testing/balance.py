@@ -58,9 +58,12 @@ def _of_node(world: World) -> Iterator[str]:
     node = world.node
     if node is None or not world.node_process.lives:
         return
-    resources = node.leases.resources
-    if resources.free != resources.total:
-        yield f"node: {resources.free} is free of {resources.total}"
-    for name, size in sorted(table_sizes(node.leases, node.host, node.supervisor).items()):
+    known = node.workers.statistics()
+    if known.free != known.total:
+        yield f"node: {known.free} is free of {known.total}"
+    for what, count in (("leases", known.leases), ("requests", known.requests), ("starts", known.starts)):
+        if count:
+            yield f"node: {count} {what} are left"
+    for name, size in sorted(table_sizes(node.host, node.supervisor).items()):
         if size and name not in _STAY:
             yield f"node: {name} has {size} entries"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -13,20 +12,15 @@ import msgspec
 from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
 from actorrt.runtime.base.worker_params import WorkerParams
-from actorrt.runtime.links.link import Link
+from actorrt.runtime.links.link import Link, Receiver
+from actorrt.runtime.links.peers import Peers
 from actorrt.runtime.node.head import Head
-from actorrt.runtime.node.head_keeper import LONGEST_PAUSE_S, HeadKeeper
-from actorrt.runtime.node.loop_watch import LoopWatch
-from actorrt.runtime.node.node import Node, NodeConfig
-from actorrt.runtime.node.node_host import NodeHost
-from actorrt.runtime.node.node_leases import NodeLeases
-from actorrt.runtime.node.worker_exits import WorkerExits
-from actorrt.runtime.node.workers import Workers
-from actorrt.runtime.owner.supervisor import Supervisor
-from actorrt.types import JobKey, ProcessId
-from actorrt.wire.addresses import place_on
+from actorrt.runtime.node.head_keeper import LONGEST_PAUSE_S, HeadKeeper, HeadParent
+from actorrt.runtime.node.node import Node
+from actorrt.runtime.node.node_machine import EndOf, NodeConfig, Reaped
+from actorrt.runtime.node.worker_output import Listener
+from actorrt.types import Employer, JobKey, ProcessId
 from actorrt.wire.link import Ending
-from actorrt.wire.messages import JoinDriver, Joined
 
 from .peers import VirtualPeers
 from .stage import Stage
@@ -83,7 +77,7 @@ class _NoOutput:
     def born(self, worker: object) -> None: ...
     def abandon(self, worker: object) -> None: ...
     def rename(self, worker: object, name: str) -> None: ...
-    def flush(self, job: int) -> None: ...
+    def flush(self, job: JobKey) -> None: ...
     def ended(self, worker: object) -> None: ...
     async def close(self) -> None: ...
 
@@ -97,26 +91,6 @@ class _NoSegments:
 
     def facts(self) -> dict[str, Any]:
         return {}
-
-
-class VirtualWorkers(Workers):
-    """The workers of a simulated node."""
-
-    def __init__(self, node: VirtualNode, processes: Processes, dice: Random) -> None:
-        self._node = node
-        self._loop = node.loop
-        self.zygote = cast("Any", VirtualZygote(processes, dice, self._exited))
-        self._by_process = {}
-        self._by_pid = {}
-        self._idle = {}
-        self._unclaimed = {}
-        self._shared = {}
-        self._starting_shared = {}
-        self._exits = WorkerExits(node.loop)
-        self._oom = cast("Any", _NoMemoryPressure())
-        self._outputs = cast("Any", _NoOutput())
-        timeout = node.settings.worker_stall_timeout_s
-        self._loops = LoopWatch(timeout, self._all_shared, self._tell_sharers, self._loop_stalled, node.spawn)
 
 
 class VirtualLife:
@@ -140,8 +114,13 @@ class VirtualLife:
 class VirtualHeadKeeper(HeadKeeper):
     """Keeps a simulated head."""
 
-    def __init__(self, node: VirtualNode, process: ProcessId, processes: Processes) -> None:
-        self._node = node
+    def __init__(
+        self, parent: HeadParent, peers: VirtualPeers, process: ProcessId, processes: Processes, timeout_s: float
+    ) -> None:
+        self._parent = parent
+        self._peers = peers
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
         self._process = process
         self._processes = processes
         self.names = Directory()
@@ -150,63 +129,67 @@ class VirtualHeadKeeper(HeadKeeper):
         self._there = asyncio.Event()
         self._there.set()
         self._joining = None
-        self._keeping = node.loop.create_task(self._keep())
+        self._keeping = self._loop.create_task(self._keep())
 
     async def _keep(self) -> None:
         while True:
             life = self._life
             await self._processes.ended(life.pid)
             self._there.clear()
-            link = self._node.peers.get(self._process)
+            link = self._peers.get(self._process)
             if link is not None:
                 link.finish(Ending.DIED)
             await life.end()
-            if self._node.stopping:
+            if self._parent.stopping:
                 return
-            await asyncio.sleep(min(LONGEST_PAUSE_S, self._restarts.pause(self._node.loop.time())))
+            await asyncio.sleep(min(LONGEST_PAUSE_S, self._restarts.pause(self._loop.time())))
             self._life = cast("Any", VirtualLife(self._processes, self._process))
             self._there.set()
             self._join_soon()
 
 
+class VirtualMachine:
+    """What a simulated node is made of."""
+
+    def __init__(self, config: NodeConfig, stage: Stage, processes: Processes, dice: Random) -> None:
+        self._config = config
+        self._stage = stage
+        self._processes = processes
+        self._dice = dice
+        self.memory = _NoMemoryPressure()
+
+    def peers(self, receiver: Receiver, end_of: EndOf) -> VirtualPeers:
+        peers = VirtualPeers(receiver, self._config.node, "node", self._stage)
+        peers.end_of = end_of
+        return peers
+
+    def head(self, parent: HeadParent, peers: Peers) -> VirtualHeadKeeper:
+        timeout_s = self._stage.settings.head_timeout_s
+        return VirtualHeadKeeper(parent, cast("VirtualPeers", peers), self._config.head, self._processes, timeout_s)
+
+    def zygote(self, parent: object, reaped: Reaped) -> VirtualZygote:
+        return VirtualZygote(self._processes, self._dice, reaped)
+
+    def outputs(self, listener_of: Callable[[Employer], Listener | None]) -> _NoOutput:
+        return _NoOutput()
+
+    def segments(self, peers: Peers) -> NodeSegments:
+        return cast("NodeSegments", _NoSegments())
+
+    def end_of_driver(self, pid: int) -> asyncio.Future[None]:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The node may cancel what it watches; others wait for the same end.
+        self._processes.ended(pid).add_done_callback(lambda _: ended.done() or ended.set_result(None))
+        return ended
+
+    def stall_watch(self, pids: object, stalled: object) -> None: ...
+
+
 class VirtualNode(Node):
     """The node of a simulation. Made on its own loop."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        stage: Stage,
-        processes: Processes,
-        dice: Random,
-    ) -> None:
-        self.config = config
-        self.process = config.node
-        self.settings = stage.settings
-        self.loop = asyncio.get_running_loop()
-        self._tasks = set[asyncio.Task[None]]()
-        self.stopping = False
-        self._processes = processes
-        self.peers = VirtualPeers(self, config.node, "node", stage)
-        self.peers.end_of = self._cause_of_end
-        self.children = set[int]()
-        self.leases = NodeLeases(self, config.resources)
-        self.workers = VirtualWorkers(self, processes, dice)
-        self.head = VirtualHeadKeeper(self, config.head, processes)
-        self.segments = cast("NodeSegments", _NoSegments())
-        self.host = NodeHost(self)
-        self.supervisor = Supervisor(self.host)
-        self.stopped = asyncio.Event()
-        self.end_reason = "the session ended"
-        self.jobs = {}
-        self.programs = {}
-        self._detached = Counter[JobKey]()
-        self._watched = {}
-
-    def _join(self, link: Link, driver: JoinDriver) -> Joined:
-        self.jobs[JobKey(link.peer)] = (driver, link)
-        self._processes.ended(driver.pid).add_done_callback(lambda _: self._driver_ended(link))
-        here, head = (place_on(self.process, process) for process in (self.process, self.config.head))
-        return Joined(here, self.cpus, head, self.config.store_limit)
+    def __init__(self, config: NodeConfig, stage: Stage, processes: Processes, dice: Random) -> None:
+        super().__init__(config, stage.settings, VirtualMachine(config, stage, processes, dice))
 
 
 class VirtualHead(Head):

@@ -30,7 +30,7 @@ from actorrt.core.lifecycle import Lifecycle
 from actorrt.exceptions import LinkError
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.base.worker_params import WorkerParams
-from actorrt.runtime.node.node import NodeConfig
+from actorrt.runtime.node.node_machine import NodeConfig
 from actorrt.runtime.owner import current, token
 from actorrt.runtime.owner.actor_client import ActorClient
 from actorrt.runtime.owner.calls import Call

@@ -159,10 +159,9 @@ class Shell:
 
     def owner_ends(self, owner: ProcessId) -> None:
         # Its link is gone, and with it what it asks for.
-        for number, asker in self.askers.items():
-            if asker == owner and number in self.waiting:
-                del self.waiting[number]
+        theirs = {number for number, wanted in self.waiting.items() if wanted and self.askers[number] == owner}
         self.perform(self.state.owner_ended(owner))
+        assert {number for number in theirs if isinstance(self.refused.get(number), exceptions.LinkError)} == theirs
 
     def worker(self, wanted: Wanted | None = None) -> LeaseId:
         """The last lease, once all is ready that is being made."""

@@ -24,8 +24,9 @@ from ..machine.respawn import AGAIN, Again, HeadAgain, ZygoteAgain
 from ..machine.session_folder import facts_of
 from ..machine.zygote import run_zygote
 from ..node.head import head_main
-from ..node.node import NodeConfig, node_main
+from ..node.node import node_main
 from ..node.node_launch import MARK_FD, READY_FD
+from ..node.node_machine import NodeConfig
 from ..worker.worker import worker_main
 
 # The part of the machine's memory that objects may take where nobody said otherwise.

@@ -111,6 +111,7 @@ class Peers:
         version: str,
         dial_timeout_s: float = HELLO_TIMEOUT_S,
         restore_s: float = RESTORE_S,
+        end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None,
     ) -> None:
         """`restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives."""
         self.process = process
@@ -121,7 +122,7 @@ class Peers:
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
         # Waits until a process has ended, as the node knows it; says why. Without it, one failed dial is the end.
-        self.end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None
+        self.end_of = end_of
         self._dial_timeout_s = dial_timeout_s
         self._restore_s = restore_s
         self._dialling: dict[ProcessId, asyncio.Task[Link]] = {}

@@ -29,8 +29,11 @@ class Parent(Protocol):
     """The process that has the zygote. `children` are the pids that it watches."""
 
     children: set[int]
-    stopping: bool
-    loop: asyncio.AbstractEventLoop
+
+    @property
+    def stopping(self) -> bool:
+        """It is ending: no other zygote is started."""
+        ...
 
 
 class ZygoteKeeper:
@@ -51,6 +54,7 @@ class ZygoteKeeper:
     ) -> None:
         """A zygote of which nothing is heard for `silence_s` is reported to who has a worker forked."""
         self._parent = parent
+        self._loop = asyncio.get_running_loop()
         self._session = session
         self._preload_modules = preload_modules
         self._silence_s = silence_s
@@ -81,11 +85,11 @@ class ZygoteKeeper:
         self._parent.children.discard(self._client.zygote_pid)
         if not self._parent.stopping:
             logger.warning("%s: its workers are gone, and another one is started", reason)
-            self._starting = self._parent.loop.create_task(self._start_again())
+            self._starting = self._loop.create_task(self._start_again())
 
     async def _start_again(self) -> None:
         while True:
-            pause = min(LONGEST_PAUSE_S, self._restarts.pause(self._parent.loop.time()))
+            pause = min(LONGEST_PAUSE_S, self._restarts.pause(self._loop.time()))
             await asyncio.sleep(pause)
             try:
                 child = spawn_zygote(self._session, self._preload_modules)
@@ -115,7 +119,7 @@ class ZygoteKeeper:
         Raises ForkError, also when nothing has been heard of a zygote for `silence_s`.
         """
         limit = self._silence_s
-        loop = self._parent.loop
+        loop = self._loop
         began = loop.time()
         try:
             async with asyncio.timeout(None) as waiting:

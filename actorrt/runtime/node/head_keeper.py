@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.directory import Directory
@@ -23,13 +23,11 @@ from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListN
 from ..base.process_watch import wait_child
 from ..base.socket_paths import remove_socket
 from ..links.link import Link
+from ..links.peers import Peers
 from ..machine.process import describe_exit, kill_process, process_state, state_in_words
 from ..machine.process_tree import NodeStart
 from ..machine.respawn import Respawned, spawn_head
 from ..machine.stall_watch import STOPPED
-
-if TYPE_CHECKING:
-    from .node import Node
 
 logger = logging.getLogger("actorrt")
 
@@ -67,14 +65,32 @@ class _Life:
         self.ended.set()
 
 
+class HeadParent(Protocol):
+    """The node that has the head. `children` are the pids that it watches."""
+
+    children: set[int]
+
+    @property
+    def stopping(self) -> bool: ...
+    def description(self) -> dict[str, Any]:
+        """What the head is to know of it."""
+        ...
+
+
 class HeadKeeper:
     """Keeps one head for a node, at one address, and is the only one to talk to it. Runs on the node's loop."""
 
-    def __init__(self, node: Node, process: ProcessId, start: NodeStart) -> None:
+    def __init__(
+        self, parent: HeadParent, peers: Peers, process: ProcessId, start: NodeStart, timeout_s: float
+    ) -> None:
+        """`timeout_s`: for so long an answer of the head is waited for; 0: without end."""
         assert start.head is not None
         assert start.head_pid is not None
-        self._node = node
+        self._parent = parent
+        self._peers = peers
+        self._loop = asyncio.get_running_loop()
         self._process = process
+        self._timeout_s = timeout_s
         self._driver_pidfd = start.driver_pidfd
         # What the processes of this node hold, as far as a head has granted it.
         self.names = Directory()
@@ -84,8 +100,8 @@ class HeadKeeper:
         self._there = asyncio.Event()
         self._there.set()
         self._joining: asyncio.Task[Link] | None = None
-        node.children.add(start.head_pid)
-        self._keeping = node.loop.create_task(self._keep())
+        parent.children.add(start.head_pid)
+        self._keeping = self._loop.create_task(self._keep())
 
     @property
     def pid(self) -> int | None:
@@ -105,18 +121,18 @@ class HeadKeeper:
             life = self._life
             status = await wait_child(life.pid)
             self._there.clear()
-            self._node.children.discard(life.pid)
-            link = self._node.peers.get(self._process)
+            self._parent.children.discard(life.pid)
+            link = self._peers.get(self._process)
             if link is not None:
                 link.finish(Ending.DIED)
-            remove_socket(self._node.config.session, self._process)
+            remove_socket(self._peers.session, self._process)
             await life.end()
-            if self._node.stopping:
+            if self._parent.stopping:
                 return
             how = "gone" if status is None else describe_exit(status)
             logger.warning("the head (pid %d) has ended (%s): another one is started", life.pid, how)
             child = await self._start()
-            self._node.children.add(child.pid)
+            self._parent.children.add(child.pid)
             self._life = _Life(child)
             self._there.set()
             # At once, so that it has the names before anybody asks for one.
@@ -124,9 +140,9 @@ class HeadKeeper:
 
     async def _start(self) -> Respawned:
         while True:
-            await asyncio.sleep(min(LONGEST_PAUSE_S, self._restarts.pause(self._node.loop.time())))
+            await asyncio.sleep(min(LONGEST_PAUSE_S, self._restarts.pause(self._loop.time())))
             try:
-                return spawn_head(self._process, self._node.config.session, self._driver_pidfd)
+                return spawn_head(self._process, self._peers.session, self._driver_pidfd)
             except OSError as error:
                 logger.warning("a head cannot be started: %s", error)
 
@@ -139,7 +155,7 @@ class HeadKeeper:
         if not self._there.is_set():
             return
         life = self._life
-        ended = self._node.loop.create_task(wait_child(life.pid))
+        ended = self._loop.create_task(wait_child(life.pid))
         # One that is stopped does not hear a request.
         if process_state(life.pid) != STOPPED:
             kill_process(life.pid, signal.SIGTERM)
@@ -154,7 +170,7 @@ class HeadKeeper:
 
     async def _link(self) -> Link:
         """The link to the head, once there is one that has been told what this node holds."""
-        link = self._node.peers.get(self._process)
+        link = self._peers.get(self._process)
         if link is not None and self._joining is None:
             return link
         return await asyncio.shield(self._join_soon())
@@ -162,7 +178,7 @@ class HeadKeeper:
     def _join_soon(self) -> asyncio.Task[Link]:
         task = self._joining
         if task is None:
-            task = self._joining = self._node.loop.create_task(self._join())
+            task = self._joining = self._loop.create_task(self._join())
             task.add_done_callback(self._joined)
         return task
 
@@ -172,16 +188,15 @@ class HeadKeeper:
             logger.error("the head could not be joined", exc_info=error)
 
     async def _join(self) -> Link:
-        node = self._node
         while True:
             await self._there.wait()
             life = self._life
             await asyncio.wait([life.listens])
             if not life.listens.cancelled() and life.listens.result():
                 try:
-                    link = await node.peers.link_to(self._process)
+                    link = await self._peers.link_to(self._process)
                     names: list[tuple[str, str, bytes, bytes]] = list(self.names.held())
-                    await link.ask(JoinNode(node.process, node.description(), names))
+                    await link.ask(JoinNode(self._peers.process, self._parent.description(), names))
                 except exceptions.LinkError as error:
                     logger.info("the head (pid %d) could not be reached: %s", life.pid, error)
                 else:
@@ -197,7 +212,7 @@ class HeadKeeper:
             # What it is being told of may be this very name.
             joining.add_done_callback(lambda _: self._tell(message))
             return
-        link = self._node.peers.get(self._process)
+        link = self._peers.get(self._process)
         if link is not None:
             link.send(message)
         # Otherwise there is nothing to correct: whichever head is joined next is told what is held then.
@@ -206,7 +221,7 @@ class HeadKeeper:
 
     async def ask(self, question: HeadQuestion) -> Any:
         """The answer of the head, or of the next one if it ends first. Raises HeadUnavailableError."""
-        limit = self._node.settings.head_timeout_s
+        limit = self._timeout_s
         try:
             async with asyncio.timeout(limit or None):
                 while True:
@@ -228,7 +243,7 @@ class HeadKeeper:
 
     async def claim(self, claim: ClaimName) -> NameHolder:
         """Have the head give a name to an actor. Raises HeadUnavailableError; whoever is cancelled holds no name."""
-        task = self._node.loop.create_task(self._claim(claim))
+        task = self._loop.create_task(self._claim(claim))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -29,9 +29,10 @@ RUNS: Final = frozenset("RSD")
 class SharedWorker(Protocol):
     """A worker, as far as its loop is concerned."""
 
-    process: ProcessId
-    pid: int
-    link: Link | None
+    @property
+    def process(self) -> ProcessId: ...
+    @property
+    def pid(self) -> int: ...
 
 
 class LoopWatch:
@@ -41,6 +42,7 @@ class LoopWatch:
         self,
         timeout_s: float,
         workers: Callable[[], Iterable[SharedWorker]],
+        link_of: Callable[[ProcessId], Link | None],
         changed: Callable[[SharedWorker, bool], object],
         end: Callable[[SharedWorker, str], object],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -49,6 +51,7 @@ class LoopWatch:
         held up others for `timeout_s` (0: never)."""
         self._timeout_s = timeout_s
         self._workers = workers
+        self._link_of = link_of
         self._changed = changed
         self._end = end
         self._spawn = spawn
@@ -118,9 +121,10 @@ class LoopWatch:
 
     async def _ask(self, worker: SharedWorker) -> None:
         try:
-            if worker.link is not None:
+            link = self._link_of(worker.process)
+            if link is not None:
                 with contextlib.suppress(exceptions.ActorrtError):
-                    await worker.link.ask(Ping())
+                    await link.ask(Ping())
         finally:
             self._asked.discard(worker.process)
         before = self.is_blocked(worker)

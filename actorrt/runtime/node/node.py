@@ -1,7 +1,7 @@
 """The node: the supervising process of one machine. It leases workers, forks them, and knows why they ended.
 
-No user code runs here, and no user value is unpickled. Files beside it: workers.py (the processes), node_segments.py
-(objects in shared memory), supervisor.py (detached actors).
+No user code runs here, and no user value is unpickled. Files beside it: workers.py (workers and leases),
+node_segments.py (objects in shared memory), node_machine.py (what it is made of); supervisor.py has detached actors.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ import contextlib
 import logging
 import os
 import signal
-from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final
 
-import msgspec
 import uvloop
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.leases import UNIT
 from actorrt.types import Employer, JobKey, ProcessId, actor_key
-from actorrt.version import __version__
 from actorrt.wire.addresses import place_on
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
@@ -75,27 +72,24 @@ from actorrt.wire.messages import (
     Unreserve,
     Value,
     WhereIs,
-    WorkerList,
     WorkerName,
     WorkerReady,
 )
 
-from ..base.process_watch import watch_pid, watch_pidfd
+from ..base.process_watch import watch_pidfd
 from ..base.socket_paths import remove_socket
 from ..base.table_sizes import table_sizes
 from ..links.link import Link
-from ..links.peers import Peers
 from ..machine.process import kill_process
 from ..machine.process_tree import NodeStart
 from ..machine.session_logs import retire
-from ..machine.stall_watch import watch_for_stalls
 from ..owner.actor_records import ActorRecord, ActorSpec
 from ..owner.calls import error_bytes
 from ..owner.supervisor import Supervisor
-from .head_keeper import HeadKeeper
 from .node_host import NodeHost
-from .node_leases import NodeLeases
-from .node_segments import NodeSegments
+from .node_machine import Machine, NodeConfig, RealMachine
+from .programs import Programs
+from .worker_processes import Facts as NodeFacts
 from .workers import Workers
 
 logger = logging.getLogger("actorrt")
@@ -103,67 +97,70 @@ logger = logging.getLogger("actorrt")
 STOP_GRACE_S: Final = 2.0
 
 
-class NodeConfig(msgspec.Struct, frozen=True):
-    """What the launcher is told."""
-
-    node: ProcessId
-    head: ProcessId
-    session: str
-    resources: dict[str, int]
-    store_limit: int
-    driver_pid: int
-    # Told, by one byte, when the node listens.
-    ready_fd: int
-    preload_modules: list[str]
-
-
 class Node:
     """The receiver of the node's links."""
 
-    def __init__(self, config: NodeConfig, start: NodeStart) -> None:
-        self.config = config
+    def __init__(self, config: NodeConfig, settings: Settings, machine: Machine) -> None:
         self.process = config.node
-        self.settings = Settings.from_environment()
         self.loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.stopping = False
-        self.peers = Peers(self, config.node, "node", config.session, __version__, self.settings.dial_timeout_s)
-        self.peers.end_of = self._cause_of_end
         # Those of this process that nobody else is to take for an orphan of a worker: head and zygote.
         self.children: set[int] = set()
-        self.head = HeadKeeper(self, config.head, start)
-        self.leases = NodeLeases(self, config.resources)
-        self.workers = Workers(self, start)
-        self.segments = NodeSegments(self, config.store_limit)
-        self.host = NodeHost(self)
+        self._config = config
+        self._machine = machine
+        self._stall_timeout_s = settings.worker_stall_timeout_s
+        self._total = config.resources
+        self._cpus = max(1, config.resources.get("CPU", 0) // UNIT)
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Why it is to end, once somebody has asked for that; and whether it does.
+        self._end: asyncio.Future[str] = self.loop.create_future()
+        self._closing = asyncio.Event()
+        self.peers = machine.peers(self, self._cause_of_end)
+        self.programs = Programs()
+        self._zygote = machine.zygote(self, self._reaped)
+        self.workers = Workers(
+            NodeFacts(config.node, config.session, self._cpus, config.store_limit, bool(self._total.get("GPU"))),
+            self._total,
+            settings,
+            self.programs,
+            self._zygote,
+            machine.outputs(self.programs.listener),
+            machine.memory,
+            self.peers.get,
+            self._loop_blocked,
+            self.peers.dead.add,
+            self.spawn,
+        )
+        self.head = machine.head(self, self.peers)
+        self.segments = machine.segments(self.peers)
+        self.host = NodeHost(self.peers, self.workers, self.spawn, self._closing.is_set)
         self.supervisor = Supervisor(self.host)
-        self.stopped = asyncio.Event()
-        if (timeout := self.settings.worker_stall_timeout_s) > 0:
-            self.spawn(watch_for_stalls(self._pids, self._stalled, timeout))
-        self.end_reason = "the session ended"
-        self.jobs: dict[JobKey, tuple[JoinDriver, Link]] = {}
-        # Programs whose detached actors may outlive them.
-        self.programs: dict[JobKey, JoinDriver] = {}
-        # How many detached actors of each of them live.
-        self._detached: Counter[JobKey] = Counter()
+        if (watch := machine.stall_watch(self._pids, self._stalled)) is not None:
+            self.spawn(watch)
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
         self._watched: dict[Link, asyncio.Future[None]] = {}
 
     @property
-    def cpus(self) -> int:
-        return max(1, self.leases.resources.total.get("CPU", 0) // UNIT)
+    def stopping(self) -> bool:
+        """It is ending."""
+        return self._closing.is_set()
+
+    def _reaped(self, pid: int, status: int, lost: str) -> None:
+        self.workers.reaped(pid, status, lost)
+
+    def _loop_blocked(self, process: ProcessId, blocked: bool) -> None:
+        self.host.blocked(process, blocked)
 
     def _pids(self) -> set[int]:
         """The processes that have to answer: all but this one and its drivers."""
-        return {*self.workers.pids, *filter(None, (self.head.pid, self.workers.zygote.pid))}
+        return {*self.workers.pids, *filter(None, (self.head.pid, self._zygote.pid))}
 
     def _stalled(self, pid: int) -> None:
-        timeout = self.settings.worker_stall_timeout_s
+        timeout_s = self._stall_timeout_s
         if pid in self.workers.pids:
-            self.workers.stalled(pid, timeout)
-        elif pid in (self.head.pid, self.workers.zygote.pid):
+            self.workers.stalled(pid, timeout_s)
+        elif pid in (self.head.pid, self._zygote.pid):
             what = "head" if pid == self.head.pid else "zygote"
-            logger.warning("the %s (pid %d) was stopped (SIGSTOP) for %g s, and is killed", what, pid, timeout)
+            logger.warning("the %s (pid %d) was stopped (SIGSTOP) for %g s, and is killed", what, pid, timeout_s)
             kill_process(pid, signal.SIGKILL)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -183,11 +180,11 @@ class Node:
     def _handle(self, link: Link, message: AnyMessage) -> None:
         match message:
             case ReturnLease():
-                self.leases.give_back(message.lease, message.end)
+                self.workers.give_back(message.lease, message.end)
             case Blocked() | Unblocked():
-                self.leases.block(message.lease, isinstance(message, Blocked))
+                self.workers.block(message.lease, isinstance(message, Blocked))
             case WorkerReady():
-                self.workers.ready(link)
+                self.workers.ready(link.peer)
             case Retired():
                 self.workers.stays(link.peer)
             case WorkerName():
@@ -217,9 +214,9 @@ class Node:
     async def answer(self, link: Link, question: Question) -> AnswerBody:
         match question:
             case LeaseRequest():
-                return await self.leases.lease(link.peer, question)
+                return await self.workers.lease(link.peer, question)
             case SharedWorkers():
-                return await self.shared_workers(question)
+                return await self.workers.share(question.employer, question.env, question.want)
             case ExitOf():
                 return await self.exit_of(question.process)
             case Reserve():
@@ -256,18 +253,18 @@ class Node:
             case Ping():
                 return Done()
             case FlushOutput():
-                self.workers.flush_output(link)
+                self.workers.flush_output(JobKey(link.peer))
                 return Done()
             case _:
                 raise exceptions.ActorrtError(f"a node does not answer {type(question).__name__}")
 
     async def exit_of(self, process: ProcessId) -> Exit:
         """Why a process ended; waits while it lives. Of one that the node does not know nothing is known."""
-        if process == self.config.head:
+        if process == self._config.head:
             return Exit(await self.head.end())
-        link = self.peers.get(process)
-        if link is not None and link.role == "driver":
-            await link.gone.wait()
+        program = self.programs.joined(process)
+        if program is not None:
+            await program.link.gone.wait()
             return Exit("its program ended")
         return await self.workers.exit_of(process)
 
@@ -287,7 +284,7 @@ class Node:
         logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
-        if link.peer == self.config.head:
+        if link.peer == self._config.head:
             # The next one lives at its address.
             return
         if link.closed is Ending.LOST and link.role == "worker" and not self.stopping:
@@ -312,68 +309,71 @@ class Node:
         self.supervisor.link_lost(link)
         self.supervisor.borrower_ended(link.peer)
         self.host.link_lost(link)
-        self.leases.owner_lost(link.peer)
+        self.workers.owner_ended(link.peer)
         watched = self._watched.pop(link, None)
         if watched is not None and link.farewell:
             watched.cancel()
         if link.role == "driver":
-            self.workers.ended(link.peer, Exit("its program ended"))
+            self.workers.remember(link.peer, Exit("its program ended"))
         if link.role in ("driver", "worker"):
             self.head.drop_owner(link.peer)
-        for job, (driver, its_link) in list(self.jobs.items()):
-            if its_link is link:
-                del self.jobs[job]
-                if driver.shares_fate:
-                    self.stop()
-                else:
-                    self._end_if_over(job)
-                    self.spawn(self.workers.end_work_for(Employer(job), "its program ended"))
+        driver = self.programs.leave(link)
+        if driver is not None:
+            self._program_ended(JobKey(link.peer), driver)
 
     # ---- drivers
 
-    def program(self, employer: Employer) -> JoinDriver | None:
-        """The program that workers of `employer` should look like; None if it has ended."""
-        if employer.detached:
-            return self.programs.get(employer.job)
-        known = self.jobs.get(employer.job)
-        return None if known is None else known[0]
+    def _program_ended(self, job: JobKey, driver: JoinDriver) -> None:
+        if driver.shares_fate:
+            self.stop()
+            return
+        self.workers.dismiss(Employer(job), "its program ended")
+        self._end_if_over(job)
 
     def _join(self, link: Link, driver: JoinDriver) -> Joined:
-        self.jobs[JobKey(link.peer)] = (driver, link)
-        watched = self._watched[link] = watch_pid(driver.pid)
+        self.workers.employ(self.programs.join(driver, link))
+        watched = self._watched[link] = self._machine.end_of_driver(driver.pid)
         watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
-        here, head = (place_on(self.process, process) for process in (self.process, self.config.head))
-        return Joined(here, self.cpus, head, self.config.store_limit)
+        here, head = (place_on(self.process, process) for process in (self.process, self._config.head))
+        return Joined(here, self._cpus, head, self._config.store_limit)
 
     async def _program_paths(self, link: Link) -> list[bytes]:
         """Where the program of a worker finds its modules by now; where it did at last, if it has ended."""
         employer = self.workers.employer_of(link.peer)
-        driver = self.program(employer)
+        driver = self.programs.of(employer)
         if driver is None:
             return []
-        known = self.jobs.get(employer.job)
+        known = self.programs.joined(employer.job)
         if known is not None:
             with contextlib.suppress(exceptions.ActorrtError):
-                answer: Facts = await known[1].ask(Query("sys_path"))
+                answer: Facts = await known.link.ask(Query("sys_path"))
                 # Workers that are made from now on have it from the start.
                 driver.sys_path = answer.data
         return driver.sys_path
 
     def _driver_ended(self, link: Link) -> None:
-        remove_socket(self.config.session, link.peer)
+        remove_socket(self._config.session, link.peer)
         link.finish(Ending.DIED)
 
     def _facts(self, what: str) -> Any:
         if what == "resources":
-            return {name: amount / UNIT for name, amount in self.leases.resources.total.items()}
+            return {name: amount / UNIT for name, amount in self._total.items()}
         if what == "available":
-            return {name: max(0, amount) / UNIT for name, amount in self.leases.resources.free.items()}
+            return {name: max(0, amount) / UNIT for name, amount in self.workers.free.items()}
         if what == "nodes":
             return [self.description()]
         if what == "workers":
             return self.workers.facts()
         if what == "tables":
-            parts = (self.peers, self.head, self.leases, self.workers, self.segments, self.host, self.supervisor)
+            parts = (
+                self.peers,
+                self.head,
+                *self.workers.tables(),
+                self.programs,
+                self.segments,
+                self.host,
+                self.supervisor,
+            )
             return table_sizes(self, *parts, *self.peers.links.values())
         if what == "store":
             return self.segments.facts()
@@ -388,12 +388,6 @@ class Node:
             "Resources": self._facts("resources"),
             "Labels": {},
         }
-
-    # ---- workers that are shared
-
-    async def shared_workers(self, request: SharedWorkers) -> WorkerList:
-        found = await self.workers.shared(request.employer, dict(request.env or {}), min(request.want, self.cpus))
-        return WorkerList([place_on(self.process, worker.process) for worker in found], self.cpus)
 
     # ---- names and detached actors
 
@@ -410,8 +404,8 @@ class Node:
                 return holder
         # It outlives its program: it runs on workers of its own, which look like the program's.
         job = request.job
-        if job in self.jobs:
-            self.programs[job] = self.jobs[job][0]
+        employer = self.programs.detach(job)
+        self.workers.employ(employer)
         env = dict(request.env or {})
         spec = ActorSpec(
             made,
@@ -420,62 +414,72 @@ class Node:
             request.mode,
             request.shared,
             env,
-            Employer(job, True),
+            employer,
             named=True,
             detached=True,
         )
         record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts)
-        self._detached[job] += 1
 
         def dead() -> None:
             if start.name:
                 self.head.drop(start.name, start.namespace, actor)
-            self._detached[job] -= 1
-            self._end_if_over(job)
+            self._detached_ended(job)
 
         record.on_dead = dead
         self.supervisor.create(record)
         return holder
 
+    def _detached_ended(self, job: JobKey) -> None:
+        if self.programs.detached_ended(job):
+            self._dismiss_detached(job)
+
     def _end_if_over(self, job: JobKey) -> None:
-        """The last detached actor of a program that has ended is dead: its workers have nobody left."""
-        if not self._detached[job]:
-            del self._detached[job]
-            if job not in self.jobs and self.programs.pop(job, None) is not None:
-                self.spawn(
-                    self.workers.end_work_for(Employer(job, True), "the last detached actor of its program ended")
-                )
+        if self.programs.is_over(job):
+            self._dismiss_detached(job)
+
+    def _dismiss_detached(self, job: JobKey) -> None:
+        self.workers.dismiss(Employer(job, True), "the last detached actor of its program ended")
 
     # ---- the end
 
+    async def asked_to_end(self) -> None:
+        """Wait until somebody has asked for the end of the session."""
+        await asyncio.shield(self._end)
+
     def stop(self, reason: str = "the session ended") -> None:
         """End the session: tell the workers, give them a moment, then kill what is left."""
-        self.end_reason = reason
-        self.stopped.set()
+        if not self._end.done():
+            self._end.set_result(reason)
 
     async def close(self) -> None:
-        self.stopping = True
+        self.stop()
+        reason = self._end.result()
+        self._closing.set()
         for link in list(self.peers.links.values()):
             if link.role in ("worker", "driver"):
-                link.send(NodeStopping(self.end_reason))
-        await self.workers.close(STOP_GRACE_S)
+                link.send(NodeStopping(reason))
+        await self.workers.close(reason, STOP_GRACE_S)
+        with contextlib.suppress(Exception):
+            await self._zygote.close(STOP_GRACE_S)
+        await self.workers.close_output()
         await self.peers.close()
         for task in list(self._tasks):
             task.cancel()
         self.segments.close()
         await self.head.close(STOP_GRACE_S)
-        retire(self.config.session)
+        retire(self._config.session)
 
 
 async def _serve(config: NodeConfig, start: NodeStart) -> None:
-    node = Node(config, start)
+    settings = Settings.from_environment()
+    node = Node(config, settings, RealMachine(config, start, settings))
     await node.peers.listen()
     os.write(config.ready_fd, b"+")
     os.close(config.ready_fd)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.stop)
-    waiting: list[asyncio.Future[Any]] = [loop.create_task(node.stopped.wait())]
+    waiting: list[asyncio.Future[Any]] = [loop.create_task(node.asked_to_end())]
     if start.driver_pidfd is not None:
         waiting.append(watch_pidfd(start.driver_pidfd))
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

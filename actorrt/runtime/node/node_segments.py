@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from actorrt import exceptions
-from actorrt.core.storage import Ledger, UnknownObjectError
+from actorrt.core.storage import Ledger, Statistics, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
 from actorrt.types import ProcessId, SegmentId
 from actorrt.wire.messages import (
@@ -35,10 +34,8 @@ from actorrt.wire.messages import (
 
 from ..base.descriptors import allow_more, most_for_objects
 from ..links.link import Link
+from ..links.peers import Peers
 from ..memory.segments import SegmentGoneError, SegmentHolder
-
-if TYPE_CHECKING:
-    from .node import Node
 
 logger = logging.getLogger("actorrt")
 
@@ -68,15 +65,16 @@ class _Wanted:
 class NodeSegments:
     """Everything runs on the node's loop."""
 
-    def __init__(self, node: Node, limit: int) -> None:
-        self._node = node
+    def __init__(self, peers: Peers, limit: int, spill_folder: str) -> None:
+        """`limit`: bytes of shared memory that may be used."""
+        self._peers = peers
+        self._loop = asyncio.get_running_loop()
         self._limit = limit
         self._ledger = Ledger(limit, limit // POOL_PART)
-        self._holder = SegmentHolder(node.settings.spill_dir or os.path.join(node.config.session, "spill"))
+        self._holder = SegmentHolder(spill_folder)
         self._wanted: dict[int, _Wanted] = {}
         self._numbers = itertools.count(1)
         self._due: deque[Action] = deque()
-        self._acting = False
         self._spilling: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         # Each segment costs a descriptor; enough are left for workers, links and programs that join.
@@ -87,7 +85,7 @@ class NodeSegments:
 
     def take(self, link: Link, message: SegmentMessage) -> None:
         """A message that nobody waits for the answer of."""
-        now = self._node.loop.time()
+        now = self._loop.time()
         ledger = self._ledger
         match message:
             case Seal():
@@ -109,7 +107,7 @@ class NodeSegments:
     def _sealed(self, link: Link, seal: Seal) -> None:
         segment = SegmentId(link.peer, seal.serial)
         key = (seal.owner, seal.seq)
-        now = self._node.loop.time()
+        now = self._loop.time()
         self._act(self._ledger.sealed(key, segment, seal.size, seal.length, now, kept=seal.kept))
 
     # ---- questions
@@ -122,7 +120,7 @@ class NodeSegments:
             if size > self._limit:
                 raise
         # What only refs keep mapped may be spilled once it is not.
-        await asyncio.gather(*(self._drop_views(one) for one in tuple(self._node.peers.links.values())))
+        await asyncio.gather(*(self._drop_views(one) for one in tuple(self._peers.links.values())))
         return await self._reserve(link, size)
 
     @staticmethod
@@ -134,7 +132,7 @@ class NodeSegments:
 
     async def _reserve(self, link: Link, size: int) -> Done:
         number = next(self._numbers)
-        wanted = self._wanted[number] = _Wanted(link, size, self._node.loop.create_future())
+        wanted = self._wanted[number] = _Wanted(link, size, self._loop.create_future())
         self._act(self._ledger.reserve(link.peer, number, size))
         try:
             await wanted.future
@@ -155,7 +153,7 @@ class NodeSegments:
             self._holder.adopt(SegmentId(link.peer, seal.serial), link.pid, seal.fd, seal.inode, seal.size, self._most)
         except (OSError, SegmentGoneError) as error:
             # What waits to be filled again takes descriptors too.
-            self._act(self._ledger.expire(0.0, self._node.loop.time()))
+            self._act(self._ledger.expire(0.0, self._loop.time()))
             cause = f"the node could not take it over: {error}"
             raise exceptions.ObjectStoreFullError(seal.length, self._limit, cause) from error
         self._sealed(link, seal)
@@ -164,17 +162,19 @@ class NodeSegments:
     async def open(self, link: Link, owner: ProcessId, seq: int) -> SegmentAt:
         """Where an object lies; it stays there until the reader closes it. Raises ObjectLostError."""
         key = (owner, seq)
+        ended = ""
         if self._ledger.find(key) is None:
-            # Its Seal may be on the way still, on the link to its owner; what the owner says now comes behind it.
-            owners_link = self._node.peers.get(owner)
-            if owners_link is not None:
-                with contextlib.suppress(exceptions.ActorrtError):
-                    await owners_link.ask(Ping())
+            # Its Seal may be on the way still, on the link to its owner; what the owner says now comes behind it. That
+            # there is no link says nothing of the owner: it is dialled until it answers, or its end is known.
+            try:
+                await self._peers.ask(owner, Ping())
+            except exceptions.LinkError as error:
+                ended = str(error)
         try:
-            segment, actions = self._ledger.opened(key, link.peer, self._node.loop.time())
+            segment, actions = self._ledger.opened(key, link.peer, self._loop.time())
         except UnknownObjectError:
             name = f"{owner.hex()}{seq:016x}"
-            if self._node.peers.get(owner) is None:
+            if ended:
                 raise exceptions.OwnerDiedError(name, "its owner ended") from None
             raise exceptions.ObjectFreedError(name, "its last ref is gone") from None
         self._act(actions)
@@ -187,13 +187,16 @@ class NodeSegments:
 
     def process_died(self, process: ProcessId) -> None:
         """Its link is gone, and all that came over it has been handled."""
-        self._act(self._ledger.process_died(process, self._node.loop.time()))
+        self._act(self._ledger.process_died(process, self._loop.time()))
         self._wanted = {number: one for number, one in self._wanted.items() if one.link.peer != process}
         self._act(self._ledger.owner_died(process))
 
+    def statistics(self) -> Statistics:
+        return self._ledger.statistics()
+
     def facts(self) -> dict[str, int]:
         """Bytes by what they are used for, and how many segments there are."""
-        known = self._ledger.statistics()
+        known = self.statistics()
         return {
             "limit": self._limit,
             "bytes": known.memory - known.pooled,
@@ -213,21 +216,24 @@ class NodeSegments:
     # ---- what the ledger wants
 
     def _act(self, actions: tuple[Action, ...]) -> None:
+        # What is being performed stays in front until it is done.
+        under_way = bool(self._due)
         self._due.extend(actions)
-        if self._acting:
+        if under_way:
             return
-        self._acting = True
-        try:
-            while self._due:
-                self._perform(self._due.popleft())
-        finally:
-            self._acting = False
+        while self._due:
+            try:
+                self._perform(self._due[0])
+            except Exception:
+                logger.exception("%r could not be performed", self._due[0])
+            finally:
+                self._due.popleft()
         if self._timer is None and self._ledger.statistics().pooled:
-            self._timer = self._node.loop.call_later(LOOK_S, self._look)
+            self._timer = self._loop.call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        self._act(self._ledger.expire(IDLE_S, self._node.loop.time()))
+        self._act(self._ledger.expire(IDLE_S, self._loop.time()))
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -254,20 +260,20 @@ class NodeSegments:
                     wanted.future.set_exception(error)
 
     def _back(self, segment: SegmentId, *, reuse: bool) -> None:
-        link = self._node.peers.get(segment.creator)
+        link = self._peers.get(segment.creator)
         if link is not None:
             link.send(SegmentBack(segment.serial, reuse))
 
     def _spill(self, segment: SegmentId) -> None:
         # The object may be freed while it is copied.
         length = self._ledger.length_of(segment)
-        task = self._node.loop.create_task(self._copy(segment, length))
+        task = self._loop.create_task(self._copy(segment, length))
         self._spilling.add(task)
         task.add_done_callback(self._spilling.discard)
 
     async def _copy(self, segment: SegmentId, length: int) -> None:
         try:
-            await self._node.loop.run_in_executor(None, self._holder.spill, segment, length)
+            await self._loop.run_in_executor(None, self._holder.spill, segment, length)
         except OSError as error:
             logger.warning("an object of %d bytes could not be spilled: %s", length, error)
             self._act(self._ledger.spill_failed(segment))

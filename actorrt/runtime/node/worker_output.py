@@ -38,9 +38,12 @@ LAST_BYTES: Final = 1024 * 1024
 class Source(Protocol):
     """A worker, as far as its output is concerned."""
 
-    process: ProcessId
-    employer: Employer
-    pid: int
+    @property
+    def process(self) -> ProcessId: ...
+    @property
+    def employer(self) -> Employer: ...
+    @property
+    def pid(self) -> int: ...
 
 
 class Listener(Protocol):

@@ -136,8 +136,9 @@ class Runtime:
         self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved, self.actors.holds)
         self.supervisor = Supervisor(self.host)
         self.dispatch = Dispatch(self)
-        self.peers = Peers(self.dispatch, process, role, session, version, settings.dial_timeout_s)
-        self.peers.end_of = self._cause_of_end
+        self.peers = Peers(
+            self.dispatch, process, role, session, version, settings.dial_timeout_s, end_of=self._cause_of_end
+        )
         self.pid = os.getpid()
         self.calls = CallMaker(self, self.objects, self.actors, self.tasks, self.shared_tasks)
         self._cancellation = Cancellation(process, self.thread, self.actors, self.objects.tell)

@@ -1,0 +1,115 @@
+"""What a node has of its machine: links, the processes beside it, pipes, memory. A simulation has another one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from actorrt.config import Settings
+from actorrt.types import Employer, ProcessId
+from actorrt.version import __version__
+
+from ..base.process_watch import watch_pid
+from ..links.link import Receiver
+from ..links.peers import Peers
+from ..machine.cgroup import Cgroup, OomWatch
+from ..machine.process_tree import NodeStart
+from ..machine.stall_watch import watch_for_stalls
+from ..machine.zygote_keeper import Parent, ZygoteKeeper
+from .head_keeper import HeadKeeper, HeadParent
+from .node_segments import NodeSegments
+from .worker_output import Listener, WorkerOutputs
+from .worker_processes import Memory, Outputs, Zygote
+
+Reaped = Callable[[int, int, str], None]
+EndOf = Callable[[ProcessId], Coroutine[Any, Any, str]]
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """What the launcher is told."""
+
+    node: ProcessId
+    head: ProcessId
+    session: str
+    resources: dict[str, int]
+    store_limit: int
+    driver_pid: int
+    # Told, by one byte, when the node listens.
+    ready_fd: int
+    preload_modules: list[str]
+
+
+class KeptZygote(Zygote, Protocol):
+    """A zygote that is replaced when it ends."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while there is one."""
+        ...
+
+    async def close(self, deadline_s: float, /) -> None: ...
+
+
+class Machine(Protocol):
+    """What a node is made of; each part is asked for once."""
+
+    @property
+    def memory(self) -> Memory: ...
+    def peers(self, receiver: Receiver, end_of: EndOf) -> Peers: ...
+    def head(self, parent: HeadParent, peers: Peers) -> HeadKeeper: ...
+    def zygote(self, parent: Parent, reaped: Reaped) -> KeptZygote:
+        """`reaped(pid, status, lost)` hears of each worker that has ended."""
+        ...
+
+    def outputs(self, listener_of: Callable[[Employer], Listener | None]) -> Outputs: ...
+    def segments(self, peers: Peers) -> NodeSegments: ...
+    def end_of_driver(self, pid: int) -> asyncio.Future[None]:
+        """Done when the process has ended."""
+        ...
+
+    def stall_watch(
+        self, pids: Callable[[], Collection[int]], stalled: Callable[[int], object]
+    ) -> Coroutine[Any, Any, None] | None:
+        """What finds processes that are stopped, if anything does."""
+        ...
+
+
+class RealMachine:
+    """This machine."""
+
+    def __init__(self, config: NodeConfig, start: NodeStart, settings: Settings) -> None:
+        self._config: Final = config
+        self._start: Final = start
+        self._settings: Final = settings
+        self.memory = OomWatch(Cgroup.of_this_process())
+
+    def peers(self, receiver: Receiver, end_of: EndOf) -> Peers:
+        config, timeout_s = self._config, self._settings.dial_timeout_s
+        return Peers(receiver, config.node, "node", config.session, __version__, timeout_s, end_of=end_of)
+
+    def head(self, parent: HeadParent, peers: Peers) -> HeadKeeper:
+        return HeadKeeper(parent, peers, self._config.head, self._start, self._settings.head_timeout_s)
+
+    def zygote(self, parent: Parent, reaped: Reaped) -> ZygoteKeeper:
+        config, silence_s = self._config, self._settings.worker_start_timeout_s
+        return ZygoteKeeper(parent, self._start, config.session, config.preload_modules, silence_s, reaped)
+
+    def outputs(self, listener_of: Callable[[Employer], Listener | None]) -> WorkerOutputs:
+        return WorkerOutputs(os.path.join(self._config.session, "logs"), self._settings, listener_of)
+
+    def segments(self, peers: Peers) -> NodeSegments:
+        folder = self._settings.spill_dir or os.path.join(self._config.session, "spill")
+        return NodeSegments(peers, self._config.store_limit, folder)
+
+    def end_of_driver(self, pid: int) -> asyncio.Future[None]:
+        return watch_pid(pid)
+
+    def stall_watch(
+        self, pids: Callable[[], Collection[int]], stalled: Callable[[int], object]
+    ) -> Coroutine[Any, Any, None] | None:
+        timeout_s = self._settings.worker_stall_timeout_s
+        return watch_for_stalls(pids, stalled, timeout_s) if timeout_s > 0 else None

@@ -1,0 +1,78 @@
+"""The programs that a node works for: those that have joined, and those whose detached actors go on without them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from actorrt.types import Employer, JobKey, ProcessId
+from actorrt.wire.messages import JoinDriver
+
+from ..links.link import Link
+
+
+class Joined(NamedTuple):
+    """A program that is here, and the link to its driver."""
+
+    driver: JoinDriver
+    link: Link
+
+
+class Programs:
+    """Runs on the node's loop."""
+
+    def __init__(self) -> None:
+        self._joined: dict[JobKey, Joined] = {}
+        self._of_detached: dict[JobKey, JoinDriver] = {}
+        # How many detached actors of each live.
+        self._detached: Counter[JobKey] = Counter()
+
+    def join(self, driver: JoinDriver, link: Link) -> Employer:
+        job = JobKey(link.peer)
+        self._joined[job] = Joined(driver, link)
+        return Employer(job)
+
+    def leave(self, link: Link) -> JoinDriver | None:
+        """A link is gone; the program that it was of."""
+        found = self._joined.get(JobKey(link.peer))
+        if found is None or found.link is not link:
+            return None
+        del self._joined[JobKey(link.peer)]
+        return found.driver
+
+    def joined(self, job: ProcessId) -> Joined | None:
+        """A program that has not ended."""
+        return self._joined.get(JobKey(job))
+
+    def of(self, employer: Employer) -> JoinDriver | None:
+        """The program that workers of `employer` should look like; None if it has ended."""
+        if employer.detached:
+            return self._of_detached.get(employer.job)
+        found = self._joined.get(employer.job)
+        return None if found is None else found.driver
+
+    def listener(self, employer: Employer) -> Link | None:
+        """Who wants to see what workers print; those of detached actors are seen by who made them."""
+        found = self._joined.get(employer.job)
+        return found.link if found is not None and found.driver.log_to_driver else None
+
+    # ---- detached actors
+
+    def detach(self, job: JobKey) -> Employer:
+        """A program makes one more detached actor, which runs on workers of their own that look like the program's."""
+        if (found := self._joined.get(job)) is not None:
+            self._of_detached[job] = found.driver
+        self._detached[job] += 1
+        return Employer(job, True)
+
+    def detached_ended(self, job: JobKey) -> bool:
+        """One of them is dead; whether `is_over` holds now."""
+        self._detached[job] -= 1
+        return self.is_over(job)
+
+    def is_over(self, job: JobKey) -> bool:
+        """A program has ended and the last of its detached actors is dead: their workers have nobody left."""
+        if self._detached[job]:
+            return False
+        del self._detached[job]
+        return job not in self._joined and self._of_detached.pop(job, None) is not None

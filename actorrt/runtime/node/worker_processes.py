@@ -1,0 +1,295 @@
+"""The processes of a node's workers: forked, killed and reaped, with their pipes, files and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from actorrt import exceptions
+from actorrt.core.workers import ProcessEnd, WorkerKind
+from actorrt.types import Employer, JobKey, ProcessId
+from actorrt.wire.any_text import as_bytes, as_text
+from actorrt.wire.messages import Exit, JoinDriver
+
+from ..base.progress import last_begun
+from ..base.socket_paths import remove_socket
+from ..base.worker_params import WorkerParams
+from ..machine.gpus import visible_gpus
+from ..machine.process import describe_exit
+from ..machine.zygote import WORKER_ID
+from ..machine.zygote_client import ForkError, ZygoteLostError
+from .programs import Programs
+from .worker_exits import WorkerExits
+from .worker_output import Source
+
+# Who dies of one of these was killed by somebody: no fault of its own raises them.
+SENT_BY_OTHERS: Final = (signal.SIGKILL, signal.SIGTERM)
+
+
+class Reports(Protocol):
+    """Who decides what becomes of workers, and hears what has."""
+
+    def forked(self, process: ProcessId, /) -> None: ...
+    def fork_failed(self, process: ProcessId, error: exceptions.ActorrtError, /) -> None: ...
+    def exited(self, process: ProcessId, end: ProcessEnd, /) -> None: ...
+    def may_lack_memory(self, process: ProcessId, /) -> bool: ...
+
+
+class Zygote(Protocol):
+    """What forks workers."""
+
+    async def fork(
+        self, params: bytes, *, stdout_fd: int, stderr_fd: int, env: Mapping[str, str], cwd: str | None
+    ) -> int: ...
+    def kill(self, pid: int) -> None: ...
+
+
+class Memory(Protocol):
+    """Says whether the kernel has killed for want of memory (machine.cgroup.OomWatch)."""
+
+    def observe(self, now: float) -> None: ...
+    def claim(self, now: float) -> bool: ...
+
+
+class Outputs(Protocol):
+    """Takes what workers print (worker_output.WorkerOutputs)."""
+
+    def open(self, worker: Source, /) -> tuple[int, int]: ...
+    def born(self, worker: Source, /) -> None: ...
+    def abandon(self, worker: Source, /) -> None: ...
+    def rename(self, worker: Source, name: str, /) -> None: ...
+    def flush(self, job: JobKey, /) -> None: ...
+    def ended(self, worker: Source, /) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the workers of a node are told about it."""
+
+    node: ProcessId
+    session: str
+    cpus: int
+    store_limit: int
+    has_gpus: bool
+
+
+class WorkerProcess:
+    """A worker, as far as its process is concerned."""
+
+    __slots__ = ("_pid", "kind", "process")
+
+    def __init__(self, process: ProcessId, kind: WorkerKind) -> None:
+        self.process = process
+        self.kind = kind
+        self._pid = 0
+
+    @property
+    def employer(self) -> Employer:
+        return self.kind.employer
+
+    @property
+    def pid(self) -> int:
+        """0 until it is there."""
+        return self._pid
+
+    def is_born(self, pid: int) -> None:
+        self._pid = pid
+
+
+class WorkerProcesses:
+    """Runs on the node's loop."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        programs: Programs,
+        zygote: Zygote,
+        outputs: Outputs,
+        memory: Memory,
+        reports: Reports,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._facts = facts
+        self._programs = programs
+        self._zygote = zygote
+        self._reports = reports
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._by_process: dict[ProcessId, WorkerProcess] = {}
+        self._by_pid: dict[int, WorkerProcess] = {}
+        self._exits = WorkerExits(self._loop)
+        self._oom = memory
+        self._outputs = outputs
+
+    @property
+    def pids(self) -> Collection[int]:
+        return self._by_pid.keys()
+
+    def get(self, process: ProcessId) -> WorkerProcess | None:
+        """A worker that has not been reaped."""
+        return self._by_process.get(process)
+
+    def with_pid(self, pid: int) -> WorkerProcess | None:
+        return self._by_pid.get(pid)
+
+    def every(self) -> list[WorkerProcess]:
+        return list(self._by_process.values())
+
+    # ---- their beginning
+
+    def fork(self, process: ProcessId, kind: WorkerKind) -> None:
+        """Have the zygote make a worker; what comes of it is reported."""
+        worker = self._by_process[process] = WorkerProcess(process, kind)
+        self._spawn(self._fork(worker))
+
+    async def _fork(self, worker: WorkerProcess) -> None:
+        try:
+            pid = await self._made(worker)
+        except exceptions.ActorrtError as error:
+            self._reports.fork_failed(worker.process, error)
+        except ZygoteLostError as error:
+            self._reports.fork_failed(worker.process, exceptions.NodeDiedError(self._facts.node.hex(), error.reason))
+        except (ForkError, OSError, ValueError) as error:
+            crash = exceptions.WorkerCrashedError("a new worker", f"it could not be forked: {error}", False)
+            crash.__cause__ = error
+            self._reports.fork_failed(worker.process, crash)
+        else:
+            worker.is_born(pid)
+            self._by_pid[pid] = worker
+            self._outputs.born(worker)
+            self._reports.forked(worker.process)
+
+    async def _made(self, worker: WorkerProcess) -> int:
+        driver = self._programs.of(worker.employer)
+        if driver is None:
+            raise exceptions.ActorrtError("its program has ended")
+        stdout, stderr = self._outputs.open(worker)
+        try:
+            return await self._zygote.fork(
+                msgspec.msgpack.encode(self._params(worker, driver)),
+                stdout_fd=stdout,
+                stderr_fd=stderr,
+                env=self._environment(worker, driver),
+                cwd=as_text(driver.cwd),
+            )
+        finally:
+            for fd in (stdout, stderr):
+                if fd >= 0:
+                    os.close(fd)
+
+    def _params(self, worker: WorkerProcess, driver: JoinDriver) -> WorkerParams:
+        facts, kind = self._facts, worker.kind
+        return WorkerParams(
+            process=worker.process,
+            node=facts.node,
+            session=as_bytes(facts.session),
+            mode=kind.mode,
+            employer=kind.employer,
+            namespace=driver.namespace,
+            sys_path=driver.sys_path,
+            main_file=driver.main_file,
+            argv=driver.argv,
+            cpus=facts.cpus,
+            gpus=visible_gpus(list(kind.gpus)),
+            env=dict(kind.env),
+            node_id=facts.node,
+            store_limit=facts.store_limit,
+        )
+
+    def _environment(self, worker: WorkerProcess, driver: JoinDriver) -> dict[str, str]:
+        """What the node says, unless the program says otherwise; then what the call has, and what it says."""
+        kind = worker.kind
+        env: dict[str, str] = {}
+        if "OMP_NUM_THREADS" not in os.environ:
+            env["OMP_NUM_THREADS"] = "1"
+        if self._facts.has_gpus:
+            # GPUs are for those who ask for them.
+            env["CUDA_VISIBLE_DEVICES"] = ""
+        env.update(driver.env)
+        if kind.cpus:
+            env["OMP_NUM_THREADS"] = str(kind.cpus)
+        if kind.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus(list(kind.gpus)))
+        env.update(kind.env)
+        env[WORKER_ID] = worker.process.hex()
+        return env
+
+    def unmake(self, process: ProcessId) -> None:
+        """It was never made."""
+        worker = self._by_process.pop(process)
+        self._outputs.abandon(worker)
+
+    # ---- what it prints
+
+    def rename(self, process: ProcessId, name: str) -> None:
+        worker = self._by_process.get(process)
+        if worker is not None:
+            self._outputs.rename(worker, name)
+
+    def flush_output(self, job: JobKey) -> None:
+        """Send a driver what its workers have printed so far."""
+        self._outputs.flush(job)
+
+    # ---- its end
+
+    def kill(self, process: ProcessId) -> None:
+        worker = self._by_process.get(process)
+        if worker is not None and worker.pid:
+            self._zygote.kill(worker.pid)
+
+    def exited(self, pid: int, status: int, lost: str) -> None:
+        """It was reaped; `lost`: how its zygote ended, if it was lost with that."""
+        worker = self._by_pid.pop(pid, None)
+        if worker is None:
+            return
+        now = self._loop.time()
+        self._oom.observe(now)
+        signalled = os.WIFSIGNALED(status)
+        killed = signalled and os.WTERMSIG(status) == signal.SIGKILL
+        out_of_memory = bool(
+            killed and not lost and self._reports.may_lack_memory(worker.process) and self._oom.claim(now)
+        )
+        end = ProcessEnd(
+            describe_exit(status, out_of_memory=out_of_memory),
+            clean=status == 0,
+            killed=killed,
+            by_others=signalled and os.WTERMSIG(status) in SENT_BY_OTHERS,
+            out_of_memory=out_of_memory,
+            lost=lost,
+        )
+        self._reports.exited(worker.process, end)
+
+    def bury(self, process: ProcessId, cause: str, out_of_memory: bool) -> None:
+        """Remove what is left of it, and tell who asks why."""
+        worker = self._by_process.pop(process)
+        remove_socket(self._facts.session, process)
+        self._outputs.ended(worker)
+        self._exits.ended(process, Exit(cause, out_of_memory, last_begun(self._facts.session, process)))
+
+    def remember(self, process: ProcessId, end: Exit) -> None:
+        """How any other process has ended."""
+        self._exits.ended(process, end)
+
+    async def exit_of(self, process: ProcessId) -> Exit:
+        """Why a process ended; waits until a worker whose link broke has been reaped."""
+        if process in self._by_process:
+            return await self._exits.wait(process)
+        return self._exits.known(process)
+
+    async def until_ended(self, timeout_s: float) -> None:
+        """Wait until all workers that are there have been reaped."""
+        waiting = [self._loop.create_task(self.exit_of(process)) for process in self._by_process]
+        if waiting:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(waiting, timeout=timeout_s)
+        for task in waiting:
+            task.cancel()
+
+    async def close(self) -> None:
+        await self._outputs.close()
