@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -59,25 +60,24 @@ class Chaos:
         self._world = world
         self._dice = world.dice
         self._loop = world.outside
-        self.is_over = False
+        self._network = world.network
+        self._story = world.story
+        # When the last fault may happen.
+        self._until = math.inf
 
     async def run(self, faults: Faults, until: float) -> None:
         """Do what `faults` says, at random moments until `until`."""
         names = [name for name in faults.__slots__ if getattr(faults, name)]
         rates = [getattr(faults, name) for name in names]
-        while names and not self.is_over:
+        while names and self._loop.time() <= min(until, self._until):
             await asyncio.sleep(self._dice.expovariate(faults.total))
-            if self.is_over or self._loop.time() > until:
-                return
-            self._do(self._dice.choices(names, rates)[0])
+            if self._loop.time() <= min(until, self._until):
+                self._do(self._dice.choices(names, rates)[0])
 
     def calm(self) -> None:
         """No more faults: what is stopped goes on, what is slow is not any more."""
-        self.is_over = True
-        network = self._world.network
-        network.is_calm = True
-        network.slowness.clear()
-        network.apart.clear()
+        self._until = self._loop.time()
+        self._network.calm()
         for process in self._world.processes:
             process.loop.go_on()
 
@@ -120,47 +120,46 @@ class Chaos:
     def cut(self) -> None:
         """Cut one connection, whichever."""
         # A process that talks to itself does so whatever happens to the network.
-        wires = [wire for wire in self._world.network.wires if wire.ends[0] != wire.ends[1]]
+        wires = [wire for wire in self._network.wires if wire.ends[0] != wire.ends[1]]
         if wires:
             self._cut(self._dice.choice(wires))
 
     def cut_off(self, process: Process) -> None:
         """Cut all connections of a process."""
-        for wire in list(self._world.network.wires):
+        for wire in list(self._network.wires):
             if process.process in wire.ends and wire.ends[0] != wire.ends[1]:
                 self._cut(wire)
 
     def _cut(self, wire: Wire) -> None:
-        named = self._world.story.named
-        self._world.story.event("cuts", named(wire.ends[0]), f"its connection to {named(wire.ends[1])} is cut")
+        named = self._story.named
+        self._story.event("cuts", named(wire.ends[0]), f"its connection to {named(wire.ends[1])} is cut")
         wire.cut()
 
     def part(self, one: Process, other: Process, seconds: float) -> None:
         """Keep two processes from each other for a while."""
         pair = frozenset((one.process, other.process))
-        network = self._world.network
-        network.apart[pair] = None
-        self._world.story.event("partitions", one.name, f"cannot reach {other.name} for {seconds:.3f} s")
-        for wire in list(network.wires):
+        self._network.apart[pair] = None
+        self._story.event("partitions", one.name, f"cannot reach {other.name} for {seconds:.3f} s")
+        for wire in list(self._network.wires):
             if pair == frozenset(wire.ends):
                 wire.cut()
-        self._loop.call_later(seconds, network.apart.pop, pair, None)
+        self._loop.call_later(seconds, self._network.apart.pop, pair, None)
 
     def slow(self, process: Process, seconds: float, factor: float) -> None:
         """All that comes to a process, or from it, takes longer for a while."""
-        slowness = self._world.network.slowness
+        slowness = self._network.slowness
         slowness[process.process] = factor
-        self._world.story.event("slow", process.name, f"is slow for {seconds:.3f} s")
+        self._story.event("slow", process.name, f"is slow for {seconds:.3f} s")
         self._loop.call_later(seconds, slowness.pop, process.process, None)
 
     def stop(self, process: Process, seconds: float) -> None:
         """Stop a process (SIGSTOP) and let it go on."""
         if process.loop.life is Life.RUNNING:
-            self._world.story.event("stops", process.name, f"is stopped for {seconds:.3f} s")
+            self._story.event("stops", process.name, f"is stopped for {seconds:.3f} s")
             process.loop.stop_process()
             self._loop.call_later(seconds, self._go_on, process)
 
     def _go_on(self, process: Process) -> None:
         if process.loop.life is Life.STOPPED:
-            self._world.story.row(process.name, "goes on")
+            self._story.row(process.name, "goes on")
             process.loop.go_on()

@@ -140,5 +140,5 @@ class VirtualLink(Link):
         data = super()._encode(batch)
         if data:
             self._story.sent(self._mine, self.peer, batch)
-            self._deliveries.sent(self.end.link, bool(self.path), data[HEADER_BYTES : -len(TRAILER)])
+            self._deliveries.sent(self.end.link, bool(self.path), data[HEADER_BYTES : -len(TRAILER)], self._mine)
         return data

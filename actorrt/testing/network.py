@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from random import Random
 from typing import Final, Protocol
 
@@ -30,6 +31,14 @@ class Ear(Protocol):
     def broke(self) -> None: ...
 
 
+class WayState(Enum):
+    OPEN = auto()
+    # Nothing more is written; what is left arrives.
+    ENDING = auto()
+    # The reader hears, or has heard, of the end.
+    ENDED = auto()
+
+
 class Way:
     """One direction of a connection."""
 
@@ -42,12 +51,11 @@ class Way:
         self._unread: list[bytes] = []
         # No piece overtakes one that was written before it.
         self._last_at = 0.0
-        self._broken = False
-        self._told = False
+        self._state = WayState.OPEN
 
     def write(self, data: bytes) -> None:
         """Have these bytes arrive, unless the connection is cut first."""
-        if self._broken:
+        if self._state is not WayState.OPEN:
             return
         for piece in self._wire.network.pieces(data):
             self._pieces.append(piece)
@@ -77,14 +85,13 @@ class Way:
                 ear.heard(piece)
             else:
                 self._unread.append(piece)
-        if self._told and self.ear is ear:
+        if self._state is WayState.ENDED and self.ear is ear:
             ear.broke()
 
     def break_off(self) -> None:
         """Lose what is under way from any byte on; the reader hears of the end behind what is left."""
-        if self._broken:
+        if self._state is not WayState.OPEN:
             return
-        self._broken = True
         kept: deque[bytes] = deque()
         left = self._wire.network.keeps(sum(map(len, self._pieces)))
         while self._pieces and left:
@@ -92,16 +99,16 @@ class Way:
             left -= len(piece)
             kept.append(piece)
         self._pieces = kept
-        self._schedule(self._end)
+        self.finish()
 
     def finish(self) -> None:
         """The writer closes: all that was written arrives, then the end."""
-        if not self._broken:
-            self._broken = True
+        if self._state is WayState.OPEN:
+            self._state = WayState.ENDING
             self._schedule(self._end)
 
     def _end(self) -> None:
-        self._told = True
+        self._state = WayState.ENDED
         while self._pieces:
             self._arrive()
         if self.ear is not None:
@@ -127,15 +134,12 @@ class Wire:
     def __init__(self, network: Network, dialler: ProcessId, listener: ProcessId) -> None:
         self.network = network
         self.ends = (dialler, listener)
-        self.is_cut = False
         loops = network.loops
         self.ways = (Way(self, loops[listener]), Way(self, loops[dialler]))
 
     def cut(self) -> None:
         """Both ends hear of it, each when it does."""
-        if not self.is_cut:
-            self.is_cut = True
-            self.network.wires.pop(self, None)
+        if self.network.forget(self):
             for way in self.ways:
                 way.break_off()
 
@@ -178,16 +182,13 @@ class Network:
         self.slowness: dict[ProcessId, float] = {}
         # Pairs of processes between which nothing goes.
         self.apart: dict[frozenset[ProcessId], None] = {}
-        # Pieces that are not delayed by chance, while faults are over.
-        self.is_calm = False
+        self._latencies = LATENCIES
 
     # ---- how long, and how much
 
     def latency(self, wire: Wire) -> float:
         slow = max((self.slowness.get(end, 1.0) for end in wire.ends), default=1.0)
-        if self.is_calm:
-            return LATENCIES[0]
-        return self._dice.choice(LATENCIES) * (0.5 + self._dice.random()) * slow
+        return self._dice.choice(self._latencies) * (0.5 + self._dice.random()) * slow
 
     def pieces(self, data: bytes) -> list[bytes]:
         """How the bytes of one write arrive: most often at once."""
@@ -200,7 +201,19 @@ class Network:
         """How many of the bytes under way a cut lets through."""
         return self._dice.randint(0, size) if self._dice.random() < 0.7 else size
 
+    def calm(self) -> None:
+        """From now on nothing is slow or apart."""
+        self._latencies = LATENCIES[:1]
+        self.slowness.clear()
+        self.apart.clear()
+
     # ---- connections
+
+    def forget(self, wire: Wire) -> bool:
+        """A connection ends; False if it has ended before."""
+        there = wire in self.wires
+        self.wires.pop(wire, None)
+        return there
 
     def lives(self, process: ProcessId) -> bool:
         loop = self.loops.get(process)
@@ -248,18 +261,14 @@ class Network:
 
     def close_politely(self, wire: Wire, out: Way) -> None:
         """One end closes: the other reads to the end."""
-        if not wire.is_cut:
-            wire.is_cut = True
-            self.wires.pop(wire, None)
+        if self.forget(wire):
             out.finish()
 
     def end(self, process: ProcessId) -> None:
         """A process has ended: nobody listens for it, and its connections end behind what it has written."""
         self._listeners = {path: found for path, found in self._listeners.items() if found[0] != process}
         for wire in list(self.wires):
-            if process in wire.ends:
-                self.wires.pop(wire)
-                wire.is_cut = True
+            if process in wire.ends and self.forget(wire):
                 for way in wire.ways:
                     way.finish()
         for loop, future in self._ends.pop(process, ()):

@@ -18,15 +18,20 @@ import warnings
 from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
+from enum import Enum
 from functools import partial
 from random import Random
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from actorrt import runtime as _runtime_package
+from actorrt.core.actor_calls import ActorCalls
 from actorrt.core.calls import CallLife
+from actorrt.core.instance import InstanceLife
+from actorrt.core.lease_life import LeaseLife
 from actorrt.core.leases import UNIT
 from actorrt.core.lifecycle import Lifecycle
+from actorrt.core.workers import Worker
 from actorrt.exceptions import LinkError
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.base.worker_params import WorkerParams
@@ -359,9 +364,7 @@ class World:
             (token.Token, "__del__", released),
             (Call, "__hash__", _number_of_call),
             (ActorClient, "__hash__", _number_of_actor),
-            (CallLife, "on", _told(CallLife.on, self._row_of_call)),
-            (Lifecycle, "on", _told(Lifecycle.on, self._row_of_actor)),
-            (End, "apply", _told(End.apply, self._row_of_link)),
+            *((cls, name, self._told(getattr(cls, name), what)) for cls, name, what in _TABLES),
         ]
         kept = [(where, name, getattr(where, name)) for where, name, _ in replaced]
         logger = logging.getLogger("actorrt")
@@ -397,33 +400,39 @@ class World:
         if thread.loop.life is not Life.ENDED:
             thread.release(one._release)
 
-    def _row_of_call(self, life: Any, before: Any, event: Any, action: Any) -> None:
-        who = "?" if self.current is None else self.current.name
-        message = getattr(life, "message", None)
-        seq = getattr(message, "seq", "?")
-        self.story.row(
-            who, f"call {seq} ({life.name}): {before.name} --{event.name}--> {life.state.name}, {action.name}"
-        )
+    def _told(self, apply: Callable[[Any, Any], Any], what: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
+        """The same, and each row that is taken is a line of the story."""
 
-    def _row_of_actor(self, life: Any, before: Any, event: Any, actions: Any) -> None:
-        who = "?" if self.current is None else self.current.name
-        told = ", ".join(action.name for action in actions) or "nothing"
-        self.story.row(who, f"actor: {before.name} --{event.name}--> {life.state.name}, {told}")
+        def on(life: Any, event: Any) -> Any:
+            before = life.state
+            actions = apply(life, event)
+            who = "outside" if self.current is None else self.current.name
+            self.story.row(who, f"{what(life)}: {before.name} --{event.name}--> {life.state.name}{_in_words(actions)}")
+            return actions
 
-    def _row_of_link(self, end: Any, before: Any, event: Any, actions: Any) -> None:
-        who = "?" if self.current is None else self.current.name
-        told = ", ".join(action.name for action in actions) or "nothing"
-        self.story.row(who, f"link: {before.name} --{event.name}--> {end.state.name}, {told}")
+        return on
 
 
-def _told(apply: Callable[..., Any], tell: Callable[[Any, Any, Any, Any], None]) -> Callable[..., Any]:
-    def on(self: Any, event: Any) -> Any:
-        before = self.state
-        actions = apply(self, event)
-        tell(self, before, event, actions)
-        return actions
+def _in_words(actions: Any) -> str:
+    """What a row of a table says is to be done."""
+    if isinstance(actions, Enum):
+        actions = (actions,)
+    if not isinstance(actions, tuple):
+        return ""
+    told = [getattr(action, "name", "") for action in cast("tuple[Any, ...]", actions)]
+    return f", {', '.join(told)}" if any(told) else ""
 
-    return on
+
+# Whose rows are told, and how each is called.
+_TABLES: Final[tuple[tuple[type[Any], str, Callable[[Any], str]], ...]] = (
+    (CallLife, "on", lambda call: f"call {call.message.seq} ({call.name})" if isinstance(call, Call) else "a call"),
+    (Lifecycle, "on", lambda _: "supervised actor"),
+    (ActorCalls, "on", lambda calls: f"calls to {calls.title}"),
+    (InstanceLife, "on", lambda life: f"actor {life.title}"),
+    (LeaseLife, "on", lambda lease: f"held lease {lease.number}"),
+    (Worker, "on", lambda _: "leased worker"),
+    (End, "apply", lambda _: "link"),
+)
 
 
 def _end_quietly(process: Process) -> None:
