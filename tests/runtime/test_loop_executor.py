@@ -15,6 +15,8 @@ from actorrt.config import Settings
 from actorrt.runtime.links.running import running_call
 from actorrt.runtime.owner.program import Program
 from actorrt.runtime.owner.runtime import Runtime
+from actorrt.runtime.worker.code import CodeStatistics
+from actorrt.runtime.worker.executor import ExecutorStatistics
 from actorrt.runtime.worker.loop_executor import LoopExecutor
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
@@ -50,6 +52,7 @@ class Caller:
     closed = False
 
     def __init__(self) -> None:
+        self.inflight: dict[int, Any] = {}
         self.serving: dict[int, Any] = {}
         self.waiting: dict[int, Any] = {}
         self.answers: list[AnyMessage] = []
@@ -109,9 +112,13 @@ class Bench:
         self.executor = executor
         self.loop: Any = executor.loop
         self.link: Any = Caller()
-        executor.take(self.link, [Define(CLS, pickle.dumps(Actor)), StartActor(1, ACTOR, CLS, EMPTY or b"")])
+        self.take([Define(CLS, pickle.dumps(Actor)), StartActor(1, ACTOR, CLS, EMPTY or b"")])
         self.turn()
         self.instance = executor.actors.instances[ACTOR]
+
+    def take(self, messages: list[AnyMessage]) -> None:
+        """A frame of the caller's."""
+        self.runtime.dispatch.receive(self.link, messages)
 
     def turn(self, times: int = 5) -> None:
         """Let the user's loop turn."""
@@ -154,11 +161,11 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_a_cancellation_crosses_to_the_users_thread_once_and_what_was_called_back_once(bench: Bench) -> None:
-    bench.executor.take(bench.link, [bench.call(2)])
+    bench.take([bench.call(2)])
     bench.turn()
     bench.turn_of_the_runtime()
     crossings = bench.loop.crossings
-    bench.executor.take(bench.link, [Cancel(2, False, True)])
+    bench.take([Cancel(2, False, True)])
     bench.turn()
     assert bench.loop.crossings == crossings + 1
     assert told == ["begun", "interrupted", "child cancelled 0 times"]
@@ -168,16 +175,16 @@ def test_a_cancellation_crosses_to_the_users_thread_once_and_what_was_called_bac
 
 
 def test_a_call_and_its_cancellation_in_one_frame_keep_their_order(bench: Bench) -> None:
-    bench.executor.take(bench.link, [bench.call(2), Cancel(2, False, True)])
+    bench.take([bench.call(2), Cancel(2, False, True)])
     bench.turn()
     assert told == ["begun", "interrupted", "child cancelled 0 times"]
     assert bench.outcomes[2] == CANCELLED
 
 
 def test_a_call_is_interrupted_once_however_often_it_is_cancelled(bench: Bench) -> None:
-    bench.executor.take(bench.link, [bench.call(2)])
+    bench.take([bench.call(2)])
     bench.turn()
-    bench.executor.take(bench.link, [Cancel(2, False, False), Cancel(2, False, True), Cancel(2, False, True)])
+    bench.take([Cancel(2, False, False), Cancel(2, False, True), Cancel(2, False, True)])
     bench.executor.link_lost(bench.link)
     bench.turn()
     bench.turn_of_the_runtime()
@@ -188,9 +195,9 @@ def test_a_call_is_interrupted_once_however_often_it_is_cancelled(bench: Bench) 
 
 
 def test_what_was_called_is_left_alone_where_nobody_wants_it_cancelled(bench: Bench) -> None:
-    bench.executor.take(bench.link, [bench.call(2)])
+    bench.take([bench.call(2)])
     bench.turn()
-    bench.executor.take(bench.link, [Cancel(2, False, False)])
+    bench.take([Cancel(2, False, False)])
     bench.turn()
     bench.turn_of_the_runtime()
     assert told[1] == "interrupted"
@@ -199,19 +206,36 @@ def test_what_was_called_is_left_alone_where_nobody_wants_it_cancelled(bench: Be
 
 def test_a_call_that_waits_for_its_turn_is_cancelled_and_never_runs(bench: Bench) -> None:
     bench.instance.limiter.limit = 1
-    bench.executor.take(bench.link, [bench.call(2), bench.call(3), bench.call(4)])
+    bench.take([bench.call(2), bench.call(3), bench.call(4)])
     bench.turn()
-    bench.executor.take(bench.link, [Cancel(3, False, True)])
+    bench.take([Cancel(3, False, True)])
     bench.turn()
     assert bench.outcomes == {1: "value", 3: CANCELLED}
-    bench.executor.take(bench.link, [Cancel(2, False, True)])
+    bench.take([Cancel(2, False, True)])
     bench.turn()
     assert told == ["begun", "interrupted", "child cancelled 0 times", "begun"]
     assert bench.outcomes == {1: "value", 2: CANCELLED, 3: CANCELLED}
 
 
+def test_statistics_count_what_is_under_way(bench: Bench) -> None:
+    bench.runtime.peers.links[bench.link.peer] = bench.link
+    bench.instance.limiter.limit = 2
+    code = CodeStatistics(defined=1, loaded=1, packed=0)
+    assert bench.executor.statistics() == ExecutorStatistics(1, 0, 0, 0, code)
+    bench.take([bench.call(seq) for seq in range(2, 7)])
+    assert bench.executor.statistics() == ExecutorStatistics(1, 0, 0, 1, code)
+    bench.turn()
+    assert bench.executor.statistics() == ExecutorStatistics(1, 2, 3, 0, code)
+    assert bench.executor.holds_up
+    for seq in range(2, 7):
+        bench.take([Cancel(seq, False, True)])
+    bench.turn(10)
+    assert bench.executor.statistics() == ExecutorStatistics(1, 0, 0, 0, code)
+    assert not bench.executor.holds_up
+
+
 def test_a_call_that_is_over_keeps_nothing_that_it_has_called(bench: Bench) -> None:
-    bench.executor.take(bench.link, [bench.call(2), Cancel(2, False, True)])
+    bench.take([bench.call(2), Cancel(2, False, True)])
     bench.turn()
     bench.turn_of_the_runtime()
     child = weakref.ref(children.pop())

@@ -124,6 +124,10 @@ class RunningCall:
         """From now on it can be interrupted by this task."""
         self.task = task
 
+    def leaves_task(self) -> None:
+        """It has ended: its task's context holds the call, and the two would be left to the collector."""
+        self.task = None
+
     def claim(self) -> bool:
         """Take it up, or away, once. False: it does not wait for a thread any more."""
         waits, self.waits = self.waits, False

@@ -99,7 +99,7 @@ class EagerRunner:
                     self._flush()
             else:
                 self._parked = None
-                run.task = parked.task
+                run.runs_in(parked.task)
                 self._on_suspend(run)
                 parked.adopt(context, work, waits_for)
         self._flush()

@@ -5,6 +5,7 @@ on the runtime's own loop, and `SyncExecutor` one call at a time in the main thr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from actorrt import exceptions
@@ -15,6 +16,23 @@ from ..links.link import Link
 from ..links.running import RunningCall
 from ..owner.outcomes import Outcomes
 from ..owner.program import CallRunner, UserSide
+from .code import CodeStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorStatistics:
+    """What an executor has under way. Threads go on while it is counted, so the figures may be of different moments."""
+
+    # Actors that are here, also those that are being made or are to stop.
+    actors: int
+    # Calls that have begun and not ended: of a loop, those that have come to an await.
+    running: int
+    # Calls that wait for their turn, at the limit of their actor or behind the call that the main thread runs.
+    waiting: int
+    # Frames of messages that the user's loop has not taken up yet; 0 where there is none.
+    handed_over: int
+    # What callers have defined here.
+    code: CodeStatistics
 
 
 class Executor(CallRunner, Protocol):
@@ -37,6 +55,10 @@ class Executor(CallRunner, Protocol):
 
     def end_calls(self, runs: Iterable[RunningCall], reach: Reach) -> None:
         """Interrupt running calls, and what they have called as far as `reach` says."""
+
+    def statistics(self) -> ExecutorStatistics:
+        """From any thread."""
+        ...
 
     def tell_idle(self, told: Callable[[], None]) -> None:
         """Call `told` from now on for each call that has ended; from whatever thread it has ended in."""

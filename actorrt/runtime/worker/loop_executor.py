@@ -58,7 +58,7 @@ from .cancelling import cancel_calls, end_by_force, reach_later
 from .code import Code
 from .eager import EagerRunner
 from .excuses import Excuses
-from .executor import failure, tell_blocked
+from .executor import ExecutorStatistics, failure, tell_blocked
 from .exiting import ActorExit, exit_in
 from .forks import leave_fork
 from .host import Host
@@ -147,6 +147,17 @@ class LoopExecutor:
 
     def _links(self) -> list[Link]:
         return list(self._host.peers.links.values())
+
+    def statistics(self) -> ExecutorStatistics:
+        """What is under way here; from any thread."""
+        links = self._links()
+        return ExecutorStatistics(
+            actors=len(self.actors.instances),
+            running=sum(len(link.serving) for link in links),
+            waiting=sum(len(link.waiting) for link in links),
+            handed_over=len(self._inbox),
+            code=self.code.statistics(),
+        )
 
     def watch_work(self, told: Callable[[], None]) -> None:
         """Call `told` from now on, on the runtime loop, before anything is handed over to the user's."""
@@ -257,13 +268,8 @@ class LoopExecutor:
     @property
     def holds_up(self) -> bool:
         """Whether somebody waits for this loop beside who runs on it now; from any thread."""
-        links = self._links()
-        return (
-            len(self.actors.instances) > 1
-            or bool(self._inbox)
-            or any(link.waiting for link in links)
-            or sum(len(link.serving) for link in links) > 1
-        )
+        now = self.statistics()
+        return now.actors > 1 or now.handed_over > 0 or now.waiting > 0 or now.running > 1
 
     def _drain(self) -> None:
         """Take one frame's work; the rest comes in turns of its own: what runs already has its turns in between."""
@@ -398,8 +404,7 @@ class LoopExecutor:
             run.link.serving.pop(run.seq, None)
             if run.actor is not None and run.actor.calls is not None:
                 run.actor.calls.discard(run)
-            # Its context holds the call: the two would be left to the collector.
-            run.task = None
+            run.leaves_task()
             if self._on_idle is not None:
                 self._on_idle()
 

@@ -70,6 +70,11 @@ class SyncActor:
         self._instance: Instance | None = None
         self._pools: dict[str, ThreadPoolExecutor] = {}
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is made and has not ended; from any thread."""
+        return self._instance is not None
+
     def is_owned_by(self, process: ProcessId) -> bool:
         """Whether it is made, and that process may end it; from any thread."""
         instance = self._instance

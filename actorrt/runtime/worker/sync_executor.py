@@ -49,7 +49,7 @@ from ..owner.snapshots import take_snapshot
 from .arguments import noting_borrows, read_arguments, segment_entries, to_confirm
 from .cancelling import cancel_calls, end_by_force, reach_later
 from .code import Code
-from .executor import tell_blocked
+from .executor import ExecutorStatistics, tell_blocked
 from .exiting import ActorExit, exit_in
 from .forks import leave_fork
 from .host import Host
@@ -134,6 +134,16 @@ class SyncExecutor:
 
     def finalize(self, timeout_s: float) -> None:
         """Only a loop has something to finalize."""
+
+    def statistics(self) -> ExecutorStatistics:
+        """What is under way here; from any thread."""
+        return ExecutorStatistics(
+            actors=int(self.actor is not None and self.actor.is_here),
+            running=sum(len(link.serving) for link in list(self._host.peers.links.values())),
+            waiting=len(self._work),
+            handed_over=0,
+            code=self.code.statistics(),
+        )
 
     def tell_idle(self, told: Callable[[], None]) -> None:
         self._on_idle = told
