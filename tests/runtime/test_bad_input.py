@@ -13,10 +13,11 @@ from actorrt import exceptions
 from actorrt.core.options import MethodOptions
 from actorrt.runtime.owner import current
 from actorrt.runtime.owner.handles import client_of
+from actorrt.types import ProcessId
 from actorrt.util import list_named_actors
 from actorrt.util.actor_pool import ActorPool
 from actorrt.util.queue import Queue
-from actorrt.wire.messages import Ask, Credit, FindName, ListNames, NameHolder, Reply
+from actorrt.wire.messages import Ask, Credit, Exit, ExitOf, FindName, ListNames, NameHolder, Reply
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -145,3 +146,15 @@ def test_what_nobody_waits_for_and_cannot_be_read_costs_nothing(echo: Any) -> No
     assert actorrt.get(echo.echo.remote(2)) == 2
     assert actorrt.get(one.remote()) == 1
     assert not any(link.closed for link in runtime.peers.links.values())
+
+
+def test_of_a_process_that_the_node_never_had_it_does_not_say_that_it_has_ended(echo: Any) -> None:
+    runtime, nobody = current.runtime(), ProcessId(b"nobody..")
+
+    async def ask() -> Exit:
+        return await runtime.node.ask(ExitOf(nobody))
+
+    assert runtime.thread.call_sync(ask()) == Exit("its process is not known to the node", known=False)
+    with pytest.raises(exceptions.LinkError, match=r"process .* cannot be reached: its process is not known"):
+        runtime.thread.call_sync(runtime.peers.link_to(nobody))
+    assert nobody not in runtime.peers.dead

@@ -17,11 +17,12 @@ from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.links.link import Link
 from actorrt.runtime.links.peers import Peers
 from actorrt.runtime.links.transport import NoAnswerError, make_hello
+from actorrt.types import ProcessId
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import AnyMessage, Done, Ping, Unreadable, encode_hello
 
-ME = b"process1"
-OTHER = b"process2"
+ME = ProcessId(b"process1")
+OTHER = ProcessId(b"process2")
 
 
 class Receiver:
@@ -123,6 +124,16 @@ async def test_a_dial_ends_when_the_node_says_that_the_process_has_ended(session
     with pytest.raises(LinkError, match="has ended: it was killed by SIGKILL"):
         await waiting
     silent.end()
+
+
+async def test_a_dial_of_a_process_that_the_node_does_not_know_fails_and_nobody_calls_it_dead(mine: Peers) -> None:
+    async def unknown(process: ProcessId) -> str:
+        raise LinkError(f"process {process.hex()} cannot be reached: its process is not known to the node")
+
+    mine.end_of = unknown
+    with pytest.raises(LinkError, match="cannot be reached: its process is not known"):
+        await mine.link_to(OTHER)
+    assert OTHER not in mine.dead
 
 
 async def test_who_is_cancelled_while_dialling_leaves_the_others_their_link(session: Path, mine: Peers) -> None:

@@ -121,7 +121,8 @@ class Peers:
         self.dead: RecentSet[ProcessId] = RecentSet(DEAD_REMEMBERED)
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
-        # Waits until a process has ended, as the node knows it; says why. Without it, one failed dial is the end.
+        # Waits until a process has ended, as the node knows it; says why. LinkError: the node does not know it. Without
+        # this, one failed dial is the end.
         self.end_of = end_of
         self._dial_timeout_s = dial_timeout_s
         self._restore_s = restore_s
@@ -193,8 +194,7 @@ class Peers:
 
     def _dialled(self, process: ProcessId, task: asyncio.Task[Link]) -> None:
         self._dialling.pop(process, None)
-        if not task.cancelled():
-            task.exception()  # whoever waits has it; nobody may wait any more
+        _look_at(task)
 
     async def _open(self, process: ProcessId, path: str) -> Link:
         """Dial until the process answers, or its node says that it has ended."""
@@ -219,6 +219,7 @@ class Peers:
                     logger.warning(_NO_ANSWER, process.hex(), told - began)
         finally:
             end.cancel()
+            end.add_done_callback(_look_at)
 
     async def dial_node(self, node: ProcessId) -> Link:
         """Open a link to the node; a node that listens lives, however long it is stopped or swapped out.
@@ -485,6 +486,12 @@ class Peers:
         if self._listening:
             remove_socket(self.session, self.process)
         await self._acceptor.close()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more: an error of it is none."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _end_in_doubt(

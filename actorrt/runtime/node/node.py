@@ -269,7 +269,10 @@ class Node:
         return await self.workers.exit_of(process)
 
     async def _cause_of_end(self, process: ProcessId) -> str:
-        return (await self.exit_of(process)).cause
+        end = await self.exit_of(process)
+        if not end.known:
+            raise exceptions.LinkError(f"process {process.hex()} cannot be reached: {end.cause}")
+        return end.cause
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 

@@ -257,7 +257,10 @@ class Runtime:
     # ---- actors
 
     async def _cause_of_end(self, process: ProcessId) -> str:
-        return (await self.exits.end_of(process)).cause
+        end = await self.exits.end_of(process)
+        if not end.known:
+            raise exceptions.LinkError(f"process {process.hex()} cannot be reached: {end.cause}")
+        return end.cause
 
     # ---- a worker's own affairs
 
