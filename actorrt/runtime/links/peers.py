@@ -113,7 +113,11 @@ class Peers:
         restore_s: float = RESTORE_S,
         end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None,
     ) -> None:
-        """`restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives."""
+        """`restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives.
+
+        `end_of` waits until a process has ended, as the node knows it, and says why; LinkError: the node does not know
+        it. Without it, one failed dial is the end.
+        """
         self.process = process
         self.session = session
         self.links: dict[ProcessId, Link] = {}
@@ -121,8 +125,6 @@ class Peers:
         self.dead: RecentSet[ProcessId] = RecentSet(DEAD_REMEMBERED)
         # The node, which finds those who do not listen.
         self.broker: Link | None = None
-        # Waits until a process has ended, as the node knows it; says why. LinkError: the node does not know it. Without
-        # this, one failed dial is the end.
         self.end_of = end_of
         self._dial_timeout_s = dial_timeout_s
         self._restore_s = restore_s
