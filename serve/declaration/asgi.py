@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any, Final, TypeVar, cast
 
 from starlette.types import ASGIApp, Message
@@ -77,6 +78,12 @@ def _whole(app: Any) -> Any:
     return around
 
 
+class _Phase(Enum):
+    RUNS = "RUNS"
+    STOPPING = "STOPPING"
+    FAILED = "FAILED"  # as it stopped, in its own words
+
+
 class Lifespan:
     """Tell an application that it starts and ends. An application that knows no lifespan is left alone."""
 
@@ -84,7 +91,7 @@ class Lifespan:
         """What the application calls in it belongs to `hooks`."""
         self._app = app
         self._hooks = hooks
-        self._stopping = self._told_of_failure = False
+        self._phase = _Phase.RUNS
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._told: asyncio.Future[Message] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -104,12 +111,12 @@ class Lifespan:
         task = self._task
         if task is None or task.done():
             return
-        self._stopping = True
+        self._phase = _Phase.STOPPING
         try:
             async with asyncio.timeout(limit_s):
                 answer = await self._ask("lifespan.shutdown")
                 if answer is not None and answer["type"] == "lifespan.shutdown.failed":
-                    self._told_of_failure = True
+                    self._phase = _Phase.FAILED
                     logger.error("the application's shutdown failed: %s", answer.get("message", ""))
                 await asyncio.wait([task])
         except TimeoutError:
@@ -132,7 +139,7 @@ class Lifespan:
             raise
         except BaseException as error:
             # As it starts: it knows no lifespan, or has told that it failed.
-            if self._stopping and not self._told_of_failure:
+            if self._phase is _Phase.STOPPING:
                 logger.error("the application's shutdown failed:\n%s", with_frames(error))
 
     async def _send(self, message: Message) -> None:

@@ -7,6 +7,7 @@ here sends, and nothing here knows the time: the caller gives the lines that it 
 import re
 from collections.abc import Iterable
 from dataclasses import is_dataclass
+from enum import Enum
 from http import HTTPStatus
 from math import isfinite
 from typing import Any, Final, NamedTuple, cast
@@ -136,6 +137,18 @@ class ResponseError(RuntimeError):
     """The application broke the rules of HTTP or ASGI: a bad header, a body that is longer than it said."""
 
 
+class Made(Enum):
+    """How much of a response has been made."""
+
+    NOTHING = "NOTHING"
+    HEAD = "HEAD"  # and perhaps parts of its body
+    ALL = "ALL"
+
+
+# Python looks up the members of an enum slowly, and each response asks for this one.
+HAS_HEAD: Final = Made.HEAD
+
+
 class ResponseBytes:
     """The bytes of one response: `start` once, then `body` until `more` is false.
 
@@ -143,7 +156,7 @@ class ResponseBytes:
     has to end after it.
     """
 
-    __slots__ = ("_chunked", "_each", "_framing", "_head", "_left", "close", "complete", "started")
+    __slots__ = ("_chunked", "_each", "_framing", "_head", "_left", "_so_far", "close")
 
     def __init__(self, framing: int, each: bytes = b"") -> None:
         self._framing = framing
@@ -153,12 +166,15 @@ class ResponseBytes:
         # How much of the promised length is still to come; None: no length was promised.
         self._left: int | None = None
         self.close = bool(framing & (CLOSE | HTTP_1_0))
-        self.started = False
-        self.complete = False
+        self._so_far = Made.NOTHING
+
+    @property
+    def complete(self) -> bool:
+        return self._so_far is Made.ALL
 
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Nothing is given out yet: head and first part of the body leave in one piece."""
-        if self.started:
+        if self._so_far is not Made.NOTHING:
             raise ResponseError("the response was started twice")
         if status not in STATUS_LINES:
             raise ResponseError(f"{status!r} is no HTTP status")
@@ -192,19 +208,20 @@ class ResponseBytes:
             lines.append(b"connection: close\r\n")
         lines += (each, b"\r\n")
         self._head = b"".join(lines)
-        self.started = True
+        self._so_far = HAS_HEAD
         if self._framing & HEAD:
             self._chunked, self._left = False, None
 
     def body(self, data: bytes, more: bool = False) -> bytes:
         """What is to be sent now. ResponseError if the body does not have the length that was promised."""
-        if not self.started or self.complete:
+        if self._so_far is not HAS_HEAD:
             raise ResponseError("a part of a body before the start of its response or after its end")
         if self._left is not None and not self._framing & HEAD:
             self._left -= len(data)
             if self._left < 0 or (self._left and not more):
                 raise ResponseError("the body does not have the length that content-length said")
-        self.complete = not more
+        if not more:
+            self._so_far = Made.ALL
         head, self._head = self._head, b""
         if self._framing & HEAD:
             return head
@@ -217,8 +234,8 @@ class ResponseBytes:
         """The same as `body(data)` without a copy of what is large."""
         if len(data) <= LARGEST_WHOLE or self._framing & HEAD:
             return self.body(data)
-        if self._chunked and self.started and not self.complete:
-            self.complete = True
+        if self._chunked and self._so_far is HAS_HEAD:
+            self._so_far = Made.ALL
             return Large(b"%b%x\r\n" % (self._head, len(data)), data, b"\r\n0\r\n\r\n", self.close)
         head, self._head = self._head, b""
         return Large(head, self.body(data), b"", self.close)

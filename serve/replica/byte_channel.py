@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 MOST_HELD = 256 * 1024
@@ -22,22 +23,30 @@ class Sink(Protocol):
     async def drained(self) -> None: ...
 
 
+class Flow(Enum):
+    FLOWING = "FLOWING"
+    ENDED = "ENDED"  # all has been put
+    ABANDONED = "ABANDONED"  # nobody takes any more, whether or not all has been put
+
+
 class ByteChannel:
     """One producer, one consumer, one loop."""
 
-    __slots__ = ("_ended", "_error", "_held", "_parts", "_sink", "_waiters", "abandoned", "on_abandoned")
+    __slots__ = ("_error", "_flow", "_held", "_parts", "_sink", "_waiters", "on_abandoned")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._held = 0
         self._sink: Sink | None = None
-        self._ended = False
+        self._flow = Flow.FLOWING
         self._error: BaseException | None = None
         # The consumer, for the end, or who makes more than is taken.
         self._waiters: list[asyncio.Future[None]] = []
-        # Nobody takes any more.
-        self.abandoned = False
         self.on_abandoned: Callable[[], object] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        return self._flow is Flow.ABANDONED
 
     @property
     def full(self) -> bool:
@@ -62,20 +71,20 @@ class ByteChannel:
                 await self._sink.drained()
 
     def end(self, error: BaseException | None = None) -> None:
-        self._ended = True
-        self._error = None if self.abandoned else error
+        if self._flow is Flow.FLOWING:
+            self._flow, self._error = Flow.ENDED, error
         self._wake()
 
     def abandon(self) -> None:
         """The consumer has gone. If the producer has not ended it is told."""
-        if self.abandoned:
+        before, self._flow = self._flow, Flow.ABANDONED
+        if before is Flow.ABANDONED:
             return
-        self.abandoned = True
         self._parts.clear()
         self._held = 0
         self._error = None
         self._wake()
-        if not self._ended and self.on_abandoned is not None:
+        if before is Flow.FLOWING and self.on_abandoned is not None:
             self.on_abandoned()
 
     async def flow_into(self, sink: Sink) -> None:
@@ -86,7 +95,7 @@ class ByteChannel:
         self._held = 0
         self._sink = sink
         self._wake()
-        while not self._ended:
+        while self._flow is Flow.FLOWING:
             await self._changed()
         error, self._error = self._error, None
         try:

@@ -14,6 +14,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Final, Self
 
 from actorrt import Pipe, PipeReceiver, call_pipe
@@ -86,6 +87,12 @@ class _Gathered:
         return self._all.getvalue()
 
 
+class BodyState(Enum):
+    COMES = "COMES"
+    ENDED = "ENDED"  # all of it is here
+    CLOSED = "CLOSED"  # nobody reads any more
+
+
 class IncomingBody:
     """The body of the call that runs, by its pipe; `length`: what was announced, None where nothing was.
 
@@ -105,8 +112,7 @@ class IncomingBody:
         self._turn: asyncio.TimerHandle | None = None
         self._parts: list[bytes] = []
         self._taken = 0
-        self._ended = False
-        self._closed = False
+        self._state = BodyState.COMES
         self._asked = False
         self._waiters: list[asyncio.Future[None]] = []
         self._pipe = open_pipe(self)
@@ -120,7 +126,7 @@ class IncomingBody:
 
     def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
         with self._lock:
-            if self._closed:
+            if self._state is BodyState.CLOSED:
                 return
             if self._left is not None:
                 self._left -= len(data)
@@ -131,9 +137,10 @@ class IncomingBody:
                 grant = self._room_for(len(data))
             elif data:
                 self._parts.append(bytes(data))
-            self._ended = self._ended or last
+            if last:
+                self._state = BodyState.ENDED
             # A gathered body is told of once, at its end.
-            wake = bool(self._waiters) and (self._ended or self._gathered is None)
+            wake = bool(self._waiters) and (self._state is BodyState.ENDED or self._gathered is None)
         if grant:
             pipe.grant(grant)
         if wake:
@@ -161,12 +168,12 @@ class IncomingBody:
             self._ask()
         patience: asyncio.TimerHandle | None = None
         try:
-            while not self._closed:
+            while self._state is not BodyState.CLOSED:
                 if patience is not None and self._loop.time() >= patience.when():
                     patience = None
                     self._gather_no_more()
                 with self._lock:
-                    if self._ended or self._parts:
+                    if self._state is BodyState.ENDED or self._parts:
                         break
                     waiter: asyncio.Future[None] = self._loop.create_future()
                     self._waiters.append(waiter)
@@ -176,7 +183,7 @@ class IncomingBody:
         finally:
             if patience is not None:
                 patience.cancel()
-        return None if self._closed else self._take()
+        return None if self._state is BodyState.CLOSED else self._take()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -229,7 +236,7 @@ class IncomingBody:
 
     def _take(self) -> tuple[bytes, bool]:
         with self._lock:
-            ended = self._ended
+            ended = self._state is BodyState.ENDED
             if self._gathered is not None:
                 data = self._gathered.take()
                 self._gathered = None
@@ -251,7 +258,7 @@ class IncomingBody:
     def close(self) -> None:
         """Nobody reads any more."""
         with self._lock:
-            self._closed = True
+            self._state = BodyState.CLOSED
             self._gathered = None
             self._parts.clear()
         if self._turn is not None and self._length is not None:

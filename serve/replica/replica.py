@@ -57,6 +57,8 @@ logger = logging.getLogger("actorrt.serve.replica")
 CARRIED_BYTES: Final = 256 * 1024 * 1024
 # Requests that are cancelled when their replica stops may clean up for so long: a part of STOP_TIMEOUT_S.
 CLEAN_UP_S: Final = 3.0
+# Python looks up the members of an enum slowly, and each request asks for this one.
+RUNNING: Final = ReplicaState.RUNNING
 # What user code has called as it ended is waited for that long.
 HOOKS_S: Final = 2.0
 # A capacity queue is told of what begins and ends here at most so often.
@@ -97,9 +99,7 @@ class Replica:
         # Responses that were begun and whose rest no proxy has taken yet; the requests may have ended.
         self._carrying = 0
         self._carried_bytes = 0
-        self._draining = False
-        self._stopping = False
-        self._serves = False
+        self._state = ReplicaState.STARTING
         self._config_version = ""
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
@@ -151,7 +151,8 @@ class Replica:
                 told = with_frames(error).replace("Traceback (most recent call last):\n", "")
                 logger.error("%s of application %s could not start:\n%s", settings.deployment, settings.app, told)
             return in_a_line(error)
-        self._serves = True
+        if self._state is ReplicaState.STARTING:
+            self._state = RUNNING
         self._config_version = settings.config_version
         return ""
 
@@ -180,7 +181,8 @@ class Replica:
         """Refuse new requests and return when those that are here have ended, with what they do in the background, and
         their responses been taken away.
         """
-        self._draining = True
+        if self._state is not ReplicaState.STOPPING:
+            self._state = ReplicaState.DRAINING
         self._note_change()
         while self._ongoing or self._carrying or self._replier.busy:
             self._changed.clear()
@@ -197,7 +199,7 @@ class Replica:
     async def _end_code(self, limit_s: float) -> None:
         loop = asyncio.get_running_loop()
         end_by = loop.time() + limit_s
-        self._draining = self._stopping = True
+        self._state = ReplicaState.STOPPING
         current_request.set(self._hooks)
         cancelled: list[asyncio.Task[Any]] = [*self._replier.cancel_all(), *self._code.cancel_all()]
         for run in self._websockets.values():
@@ -233,20 +235,19 @@ class Replica:
 
     async def until_free(self) -> None:
         """Return when there is room for a request: a router that was refused waits for this."""
-        while self._ongoing + self._left >= self._max_ongoing and not self._draining:
+        while self._ongoing + self._left >= self._max_ongoing and self._state is RUNNING:
             self._changed.clear()
             await self._changed.wait()
 
     async def state(self) -> tuple[ReplicaState, str]:
         """What it does, and with which configuration: a new controller asks."""
-        if self._stopping or not self._serves:
-            return ReplicaState.STOPPING if self._stopping else ReplicaState.STARTING, ""
-        return ReplicaState.DRAINING if self._draining else ReplicaState.RUNNING, self._config_version
+        is_known = self._state in (RUNNING, ReplicaState.DRAINING)
+        return self._state, self._config_version if is_known else ""
 
     # Requests.
 
     def _refusal(self) -> int:
-        if self._draining:
+        if self._state is not RUNNING:
             return DRAINING
         return FULL if self._ongoing + self._left >= self._max_ongoing else 0
 

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Executor, Future
+from enum import Enum
 from typing import Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
@@ -16,14 +17,19 @@ WINDOW = 64
 _END: Final = object()
 
 
+class _Run(Enum):
+    RUNS = "RUNS"
+    STOPPED = "STOPPED"  # nobody takes any more, but what it is at is done to its end
+    ENDED = "ENDED"
+
+
 class _Belt(Generic[T]):
     """The thread puts items on it; the loop takes all that are there, with one wake-up for each batch."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, window: int) -> None:
         self.items: deque[T] = deque()
         self.error: BaseException | None = None
-        self.ended = False
-        self.stopped = False
+        self._state = _Run.RUNS
         self.arrived = asyncio.Event()
         self._loop = loop
         self._room = threading.Semaphore(window)
@@ -32,7 +38,7 @@ class _Belt(Generic[T]):
     def run(self, iterable: Iterable[T]) -> None:
         iterator = iter(iterable)
         try:
-            while not self.stopped and (item := next(iterator, _END)) is not _END:
+            while self._state is _Run.RUNS and (item := next(iterator, _END)) is not _END:
                 self.items.append(cast("T", item))
                 self._wake()
                 self._room.acquire()
@@ -44,7 +50,7 @@ class _Belt(Generic[T]):
                     close()
                 except BaseException as error:
                     self.error = self.error or error
-            self.ended = True
+            self._state = _Run.ENDED
             self._wake()
 
     def _wake(self) -> None:
@@ -56,11 +62,15 @@ class _Belt(Generic[T]):
         self._woken = False
         self.arrived.set()
 
+    @property
+    def ended(self) -> bool:
+        return self._state is _Run.ENDED
+
     def took(self, count: int) -> None:
         self._room.release(count)
 
     def stop(self) -> None:
-        self.stopped = True
+        self._state = _Run.STOPPED
         self._room.release()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from enum import Enum
 from typing import Any, Final
 
 from ..http.incoming import DISCONNECT_GRACE_S
@@ -12,6 +13,12 @@ from ..http.websocket_rules import DISCONNECT, SERVICE_RESTART, WebsocketState, 
 
 # So many messages may wait for the client.
 MOST_OUTGOING: Final = 64
+
+
+class Run(Enum):
+    RUNS = "RUNS"
+    ENDED = "ENDED"  # the application has, and what it sent may still be taken
+    CLOSED = "CLOSED"  # nobody takes what it sends any more
 
 
 class WebsocketRun:
@@ -47,11 +54,13 @@ class WebsocketRun:
         self._waiters: list[asyncio.Future[None]] = []
         # The client's last message: it has gone, or its replica ends.
         self._gone: dict[str, Any] | None = None
-        # The application has ended; nobody takes what it sends any more.
-        self._ended = False
-        self._closed = False
+        self._run_state = Run.RUNS
         self._task: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
+
+    @property
+    def _closed(self) -> bool:
+        return self._run_state is Run.CLOSED
 
     def _change(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -115,11 +124,11 @@ class WebsocketRun:
                     if len(self._outgoing) == MOST_OUTGOING - 1:
                         self._change()
                     yield event
-                if self._ended:
+                if self._run_state is Run.ENDED:
                     return
                 await self._until_changed()
         finally:
-            self._closed = True
+            self._run_state = Run.CLOSED
             if self._grace is not None:
                 self._grace.cancel()
             # Whoever waits to put a message gets room, and learns at the next one that nobody wants it.
@@ -148,7 +157,8 @@ class WebsocketRun:
             if error is not None and self._on_error is not None and not self._is_of_the_client(error):
                 self._on_error(error)
             del error
-            self._ended = True
+            if self._run_state is Run.RUNS:
+                self._run_state = Run.ENDED
             self._change()
 
     def _is_of_the_client(self, error: BaseException) -> bool:

@@ -13,6 +13,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
@@ -32,6 +33,18 @@ T_co = TypeVar("T_co", covariant=True)
 _lock: Final = threading.Lock()
 # So many arguments stand in front of the caller's own (see `_message`).
 HEAD: Final = 3
+
+
+class _ByCaller(Enum):
+    CANCELLED = "CANCELLED"
+
+
+class _Reading(Enum):
+    """How far who reads a stream is."""
+
+    NOT_BEGUN = "NOT_BEGUN"
+    BEGUN = "BEGUN"  # a value has come
+    CLOSED = "CLOSED"  # it wants no more
 
 
 class _Call:
@@ -72,7 +85,7 @@ class _Call:
         self._error: BaseException | None = None
         self._done = False
         # By its caller; or the error by which its router has stopped it.
-        self._cancelled: bool | RequestStoppedError = False
+        self._cancelled: _ByCaller | RequestStoppedError | None = None
         self._waiters: list[Callable[[], object]] | None = None
         self._unresolved = 0
         if context is not None:
@@ -175,7 +188,7 @@ class _Call:
 
     def cancelled(self) -> bool:
         """Whether `cancel` was called in time."""
-        return self._cancelled is True
+        return self._cancelled is _ByCaller.CANCELLED
 
     async def _wait(self) -> None:
         if self._done:
@@ -318,7 +331,7 @@ class DeploymentResponse(_Call, Generic[T_co]):
         """Cancel the request and all that it asked for. Without effect once it is done."""
         if self._done:
             return
-        self._cancelled = True
+        self._cancelled = _ByCaller.CANCELLED
         if self._router.withdraw(self) or self._ref is None:
             self._finish(self._was_cancelled())
         else:
@@ -338,7 +351,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     # Nothing is done when it is dropped, for that may happen within any step of any thread: the generator ends its
     # source by itself, and with the call its slot comes back.
-    __slots__ = ("_batch", "_begun", "_closed", "_generator", "_given", "_grant", "_target")
+    __slots__ = ("_batch", "_generator", "_given", "_grant", "_reading", "_target")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -349,9 +362,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         self._grant = _Held()
         self._given: Grant | None = None
         self._batch: deque[Any] = deque()
-        # A value has come.
-        self._begun = False
-        self._closed = False
+        self._reading = _Reading.NOT_BEGUN
 
     def send(self, target: Target, grant: Grant) -> None:
         args, kwargs = self._message()
@@ -391,7 +402,8 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         return self._generator is not None
 
     def _started(self) -> None:
-        self._begun = True
+        if self._reading is _Reading.NOT_BEGUN:
+            self._reading = _Reading.BEGUN
         self._args, self._kwargs, self._nested = (), {}, []
 
     def _release(self) -> None:
@@ -429,7 +441,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         while True:
             if not self._done:
                 await self._wait()
-            if self._closed:
+            if self._reading is _Reading.CLOSED:
                 return []
             if self._error is not None:
                 raise self._error
@@ -447,7 +459,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
                 continue
             if not batch:
                 self._release()
-            elif not self._begun:
+            elif self._reading is _Reading.NOT_BEGUN:
                 self._started()
             return batch
 
@@ -465,7 +477,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
             arrived = threading.Event()
             self.when_done(arrived.set)
             arrived.wait()
-            if self._closed:
+            if self._reading is _Reading.CLOSED:
                 raise StopIteration
             if self._error is not None:
                 raise self._error
@@ -503,7 +515,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
         """End the stream at its source, with all that it asked for."""
         if self._cancelled:
             return
-        self._cancelled = True
+        self._cancelled = _ByCaller.CANCELLED
         if self._router.withdraw(self) or self._generator is None:
             self._finish(self._was_cancelled())
         else:
@@ -518,7 +530,7 @@ class DeploymentResponseGenerator(_Call, Generic[T_co]):
 
     def close(self) -> None:
         """The same, and nothing more is given. Waits for nothing."""
-        self._closed = True
+        self._reading = _Reading.CLOSED
         self._batch.clear()
         if not self._done or self._grant:
             self.cancel()

@@ -18,6 +18,7 @@ from actorrt.serve.capacity_queue.running import RunningLeases
 from actorrt.serve.declaration.applications import BareApplication
 from actorrt.serve.http.request_head import connection_line, pack_head
 from actorrt.serve.replica.byte_channel import MOST_HELD
+from actorrt.serve.replica.lifecycle import ReplicaState
 from actorrt.serve.replica.replica import Replica
 from actorrt.serve.replica.reply import Replier
 from actorrt.serve.replica.user_code import UserCode
@@ -53,6 +54,7 @@ async def serving_one(target: Any, *args: Any, max_ongoing: int = 10) -> Any:
     replica._code = UserCode(max_ongoing, replica._on_left)
     await replica._code.construct(pickle.dumps((target, args, {})), lambda: None)
     replica._replier = Replier(replica._code, "d", replica._note_change)
+    replica._state = ReplicaState.RUNNING
     return replica
 
 
