@@ -137,7 +137,8 @@ class RunningCall:
         children = self.children
         if children is None:
             children = self.children = []
-        elif len(children) >= _COMPACT_AT and len(children) % _COMPACT_AT == 0:
+        elif (count := len(children)) >= _COMPACT_AT and not count & (count - 1):
+            # At each power of two: where all go on, what this costs does not grow with their number.
             children[:] = [ref for ref in children if (child := ref()) is not None and not child.done]
         children.append(weakref.ref(call))
 
