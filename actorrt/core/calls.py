@@ -170,6 +170,12 @@ class CallLife:
         self.state = after
         return action
 
+    def came_back(self, event: Event) -> Action:
+        """It has come back without an answer, and what has become of its callee is known: AGAIN, FAIL with that,
+        END_CANCELLED, or NOTHING."""
+        action = self.on(event)
+        return self.on(Event.GIVEN_UP) if action is Action.REPORT else action
+
     # ---- the rows that every call takes, without looking them up; a shell may write them out
 
     def sent(self) -> None:

@@ -411,15 +411,11 @@ class LeasePool(Generic[L, C]):
 
     def _again_or_end(self, call: C, event: calls.Event, actions: list[Action[L, C]]) -> None:
         """A call has come back without an answer: to the front of the backlog, or to its end."""
-        match call.on(event):
-            case calls.Action.AGAIN:
-                self.backlog.appendleft(call)
-            case calls.Action.END_CANCELLED:
-                actions.append(End(call, calls.Action.END_CANCELLED))
-            case calls.Action.REPORT:
-                actions.append(End(call, call.on(calls.Event.GIVEN_UP)))
-            case _:
-                pass
+        action = call.came_back(event)
+        if action is calls.Action.AGAIN:
+            self.backlog.appendleft(call)
+        elif action is not calls.Action.NOTHING:
+            actions.append(End(call, action))
 
     # ---- the end
 

@@ -128,6 +128,18 @@ def test_a_loss_that_is_looked_into_is_asked_of_again() -> None:
     assert call.on(Event.LOST) is Action.END_CANCELLED
 
 
+def test_what_came_back_is_sent_again_or_ends_with_what_has_become_of_its_callee() -> None:
+    assert life(attempts=1).came_back(Event.LOST) is Action.AGAIN
+    assert life().came_back(Event.UNBEGUN) is Action.AGAIN
+    spent = life()
+    assert spent.came_back(Event.LOST) is Action.FAIL
+    assert spent.done
+    assert spent.came_back(Event.LOST) is Action.NOTHING
+    unwanted = life()
+    cancel(unwanted, False)
+    assert unwanted.came_back(Event.LOST) is Action.END_CANCELLED
+
+
 def test_only_named_errors_are_repeated_for_and_none_is_read_in_vain() -> None:
     def unread() -> BaseException:
         raise AssertionError("nobody needs to know which error it was")

@@ -1,20 +1,18 @@
-"""The workers that this process's coroutine actors and async tasks share."""
+"""The workers that this process's coroutine actors and async tasks share. core/shared_pool.py chooses among them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final, Protocol
+from typing import Protocol
 
 from actorrt import exceptions
+from actorrt.core.shared_pool import Event, LeastLoaded, SharedPoolStatistics
 from actorrt.types import Place, ProcessId
 from actorrt.wire.messages import WorkerList
 
 from ..links.link import Link
 from ..links.peers import Peers
-
-# A further shared worker is asked for when each that there is has so much to do.
-CROWDED: Final = 16
 
 
 class PoolHost(Protocol):
@@ -31,54 +29,40 @@ class PoolHost(Protocol):
 class SharedPool:
     """Shared workers of one environment, the least loaded first."""
 
-    def __init__(self, runtime: PoolHost, env: dict[str, str]) -> None:
-        self._runtime = runtime
+    def __init__(self, host: PoolHost, env: dict[str, str]) -> None:
+        self._host = host
+        self._loop = host.loop
+        self._peers = host.peers
         self._env = env
-        self._links: list[Link] = []
+        self._workers = LeastLoaded()
+        self._links: dict[ProcessId, Link] = {}
         self._places: dict[ProcessId, Place] = {}
-        # What this process has placed on each: actors, and async tasks under way.
-        self.load: dict[ProcessId, int] = {}
-        # Those whose loop is blocked, as the node says: nothing new goes there.
-        self._blocked: set[ProcessId] = set()
-        self._limit = 1
         self._growing: asyncio.Task[None] | None = None
         # Workers that are being dialled: one that is stopped may not answer for long.
-        self._dialling: dict[ProcessId, asyncio.Task[None]] = {}
+        self._dialling: set[asyncio.Task[None]] = set()
 
     @property
     def is_empty(self) -> bool:
         """No worker is here, or on its way."""
-        return not self._links and self._growing is None and not self._dialling
+        return self._workers.is_empty
+
+    def statistics(self) -> SharedPoolStatistics:
+        return self._workers.statistics()
 
     def pick(self) -> Link | None:
         """The least loaded worker, counted as having one more thing to do; None if there is none yet."""
-        best: Link | None = None
-        least = 0
-        for link in self._links:
-            if self._takes_more(link):
-                load = self.load[link.peer]
-                if best is None or load < least:
-                    best, least = link, load
-        if best is None:
-            return None
-        self.load[best.peer] = least + 1
-        if least >= CROWDED and self._taking() < self._limit and self._growing is None and not self._dialling:
-            self._grow()
-        return best
-
-    def _takes_more(self, link: Link) -> bool:
-        return not link.closed and link.peer not in self._blocked
-
-    def _taking(self) -> int:
-        """How many take more."""
-        return sum(map(self._takes_more, self._links))
+        while (worker := self._workers.pick()) is not None:
+            link = self._links[worker]
+            if not link.closed:
+                if self._workers.is_crowded(worker):
+                    self._grow()
+                return link
+            self.link_lost(link)
+        return None
 
     def blocked(self, process: ProcessId, blocked: bool) -> None:
         """The node says that the loop of a worker is blocked, or goes on."""
-        if blocked:
-            self._blocked.add(process)
-        else:
-            self._blocked.discard(process)
+        self._workers.on(process, Event.BLOCKED if blocked else Event.GOES_ON)
 
     def place_of(self, link: Link) -> Place | None:
         """Where a worker is that `pick` gave."""
@@ -86,52 +70,54 @@ class SharedPool:
 
     def done(self, link: Link) -> None:
         """One thing less to do there."""
-        if link.peer in self.load:
-            self.load[link.peer] -= 1
+        self._workers.done(link.peer)
 
     def _grow(self) -> asyncio.Task[None]:
-        task = self._growing = self._runtime.loop.create_task(self._ask(self._taking() + 1))
+        task = self._growing = self._loop.create_task(self._ask(self._workers.asks()))
         task.add_done_callback(self._grown)
         return task
 
     def _grown(self, task: asyncio.Task[None]) -> None:
+        self._workers.asked()
         self._growing = None
         if not task.cancelled():
             task.exception()
 
     async def ready(self) -> None:
         """Wait until there is a worker. Raises what the node says."""
-        while not self._taking():
+        while not self._takes():
             await asyncio.shield(self._growing or self._grow())
 
+    def _takes(self) -> bool:
+        for link in [link for link in self._links.values() if link.closed]:
+            self.link_lost(link)
+        return self._workers.takes
+
     async def _ask(self, want: int) -> None:
-        runtime = self._runtime
-        found: WorkerList = await runtime.ask_shared(want, self._env)
-        self._limit = found.limit
-        self._links = [link for link in self._links if not link.closed]
-        # Those that it gives are the ones to use, blocked or not: it may be that there are no better ones.
-        self._blocked.difference_update(worker.process for worker in found.workers)
-        known = {link.peer for link in self._links}
-        for place in found.workers:
-            worker = place.process
-            if worker not in known and worker not in self._dialling and worker not in runtime.peers.dead:
-                task = self._dialling[worker] = runtime.loop.create_task(self._dial(place))
-                task.add_done_callback(lambda _, worker=worker: self._dialling.pop(worker))
+        found = await self._host.ask_shared(want, self._env)
+        # Links that are closed are none to use.
+        self._takes()
+        places = {place.process: place for place in found.workers}
+        for worker in self._workers.named(places, found.limit, self._peers.dead):
+            task = self._loop.create_task(self._dial(places[worker]))
+            self._dialling.add(task)
+            task.add_done_callback(self._dialling.discard)
         # The first that answers will do.
-        while self._dialling and not self._taking():
-            await asyncio.wait(self._dialling.values(), return_when=asyncio.FIRST_COMPLETED)
+        while self._dialling and not self._takes():
+            await asyncio.wait(self._dialling, return_when=asyncio.FIRST_COMPLETED)
 
     async def _dial(self, place: Place) -> None:
-        with contextlib.suppress(exceptions.LinkError):
-            link = await self._runtime.peers.link_to(place.process, place.address)
-            if not link.closed and link not in self._links:
-                self._links.append(link)
-                self._places[link.peer] = place
-                self.load.setdefault(link.peer, 0)
+        worker, event = place.process, Event.UNREACHABLE
+        try:
+            with contextlib.suppress(exceptions.LinkError):
+                link = await self._peers.link_to(worker, place.address)
+                if not link.closed:
+                    self._links[worker], self._places[worker], event = link, place, Event.REACHED
+        finally:
+            self._workers.on(worker, event)
 
     def link_lost(self, link: Link) -> None:
-        if link in self._links:
-            self._links.remove(link)
-        self.load.pop(link.peer, None)
-        self._places.pop(link.peer, None)
-        self._blocked.discard(link.peer)
+        """A link has ended, or its end is known here; it may be one of these."""
+        if self._links.get(link.peer) is link:
+            del self._links[link.peer], self._places[link.peer]
+            self._workers.on(link.peer, Event.LOST)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec import Struct
+
 from actorrt import exceptions
 from actorrt.core.calls import Action, Event
-from actorrt.wire.messages import GIVEN_BACK, Define, Outcome, TaskCall
+from actorrt.core.shared_pool import SharedPoolStatistics
+from actorrt.wire.messages import GIVEN_BACK, Define, Exit, Outcome, TaskCall
 
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
@@ -15,6 +18,15 @@ from .exits import Exits
 from .process_host import ProcessHost
 from .shared import SharedPool
 from .task_pool import crash_error
+
+
+class SharedTasksStatistics(Struct, frozen=True):
+    """The async tasks of a process at one moment."""
+
+    # Those for which no worker is there yet.
+    waiting: int
+    # Its shared workers, a record for each environment.
+    pools: list[SharedPoolStatistics]
 
 
 class Surroundings(Protocol):
@@ -34,7 +46,13 @@ class SharedTasks:
     def __init__(self, surroundings: Surroundings) -> None:
         self._process = surroundings
         self._thread = surroundings.thread
+        self._exits = surroundings.exits
         self._waiting: dict[SharedPool, list[Call]] = {}
+
+    def statistics(self) -> SharedTasksStatistics:
+        """Runtime loop."""
+        waiting = sum(map(len, self._waiting.values()))
+        return SharedTasksStatistics(waiting, [pool.statistics() for pool in self._process.host.shared_pools()])
 
     def submit(self, call: Call, env: dict[str, str]) -> None:
         """Send a call whose arguments are there."""
@@ -90,20 +108,14 @@ class SharedTasks:
         """A worker whose loop is blocked has not begun it: it goes to another."""
         pool.done(link)
         pool.blocked(link.peer, True)
-        match call.on(Event.UNBEGUN):
-            case Action.AGAIN:
-                self.push(pool, call)
-            case Action.END_CANCELLED:
-                call.end_cancelled()
-            case _:
-                pass
+        self._again_or_end(call, Event.UNBEGUN, None)
 
     async def _when_ready(self, pool: SharedPool) -> None:
         error: exceptions.ActorrtError | None = None
         try:
             await pool.ready()
         except exceptions.LinkError:
-            error = self._process.exits.node_died()
+            error = self._exits.node_died()
         except exceptions.ActorrtError as refused:
             error = refused
         for call in self._waiting.pop(pool, []):
@@ -122,21 +134,23 @@ class SharedTasks:
             self._thread.spawn_here(self._lost(link, calls))
 
     async def _lost(self, link: Link, calls: list[Call]) -> None:
-        end = await self._process.exits.exit_of(link.peer)
+        end = await self._exits.exit_of(link.peer)
         # Which of those that ran at once was at fault, nobody can say: it counts for each. None outlives the runtime.
         event = Event.GIVEN_UP if self._thread.closing else Event.LOST
         for call in calls:
-            match call.on(event):
-                case Action.AGAIN:
-                    self.push(call.target, call)
-                case Action.END_CANCELLED:
-                    call.end_cancelled()
-                case Action.REPORT:
-                    call.fail(crash_error(call, end))
-                case Action.FAIL:
-                    call.end_with(crash_error(call, end))
-                case _:
-                    pass
+            self._again_or_end(call, event, end)
+
+    def _again_or_end(self, call: Call, event: Event, end: Exit | None) -> None:
+        """A call has come back without an answer; `end`, where its worker is gone."""
+        match call.came_back(event):
+            case Action.AGAIN:
+                self.push(call.target, call)
+            case Action.FAIL if end is not None:
+                call.end_with(crash_error(call, end))
+            case Action.END_CANCELLED:
+                call.end_cancelled()
+            case _:
+                pass
 
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: nobody is to wait for what is left."""

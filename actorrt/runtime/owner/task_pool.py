@@ -94,6 +94,9 @@ class TaskPool:
         self._tasks = tasks
         self._process = surroundings
         self._thread = surroundings.thread
+        self._loop = surroundings.thread.loop
+        self._node = surroundings.node
+        self._exits = surroundings.exits
         self.shape = dict(key[0])
         self.mode = key[1]
         self.env = dict(key[2])
@@ -248,14 +251,14 @@ class TaskPool:
             match action:
                 case Ask():
                     for question in action.questions:
-                        self._questions[question] = asking = self._thread.loop.create_task(self._ask(question))
+                        self._questions[question] = asking = self._loop.create_task(self._ask(question))
                         asking.add_done_callback(lambda _, question=question: self._questions.pop(question, None))
                 case CallOff():
                     for asking in filter(None, map(self._questions.get, action.questions)):
                         asking.cancel()
                 case Return():
                     self._tasks.forget(action.lease)
-                    self._process.node.send(ReturnLease(action.lease, action.end_worker))
+                    self._node.send(ReturnLease(action.lease, action.end_worker))
                 case FindOut():
                     self._thread.spawn_here(self._find_out(action.lease))
                 case End(how=calls.Action.FAIL) if why is not None:
@@ -266,7 +269,7 @@ class TaskPool:
                 case End():
                     action.call.end_cancelled()
                 case Arm():
-                    ring = self._thread.loop.call_later(action.delay_s, self._ring, action.timer)
+                    ring = self._loop.call_later(action.delay_s, self._ring, action.timer)
                     self._timers[action.timer] = ring
                 case _:
                     pass
@@ -274,7 +277,7 @@ class TaskPool:
     async def _ask(self, question: int) -> None:
         process = self._process
         try:
-            lease: Lease = await process.node.ask(
+            lease: Lease = await self._node.ask(
                 LeaseRequest(self.shape, self.mode, self.env or None, "", process.membership.employer)
             )
         except exceptions.ActorrtError as error:
@@ -283,7 +286,7 @@ class TaskPool:
         try:
             link = await process.peers.link_to(lease.worker.process, lease.worker.address)
         except asyncio.CancelledError:
-            process.node.send(ReturnLease(lease.lease))
+            self._node.send(ReturnLease(lease.lease))
             raise
         except exceptions.LinkError:
             link = None
@@ -307,13 +310,13 @@ class TaskPool:
 
     def _refusal(self, error: exceptions.ActorrtError, call: Call) -> exceptions.ActorrtError:
         if isinstance(error, exceptions.LinkError):
-            return self._process.exits.node_died()
+            return self._exits.node_died()
         if isinstance(error, exceptions.TaskUnschedulableError | exceptions.WorkerCrashedError):
             return type(error)(call.name, *error.args[1:])
         return error
 
     async def _find_out(self, held: LeasedWorker) -> None:
-        end = await self._process.exits.exit_of(held.link.peer)
+        end = await self._exits.exit_of(held.link.peer)
         with self._lock:
             self._stop_if_closing()
             actions = self._pool.sort_out(held, end.started, time.monotonic())

@@ -10,8 +10,11 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import Struct
+
 from actorrt import exceptions
 from actorrt.core.calls import Action
+from actorrt.core.task_pool import PoolStatistics
 from actorrt.types import FunctionKey, LeaseId, ProcessId
 from actorrt.wire.messages import GIVEN_BACK, Outcome, TaskCall
 
@@ -33,6 +36,15 @@ FULL_FRAME: Final = 64
 LET_TAKE_S: Final = 0.005
 # Options whose pools are found without looking at what they say.
 REMEMBERED_OPTIONS: Final = 1024
+
+
+class TasksStatistics(Struct, frozen=True):
+    """The tasks of a process at one moment."""
+
+    # Those that the runtime's thread has not taken yet.
+    submitted: int
+    # Its pools, by what their tasks ask for and how they run.
+    pools: list[tuple[PoolKey, PoolStatistics]]
 
 
 class Surroundings(task_pool.Surroundings, Protocol):
@@ -91,6 +103,11 @@ class Tasks:
             # The options are kept, so that no others get their id.
             found = self._by_options[key] = (options, pool)
         return found[1]
+
+    def statistics(self) -> TasksStatistics:
+        """From any thread."""
+        pools = [(key, pool.statistics()) for key, pool in list(self._pools.items())]
+        return TasksStatistics(len(self._submitted), pools)
 
     @property
     def busy(self) -> bool:
