@@ -28,6 +28,13 @@ class Held(NamedTuple):
     info: bytes
 
 
+class Statistics(NamedTuple):
+    """How many names are taken, and how many nodes have joined."""
+
+    names: int
+    nodes: int
+
+
 class Directory:
     """Names are unique within a namespace; who claims first has it."""
 
@@ -37,6 +44,9 @@ class Directory:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def statistics(self) -> Statistics:
+        return Statistics(len(self._names), len(self.nodes))
 
     def claim(
         self, namespace: str, name: str, actor: ActorKey, info: bytes, node: ProcessId = NO_PROCESS

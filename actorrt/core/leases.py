@@ -87,14 +87,26 @@ def _choose_gpus(free: list[int], wanted: int) -> list[int] | None:
 class Request:
     """One who asked for `shape`. `kind` says who, and what for: leases of one kind can stand in for each other."""
 
-    __slots__ = ("gpus", "granted", "kind", "number", "shape")
+    __slots__ = ("_gpus", "kind", "number", "shape")
 
     def __init__(self, number: int, shape: Mapping[str, int], kind: Hashable) -> None:
         self.number = number
         self.shape = shape
         self.kind = kind
-        self.granted = False
-        self.gpus: list[int] = []
+        # None until it is granted.
+        self._gpus: list[int] | None = None
+
+    @property
+    def granted(self) -> bool:
+        return self._gpus is not None
+
+    @property
+    def gpus(self) -> list[int]:
+        """Those that go with it, by index."""
+        return self._gpus or []
+
+    def grant(self, gpus: list[int]) -> None:
+        self._gpus = gpus
 
 
 class Queue:
@@ -137,8 +149,7 @@ class Queue:
             if not self._resources.fits(request.shape):
                 del open_shapes[key]
                 continue
-            request.gpus = self._resources.take(request.shape)
-            request.granted = True
+            request.grant(self._resources.take(request.shape))
             self._remove(request)
             granted.append(request)
             if key not in self._waiting:

@@ -158,6 +158,10 @@ class _Seen:
     count: int
     last: Line
 
+    def comes_again(self, line: Line) -> None:
+        self.count += 1
+        self.last = line
+
 
 class Deduplicator:
     """Lets the first of several equal lines through at once, and counts those of other workers for `window` seconds.
@@ -176,8 +180,7 @@ class Deduplicator:
         _, pid, is_error, text = line
         seen = self._seen.get((is_error, text))
         if seen is not None and seen.pid != pid:
-            seen.count += 1
-            seen.last = line
+            seen.comes_again(line)
             return shown
         shown.append(line)
         if seen is None and 0 < len(text) <= MAX_REMEMBERED_LINE:

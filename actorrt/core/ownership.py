@@ -47,6 +47,12 @@ class _Told:
         self.told = 0
         self.known = 0
 
+    def tell(self) -> None:
+        self.told += 1
+
+    def knows(self, told: int) -> None:
+        self.known = max(self.known, told)
+
 
 class Question(NamedTuple):
     """A question to an owner, sent behind all that it was told: its answer says that all of that has arrived."""
@@ -68,7 +74,7 @@ class Borrows:
         about = self._owners.get(owner)
         if about is None:
             about = self._owners[owner] = _Told()
-        about.told += 1
+        about.tell()
 
     def is_unsure(self, owner: ProcessId) -> bool:
         """True while a borrow may still be on its way to this owner."""
@@ -83,7 +89,7 @@ class Borrows:
     @staticmethod
     def sure(question: Question) -> None:
         """The question was answered, or its owner cannot be reached, so that nothing of it can be held any more."""
-        question.about.known = max(question.about.known, question.told)
+        question.about.knows(question.told)
 
     def before_dropping(self, owner: ProcessId) -> set[ProcessId]:
         """The owners that have to be sure before this one hears that something of its own is not held any more."""

@@ -110,6 +110,30 @@ class Segment:
     def __str__(self) -> str:
         return f"segment {self.id.creator.hex()}:{self.id.serial} ({self.state.name})"
 
+    def holds(self, key: ObjectKey, length: int, now: float, *, kept: bool) -> None:
+        """An object was laid into it; `kept`: its creator holds on to it."""
+        self.key, self.length, self.used_at = key, length, now
+        self.kept, self.recalled = kept, self.recalled and kept
+
+    def use(self, now: float) -> None:
+        self.used_at = now
+
+    def is_let_go(self) -> None:
+        """Its creator does not hold on to it any more."""
+        self.kept = self.recalled = False
+
+    def recall(self) -> bool:
+        """Its creator is asked to let go; False if it does not hold it, or has been asked."""
+        if not self.kept or self.recalled:
+            return False
+        self.recalled = True
+        return True
+
+    def enter(self, state: State) -> None:
+        self.state = state
+        if state in IS_FREED:
+            self.key = None
+
     @property
     def is_leaving(self) -> bool:
         """Its memory comes back without further decisions."""

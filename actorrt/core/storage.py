@@ -20,7 +20,6 @@ from .item_numbers import next_item, run_of
 from .segment_life import (
     HOLDS_FILE,
     HOLDS_MEMORY,
-    IS_FREED,
     TABLE,
     Event,
     Segment,
@@ -133,8 +132,7 @@ class Ledger:
         if (old := self._live.get(key)) is not None:
             self._free(old)
         self._count(known, -1)
-        known.key, known.length, known.used_at = key, length, self._tick(now)
-        known.kept, known.recalled = kept, known.recalled and kept
+        known.holds(key, length, self._tick(now), kept=kept)
         self._count(known, 1)
         self._live[key] = known
         self._owned.setdefault(key[0], {})[key] = None
@@ -159,7 +157,7 @@ class Ledger:
             raise UnknownObjectError(f"object {key[0].hex()}:{key[1]} is not here")
         self._count(segment, -1)
         segment.readers[reader] = segment.readers.get(reader, 0) + 1
-        segment.used_at = self._tick(now)
+        segment.use(self._tick(now))
         self._count(segment, 1)
         return segment.id, self._done()
 
@@ -279,7 +277,7 @@ class Ledger:
         self._apply(segment, Event.FREED)
 
     def _let_go(self, segment: Segment) -> None:
-        segment.kept = segment.recalled = False
+        segment.is_let_go()
         self._settle(segment)
 
     def _forget_reader(self, segment: Segment, reader: ProcessId, times: int) -> None:
@@ -289,7 +287,7 @@ class Ledger:
             segment.readers[reader] = left
         else:
             del segment.readers[reader]
-        segment.used_at = self._now
+        segment.use(self._now)
         self._count(segment, 1)
         self._settle(segment)
 
@@ -383,11 +381,9 @@ class Ledger:
             raise LedgerError(f"{event.name} cannot happen to {segment}; before: {self._story()}")
         self._last.append((segment.id, segment.state, event, row[0]))
         self._count(segment, -1)
-        segment.state, steps = row
-        if segment.state in IS_FREED:
-            segment.key = None
+        segment.enter(row[0])
         self._count(segment, 1)
-        for step in steps:
+        for step in row[1]:
             self._perform(segment, step)
         if segment.state is State.GONE:
             del self._segments[segment.id]
@@ -404,11 +400,10 @@ class Ledger:
                 self._disk_failed = False
                 self._actions.append(DropFile(segment.id))
             case Step.RETURN:
-                segment.used_at = self._now
+                segment.use(self._now)
                 self._actions.append(Return(segment.id))
             case Step.RECALL:
-                if segment.kept and not segment.recalled:
-                    segment.recalled = True
+                if segment.recall():
                     self._actions.append(Recall(segment.id))
 
     def _count(self, segment: Segment, sign: int) -> None:

@@ -118,6 +118,7 @@ class VirtualHeadKeeper(HeadKeeper):
         self, parent: HeadParent, peers: VirtualPeers, process: ProcessId, processes: Processes, timeout_s: float
     ) -> None:
         self._parent = parent
+        self._children = parent.children
         self._peers = peers
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s

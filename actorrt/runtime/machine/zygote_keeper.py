@@ -54,6 +54,7 @@ class ZygoteKeeper:
     ) -> None:
         """A zygote of which nothing is heard for `silence_s` is reported to who has a worker forked."""
         self._parent = parent
+        self._children = parent.children
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._preload_modules = preload_modules
@@ -70,7 +71,7 @@ class ZygoteKeeper:
         return None if self._client.lost else self._client.zygote_pid
 
     def _take(self, child: Respawned) -> ZygoteClient:
-        children = self._parent.children
+        children = self._children
         children.add(child.pid)
 
         def exited(pid: int, status: int) -> None:
@@ -82,7 +83,7 @@ class ZygoteKeeper:
     # ---- its lives
 
     def _lost(self, reason: str) -> None:
-        self._parent.children.discard(self._client.zygote_pid)
+        self._children.discard(self._client.zygote_pid)
         if not self._parent.stopping:
             logger.warning("%s: its workers are gone, and another one is started", reason)
             self._starting = self._loop.create_task(self._start_again())

@@ -13,7 +13,7 @@ from typing import Any, Final
 import uvloop
 
 from actorrt import exceptions
-from actorrt.core.directory import Directory, Held
+from actorrt.core.directory import Directory, Held, Statistics
 from actorrt.types import NO_ACTOR_KEY, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.messages import (
@@ -87,6 +87,9 @@ class Head:
                 return Done()
             case _:
                 raise exceptions.ActorrtError(f"the head does not answer {type(question).__name__}")
+
+    def statistics(self) -> Statistics:
+        return self.directory.statistics()
 
     def unwanted(self, link: Link, body: AnswerBody) -> None: ...
 

@@ -87,6 +87,7 @@ class HeadKeeper:
         assert start.head is not None
         assert start.head_pid is not None
         self._parent = parent
+        self._children = parent.children
         self._peers = peers
         self._loop = asyncio.get_running_loop()
         self._process = process
@@ -121,7 +122,7 @@ class HeadKeeper:
             life = self._life
             status = await wait_child(life.pid)
             self._there.clear()
-            self._parent.children.discard(life.pid)
+            self._children.discard(life.pid)
             link = self._peers.get(self._process)
             if link is not None:
                 link.finish(Ending.DIED)
@@ -132,7 +133,7 @@ class HeadKeeper:
             how = "gone" if status is None else describe_exit(status)
             logger.warning("the head (pid %d) has ended (%s): another one is started", life.pid, how)
             child = await self._start()
-            self._parent.children.add(child.pid)
+            self._children.add(child.pid)
             self._life = _Life(child)
             self._there.set()
             # At once, so that it has the names before anybody asks for one.

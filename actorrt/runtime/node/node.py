@@ -14,6 +14,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Final
 
+import msgspec
 import uvloop
 
 from actorrt import exceptions
@@ -343,16 +344,14 @@ class Node:
     async def _program_paths(self, link: Link) -> list[bytes]:
         """Where the program of a worker finds its modules by now; where it did at last, if it has ended."""
         employer = self.workers.employer_of(link.peer)
-        driver = self.programs.of(employer)
-        if driver is None:
-            return []
         known = self.programs.joined(employer.job)
-        if known is not None:
+        if known is not None and self.programs.of(employer) is not None:
             with contextlib.suppress(exceptions.ActorrtError):
                 answer: Facts = await known.link.ask(Query("sys_path"))
                 # Workers that are made from now on have it from the start.
-                driver.sys_path = answer.data
-        return driver.sys_path
+                self.programs.finds_modules_at(employer.job, answer.data)
+        driver = self.programs.of(employer)
+        return [] if driver is None else driver.sys_path
 
     def _driver_ended(self, link: Link) -> None:
         remove_socket(self._config.session, link.peer)
@@ -398,8 +397,7 @@ class Node:
         start = request.start
         seq = self.host.next_seq()
         actor = actor_key(self.process, seq)
-        made = StartActor(**{name: getattr(start, name) for name in start.__struct_fields__})
-        made.seq, made.actor = seq, actor
+        made = msgspec.structs.replace(start, seq=seq, actor=actor)
         holder = NameHolder(actor, request.info, True)
         if start.name:
             holder = await self.head.claim(ClaimName(start.name, start.namespace, actor, request.info))
@@ -428,7 +426,7 @@ class Node:
                 self.head.drop(start.name, start.namespace, actor)
             self._detached_ended(job)
 
-        record.on_dead = dead
+        record.has_name(dead)
         self.supervisor.create(record)
         return holder
 

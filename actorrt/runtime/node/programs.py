@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+import msgspec
+
 from actorrt.types import Employer, JobKey, ProcessId
 from actorrt.wire.messages import JoinDriver
 
@@ -50,6 +52,14 @@ class Programs:
             return self._of_detached.get(employer.job)
         found = self._joined.get(employer.job)
         return None if found is None else found.driver
+
+    def finds_modules_at(self, job: JobKey, sys_path: list[bytes]) -> None:
+        """Where a program looks for its modules by now."""
+        if (joined := self._joined.get(job)) is not None:
+            driver = msgspec.structs.replace(joined.driver, sys_path=sys_path)
+            self._joined[job] = Joined(driver, joined.link)
+            if job in self._of_detached:
+                self._of_detached[job] = driver
 
     def listener(self, employer: Employer) -> Link | None:
         """Who wants to see what workers print; those of detached actors are seen by who made them."""

@@ -87,10 +87,9 @@ class WorkerOutputs:
         output = self._outputs[worker.process]
         stem = os.path.join(self._folder, f"worker-{worker.process.hex()}-{worker.pid}")
         size, count = self._settings.log_rotation_bytes, self._settings.log_rotation_count
-        output.streams = [
-            _Stream(self, output, fd, is_error, LogFile(f"{stem}.{'err' if is_error else 'out'}", size, count))
-            for fd, is_error in zip(output.fds, (False, True), strict=True)
-        ]
+        for fd, is_error in zip(output.fds, (False, True), strict=True):
+            file = LogFile(f"{stem}.{'err' if is_error else 'out'}", size, count)
+            output.streams.append(_Stream(self, output, fd, is_error, file))
 
     def abandon(self, worker: Source) -> None:
         """It was not forked."""
@@ -105,7 +104,7 @@ class WorkerOutputs:
         if output is not None:
             if output.name != NEWBORN:
                 self._forward(output)  # what is here already was printed under the old name
-            output.name = name
+            output.rename(name)
 
     def flush(self, job: JobKey) -> None:
         """Read and send what the workers of a job have printed so far, whether their driver keeps up or not."""
@@ -170,8 +169,7 @@ class WorkerOutputs:
         if listener is None:
             output.clear()
             return
-        output.is_late = listener.congested
-        if output.is_late and not even_if_late:
+        if output.note_whether_late(listener) and not even_if_late:
             return
         name, pid = output.name, output.worker.pid
         lines: list[Line] = [(who or name, pid, is_error, printable(line)) for who, is_error, line in output.pending]
@@ -185,7 +183,7 @@ class WorkerOutputs:
 class _Output:
     """One worker's."""
 
-    __slots__ = ("fds", "is_late", "missed", "name", "pending", "pending_bytes", "streams", "worker")
+    __slots__ = ("_late", "fds", "missed", "name", "pending", "pending_bytes", "streams", "worker")
 
     def __init__(self, worker: Source, fds: tuple[int, int]) -> None:
         self.worker = worker
@@ -196,8 +194,19 @@ class _Output:
         self.pending: list[tuple[str, bool, bytes]] = []
         self.pending_bytes = 0
         self.missed = 0
-        # Its driver did not keep up at the last tick.
-        self.is_late = False
+        self._late: Listener | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Its driver did not keep up at the last tick."""
+        return self._late is not None
+
+    def note_whether_late(self, listener: Listener) -> bool:
+        self._late = listener if listener.congested else None
+        return self.is_late
+
+    def rename(self, name: str) -> None:
+        self.name = name
 
     @property
     def is_full(self) -> bool:

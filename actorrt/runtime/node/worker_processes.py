@@ -150,22 +150,27 @@ class WorkerProcesses:
 
     async def _fork(self, worker: WorkerProcess) -> None:
         try:
-            pid = await self._made(worker)
+            pid = await self._make(worker)
         except exceptions.ActorrtError as error:
             self._reports.fork_failed(worker.process, error)
-        except ZygoteLostError as error:
-            self._reports.fork_failed(worker.process, exceptions.NodeDiedError(self._facts.node.hex(), error.reason))
-        except (ForkError, OSError, ValueError) as error:
-            crash = exceptions.WorkerCrashedError("a new worker", f"it could not be forked: {error}", False)
-            crash.__cause__ = error
-            self._reports.fork_failed(worker.process, crash)
         else:
             worker.is_born(pid)
             self._by_pid[pid] = worker
             self._outputs.born(worker)
             self._reports.forked(worker.process)
 
-    async def _made(self, worker: WorkerProcess) -> int:
+    async def _make(self, worker: WorkerProcess) -> int:
+        """The pid of the worker. Raises ActorrtError if there is none."""
+        try:
+            return await self._ask_zygote(worker)
+        except ZygoteLostError as error:
+            node = self._facts.node
+            raise exceptions.NodeDiedError(node.hex(), error.reason) from error
+        except (ForkError, OSError, ValueError) as error:
+            cause = f"it could not be forked: {error}"
+            raise exceptions.WorkerCrashedError("a new worker", cause, False) from error
+
+    async def _ask_zygote(self, worker: WorkerProcess) -> int:
         driver = self._programs.of(worker.employer)
         if driver is None:
             raise exceptions.ActorrtError("its program has ended")
