@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-import actorrt
+from actorrt import version
 from actorrt.config import Settings
 from actorrt.core.options import InitOptions
 from actorrt.types import PROCESS_ID_SIZE, ProcessId
@@ -144,7 +144,7 @@ def _spawn(session: str, mark: int, errors: str) -> tuple[int, int]:
     arguments = [sys.executable, "-P", "-m", "actorrt.runtime.api.launcher", session]
     environment = dict(os.environ)
     # The same actorrt as this process has, wherever it was found.
-    root = os.path.dirname(os.path.dirname(os.path.abspath(actorrt.__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(version.__file__)))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     # A program may have closed its standard streams, and gets their numbers for what it opens.

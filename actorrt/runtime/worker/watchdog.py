@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import cloudpickle
 
-import actorrt
+from actorrt import version
 from actorrt.core.watchdog import Alarm, Watch, sends_others_elsewhere
 from actorrt.wire.messages import LoopBlocked
 
@@ -38,7 +38,7 @@ from .loop_executor import LoopExecutor
 MOST_FRAMES: Final = 8
 MOST_NAMED: Final = 20
 # Whose frames are no user's: the runtime's own, and what it runs users' code and loads it with.
-_PACKAGES: Final = (actorrt, asyncio, concurrent, cloudpickle, importlib)
+_PACKAGES: Final = (version, asyncio, concurrent, cloudpickle, importlib)
 _NOT_USERS: Final = (
     *(f"{os.path.dirname(inspect.getfile(package))}{os.sep}" for package in _PACKAGES),
     *(inspect.getfile(module) for module in (pickle, threading, contextlib)),
