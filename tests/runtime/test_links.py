@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -238,6 +239,25 @@ async def test_what_has_come_is_acknowledged_after_64_kib_at_once_and_else_in_a_
     await loop.sock_sendall(one.theirs, much)
     found = FrameParser().feed(await one.read(22))
     assert 64 * 1024 <= found[0].position <= len(little + much)  # type: ignore[union-attr]
+
+
+async def test_a_message_of_a_thread_that_finds_the_link_acknowledging_is_written(
+    one: OneEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile() -> bytes:
+        def write() -> None:
+            one.link.push(Borrow(1))
+            one.link.flush()
+
+        other = threading.Thread(target=write)
+        other.start()
+        other.join()
+        return b""
+
+    monkeypatch.setattr(one.end, "acknowledge", meanwhile)
+    one.link._acknowledge()
+    expected = frame(Borrow(1))
+    assert await one.read(len(expected)) == expected
 
 
 async def test_a_goodbye_behind_a_write_that_failed_is_read(one: OneEnd) -> None:

@@ -455,12 +455,9 @@ class Link:
 
     def _writable(self) -> None:
         with self._lock:
-            connection = self._connection
-            if self._rest is None or connection is None:
-                return
-            if self._write_rest(self._rest):
-                return
-            connection.stop_awaiting_room()
+            connection, rest = self._connection, self._rest
+            if connection is not None and rest is not None and not self._write_rest(rest):
+                connection.stop_awaiting_room()
         self._go_on()
 
     def _write_rest(self, rest: list[Buffer]) -> bool:
@@ -549,14 +546,13 @@ class Link:
 
     def _acknowledge(self) -> None:
         with self._lock:
-            said = self.end.acknowledge()
-            if not said or self._obstacle is _CONNECTION:
-                return
-            if self._rest is not None:
+            said = b"" if self._obstacle is _CONNECTION else self.end.acknowledge()
+            if said and self._rest is not None:
                 # Between two frames: the rest is that of a whole one.
                 self._rest.append(said)
-            else:
+            elif said:
                 self._write_aside(said)
+        # Whatever was said: another thread may have found the lock taken.
         self._go_on()
 
     def _write_aside(self, said: bytes) -> None:
