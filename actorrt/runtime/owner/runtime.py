@@ -130,10 +130,10 @@ class Runtime:
         self.warned_of: set[str] = set()
         self.tasks = Tasks(self)
         self.shipped = Shipped(self, self.tasks.forget_function)
-        self.shared_tasks = SharedTasks(self)
+        self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved, self.actors.holds)
+        self.shared_tasks = SharedTasks(self, self.host)
         self.segments = SegmentsClient(self)
         self.waits = Waits(self, self.actors.places.placed_at)
-        self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved, self.actors.holds)
         self.supervisor = Supervisor(self.host)
         self.dispatch = Dispatch(self)
         self.peers = Peers(

@@ -35,16 +35,14 @@ class Surroundings(Protocol):
     @property
     def thread(self) -> LoopThread: ...
     @property
-    def host(self) -> ProcessHost: ...
-    @property
     def exits(self) -> Exits: ...
 
 
 class SharedTasks:
     """Pushes async tasks to the least loaded shared worker. Runs on the runtime loop."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._process = surroundings
+    def __init__(self, surroundings: Surroundings, host: ProcessHost) -> None:
+        self._host = host
         self._thread = surroundings.thread
         self._exits = surroundings.exits
         self._waiting: dict[SharedPool, list[Call]] = {}
@@ -52,12 +50,12 @@ class SharedTasks:
     def statistics(self) -> SharedTasksStatistics:
         """Runtime loop."""
         waiting = sum(map(len, self._waiting.values()))
-        return SharedTasksStatistics(waiting, [pool.statistics() for pool in self._process.host.shared_pools()])
+        return SharedTasksStatistics(waiting, [pool.statistics() for pool in self._host.shared_pools()])
 
     def submit(self, call: Call, env: dict[str, str]) -> None:
         """Send a call whose arguments are there."""
         if not call.done and fill_slots(call):
-            pool = self._process.host.shared_pool(env)
+            pool = self._host.shared_pool(env)
             call.target = pool
             self.push(pool, call)
 
@@ -128,7 +126,7 @@ class SharedTasks:
 
     def link_lost(self, link: Link, calls: list[Call]) -> None:
         """A shared worker is gone with these calls under way."""
-        for pool in self._process.host.shared_pools():
+        for pool in self._host.shared_pools():
             pool.link_lost(link)
         if calls:
             self._thread.spawn_here(self._lost(link, calls))
