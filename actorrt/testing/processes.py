@@ -143,7 +143,7 @@ async def join_as_worker(runtime: Runtime, params: WorkerParams, pid: int) -> No
 
 def _leave(runtime: Runtime, executor: LoopExecutor, end: Callable[[int], None]) -> None:
     if not runtime.thread.closing:
-        runtime.thread.closing = True
+        runtime.thread.begin_closing()
         runtime.thread.spawn(_wind_down(runtime, executor, end))
 
 

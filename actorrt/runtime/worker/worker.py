@@ -108,7 +108,7 @@ def _leave(runtime: Runtime, executor: Executor) -> None:
     """Cancel what runs, give it a moment, and end the process; from any thread."""
     if runtime.thread.closing:
         return
-    runtime.thread.closing = True
+    runtime.thread.begin_closing()
     runtime.thread.spawn(_wind_down(runtime, executor))
 
 
