@@ -145,8 +145,10 @@ class Made(Enum):
     ALL = "ALL"
 
 
-# Python looks up the members of an enum slowly, and each response asks for this one.
+# Python looks up the members of an enum slowly, and each response asks for these.
+NOTHING_MADE: Final = Made.NOTHING
 HAS_HEAD: Final = Made.HEAD
+ALL_MADE: Final = Made.ALL
 
 
 class ResponseBytes:
@@ -166,15 +168,15 @@ class ResponseBytes:
         # How much of the promised length is still to come; None: no length was promised.
         self._left: int | None = None
         self.close = bool(framing & (CLOSE | HTTP_1_0))
-        self._so_far = Made.NOTHING
+        self._so_far = NOTHING_MADE
 
     @property
     def complete(self) -> bool:
-        return self._so_far is Made.ALL
+        return self._so_far is ALL_MADE
 
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Nothing is given out yet: head and first part of the body leave in one piece."""
-        if self._so_far is not Made.NOTHING:
+        if self._so_far is not NOTHING_MADE:
             raise ResponseError("the response was started twice")
         if status not in STATUS_LINES:
             raise ResponseError(f"{status!r} is no HTTP status")
@@ -221,7 +223,7 @@ class ResponseBytes:
             if self._left < 0 or (self._left and not more):
                 raise ResponseError("the body does not have the length that content-length said")
         if not more:
-            self._so_far = Made.ALL
+            self._so_far = ALL_MADE
         head, self._head = self._head, b""
         if self._framing & HEAD:
             return head
@@ -235,7 +237,7 @@ class ResponseBytes:
         if len(data) <= LARGEST_WHOLE or self._framing & HEAD:
             return self.body(data)
         if self._chunked and self._so_far is HAS_HEAD:
-            self._so_far = Made.ALL
+            self._so_far = ALL_MADE
             return Large(b"%b%x\r\n" % (self._head, len(data)), data, b"\r\n0\r\n\r\n", self.close)
         head, self._head = self._head, b""
         return Large(head, self.body(data), b"", self.close)
