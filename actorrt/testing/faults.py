@@ -22,21 +22,30 @@ class Faults:
     """How often what happens, on average, in a second of virtual time."""
 
     cuts: float = 0.0
+    """A connection is cut."""
     partitions: float = 0.0
+    """Two processes are kept from each other for a while."""
     slow: float = 0.0
+    """All that comes to a process, or from it, takes longer for a while."""
     stops: float = 0.0
+    """A process is stopped for a while."""
     worker_kills: float = 0.0
+    """A worker process is killed."""
     driver_kills: float = 0.0
+    """A program is killed. Not for `simulate`, whose program is the scenario."""
     head_kills: float = 0.0
+    """The head is killed, and another one started."""
     node_kills: float = 0.0
+    """The node is killed, and the session ends."""
 
     @property
     def total(self) -> float:
+        """All of them together."""
         return sum(getattr(self, name) for name in self.__slots__)
 
     @property
-    def kill(self) -> bool:
-        """Whether processes are killed."""
+    def kill_callees(self) -> bool:
+        """Whether processes are killed that calls run in, or depend on."""
         return bool(self.worker_kills or self.driver_kills or self.node_kills)
 
 

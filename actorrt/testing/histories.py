@@ -402,9 +402,12 @@ class Client:
             self._lost(0, error)
         return None
 
+    def _nobody_was_killed(self) -> bool:
+        return not self._faults.kill_callees and not any(actor.was_killed for actor in self._actors)
+
     def _lost(self, number: int, error: BaseException) -> None:
         self._book.ends[type(error).__name__] += 1
-        if not self._faults.kill and not any(actor.was_killed for actor in self._actors):
+        if self._nobody_was_killed():
             self._book.broken.append(f"call {number} ended with {error!r}, and no process was killed")
 
     async def _ends(self, number: int, ref: Any, wanted: Any, retries: int, actor: Shared | None = None) -> Any:
@@ -436,7 +439,11 @@ class Client:
         most = 1 + retries
         if book.runs[number] > most:
             book.repeated.append(f"call {number} ran {book.runs[number]} times, and {most} are allowed")
-        if book.runs[number] > 1 and not self._faults.kill and not any(actor.was_killed for actor in self._actors):
+        if (
+            book.runs[number] > 1
+            and not self._faults.kill_callees
+            and not any(actor.was_killed for actor in self._actors)
+        ):
             book.broken.append(f"call {number} ran {book.runs[number]} times, and no process was killed")
         return got
 

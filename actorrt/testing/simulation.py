@@ -32,6 +32,7 @@ class Simulation:
 
     @property
     def seed(self) -> int:
+        """What decides all that happens."""
         return self._world.seed
 
     @property
@@ -60,7 +61,10 @@ class Simulation:
         self._chaos.stop(self._find(process), seconds)
 
     def slow(self, process: Any, seconds: float, factor: float = 100.0) -> None:
-        """For so long, all that comes to a process or from it takes `factor` times as long. LookupError."""
+        """For so long, all that comes to a process or from it takes `factor` times as long.
+
+        LookupError if it does not live.
+        """
         self._chaos.slow(self._find(process), seconds, factor)
 
     def cut(self, process: Any) -> None:
@@ -69,7 +73,7 @@ class Simulation:
         self._chaos.cut_off(self._find(process))
 
     def part(self, one: Any, other: Any, seconds: float) -> None:
-        """Keep two processes from each other for so long. LookupError."""
+        """Keep two processes from each other for so long. LookupError if one does not live."""
         self._chaos.part(self._find(one), self._find(other), seconds)
 
     def inject(self, faults: Faults, seconds: float) -> None:
@@ -113,10 +117,9 @@ def simulate(
 
     Raises AssertionError with the seed and the end of its story at the first seed whose scenario raises an error, has
     not ended in time, or brings an error of the runtime to light; the same seed gives the same run. RuntimeError where
-    this process has a session of actorrt.
+    this process has a session of actorrt; ValueError where `faults` would kill the scenario itself.
     """
-    if current.maybe_runtime() is not None:
-        raise RuntimeError(NOT_HERE)
+    _check(faults)
     for seed in seeds:
         _run(scenario, seed, cpus, limit_s, faults or Faults())
 
@@ -126,13 +129,19 @@ def story_of(
 ) -> str:
     """The whole story of one seed, whether it fails or not: who sent what to whom, and which rows of tables were taken.
 
-    RuntimeError where this process has a session of actorrt.
+    Raises RuntimeError and ValueError as `simulate` does.
     """
-    if current.maybe_runtime() is not None:
-        raise RuntimeError(NOT_HERE)
+    _check(faults)
     world = World(seed, cpus)
     _failure(scenario, world, limit_s, faults or Faults())
     return world.story.tell()
+
+
+def _check(faults: Faults | None) -> None:
+    if current.maybe_runtime() is not None:
+        raise RuntimeError(NOT_HERE)
+    if faults is not None and faults.driver_kills:
+        raise ValueError("driver_kills would kill the scenario itself")
 
 
 def _run(scenario: Scenario, seed: int, cpus: int, limit_s: float, faults: Faults) -> None:

@@ -174,6 +174,11 @@ def test_a_process_with_a_session_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         simulate(scenario, seeds=[0])
 
 
+def test_faults_that_would_kill_the_scenario_are_refused() -> None:
+    with pytest.raises(ValueError, match="would kill the scenario itself"):
+        simulate(_plain, seeds=[0], faults=Faults(driver_kills=1.0))
+
+
 def test_the_clock_is_the_systems_again_behind_it() -> None:
     async def scenario(simulation: Simulation) -> None:
         assert time.monotonic() == simulation.time
