@@ -207,7 +207,11 @@ class World:
             make_program = partial(program_of_a_worker, params, lambda code: self.exit(process, code << 8))
             runtime = process.runtime = self._runtime(process, "worker", make_program)
             current.set_runtime(runtime)
-            await join_as_worker(runtime, params, process.pid)
+            try:
+                await join_as_worker(runtime, params, process.pid)
+            except LinkError:
+                # Its node is gone.
+                self.exit(process, 1 << 8)
 
         self.spawn(process, begin)
         return process.pid
