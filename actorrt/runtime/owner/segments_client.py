@@ -6,13 +6,16 @@ again without asking anybody. Which objects are wanted, objects.py knows.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import threading
 import weakref
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.core.object_write import Action, Event, ObjectWrite, State
 from actorrt.types import ObjectKey, ProcessId
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
@@ -56,21 +59,37 @@ class Surroundings(current.Session, Protocol):
     def exits(self) -> Exits: ...
 
 
-class _Write:
-    """One object on its way into shared memory. The fields below the line belong to the runtime loop."""
+class _Write(ObjectWrite):
+    """One object on its way into shared memory."""
 
-    __slots__ = ("asked", "done", "given_up", "owner", "reserved", "sealed", "seq")
+    __slots__ = ("owner", "reserved", "sealed", "seq")
 
     def __init__(self, owner: ProcessId, seq: int) -> None:
+        super().__init__()
         self.owner = owner
         self.seq = seq
         self.sealed: Sealed | None = None
-        # ----
+        # Bytes that the node holds for it.
         self.reserved = 0
-        self.asked = False
-        self.done = False
-        # The thread that writes was interrupted, or has failed.
-        self.given_up = False
+
+    def has_room(self, size: int) -> tuple[Action, ...]:
+        """The node has reserved so many bytes for it."""
+        self.reserved = size
+        return self.on(Event.RESERVED)
+
+    def lies_in(self, sealed: Sealed) -> Sealed:
+        """It was filled into this segment."""
+        self.sealed = sealed
+        self.on(Event.FILLED)
+        return sealed
+
+    def seal(self) -> Seal:
+        """What the node is told of it."""
+        sealed = self.sealed
+        assert sealed is not None
+        return Seal(
+            self.owner, self.seq, sealed.serial, sealed.size, sealed.length, sealed.kept, sealed.fd, sealed.inode
+        )
 
 
 class SegmentsClient:
@@ -103,7 +122,7 @@ class SegmentsClient:
         try:
             self._write(writer, work, serialized)
         except BaseException as error:
-            self._thread.run_soon(partial(self._give_up, work))
+            self._thread.run_soon(partial(self._apply, work, Event.GIVEN_UP))
             if isinstance(error, exceptions.LinkError):
                 raise process.exits.node_died() from None
             raise
@@ -119,15 +138,15 @@ class SegmentsClient:
         if segment is None:
             self._thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
             segment = writer.create(serialized.nbytes)
-        sealed = work.sealed = writer.fill(segment, serialized.data, serialized.buffers)
+        sealed = work.lies_in(writer.fill(segment, serialized.data, serialized.buffers))
         is_own = work.owner == process.process
         if is_own:
             self._own[work.seq] = sealed.serial, sealed.length
         if is_own and not segment.is_new:
             # The node has the segment, so that it cannot refuse; and what it is told later comes later. To write to the
             # socket from here would cost more than the copy: meanwhile the other thread takes over.
-            work.done = True
-            process.node.push(_seal_of(work, sealed))
+            work.on(Event.TOLD)
+            process.node.push(work.seal())
             process.node.post_flush()
             writer.adopted(sealed.serial)
         else:
@@ -148,34 +167,46 @@ class SegmentsClient:
     # ---- the same on the runtime loop
 
     async def _reserve(self, work: _Write, size: int) -> None:
-        await self._process.node.ask(Reserve(size))
-        work.reserved = size
-        if work.given_up:
-            self._give_up(work)
+        await _to_its_end(self._reserved(work, size))
+
+    async def _reserved(self, work: _Write, size: int) -> exceptions.ActorrtError | None:
+        try:
+            await self._process.node.ask(Reserve(size))
+        except exceptions.ActorrtError as error:
+            return error
+        self._perform(work, work.has_room(size))
+        return None
 
     async def _seal(self, writer: SegmentWriter, work: _Write, sealed: Sealed) -> None:
-        work.asked = True
-        try:
-            await self._process.node.ask(_seal_of(work, sealed))
-        except exceptions.ActorrtError:
-            writer.refused(sealed.serial)
-            raise
-        writer.adopted(sealed.serial)
-        work.reserved = 0
-        work.done = True
-        if work.given_up:
-            self._give_up(work)
+        # It may have been given up before this step.
+        if work.state is State.FILLED:
+            await _to_its_end(self._asked(writer, work, sealed))
 
-    def _give_up(self, work: _Write) -> None:
-        """Leave nothing of a write that nobody waits for any more."""
-        work.given_up = True
-        if work.sealed is not None and not work.asked and self._writer is not None:
-            self._writer.refused(work.sealed.serial)
-        if work.reserved:
-            self._send(Unreserve(work.reserved))
-            work.reserved = 0
-        if work.done:
-            self.free(work.owner, work.seq)
+    async def _asked(self, writer: SegmentWriter, work: _Write, sealed: Sealed) -> exceptions.ActorrtError | None:
+        work.on(Event.ASKED)
+        try:
+            await self._process.node.ask(work.seal())
+        except exceptions.ActorrtError as error:
+            self._apply(work, Event.REFUSED)
+            return error
+        writer.adopted(sealed.serial)
+        self._apply(work, Event.ACCEPTED)
+        return None
+
+    def _apply(self, work: _Write, event: Event) -> None:
+        self._perform(work, work.on(event))
+
+    def _perform(self, work: _Write, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            match action:
+                case Action.EMPTY if work.sealed is not None and self._writer is not None:
+                    self._writer.refused(work.sealed.serial)
+                case Action.UNRESERVE if work.reserved:
+                    self._send(Unreserve(work.reserved))
+                case Action.FREE:
+                    self.free(work.owner, work.seq)
+                case _:
+                    pass
 
     def _send(self, message: Unreserve | FreeSegment | FreeItems | CloseSegment | OpenSegment) -> None:
         if not self._process.node.closed:
@@ -282,5 +313,8 @@ class SegmentsClient:
             self._writer.close()
 
 
-def _seal_of(work: _Write, sealed: Sealed) -> Seal:
-    return Seal(work.owner, work.seq, sealed.serial, sealed.size, sealed.length, sealed.kept, sealed.fd, sealed.inode)
+async def _to_its_end(question: Coroutine[Any, Any, exceptions.ActorrtError | None]) -> None:
+    """Wait for what the node answers, and raise it if it is an error. It is heard though nobody waits any more."""
+    error = await asyncio.shield(asyncio.ensure_future(question))
+    if error is not None:
+        raise error
