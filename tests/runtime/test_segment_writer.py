@@ -17,7 +17,7 @@ import pytest
 from actorrt.exceptions import ObjectStoreFullError
 from actorrt.runtime.memory import mapping
 from actorrt.runtime.memory.mapping import HUGE_PAGE
-from actorrt.runtime.memory.segment_writer import Sealed, SegmentWriter, size_for
+from actorrt.runtime.memory.segment_writer import Sealed, SegmentWriter, WriterStatistics, size_for
 from actorrt.wire.container import parse, plan
 
 PAGE: Final = os.sysconf("SC_PAGESIZE")
@@ -89,7 +89,7 @@ def test_what_is_filled_in_is_there_new_and_again(writer: Writer, length: int) -
         assert os.fstat(sealed.fd).st_blocks * 512 == sealed.size
         writer.adopted(1)
         writer.returned(1)
-    assert writer.statistics() == {"segments": 1, "bytes": sealed.size, "pooled": 1, "pooled_bytes": sealed.size}
+    assert writer.statistics() == WriterStatistics(1, sealed.size, 1, sealed.size)
     assert mapped() == 1
     assert writer.told == []
 
@@ -289,7 +289,7 @@ def test_threads_that_put_at_once_never_get_the_same_segment_and_all_of_it_comes
     node.join()
     assert wrong == []
     assert len(set(writer.told)) == len(writer.told)
-    assert writer.statistics()["segments"] == memfds() <= 6
+    assert writer.statistics().segments == memfds() <= 6
     writer.close()
     assert memfds() == mapped() == 0
 
@@ -362,7 +362,7 @@ except ObjectStoreFullError as error:
     print(len(made) > 5, error.cause)
 for segment in made:
     writer.abandon(segment)
-print(writer.statistics()["segments"])
+print(writer.statistics().segments)
 """
 
 

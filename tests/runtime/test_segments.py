@@ -519,13 +519,13 @@ def test_a_freed_object_goes_back_to_its_writer_only_when_no_array_is_left(machi
     machine.free(1)
     machine.put(2, np.full(50_000, 2.0))
     assert (array == 1.0).all()
-    assert machine.writer.statistics()["segments"] == 2
+    assert machine.writer.statistics().segments == 2
     del array
     machine.settle()
-    assert machine.writer.statistics()["pooled"] == 1
+    assert machine.writer.statistics().pooled == 1
     machine.put(3, np.full(50_000, 3.0))
-    assert machine.writer.statistics()["segments"] == 2
-    assert machine.writer.statistics()["pooled"] == 0
+    assert machine.writer.statistics().segments == 2
+    assert machine.writer.statistics().pooled == 0
     assert (machine.get(3) == 3.0).all()
     assert (machine.get(2) == 2.0).all()
 

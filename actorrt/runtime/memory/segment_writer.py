@@ -102,6 +102,16 @@ def size_for(length: int) -> int:
     return -(-length // unit) * unit
 
 
+class WriterStatistics(NamedTuple):
+    """The segments that a process has created and holds, at one moment."""
+
+    segments: int
+    bytes: int
+    # Of those, without an object: free to be filled.
+    pooled: int
+    pooled_bytes: int
+
+
 class SegmentWriter:
     """The segments that this process created and still holds, at most `keep` of them for long.
 
@@ -253,15 +263,15 @@ class SegmentWriter:
         """True if it holds segments that are not in the pool."""
         return len(self._held) > len(self._pool)
 
-    def statistics(self) -> dict[str, int]:
-        """Segments and bytes that are held, and how many of these are free to be filled."""
+    def statistics(self) -> WriterStatistics:
+        """What is held, and how much of it is free to be filled; from any thread."""
         with self._lock:
-            return {
-                "segments": len(self._held),
-                "bytes": sum(segment.size for segment in self._held.values()),
-                "pooled": len(self._pool),
-                "pooled_bytes": sum(size for size, _ in self._pool),
-            }
+            return WriterStatistics(
+                len(self._held),
+                sum(segment.size for segment in self._held.values()),
+                len(self._pool),
+                sum(size for size, _ in self._pool),
+            )
 
     # -- with the lock held; what is to be disposed of afterwards
 

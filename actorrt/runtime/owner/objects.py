@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -71,6 +71,22 @@ class Surroundings(current.Session, Protocol):
     def exits(self) -> Exits: ...
     @property
     def segments(self) -> SegmentsClient: ...
+
+
+class ObjectsStatistics(NamedTuple):
+    """What a process owns for others and borrows from them, at one moment."""
+
+    # Own objects that other processes may ask for.
+    exported: int
+    # Of those, borrowed by others; and how many processes borrow one, summed up.
+    lent: int
+    borrowers: int
+    # Own objects whose copies nobody counts: kept as long as the process lives.
+    pinned: int
+    # Objects of others.
+    borrowed: int
+    # Messages to owners whose links are being opened.
+    unsent: int
 
 
 class Objects:
@@ -333,6 +349,15 @@ class Objects:
     def is_lending(self) -> bool:
         """True while other processes hold, or may come to hold, refs to objects that this one owns."""
         return bool(self._borrowers or self._pinned)
+
+    def statistics(self) -> ObjectsStatistics:
+        """How much of each kind there is; runtime loop."""
+        with self._lock:
+            exported, borrowed = len(self._exported), len(self._borrowed)
+        lent = list(self._borrowers.values())
+        unsent = sum(map(len, self._outbox.values()))
+        borrowers = sum(len(counts) for _, counts in lent)
+        return ObjectsStatistics(exported, len(lent), borrowers, len(self._pinned), borrowed, unsent)
 
     def peer_lost(self, peer: ProcessId) -> None:
         """The link to a process is gone: nothing is on its way there any more."""

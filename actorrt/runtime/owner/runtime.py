@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -25,7 +25,7 @@ from actorrt.wire.messages import (
 
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
-from ..links.peers import Peers
+from ..links.peers import Peers, PeersStatistics
 from ..links.running import Child, RunningCall
 from .actor_client import ActorClient
 from .actor_creation import create
@@ -38,16 +38,16 @@ from .entries import Entry, Gate
 from .exits import Exits
 from .generators import Stream
 from .membership import Membership
-from .objects import Objects
+from .objects import Objects, ObjectsStatistics
 from .process_host import ProcessHost
 from .program import Program, Tenancy
 from .references import ObjectRef
-from .segments_client import SegmentsClient
+from .segments_client import SegmentsClient, SegmentsStatistics
 from .shared_tasks import SharedTasks
 from .shipped import Shipped
-from .supervisor import Supervisor
+from .supervisor import Supervisor, SupervisorStatistics
 from .tasks import Tasks
-from .waiting import Waits
+from .waiting import Waits, WaitsStatistics
 
 if TYPE_CHECKING:
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
@@ -70,6 +70,19 @@ MakeProgram = Callable[["Runtime"], Program]
 def plain_program(_: object) -> Program:
     """That of a process which runs no calls of others."""
     return Program()
+
+
+class RuntimeStatistics(NamedTuple):
+    """One process's part of the cluster at one moment."""
+
+    # Calls of this process, and starts of its actors, that have no answer; and calls of others that run here.
+    calls_away: int
+    calls_served: int
+    objects: ObjectsStatistics
+    segments: SegmentsStatistics
+    waits: WaitsStatistics
+    peers: PeersStatistics
+    actors: SupervisorStatistics
 
 
 class SubmitTask(Protocol):
@@ -300,6 +313,19 @@ class Runtime:
     def has_calls(self) -> bool:
         """True while calls of this process have no outcome yet; runtime loop."""
         return self.tasks.busy or any(link.inflight for link in self.peers.links.values())
+
+    def statistics(self) -> RuntimeStatistics:
+        """How much of each kind there is; runtime loop."""
+        links = list(self.peers.links.values())
+        return RuntimeStatistics(
+            sum(len(link.inflight) for link in links),
+            sum(len(link.serving) for link in links),
+            self.objects.statistics(),
+            self.segments.statistics(),
+            self.waits.statistics(),
+            self.peers.statistics(),
+            self.supervisor.statistics(),
+        )
 
     def node_stopping(self, reason: str) -> None:
         """The node says that the session ends; runtime loop."""

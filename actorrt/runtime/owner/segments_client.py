@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.core.object_write import Action, Event, ObjectWrite, State
@@ -40,7 +40,7 @@ from .exits import Exits
 from .membership import Membership
 
 if TYPE_CHECKING:
-    from ..memory.segment_writer import Sealed, SegmentWriter
+    from ..memory.segment_writer import Sealed, SegmentWriter, WriterStatistics
 
 # From here on it takes milliseconds to make a new segment.
 WORTH_A_QUESTION: Final = 8 << 20
@@ -90,6 +90,17 @@ class _Write(ObjectWrite):
         return Seal(
             self.owner, self.seq, sealed.serial, sealed.size, sealed.length, sealed.kept, sealed.fd, sealed.inode
         )
+
+
+class SegmentsStatistics(NamedTuple):
+    """A process's part in shared memory at one moment."""
+
+    # Its own objects that it has written and that are wanted.
+    own: int
+    # Objects that it has mapped for refs.
+    viewed: int
+    # None before the first write.
+    writer: WriterStatistics | None
 
 
 class SegmentsClient:
@@ -305,6 +316,11 @@ class SegmentsClient:
         """A mapping is gone. On any thread, in the middle of anything; nothing in a fork or after the end."""
         if current.maybe_runtime() is self._process:
             self._process.node.post(message)
+
+    def statistics(self) -> SegmentsStatistics:
+        """What this process holds of shared memory; from any thread."""
+        writer = None if self._writer is None else self._writer.statistics()
+        return SegmentsStatistics(len(self._own), len(self._viewed), writer)
 
     def close(self) -> None:
         """Give back what this process holds to fill it again. What it has mapped stays while somebody looks at it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.types import ProcessId
@@ -47,6 +48,13 @@ class Surroundings(current.Session, Protocol):
     def segments(self) -> SegmentsClient: ...
 
 
+class WaitsStatistics(NamedTuple):
+    """Who waits at one moment."""
+
+    # Threads that are blocked in `get` or `wait`.
+    threads: int
+
+
 class Waits:
     """The threads that wait for values of a runtime; from any thread but its own."""
 
@@ -58,6 +66,8 @@ class Waits:
         self._user_side = surroundings.program.user_side
         # The list that `wait` gave last: what it holds has been looked through already.
         self._last_rest: tuple[int, int] | None = None
+        # The threads that are blocked.
+        self._blocked: set[int] = set()
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """The values in order. Raises the first error among them as soon as there is one, or GetTimeoutError."""
@@ -155,12 +165,19 @@ class Waits:
                 timeout = max(0.0, timeout - (time.monotonic() - begun))
         if tell is not None:
             tell(True)
+        thread = threading.get_ident()
+        self._blocked.add(thread)
         try:
             if not self._wait_watching(gate, timeout, entries):
                 raise exceptions.GetTimeoutError(what, timeout_s)
         finally:
+            self._blocked.discard(thread)
             if tell is not None:
                 tell(False)
+
+    def statistics(self) -> WaitsStatistics:
+        """How many wait; from any thread."""
+        return WaitsStatistics(len(self._blocked))
 
     def _hear(self, entries: Sequence[Entry], timeout: float | None) -> None:
         """Wait until the owners of these have answered what they were asked for, if they had an answer."""
