@@ -91,9 +91,10 @@ class QueueActor:
         self._sessions: dict[str, _Session] = {}
         self._handles: dict[str, ActorHandle[Any]] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._due = False
-        self._told_once = False
-        self._answering = NO_SUCH_DEPLOYMENT
+        # What is to tell the routers at the end of this turn.
+        self._due: asyncio.Handle | None = None
+        # None: it is not known yet what the queue is to be.
+        self._answering: DeploymentNews | None = None
         # Of deployments whose replicas read prompts for this one's: what is known of each that was ever named.
         self._reading: dict[str, DeploymentNews] = {}
         self._app = app
@@ -111,9 +112,8 @@ class QueueActor:
         if news.queue is not None and news.queue.config != self._config_bytes:
             self._config_bytes, before = news.queue.config, self._config.prefill
             self._config = pickle.loads(news.queue.config)
-            if not self._told_once or self._config.prefill != before:
+            if self._answering is None or self._config.prefill != before:
                 self._begin_anew()
-        self._told_once = True
         self._answering = news
         self._hub.update(
             self._config, news.max_ongoing, news.max_queued, [each.id for each in news.replicas], self._clock()
@@ -146,7 +146,9 @@ class QueueActor:
 
     def _follow_all(self) -> None:
         name = self._config.prefill
-        replicas = self._answering.replicas + (() if name is None else self._reading[name].replicas)
+        replicas = (self._answering or NO_SUCH_DEPLOYMENT).replicas + (
+            () if name is None else self._reading[name].replicas
+        )
         handles = self._handles = {each.id: each.handle for each in replicas}
         for id in [id for id in self._following if id not in handles]:
             self._following.pop(id).cancel()
@@ -219,7 +221,7 @@ class QueueActor:
         self._sessions[router] = session
         if before is not None and not before.over.done():
             before.over.set_result(None)
-        if self._told_once:
+        if self._answering is not None:
             # Else once it is known what the queue is to be.
             self._hub.join(router, self._clock())
             self._soon()
@@ -240,12 +242,11 @@ class QueueActor:
         self._soon()
 
     def _soon(self) -> None:
-        if not self._due:
-            self._due = True
-            self._loop.call_soon(self._tell)
+        if self._due is None:
+            self._due = self._loop.call_soon(self._tell)
 
     def _tell(self) -> None:
-        self._due = False
+        self._due = None
         for router, message in self._hub.told():
             if (session := self._sessions.get(router)) is not None:
                 session.tell(message)

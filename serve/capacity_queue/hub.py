@@ -185,7 +185,8 @@ class Hub:
         # Leases that ended a while ago: what each has used may be known only now.
         self._ended: OrderedDict[int, _Ended] = OrderedDict()
         self._rates = ReadRates()
-        self._shares_changed = False
+        # What each router may have at each replica without the queue, as all were told last; None: that is another now.
+        self._shares: dict[str, Share] | None = {}
         # Whether needs are in requests, as it is with the replicas that are known.
         self._in_requests_now = config.units != "tokens"
         self._full: dict[str, int] = {}
@@ -228,7 +229,7 @@ class Hub:
 
     def _changed(self) -> None:
         """What there is, or who shares it, is another than before."""
-        self._shares_changed = self._credits_changed = True
+        self._shares, self._credits_changed = None, True
 
     # ---- the deployment
 
@@ -856,9 +857,8 @@ class Hub:
 
     def told(self) -> list[tuple[str, ToRouter]]:
         """What each router is to be told, since the last time."""
-        if self._shares_changed:
-            self._shares_changed = False
-            shares = self._shares()
+        if self._shares is None:
+            self._shares = shares = self._share_out()
             for router in self._routers.values():
                 router.told.share(shares)
         for name, credits in self._credits.told(self._now):
@@ -869,7 +869,7 @@ class Hub:
                 found.append((name, router.tell(self._now)))
         return found
 
-    def _shares(self) -> dict[str, Share]:
+    def _share_out(self) -> dict[str, Share]:
         count = max(1, len(self._routers))
         shares: dict[str, Share] = {}
         for id, replica in self._replicas.items():

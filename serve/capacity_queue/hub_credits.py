@@ -30,24 +30,14 @@ IDLE_S: Final = 3.0
 class _Life:
     """A router from one session to its end. What it was told in another one is of no consequence."""
 
-    __slots__ = ("admitted", "asks", "known", "name", "polled_at", "said", "tokens", "used_at")
+    __slots__ = ("admitted", "known", "name", "polled_at", "said", "tokens", "used_at")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
-        # Whether it has asked for a place since it was looked at last.
-        self.asks = False
         # The version that it was told, and the one that it goes by.
         self.said = self.known = -1
         self.admitted = self.tokens = 0
         self.polled_at = self.used_at = now
-
-    def ask(self) -> None:
-        """It has asked for a place."""
-        self.asks = True
-
-    def take_asks(self) -> bool:
-        asks, self.asks = self.asks, False
-        return asks
 
     def use(self, now: float) -> None:
         self.used_at = now
@@ -84,6 +74,8 @@ class HubCredits:
         self._waited_at = float("-inf")
         # Since they were called back last.
         self._some_given = False
+        # Routers that have asked for a place since they were looked at last.
+        self._asking: dict[str, None] = {}
         # Those that are to be told of their credits.
         self._due: dict[str, None] = {}
         # Requests that routers have let in.
@@ -99,12 +91,13 @@ class HubCredits:
         life = self._lives.pop(router, None)
         if life is not None:
             del self._names[life.name]
+            self._asking.pop(router, None)
             self.book.leave(life.name)
             self._due.pop(router, None)
 
     def asked(self, router: str) -> None:
         """It would use credits, had it any."""
-        self._lives[router].ask()
+        self._asking[router] = None
 
     def waits(self, now: float) -> None:
         """Somebody waits."""
@@ -187,8 +180,9 @@ class HubCredits:
     def tick(self, now: float, chance: float) -> None:
         """Give credits to those that ask, and have all say what they have."""
         may = self._size is not None and not self._order and now - self._waited_at >= QUIET_S
+        asking, self._asking = self._asking, {}
         for router, life in self._lives.items():
-            if life.take_asks() and may:
+            if may and router in asking:
                 before = self.book.has_some(life.name)
                 if self.book.extend(life.name, now, chance):
                     self._due[router] = None
