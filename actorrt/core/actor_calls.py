@@ -267,6 +267,7 @@ class ActorCalls(Generic[C, L]):
             and call.state is HERE
         ):
             self.inflight += 1
+            # Written here and below: a method of the call's would cost each call more than all else that is decided.
             call.incarnation = self.incarnation
             return link
         return None

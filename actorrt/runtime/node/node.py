@@ -419,14 +419,13 @@ class Node:
             named=True,
             detached=True,
         )
-        record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts)
 
         def dead() -> None:
             if start.name:
                 self.head.drop(start.name, start.namespace, actor)
             self._detached_ended(job)
 
-        record.has_name(dead)
+        record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts, on_dead=dead)
         self.supervisor.create(record)
         return holder
 

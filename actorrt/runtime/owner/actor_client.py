@@ -69,6 +69,11 @@ class ActorClient(ActorCalls[Call, Link]):
         self.record, self.hold = record, hold
         self.on(Event.OWNED)
 
+    def disowned(self, at: ActorAt) -> None:
+        """It was not to be, for this reason."""
+        self.record = None
+        self.died(at)
+
     def died(self, at: ActorAt) -> None:
         """Its owner says that it is dead. The first to say so is believed."""
         if self.dead is None:

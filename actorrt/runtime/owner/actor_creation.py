@@ -26,7 +26,7 @@ from . import actors
 from .actor_client import ActorClient
 from .actor_records import ActorRecord, ActorSpec
 from .actors import Actors
-from .calls import Call, Caller, fill_slots, pack_arguments, when_resolved
+from .calls import Arguments, Call, Caller, fill_slots, pack_arguments, when_resolved
 from .membership import Membership
 from .objects import Objects
 from .program import Program
@@ -80,19 +80,27 @@ def create(
     title = f"{cls.name}({options.name})" if options.name else cls.name
     seq = runtime.objects.next_seq()
     actor = actor_key(runtime.process, seq)
-    start = StartActor(seq, actor, cls.function_id, b"", None, concurrency)
-    start.max_task_retries, start.max_pending = traits.max_task_retries, traits.max_pending
-    if options.concurrency_groups:
-        start.groups = dict(options.concurrency_groups)
-        start.method_groups = {
-            name: spec.concurrency_group for name, spec in cls.methods.items() if spec.concurrency_group
-        }
-    if options.name:
-        start.name, start.namespace = options.name, namespace
-    if exclusive:
-        start.process = True
-        start.resources = dict(options.shape)
-    call = _packed(runtime, start, cls.name, args, kwargs)
+    plain = codec.dumps_call(args, kwargs, runtime.settings.inline_limit)
+    packed = Arguments(plain) if plain is not None else pack_arguments(runtime, cls.name, args, kwargs)
+    groups = dict(options.concurrency_groups) if options.concurrency_groups else None
+    start = StartActor(
+        seq,
+        actor,
+        cls.function_id,
+        packed.payload,
+        packed.slots,
+        concurrency,
+        groups=groups,
+        name=options.name or "",
+        namespace=namespace if options.name else "",
+        process=exclusive,
+        method_groups=None if groups is None else _method_groups(cls),
+        resources=dict(options.shape) if exclusive else None,
+        max_task_retries=traits.max_task_retries,
+        max_pending=traits.max_pending,
+    )
+    # Stands for the refs among the arguments that have to be waited for.
+    call = None if plain is not None else Call(runtime, start, None, f"{cls.name}.__init__", arguments=packed)
     mode = "sync" if not cls.has_async else "runtime" if options.on_runtime_loop else "loop"
     spec = ActorSpec(
         start,
@@ -103,28 +111,25 @@ def create(
         {**runtime.program.env, **dict(options.env_vars)} if options.env_vars else runtime.program.env,
         runtime.membership.employer,
         bool(options.name),
+        code=cls,
     )
-    spec.code = cls
     runtime.shipped.know(cls)
     if options.detached:
         return _create_detached(runtime, spec, call, title, traits, cls.interface, options)
     client = ActorClient(runtime, actor, title, traits)
-    record = ActorRecord(actor, title, spec, options.max_restarts)
-    record.pins = None if call is None else call.pins
+    # From the beginning: if the claim is interrupted, the name may be its own already.
+    drop_name = partial(_drop_name, runtime, options.name, namespace, actor) if options.name else None
+    record = ActorRecord(actor, title, spec, options.max_restarts, packed.pins, drop_name)
     runtime.actors.own(client, record)
     runtime.actors.know(client)
     # Owned before it has a name: whoever finds the name may ask for it at once.
     runtime.supervisor.adopt(record)
     if options.name:
         info = pickle.dumps((title, traits, cls.interface))
-        # Set first: if this is interrupted, the name may be its own already.
-        record.on_dead = partial(_drop_name, runtime, options.name, namespace, actor)
         holder: NameHolder = runtime.thread.call_sync(runtime.node.ask(ClaimName(options.name, namespace, actor, info)))
         if not holder.yours:
-            record.on_dead = None
-            runtime.supervisor.records.pop(actor, None)
-            client.record = None
-            client.dead = ActorAt(None, 0, "its name was taken", "being created")
+            runtime.supervisor.disown(record)
+            client.disowned(ActorAt(None, 0, "its name was taken", "being created"))
             if options.get_if_exists:
                 return _from_info(runtime, holder)[0]
             raise exceptions.ActorAlreadyExistsError(options.name, namespace)
@@ -135,18 +140,8 @@ def create(
     return client
 
 
-def _packed(
-    runtime: Creator, start: StartActor, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Call | None:
-    """Put the arguments into `start`; a Call stands for the refs among them that have to be waited for."""
-    payload = codec.dumps_call(args, kwargs, runtime.settings.inline_limit)
-    if payload is not None:
-        start.args = payload
-        return None
-    packed = pack_arguments(runtime, what, args, kwargs)
-    start.args = packed.payload
-    start.slots = packed.slots
-    return Call(runtime, start, None, f"{what}.__init__", arguments=packed)
+def _method_groups(cls: ActorClassDef) -> dict[str, str]:
+    return {name: spec.concurrency_group for name, spec in cls.methods.items() if spec.concurrency_group}
 
 
 def _create_when_resolved(runtime: Creator, record: ActorRecord, call: Call) -> None:

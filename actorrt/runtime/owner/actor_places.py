@@ -61,9 +61,18 @@ class ActorPlaces:
     def __init__(self, surroundings: Surroundings, actors: Known) -> None:
         self._process = surroundings
         self._thread = surroundings.thread
+        self._exits = surroundings.exits
         self._actors = actors
         # Clients of actors of other processes by the links that were found for them. Some may have another by now.
         self._found: dict[Link, weakref.WeakSet[ActorClient]] = {}
+
+    @property
+    def _peers(self) -> Peers:
+        return self._process.peers
+
+    @property
+    def _supervisor(self) -> Supervisor:
+        return self._process.supervisor
 
     # ---- finding
 
@@ -86,7 +95,7 @@ class ActorPlaces:
 
     async def _reach(self, client: ActorClient, worker: Place, incarnation: int) -> None:
         try:
-            link = await self._process.peers.link_to(worker.process, worker.address)
+            link = await self._peers.link_to(worker.process, worker.address)
         except exceptions.LinkError:
             # Its worker has ended: the owner will know where it is next.
             client.unreachable(incarnation, may_live=False)
@@ -101,11 +110,11 @@ class ActorPlaces:
     async def _ask_owner(self, client: ActorClient, question: WhereIs) -> ActorAt:
         owner = owner_of(client.actor)
         if owner == self._process.process:
-            return await self._process.supervisor.where_is(question.actor, question.incarnation, question.fate)
+            return await self._supervisor.where_is(question.actor, question.incarnation, question.fate)
         try:
-            return await self._process.peers.ask(owner, question)
+            return await self._peers.ask(owner, question)
         except exceptions.ActorrtError:
-            cause, _ = await self._process.exits.cause(owner)
+            cause, _ = await self._exits.cause(owner)
             return ActorAt(None, 0, f"its owner ended: {cause}", "running")
 
     async def placed_at(self, client: ActorClient) -> ProcessId | None:
@@ -156,7 +165,7 @@ class ActorPlaces:
 
     def _at(self, link: Link) -> list[ActorClient]:
         """The clients whose calls go over `link`, and maybe some whose calls did."""
-        own = (self._actors.find(record.actor) for record in self._process.supervisor.at(link))
+        own = (self._actors.find(record.actor) for record in self._supervisor.at(link))
         return [*self._found.pop(link, ()), *(client for client in own if client is not None)]
 
     def _only_link(self, link: Link) -> bool:
@@ -165,14 +174,14 @@ class ActorPlaces:
 
     def _may_live(self, worker: ProcessId) -> bool:
         """The node has not said that it has ended."""
-        return worker not in self._process.peers.dead and not self._process.node.closed
+        return worker not in self._peers.dead and not self._process.node.closed
 
     def no_actor(self, client: ActorClient, call: Call, started: bool) -> None:
         """The worker does not have the actor (any more); `started`: it ended while the call ran."""
         with self._actors.lock:
             found, action = client.absent(call.link, call, begun=started)
         if action is Action.REPORT_ABSENT and client.record is not None:
-            self._process.supervisor.absent(client.record, call.incarnation)
+            self._supervisor.absent(client.record, call.incarnation)
         self._settle(client, found, NO_PROCESS)
 
     def _settle(self, client: ActorClient, found: Sorted[Call], worker: ProcessId) -> None:
@@ -184,7 +193,7 @@ class ActorPlaces:
 
     async def _report(self, client: ActorClient, failed: list[Call], worker: ProcessId) -> None:
         """Fail calls with what has become of their actor."""
-        cause = (await self._process.exits.cause(worker))[0] if worker else "it ended under the call"
+        cause = (await self._exits.cause(worker))[0] if worker else "it ended under the call"
         may_live = client.record is None and bool(worker) and self._may_live(worker)
         try:
             at = client.dead or await self._ask_owner(client, WhereIs(client.actor, last_seen(failed, may_live), True))

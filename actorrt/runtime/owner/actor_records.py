@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from actorrt.core.ownership import count
 from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, Employer, LeaseId, Place, ProcessId
 from actorrt.wire.messages import ActorAt, StartActor
 
+from ..base.definitions import ActorClassDef
 from ..links.link import Link
 from . import current
 
@@ -49,11 +50,12 @@ class ActorSpec:
         employer: Employer,
         named: bool = False,
         detached: bool = False,
+        code: ActorClassDef | None = None,
     ) -> None:
         self.start = start
         self.blob = blob
         # The class, which is known as long as it may be started.
-        self.code: Any = None
+        self.code = code
         self.shape = shape
         self.mode = mode
         self.shared = shared
@@ -81,6 +83,7 @@ class ActorRecord:
     """One owned actor."""
 
     __slots__ = (
+        "_on_dead",
         "actor",
         "borrowers",
         "cause",
@@ -88,7 +91,6 @@ class ActorRecord:
         "lease",
         "life",
         "link",
-        "on_dead",
         "phase",
         "pins",
         "place",
@@ -98,7 +100,16 @@ class ActorRecord:
         "waiters",
     )
 
-    def __init__(self, actor: ActorKey, title: str, spec: ActorSpec, max_restarts: int, pins: object = None) -> None:
+    def __init__(
+        self,
+        actor: ActorKey,
+        title: str,
+        spec: ActorSpec,
+        max_restarts: int,
+        pins: object = None,
+        on_dead: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_dead` is called once it is dead, on the loop of its supervisor."""
         self.actor = actor
         self.title = title
         self.spec: ActorSpec | None = spec
@@ -120,7 +131,7 @@ class ActorRecord:
         # How often the processes that hold handles do so.
         self.borrowers: dict[ProcessId, int] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
-        self.on_dead: Callable[[], None] | None = None
+        self._on_dead = on_dead
 
     @property
     def state(self) -> State:
@@ -181,12 +192,17 @@ class ActorRecord:
         self.pins = None
 
     def is_buried(self) -> None:
+        """Nothing is needed of it any more but how it died."""
         self.spec = None
         self.pins = None
 
-    def has_name(self, drop: Callable[[], None]) -> None:
-        """`drop` is called once it is dead."""
-        self.on_dead = drop
+    def tell_of_death(self) -> None:
+        if self._on_dead is not None:
+            self._on_dead()
+
+    def was_not_to_be(self) -> None:
+        """Its death is no event."""
+        self._on_dead = None
 
     def borrowed(self, borrower: ProcessId, delta: int) -> bool:
         """A process holds it once more, or once less. Whether that process still does."""

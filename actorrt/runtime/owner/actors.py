@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.core import calls
-from actorrt.core.actor_calls import Action, Traits
+from actorrt.core.actor_calls import SENDING, Action, State, Traits
 from actorrt.core.calls import AWAY
 from actorrt.types import ActorKey, owner_of
 from actorrt.wire.messages import NO_ACTOR, ActorAt, BorrowActor, Cancel, Outcome, UnborrowActor
@@ -41,6 +42,23 @@ class Surroundings(Caller, places.Surroundings, Protocol):
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None: ...
 
 
+class ActorsStatistics(NamedTuple):
+    """What a process knows of actors at one moment."""
+
+    # Actors that it holds handles to, or has calls to that have no outcome.
+    known: int
+    # Of these: it can call them at once; it looks for them, or waits for their restart; they are dead.
+    placed: int
+    awaited: int
+    dead: int
+    # Calls that were sent and have no outcome.
+    under_way: int
+    # Calls that cannot leave yet: for room, for a place, or behind others.
+    waiting: int
+    # Calls whose arguments are awaited; of an actor that keeps the order of its calls they are among those that wait.
+    resolving: int
+
+
 class Actors:
     """The actors that this process can call."""
 
@@ -55,6 +73,21 @@ class Actors:
         # Clients with calls that wait to leave: those are to run, though nobody holds a handle or a ref any more.
         self._busy: set[ActorClient] = set()
         self._pinned: dict[ActorKey, ActorClient] = {}
+
+    def statistics(self) -> ActorsStatistics:
+        """From any thread."""
+        with self.lock:
+            clients = list(self._known.values())
+            states = Counter(client.state for client in clients)
+            return ActorsStatistics(
+                known=len(clients),
+                placed=sum(states[state] for state in SENDING),
+                awaited=states[State.RESOLVING] + states[State.RESTARTING],
+                dead=states[State.DEAD],
+                under_way=sum(client.inflight for client in clients),
+                waiting=sum(len(client.backlog or ()) for client in clients),
+                resolving=sum(len(client.resolving or ()) for client in clients),
+            )
 
     # ---- handles
 

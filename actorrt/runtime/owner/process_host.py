@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from actorrt.types import NO_EMPLOYER, Employer, LeaseId, ProcessId
 from actorrt.wire.messages import KillWorker, Lease, LeaseRequest, ReturnLease, SharedWorkers, WorkerList
 
 from ..base.loop_thread import LoopThread
-from ..links.link import Link
 from ..links.peers import Peers
 from .actor_records import ActorRecord
 from .exits import Exits
@@ -19,18 +18,12 @@ from .shared import SharedPool
 
 
 class Surroundings(Protocol):
-    """What is asked of the process."""
+    """What is asked of the process. It has a node and peers when the first actor is placed."""
 
-    @property
-    def node(self) -> Link: ...
     @property
     def membership(self) -> Membership: ...
     @property
-    def thread(self) -> LoopThread: ...
-    @property
     def peers(self) -> Peers: ...
-    @property
-    def exits(self) -> Exits: ...
 
 
 class ProcessHost:
@@ -39,6 +32,8 @@ class ProcessHost:
     def __init__(
         self,
         surroundings: Surroundings,
+        thread: LoopThread,
+        exits: Exits,
         next_seq: Callable[[], int],
         actor_moved: Callable[[ActorRecord], None],
         holds: Callable[[ActorRecord], bool],
@@ -46,6 +41,9 @@ class ProcessHost:
         """`actor_moved` is called on the runtime loop when the place of an actor that this process owns changes;
         `holds` says whether a handle to such an actor is in this process."""
         self._process = surroundings
+        self._thread = thread
+        self.spawn_here = thread.spawn_here
+        self.exit_cause = exits.cause
         self.next_seq = next_seq
         self.actor_moved = actor_moved
         self.holds = holds
@@ -53,7 +51,7 @@ class ProcessHost:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        return self._process.thread.loop
+        return self._thread.loop
 
     @property
     def peers(self) -> Peers:
@@ -61,17 +59,20 @@ class ProcessHost:
 
     @property
     def closing(self) -> bool:
-        return self._process.thread.closing
+        return self._thread.closing
 
-    def spawn_here(self, work: Coroutine[Any, Any, None]) -> None:
-        self._process.thread.spawn_here(work)
+    def _tell_node(self, message: ReturnLease | KillWorker) -> None:
+        """The node that is gone needs to know nothing."""
+        node = self._process.membership.node
+        if not node.closed:
+            node.send(message)
 
     async def lease(self, request: LeaseRequest) -> Lease:
-        return await self._process.node.ask(request)
+        membership = self._process.membership
+        return await membership.node.ask(request)
 
     def return_lease(self, lease: LeaseId) -> None:
-        if not self._process.node.closed:
-            self._process.node.send(ReturnLease(lease))
+        self._tell_node(ReturnLease(lease))
 
     def shared_pool(self, env: dict[str, str], employer: Employer = NO_EMPLOYER) -> SharedPool:
         key = tuple(sorted(env.items()))
@@ -81,14 +82,11 @@ class ProcessHost:
         return pool
 
     async def ask_shared(self, want: int, env: dict[str, str]) -> WorkerList:
-        return await self._process.node.ask(SharedWorkers(want, env or None, self._process.membership.employer))
+        membership = self._process.membership
+        return await membership.node.ask(SharedWorkers(want, env or None, membership.employer))
 
     def shared_pools(self) -> list[SharedPool]:
         return list(self._pools.values())
 
     def kill_worker(self, process: ProcessId, reason: str) -> None:
-        if not self._process.node.closed:
-            self._process.node.send(KillWorker(process, reason))
-
-    async def exit_cause(self, process: ProcessId) -> tuple[str, bool]:
-        return await self._process.exits.cause(process)
+        self._tell_node(KillWorker(process, reason))

@@ -143,7 +143,9 @@ class Runtime:
         self.warned_of: set[str] = set()
         self.tasks = Tasks(self)
         self.shipped = Shipped(self, self.tasks.forget_function)
-        self.host = ProcessHost(self, self.objects.next_seq, self.actors.places.moved, self.actors.holds)
+        self.host = ProcessHost(
+            self, self.thread, self.exits, self.objects.next_seq, self.actors.places.moved, self.actors.holds
+        )
         self.shared_tasks = SharedTasks(self, self.host)
         self.segments = SegmentsClient(self)
         self.waits = Waits(self, self.actors.places.placed_at)

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from actorrt import exceptions
 from actorrt.core.lifecycle import Action, Event, State, TransitionError
 from actorrt.core.recent import Recent
@@ -337,8 +339,7 @@ class Supervisor:
             # It is not to keep a place in the queue for a worker.
             placing.cancel()
         self._host.actor_moved(record)
-        if record.on_dead is not None:
-            record.on_dead()
+        record.tell_of_death()
         self.release(record)
 
     def _remember(self, record: ActorRecord) -> None:
@@ -346,7 +347,7 @@ class Supervisor:
         if self.records.pop(record.actor, None) is not None:
             death = record.death()
             if len(death.failed) > FAILURE_BYTES:
-                death.failed = b""
+                death = replace(death, failed=b"")
             self._deaths.put(record.actor, death)
 
     def at(self, link: Link) -> list[ActorRecord]:
@@ -428,9 +429,10 @@ class Supervisor:
         if not record.borrowers and not self._host.holds(record):
             self.apply(record, Event.UNHELD, "no process held a handle to it any more", "idle")
 
-    def disown(self, actor: ActorKey) -> None:
-        """It was not to be: nothing is known of it any more."""
-        self.records.pop(actor, None)
+    def disown(self, record: ActorRecord) -> None:
+        """It was not to be: nothing is known of it any more. From any thread."""
+        record.was_not_to_be()
+        self.records.pop(record.actor, None)
 
     async def where_is(self, actor: ActorKey, seen: int, fate: bool = False) -> ActorAt:
         """Where it runs, at an incarnation later than `seen`, or that it is dead.
