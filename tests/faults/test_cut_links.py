@@ -420,4 +420,4 @@ def test_a_goodbye_that_cannot_be_written_is_the_end_all_the_same(relay: Relay, 
 def programs() -> int:
     """How many the node knows."""
     runtime = current.runtime()
-    return runtime.thread.call_sync(runtime.node.ask(Query("tables"))).data["Node.jobs"]
+    return runtime.thread.call_sync(runtime.node.ask(Query("tables"))).data["Programs._joined"]
