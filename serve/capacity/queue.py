@@ -98,6 +98,8 @@ class CapacityQueue:
         self.most = most or QueueLimits()
         self.tenants = Tenants(tenants, self.order.set_weight)
         self.sheds = sheds
+        # Of the ledger, and never others.
+        self._lines, self._leases = self.ledger.lines, self.ledger.leases
         # Who made way for others while it waited.
         self._shed: list[Ask] = []
         # Those that came beyond a limit for who waits, and whether each was taken before.
@@ -176,7 +178,7 @@ class CapacityQueue:
             there = next((tokens for _, tokens in self.prefixes.hits(ask.chain, 1)), 0) if ask.chain else 0
             fastest = self.ledger.fastest if self.prefill is None else self.prefill.fastest
             ask.begin_in_time(now, max(0, ask.prompt - there) / fastest)
-        tenant = self.tenants.known.get(ask.tenant) or self.tenants.of(ask.tenant)
+        tenant = self.tenants.of(ask.tenant)
         if not self.order.places and (tenant.limits.running_tokens is None or tenant.may_run(ask.tokens)):
             lease = self._place(ask, band, tenant, now, chance)
             if lease is not None:
@@ -269,7 +271,7 @@ class CapacityQueue:
         nobody waits.
         """
         id = self.sessions.line_of(ask.session) if ask.session and not self.order else None
-        line = None if id is None else self.ledger.lines.get(id)
+        line = None if id is None else self._lines.get(id)
         if line is None or self._has_lost(ask, line):
             return None
         ask.expect(self.lengths.expect(ask.model, ask.tenant, ask.prompt, ask.max_tokens), self.ledger.most_tokens)
@@ -362,7 +364,7 @@ class CapacityQueue:
 
     def progress(self, number: int, generated: int) -> None:
         """So much of the answer has come by now."""
-        lease = self.ledger.leases.get(number)
+        lease = self._leases.get(number)
         if lease is None or lease.ask is None or generated < lease.generated:
             return
         self._charge(lease.ask, generated - lease.generated)
@@ -382,7 +384,7 @@ class CapacityQueue:
         """A request has ended, after so many tokens; `is_whole` says that its answer ended by itself, `cached` how much
         of its prompt the engine had already. False if it had ended before.
         """
-        lease = self.ledger.leases.get(number)
+        lease = self._leases.get(number)
         ask: Ask | None = None if lease is None else lease.ask
         if self.prefill is not None:
             # Of an answer that has begun the prompt was read.
@@ -426,7 +428,7 @@ class CapacityQueue:
 
     def set_line(self, id: LineId, facts: LineFacts, incarnation: int) -> list[Ask]:
         """A line is there, or offers something else. What ran on its earlier incarnation has ended."""
-        before = self.ledger.lines.get(id)
+        before = self._lines.get(id)
         if before is not None and before.incarnation != incarnation:
             self.prefixes.drop(id)
             self.adapters.drop(id)
@@ -770,7 +772,7 @@ class CapacityQueue:
     def _line_of_session(self, ask: Ask, share: Share) -> Line | None:
         """Where it ran last, if that line has not too much to read, and has not lost what it had read."""
         id = self.sessions.line_of(ask.session)
-        line = None if id is None else self.ledger.lines.get(id)
+        line = None if id is None else self._lines.get(id)
         if line is None or line.backlog > line.stays_backlog or not line.admits(ask.tokens, share):
             return None
         return None if self._has_lost(ask, line) else line

@@ -43,6 +43,7 @@ _REMOVE_S: Final = 60.0
 class Runner:
     def __init__(self, services: Services, batches: Batches, handle: Handle) -> None:
         self._services, self._batches = services, batches
+        self._catalogue, self._ends = services.catalogue, services.meter.totals.batch_requests
         self._database, self._config = batches.database, batches.config
         # Those of runs that are there: by model and, before a capacity queue, by tenant.
         self._places: WeakValueDictionary[tuple[str, str], Places] = WeakValueDictionary()
@@ -60,7 +61,8 @@ class Runner:
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._remove_at = 0.0
-        self._is_well = True
+        # Why batches are not worked on now; None: they are.
+        self._failure: StorageError | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -90,11 +92,11 @@ class Runner:
         while True:
             try:
                 await self._look()
-                self._is_well = True
+                self._failure = None
             except StorageError as error:
-                if self._is_well:
+                if self._failure is None:
                     logger.error("batches are not worked on: %s", error)
-                self._is_well = False
+                self._failure = error
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s()):
                     await self._wake.wait()
@@ -171,7 +173,7 @@ class Runner:
 
     def _wrong_model(self, name: str | None) -> Problem | None:
         try:
-            self._services.catalogue.choose(name)
+            self._catalogue.choose(name)
         except Problem as problem:
             return problem
         return None
@@ -182,11 +184,11 @@ class Runner:
         limit, key = self._config.concurrency, (tenant, model or "")
         # One that has gone since the file was validated says so to each request.
         with contextlib.suppress(Problem):
-            served = self._services.catalogue.choose(model).served
+            served = self._catalogue.choose(model).served
             key = tenant, served.model_id
             if not served.is_queued:
                 limit, key = self._config.concurrency_unqueued, ("", served.model_id)
         return self._places.setdefault(key, Places(limit))
 
     def _ended(self, good: bool) -> None:
-        self._services.meter.totals.batch_requests.add(("completed" if good else "failed",))
+        self._ends.add(("completed" if good else "failed",))
