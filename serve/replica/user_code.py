@@ -44,6 +44,14 @@ class Kind(Enum):
     ASYNC_GENERATOR = "async generator"
 
 
+class Shape(Enum):
+    """What the user's callable is."""
+
+    NONE = "NONE"  # it was not made yet, or it was closed
+    FUNCTION = "FUNCTION"
+    INSTANCE = "INSTANCE"  # of a class: it was constructed here, and is finalized
+
+
 class UserMethod:
     __slots__ = ("function", "kind", "takes_request")
 
@@ -94,8 +102,9 @@ class UserCode:
         self.asgi: ASGIApp | None = None
         self._lifespan: Lifespan | None = None
         self._target: Any = None
-        self._is_instance = False
-        self._configured = False
+        self._shape = Shape.NONE
+        # What it was given last; None: it has none, or has taken that back.
+        self._config: Any = None
         self._methods: dict[str, UserMethod] = {}
         # Tasks that wait for coroutines of the user's.
         self._waiting: set[asyncio.Task[Any] | None] = set()
@@ -110,7 +119,7 @@ class UserCode:
 
     @property
     def instance(self) -> Any:
-        return self._target if self._is_instance else None
+        return self._target if self._shape is Shape.INSTANCE else None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -122,28 +131,28 @@ class UserCode:
         target, args, kwargs = pickle.loads(code)
         before()
         if inspect.isclass(target):
-            self._target = await _instance_of(target, args, kwargs)
-            self._is_instance = True
+            self._target, self._shape = await _instance_of(target, args, kwargs), Shape.INSTANCE
+            self.asgi = await asgi_app_of(self._target)
         else:
-            self._target = target
-        self.asgi = await asgi_app_of(self._target) if self._is_instance else None
+            self._target, self._shape = target, Shape.FUNCTION
         if self.asgi is not None:
             self._lifespan = Lifespan(self.asgi, hooks)
             await self._lifespan.start()
 
     async def reconfigure(self, config: Any) -> None:
         """ValueError if there is a configuration and nobody to take it. None is for who had one before."""
-        if config is None and not self._configured:
+        if config is None and self._config is None:
             return
         if hasattr(self._target, "reconfigure"):
-            self._configured = True
+            if config is not None:
+                self._config = config
             await self._call_apart("reconfigure", config)
-            self._configured = config is not None
+            self._config = config
         else:
             raise ValueError("user_config was given, but there is no method reconfigure(config) that could take it")
 
     async def check_health(self) -> None:
-        if self._is_instance and hasattr(self._target, "check_health"):
+        if self._shape is Shape.INSTANCE and hasattr(self._target, "check_health"):
             await self._call_apart("check_health")
 
     async def _call_apart(self, name: str, *args: Any) -> None:
@@ -160,7 +169,7 @@ class UserCode:
         return found
 
     def _find(self, name: str) -> Callable[..., Any]:
-        if not self._is_instance:
+        if self._shape is not Shape.INSTANCE:
             if name == "__call__":
                 return self._target
             raise AttributeError(f"{_name_of(self._target)} is a function and has no method {name!r}")
@@ -231,10 +240,10 @@ class UserCode:
             await self._lifespan.stop(limit_s)
         self._methods.clear()
         self.asgi = self._lifespan = None
-        target, self._target = self._target, None
-        if self._is_instance:
+        target, self._target, self._config = self._target, None, None
+        if self._shape is Shape.INSTANCE:
             await _finalize(target, max(0.0, end_by - loop.time()))
-        self._is_instance = False
+        self._shape = Shape.NONE
         del target
         # What it held may want to end too.
         gc.collect()

@@ -75,11 +75,11 @@ class Router:
         self._targets: dict[str, Target] = {}
         self._dead: set[str] = set()
         self._watched: set[str] = set()
-        self._looks_later = False
+        # The thread that is to look whether the policy has given grants.
+        self._looker: threading.Thread | None = None
         self._deliver = connection.deliver
-        # Whether there was news, and who waits for the first.
-        self._is_told = False
-        self._on_told: list[Callable[[], object]] = []
+        # Who waits for the first news; None: there was some.
+        self._on_told: list[Callable[[], object]] | None = []
         self._topic = ("deployment", *deployment)
         # None from the news on that there is no such deployment, until the next request.
         self._connection: Connection | None = None
@@ -94,7 +94,9 @@ class Router:
                 return
             self._connection, self._deliver = connection, connection.deliver
             # Until it is known which policy it has: without a replica all requests wait.
-            self._policy, self._kind, self._is_told = PowerOfTwo(self._context), None, False
+            self._policy, self._kind = PowerOfTwo(self._context), None
+            if self._on_told is None:
+                self._on_told = []
         with _lock:
             _routers.setdefault((connection.name, self.deployment), self)
         connection.listen(self._topic, self._told, SERVE_ENDED)
@@ -131,9 +133,8 @@ class Router:
                 placed = self._change_policy(other, news)
             else:
                 self._update(news)
-            self._is_told = True
-            on_told, self._on_told = self._on_told, []
-        for callback in on_told:
+            on_told, self._on_told = self._on_told, None
+        for callback in on_told or ():
             callback()
         for request, place in placed:
             self._act(request, place)
@@ -189,7 +190,7 @@ class Router:
         if self._connection is None:
             self._listen(connect())
         with self._lock:
-            if not self._is_told:
+            if self._on_told is not None:
                 self._on_told.append(callback)
                 return
         callback()
@@ -259,13 +260,13 @@ class Router:
         elif self._lock.acquire(blocking=False):
             self._lock.release()
             self._send_waiting()
-        elif not self._looks_later:
+        elif self._looker is None:
             # Whoever has the lock does not look any more; it may be this very thread.
-            self._looks_later = True
-            threading.Thread(target=self._look_later, name="actorrt-router", daemon=True).start()
+            looker = self._looker = threading.Thread(target=self._look_later, name="actorrt-router", daemon=True)
+            looker.start()
 
     def _look_later(self) -> None:
-        self._looks_later = False
+        self._looker = None
         self._send_waiting()
 
     def _send_waiting(self) -> None:
