@@ -44,7 +44,8 @@ PURE_IN_SERVE: Final = frozenset(
         for name in ("declaration", "graph", "handle_options", "options", "router_options", "spec")
     }
     | {"replica.lifecycle"}
-    | {"proxy.answer", "proxy.connection_phase"}
+    | {"routing.lending"}
+    | {"proxy.answer", "proxy.arrival", "proxy.connection_phase", "proxy.place"}
     | {
         f"control.{name}"
         for name in (

@@ -25,14 +25,21 @@ from ..http.request_head import pack_head
 from ..http.responses import LARGEST_WHOLE, error_page, queue_line
 from ..http.unavailable import RETRY_AFTER_S, answer_to, client_text
 from ..policies.policy import ONE_REQUEST, Cost, Grant
+from ..routing.lending import Lending
 from ..routing.router import Router
 from ..routing.target import Target
 from .http_request import OVER, HttpRequest
+from .place import Place, PlaceEvent, after
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
 # Above all that a proxy before this one has given.
 _keys: Final = itertools.count(random.SystemRandom().getrandbits(62))
+
+# Python looks up the members of an enum slowly, and each request asks for these.
+HELD: Final = Place.HELD
+FREED: Final = Place.FREED
+CLOSED: Final = Lending.CLOSED
 
 # A request that changes nothing by its meaning (RFC 9110, 9.2.1) goes to another replica if its own has died before it
 # answered: so often, since the request itself may be what a replica dies of.
@@ -56,7 +63,6 @@ class Forwarded:
     _repeats_left = 0
     # Where the request's body goes, once the replica wants it.
     _pipe: Pipe | None = None
-    _asked = False
     # Bytes of the response that the client has taken and the replica was not told of.
     _taken = 0
 
@@ -77,8 +83,7 @@ class Forwarded:
         self._loop = loop
         # When it is cancelled, if its client has gone.
         self._grace: asyncio.TimerHandle | None = None
-        # Its place in the replica was given back before its client had taken all of the response.
-        self._freed = False
+        self._place = HELD
         self._timer: asyncio.TimerHandle | None = None
         if not request.streams and request.method in SAFE_METHODS:
             self._repeats_left = REPEATS
@@ -191,7 +196,7 @@ class Forwarded:
         if type(answer) is bytes:
             self._done()
             self._request.respond(answer)
-            if not self._freed:
+            if self._place is not FREED:
                 self._router.released(grant)
         elif type(answer) is int:
             self._router.refused(self, target, grant, answer)
@@ -219,7 +224,8 @@ class Forwarded:
             return
         # Nothing of an answer has reached the client, who could not tell a repetition from a slow answer.
         self._repeats_left -= 1
-        freed, self._freed, self._asked = self._freed, False, False
+        freed = self._place is FREED
+        self._place = after(self._place, PlaceEvent.REPEATED)
         final = self._router.failed(self, target, None if freed else grant, error, self._repeats_left >= 0)
         if final is not None:
             logger.error("request %s: %s", self._request.name, final)
@@ -235,16 +241,16 @@ class Forwarded:
         self._taken += len(data)
         # What is made in parts comes in small ones: it is not a response that its replica would write itself.
         large = len(data) > LARGEST_WHOLE and not last
-        if large and (target := self._target) is not None and target.may_lend and request.can_lend:
+        if large and (target := self._target) is not None and target.lending is CLOSED and request.can_lend:
             _open_channel(target)  # for the next one
         if request.pass_on(data):
             self._make_room(pipe)
         else:
-            request.watch_taking(partial(self._make_room, pipe), None if self._asked else self._client_slow)
+            request.watch_taking(partial(self._make_room, pipe), self._client_slow if self._place is HELD else None)
 
     def lend(self, status: bytes) -> int:
         fd = self._request.lend(status)
-        if fd >= 0 and not self._asked:
+        if fd >= 0 and self._place is HELD:
             self._request.watch_slowness(self._client_slow)
         return fd
 
@@ -264,18 +270,18 @@ class Forwarded:
     def _client_slow(self) -> None:
         """Only its client keeps this response: other requests need not wait for that, if its code has ended."""
         self._request.watch_slowness(None)
-        if not self._asked and self._ref is not None and self._target is not None:
-            self._asked = True
+        if self._place is HELD and self._ref is not None and self._target is not None:
+            self._place = after(self._place, PlaceEvent.CLIENT_SLOW)
             ended: ObjectRef[bool] = self._target.code_ended.remote(self._key)
             ended.add_done_callback(partial(self._code_ended, self._ref), here=True)
 
     def _code_ended(self, ref: ObjectRef[Any], ended: ObjectRef[bool]) -> None:
         if self._ref is ref and ended.exception() is None and ended.peek():
-            self._freed = True
+            self._place = after(self._place, PlaceEvent.CODE_ENDED)
             self._router.released(self._grant)
 
     def _release(self, grant: Grant) -> None:
-        if not self._freed:
+        if self._place is not FREED:
             self._router.released(grant)
 
     def has_room(self, pipe: Pipe) -> None:

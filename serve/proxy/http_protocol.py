@@ -31,6 +31,7 @@ from ..http.responses import error_page
 from .connection_phase import Phase, PhaseEvent, Upgrade, after
 from .http_front import Front
 from .http_request import (
+    COMPLETE,
     CONTENT_LENGTH,
     EXPECT,
     HTTP_1_1,
@@ -39,6 +40,7 @@ from .http_request import (
     REQUEST_ID,
     TIMEOUT,
     TRANSFER_ENCODING,
+    UNASKED,
     WAITED_FOR,
     HttpRequest,
 )
@@ -142,7 +144,6 @@ class ServeProtocol(HttpToolsProtocol):
         "_acknowledged",
         "_advancing",
         "_behind",
-        "_behind_server",
         "_body_came",
         "_body_left",
         "_current",
@@ -206,9 +207,8 @@ class ServeProtocol(HttpToolsProtocol):
         self._discarded = 0
         self._target = b""
         self._hosts = 0
-        # What servers in front of this one say of where the request that is read comes from.
-        self._behind_server = False
-        self._forwarded: list[tuple[bytes, bytes]] = []
+        # What servers in front of this one say of where the request that is read comes from; None: not believed.
+        self._forwarded: list[tuple[bytes, bytes]] | None = None
         self._upgrade_asked = NO_UPGRADE
         # What a response is written to where that needs no transport; 0: not known yet.
         self._fd = 0
@@ -232,7 +232,8 @@ class ServeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._front.has(self)
         self.line = connection_line(self.scheme or "http", self.client, self.server)
-        self._behind_server = self._front.trusts(self.client)
+        if self._front.trusts(self.client):
+            self._forwarded = []
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._written_when_lent >= 0:
@@ -384,7 +385,7 @@ class ServeProtocol(HttpToolsProtocol):
                     self._hosts += 1  # as wrong as two of them
                 else:
                     self._host = value
-        elif self._behind_server:
+        elif self._forwarded is not None:
             self._forwarded.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -490,7 +491,9 @@ class ServeProtocol(HttpToolsProtocol):
     def _has_window(self, request: HttpRequest) -> bool:
         """Has so much of a body come that it is worth a replica's place? One without a length may answer its answer."""
         length = request.length
-        return length is None or request.expects or request.held >= min(length, self._options.body_window_bytes)
+        return (
+            length is None or request.arrival is UNASKED or request.held >= min(length, self._options.body_window_bytes)
+        )
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -572,11 +575,11 @@ class ServeProtocol(HttpToolsProtocol):
         if self._options.access_log:
             self._log(request)
         if close or not request.keep_alive or self._front.draining:
-            if request.complete:
+            if request.arrival is COMPLETE:
                 self._end()
             else:
                 self._linger()
-        elif request.complete:
+        elif request.arrival is COMPLETE:
             self._current = None
             if self._behind or self._reading is not None or self._refusal is not None:
                 self._advance()
@@ -623,7 +626,7 @@ class ServeProtocol(HttpToolsProtocol):
             await self.flow.drain()
 
     def wants_body(self, request: HttpRequest) -> None:
-        if request.expects:
+        if request.arrival is UNASKED:
             self._continue(request)
         self.flow.resume_reading()
 
@@ -722,7 +725,7 @@ class ServeProtocol(HttpToolsProtocol):
         elif self._reading is not None:
             # While reading is paused it is the backend that keeps the client waiting.
             reading = self._reading
-            if self.flow.read_paused or reading.expects:
+            if self.flow.read_paused or reading.arrival is UNASKED:
                 self._measured = None
             elif self._deadline and now >= self._deadline:
                 if reading.answer is OVER:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from ..http.request_head import CLOSE, HEAD, HTTP_1_0
+from . import arrival
 from .answer import Answer, AnswerEvent, after
+from .arrival import Arrival, ArrivalEvent
 
 LONGEST_REQUEST_ID: Final = 200
 # A part of a body travels inside a message.
@@ -20,6 +22,9 @@ WAITED_FOR: Final = Answer.WAITED_FOR
 BEGUN: Final = Answer.BEGUN
 LENT: Final = Answer.LENT
 OVER: Final = Answer.OVER
+UNASKED: Final = Arrival.UNASKED
+COMES: Final = Arrival.COMES
+COMPLETE: Final = Arrival.COMPLETE
 HTTP_1_1: Final = b"1.1"
 
 CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(5)
@@ -66,7 +71,6 @@ class HttpRequest:
     body = b""
     # How long it is; None if the client has not said.
     length: int | None = None
-    complete = False
     # Bytes of the body that nobody has taken yet.
     held = 0
     _waiter: asyncio.Future[None] | None = None
@@ -91,7 +95,7 @@ class HttpRequest:
         self.request_id = b""
         # Its body comes in parts, by `read` or `take`.
         self.streams = False
-        self.expects = False
+        self.arrival = COMES
         # The connection as the request saw it: a server in front of this one may have told of another.
         self.line = connection.line
         self.fields: list[bytes] = []
@@ -155,7 +159,7 @@ class HttpRequest:
         self.on_gone = self.on_body = self.on_drained = self.on_slow = None
         if answer is WAITED_FOR:
             self.status = data[9:12]
-            if self.expects:
+            if self.arrival is UNASKED:
                 data = self._unasked(data)
         if data:
             connection.write(data)
@@ -181,7 +185,7 @@ class HttpRequest:
         if self.answer is OVER or connection is None:
             return True
         if self.answer is WAITED_FOR:
-            if self.expects:
+            if self.arrival is UNASKED:
                 data = memoryview(self._unasked(bytes(data)))
             self.answer = BEGUN
         if len(self._start) < 12:
@@ -200,7 +204,7 @@ class HttpRequest:
         It looks written from then on, since it may be.
         """
         connection = self.connection
-        if self.answer is not WAITED_FOR or not self.complete or connection is None:
+        if self.answer is not WAITED_FOR or self.arrival is not COMPLETE or connection is None:
             return -1
         fd = connection.lend()
         if fd >= 0:
@@ -222,7 +226,7 @@ class HttpRequest:
 
         Nobody could tell that body, which may come or not, from the next request.
         """
-        if not self.expects or self.complete or not data:
+        if self.arrival is not UNASKED or not data:
             return data
         self.keep_alive = False
         line, _, rest = data.partition(b"\r\n")
@@ -247,7 +251,7 @@ class HttpRequest:
     async def read(self) -> bytes:
         """The next part of the body, what is there of it; b"" at the end. ClientDisconnected if it never comes."""
         while not self._chunks:
-            if self.complete:
+            if self.arrival is COMPLETE:
                 return b""
             if self.connection is None:
                 raise ClientDisconnected("the client went before its request was complete")
@@ -271,7 +275,7 @@ class HttpRequest:
         """What is here of the body, in pieces, up to so many bytes together."""
         chunks = self._chunks
         if not chunks:
-            if not self.complete and self.connection is not None:
+            if self.arrival is not COMPLETE and self.connection is not None:
                 self.connection.wants_body(self)
             return []
         taken: list[bytes] = []
@@ -297,7 +301,7 @@ class HttpRequest:
 
     def ends_body(self) -> bool:
         """True once, when a body whose length nobody knew has been taken to its end."""
-        ends = self.length is None and self.complete and not self._chunks and not self._end_told
+        ends = self.length is None and self.arrival is COMPLETE and not self._chunks and not self._end_told
         self._end_told = self._end_told or ends
         return ends
 
@@ -311,7 +315,8 @@ class HttpRequest:
         elif field == TRANSFER_ENCODING:
             self.streams = True
         elif field == EXPECT:
-            self.expects = value.lower() == b"100-continue"
+            event = ArrivalEvent.EXPECT if value.lower() == b"100-continue" else ArrivalEvent.PROCEED
+            self.arrival = arrival.after(self.arrival, event)
         elif field == REQUEST_ID:
             if 0 < len(value) <= LONGEST_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
                 self.request_id = value
@@ -329,9 +334,11 @@ class HttpRequest:
         """Its head is here."""
         self.method, self.path, self.query, self.version = method, path, query, version
         self.keep_alive, self.request_id = keep_alive, request_id
-        if self.expects:
+        if self.arrival is UNASKED:
             # What its client waits for is said when somebody asks for the body, so that it is routed without.
-            self.expects = self.streams = version is HTTP_1_1 and self.has_body
+            self.streams = version is HTTP_1_1 and self.has_body
+            if not self.streams:
+                self.arrival = arrival.after(self.arrival, ArrivalEvent.PROCEED)
 
     def came_from(self, line: bytes) -> None:
         """A server in front of this one has told of another connection."""
@@ -346,20 +353,20 @@ class HttpRequest:
 
     def continued(self) -> None:
         """Its client was asked for the body."""
-        self.expects = False
+        self.arrival = arrival.after(self.arrival, ArrivalEvent.PROCEED)
 
     def is_all_here(self) -> None:
         """It is chunked, and all of its body came before the backend had it."""
         self.streams = False
 
     def fed(self, data: bytes) -> None:
-        self.expects = False  # it does not wait
+        self.arrival = COMES
         self._chunks.append(data)
         self.held += len(data)
         self._wake()
 
     def ended(self) -> None:
-        self.complete = True
+        self.arrival = COMPLETE
         if not self.streams:
             self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()

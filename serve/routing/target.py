@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import ActorHandle
 
+from .lending import Lending, LendingEvent, after
+
 if TYPE_CHECKING:
     from ..http.loan import Lender
 
@@ -29,7 +31,7 @@ class Target:
         "http_leased",
         "id",
         "lender",
-        "may_lend",
+        "lending",
         "websocket",
         "websocket_message",
     )
@@ -44,21 +46,21 @@ class Target:
         self.websocket = handle.websocket.options(num_returns="streaming", generator_backpressure=ITEM_WINDOW)
         self.websocket_message = handle.websocket_message
         self.aside = handle.aside
-        # By which its large responses get its clients' sockets, once one was opened, which is tried if it may.
+        # By which its large responses get its clients' sockets, once one was opened.
         self.lender: Lender | None = None
-        self.may_lend = True
+        self.lending = Lending.CLOSED
         self._calls: dict[tuple[str, bool], Any] = {}
         self._streams: dict[tuple[str, bool], Any] = {}
 
     def lending_begins(self) -> None:
         """A channel is being opened; it is not tried again unless one was open and has ended."""
-        self.may_lend = False
+        self.lending = after(self.lending, LendingEvent.TRY)
 
     def lends_by(self, lender: Lender) -> None:
-        self.lender = lender
+        self.lender, self.lending = lender, after(self.lending, LendingEvent.OPENED)
 
     def lending_ended(self) -> None:
-        self.may_lend = True
+        self.lending = after(self.lending, LendingEvent.ENDED)
 
     def call(self, method: str, is_leased: bool = False) -> Any:
         """What calls a method of the deployment; errors know it by its name there. `is_leased`: its first argument is

@@ -1,16 +1,20 @@
 """How far an answer has come and what a connection is read as: rows, and a request against its table."""
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.serve.proxy import connection_phase
+from actorrt.serve.proxy import arrival, connection_phase, place
 from actorrt.serve.proxy.answer import TABLE, Answer, AnswerError, AnswerEvent, after
+from actorrt.serve.proxy.arrival import Arrival, ArrivalError, ArrivalEvent
 from actorrt.serve.proxy.connection_phase import Phase, PhaseError, PhaseEvent
-from actorrt.serve.proxy.http_request import HttpRequest
+from actorrt.serve.proxy.http_request import CONTENT_LENGTH, EXPECT, HTTP_1_1, HttpRequest
+from actorrt.serve.proxy.place import Place, PlaceError, PlaceEvent
+from actorrt.serve.routing import lending
+from actorrt.serve.routing.lending import Lending, LendingError, LendingEvent
 
 IMPOSSIBLE = {
     (Answer.WAITED_FOR, AnswerEvent.TAKE_BACK),
@@ -41,6 +45,57 @@ def test_every_pair_of_a_connection_has_a_row_or_is_refused_by_name(phase: Phase
     # Nothing leads out of lingering, and nothing is read of a head that was refused.
     assert (then is Phase.LINGERING) == (event is PhaseEvent.LINGER)
     assert (then is Phase.HEAD) == (event is PhaseEvent.MESSAGE)
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(Arrival, ArrivalEvent)))
+def test_every_pair_of_a_body_has_a_row_or_is_refused_by_name(state: Arrival, event: ArrivalEvent) -> None:
+    if state is Arrival.COMPLETE:
+        with pytest.raises(ArrivalError, match=f"is {state.value} cannot have {event.value}"):
+            arrival.after(state, event)
+        return
+    then = arrival.after(state, event)
+    assert (then is Arrival.COMPLETE) == (event is ArrivalEvent.END)
+    assert (then is Arrival.UNASKED) == (event is ArrivalEvent.EXPECT)
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(Place, PlaceEvent)))
+def test_every_pair_of_a_place_has_a_row_or_is_refused_by_name(state: Place, event: PlaceEvent) -> None:
+    rows = {(Place.HELD, PlaceEvent.CLIENT_SLOW): Place.ASKED, (Place.ASKED, PlaceEvent.CODE_ENDED): Place.FREED}
+    if event is PlaceEvent.REPEATED:
+        assert place.after(state, event) is Place.HELD
+    elif (state, event) in rows:
+        assert place.after(state, event) is rows[state, event]
+    else:
+        with pytest.raises(PlaceError, match=f"is {state.value} cannot have {event.value}"):
+            place.after(state, event)
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(Lending, LendingEvent)))
+def test_every_pair_of_a_channel_has_a_row_or_is_refused_by_name(state: Lending, event: LendingEvent) -> None:
+    if list(Lending).index(state) != list(LendingEvent).index(event):
+        with pytest.raises(LendingError, match=f"is {state.value} cannot have {event.value}"):
+            lending.after(state, event)
+        return
+    # A round: what has ended may be tried again.
+    assert list(Lending).index(lending.after(state, event)) == (list(Lending).index(state) + 1) % len(Lending)
+
+
+@given(parts=st.lists(st.sampled_from((b"", b"100-continue", b"other")), max_size=3), sent=st.integers(0, 2))
+def test_a_body_goes_by_the_table_whatever_its_head_says(parts: list[bytes], sent: int) -> None:
+    request, state = HttpRequest(cast(Any, Connection())), Arrival.COMES
+    request.note(CONTENT_LENGTH, b"2", 64)
+    for value in parts:
+        request.note(EXPECT, value, 64)
+        state = Arrival.UNASKED if value == b"100-continue" else Arrival.COMES
+        assert request.arrival is state
+    request.begins(b"POST", b"/", b"", HTTP_1_1, True, b"")
+    assert request.arrival is state
+    for _ in range(sent):
+        request.fed(b"x")
+        state = arrival.after(state, ArrivalEvent.PART)
+        assert request.arrival is state
+    request.ended()
+    assert request.arrival is arrival.after(state, ArrivalEvent.END)
 
 
 class Connection:
@@ -84,7 +139,7 @@ def test_a_request_goes_by_the_table_whatever_is_asked_of_it(moves: list[tuple[s
     request.on_gone = lambda: calls.append("gone")
     for move, lends, untouched in moves:
         connection.lends, connection.untouched = lends, untouched
-        before, parts, complete = request.answer, len(connection.parts), request.complete
+        before, parts, complete = request.answer, len(connection.parts), request.arrival is Arrival.COMPLETE
         event: AnswerEvent | None = None
         match move:
             case "write":

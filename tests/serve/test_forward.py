@@ -10,6 +10,7 @@ import pytest
 from actorrt import exceptions
 from actorrt.serve.proxy.forward import Forwarded
 from actorrt.serve.proxy.http_request import HttpRequest
+from actorrt.serve.routing.lending import Lending
 
 
 class Wire:
@@ -24,7 +25,7 @@ class Wire:
         self._callback: Any = None
         self.http = self
         self.lender = None
-        self.may_lend = False
+        self.lending = Lending.TRIED
         self.receiver: Any = None
         self.tag = None
 

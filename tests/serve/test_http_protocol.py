@@ -16,6 +16,7 @@ from actorrt.serve.http.responses import Plain, ResponseBytes, whole
 from actorrt.serve.proxy.forward import Forwarded
 from actorrt.serve.proxy.http_protocol import MOST_BEHIND, MOST_DISCARDED, Front, ServeProtocol
 from actorrt.serve.proxy.http_request import ClientDisconnected, HttpRequest
+from actorrt.serve.routing.lending import Lending
 
 Handler = Callable[[HttpRequest], Awaitable[None]]
 
@@ -304,7 +305,7 @@ class SlowReplica:
         self.request = request
         self.size = self.most_held = self.left = 0
         self.http = self
-        self.lender, self.may_lend = None, False
+        self.lender, self.lending = None, Lending.TRIED
         self.tag = None
         self._callback: Any = None
         self._forwarded: Any = None
