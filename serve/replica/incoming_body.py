@@ -88,6 +88,7 @@ class _Gathered:
 
 
 class BodyState(Enum):
+    UNASKED = "UNASKED"  # nobody has wanted any of it
     COMES = "COMES"
     ENDED = "ENDED"  # all of it is here
     CLOSED = "CLOSED"  # nobody reads any more
@@ -112,8 +113,7 @@ class IncomingBody:
         self._turn: asyncio.TimerHandle | None = None
         self._parts: list[bytes] = []
         self._taken = 0
-        self._state = BodyState.COMES
-        self._asked = False
+        self._state = BodyState.UNASKED
         self._waiters: list[asyncio.Future[None]] = []
         self._pipe = open_pipe(self)
 
@@ -164,7 +164,7 @@ class IncomingBody:
 
     async def next_part(self) -> tuple[bytes, bool] | None:
         """What has come, at least a byte or the end, and whether more will; None if nobody reads any more."""
-        if not self._asked:
+        if self._state is BodyState.UNASKED:
             self._ask()
         patience: asyncio.TimerHandle | None = None
         try:
@@ -192,7 +192,10 @@ class IncomingBody:
                 waiter.set_result(None)
 
     def _ask(self) -> None:
-        self._asked = True
+        with self._lock:
+            if self._state is not BodyState.UNASKED:
+                return
+            self._state = BodyState.COMES
         length = self._length
         if length is None or length > BUDGET_BYTES:
             self._begin()

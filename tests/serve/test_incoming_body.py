@@ -72,6 +72,14 @@ async def test_nothing_is_asked_for_before_the_application_wants_it() -> None:
     reading.cancel()
 
 
+async def test_a_body_that_is_wanted_only_after_its_end_asks_for_nothing_and_takes_nothing_of_the_budget() -> None:
+    incoming, sender = body(SMALL)
+    left = incoming_body._budget.left
+    incoming.close()
+    assert await incoming.next_part() is None
+    assert (sender.granted, incoming_body._budget.left) == (0, left)
+
+
 @given(cuts=st.lists(st.integers(0, SMALL), max_size=6), announced=st.booleans())
 async def test_any_split_gives_the_same_body(cuts: list[int], announced: bool) -> None:
     data = bytes(range(250)) * 4
