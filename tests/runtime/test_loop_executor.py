@@ -79,9 +79,14 @@ class Child:
 
 children: list[Child] = []
 told: list[str] = []
+# What `receives` has happen in the midst of its first step.
+meanwhile: list[Callable[[], None]] = []
 
 
 class Actor:
+    async def receives(self) -> None:
+        meanwhile.pop()()
+
     async def waits(self) -> None:
         run = running_call.get()
         assert run is not None
@@ -172,6 +177,20 @@ def test_a_cancellation_crosses_to_the_users_thread_once_and_what_was_called_bac
     assert bench.outcomes[2] == CANCELLED
     assert bench.turn_of_the_runtime() == 1
     assert [child.cancelled for child in children] == [[False]]
+
+
+def test_a_frame_that_comes_while_another_is_taken_up_follows_it_without_a_wake_up(bench: Bench) -> None:
+    crossings = bench.loop.crossings
+    meanwhile.append(lambda: bench.take([bench.call(3)]))
+    bench.take([ActorCall(2, ACTOR, "receives", EMPTY or b"")])
+    bench.turn()
+    assert (bench.outcomes[2], told) == ("value", ["begun"])
+    assert bench.loop.crossings == crossings + 1
+    # And one that comes later wakes the loop again.
+    bench.take([Cancel(3, False, True)])
+    bench.turn()
+    assert bench.outcomes[3] == CANCELLED
+    assert bench.loop.crossings == crossings + 2
 
 
 def test_a_call_and_its_cancellation_in_one_frame_keep_their_order(bench: Bench) -> None:

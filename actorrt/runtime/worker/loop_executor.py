@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType
 from typing import Any, Final, TypeVar, cast
@@ -82,6 +83,21 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
+class _Intake(Enum):
+    """How the loop stands to what lies in its inbox."""
+
+    IDLE = auto()
+    # It takes from it soon.
+    WOKEN = auto()
+    # It begins a frame's work, and looks for the next frame behind that.
+    TAKING = auto()
+
+
+_IDLE: Final = _Intake.IDLE
+_WOKEN: Final = _Intake.WOKEN
+_TAKING: Final = _Intake.TAKING
+
+
 class LoopExecutor:
     """User code as coroutines. `run` is the worker's main thread."""
 
@@ -109,10 +125,9 @@ class LoopExecutor:
         # Taken from by the user's thread, and, while its loop is blocked, by the runtime's.
         self._inbox: deque[tuple[Link, list[Work]]] = deque()
         self._taking = threading.Lock()
-        self._woken = False
-        self._handing_over = False
+        self._intake = _IDLE
         self._dirty: set[PipeLink] = set()
-        self._flush_due = False
+        self._due_flush: asyncio.Handle | None = None
         self._pipe_turns = PipeTurns(self.loop, self._dirty, self.flush)
         self._eager = EagerRunner(self.loop, self._suspended, self.flush)
         self._threads = MethodThreads(self.loop, self.outcomes)
@@ -233,8 +248,8 @@ class LoopExecutor:
             # First: once it is handed over it may keep the GIL, and nothing here goes on.
             self._on_work()
         self._inbox.append((link, work))
-        if not self._woken:
-            self._woken = True
+        if self._intake is _IDLE:
+            self._intake = _WOKEN
             self.loop.call_soon_threadsafe(self._drain)
 
     def give_back(self) -> None:
@@ -247,6 +262,10 @@ class LoopExecutor:
                 kept = [message for message in work if not self._given_back(link, message, gone)]
                 if kept:
                     self._inbox.append((link, kept))
+        if self._inbox and self._intake is _IDLE:
+            # The loop went on meanwhile and found nothing.
+            self._intake = _WOKEN
+            self.loop.call_soon_threadsafe(self._drain)
         for link in {link for link, _ in frames}:
             link.flush()
 
@@ -273,28 +292,28 @@ class LoopExecutor:
 
     def _drain(self) -> None:
         """Take one frame's work; the rest comes in turns of its own: what runs already has its turns in between."""
-        self._woken = False
+        self._intake = _TAKING
         inbox = self._inbox
-        with self._taking:
-            if not inbox:
-                return
-            link, work = inbox.popleft()
-        self._handing_over = True
         try:
+            with self._taking:
+                if not inbox:
+                    return
+                link, work = inbox.popleft()
             for message in work:
                 if type(message) is ActorCall:
                     self._call(link, message)
                 else:
                     self._take_one(link, message)
-            if self._flush_due:
+            if self._due_flush is not None:
                 # That an actor was made is said before its calls run, so that nobody takes them for unrun if those
                 # end this process.
                 self.flush()
             self._eager.run_queued()
         finally:
-            self._handing_over = False
-            if inbox and not self._woken:
-                self._woken = True
+            # First: what is added from here on wakes the loop again.
+            self._intake = _IDLE
+            if inbox:
+                self._intake = _WOKEN
                 self.loop.call_soon(self._drain)
 
     def _take_one(self, link: Link, message: Work) -> None:
@@ -320,9 +339,8 @@ class LoopExecutor:
     def _flush_with_turn(self, link: Link) -> None:
         self._dirty.add(link)
         # What a first step replies is flushed when the first steps are done.
-        if not self._flush_due and self._eager.now is None:
-            self._flush_due = True
-            self.loop.call_soon(self.flush)
+        if self._due_flush is None and self._eager.now is None:
+            self._due_flush = self.loop.call_soon(self.flush)
 
     def _flushes_with_turn(self, link: Link) -> bool:
         """Have what was pushed written with the replies of this turn; False in another thread than the loop's."""
@@ -335,7 +353,7 @@ class LoopExecutor:
         return self._pipe_turns if self._is_here() else None
 
     def flush(self) -> None:
-        self._flush_due = False
+        self._due_flush = None
         dirty = self._dirty
         if dirty:
             finish_lines()
@@ -386,7 +404,7 @@ class LoopExecutor:
         run = RunningCall(link, call.seq, call.name or call.method, instance)
         if call.credits:
             run.streams(LoopGate(call.credits), call.first_item)
-        start = self._eager.start if self._handing_over else self._eager.start_soon
+        start = self._eager.start if self._intake is _TAKING else self._eager.start_soon
         start(run, self._run_method(run, call, instance, limiter))
 
     def _suspended(self, run: RunningCall) -> None:
@@ -765,7 +783,7 @@ class RuntimeLoopExecutor(LoopExecutor):
     def enqueue(self, link: Link, work: list[Work]) -> None:
         # A frame is being received, outside of any task: its calls can run their first steps at once.
         self._inbox.append((link, work))
-        if not self._woken:
+        if self._intake is _IDLE:
             self._drain()
 
 
