@@ -53,6 +53,10 @@ class Book:
     ends: Counter[str] = field(default_factory=Counter[str])
     last: int = 0
 
+    def breaks(self, what: str) -> None:
+        """Note a promise that was not held."""
+        self.broken.append(what)
+
     def next(self) -> int:
         self.last += 1
         return self.last
@@ -351,7 +355,7 @@ class Client:
             for ref, wanted in ((first, value), (second, 2 * value)):
                 got = await self._value(ref)
                 if got is not None and got != wanted:
-                    self._book.broken.append(f"a value of call {number} is {got}, and not {wanted}")
+                    self._book.breaks(f"a value of call {number} is {got}, and not {wanted}")
 
     async def stream(self) -> None:
         number, most = self._book.next(), self._dice.randrange(12)
@@ -365,7 +369,7 @@ class Client:
         else:
             self._book.ends["streams"] += 1
             if came != list(range(most)):
-                self._book.broken.append(f"stream {number} of {most} items brought {came}")
+                self._book.breaks(f"stream {number} of {most} items brought {came}")
 
     async def sleeper(self) -> None:
         """What is cancelled ends, wherever it is by then, and what it has called."""
@@ -388,7 +392,7 @@ class Client:
         except _LOSSES as error:
             self._lost(number, error)
         else:
-            self._book.broken.append(f"call {number}, which sleeps for ever, has ended")
+            self._book.breaks(f"call {number}, which sleeps for ever, has ended")
 
     # ---- how it ends
 
@@ -408,7 +412,7 @@ class Client:
     def _lost(self, number: int, error: BaseException) -> None:
         self._book.ends[type(error).__name__] += 1
         if self._nobody_was_killed():
-            self._book.broken.append(f"call {number} ended with {error!r}, and no process was killed")
+            self._book.breaks(f"call {number} ended with {error!r}, and no process was killed")
 
     async def _ends(self, number: int, ref: Any, wanted: Any, retries: int, actor: Shared | None = None) -> Any:
         """Wait for a call, perhaps cancel it, and hold what came against what was promised."""
@@ -423,19 +427,19 @@ class Client:
         except exceptions.TaskCancelledError as error:
             book.ends["cancelled"] += 1
             if not cancelled:
-                book.broken.append(f"call {number} ended with {error!r}, and nobody cancelled it")
+                book.breaks(f"call {number} ended with {error!r}, and nobody cancelled it")
         except Odd as error:
             book.ends["raised"] += 1
             if wanted is not Odd or error.args != (number,):
-                book.broken.append(f"call {number} raised {error!r}")
+                book.breaks(f"call {number} raised {error!r}")
         except _LOSSES as error:
             self._lost(number, error)
         else:
             book.ends["values"] += 1
             if got != wanted and (not isinstance(wanted, type) or not isinstance(got, wanted)):
-                book.broken.append(f"call {number} brought {got!r}, and not {wanted!r}")
+                book.breaks(f"call {number} brought {got!r}, and not {wanted!r}")
             if not book.runs[number]:
-                book.broken.append(f"call {number} brought a value and never ran")
+                book.breaks(f"call {number} brought a value and never ran")
         most = 1 + retries
         if book.runs[number] > most:
             book.repeated.append(f"call {number} ran {book.runs[number]} times, and {most} are allowed")
@@ -444,7 +448,7 @@ class Client:
             and not self._faults.kill_callees
             and not any(actor.was_killed for actor in self._actors)
         ):
-            book.broken.append(f"call {number} ran {book.runs[number]} times, and no process was killed")
+            book.breaks(f"call {number} ran {book.runs[number]} times, and no process was killed")
         return got
 
 

@@ -42,8 +42,9 @@ class WayState(Enum):
 class Way:
     """One direction of a connection."""
 
-    def __init__(self, wire: Wire, to: VirtualLoop) -> None:
+    def __init__(self, wire: Wire, network: Network, to: VirtualLoop) -> None:
         self._wire = wire
+        self._network = network
         self._to = to
         self.ear: Ear | None = None
         self._pieces: deque[bytes] = deque()
@@ -57,13 +58,12 @@ class Way:
         """Have these bytes arrive, unless the connection is cut first."""
         if self._state is not WayState.OPEN:
             return
-        for piece in self._wire.network.pieces(data):
+        for piece in self._network.pieces(data):
             self._pieces.append(piece)
             self._schedule(self._arrive)
 
     def _schedule(self, what: Callable[[], None]) -> None:
-        network = self._wire.network
-        self._last_at = max(self._last_at, self._to.time() + network.latency(self._wire))
+        self._last_at = max(self._last_at, self._to.time() + self._network.latency(self._wire))
         self._to.call_at(self._last_at, what)
 
     def _arrive(self) -> None:
@@ -93,7 +93,7 @@ class Way:
         if self._state is not WayState.OPEN:
             return
         kept: deque[bytes] = deque()
-        left = self._wire.network.keeps(sum(map(len, self._pieces)))
+        left = self._network.keeps(sum(map(len, self._pieces)))
         while self._pieces and left:
             piece = self._pieces.popleft()[:left]
             left -= len(piece)
@@ -135,7 +135,11 @@ class Wire:
         self.network = network
         self.ends = (dialler, listener)
         loops = network.loops
-        self.ways = (Way(self, loops[listener]), Way(self, loops[dialler]))
+        self.ways = (Way(self, network, loops[listener]), Way(self, network, loops[dialler]))
+
+    def close_politely(self, way: Way) -> None:
+        """One end closes: what it wrote, by this way, arrives first."""
+        self.network.close_politely(self, way)
 
     def cut(self) -> None:
         """Both ends hear of it, each when it does."""
@@ -165,7 +169,7 @@ class Plug:
     def close(self) -> None:
         """What was written arrives; the peer hears of the end behind it."""
         self._in.drop()
-        self._wire.network.close_politely(self._wire, self._out)
+        self._wire.close_politely(self._out)
 
 
 class Network:
