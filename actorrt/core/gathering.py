@@ -6,6 +6,7 @@ it is held back by nothing. Those that follow it in the next turns leave togethe
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Final
 
 # Nothing waits longer for others than this, in turns and in seconds: the turns of a loop that has much to do are long.
@@ -15,11 +16,27 @@ LONGEST_S: Final = 0.0003
 QUIET_TURNS: Final = 2
 
 
+class _State(Enum):
+    # No turn is looked at.
+    QUIET = auto()
+    # A piece has come alone, and leaves at the end of its turn.
+    FIRST = auto()
+    # It has left; in this turn none has followed, or one has.
+    EMPTY = auto()
+    WRITTEN = auto()
+
+
+_QUIET: Final = _State.QUIET
+_FIRST: Final = _State.FIRST
+_EMPTY: Final = _State.EMPTY
+_WRITTEN: Final = _State.WRITTEN
+
+
 class Gathering:
-    __slots__ = ("_before", "_follows", "_held", "_looks", "_quiet", "_since", "_wrote")
+    __slots__ = ("_before", "_held", "_quiet", "_since", "_state")
 
     def __init__(self) -> None:
-        self._looks = self._wrote = self._follows = False
+        self._state = _QUIET
         # Turns since the oldest piece that is here, and when that was seen; turns without one.
         self._held = self._quiet = 0
         self._since = 0.0
@@ -28,18 +45,20 @@ class Gathering:
 
     def wrote(self) -> bool:
         """A piece was written in this turn. True: have `turn` called at its end."""
-        self._wrote = True
-        begins = not self._looks
-        self._looks = True
-        return begins
+        if self._state is _QUIET:
+            self._state = _FIRST
+            return True
+        if self._state is _EMPTY:
+            self._state = _WRITTEN
+        return False
 
     def turn(self, now: float) -> tuple[bool, bool]:
         """A turn has ended, at `now` seconds: whether what is here leaves, and whether to call this after the next."""
-        wrote, self._wrote = self._wrote, False
+        state, self._state = self._state, _EMPTY
         took_long, self._before = now - self._before >= LONGEST_S, now
-        if not self._follows:
-            self._follows = True
+        if state is _FIRST:
             return True, True
+        wrote = state is _WRITTEN
         self._quiet = 0 if wrote else self._quiet + 1
         if self._held:
             self._held += 1
@@ -51,6 +70,6 @@ class Gathering:
         if leaves:
             self._held = 0
         if ends:
-            self._looks = self._follows = False
+            self._state = _QUIET
             self._quiet = 0
         return leaves, not ends

@@ -5,7 +5,7 @@
 
 A *segment* is a run of shared memory with one object in it. The node holds each by a descriptor. Three others may hold
 on to it too: **readers**, processes that have it mapped; its **owner**, who says when the object is no longer wanted;
-and its **creator**, the process that wrote it, which may keep it (`kept`) to fill it again: memory whose pages are
+and its **creator**, the process that wrote it, which may keep it (`Hold`) to fill it again: memory whose pages are
 there already is written many times as fast as new memory. When to spill and what to recall, `storage.py` decides.
 """
 
@@ -35,6 +35,15 @@ class State(Enum):
     # Its creator has been asked to let go.
     RECALLED = auto()
     GONE = auto()
+
+
+class Hold(Enum):
+    """How its creator stands to a segment."""
+
+    NONE = auto()
+    KEPT = auto()
+    # The same, and it has been asked to let go.
+    RECALLED = auto()
 
 
 class Event(Enum):
@@ -94,7 +103,7 @@ IS_FREED: Final = frozenset({S.LINGERING, S.LINGERING_ON_DISK, S.DOOMED, S.RETUR
 class Segment:
     """The facts of one segment. `size` is the memory it takes, `length` the part of it that is the object."""
 
-    __slots__ = ("id", "kept", "key", "length", "readers", "recalled", "size", "state", "used_at")
+    __slots__ = ("hold", "id", "key", "length", "readers", "size", "state", "used_at")
 
     def __init__(self, segment: SegmentId, size: int) -> None:
         self.id = segment
@@ -103,8 +112,7 @@ class Segment:
         self.key: ObjectKey | None = None
         self.state = State.IN_MEMORY
         self.readers: dict[ProcessId, int] = {}
-        self.kept = False
-        self.recalled = False
+        self.hold = Hold.NONE
         self.used_at = 0.0
 
     def __str__(self) -> str:
@@ -113,26 +121,34 @@ class Segment:
     def holds(self, key: ObjectKey, length: int, now: float, *, kept: bool) -> None:
         """An object was laid into it; `kept`: its creator holds on to it."""
         self.key, self.length, self.used_at = key, length, now
-        self.kept, self.recalled = kept, self.recalled and kept
+        if not kept:
+            self.hold = Hold.NONE
+        elif self.hold is Hold.NONE:
+            self.hold = Hold.KEPT
 
     def use(self, now: float) -> None:
         self.used_at = now
 
     def is_let_go(self) -> None:
         """Its creator does not hold on to it any more."""
-        self.kept = self.recalled = False
+        self.hold = Hold.NONE
 
     def recall(self) -> bool:
         """Its creator is asked to let go; False if it does not hold it, or has been asked."""
-        if not self.kept or self.recalled:
+        if self.hold is not Hold.KEPT:
             return False
-        self.recalled = True
+        self.hold = Hold.RECALLED
         return True
 
     def enter(self, state: State) -> None:
         self.state = state
         if state in IS_FREED:
             self.key = None
+
+    @property
+    def kept(self) -> bool:
+        """Its creator holds on to it."""
+        return self.hold is not Hold.NONE
 
     @property
     def is_leaving(self) -> bool:
@@ -154,7 +170,7 @@ def consequence(segment: Segment) -> Event | None:
         case State.LINGERING:
             if not segment.kept:
                 return Event.DISCARD
-            return Event.RECALL if segment.recalled else Event.RETURN
+            return Event.RECALL if segment.hold is Hold.RECALLED else Event.RETURN
         case State.LINGERING_ON_DISK:
             return Event.DISCARD
         case State.RETURNED | State.RECALLED:

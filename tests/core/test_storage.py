@@ -15,6 +15,7 @@ from actorrt.core.segment_life import (
     HOLDS_MEMORY,
     TABLE,
     Event,
+    Hold,
     ObjectKey,
     Segment,
     SegmentId,
@@ -84,14 +85,13 @@ def test_what_is_held_is_dropped_exactly_when_the_state_says_so() -> None:
 
 def test_every_consequence_has_a_row() -> None:
     for state in State:
-        for kept in (False, True):
-            for recalled in (False, True):
-                facts = Segment(segment(1), 1)
-                facts.state, facts.kept, facts.recalled = state, kept, recalled
-                if (event := consequence(facts)) is not None:
-                    assert (state, event) in TABLE
-                facts.readers[BOB] = 1
-                assert consequence(facts) is None
+        for hold in Hold:
+            facts = Segment(segment(1), 1)
+            facts.state, facts.hold = state, hold
+            if (event := consequence(facts)) is not None:
+                assert (state, event) in TABLE
+            facts.readers[BOB] = 1
+            assert consequence(facts) is None
 
 
 # -- one object

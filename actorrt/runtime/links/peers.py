@@ -140,7 +140,8 @@ class Peers:
         self._hello = make_hello(process, role, version)
         self._dialler: Dials = Dialler(dial_timeout_s)
         self._acceptor = Acceptor(self._hello, self._welcome)
-        self._listening = False
+        # The path of its socket, once others can dial it.
+        self._listens_at: str | None = None
         self._listen_lock = asyncio.Lock()
 
     def statistics(self) -> PeersStatistics:
@@ -150,9 +151,10 @@ class Peers:
     async def listen(self) -> None:
         """Have others able to dial; again: nothing."""
         async with self._listen_lock:
-            if not self._listening:
-                await self._acceptor.listen(socket_path(self.session, self.process))
-                self._listening = True
+            if self._listens_at is None:
+                path = socket_path(self.session, self.process)
+                await self._acceptor.listen(path)
+                self._listens_at = path
 
     def get(self, process: ProcessId) -> Link | None:
         link = self.links.get(process)
@@ -485,7 +487,7 @@ class Peers:
             task.cancel()
         for link in (*self.links.values(), *self._opening.values()):
             link.close()
-        if self._listening:
+        if self._listens_at is not None:
             remove_socket(self.session, self.process)
         await self._acceptor.close()
 

@@ -13,6 +13,7 @@ from asyncio.tasks import _leave_task as leave_task  # pyright: ignore[reportPri
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from enum import Enum, auto
 from sys import getrefcount
 from typing import Any, Final, Self
 from weakref import getweakrefcount
@@ -23,6 +24,42 @@ from ..links.running import RunningCall
 FLUSH_EVERY: Final = 128
 
 Work = Coroutine[Any, Any, None]
+
+
+class _Traces(Enum):
+    """What a later call with the same task could tell."""
+
+    NONE = auto()
+    LEFT = auto()
+    # The call has ended in its first step; the task itself may end in the next turn only.
+    ENDED = auto()
+
+
+class _State(Enum):
+    """The life of a parked coroutine:
+
+    PARKED --> ADOPTED or ADOPTED_UNMARKED --its task takes over--> TAKEN_OVER
+    PARKED --not for the next call--> OVER
+    """
+
+    PARKED = auto()
+    # It has a call's coroutine, of which its task does not know yet.
+    ADOPTED = auto()
+    # The same, and the mark of the coroutine's await is off until the task begins.
+    ADOPTED_UNMARKED = auto()
+    # The task steps the adopted coroutine, and nothing else is left to do.
+    TAKEN_OVER = auto()
+    OVER = auto()
+
+
+_UNTOUCHED: Final = _Traces.NONE
+_TOUCHED: Final = _Traces.LEFT
+_ENDED: Final = _Traces.ENDED
+_PARKED: Final = _State.PARKED
+_ADOPTED: Final = _State.ADOPTED
+_ADOPTED_UNMARKED: Final = _State.ADOPTED_UNMARKED
+_TAKEN_OVER: Final = _State.TAKEN_OVER
+_OVER: Final = _State.OVER
 
 
 class EagerRunner:
@@ -69,7 +106,7 @@ class EagerRunner:
             parked = self._parked
             # Has the last call, or who looked at all tasks of the loop, left traces on it?
             if parked is not None and (
-                parked.task.touched
+                parked.task.traces is not _UNTOUCHED
                 or getrefcount(parked.task) != parked.references
                 or getweakrefcount(parked.task) != parked.weak_references
             ):
@@ -108,32 +145,37 @@ class EagerRunner:
 class _CallTask(asyncio.Task[None]):
     """A task that knows whether it was used in a way that a later call with the same task could tell."""
 
-    __slots__ = ("over", "touched")
+    __slots__ = ("traces",)
 
-    # False until the call has ended in its first step; the task itself may end in the next turn only.
-    over: bool
-    touched: bool
+    traces: _Traces
 
     def __init__(self, work: Work, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         super().__init__(work, loop=loop, context=context)
-        super().__setattr__("over", False)
-        super().__setattr__("touched", False)
+        super().__setattr__("traces", _UNTOUCHED)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__("touched", True)
+        self._touch()
         super().__setattr__(name, value)
 
+    def _touch(self) -> None:
+        if self.traces is _UNTOUCHED:
+            super().__setattr__("traces", _TOUCHED)
+
+    def ended(self) -> None:
+        """Its call has ended in its first step."""
+        super().__setattr__("traces", _ENDED)
+
     def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
-        self.touched = True
+        self._touch()
         super().add_done_callback(*args, **kwargs)
 
     def set_name(self, value: object, /) -> None:
-        self.touched = True
+        self._touch()
         super().set_name(value)
 
     def cancel(self, msg: Any | None = None) -> bool:
-        self.touched = True
-        return not self.over and super().cancel(msg)
+        self._touch()
+        return self.traces is not _ENDED and super().cancel(msg)
 
 
 class _Parked(Coroutine[Any, Any, None]):
@@ -145,11 +187,9 @@ class _Parked(Coroutine[Any, Any, None]):
 
     __slots__ = (
         "_asyncio_future_blocking",
-        "_blocks",
         "_context",
-        "_has_work_only",
         "_loop",
-        "_over",
+        "_state",
         "_waits_for",
         "_wake",
         "_work",
@@ -164,10 +204,7 @@ class _Parked(Coroutine[Any, Any, None]):
         self._context: Context = Context()
         # What the adopted coroutine waits for, as long as its task does not know of it.
         self._waits_for: Any = None
-        self._blocks = False
-        # True once the task steps the adopted coroutine and nothing else is left to do.
-        self._has_work_only = False
-        self._over = False
+        self._state = _PARKED
         # Steps the task. None before the task's own first step.
         self._wake: Callable[[Any], None] | None = None
         self._asyncio_future_blocking = False
@@ -179,8 +216,9 @@ class _Parked(Coroutine[Any, Any, None]):
 
     def end(self) -> None:
         """End the task as that of a call that has ended."""
-        if not self._over:
-            self._over = self.task.over = True
+        if self._state is not _OVER:
+            self._state = _OVER
+            self.task.ended()
             if self._wake is not None:
                 self._wake(self)
         self._wake = None
@@ -190,22 +228,23 @@ class _Parked(Coroutine[Any, Any, None]):
         self._context = context
         self._work = work
         self._waits_for = waits_for
+        self._state = _ADOPTED
         if self._wake is not None:
             self._wake(self)
         elif getattr(waits_for, "_asyncio_future_blocking", False):
             # The mark of an await. Left on until the task begins, it would break the next await of the same future.
-            self._blocks = True
+            self._state = _ADOPTED_UNMARKED
             waits_for._asyncio_future_blocking = False
 
     # ---- the coroutine
 
     def __next__(self) -> Any:
-        if self._has_work_only:
+        if self._state is _TAKEN_OVER:
             assert self._work is not None
             return self._context.run(self._work.send, None)
         if self._work is not None:
             return self._hand_over(None)
-        if self._over:
+        if self._state is _OVER:
             raise StopIteration
         self._asyncio_future_blocking = True
         return self
@@ -214,7 +253,7 @@ class _Parked(Coroutine[Any, Any, None]):
         return self.__next__()
 
     def throw(self, error: Any, value: Any = None, traceback: Any = None, /) -> Any:
-        if self._has_work_only:
+        if self._state is _TAKEN_OVER:
             assert self._work is not None
             return self._context.run(self._work.throw, error)
         if self._work is not None:
@@ -226,7 +265,9 @@ class _Parked(Coroutine[Any, Any, None]):
         work, waits_for, task = self._work, self._waits_for, self.task
         assert work is not None
         begun = self._wake is not None
-        self._has_work_only = True
+        if self._state is _ADOPTED_UNMARKED:
+            waits_for._asyncio_future_blocking = True
+        self._state = _TAKEN_OVER
         self._waits_for = self._wake = None
         del self.task
         if waits_for is None and not begun:
@@ -236,8 +277,6 @@ class _Parked(Coroutine[Any, Any, None]):
             # Not for the coroutine yet: what it waits for is to be cancelled first. The task does that.
             task.cancel(*error.args)
             task.uncancel()
-        if self._blocks and waits_for is not None:
-            waits_for._asyncio_future_blocking = True
         return waits_for
 
     def close(self) -> None:
@@ -258,7 +297,7 @@ class _Parked(Coroutine[Any, Any, None]):
 
     @property
     def cr_running(self) -> bool:
-        return not self._over if self._work is None else getattr(self._work, "cr_running", False)
+        return self._state is not _OVER if self._work is None else getattr(self._work, "cr_running", False)
 
     @property
     def cr_suspended(self) -> bool:
@@ -289,8 +328,8 @@ class _Parked(Coroutine[Any, Any, None]):
 
     def cancel(self, msg: Any = None) -> bool:
         # During a call's first step its task only notes it, as any task does that runs.
-        if not self._over and asyncio.current_task(self._loop) is not self.task:
+        if self._state is not _OVER and asyncio.current_task(self._loop) is not self.task:
             assert self._wake is not None
-            self._over = True
+            self._state = _OVER
             self._loop.call_soon(self._wake, self)
         return False

@@ -43,7 +43,8 @@ class Interrupts:
         self._wanted: RunningCall | None = None
         # The call that was hit last: its `finally` blocks are left in peace.
         self._hit: RunningCall | None = None
-        self._tracing = False
+        # The user's frame in which it is raised when that goes on.
+        self._awaited: FrameType | None = None
 
     def install(self) -> None:
         """To be called in the main thread."""
@@ -56,7 +57,7 @@ class Interrupts:
     def end(self) -> None:
         """It is done with it."""
         self.current = None
-        if self._tracing:
+        if self._awaited is not None:
             self._trace(None)
 
     def interrupt(self, run: RunningCall) -> None:
@@ -94,7 +95,7 @@ class Interrupts:
         self._wanted = None
         assert run is not None
         self._on_hit(run)
-        if self._tracing:
+        if self._awaited is not None:
             self._trace(None)
         raise KeyboardInterrupt
 
@@ -119,10 +120,10 @@ class Interrupts:
         if frame is not None:
             frame.f_trace = self._traced
             sys.settrace(_no_trace)
-            self._tracing = True
-        elif self._tracing:
+            self._awaited = frame
+        elif self._awaited is not None:
             sys.settrace(None)
-            self._tracing = False
+            self._awaited = None
 
     def _traced(self, _: FrameType, __: str, ___: Any) -> None:
         self._trace(None)
