@@ -11,7 +11,7 @@ from actorrt.runtime.owner import current
 from actorrt.runtime.owner.handles import client_of
 
 from .faults import Chaos, Faults
-from .world import Process, World
+from .world import MOST_TURNS, Process, World
 
 # The last lines of the story that an error tells.
 TOLD_LINES: Final = 60
@@ -166,23 +166,30 @@ def _failure(
         simulation.inject(faults, limit_s)
         try:
             await scenario(simulation)
+        except KeyboardInterrupt:
+            # Ctrl-C is meant for whoever runs the seeds.
+            raise
         except BaseException as error:
             ended.append(error)
         else:
             ended.append(None)
 
     with world.installed():
-        world.begin_node()
-        world.new_driver(main)
-        in_time = world.run(lambda: bool(ended), limit_s)
-        waits = "" if in_time else world.what_waits()
-        found = [*world.errors.found, *world.deliveries.broken]
-        error = ended[0] if ended else None
-        world.close()
+        try:
+            world.begin_node()
+            world.new_driver(main)
+            in_time = world.run(lambda: bool(ended), limit_s)
+            waits = "" if in_time else world.what_waits()
+            found = [*world.errors.found, *world.deliveries.broken]
+            error = ended[0] if ended else None
+        finally:
+            world.close()
     if error is not None:
         return f"{type(error).__name__}: {error}", error
     if found:
         return f"an error of the runtime: {found[0]}", None
+    if not in_time and world.schedule.turns > MOST_TURNS:
+        return f"the loops took {MOST_TURNS:,} turns in {world.schedule.now:g} s of virtual time: {waits}", None
     if not in_time:
         return f"the scenario has not ended by {world.schedule.now:g} s of virtual time: {waits}", None
     return None

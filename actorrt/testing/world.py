@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import subprocess
 import threading
 import time
 import warnings
@@ -48,7 +49,7 @@ from .deliveries import Deliveries
 from .network import Network
 from .node import VirtualHead, VirtualNode
 from .processes import VirtualRuntime, join_as_driver, join_as_worker, program_of_a_worker, settings_of_a_simulation
-from .schedule import NO_THREADS, Life, Schedule, VirtualLoop
+from .schedule import NO_IO, NO_THREADS, Life, Schedule, VirtualLoop
 from .stage import Stage
 from .story import Storyteller
 
@@ -252,8 +253,7 @@ class World:
         process.status = status
         self.story.row(process.name, f"has ended with status {status}")
         _end_quietly(process)
-        # Coroutines of a process that was killed before their first step are no mistake.
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        _forget_what_never_began()
         self.network.end(process.process)
         for loop, future in process.ended:
             self._reap(loop, future, status)
@@ -292,8 +292,17 @@ class World:
         for process in self.processes:
             if process.lives:
                 _end_quietly(process)
-            process.loop.close()
+        # Here and in order. An error of the scenario keeps their frames, so that the collector of garbage would run
+        # their `finally` blocks in the middle of whatever code comes later, with the system's own clock.
+        _forget_what_never_began()
         for process in self.processes:
+            self._enter(process)
+            for task in sorted(process.tasks, key=hash):
+                with contextlib.suppress(Exception, Ended):
+                    task.get_coro().close()  # pyright: ignore[reportOptionalMemberAccess]
+        self._enter(None)
+        for process in self.processes:
+            process.loop.close()
             process.tasks.clear()
             process.runtime = None
         self.node = self.head = None
@@ -365,6 +374,8 @@ class World:
             (os, "getpid", pid),
             (os, "kill", kill),
             (threading.Thread, "start", _no_thread),
+            (threading.Condition, "wait", _no_wait),
+            (subprocess.Popen, "__init__", _no_subprocess),
             (token.Token, "__del__", released),
             (Call, "__hash__", _number_of_call),
             (ActorClient, "__hash__", _number_of_actor),
@@ -447,6 +458,11 @@ def _end_quietly(process: Process) -> None:
         task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def _forget_what_never_began() -> None:
+    """Coroutines of a process that has ended before their first step are no mistake."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
 def _number_of_call(call: Call) -> int:
     return call.message.seq
 
@@ -467,6 +483,16 @@ def _where_it_waits(work: Any) -> FrameType | None:
 
 def _no_thread(thread: threading.Thread) -> NoReturn:
     raise RuntimeError(NO_THREADS)
+
+
+def _no_wait(condition: threading.Condition, timeout: float | None = None) -> NoReturn:
+    raise RuntimeError(
+        "this waits for another thread, and a simulation has one: await an asyncio.Event or a queue instead"
+    )
+
+
+def _no_subprocess(*args: Any, **options: Any) -> NoReturn:
+    raise RuntimeError(NO_IO)
 
 
 def _no_sleep(seconds: float) -> NoReturn:

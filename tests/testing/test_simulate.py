@@ -1,6 +1,9 @@
 """What a user's own program may do in virtual time, and what it is told where that cannot be."""
 
 import asyncio
+import gc
+import queue
+import subprocess
 import threading
 import time
 from typing import Any
@@ -103,6 +106,15 @@ def test_a_program_that_waits_for_ever_is_told_where() -> None:
         simulate(scenario, seeds=[0], limit_s=100)
 
 
+def test_a_program_that_goes_round_in_circles_is_told_so() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        while True:  # noqa: ASYNC110 - that is the mistake
+            await asyncio.sleep(0)
+
+    with pytest.raises(AssertionError, match=r"1,000,000 turns in 0\.\d+ s of virtual time: driver 1 in .*scenario"):
+        simulate(scenario, seeds=[0])
+
+
 def test_errors_of_actors_are_those_of_the_user() -> None:
     async def scenario(simulation: Simulation) -> None:
         with pytest.raises(ValueError, match="no such amount"):
@@ -121,6 +133,18 @@ async def _thread(simulation: Simulation) -> None:
 
 async def _own_thread(simulation: Simulation) -> None:
     threading.Thread(target=len).start()
+
+
+async def _wait_for_thread(simulation: Simulation) -> None:
+    threading.Event().wait(60)
+
+
+async def _queue(simulation: Simulation) -> None:
+    queue.Queue[int]().get()
+
+
+async def _subprocess(simulation: Simulation) -> None:
+    subprocess.run(["true"], check=True)  # noqa: ASYNC221 - it is refused
 
 
 async def _sleep(simulation: Simulation) -> None:
@@ -146,6 +170,9 @@ async def _socket(simulation: Simulation) -> None:
         (_plain, "plain is a plain function: code in a thread cannot run in virtual time"),
         (_thread, "code in a thread cannot run in virtual time"),
         (_own_thread, "code in a thread cannot run in virtual time"),
+        (_wait_for_thread, "this waits for another thread"),
+        (_queue, "this waits for another thread"),
+        (_subprocess, "virtual time has no sockets, pipes, signals or processes"),
         (_sleep, "time.sleep stops its thread"),
         (_get, "this would block its thread"),
         (_named, "this would block its thread"),
@@ -188,3 +215,37 @@ def test_the_clock_is_the_systems_again_behind_it() -> None:
     simulate(scenario, seeds=[0])
     assert time.monotonic is before
     assert threading.Thread.start.__module__ == "threading"
+
+
+def test_what_is_under_way_when_a_scenario_fails_ends_with_its_history() -> None:
+    ends: list[float] = []
+
+    @actorrt.remote
+    class Patient:
+        async def wait(self) -> None:
+            try:
+                await asyncio.sleep(3000)
+            finally:
+                ends.append(time.time())
+
+    async def scenario(simulation: Simulation) -> None:
+        patients = [Patient.remote() for _ in range(3)]
+        under_way = [patient.wait.remote() for patient in patients]
+        await asyncio.sleep(10)
+        assert not under_way
+
+    # The error keeps the scenario's frames, as pytest keeps it to the end of its session.
+    with pytest.raises(AssertionError) as kept:
+        simulate(scenario, seeds=[1])
+    assert [round(end) for end in ends] == [1_700_000_010] * 3  # the history's clock
+    del kept
+    gc.collect()
+    assert len(ends) == 3
+
+
+def test_ctrl_c_in_a_scenario_goes_to_whoever_runs_it() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(scenario)
