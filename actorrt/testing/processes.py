@@ -6,9 +6,7 @@ system is another.
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -50,12 +48,8 @@ class VirtualThread(LoopThread):
     """A loop in virtual time in place of a thread's: all code of a process runs there."""
 
     def __init__(self, loop: VirtualLoop) -> None:
-        self.loop: asyncio.AbstractEventLoop = loop
+        super().__init__("actorrt-simulated", loop)
         self.thread = threading.current_thread()
-        self.closing = False
-        self._inbox = deque[Callable[[], None]]()
-        self._woken = False
-        self._tasks = set[asyncio.Task[None]]()
 
     def start(self) -> None: ...
 

@@ -27,8 +27,8 @@ CLOSING_TURNS: Final = 20
 class LoopThread:
     """A loop, the thread that turns it, and what was handed to it. Methods are for any thread unless they say so."""
 
-    def __init__(self, name: str) -> None:
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop or uvloop.new_event_loop()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Set once, before the thread ends: who waits for it is told that the session is over.
         self.closing = False
