@@ -8,7 +8,7 @@ from typing import Any
 from actorrt.wire.frames import TO_CALLER
 
 from ..links.pipes import FIRST_ROOM, Pipe, PipeReceiver
-from ..links.running import running_call
+from ..links.running import NOT_ASKED, running_call
 from ..owner.handles import ActorHandle
 from . import program
 
@@ -89,7 +89,7 @@ class RuntimeContext:
     def is_canceled(self) -> bool:
         """True once somebody asked to cancel the call that this code belongs to."""
         run = running_call.get()
-        return run is not None and (run.cancelled or run.asked)
+        return run is not None and (run.cancelled or run.asked is not NOT_ASKED)
 
 
 def _instance() -> Any:

@@ -47,7 +47,6 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._interrupt: Any = handler_of(signal.SIGINT)
-        self._changed = False
         self.note()
         for module, name in _CHANGERS:
             function: Callable[..., Any] = getattr(module, name)

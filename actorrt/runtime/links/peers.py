@@ -156,6 +156,14 @@ class Peers:
                 await self._acceptor.listen(path)
                 self._listens_at = path
 
+    def all_links(self) -> list[Link]:
+        """Those of this moment, the closed ones too; from any thread."""
+        return list(self.links.values())
+
+    def mark_dead(self, process: ProcessId) -> None:
+        """It has ended, or was given up: nobody dials it again."""
+        self.dead.add(process)
+
     def get(self, process: ProcessId) -> Link | None:
         link = self.links.get(process)
         return None if link is None or link.closed else link

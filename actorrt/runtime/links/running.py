@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
+from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 from actorrt.core.cancellation import ALONE, RUNNING, TABLE, TREE_BY_FORCE, Action, Reach
@@ -27,6 +28,20 @@ class Child(Protocol):
         """Return once it has its outcome; on the runtime loop."""
 
 
+class Asked(Enum):
+    """Whether its caller has cancelled a call."""
+
+    NO = auto()
+    YES = auto()
+    # And a coroutine's code has been told so at its await. What it returns all the same, nobody gets.
+    TOLD = auto()
+
+
+NOT_ASKED: Final = Asked.NO
+ASKED: Final = Asked.YES
+TOLD: Final = Asked.TOLD
+
+
 class RunningCall:
     """A call that this process executes for another."""
 
@@ -36,7 +51,6 @@ class RunningCall:
         "children",
         "ending",
         "gate",
-        "interrupted",
         "lease",
         "link",
         "name",
@@ -67,10 +81,7 @@ class RunningCall:
         self.pipe: Any = None
         # Whether it is to end, whoever wants that.
         self.ending = RUNNING
-        # Its caller has cancelled it; and, for a coroutine, its code has been told so at its await. What such code
-        # returns all the same, nobody gets.
-        self.asked = False
-        self.interrupted = False
+        self.asked = NOT_ASKED
         # For a thread of its actor.
         self.waits = waits
         self.children: list[weakref.ref[Child]] | None = None
@@ -91,7 +102,8 @@ class RunningCall:
 
     def ask(self) -> None:
         """Its caller has cancelled it."""
-        self.asked = True
+        if self.asked is NOT_ASKED:
+            self.asked = ASKED
 
     def cancel(self, reach: Reach) -> Action:
         """It is to end; what to do for that. In the thread that runs coroutines, or else on the runtime loop."""
@@ -100,7 +112,8 @@ class RunningCall:
 
     def told(self) -> None:
         """Its code is interrupted at its await."""
-        self.interrupted = self.asked
+        if self.asked is ASKED:
+            self.asked = TOLD
 
     def constructs(self, actor: Any, name: str) -> None:
         """It is the constructor of this actor."""

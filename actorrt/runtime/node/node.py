@@ -128,7 +128,7 @@ class Node:
             machine.memory,
             self.peers.get,
             self._loop_blocked,
-            self.peers.dead.add,
+            self.peers.mark_dead,
             self.spawn,
         )
         self.head = machine.head(self, self.peers)
@@ -306,7 +306,7 @@ class Node:
 
     def _process_ended(self, link: Link) -> None:
         """The process behind a link has ended, or this node has given it up."""
-        self.peers.dead.add(link.peer)
+        self.peers.mark_dead(link.peer)
         if self.stopping:
             return
         self.segments.process_died(link.peer)
@@ -376,7 +376,7 @@ class Node:
                 self.host,
                 self.supervisor,
             )
-            return table_sizes(self, *parts, *self.peers.links.values())
+            return table_sizes(self, *parts, *self.peers.all_links())
         if what == "store":
             return self.segments.facts()
         raise exceptions.ActorrtError(f"nothing is known about {what!r}")
@@ -455,7 +455,7 @@ class Node:
         self.stop()
         reason = self._end.result()
         self._closing.set()
-        for link in list(self.peers.links.values()):
+        for link in self.peers.all_links():
             if link.role in ("worker", "driver"):
                 link.send(NodeStopping(reason))
         await self.workers.close(reason, STOP_GRACE_S)

@@ -44,7 +44,7 @@ from ..base.loop_gate import LoopGate
 from ..links.link import Link
 from ..links.pipe_turns import PipeTurns
 from ..links.pipes import PipeLink
-from ..links.running import RunningCall, running_call
+from ..links.running import NOT_ASKED, TOLD, RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..owner.entries import Entry
 from ..owner.objects import new_borrows
@@ -161,7 +161,7 @@ class LoopExecutor:
         return self.actors.constructing is not None or any(link.serving for link in self._links())
 
     def _links(self) -> list[Link]:
-        return list(self._host.peers.links.values())
+        return self._host.peers.all_links()
 
     def statistics(self) -> ExecutorStatistics:
         """What is under way here; from any thread."""
@@ -462,10 +462,10 @@ class LoopExecutor:
                 result = method(*args, **kwargs)
                 if type(result) is _Coroutine or inspect.isawaitable(result):
                     result = await result
-                    swallowed = run.interrupted
+                    swallowed = run.asked is TOLD
                 else:
                     # Plain code is told by a flag alone.
-                    swallowed = run.asked
+                    swallowed = run.asked is not NOT_ASKED
                 if swallowed:
                     run.cancel(Reach.ALONE)
                     raise asyncio.CancelledError
@@ -608,7 +608,7 @@ class LoopExecutor:
                     close()
         else:
             raise TypeError(f"{run.name} should stream and returned {type(result).__name__}, which is no generator")
-        if run.interrupted:
+        if run.asked is TOLD:
             raise asyncio.CancelledError
         return Outcome(run.seq, STREAM_END, count=index)
 
@@ -662,7 +662,7 @@ class LoopExecutor:
             result = self.load(call.function)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            if run.interrupted:
+            if run.asked is TOLD:
                 raise asyncio.CancelledError
             if call.credits:
                 outcome = await self._stream(run, result)

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
-from ..links.running import RunningCall
+from ..links.running import NOT_ASKED, RunningCall
 from ..owner.outcomes import Outcomes, serialize_result
 from ..owner.snapshots import take_snapshot
 from .executor import failure
@@ -54,7 +54,7 @@ class MethodThreads:
         outcomes = self._outcomes
         try:
             result = method(*args, **kwargs)
-            if run.asked:
+            if run.asked is not NOT_ASKED:
                 return outcomes.cancelled(run.seq)
             if call.credits:
                 return self._stream(run, result)
@@ -90,7 +90,7 @@ class MethodThreads:
             close = getattr(items, "close", None)
             if close is not None:
                 close()
-        if run.asked:
+        if run.asked is not NOT_ASKED:
             return self._outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 

@@ -38,7 +38,7 @@ from ..base.credits import more_credits
 from ..base.progress import Progress
 from ..base.surroundings import Surroundings
 from ..links.link import Link
-from ..links.running import RunningCall, running_call
+from ..links.running import NOT_ASKED, RunningCall, running_call
 from ..machine.named_output import finish_lines
 from ..machine.process import exit_code
 from ..owner.entries import Gate
@@ -139,7 +139,7 @@ class SyncExecutor:
         """What is under way here; from any thread."""
         return ExecutorStatistics(
             actors=int(self.actor is not None and self.actor.is_here),
-            running=sum(len(link.serving) for link in list(self._host.peers.links.values())),
+            running=sum(len(link.serving) for link in self._host.peers.all_links()),
             waiting=len(self._work),
             handed_over=0,
             code=self.code.statistics(),
@@ -423,12 +423,16 @@ class SyncExecutor:
         self, run: RunningCall, call: TaskCall | ActorCall, function: Any, args: Any, kwargs: Any
     ) -> AnyMessage:
         result = function(*args, **kwargs)
-        if call.returns == 1 and not (call.credits or run.asked) and (data := codec.dumps_atom(result)) is not None:
+        if (
+            call.returns == 1
+            and not (call.credits or run.asked is not NOT_ASKED)
+            and (data := codec.dumps_atom(result)) is not None
+        ):
             return Reply(run.seq, data)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(f"{run.name} returned a coroutine where only `def` code runs: declare it `async def`")
-        if run.asked:
+        if run.asked is not NOT_ASKED:
             return self.outcomes.cancelled(run.seq)
         if call.credits:
             return self._stream(run, result)
@@ -457,7 +461,7 @@ class SyncExecutor:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
-        if run.asked:
+        if run.asked is not NOT_ASKED:
             return self.outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 
