@@ -367,6 +367,12 @@ class ActorCalls(Generic[C, L]):
         """A call that was sent is not under way any more, and will have no outcome. Under the lock."""
         self.inflight -= 1
 
+    def not_sent(self, call: C) -> None:
+        """Who makes this call was interrupted before it was sent: it is not under way, if it was counted. Under the
+        lock."""
+        if call.incarnation >= 0:
+            self.taken_back()
+
     def cancel(self, call: C, force: bool) -> calls.Action:
         """The caller of a call wants it cancelled; what its life says. Under the lock."""
         call.ask(force)

@@ -132,7 +132,8 @@ class LeasePool(Generic[L, C]):
         self.backlog: deque[C] = deque()
         self.leases: dict[LeaseId, L] = {}
         self.pace = Pace()
-        # Calls in the backlog that have ended: cancelled before they left.
+        # Calls that were cancelled before they left. At most so many of those in the backlog have ended: others had not
+        # come there.
         self._ended = 0
         # Questions under way; those that were called off are not.
         self._asked: dict[int, None] = {}
@@ -157,7 +158,7 @@ class LeasePool(Generic[L, C]):
     def statistics(self) -> PoolStatistics:
         leases = list(self.leases.values())
         return PoolStatistics(
-            len(self.backlog) - self._ended,
+            sum(call.state is not ENDED for call in list(self.backlog)),
             sum(len(lease.calls) for lease in leases),
             dict(Counter(lease.state.name for lease in leases)),
             len(self._asked),

@@ -478,3 +478,13 @@ def test_what_is_repeated_for_its_error_goes_before_what_was_called_later() -> N
     assert leave(client)[:1] == [first]
     client.answered(2)
     assert leave(client) == later
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_call_whose_maker_was_interrupted_before_it_was_sent_is_not_under_way(counted: bool) -> None:
+    client, call = actor(max_pending=1), Call()
+    if counted:
+        assert client.admit(call) is client.link
+    client.not_sent(call)
+    assert client.inflight == 0
+    assert client.admit(Call()) is client.link

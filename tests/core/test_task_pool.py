@@ -369,6 +369,15 @@ def test_a_worker_whose_loop_runs_all_it_gets_at_once_gets_one() -> None:
     assert pushed(actions) == [(1, [0])]
 
 
+def test_calls_that_are_cancelled_before_they_come_here_are_none_of_those_that_wait() -> None:
+    pool = make_pool()
+    for number in range(6):
+        pool.add(Task(number))
+    for number in range(6, 9):
+        pool.cancel(Task(number), force=False)
+    assert pool.statistics().waiting == 6
+
+
 def test_statistics_count_what_is_there() -> None:
     pool = make_pool()
     _, actions = with_lease(pool, Task(0), Task(1), Task(2))

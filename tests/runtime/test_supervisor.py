@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from actorrt.core.actor_calls import State as Standing
 from actorrt.core.actor_calls import traits_of
 from actorrt.core.lifecycle import State
 from actorrt.runtime.links.link import Link
@@ -227,3 +228,68 @@ def test_the_statistics_of_callers_count_their_calls_where_they_are() -> None:
         actors.call(client, call(seq))
     # There is room for one at a time.
     assert actors.statistics() == (1, 1, 0, 0, 1, 2, 0)
+
+
+def test_a_handle_of_an_own_actor_that_comes_back_is_found_once_it_is_known_to_be_own(owner: Owner) -> None:
+    record = owner.make()
+    thread = SimpleNamespace(run_soon=lambda work: None, on_own_thread=lambda: True)
+    process = SimpleNamespace(process=OWNER, thread=thread, exits=None, supervisor=owner.supervisor)
+    found: list[ActorClient | None] = []
+
+    class Watched(Actors):
+        def own(self, client: ActorClient, record: ActorRecord) -> None:
+            # Another thread may look for it at any time.
+            found.append(self.find(record.actor))
+            super().own(client, record)
+
+    actors = Watched(cast(Any, process))
+    client = actors.client(record.actor, "Actor", traits_of(True, 1, 0, -1))
+    assert found == [None]
+    assert actors.find(record.actor) is client
+    assert client.state is Standing.RESTARTING
+
+
+def test_a_call_that_was_interrupted_before_it_was_sent_takes_no_place_among_those_under_way() -> None:
+    later: list[Any] = []
+    thread = SimpleNamespace(run_soon=later.append, on_own_thread=lambda: True)
+    process = SimpleNamespace(
+        process=OWNER, thread=thread, exits=None, objects=None, cancel_call=print, flush_soon=lambda link, idle: None
+    )
+    actors = Actors(cast(Any, process))
+    client = ActorClient(cast(Any, process), actor_key(OWNER, 1), "Actor", traits_of(True, 1, 0, 1))
+    actors.know(client)
+    client.owns(cast(Any, None), cast(Any, None))
+    client.moved(cast(Link, Wire(ProcessId(b"worker01"))), 0)
+
+    class Interrupted(Call):
+        def push(self, link: Link) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        actors.call(client, Interrupted(cast(Any, process), ActorCall(2, client.actor, "m", b""), client, "m"))
+    assert actors.statistics().under_way == 0
+    assert len(later) == 2
+    actors.call(client, Call(cast(Any, process), ActorCall(3, client.actor, "m", b""), client, "m"))
+    assert actors.statistics().under_way == 1
+
+
+def test_statistics_are_had_while_another_thread_makes_actors(owner: Owner) -> None:
+    class Record:
+        """While it is looked at, another actor is made."""
+
+        waiters = None
+
+        @property
+        def state(self) -> State:
+            owner.make()
+            return State.ALIVE
+
+        @property
+        def borrowers(self) -> dict[ProcessId, int]:
+            owner.make()
+            return {}
+
+    owner.supervisor.records[actor_key(OWNER, 0)] = cast(ActorRecord, Record())
+    owner.make()
+    assert owner.supervisor.statistics().alive == 2
+    assert not owner.supervisor.is_borrowed

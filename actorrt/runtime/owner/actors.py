@@ -95,25 +95,34 @@ class Actors:
         """The client for a handle that came from elsewhere; from any thread."""
         process = self._process
         owner = owner_of(actor)
+        own = owner == process.process
+        record = None
         with self.lock:
             client = self._known.get(actor)
             known = client is not None
             if client is None:
                 client = ActorClient(process, actor, title, traits)
+                if own:
+                    # Before others find it: they would look for an actor that this process owns.
+                    record = self._take_up(client)
                 self._known[actor] = client
-        if owner != process.process:
+        if not own:
             if known:
                 process.objects.note(owner)
             else:
                 client.holds(self._borrow(actor))
-        elif not known:
-            record = process.supervisor.records.get(actor)
-            if record is None:
-                client.died(ActorAt(None, 0, "it has ended", "idle"))
-            else:
-                self.own(client, record)
-                self._thread.run_soon(partial(self.places.moved, record))
+        elif record is not None:
+            self._thread.run_soon(partial(self.places.moved, record))
         return client
+
+    def _take_up(self, client: ActorClient) -> ActorRecord | None:
+        """A handle to an own actor has come back that nobody here had any more. Its record, if it has not ended."""
+        record = self._process.supervisor.records.get(client.actor)
+        if record is None:
+            client.died(ActorAt(None, 0, "it has ended", "idle"))
+        else:
+            self.own(client, record)
+        return record
 
     def find(self, actor: ActorKey) -> ActorClient | None:
         """The client of an actor that is known here."""
@@ -183,7 +192,9 @@ class Actors:
         """A program was interrupted while it made a call, which nobody gets a ref to. It may have left, or not."""
         link: Link | None = call.link
         with self.lock:
-            if link is not None and link.inflight.pop(call.message.seq, None) is not None:
+            if link is None:
+                client.not_sent(call)
+            elif link.inflight.pop(call.message.seq, None) is not None:
                 client.taken_back()
                 link.post(Cancel(call.message.seq))
         if call.state is AWAY:

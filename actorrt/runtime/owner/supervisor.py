@@ -108,14 +108,16 @@ class Supervisor:
         self._borrowed: dict[ProcessId, dict[ActorRecord, None]] = {}
 
     def statistics(self) -> SupervisorStatistics:
-        states = Counter(record.state for record in self.records.values())
+        # At once: other threads make actors meanwhile.
+        records = list(self.records.values())
+        states = Counter(record.state for record in records)
         return SupervisorStatistics(
             placing=states[State.PLACING],
             starting=states[State.STARTING],
             alive=states[State.ALIVE],
             dead=states[State.DEAD],
-            borrowed=sum(bool(record.borrowers) for record in self.records.values()),
-            waiting=sum(len(record.waiters or ()) for record in self.records.values()),
+            borrowed=sum(bool(record.borrowers) for record in records),
+            waiting=sum(len(record.waiters or ()) for record in records),
             remembered=len(self._deaths),
         )
 
@@ -408,7 +410,7 @@ class Supervisor:
     @property
     def is_borrowed(self) -> bool:
         """True while other processes hold handles to living actors that this one owns."""
-        return any(record.borrowers and record.state is not State.DEAD for record in self.records.values())
+        return any(record.borrowers and record.state is not State.DEAD for record in list(self.records.values()))
 
     def borrow(self, actor: ActorKey, borrower: ProcessId, delta: int) -> None:
         record = self.records.get(actor)

@@ -240,7 +240,9 @@ class Tasks:
 
     def link_lost(self, link: Link) -> None:
         for held in list(self._by_worker.get(link.peer, {}).values()):
-            held.pool.lost(held)
+            # Another link to the same process may have been lost before, or may live.
+            if held.link is link:
+                held.pool.lost(held)
 
     def leases_wanted(self, wanted: list[LeaseId]) -> None:
         """Others wait for these leases."""
