@@ -87,9 +87,12 @@ class Applications:
         self._records[spec.name] = ApplicationRecord(spec, deployed_at)
 
     def delete(self, app: str) -> ApplicationRecord | None:
-        """It goes from now on: no route leads to it. None if there is none."""
+        """It goes from now on: no route leads to it. None if there is none.
+
+        All that delete it at once have one record: each of them may be the one that is left to forget it.
+        """
         record = self._records.get(app)
-        if record is not None:
+        if record is not None and not record.deleting:
             record = self._records[app] = replace(record, deleting=True)
         return record
 

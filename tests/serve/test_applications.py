@@ -51,6 +51,17 @@ def test_a_prefix_belongs_to_one_application_until_that_is_deleted() -> None:
     assert apps.conflict(app("b")) == ""
 
 
+def test_an_application_that_two_delete_is_forgotten_by_the_one_that_stays_to_its_end() -> None:
+    apps = Applications()
+    apps.want(app("a"), 1.0)
+    first = apps.delete("a")
+    # This one is cancelled, or its program ends.
+    apps.delete("a")
+    assert first is not None
+    assert apps.deleted(first)
+    assert "a" not in apps
+
+
 def test_only_the_application_that_was_deleted_is_forgotten_with_its_last_replica() -> None:
     apps = Applications()
     apps.want(app("a"), 1.0)
