@@ -7,6 +7,7 @@ restarted it takes up what the one before it had saved with the proxy; requests 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import socket
@@ -41,6 +42,8 @@ PROXY: Final = "proxy"
 STATUS_TIMEOUT_S: Final = 1.0
 # How long a proxy drains where there is no deployment to say it.
 DRAIN_S: Final = 20.0
+# A proxy whose start is under way as Serve shuts down is waited for so long.
+PROXY_START_S: Final = 10.0
 # A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
 RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Who has not acted on news within this time is not waited for any longer.
@@ -326,6 +329,10 @@ class Controller:
 
     async def _drain_proxy(self) -> None:
         """Have the proxy take no new connections and finish what it has while there is time; then it ends."""
+        # One whose start is under way would be left behind, with its name and its port.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROXY_START_S), self._proxy_lock:
+                pass
         proxy = self._proxy
         # Before the proxy does the same: a client that comes now is refused and does not wait for nothing.
         if ProxyAction.DRAIN not in self._proxy_has(ProxyEvent.DRAIN) or proxy is None:

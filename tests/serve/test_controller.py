@@ -30,8 +30,10 @@ from actorrt.serve.replica.lifecycle import ReplicaState as S
 class FakeMethod:
     def __init__(self, outcome: Any) -> None:
         self._outcome = outcome
+        self.called = False
 
     def remote(self, *args: Any) -> Any:
+        self.called = True
         return self._outcome
 
 
@@ -46,6 +48,7 @@ class FakeProxy:
         self.__ray_ready__ = FakeMethod(done(True))
         self.until_death = FakeMethod(self.death)
         self.keep = FakeMethod(None)
+        self.drain = FakeMethod(done("listener"))
 
 
 class FakeActor:
@@ -118,6 +121,31 @@ async def test_once_serve_shuts_down_no_proxy_is_started_any_more(monkeypatch: p
     for _ in range(10):
         await asyncio.sleep(0)
     assert len(actor.ports) == tried
+
+
+async def test_a_proxy_whose_start_is_under_way_as_serve_shuts_down_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = fresh()
+    controller._proxy_lock = asyncio.Lock()
+    proxy, killed = FakeProxy("http://x:1"), list[Any]()
+    started: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+    proxy.start = FakeMethod(started)
+    monkeypatch.setattr(module, "_ProxyActor", FakeActor(iter([proxy])))
+    monkeypatch.setattr(module, "kill", killed.append)
+    controller._ready = asyncio.Event()
+    controller._ready.set()
+    starting = asyncio.ensure_future(controller.start_proxy(HTTPOptions(port=0), True))
+    while not proxy.start.called:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    draining = asyncio.ensure_future(controller._drain_proxy())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    started.set_result(("http://x:1", ""))
+    await draining
+    assert await starting == ("http://x:1", "")
+    assert (killed, controller._proxy, controller._listener) == ([proxy], None, None)
+    assert controller._proxy_status is ProxyStatus.DRAINED
+    proxy.death.set_exception(LinkError("it was killed"))
+    await asyncio.sleep(0)
 
 
 def fresh() -> Any:
