@@ -22,9 +22,9 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from actorrt.core.own_segment import ADOPTED, FILLED, LET_GO, POOL, RETURNED, TAKEN, Event, OwnSegmentLife
 from actorrt.exceptions import ObjectStoreFullError
 from actorrt.wire.container import pack_header, plan
 
@@ -49,37 +49,18 @@ _MFD_NOEXEC_SEAL: Final = 0x8
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
-class State(Enum):
-    """What this process knows about one of its segments."""
-
-    FILLING = auto()
-    # Filled; the node has been told and may not have its own descriptor yet.
-    SEALED = auto()
-    ADOPTED = auto()
-    POOLED = auto()
-    CLOSED = auto()
-
-
-# With an object that the node holds, or without any: what can be let go of at once.
-_IDLE: Final = frozenset({State.ADOPTED, State.POOLED})
-
-
-class OwnSegment:
+class OwnSegment(OwnSegmentLife):
     """A segment that this process created: `size` bytes of memory, whichever object is in it."""
 
-    __slots__ = ("fd", "inode", "is_new", "kept", "mapping", "recalled", "serial", "size", "state")
+    __slots__ = ("fd", "inode", "mapping", "serial", "size")
 
     def __init__(self, serial: int, fd: int, size: int) -> None:
+        super().__init__()
         self.serial = serial
         self.fd = fd
         self.inode = os.fstat(fd).st_ino
         self.size = size
         self.mapping: WritableMapping | None = None
-        self.state = State.FILLING
-        # The node has never had it.
-        self.is_new = True
-        self.kept = True
-        self.recalled = False
 
 
 class Sealed(NamedTuple):
@@ -145,7 +126,7 @@ class SegmentWriter:
             if place == len(self._pool) or self._pool[place][0] > most:
                 return None
             segment = self._held[self._pool.pop(place)[1]]
-            segment.state = State.FILLING
+            segment.on(TAKEN)
             return segment
 
     def create(self, length: int) -> OwnSegment:
@@ -180,8 +161,7 @@ class SegmentWriter:
             raise
         with self._lock:
             if not self._closed:
-                segment.state = State.SEALED
-                segment.kept = not segment.recalled
+                segment.on(FILLED)
                 del self._held[segment.serial]
                 self._held[segment.serial] = segment
                 return Sealed(segment.serial, segment.size, length, segment.kept, segment.fd, segment.inode)
@@ -191,52 +171,39 @@ class SegmentWriter:
     def abandon(self, segment: OwnSegment) -> None:
         """Nothing was put into a segment that was taken or created."""
         with self._lock:
-            gone = [self._forget(segment)] if segment.is_new else self._into_pool(segment)
+            gone = self._happens(segment, Event.ABANDONED)
         self._dispose(gone)
 
     # -- as the node answers
 
     def adopted(self, serial: int) -> None:
         """The node has its own descriptor of a segment that was sealed."""
-        gone: list[OwnSegment] = []
         with self._lock:
-            segment = self._held.get(serial)
-            if segment is None or segment.state is not State.SEALED:
-                return
-            segment.state = State.ADOPTED
-            segment.is_new = False
-            if segment.recalled or not segment.kept:
-                gone.append(self._forget(segment))
+            gone = self._happens(self._held.get(serial), ADOPTED)
             if len(self._held) > self._keep:
-                surplus = next((one for one in self._held.values() if one.state in _IDLE), None)
-                if surplus is not None:
-                    gone.append(self._forget(surplus))
+                for one in list(self._held.values()):
+                    if crowded_out := self._happens(one, Event.CROWDED_OUT):
+                        gone += crowded_out
+                        break
         self._dispose(gone)
 
     def refused(self, serial: int) -> None:
         """The node did not take a segment that was sealed; what was put into it is lost."""
         with self._lock:
-            segment = self._held.get(serial)
-            gone = [self._forget(segment)] if segment is not None and segment.state is State.SEALED else []
+            gone = self._happens(self._held.get(serial), Event.REFUSED)
         self._dispose(gone)
 
     def returned(self, serial: int) -> None:
         """Nobody uses the object in a segment any more."""
         with self._lock:
-            segment = self._held.get(serial)
             # It may have been let go of meanwhile.
-            gone = self._into_pool(segment) if segment is not None and segment.state is State.ADOPTED else []
+            gone = self._happens(self._held.get(serial), RETURNED)
         self._dispose(gone)
 
     def recalled(self, serial: int) -> None:
         """The node needs the memory. What is being filled, or not adopted yet, is let go of afterwards."""
-        gone: list[OwnSegment] = []
         with self._lock:
-            segment = self._held.get(serial)
-            if segment is not None:
-                segment.recalled = True
-                if segment.state in _IDLE:
-                    gone.append(self._forget(segment))
+            gone = self._happens(self._held.get(serial), Event.RECALLED)
         self._dispose(gone)
 
     def locate(self, serial: int, length: int) -> Location | None:
@@ -246,7 +213,7 @@ class SegmentWriter:
         """
         with self._lock:
             segment = self._held.get(serial)
-            if segment is None or segment.state not in (State.SEALED, State.ADOPTED):
+            if segment is None or not segment.is_readable:
                 return None
             return Location(f"/proc/self/fd/{segment.fd}", segment.inode, length)
 
@@ -254,7 +221,7 @@ class SegmentWriter:
         """Give everything back, without telling the node. What is being filled goes when that is done."""
         with self._lock:
             self._closed = True
-            gone = [self._forget(one) for one in tuple(self._held.values()) if one.state is not State.FILLING]
+            gone = [one for held in tuple(self._held.values()) for one in self._happens(held, Event.CLOSED)]
         for segment in gone:
             _close(segment)
 
@@ -275,27 +242,29 @@ class SegmentWriter:
 
     # -- with the lock held; what is to be disposed of afterwards
 
-    def _into_pool(self, segment: OwnSegment) -> list[OwnSegment]:
-        if segment.recalled or self._closed:
-            return [self._forget(segment)]
-        segment.state = State.POOLED
-        bisect.insort(self._pool, (segment.size, segment.serial))
+    def _happens(self, segment: OwnSegment | None, event: Event) -> list[OwnSegment]:
+        if segment is None:
+            return []
+        action = segment.on(event)
+        if action is POOL:
+            bisect.insort(self._pool, (segment.size, segment.serial))
+        elif action is LET_GO:
+            self._out_of_pool(segment)
+            del self._held[segment.serial]
+            return [segment]
         return []
 
-    def _forget(self, segment: OwnSegment) -> OwnSegment:
-        if segment.state is State.POOLED:
-            self._pool.remove((segment.size, segment.serial))
-        segment.state = State.CLOSED
-        del self._held[segment.serial]
-        return segment
+    def _out_of_pool(self, segment: OwnSegment) -> None:
+        place = bisect.bisect_left(self._pool, (segment.size, segment.serial))
+        if self._pool[place : place + 1] == [(segment.size, segment.serial)]:
+            del self._pool[place]
 
     # -- without it, since to unmap takes a while
 
     def _dispose(self, gone: Iterable[OwnSegment]) -> None:
         for segment in gone:
             _close(segment)
-            # What the node never had, or was told is not kept, it does not wait for.
-            if segment.kept and not segment.is_new:
+            if segment.is_missed:
                 self._report(segment.serial)
 
     def _full(self, length: int, error: OSError) -> ObjectStoreFullError:
