@@ -45,7 +45,7 @@ PURE_IN_SERVE: Final = frozenset(
     }
     | {"replica.lifecycle"}
     | {"routing.lending"}
-    | {"proxy.answer", "proxy.arrival", "proxy.connection_phase", "proxy.place"}
+    | {"proxy.answer", "proxy.arrival", "proxy.connection_phase", "proxy.patience", "proxy.turns", "proxy.place"}
     | {
         f"control.{name}"
         for name in (

@@ -41,9 +41,10 @@ from .http_request import (
     TIMEOUT,
     TRANSFER_ENCODING,
     UNASKED,
-    WAITED_FOR,
     HttpRequest,
 )
+from .patience import Due, Pace, Rate, due, pace, stalled_since
+from .turns import Refusal, Turn, refusal, turn
 
 logger = logging.getLogger("actorrt.serve.http")
 access = logging.getLogger("actorrt.serve.access")
@@ -159,11 +160,10 @@ class ServeProtocol(HttpToolsProtocol):
         "_hosts",
         "_idle_since",
         "_measured",
-        "_measured_from",
-        "_measured_since",
         "_options",
         "_phase",
         "_quiet_bytes",
+        "_rate",
         "_reading",
         "_refusal",
         "_stalled_since",
@@ -221,10 +221,9 @@ class ServeProtocol(HttpToolsProtocol):
         self._idle_since = front.clock()
         self._acknowledged = 0
         self._stalled_since = 0.0
-        # The body whose rate is measured, since when, and how much of it had come then.
+        # The body whose rate is measured, and by what.
         self._measured: HttpRequest | None = None
-        self._measured_since = 0.0
-        self._measured_from = 0
+        self._rate: Rate | None = None
 
     # The transport's side.
 
@@ -599,18 +598,19 @@ class ServeProtocol(HttpToolsProtocol):
         self._advancing = True
         try:
             while self._current is None and not self.transport.is_closing():
-                if self._refusal is not None and not self._behind:
-                    self._refuse_now()
-                    return
-                if self.flow.write_paused:
-                    break
-                if self._behind:
-                    self._enter(self._behind.popleft())
-                    continue
-                reading = self._reading
-                if reading is None or self._phase is IN_HEAD or not reading.streams or not self._has_window(reading):
-                    break
-                self._enter(reading)
+                reading = self._reading if self._phase is not IN_HEAD else None
+                is_ready = reading is not None and reading.streams and self._has_window(reading)
+                refused, is_slow = self._refusal is not None, self.flow.write_paused
+                match turn(waiting=len(self._behind), refused=refused, is_slow=is_slow, is_ready=is_ready):
+                    case Turn.REFUSAL:
+                        self._refuse_now()
+                        return
+                    case Turn.NEXT:
+                        self._enter(self._behind.popleft())
+                    case Turn.READING if reading is not None:
+                        self._enter(reading)
+                    case _:
+                        break
         finally:
             self._advancing = False
         if not self._behind:
@@ -667,17 +667,20 @@ class ServeProtocol(HttpToolsProtocol):
         reading, self._reading = self._reading, None
         self._phase = after(self._phase, PhaseEvent.REFUSED)
         self._deadline = 0.0
+        answer = None
         if reading is not None and reading is self._current:
             self._current = None
             answer = reading.answer
             reading.gone()
-            if answer is not WAITED_FOR:
-                self._linger() if answer is OVER else self.abort()
-                return
-        if self._current is None and not self._behind:
-            self._refuse_now()
-        else:
-            self.flow.pause_reading()
+        match refusal(answer, others=self._current is not None or bool(self._behind)):
+            case Refusal.NOW:
+                self._refuse_now()
+            case Refusal.IN_TURN:
+                self.flow.pause_reading()
+            case Refusal.LINGER:
+                self._linger()
+            case Refusal.ABORT:
+                self.abort()
 
     def _refuse_now(self) -> None:
         assert self._refusal is not None
@@ -709,48 +712,55 @@ class ServeProtocol(HttpToolsProtocol):
         current = self._current
         left_by_other = self._not_taken() if current is not None and current.answer is LENT else 0
         left = buffered or left_by_other
-        if not left or not self._stalled_since or self._has_taken():
-            self._stalled_since = now if left else 0.0
-        elif now - self._stalled_since >= self._options.stalled_client_timeout_s:
+        self._stalled_since = stalled_since(self._stalled_since, now, left, self._has_taken)
+        if self._stalled_since and now - self._stalled_since >= self._options.stalled_client_timeout_s:
             logger.debug("cut off a client that reads nothing")
             transport.abort()
             return
         if current is not None and current.on_slow is not None and (current.on_drained is not None or left_by_other):
             current.on_slow()
-        if self._reading is None:
+        reading = self._reading
+        if reading is None:
             self._measured = None
-        if self._phase is LINGERING:
-            if now >= self._deadline:
+        match self._due(reading, now, buffered):
+            case Due.CUT_OFF:
                 transport.abort()
-        elif self._reading is not None:
-            # While reading is paused it is the backend that keeps the client waiting.
-            reading = self._reading
-            if self.flow.read_paused or reading.arrival is UNASKED:
-                self._measured = None
-            elif self._deadline and now >= self._deadline:
-                if reading.answer is OVER:
-                    self._linger()
-                else:
-                    self._refuse(408, "the request was not complete in time")
-            elif self._phase is not IN_HEAD and reading.streams and not reading.is_begun:
+            case Due.CLOSE:
+                transport.close()
+            case Due.LINGER:
+                self._linger()
+            case Due.REFUSE:
+                self._refuse(408, "the request was not complete in time")
+            case Due.MEASURE if reading is not None:
                 self._sweep_body(reading, now)
-        elif self._current is None and not buffered and now - self._idle_since >= self._options.keep_alive_timeout_s:
-            transport.close()
+            case Due.MEASURE_ANEW:
+                self._measured = None
+            case _:
+                pass
+
+    def _due(self, reading: HttpRequest | None, now: float, buffered: int) -> Due:
+        return due(
+            now,
+            self._deadline,
+            self._phase,
+            reads=reading is not None,
+            # While reading is paused it is the backend that keeps the client waiting.
+            is_held_up=self.flow.read_paused or (reading is not None and reading.arrival is UNASKED),
+            is_answered=reading is not None and reading.answer is OVER,
+            streams=reading is not None and reading.streams and not reading.is_begun,
+            idle_since=self._idle_since if self._current is None and not buffered else None,
+            keep_alive_s=self._options.keep_alive_timeout_s,
+        )
 
     def _sweep_body(self, reading: HttpRequest, now: float) -> None:
         """A body comes at the least rate that is allowed, or it is refused."""
-        limit_s, rate = self._options.request_read_timeout_s, self._options.least_body_rate
-        if self._measured is not reading:
-            self._measured, self._measured_since, self._measured_from = reading, now, self._body_came
-            return
-        took_s = now - self._measured_since
-        if rate and took_s >= limit_s:
-            if self._body_came - self._measured_from < rate * took_s:
-                self._refuse(408, f"the body of the request came at less than {rate} bytes a second")
-                return
-            self._measured_since, self._measured_from = now, self._body_came
-        elif reading is not self._current and took_s >= limit_s / 4 and self._may_enter():
-            # Perhaps it sends the rest only once it is answered.
+        least = self._options.least_body_rate
+        rate = self._rate if self._measured is reading else None
+        self._measured = reading
+        self._rate, found = pace(rate, now, self._body_came, self._options.request_read_timeout_s, least)
+        if found is Pace.TOO_SLOW:
+            self._refuse(408, f"the body of the request came at less than {least} bytes a second")
+        elif found is Pace.ENTER and reading is not self._current and self._may_enter():
             self._enter(reading)
 
     def _has_taken(self) -> bool:
