@@ -36,13 +36,14 @@ from actorrt.core.workers import Worker
 from actorrt.exceptions import LinkError
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.base.worker_params import WorkerParams
+from actorrt.runtime.node import workers
 from actorrt.runtime.node.node_machine import NodeConfig
 from actorrt.runtime.owner import current, token
 from actorrt.runtime.owner.actor_client import ActorClient
 from actorrt.runtime.owner.calls import Call
 from actorrt.runtime.owner.handles import client_of
 from actorrt.runtime.owner.runtime import MakeProgram, plain_program
-from actorrt.types import ProcessId
+from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from actorrt.wire.link import End
 
 from .deliveries import Deliveries
@@ -344,6 +345,9 @@ class World:
     def installed(self) -> Generator[None]:
         """While this holds, the system's clock, dice and process ids are the history's."""
         schedule, ids = self.schedule, self._ids
+        # Not those of the ids: what travels by value is given a key once in the life of this process, so that the first
+        # history draws more than the same one later.
+        dice = Random(f"system {self.seed}")
         state, loop = random.getstate(), events._get_running_loop()
         collects = gc.isenabled()
         world = self
@@ -362,6 +366,9 @@ class World:
             if world.current is not None and not world.current.lives:
                 raise Ended
 
+        def new_process() -> ProcessId:
+            return ProcessId(ids.randbytes(PROCESS_ID_SIZE))
+
         def released(one: token.Token) -> None:
             world._release(one)
 
@@ -370,7 +377,8 @@ class World:
             (time, "perf_counter", monotonic),
             (time, "time", now),
             (time, "sleep", _no_sleep),
-            (os, "urandom", ids.randbytes),
+            (os, "urandom", dice.randbytes),
+            (workers, "_new_process", new_process),
             (os, "getpid", pid),
             (os, "kill", kill),
             (threading.Thread, "start", _no_thread),

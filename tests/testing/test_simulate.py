@@ -1,6 +1,7 @@
 """What a user's own program may do in virtual time, and what it is told where that cannot be."""
 
 import asyncio
+import contextvars
 import gc
 import queue
 import subprocess
@@ -96,6 +97,25 @@ def test_a_failing_seed_is_named_with_its_story_and_fails_again() -> None:
         simulate(scenario, seeds=[seed])
     simulate(scenario, seeds=range(seed))
     assert "driver 1: the dice fall" in story_of(scenario, 0)
+
+
+def test_a_seed_is_the_same_alone_and_after_others() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=3)
+
+    class Found:
+        pass
+
+    @actorrt.remote
+    async def find() -> tuple[type[Found], contextvars.ContextVar[int]]:
+        return Found, variable
+
+    async def scenario(simulation: Simulation) -> None:
+        await find.remote()
+        worker = Ledger.options(num_cpus=1).remote()
+        await worker.add.remote(1)
+
+    # The class and the variable are given their keys in the first.
+    assert story_of(scenario, 1) == story_of(scenario, 1)
 
 
 def test_a_program_that_waits_for_ever_is_told_where() -> None:
