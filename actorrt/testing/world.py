@@ -22,8 +22,11 @@ from contextvars import Context
 from enum import Enum
 from functools import partial
 from random import Random
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, Final, NoReturn, cast
+from uuid import UUID
+
+import cloudpickle.cloudpickle as cloudpickle
 
 from actorrt import runtime as _runtime_package
 from actorrt.core.actor_calls import ActorCalls
@@ -44,6 +47,7 @@ from actorrt.runtime.owner.calls import Call
 from actorrt.runtime.owner.handles import client_of
 from actorrt.runtime.owner.runtime import MakeProgram, plain_program
 from actorrt.types import PROCESS_ID_SIZE, ProcessId
+from actorrt.wire import context_variables, rebuilding
 from actorrt.wire.link import End
 
 from .deliveries import Deliveries
@@ -61,6 +65,10 @@ KILLED: Final = 9
 REAP_S: Final = (0.0002, 0.01)
 # The time of a history's beginning, for code that asks for the date.
 EPOCH: Final = 1_700_000_000.0
+# Who gives a class or a context variable a key, under which this process has it from then on: histories share these
+# tables, and if two of them drew the same key from the same seed, one would find the class of the other.
+GIVE_KEYS: Final = (cloudpickle, rebuilding, context_variables)
+_KEYS: Final = Random("keys")
 # Whose frames say less than those around them.
 _NOT_THE_PROGRAMS: Final = (os.path.dirname(asyncio.__file__), os.path.dirname(_runtime_package.__file__))
 # What takes more than this goes round in circles.
@@ -345,8 +353,7 @@ class World:
     def installed(self) -> Generator[None]:
         """While this holds, the system's clock, dice and process ids are the history's."""
         schedule, ids = self.schedule, self._ids
-        # Not those of the ids: what travels by value is given a key once in the life of this process, so that the first
-        # history draws more than the same one later.
+        # Not those of the ids, so that what code draws changes no id.
         dice = Random(f"system {self.seed}")
         state, loop = random.getstate(), events._get_running_loop()
         collects = gc.isenabled()
@@ -378,6 +385,7 @@ class World:
             (time, "time", now),
             (time, "sleep", _no_sleep),
             (os, "urandom", dice.randbytes),
+            *((giver, "uuid", SimpleNamespace(uuid4=_new_key)) for giver in GIVE_KEYS),
             (workers, "_new_process", new_process),
             (os, "getpid", pid),
             (os, "kill", kill),
@@ -469,6 +477,10 @@ def _end_quietly(process: Process) -> None:
 def _forget_what_never_began() -> None:
     """Coroutines of a process that has ended before their first step are no mistake."""
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
+def _new_key() -> UUID:
+    return UUID(bytes=_KEYS.randbytes(16), version=4)
 
 
 def _number_of_call(call: Call) -> int:

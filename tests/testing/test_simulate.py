@@ -118,6 +118,27 @@ def test_a_seed_is_the_same_alone_and_after_others() -> None:
     assert story_of(scenario, 1) == story_of(scenario, 1)
 
 
+def test_histories_of_one_seed_do_not_take_the_classes_of_others_for_their_own() -> None:
+    def scenario_of(word: str) -> Any:
+        class Given:
+            said = word
+
+        @actorrt.remote
+        class Speaker:
+            async def say(self) -> tuple[str, type[Given]]:
+                return word, Given
+
+        async def scenario(simulation: Simulation) -> None:
+            said, given = await Speaker.remote().say.remote()
+            assert said == given.said == word
+
+        return scenario
+
+    scenarios = [scenario_of(word) for word in ("one", "two", "three")]
+    for scenario in scenarios * 2:
+        simulate(scenario, seeds=[0, 1])
+
+
 def test_a_program_that_waits_for_ever_is_told_where() -> None:
     async def scenario(simulation: Simulation) -> None:
         await asyncio.Event().wait()
