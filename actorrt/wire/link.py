@@ -281,7 +281,8 @@ class Verdict(enum.Enum):
     ACCEPT = "accept"
     # Over this connection a link goes on that is known here.
     RESUME = "resume"
-    # The peer has ended the link that is down here, and opens another one.
+    # The peer has ended the link that is down here and opens another one, or it has given this dial up long since and
+    # has that link still: its first frame says which, and ends the link that is down.
     REPLACE = "replace"
     REFUSE_DUPLICATE = "refuse: duplicate"
     REFUSE_UNKNOWN = "refuse: unknown"

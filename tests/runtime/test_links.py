@@ -17,11 +17,11 @@ from actorrt.exceptions import LinkError
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Link
-from actorrt.runtime.links.peers import Peers
+from actorrt.runtime.links.peers import Opened, Peers
 from actorrt.runtime.links.pipes import Pipe
 from actorrt.types import ProcessId
 from actorrt.wire.frames import TO_CALLER, FrameParser, acknowledgement, encode_frame
-from actorrt.wire.link import End, Ending, State
+from actorrt.wire.link import End, Ending, State, greeting
 from actorrt.wire.messages import (
     AnyMessage,
     Borrow,
@@ -475,6 +475,30 @@ async def test_a_new_link_takes_the_place_of_one_that_is_down(session: Path) -> 
     assert two.back is not old
     assert two.receivers[1].lost == [old]
     await two.close()
+
+
+async def test_a_hello_of_a_dial_that_was_given_up_ends_no_link_that_is_down(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, dialler, may_dial = two.back, two.mine._dialler, asyncio.Event()
+
+    class Later:
+        async def dial(self, path: str, hello: Hello) -> Opened:
+            await may_dial.wait()
+            return await dialler.dial(path, hello)
+
+    monkeypatch.setattr(two.mine, "_dialler", Later())
+    monkeypatch.setattr(two.other, "_restore_s", 3600.0)
+    two.cut(old)
+    while old.end.state is not State.DOWN:  # noqa: ASYNC110  a link has no event for it
+        await asyncio.sleep(0.001)
+    late = greeting(two.mine._hello, b"given up")
+    dialled = await dialler.dial(socket_path(str(two.session), OTHER), late)
+    dialled.connection.close()
+    may_dial.set()
+    await two.link.ask(Ping())
+    assert two.back is old
+    assert two.receivers[0].lost == two.receivers[1].lost == []
 
 
 async def test_a_process_that_calls_itself_has_both_ends_of_its_link(session: Path) -> None:

@@ -370,9 +370,8 @@ class Peers:
             case Verdict.RESUME if known is not None:
                 return self._take_up(known, hello, connection)
             case Verdict.ACCEPT | Verdict.REPLACE:
-                if known is not None:
-                    known.finish(Ending.LOST)
-                # It counts from the first frame on: a dialler that has given up meanwhile never sends one.
+                # It counts, and ends what is known, from the first frame on: a dialler that has given this dial up
+                # never sends one, and may have another link by now.
                 link = self._link(hello, hello.link, State.OPENING, connection)
                 self._opening[hello.link] = link
                 return greeting(self._hello, hello.link, 0), link
