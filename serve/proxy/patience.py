@@ -16,7 +16,7 @@ class Due(Enum):
     REFUSE = "REFUSE"
     LINGER = "LINGER"  # the request was answered before its end, and that does not come
     MEASURE = "MEASURE"  # the body that comes: see `pace`
-    MEASURE_ANEW = "MEASURE_ANEW"  # the next time: it is not the client that keeps its body waiting
+    MEASURE_ANEW = "MEASURE_ANEW"  # the next time: what comes now, or does not, is not held against the client
 
 
 def due(
@@ -42,7 +42,8 @@ def due(
             return Due.MEASURE_ANEW
         if deadline and now >= deadline:
             return Due.LINGER if is_answered else Due.REFUSE
-        return Due.MEASURE if streams and phase is not Phase.HEAD else Due.NOTHING
+        # A conversation may be slow: once the response has ended, the rest of the body is measured from then on.
+        return Due.MEASURE if streams and phase is not Phase.HEAD else Due.MEASURE_ANEW
     return Due.CLOSE if idle_since is not None and now - idle_since >= keep_alive_s else Due.NOTHING
 
 

@@ -101,6 +101,35 @@ async def test_a_body_that_comes_at_the_least_rate_comes_to_its_end(rate: int, l
 
 
 @on_uvloop
+async def test_what_was_slow_in_a_conversation_does_not_count_once_the_response_has_ended() -> None:
+    begin, end = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: HttpRequest) -> None:
+        if request.method == b"GET":
+            request.respond(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext")
+            return
+        await begin.wait()
+        request.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
+        await end.wait()
+        request.respond(b"end")
+
+    async with protocol(handler, least_body_rate=1000) as server:
+        client = await server.connect()
+        client.send(CHUNKED, b"1\r\na\r\n")
+        await until(lambda: server.front.connections and only(server)._current)
+        body = Drips(server, chunked=True)
+        await body.go_on(1100, 2)
+        begin.set()
+        await until(lambda: only(server)._current.is_begun)
+        await body.go_on(10, 60)
+        end.set()
+        assert (await client.answer())[::2] == (200, b"end")
+        await body.go_on(1100, 25)
+        client.send(b"0\r\n\r\n", GET)
+        assert (await client.answer())[::2] == (200, b"next")
+
+
+@on_uvloop
 async def test_a_conversation_may_be_slow_once_the_response_has_begun() -> None:
     async def handler(request: HttpRequest) -> None:
         request.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")

@@ -82,16 +82,16 @@ def test_a_connection_on_which_nothing_is_under_way_is_closed_after_a_while() ->
     assert is_due(idle_since=95.0) is Due.CLOSE
     assert is_due(idle_since=None) is Due.NOTHING
     # One that reads is not idle, however long ago that began.
-    assert is_due(idle_since=0.0, reads=True) is Due.NOTHING
+    assert is_due(idle_since=0.0, reads=True) is Due.MEASURE_ANEW
 
 
 @pytest.mark.parametrize("phase", [Phase.HEAD, Phase.BODIES])
 def test_a_request_that_is_not_complete_in_time_is_refused_or_if_it_is_answered_thrown_away(phase: Phase) -> None:
-    assert is_due(99, 100, phase, reads=True) is Due.NOTHING
+    assert is_due(99, 100, phase, reads=True) is Due.MEASURE_ANEW
     assert is_due(100, 100, phase, reads=True) is Due.REFUSE
     assert is_due(100, 100, phase, reads=True, is_answered=True) is Due.LINGER
     # 0 is no time but that there is none.
-    assert is_due(100, 0, phase, reads=True) is Due.NOTHING
+    assert is_due(100, 0, phase, reads=True) is Due.MEASURE_ANEW
 
 
 def test_a_client_that_is_not_to_send_is_not_late_and_its_body_is_measured_anew() -> None:
@@ -101,7 +101,7 @@ def test_a_client_that_is_not_to_send_is_not_late_and_its_body_is_measured_anew(
 
 def test_only_a_body_that_streams_is_measured() -> None:
     assert is_due(reads=True, streams=True) is Due.MEASURE
-    assert is_due(phase=Phase.HEAD, reads=True, streams=True) is Due.NOTHING
+    assert is_due(phase=Phase.HEAD, reads=True, streams=True) is Due.MEASURE_ANEW
     assert is_due(100, 100, reads=True, streams=True) is Due.REFUSE
 
 
