@@ -46,7 +46,7 @@ class Event(IntEnum):
 class Action(IntEnum):
     # Give the room back that the node holds for it, if it does.
     UNRESERVE = auto()
-    # The segment that it lies in is not the node's: empty it.
+    # Empty the segment that it lies in, or was being filled into, unless the node has it.
     EMPTY = auto()
     # Nobody wants the object.
     FREE = auto()
@@ -57,9 +57,9 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.BEGUN, E.RESERVED): (S.RESERVED, ()),
     # A segment that the node has already needs no room.
     (S.BEGUN, E.FILLED): (S.FILLED, ()),
-    (S.BEGUN, E.GIVEN_UP): (S.LEFT_BEGUN, ()),
+    (S.BEGUN, E.GIVEN_UP): (S.LEFT_BEGUN, (A.EMPTY,)),
     (S.RESERVED, E.FILLED): (S.FILLED, ()),
-    (S.RESERVED, E.GIVEN_UP): (S.ENDED, (A.UNRESERVE,)),
+    (S.RESERVED, E.GIVEN_UP): (S.ENDED, (A.EMPTY, A.UNRESERVE)),
     (S.FILLED, E.ASKED): (S.ASKED, ()),
     (S.FILLED, E.TOLD): (S.THERE, ()),
     (S.FILLED, E.GIVEN_UP): (S.ENDED, (A.EMPTY, A.UNRESERVE)),
@@ -69,7 +69,8 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (S.ASKED, E.REFUSED): (S.RESERVED, (A.EMPTY,)),
     # The node may just be using up what it has reserved: its answer says what is to go.
     (S.ASKED, E.GIVEN_UP): (S.LEFT_ASKED, ()),
-    (S.THERE, E.GIVEN_UP): (S.ENDED, (A.FREE,)),
+    # It may be that the node was to be told, and was not: then it has the segment, and no object in it.
+    (S.THERE, E.GIVEN_UP): (S.ENDED, (A.EMPTY, A.FREE)),
     # The thread may give up, and be interrupted meanwhile.
     (S.ENDED, E.GIVEN_UP): (S.ENDED, ()),
     (S.LEFT_BEGUN, E.GIVEN_UP): (S.LEFT_BEGUN, ()),

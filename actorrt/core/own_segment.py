@@ -31,7 +31,8 @@ class Event(IntEnum):
     ABANDONED = auto()
     # The node has its own descriptor of it.
     ADOPTED = auto()
-    REFUSED = auto()
+    # The node refuses it, or the thread that was to fill it was interrupted.
+    GIVEN_UP = auto()
     # Nobody uses its object any more.
     RETURNED = auto()
     # The node needs the memory.
@@ -65,15 +66,15 @@ _LET_GO: Final = _always(S.CLOSED, A.LET_GO)
 
 TABLE: Final[Mapping[tuple[State, Event], Row]] = {
     # What the node says of an earlier object comes late, or crosses what is done here.
-    **{(state, event): _always(state, A.NOTHING) for state in State for event in (E.ADOPTED, E.REFUSED, E.RETURNED)},
+    **{(state, event): _always(state, A.NOTHING) for state in State for event in (E.ADOPTED, E.GIVEN_UP, E.RETURNED)},
     (S.FILLING, E.FILLED): _always(S.SEALED, A.NOTHING),
-    (S.FILLING, E.ABANDONED): _POOL_OR_LET_GO,
+    **{(S.FILLING, event): _POOL_OR_LET_GO for event in (E.ABANDONED, E.GIVEN_UP)},
     # Who fills it goes on.
     (S.FILLING, E.RECALLED): _always(S.FILLING, A.NOTHING),
     (S.FILLING, E.CROWDED_OUT): _always(S.FILLING, A.NOTHING),
     (S.FILLING, E.CLOSED): _always(S.FILLING, A.NOTHING),
     (S.SEALED, E.ADOPTED): Row((S.ADOPTED, A.NOTHING), (S.CLOSED, A.LET_GO)),
-    (S.SEALED, E.REFUSED): _LET_GO,
+    (S.SEALED, E.GIVEN_UP): _LET_GO,
     # The node takes it by the descriptor that is open here.
     (S.SEALED, E.RECALLED): _always(S.SEALED, A.NOTHING),
     (S.SEALED, E.CROWDED_OUT): _always(S.SEALED, A.NOTHING),
@@ -94,7 +95,7 @@ TAKEN: Final = Event.TAKEN
 FILLED: Final = Event.FILLED
 ADOPTED: Final = Event.ADOPTED
 RETURNED: Final = Event.RETURNED
-_ABANDONED: Final = Event.ABANDONED
+_EMPTIED: Final = frozenset({Event.ABANDONED, Event.GIVEN_UP})
 _FILLING: Final = State.FILLING
 _SEALED: Final = State.SEALED
 
@@ -123,7 +124,7 @@ class OwnSegmentLife:
             self.kept = self.wanted
         elif event is ADOPTED:
             self.is_new = self.is_new and self.state is not _SEALED
-        elif event in UNWANTED or (event is _ABANDONED and self.is_new):
+        elif event in UNWANTED or (self.is_new and event in _EMPTIED):
             # One that is new has no pages yet that were worth keeping.
             self.wanted = False
         self.state, action = row.wanted if self.wanted else row.unwanted

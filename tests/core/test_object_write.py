@@ -65,7 +65,6 @@ class Node:
             case Action.UNRESERVE:
                 self.reserved = False
             case Action.EMPTY:
-                assert self.segment_is_full
                 self.segment_is_full = False
             case Action.FREE:
                 assert self.has_object

@@ -92,10 +92,10 @@ def test_a_segment_is_let_go_of_once_and_only_where_nobody_needs_its_memory(even
         assert gone == (life.state is State.CLOSED)
         if action is Action.LET_GO and before is State.FILLING:
             # Never under the hands of who fills it.
-            assert event is Event.ABANDONED
+            assert event in (Event.ABANDONED, Event.GIVEN_UP)
         if action is Action.LET_GO and before is State.SEALED:
             # Nor before the node has a descriptor of its own, unless it does not take it, or the process ends.
-            assert event in (Event.ADOPTED, Event.REFUSED, Event.CLOSED)
+            assert event in (Event.ADOPTED, Event.GIVEN_UP, Event.CLOSED)
         if action is Action.POOL:
             assert not unwanted
             assert not life.is_new

@@ -215,12 +215,14 @@ def test_what_is_recalled_and_then_not_filled_after_all_is_let_go_of(writer: Wri
 
 
 def test_what_the_node_refuses_or_nobody_filled_goes_without_a_word(writer: Writer) -> None:
-    writer.refused(writer.put(PAGE).serial)
+    segment = writer.create(PAGE, "work")
+    writer.fill(segment, bytes(PAGE), [])
+    writer.give_up("work")
     writer.abandon(writer.create(PAGE))
     assert writer.told == []
     assert memfds() == 0
     # Answers for what is not there any more.
-    writer.refused(1)
+    writer.give_up("work")
     writer.adopted(1)
 
 
@@ -369,3 +371,18 @@ print(writer.statistics().segments)
 def test_the_limits_of_a_process_are_errors_too() -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["5242880 File too large", "True Too many open files", "0"]
+
+
+def test_what_the_node_has_is_not_given_up_with_the_work_that_put_it_there(writer: Writer) -> None:
+    segment = writer.create(PAGE, "work")
+    sealed = writer.fill(segment, bytes(PAGE), [])
+    writer.adopted(sealed.serial)
+    writer.give_up("work")
+    writer.returned(sealed.serial)
+    assert writer.take(PAGE, "other work") is segment
+    writer.give_up("work")
+    assert writer.statistics() == WriterStatistics(1, PAGE, 0, 0)
+    # One that the node has is free to be filled again.
+    writer.give_up("other work")
+    assert writer.statistics() == WriterStatistics(1, PAGE, 1, PAGE)
+    assert writer.told == []

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
+import sys
 from collections.abc import Callable, Coroutine, Iterator
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from actorrt import exceptions
+from actorrt.core.own_segment import OwnSegmentLife
 from actorrt.runtime.base.loop_thread import LoopThread
+from actorrt.runtime.memory import segment_writer
+from actorrt.runtime.memory.segment_writer import OwnSegment, SegmentWriter
 from actorrt.runtime.owner.segments_client import SegmentsClient
 from actorrt.types import ProcessId
 from actorrt.wire import codec
-from actorrt.wire.messages import Done, FreeSegment, Reserve, Seal, Unreserve
+from actorrt.wire.messages import Done, FreeSegment, LetGo, Reserve, Seal, Unreserve
 
 HERE = ProcessId(b"process1")
 SIZE = 200_000
@@ -144,3 +150,106 @@ def test_a_segment_of_a_write_that_was_given_up_is_used_again(process: Process) 
     process.put(2)
     sealed = [message for message in process.node.posted if isinstance(message, Seal)]
     assert [(seal.seq, seal.serial) for seal in sealed] == [(2, 1)]
+
+
+class Ledger(Node):
+    """A node that keeps what it is told of, and gives segments back whose objects are freed."""
+
+    def __init__(self, client: SegmentsClient) -> None:
+        super().__init__()
+        self._client = client
+        self.reserved = 0
+        self.objects: dict[int, int] = {}
+        self.segments: set[int] = set()
+
+    async def ask(self, question: Any) -> Done:
+        match question:
+            case Reserve():
+                self.reserved += question.size
+            case Seal():
+                self.reserved -= question.size
+                self.segments.add(question.serial)
+                self.objects[question.seq] = question.serial
+            case _:
+                pass
+        return Done()
+
+    def post(self, message: Any) -> None:
+        match message:
+            case Unreserve():
+                self.reserved -= message.size
+            case Seal():
+                self.objects[message.seq] = message.serial
+            case LetGo():
+                self.segments.discard(message.serial)
+            case FreeSegment():
+                serial = self.objects.pop(message.seq, 0)
+                if serial in self.segments:
+                    self._client.back(serial, True)
+            case _:
+                pass
+
+    push = post
+
+
+making = [
+    made.__code__
+    for made in (segment_writer._memfd, SegmentWriter.create, OwnSegment.__init__, OwnSegmentLife.__init__)
+]
+
+
+class Interrupt:
+    """A Ctrl-C at the n-th point at which Python looks for one: it does so as functions are called and return."""
+
+    def __init__(self, point: int) -> None:
+        self._left = point
+        self.came = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        # A descriptor that was just made is lost with the step that makes it: nothing can be done about that.
+        if code in making:
+            return
+        if event in ("call", "c_return") and f"{os.sep}actorrt{os.sep}" in code.co_filename:
+            self._left -= 1
+            if not self._left:
+                sys.setprofile(None)
+                self.came = True
+                raise KeyboardInterrupt
+
+
+# A question that is interrupted before its loop has it.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("segment", ["new", "used before"])
+def test_nothing_stays_of_a_write_that_is_interrupted_wherever_that_is(process: Process, segment: str) -> None:
+    client = process.client
+    node = process.node = Ledger(client)
+    data = codec.serialize(bytes(SIZE))
+
+    def write(seq: int) -> None:
+        client.write(HERE, seq, data)
+
+    for seq in itertools.count(1):
+        write(2 * seq)
+        client.free(HERE, 2 * seq)
+        process.settle()
+        if segment == "new":
+            for serial in tuple(node.segments):
+                client.back(serial, False)
+        interrupt = Interrupt(seq)
+        try:
+            sys.setprofile(interrupt)
+            write(2 * seq + 1)
+        except KeyboardInterrupt:
+            # As its claim does.
+            client.free(HERE, 2 * seq + 1)
+        finally:
+            sys.setprofile(None)
+        if not interrupt.came:
+            break
+        process.settle()
+        writer = client.statistics().writer
+        assert writer is not None
+        assert (seq, writer.segments - writer.pooled, client.statistics().own) == (seq, 0, 0)
+        assert (seq, node.reserved, node.objects) == (seq, 0, {})
+    assert seq > 20

@@ -52,10 +52,12 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOM
 class OwnSegment(OwnSegmentLife):
     """A segment that this process created: `size` bytes of memory, whichever object is in it."""
 
-    __slots__ = ("fd", "inode", "mapping", "serial", "size")
+    __slots__ = ("fd", "inode", "mapping", "serial", "size", "work")
 
-    def __init__(self, serial: int, fd: int, size: int) -> None:
+    def __init__(self, serial: int, fd: int, size: int, work: object) -> None:
         super().__init__()
+        # What it is filled for, or was last.
+        self.work = work
         self.serial = serial
         self.fd = fd
         self.inode = os.fstat(fd).st_ino
@@ -118,18 +120,24 @@ class SegmentWriter:
 
     # -- from the thread that puts
 
-    def take(self, length: int) -> OwnSegment | None:
-        """A segment of the pool that suits `length` bytes, for the caller to fill; it needs no reservation."""
+    def take(self, length: int, work: object = None) -> OwnSegment | None:
+        """A segment of the pool that suits `length` bytes, for the caller to fill; it needs no reservation.
+
+        `work` stands for what it is filled for, to `give_up`.
+        """
         most = max(length + length // _SPARE_PART, length + _SPARE_BYTES)
         with self._lock:
             place = bisect.bisect_left(self._pool, (length, 0))
             if place == len(self._pool) or self._pool[place][0] > most:
                 return None
-            segment = self._held[self._pool.pop(place)[1]]
+            segment = self._held[self._pool[place][1]]
+            segment.work = work
             segment.on(TAKEN)
+            # Nothing is called in between that could be interrupted.
+            del self._pool[place]
             return segment
 
-    def create(self, length: int) -> OwnSegment:
+    def create(self, length: int, work: object = None) -> OwnSegment:
         """A new segment for `length` bytes, for the caller to fill. Raises ObjectStoreFullError."""
         size = size_for(length)
         try:
@@ -137,16 +145,16 @@ class SegmentWriter:
         except OSError as error:
             if not allow_more_after(error):
                 raise self._full(length, error) from error
-            return self.create(length)
+            return self.create(length, work)
         with self._lock:
             self._serial += 1
-            segment = self._held[self._serial] = OwnSegment(self._serial, fd, size)
+            segment = self._held[self._serial] = OwnSegment(self._serial, fd, size, work)
         return segment
 
     def fill(self, segment: OwnSegment, data: bytes | memoryview, buffers: Sequence[memoryview]) -> Sealed:
         """Write an object: the pickle alone if it has no buffers, else a container (see wire/container.py).
 
-        The node is to be told of what is returned, and then `adopted` or `refused` to be called. Raises
+        The node is to be told of what is returned, and then `adopted` or `give_up` to be called. Raises
         ObjectStoreFullError, or RuntimeError after `close`; the segment has been abandoned then.
         """
         parts, length = _parts(data, buffers)
@@ -174,6 +182,14 @@ class SegmentWriter:
             gone = self._happens(segment, Event.ABANDONED)
         self._dispose(gone)
 
+    def give_up(self, work: object) -> None:
+        """The thread that filled a segment for this was interrupted, wherever it was, or the node refuses what it has
+        put there: nothing of that is to stay, unless the node has it."""
+        with self._lock:
+            mine = [segment for segment in self._held.values() if segment.work is work]
+            gone = [one for segment in mine for one in self._happens(segment, Event.GIVEN_UP)]
+        self._dispose(gone)
+
     # -- as the node answers
 
     def adopted(self, serial: int) -> None:
@@ -185,12 +201,6 @@ class SegmentWriter:
                     if crowded_out := self._happens(one, Event.CROWDED_OUT):
                         gone += crowded_out
                         break
-        self._dispose(gone)
-
-    def refused(self, serial: int) -> None:
-        """The node did not take a segment that was sealed; what was put into it is lost."""
-        with self._lock:
-            gone = self._happens(self._held.get(serial), Event.REFUSED)
         self._dispose(gone)
 
     def returned(self, serial: int) -> None:
@@ -249,8 +259,8 @@ class SegmentWriter:
         if action is POOL:
             bisect.insort(self._pool, (segment.size, segment.serial))
         elif action is LET_GO:
-            self._out_of_pool(segment)
             del self._held[segment.serial]
+            self._out_of_pool(segment)
             return [segment]
         return []
 

@@ -141,14 +141,14 @@ class SegmentsClient:
 
     def _write(self, writer: SegmentWriter, work: _Write, serialized: Serialized) -> None:
         process = self._process
-        segment = writer.take(serialized.nbytes)
+        segment = writer.take(serialized.nbytes, work)
         if segment is None and serialized.nbytes >= WORTH_A_QUESTION and writer.may_come_back:
             # What was dropped a moment ago is on its way back, and comes before the answer.
             self._thread.call_sync(process.node.ask(Ping()))
-            segment = writer.take(serialized.nbytes)
+            segment = writer.take(serialized.nbytes, work)
         if segment is None:
             self._thread.call_sync(self._reserve(work, writer.size_for(serialized.nbytes)))
-            segment = writer.create(serialized.nbytes)
+            segment = writer.create(serialized.nbytes, work)
         sealed = work.lies_in(writer.fill(segment, serialized.data, serialized.buffers))
         is_own = work.owner == process.process
         if is_own:
@@ -210,8 +210,8 @@ class SegmentsClient:
     def _perform(self, work: _Write, actions: tuple[Action, ...]) -> None:
         for action in actions:
             match action:
-                case Action.EMPTY if work.sealed is not None and self._writer is not None:
-                    self._writer.refused(work.sealed.serial)
+                case Action.EMPTY if self._writer is not None:
+                    self._writer.give_up(work)
                 case Action.UNRESERVE if work.reserved:
                     self._send(Unreserve(work.reserved))
                 case Action.FREE:
