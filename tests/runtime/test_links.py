@@ -501,6 +501,20 @@ async def test_a_hello_of_a_dial_that_was_given_up_ends_no_link_that_is_down(
     assert two.receivers[0].lost == two.receivers[1].lost == []
 
 
+async def test_a_link_whose_dial_fails_as_nobody_has_foreseen_is_lost(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        async def dial(self, path: str, hello: Hello) -> Opened:
+            raise RuntimeError("no LinkError")
+
+    monkeypatch.setattr(two.mine, "_dialler", Broken())
+    two.cut(two.link)
+    async with asyncio.timeout(5):
+        await two.link.gone.wait()
+    assert two.link.closed is Ending.LOST
+
+
 async def test_a_process_that_calls_itself_has_both_ends_of_its_link(session: Path) -> None:
     receiver = Receiver()
     mine = Peers(receiver, ME, "worker", str(session), "0")

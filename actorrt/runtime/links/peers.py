@@ -435,8 +435,12 @@ class Peers:
         attempt = asyncio.get_running_loop().create_task(work)
         try:
             await asyncio.wait((attempt, ended), return_when=asyncio.FIRST_COMPLETED)
-            if attempt.done() and attempt.result():
-                return
+            try:
+                if attempt.done() and attempt.result():
+                    return
+            except Exception:
+                # A bug of ours: the link must not wait for ever.
+                logger.exception("%r could not be dialled again", link)
             link.finish(Ending.DIED if ended.done() else Ending.LOST)
         finally:
             ended.cancel()
