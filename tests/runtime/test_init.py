@@ -80,7 +80,8 @@ def test_sessions_in_a_row_leave_nothing_in_this_process() -> None:
     before = left()
     for _ in range(4):
         one()
-    assert left() == before
+    # What an earlier test left to end may have ended since.
+    assert all(now <= then for now, then in zip(left(), before, strict=True))
 
 
 def test_whoever_waits_at_a_shutdown_is_told(tmp_path: Path) -> None:
