@@ -9,6 +9,7 @@ What holds for every lease:
   returned as soon as it is empty. A lease that is granted while others wait takes one batch.
 * A call that must not run twice has its worker for itself.
 * Behind a task that blocks or runs long nothing waits.
+* A worker that ends itself gets nothing more from the moment in which it is known, and goes to nobody else.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Event(Enum):
     WANTED = auto()
     # There is nothing for it to do.
     UNNEEDED = auto()
+    # Its worker ends itself: what it has not begun comes back.
+    WORKER_ENDS = auto()
     # Its worker is gone.
     LOST = auto()
     # What its worker had begun is known, and its calls are sorted out.
@@ -80,6 +83,8 @@ TABLE: Final[Mapping[tuple[State, Event], State]] = {
     (S.IDLE, E.EMPTIED): S.IDLE,
     (S.IDLE, E.WANTED): S.GONE,
     (S.IDLE, E.UNNEEDED): S.GONE,
+    # The call that ends it was taken back.
+    (S.IDLE, E.WORKER_ENDS): S.GONE,
     (S.IDLE, E.LOST): S.LOST,
     (S.BUSY, E.PUSHED): S.BUSY,
     # Its calls have ended, and are not counted yet.
@@ -89,29 +94,35 @@ TABLE: Final[Mapping[tuple[State, Event], State]] = {
     (S.BUSY, E.EMPTIED): S.IDLE,
     (S.BUSY, E.GIVEN_BACK): S.LONG,
     (S.BUSY, E.WANTED): S.LEAVING,
+    (S.BUSY, E.WORKER_ENDS): S.LEAVING,
     (S.BUSY, E.LOST): S.LOST,
     # Answers of calls that were before it are counted late.
     (S.ALONE, E.REPLIED): S.ALONE,
     (S.ALONE, E.GIVEN_BACK): S.ALONE,
     (S.ALONE, E.EMPTIED): S.IDLE,
     (S.ALONE, E.WANTED): S.LEAVING,
+    (S.ALONE, E.WORKER_ENDS): S.LEAVING,
     (S.ALONE, E.LOST): S.LOST,
     # The one that ran long may have ended, and others that were behind it go on.
     (S.LONG, E.REPLIED): S.BUSY,
     (S.LONG, E.GIVEN_BACK): S.LONG,
     (S.LONG, E.EMPTIED): S.IDLE,
     (S.LONG, E.WANTED): S.LEAVING,
+    (S.LONG, E.WORKER_ENDS): S.LEAVING,
     (S.LONG, E.LOST): S.LOST,
     (S.LEAVING, E.REPLIED): S.LEAVING,
     (S.LEAVING, E.GIVEN_BACK): S.LEAVING,
     (S.LEAVING, E.EMPTIED): S.GONE,
     (S.LEAVING, E.WANTED): S.LEAVING,
+    (S.LEAVING, E.WORKER_ENDS): S.LEAVING,
     (S.LEAVING, E.LOST): S.LOST,
     # The node has not heard yet that its worker is gone.
     (S.LOST, E.WANTED): S.LOST,
+    (S.LOST, E.WORKER_ENDS): S.LOST,
     (S.LOST, E.SORTED_OUT): S.GONE,
     # The question and the return have crossed; the worker that was returned ends.
     (S.GONE, E.WANTED): S.GONE,
+    (S.GONE, E.WORKER_ENDS): S.GONE,
     (S.GONE, E.LOST): S.GONE,
 }
 
@@ -137,7 +148,7 @@ C = TypeVar("C", bound=CallLife)
 class LeaseLife(Generic[C]):
     """One lease as its holder sees it."""
 
-    __slots__ = ("_story", "calls", "id", "mark", "number", "runs_left", "state")
+    __slots__ = ("_story", "calls", "id", "mark", "number", "runs_left", "state", "worker_ends")
 
     def __init__(self, lease: LeaseId, wanted: bool) -> None:
         """`wanted`: others wait for it already."""
@@ -151,6 +162,8 @@ class LeaseLife(Generic[C]):
         self.mark = 0.0
         # How often its worker may still run the functions that it has run and that have a limit.
         self.runs_left: dict[FunctionKey, int] | None = None
+        # Its worker has said that it ends itself.
+        self.worker_ends = False
         self._story: Story | None = None
 
     def __repr__(self) -> str:
@@ -162,6 +175,11 @@ class LeaseLife(Generic[C]):
         state = self.state
         return state is IDLE or state is BUSY or state is OFFERED
 
+    @property
+    def spends_worker(self) -> bool:
+        """Nobody else is to get its worker: it ends, or would not know how often it has run a function with a limit."""
+        return self.worker_ends or self.runs_left is not None
+
     def on(self, event: Event) -> bool:
         """Apply `event`; True if it has to be returned now. Raises LeaseError for a pair that is not in the table."""
         before = self.state
@@ -172,6 +190,8 @@ class LeaseLife(Generic[C]):
             self._story = Story()
         self._story.add(f"{before.name} --{event.name}--> {after.name}")
         self.state = after
+        if event is Event.WORKER_ENDS:
+            self.worker_ends = True
         return after is GONE and before is not GONE
 
     # ---- the rows that most calls take, without looking them up

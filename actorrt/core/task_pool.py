@@ -333,6 +333,14 @@ class LeasePool(Generic[L, C]):
                 self._pump(now, actions)
         return actions
 
+    def worker_ends(self, lease: L, now: float) -> list[Action[L, C]]:
+        """Its worker ends itself: it gets nothing more, and goes back, for nobody else, once it is empty."""
+        actions: list[Action[L, C]] = []
+        if lease.on(Event.WORKER_ENDS):
+            self._return(lease, actions)
+            self._pump(now, actions)
+        return actions
+
     def timer_over(self, timer: Timer, now: float) -> list[Action[L, C]]:
         """An armed timer rings."""
         actions: list[Action[L, C]] = []
@@ -356,8 +364,7 @@ class LeasePool(Generic[L, C]):
     def _return(self, lease: L, actions: list[Action[L, C]]) -> None:
         self.leases.pop(lease.id, None)
         if not self._stopped:
-            # A worker that has run a function with a limit would not know how often, if another caller had it.
-            actions.append(Return(lease.id, lease.runs_left is not None))
+            actions.append(Return(lease.id, lease.spends_worker))
 
     def _call_off(self, actions: list[Action[L, C]]) -> None:
         if self._asked:
@@ -368,12 +375,13 @@ class LeasePool(Generic[L, C]):
 
     def answered(self, lease: L, count: int, unbegun: Sequence[C], now: float) -> list[Action[L, C]]:
         """One frame came from a worker: `count` of its calls have come to an end, and are not among the lease's calls
-        any more. These others it could not begin, since the one in front of them blocks or runs long."""
+        any more. These others it could not begin: the one before them blocks, runs long or ends the worker."""
         actions: list[Action[L, C]] = []
         if count:
             self.pace.measured(now - lease.mark, count)
         if unbegun:
-            self.pace.ran_long()
+            if not lease.worker_ends:
+                self.pace.ran_long()
             for call in unbegun:
                 lease.calls.pop(call, None)
             for call in reversed(unbegun):

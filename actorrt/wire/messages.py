@@ -410,6 +410,13 @@ class Retired(Message, tag=50):
     """From a worker whose work is done: it stays, without its lease, since others need what it owns."""
 
 
+class LeaseEnds(Message, tag=53):
+    """From a leased worker to its holder, as a task ends its process: of `lease` it begins no more. What it has and
+    has not begun comes back, and so does what crosses this."""
+
+    lease: int
+
+
 class FreeItems(Message, tag=51):
     """To the node: item `first` of a stream never came to this process, its caller, nor will any behind it."""
 
@@ -753,6 +760,7 @@ AnyMessage = (
     | DropName
     | OwnerEnded
     | Assigned
+    | LeaseEnds
     | Ask
     | Answer
     | Refusal

@@ -204,6 +204,36 @@ def test_nothing_waits_behind_a_call_that_runs_long() -> None:
     assert pushed(answer(pool, lease, tasks[0], now=9.0)) == [(1, [1])]
 
 
+def test_a_worker_that_ends_itself_gets_nothing_more_and_goes_to_nobody_else() -> None:
+    pool = make_pool()
+    pool.pace.measured(1e-6, 1)
+    tasks = [Task(number) for number in range(3)]
+    lease, actions = with_lease(pool, *tasks)
+    assert pushed(actions) == [(1, [0, 1, 2])]
+    assert pool.worker_ends(lease, 0.0) == []
+    assert pool.unused() is None
+    assert pushed(pool.pump(0.0)) == []
+    for task in tasks:
+        del lease.calls[task]
+    tasks[0].answered()
+    actions = pool.answered(lease, 1, tasks[1:], 1e-6)
+    assert returned(actions) == [(1, True)]
+    assert list(pool.backlog) == tasks[1:]
+    assert len(of(Ask, actions)) == 1
+    assert pool.depth > 1, "it says nothing of how long they take"
+
+
+def test_a_worker_that_ends_itself_by_a_call_that_was_taken_back_is_returned_at_once() -> None:
+    pool = make_pool()
+    first, second = Task(0), Task(1)
+    lease, actions = with_lease(pool, first)
+    pushed(actions)
+    answer(pool, lease, first, now=0.1)
+    pool.push_at_once(lease, second, 0.2)
+    pool.take_back(lease, second, 0.3)
+    assert returned(pool.worker_ends(lease, 0.4)) == [(1, True)]
+
+
 def test_what_is_given_back_and_wanted_cancelled_ends() -> None:
     pool = make_pool()
     pool.pace.measured(1e-6, 1)
@@ -397,7 +427,8 @@ class Worker:
 
     lease: Lease
     inbox: deque[tuple[str, Task]] = field(default_factory=deque[tuple[str, Task]])
-    outbox: deque[tuple[calls.Event, Task]] = field(default_factory=deque[tuple[calls.Event, Task]])
+    # None: it ends itself.
+    outbox: deque[tuple[calls.Event | None, Task]] = field(default_factory=deque[tuple[calls.Event | None, Task]])
     queued: list[Task] = field(default_factory=list[Task])
     running: Task | None = None
     # What it began last.
@@ -406,6 +437,9 @@ class Worker:
     # It gave back what is behind the one that it runs, and nothing has ended since, as far as the caller knows.
     runs_long: bool = False
     dead: bool = False
+    # A task has ended its process: it begins no other; and whether its caller has heard of that.
+    ends: bool = False
+    ends_for_caller: bool = False
 
 
 class Histories(RuleBasedStateMachine):
@@ -450,6 +484,7 @@ class Histories(RuleBasedStateMachine):
                         assert worker.dead or not worker.lease.calls, "returned with calls under way"
                         # Its worker is clean, or ended.
                         assert action.end_worker or not worker.limited_runs or worker.dead
+                        assert action.end_worker or not worker.ends_for_caller
                 case FindOut():
                     self.to_be_sorted.append(self.workers[action.lease.number])
                 case End():
@@ -463,6 +498,7 @@ class Histories(RuleBasedStateMachine):
         assert lease.number not in self.closed_to, "others wait for it"
         assert worker not in self.to_be_sorted
         assert not worker.runs_long, "nothing waits behind what runs long"
+        assert not worker.ends_for_caller, "it would come back, without end"
         for task in batch:
             assert not task.done
             assert not task.wish
@@ -597,7 +633,9 @@ class Histories(RuleBasedStateMachine):
     def take(self, worker: Worker) -> None:
         while worker.inbox and not worker.dead:
             what, task = worker.inbox.popleft()
-            if what == "call":
+            if what == "call" and worker.ends:
+                worker.outbox.append((calls.Event.UNBEGUN, task))
+            elif what == "call":
                 worker.queued.append(task)
             elif task in worker.queued:
                 worker.queued.remove(task)
@@ -628,6 +666,11 @@ class Histories(RuleBasedStateMachine):
         lease, answers, unbegun, again = worker.lease, 0, list[Task](), list[Task]()
         for _ in range(min(count, len(worker.outbox))):
             event, task = worker.outbox.popleft()
+            if event is None:
+                worker.ends_for_caller = True
+                self.closed_to.add(lease.number)
+                self.do(self.pool.worker_ends(lease, self.now))
+                continue
             if task not in lease.calls:
                 continue
             del lease.calls[task]
@@ -654,6 +697,19 @@ class Histories(RuleBasedStateMachine):
         if worker.running is not None:
             worker.outbox.extend((calls.Event.UNBEGUN, task) for task in worker.queued)
             worker.queued.clear()
+
+    @precondition(lambda self: self.workers)
+    @rule(index=INDEX)
+    def exit(self, index: int) -> None:
+        """What runs ends its process, which stays for a while: what it has not begun goes back."""
+        worker = self.pick(index)
+        if worker.running is not None and not worker.dead:
+            worker.ends = True
+            worker.outbox.append((None, worker.running))
+            worker.outbox.extend((calls.Event.UNBEGUN, task) for task in worker.queued)
+            worker.outbox.append((calls.Event.FAILED, worker.running))
+            worker.queued.clear()
+            worker.running = None
 
     @precondition(lambda self: self.workers)
     @rule(index=INDEX)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import actorrt
-from actorrt import ActorHandle, exceptions, exit_actor, get, remote
+from actorrt import ActorHandle, exceptions, exit_actor, get, put, remote
 
 pytestmark = pytest.mark.usefixtures("node")
 
@@ -160,6 +160,63 @@ def test_a_task_that_calls_sys_exit_says_so_once_and_ends_its_process(tmp_path: 
 
     with pytest.raises(exceptions.TaskError, match="SystemExit: 3"):
         get(leaves_too.remote())
+
+
+@remote
+class Keeps:
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    async def keep(self, refs: list[Any]) -> None:
+        self.kept += refs
+
+    async def values(self) -> list[Any]:
+        return [await ref for ref in self.kept]
+
+    async def let_go(self) -> None:
+        self.kept.clear()
+
+
+@remote
+def puts_and_leaves(keeper: Any, number: int, path: str) -> None:
+    """Its process stays, since another one needs what it has put."""
+    with Path(path).open("a") as file:
+        print(os.getpid(), file=file)
+    get(keeper.keep.remote([put(number)]))
+    sys.exit(0)
+
+
+@remote
+def notes(number: int, path: str) -> int:
+    with Path(path).open("a") as file:
+        print(os.getpid(), number, file=file)
+    return number
+
+
+def test_a_process_that_stays_for_what_a_task_has_put_before_it_left_takes_no_other_task(tmp_path: Path) -> None:
+    left, ran = tmp_path / "left", tmp_path / "ran"
+    left.touch()
+    rounds, others = 10, 20
+    keeper: Any = Keeps.remote()
+    for index in range(rounds):
+        gone = set(left.read_text().split())
+        ran.write_text("")
+        first = [notes.remote(number, str(ran)) for number in range(others)]
+        leaves = puts_and_leaves.remote(keeper, index, str(left))
+        second = [notes.remote(number, str(ran)) for number in range(others, 2 * others)]
+        assert get(first + second, timeout=30) == list(range(2 * others))
+        with pytest.raises(exceptions.TaskError, match="SystemExit: 0"):
+            get(leaves, timeout=30)
+        lines = [line.split() for line in ran.read_text().splitlines()]
+        assert sorted(int(number) for _, number in lines) == list(range(2 * others)), "each once"
+        assert not gone & {pid for pid, _ in lines}
+    pids = left.read_text().split()
+    assert len(set(pids)) == len(pids) == rounds
+    assert get(keeper.values.remote(), timeout=30) == list(range(rounds))
+    get(keeper.let_go.remote())
+    for pid in pids:
+        while Path(f"/proc/{pid}").exists():
+            pass
 
 
 def test_an_exit_handler_runs_though_the_actor_leaves_in_its_constructor(tmp_path: Path) -> None:

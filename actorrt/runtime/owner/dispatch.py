@@ -36,6 +36,7 @@ from actorrt.wire.messages import (
     ItemValue,
     KillActor,
     Lease,
+    LeaseEnds,
     LeasesWanted,
     LogLines,
     NodeStopping,
@@ -326,6 +327,9 @@ def _handlers_of(runtime: Surroundings) -> dict[type, Handler]:
     def leases_wanted(_: Link, message: LeasesWanted) -> None:
         runtime.tasks.leases_wanted(message.leases)
 
+    def lease_ends(link: Link, message: LeaseEnds) -> None:
+        runtime.tasks.worker_ends(link, message.lease)
+
     def assigned(_: Link, message: Assigned) -> None:
         runtime.tenancy.assign(message.resources)
 
@@ -357,6 +361,7 @@ def _handlers_of(runtime: Surroundings) -> dict[type, Handler]:
         UnborrowActor: unborrow_actor,
         ActorEnded: actor_ended,
         LeasesWanted: leases_wanted,
+        LeaseEnds: lease_ends,
         Assigned: assigned,
         PleaseDial: please_dial,
         SegmentBack: segment_back,

@@ -187,6 +187,13 @@ class TaskPool:
             self._push(actions)
         self._perform(actions)
 
+    def worker_ends(self, held: LeasedWorker) -> None:
+        """The worker of this lease ends itself."""
+        with self._lock:
+            actions = self._pool.worker_ends(held, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
+
     def lost(self, held: LeasedWorker) -> None:
         """The worker of this lease is gone."""
         with self._lock:

@@ -244,6 +244,12 @@ class Tasks:
             if held.link is link:
                 held.pool.lost(held)
 
+    def worker_ends(self, link: Link, lease: int) -> None:
+        """The worker of a lease ends itself."""
+        held = self._held(link, lease)
+        if held is not None:
+            held.pool.worker_ends(held)
+
     def leases_wanted(self, wanted: list[LeaseId]) -> None:
         """Others wait for these leases."""
         for lease in wanted:

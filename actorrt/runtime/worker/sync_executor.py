@@ -28,6 +28,7 @@ from actorrt.wire.messages import (
     AnyMessage,
     Cancel,
     Credit,
+    LeaseEnds,
     Outcome,
     Reply,
     StartActor,
@@ -107,7 +108,7 @@ class SyncExecutor:
         """Take work until the worker ends."""
         self._thread = threading.get_ident()
         self._interrupts.install()
-        while self._main is _RUNS:
+        while self._main is not _ENDED:
             taken = self._take()
             if taken is None:
                 then, self._then = self._then, None
@@ -129,7 +130,7 @@ class SyncExecutor:
         self._nudge()
 
     def stop(self) -> None:
-        self._main = _Main.ENDED
+        self._main = _ENDED
         self._nudge()
 
     def finalize(self, timeout_s: float) -> None:
@@ -297,6 +298,10 @@ class SyncExecutor:
                     continue
                 run: RunningCall | None = None
                 if isinstance(work, TaskCall):
+                    if self._main is _LEAVES:
+                        # It has crossed what its caller was told.
+                        link.post(Outcome(work.seq, GIVEN_BACK))
+                        continue
                     run = RunningCall(link, work.seq, work.name, None, work.lease)
                 elif isinstance(work, ActorCall) and self.actor is not None:
                     run = self.actor.running(link, work)
@@ -473,6 +478,10 @@ class SyncExecutor:
             return None if self._tenancy.exit_code else self.outcomes.no_actor(run.seq, started=True)
         outcome = self.outcomes.failure(run, error)
         self._tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
+        if self._main is _RUNS:
+            self._main = _LEAVES
+        # First: its caller, who hears of all in this order, has nothing more for this worker when a task comes back.
+        run.link.push(LeaseEnds(run.lease))
         self._give_back()
         self._retire()
         return outcome
@@ -497,10 +506,13 @@ class SyncExecutor:
 
 class _Main(Enum):
     RUNS = auto()
+    LEAVES = auto()  # a task has ended its process: it begins no other
     ENDED = auto()
 
 
 _RUNS: Final = _Main.RUNS
+_LEAVES: Final = _Main.LEAVES
+_ENDED: Final = _Main.ENDED
 
 
 def _nothing(*_: object) -> None: ...
