@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .runtime.api.api import kill as kill
     from .runtime.api.api import nodes as nodes
     from .runtime.api.api import put as put
+    from .runtime.api.api import statistics as statistics
     from .runtime.api.api import wait as wait
     from .runtime.api.context import call_pipe as call_pipe
     from .runtime.api.context import get_runtime_context as get_runtime_context
@@ -44,14 +45,15 @@ __all__ = [
     "init", "shutdown", "is_initialized",
     "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup", "Pipe", "PipeReceiver",
     "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor", "call_pipe",
-    "sessions", "Session", "nodes", "cluster_resources", "available_resources", "get_gpu_ids", "get_runtime_context",
+    "sessions", "Session", "nodes", "cluster_resources", "available_resources", "statistics", "get_gpu_ids",
+    "get_runtime_context",
     "exceptions", "serve", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
     "api.api": [
         "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor",
-        "nodes", "cluster_resources", "available_resources", "get_gpu_ids",
+        "nodes", "cluster_resources", "available_resources", "statistics", "get_gpu_ids",
     ],
     "api.context": ["call_pipe", "get_runtime_context"],
     "api.actor": ["Actor"],

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import click
 
 import actorrt
 from actorrt.cli.problems import WRONG_USE, CommandError
-from actorrt.cli.status_tables import of_batches, of_models, of_nodes, of_queues
+from actorrt.cli.status_tables import of_batches, of_models, of_nodes, of_queues, of_statistics
 
+# A node asks its processes for a second.
+_ANSWER_S: Final = 5.0
 _NONE: Final = "no cluster runs on this machine; init() without an address starts one"
 
 
@@ -29,6 +31,7 @@ class Found:
     queues: Sequence[actorrt.serve.QueueStatus] = ()
     batches: Sequence[actorrt.serve.llm.BatchStatus] = ()
     trouble: str = ""
+    statistics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self.session), **self.facts(), "trouble": self.trouble}
@@ -38,11 +41,11 @@ class Found:
         queues = [asdict(each) for each in self.queues]
         return {
             "nodes": self.nodes, "total": self.total, "free": self.free, "models": models, "queues": queues,
-            "batches": [asdict(each) for each in self.batches],
+            "batches": [asdict(each) for each in self.batches], "statistics": self.statistics,
         }  # fmt: skip
 
 
-@click.command(short_help="Show the nodes, what is free on them, and the models they serve.")
+@click.command(short_help="Show the nodes, what is free on them, what runs there, and the models they serve.")
 @click.option(
     "--address",
     default="all",
@@ -51,10 +54,12 @@ class Found:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(address: str, as_json: bool) -> None:
-    """Show what runs on this machine: each session, its nodes, how much of each resource is free, and the language
-    models it serves, with their capacity queues and batches.
+    """Show what runs on this machine: each session, its nodes, how much of each resource is free, its workers, leases
+    and shared memory, what each of its processes has under way, and the language models it serves, with their capacity
+    queues and batches.
 
-    A session is what a program has begun by starting a node: `actorrt serve`, or init().
+    A session is what a program has begun by starting a node: `actorrt serve`, or init(). A process that does not answer
+    within a second is named.
 
     In JSON, "sessions" lists them, newest first; beside it stand the facts of the first.
     """
@@ -101,17 +106,19 @@ def _ask(session: actorrt.Session) -> Found:
     except (ConnectionError, actorrt.exceptions.ActorrtError) as error:
         return Found(session, [], {}, {}, [], trouble=str(error))
     try:
+        # First, since the node may be stopped: this waits for it no longer than it says.
+        statistics = actorrt.statistics(_ANSWER_S)
         nodes, total, free = actorrt.nodes(), actorrt.cluster_resources(), actorrt.available_resources()
         # What makes models is not loaded where nothing is served.
         serves = bool(actorrt.serve.status().applications)
         models = actorrt.serve.llm.status() if serves else []
         queues = actorrt.serve.queues() if serves else []
         batches = actorrt.serve.llm.batch_statuses() if serves else []
-    except actorrt.exceptions.ActorrtError as error:  # it has ended meanwhile
+    except (TimeoutError, actorrt.exceptions.ActorrtError) as error:  # it is stopped, or has ended meanwhile
         return Found(session, [], {}, {}, [], trouble=str(error))
     finally:
         actorrt.shutdown()
-    return Found(session, nodes, total, free, models, queues, batches)
+    return Found(session, nodes, total, free, models, queues, batches, statistics=statistics)
 
 
 def _shown(found: Found) -> str:
@@ -123,6 +130,7 @@ def _shown(found: Found) -> str:
         parts.append(f"it does not answer: {found.trouble}")
     else:
         parts.append(of_nodes(found.nodes, found.total, found.free))
+        parts.append(of_statistics(found.statistics))
     if found.models:
         parts.append(of_models(found.models))
     if found.queues:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import actorrt
@@ -19,6 +19,95 @@ def of_nodes(nodes: list[dict[str, Any]], total: dict[str, float], free: dict[st
         f"{name:<18} {_amount(name, free.get(name, 0))} of {_amount(name, total[name])}" for name in sorted(total)
     ]
     return "\n".join(lines)
+
+
+def of_statistics(known: Mapping[str, Any]) -> str:
+    """The node's workers, leases and shared memory, and a line for each process."""
+    return f"{_of_the_node(known['node'])}\n\n{_of_processes(known['processes'])}"
+
+
+def _of_the_node(node: Mapping[str, Any]) -> str:
+    workers, store, links = node["workers"], node["store"], node["peers"]
+    states = ", ".join(f"{count} {state}" for state, count in sorted(workers["workers"].items()))
+    used, limit = (f"{count / 2**20:.1f} MiB" for count in (store["memory"], node["store_limit"]))
+    owned = node["owned_actors"]
+    told = {
+        "workers": states or "none",
+        "leases": f"{workers['leases']} held, {workers['blocked']} of them blocked; {workers['waiting']} waiting",
+        "shared memory": f"{used} of {limit} in {store['segments']} segments, {store['disk'] / 2**20:.1f} MiB on disk",
+        "detached actors": _actors(owned),
+        "links": _links(links),
+    }
+    return "\n".join(f"{name:<18} {said}" for name, said in told.items())
+
+
+def _of_processes(processes: Sequence[Mapping[str, Any]]) -> str:
+    row = "{:<7} {:<17} {:>8}  {:<13} {:<17} {:<11} {:<11} {:<9} {}"
+    lines = [
+        row.format("process", "", "pid", "calls", "actors", "tasks", "objects", "segments", "links"),
+        row.format("", "", "", "out/in/wait", "here/owned/dead", "wait/run", "lent/taken", "own/seen", ""),
+    ]
+    for each in processes:
+        name = (each["role"], each["process"], each["pid"])
+        if each["trouble"]:
+            lines.append(f"{each['role']:<7} {each['process']:<17} {each['pid']:>8}  {each['trouble']}")
+        elif "directory" in each:
+            names = f"{each['directory']['names']} names"
+            lines.append(row.format(*name, names, "", "", "", "", _links(each["peers"])).rstrip())
+        else:
+            lines.append(row.format(*name, *_of_process(each)))
+            lines += [f"        {line}" for line in _pools(each)]
+    return "\n".join(lines)
+
+
+def _of_process(each: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
+    runner, actors, owned = each["runner"] or {"waiting": 0, "actors": 0}, each["actors"], each["owned_actors"]
+    objects, segments, shared = each["objects"], each["segments"], each["shared_tasks"]
+    pools = [pool for _, pool in each["tasks"]["pools"]]
+    waiting = each["tasks"]["submitted"] + shared["waiting"] + sum(pool["waiting"] for pool in pools)
+    running = sum(pool["load"] for pool in shared["pools"]) + sum(pool["under_way"] for pool in pools)
+    called = (
+        f"{each['calls_away']}/{each['calls_served']}/{runner['waiting'] + actors['waiting'] + actors['resolving']}"
+    )
+    alive = owned["placing"] + owned["starting"] + owned["alive"]
+    return (
+        called,
+        f"{runner['actors']}/{alive}/{owned['dead']}",
+        f"{waiting}/{running}",
+        f"{objects['lent']}/{objects['borrowed']}",
+        f"{segments['own']}/{segments['viewed']}",
+        _links(each["peers"]),
+    )
+
+
+def _pools(each: Mapping[str, Any]) -> list[str]:
+    """Tasks by pool, of those that have any: what they ask for, and how they stand."""
+    lines: list[str] = []
+    for (shape, mode, _), pool in each["tasks"]["pools"]:
+        leases = ", ".join(f"{count} {state.lower()}" for state, count in sorted(pool["leases"].items()))
+        if leases or pool["waiting"] or pool["asked"]:
+            asked = " and ".join(f"{amount / 10_000:g} {name}" for name, amount in shape) or "nothing"
+            lines.append(
+                f"tasks ({mode}) for {asked}: {pool['waiting']} waiting, {pool['under_way']} under way, "
+                f"leases: {leases or 'none'}, {pool['asked']} asked for"
+            )
+    lines += [
+        f"async tasks and coroutine actors: {pool['load']} on {sum(pool['workers'].values())} shared workers"
+        for pool in each["shared_tasks"]["pools"]
+        if pool["load"]
+    ]
+    return lines
+
+
+def _actors(owned: Mapping[str, Any]) -> str:
+    states = ("placing", "starting", "alive", "dead")
+    return ", ".join(f"{owned[state]} {state}" for state in states if owned[state]) or "none"
+
+
+def _links(peers: Mapping[str, Any]) -> str:
+    up = peers["links"] - peers["down"]
+    down = f", {peers['down']} down" if peers["down"] else ""
+    return f"{up} up{down}, {peers['unacknowledged']} B unacknowledged"
 
 
 def of_models(models: Sequence[actorrt.serve.llm.ModelStatus]) -> str:

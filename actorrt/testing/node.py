@@ -11,6 +11,7 @@ import msgspec
 
 from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
+from actorrt.core.storage import Statistics as StoreStatistics
 from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.links.link import Link, Receiver
 from actorrt.runtime.links.peers import Peers
@@ -88,6 +89,13 @@ class _NoSegments:
     def take(self, link: Link, message: object) -> None: ...
     def process_died(self, process: ProcessId) -> None: ...
     def close(self) -> None: ...
+
+    @property
+    def limit(self) -> int:
+        return 0
+
+    def statistics(self) -> StoreStatistics:
+        return StoreStatistics(0, 0, 0, 0, 0, 0, 0)
 
     def facts(self) -> dict[str, Any]:
         return {}

@@ -572,7 +572,8 @@ class SegmentAt(Message, tag=76):
 class Query(Message, tag=77):
     """Facts about the cluster: "nodes", "resources", "available", "workers", "store"; of a program: "sys_path".
 
-    "tables" and "head tables": how many entries each table of the node or the head has.
+    "tables" and "head tables": how many entries each table of the node or the head has. "statistics": how a process
+    stands; of a node, how it and all processes of its session do.
     """
 
     what: str

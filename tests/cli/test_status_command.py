@@ -1,9 +1,16 @@
 """`actorrt status` and `actorrt --version`."""
 
+import asyncio
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +57,100 @@ def test_an_unknown_command_is_refused() -> None:
     done = _run("severe")
     assert done.returncode == 2
     assert "severe" in done.stderr
+
+
+@actorrt.remote
+class Busy:
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    async def keep(self, box: list[Any]) -> int:
+        self.kept += box
+        return os.getpid()
+
+    async def sleep(self) -> None:
+        await asyncio.sleep(1000)
+
+
+def _statistics() -> dict[str, Any]:
+    done = _run("status", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["statistics"]
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """The pid of a worker with an actor that keeps a large object and runs a call."""
+    actor = Busy.remote()
+    ref = actorrt.put(b"x" * 2**20)
+    pid = actorrt.get(actor.keep.remote([ref]))
+    asleep = actor.sleep.remote()
+    actorrt.wait([asleep], timeout=0)
+    yield pid
+    actorrt.kill(actor)
+
+
+@pytest.mark.usefixtures("node")
+def test_the_status_shows_what_each_process_has_under_way(busy: int) -> None:
+    known = _statistics()
+    node = known["node"]
+    assert node["workers"]["workers"]["shared"] >= 1
+    assert node["store"]["segments"] >= 1
+    assert node["store"]["memory"] >= 2**20
+    assert node["peers"]["links"] >= 3
+    by_pid = {each["pid"]: each for each in known["processes"]}
+    assert [each["trouble"] for each in by_pid.values()] == [""] * len(by_pid)
+    driver, worker = by_pid[os.getpid()], by_pid[busy]
+    assert driver["role"] == "driver"
+    assert driver["calls_away"] == 1
+    assert (driver["actors"]["known"], driver["owned_actors"]["alive"]) == (1, 1)
+    assert (driver["objects"]["lent"], driver["segments"]["own"]) == (1, 1)
+    assert driver["shared_tasks"]["pools"][0]["load"] == 1
+    assert worker["role"] == "worker"
+    assert (worker["runner"]["actors"], worker["runner"]["running"]) == (1, 1)
+    assert worker["objects"]["borrowed"] == 1
+    assert worker["peers"]["down"] == 0
+    assert worker["peers"]["unacknowledged"] >= 0
+    (head,) = (each for each in by_pid.values() if each["role"] == "head")
+    assert head["directory"]["nodes"] == 1
+    shown = _run("status").stdout
+    assert re.search(r"^workers +.*1 shared", shown, re.MULTILINE)
+    assert re.search(rf"^worker .* {busy} +0/1/0 +1/0/0 +0/0 +0/1 ", shown, re.MULTILINE)
+    assert re.search(rf"^driver .* {os.getpid()} +1/0/0 +0/1/0 +0/1 +1/0 +1/0 ", shown, re.MULTILINE)
+    assert "unacknowledged" in shown
+
+
+@pytest.mark.usefixtures("node")
+def test_a_process_that_does_not_answer_is_named_and_holds_up_nobody(busy: int) -> None:
+    os.kill(busy, signal.SIGSTOP)
+    try:
+        known = _statistics()
+        shown = _run("status")
+    finally:
+        os.kill(busy, signal.SIGCONT)
+    troubles = {each["pid"]: each["trouble"] for each in known["processes"]}
+    assert troubles.pop(busy).startswith("it has not answered for 1 s")
+    assert set(troubles.values()) == {""}
+    assert shown.returncode == 0
+    assert re.search(rf"^worker .* {busy}  it has not answered for 1 s: it is stopped", shown.stdout, re.MULTILINE)
+
+
+@actorrt.remote
+def held() -> None:
+    time.sleep(1000)
+
+
+@pytest.mark.usefixtures("node")
+def test_tasks_are_shown_by_pool() -> None:
+    refs = [held.remote() for _ in range(4)]
+    actorrt.wait(refs, timeout=0)
+    known, shown = _statistics(), _run("status").stdout
+    for ref in refs:
+        actorrt.cancel(ref)
+    (driver,) = (each for each in known["processes"] if each["pid"] == os.getpid())
+    (pool,) = (pool for (shape, _, _), pool in driver["tasks"]["pools"] if shape == [["CPU", 10_000]])
+    assert pool["waiting"] + pool["under_way"] == 4
+    assert re.search(r"^ +tasks \(sync\) for 1 CPU: \d waiting, \d under way, leases: ", shown, re.MULTILINE)
+    for ref in refs:
+        with pytest.raises(actorrt.exceptions.TaskCancelledError):
+            actorrt.get(ref)

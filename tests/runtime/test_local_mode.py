@@ -239,6 +239,7 @@ def test_a_group_cancels_the_siblings_of_a_failure() -> None:
 def test_the_cluster_is_this_machine() -> None:
     assert actorrt.cluster_resources()["CPU"] >= 1
     assert len(actorrt.nodes()) == 1
+    assert actorrt.statistics() == {"node": {}, "processes": []}
     assert actorrt.get_runtime_context().namespace == "here"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from typing import Any
 
@@ -86,3 +88,14 @@ def test_calls_and_the_threads_that_wait_for_them_are_counted() -> None:
     waiting.join()
     after = statistics()
     assert (after.waits.threads, after.calls_away) == (0, 0)
+
+
+def test_a_node_that_does_not_answer_is_not_waited_for_without_end() -> None:
+    pid = current.runtime().node.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError, match=r"the node has not answered for 0\.2 s"):
+            actorrt.statistics(timeout=0.2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert actorrt.statistics()["node"]["workers"]["starts"] == 0

@@ -13,7 +13,10 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
+from actorrt.core.roll_call import no_answer
+from actorrt.runtime.owner import current
 from actorrt.testing import Faults, Simulation, simulate, story_of
+from actorrt.wire.messages import Facts, Query
 
 
 @actorrt.remote
@@ -290,3 +293,20 @@ def test_ctrl_c_in_a_scenario_goes_to_whoever_runs_it() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         simulate(scenario)
+
+
+def test_a_node_names_the_process_that_does_not_answer_within_a_second() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        stopped, well = (Ledger.options(num_cpus=0.1).remote() for _ in range(2))
+        await asyncio.gather(stopped.add.remote(1), well.add.remote(1))
+        simulation.stop(stopped, 30)
+        began = simulation.time
+        answer: Facts = await current.runtime().node.ask(Query("statistics"))
+        assert simulation.time - began < 2
+        troubles = [(each["role"], each["trouble"]) for each in answer.data["processes"]]
+        assert troubles.count(("worker", "")) == 1
+        assert troubles.count(("worker", no_answer(1.0))) == 1
+        assert troubles[-1] == ("head", "")
+        assert answer.data["node"]["workers"]["leases"] == 2
+
+    simulate(scenario, seeds=range(20))

@@ -203,6 +203,25 @@ def available_resources() -> dict[str, float]:
     return _facts("available")
 
 
+def statistics(timeout: float = 5.0) -> dict[str, Any]:
+    """How the session stands: `{"node": {...}, "processes": [{...}, ...]}`, plain values for people and monitors.
+
+    The node tells its workers by state, leases, segments and links; each process its calls, actors, tasks, objects and
+    links. This process is left out. One that does not answer within a second has the reason in `"trouble"`, which is
+    empty for the others. It costs each process the counting, so ask now and then, and not in a loop.
+
+    Which facts there are may change with any release. Raises TimeoutError if the node does not answer in time.
+    """
+    runtime = program.runtime()
+    try:
+        facts: Facts = runtime.thread.call_sync(
+            runtime.node.ask(Query("statistics")), check.seconds("timeout", timeout)
+        )
+    except TimeoutError:
+        raise TimeoutError(f"the node has not answered for {timeout:g} s") from None
+    return facts.data
+
+
 def get_gpu_ids() -> list[int | str]:
     """The GPUs that this worker may use, as its CUDA_VISIBLE_DEVICES names them: numbers, or ids as strings."""
     return gpus.ids(program.runtime().program.gpus)

@@ -131,4 +131,6 @@ class LocalNode:
             return [
                 {"NodeID": self.peer.hex(), "Alive": True, "NodeName": "local", "Resources": resources, "Labels": {}}
             ]
+        if what == "statistics":
+            return {"node": {}, "processes": []}
         return resources if what in ("resources", "available") else []

@@ -93,6 +93,8 @@ class PeersStatistics:
     links: int
     # Of those, without a connection.
     down: int
+    # Bytes that were written to them and that the peers have not acknowledged.
+    unacknowledged: int
     # Accepted, and not counted yet: their dialler has not been heard.
     opening: int
     dialling: int
@@ -145,8 +147,10 @@ class Peers:
         self._listen_lock = asyncio.Lock()
 
     def statistics(self) -> PeersStatistics:
-        down = sum(link.end.state is State.DOWN for link in self.links.values())
-        return PeersStatistics(len(self.links), down, len(self._opening), len(self._dialling), len(self.dead))
+        links = [link.statistics() for link in self.links.values()]
+        down = sum(link.state is State.DOWN for link in links)
+        kept = sum(link.kept for link in links)
+        return PeersStatistics(len(links), down, kept, len(self._opening), len(self._dialling), len(self.dead))
 
     async def listen(self) -> None:
         """Have others able to dial; again: nothing."""

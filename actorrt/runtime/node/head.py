@@ -14,6 +14,7 @@ import uvloop
 
 from actorrt import exceptions
 from actorrt.core.directory import Directory, Held, Statistics
+from actorrt.core.roll_call import plain
 from actorrt.types import NO_ACTOR_KEY, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.messages import (
@@ -82,6 +83,8 @@ class Head:
             case Query():
                 if question.what == "tables":
                     return Facts({"Directory.names": len(directory), **table_sizes(self, directory, self.peers, link)})
+                if question.what == "statistics":
+                    return Facts({"directory": plain(self.statistics()), "peers": plain(self.peers.statistics())})
                 return Facts(list(directory.nodes.values()))
             case Ping():
                 return Done()

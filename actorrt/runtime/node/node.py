@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import uvloop
@@ -20,9 +20,13 @@ import uvloop
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.leases import UNIT
+from actorrt.core.node_state import Statistics as WorkersStatistics
+from actorrt.core.roll_call import Listed, Member, listed, plain
+from actorrt.core.storage import Statistics as StoreStatistics
 from actorrt.types import Employer, JobKey, ProcessId, actor_key
 from actorrt.wire.addresses import place_on
 from actorrt.wire.link import Ending
+from actorrt.wire.link import State as LinkState
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
@@ -81,12 +85,14 @@ from ..base.process_watch import watch_pidfd
 from ..base.socket_paths import remove_socket
 from ..base.table_sizes import table_sizes
 from ..links.link import Link
+from ..links.peers import PeersStatistics
 from ..machine.process import kill_process
 from ..machine.process_tree import NodeStart
 from ..machine.session_logs import retire
 from ..owner.actor_records import ActorRecord, ActorSpec
 from ..owner.calls import error_bytes
-from ..owner.supervisor import Supervisor
+from ..owner.supervisor import Supervisor, SupervisorStatistics
+from . import roll
 from .node_host import NodeHost
 from .node_machine import Machine, NodeConfig, RealMachine
 from .programs import Programs
@@ -96,6 +102,18 @@ from .workers import Workers
 logger = logging.getLogger("actorrt")
 
 STOP_GRACE_S: Final = 2.0
+
+
+class NodeStatistics(NamedTuple):
+    """How a node stands at one moment."""
+
+    workers: WorkersStatistics
+    # The segments that it holds, and how many bytes they may have.
+    store: StoreStatistics
+    store_limit: int
+    peers: PeersStatistics
+    # Detached ones, which it owns.
+    owned_actors: SupervisorStatistics
 
 
 class Node:
@@ -242,6 +260,9 @@ class Node:
                 return Facts(await self._program_paths(link))
             case Query(what="head tables"):
                 return await self.head.ask(Query("tables"))
+            case Query(what="statistics"):
+                processes = await roll.call(self._members(link.peer), self._ask_for_statistics)
+                return Facts({"node": plain(self.statistics()), "processes": processes})
             case Query():
                 return Facts(self._facts(question.what))
             case WhereIs():
@@ -380,6 +401,33 @@ class Node:
         if what == "store":
             return self.segments.facts()
         raise exceptions.ActorrtError(f"nothing is known about {what!r}")
+
+    def statistics(self) -> NodeStatistics:
+        return NodeStatistics(
+            self.workers.statistics(),
+            self.segments.statistics(),
+            self.segments.limit,
+            self.peers.statistics(),
+            self.supervisor.statistics(),
+        )
+
+    def _members(self, asker: ProcessId) -> list[Listed]:
+        """Who is asked how it stands, and who cannot be."""
+        links = [link for link in self.peers.all_links() if not link.closed]
+        linked = [Member(link.peer, link.role, link.pid) for link in links]
+        down = {link.peer for link in links if link.end.state is LinkState.DOWN}
+        # Its keeper asks it, and dials it if it has to.
+        head = Member(self._config.head, "head", self.head.pid or 0)
+        return listed([*linked, head], self.workers.members(), down=down, asker=asker)
+
+    async def _ask_for_statistics(self, member: Member) -> Facts:
+        question = Query("statistics")
+        if member.process == self._config.head:
+            return await self.head.ask(question)
+        link = self.peers.get(member.process)
+        if link is None:
+            raise exceptions.LinkError("it has ended")
+        return await link.ask(question)
 
     def description(self) -> dict[str, Any]:
         return {

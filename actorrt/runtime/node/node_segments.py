@@ -194,6 +194,11 @@ class NodeSegments:
     def statistics(self) -> Statistics:
         return self._ledger.statistics()
 
+    @property
+    def limit(self) -> int:
+        """Bytes that objects may have in memory."""
+        return self._limit
+
     def facts(self) -> dict[str, int]:
         """Bytes by what they are used for, and how many segments there are."""
         known = self.statistics()

@@ -13,6 +13,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core import node_actions as do
 from actorrt.core.node_state import NodeState, Statistics, Wanted
+from actorrt.core.roll_call import Member
 from actorrt.core.worker_pool import Limits
 from actorrt.core.workers import Env, ProcessEnd, State
 from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, JobKey, LeaseId, ProcessId
@@ -327,6 +328,14 @@ class Workers:
     def tables(self) -> tuple[object, ...]:
         """Whatever has tables that could grow."""
         return (self, self._processes, self._loops, *self._state.tables())
+
+    def members(self) -> dict[Member, str]:
+        """Workers, and in which state each is."""
+        return {
+            Member(one.process, "worker", one.pid): "" if worker is None else worker.state.name.lower()
+            for one in self._processes.every()
+            for worker in (self._state.worker(one.process),)
+        }
 
     def facts(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

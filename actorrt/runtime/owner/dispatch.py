@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.core.roll_call import plain
 from actorrt.types import ProcessId
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
@@ -121,6 +122,7 @@ class Surroundings(Protocol):
 
     def is_node(self, link: Link) -> bool: ...
     def is_needed(self) -> bool: ...
+    def statistics(self) -> object: ...
     def node_stopping(self, reason: str) -> None: ...
     def node_lost(self, link: Link) -> None: ...
 
@@ -223,6 +225,8 @@ class Dispatch:
                 return Done()
             case Ping() | DialMe():
                 return Done()
+            case Query(what="statistics"):
+                return Facts(plain(runtime.statistics()))
             case Query():
                 return Facts(runtime.program.paths() if question.what == "sys_path" else runtime.is_needed())
             case _:

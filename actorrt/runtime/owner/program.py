@@ -39,6 +39,18 @@ class SentValues(Protocol):
     def is_awaited(self) -> bool: ...
 
 
+class RunnerStatistics(Protocol):
+    """What a worker has under way for others at one moment."""
+
+    # Actors that are here; calls that have begun, and those that wait for their turn.
+    @property
+    def actors(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+
+
 class CallRunner(Protocol):
     """Who runs the calls that come to a process. On the runtime loop, but for `leave_actor`."""
 
@@ -51,6 +63,7 @@ class CallRunner(Protocol):
     def link_lost(self, link: Link) -> None: ...
     def leave_actor(self, instance: Any, run: RunningCall | None) -> BaseException: ...
     def forked(self) -> None: ...
+    def statistics(self) -> RunnerStatistics: ...
 
 
 def _no() -> bool:

@@ -29,7 +29,7 @@ from ..links.peers import Peers, PeersStatistics
 from ..links.running import Child, RunningCall
 from .actor_client import ActorClient
 from .actor_creation import create
-from .actors import Actors
+from .actors import Actors, ActorsStatistics
 from .call_maker import CallMaker, refuse_forked, refuse_past
 from .calls import Call
 from .cancellation import Cancellation
@@ -40,13 +40,13 @@ from .generators import Stream
 from .membership import Membership
 from .objects import Objects, ObjectsStatistics
 from .process_host import ProcessHost
-from .program import Program, Tenancy
+from .program import Program, RunnerStatistics, Tenancy
 from .references import ObjectRef
 from .segments_client import SegmentsClient, SegmentsStatistics
-from .shared_tasks import SharedTasks
+from .shared_tasks import SharedTasks, SharedTasksStatistics
 from .shipped import Shipped
 from .supervisor import Supervisor, SupervisorStatistics
-from .tasks import Tasks
+from .tasks import Tasks, TasksStatistics
 from .waiting import Waits, WaitsStatistics
 
 if TYPE_CHECKING:
@@ -82,7 +82,13 @@ class RuntimeStatistics(NamedTuple):
     segments: SegmentsStatistics
     waits: WaitsStatistics
     peers: PeersStatistics
-    actors: SupervisorStatistics
+    # Actors that it calls, and those that it owns.
+    actors: ActorsStatistics
+    owned_actors: SupervisorStatistics
+    tasks: TasksStatistics
+    shared_tasks: SharedTasksStatistics
+    # What it runs for others; None in a driver.
+    runner: RunnerStatistics | None
 
 
 class SubmitTask(Protocol):
@@ -319,6 +325,7 @@ class Runtime:
     def statistics(self) -> RuntimeStatistics:
         """How much of each kind there is; runtime loop."""
         links = list(self.peers.links.values())
+        runner = self.program.runner
         return RuntimeStatistics(
             sum(len(link.inflight) for link in links),
             sum(len(link.serving) for link in links),
@@ -326,7 +333,11 @@ class Runtime:
             self.segments.statistics(),
             self.waits.statistics(),
             self.peers.statistics(),
+            self.actors.statistics(),
             self.supervisor.statistics(),
+            self.tasks.statistics(),
+            self.shared_tasks.statistics(),
+            None if runner is None else runner.statistics(),
         )
 
     def node_stopping(self, reason: str) -> None:
