@@ -39,9 +39,10 @@ from actorrt.wire.messages import (
     decode_each,
     encode_batch,
 )
+from actorrt.wire.questions import DIALOGUE, in_parts
 
 from .connection import Connection
-from .dialogue import DIALOGUE, Dialogue
+from .dialogue import Dialogue
 from .pipes import PIECE, Frame, Pipe, caller_end
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
@@ -645,24 +646,17 @@ class Link:
         # Most frames bring calls or their outcomes and nothing else.
         for message in messages:
             if type(message) in DIALOGUE:
-                self._take_in_parts(messages)
+                self._take_parts(in_parts(messages))
                 return
         if messages:
             self._receiver.receive(self, messages)
 
-    def _take_in_parts(self, messages: list[AnyMessage]) -> None:
-        rest: list[AnyMessage] = []
-        for message in messages:
-            if type(message) in DIALOGUE:
-                # Order counts between questions and other messages.
-                if rest:
-                    self._receiver.receive(self, rest)
-                    rest = []
-                self._dialogue.take(message)
+    def _take_parts(self, parts: list[AnyMessage | list[AnyMessage]]) -> None:
+        for part in parts:
+            if isinstance(part, list):
+                self._receiver.receive(self, part)
             else:
-                rest.append(message)
-        if rest:
-            self._receiver.receive(self, rest)
+                self._dialogue.take(part)
 
     def _take_each(self, messages: list[AnyMessage | Unreadable]) -> None:
         for message in messages:
