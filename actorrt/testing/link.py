@@ -8,11 +8,12 @@ from typing import Any, Final, cast
 
 from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Keeper, Link, Receiver
-from actorrt.runtime.links.pipes import Frame, Pipe
+from actorrt.runtime.links.pipes import Pipe
 from actorrt.types import ProcessId
 from actorrt.wire.frames import HEADER_BYTES, TRAILER, Acknowledged, FrameParser, RawPart
 from actorrt.wire.link import End, State
 from actorrt.wire.messages import AnyMessage, Hello
+from actorrt.wire.pipe_end import Frame
 
 from .deliveries import Deliveries
 from .network import Plug

@@ -17,11 +17,12 @@ from actorrt import Pipe, call_pipe
 from actorrt.exceptions import ActorDiedError, TaskCancelledError
 from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Link
-from actorrt.runtime.links.pipes import FIRST_ROOM, PIECE
+from actorrt.runtime.links.pipes import FIRST_ROOM
 from actorrt.runtime.links.running import running_call
 from actorrt.runtime.owner import current
 from actorrt.wire.frames import TO_CALLER
 from actorrt.wire.link import End, State
+from actorrt.wire.pipe_end import PIECE
 
 
 class Caller:

@@ -19,9 +19,10 @@ from starlette.responses import Response, StreamingResponse
 
 import actorrt
 from actorrt import serve
-from actorrt.runtime.links.pipes import FIRST_ROOM, PIECE
+from actorrt.runtime.links.pipes import FIRST_ROOM
 from actorrt.serve.http.responses import LARGEST_WHOLE
 from actorrt.serve.replica.incoming_body import WINDOW_BYTES
+from actorrt.wire.pipe_end import PIECE
 
 from .conftest import Serving
 

@@ -39,11 +39,12 @@ from actorrt.wire.messages import (
     decode_each,
     encode_batch,
 )
+from actorrt.wire.pipe_end import PIECE, Frame
 from actorrt.wire.questions import DIALOGUE, in_parts
 
 from .connection import Connection
 from .dialogue import Dialogue
-from .pipes import PIECE, Frame, Pipe, caller_end
+from .pipes import Pipe, caller_end
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256

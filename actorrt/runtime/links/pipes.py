@@ -13,26 +13,18 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
-from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
-from actorrt.wire.frames import LAST, TO_CALLER, TRAILER, raw_head
+from actorrt.wire.frames import TO_CALLER
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import AnyMessage, Room
+from actorrt.wire.pipe_end import Frame, PipeEnd, Tells
 
 logger = logging.getLogger("actorrt")
 
 # What the caller's end takes without having been asked.
 FIRST_ROOM: Final = 512 * 1024
-# A little more than a power of two, so that a body of such a size and its head are no piece more.
-PIECE: Final = 260 * 1024
-# The rest of what was written goes with the piece before it if it is so small: the end of a body is not worth a frame
-# of its own, or the wait for more room.
-_REST: Final = 4 * 1024
-# A piece is written by one system call, which takes only so many buffers.
-_MOST_BUFFERS: Final = 256
 
 
 class PipeReceiver(Protocol):
@@ -70,50 +62,10 @@ class Turns(Protocol):
     def wrote(self, pipe: Pipe | None) -> None: ...
 
 
-class _Writing(Enum):
-    """What may still be written."""
-
-    OPEN = "anything"
-    LAST = "nothing more: the last bytes are here and have not gone"
-    CLOSED = "nothing: the call has ended"
-
-
-# Bound here, since looking up a member of an Enum takes long.
-_OPEN: Final = _Writing.OPEN
-_LAST: Final = _Writing.LAST
-_CLOSED: Final = _Writing.CLOSED
-
-
-class Frame(NamedTuple):
-    """A frame in pieces, as one system call writes them."""
-
-    buffers: list[bytes]
-    size: int
-
-
 class Pipe:
     """One end of the pipe of a call. It ends with the call."""
 
-    __slots__ = (
-        "_find_turns",
-        "_flags",
-        "_gathered",
-        "_lock",
-        "_pending",
-        "_queued",
-        "_receiver",
-        "_room",
-        "_seq",
-        "_size",
-        "_stuck",
-        "_taken",
-        "_turns",
-        "_waiters",
-        "_with_reply",
-        "_with_turns",
-        "_writing",
-        "link",
-    )
+    __slots__ = ("_end", "_find_turns", "_flags", "_lock", "_receiver", "_seq", "_turns", "_waiters", "link")
 
     def __init__(
         self,
@@ -126,39 +78,24 @@ class Pipe:
     ) -> None:
         """`find_turns` gives the turns of the loop on whose thread it is called, if that has such."""
         self.link = link
-        self._find_turns = find_turns
         self._seq = seq
-        self._receiver = receiver
         self._flags = flags
+        self._end = PipeEnd(seq, flags, room)
+        self._find_turns = find_turns
+        self._receiver = receiver
         self._lock = threading.Lock()
-        # What was written and is not sent yet.
-        self._pending: deque[memoryview] = deque()
-        self._size = 0
-        # What was written with its turn, by the method's thread alone, and is not among that yet; how many bytes were
-        # written so in all, and how many of them were taken from here.
-        self._gathered: deque[bytes] = deque()
-        self._with_turns = self._taken = 0
         self._turns: Turns | None = None
-        self._room = room
-        self._writing = _OPEN
-        # It waits for its turn at the link.
-        self._queued = False
-        # Something was left by the last write: who writes is told when all of it has gone.
-        self._stuck = False
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        # A frame that the reply of the call takes along.
-        self._with_reply: Frame | None = None
 
     # ---- writing, from any thread
 
     def room(self) -> int:
         """So many bytes may be written now. After 0, the receiver's `has_room` is called once that has changed."""
-        if self._pending:
-            return 0
-        if self._room > 0 and self.link.congested:
+        free = self._end.free
+        if free > 0 and self.link.congested:
             self.link.tell_of_room(self)
             return 0
-        return self._room
+        return free
 
     def write(self, *parts: bytes | memoryview, last: bool = False) -> None:
         """Send bytes as soon as the other end has room for them. Those in memory that may change are copied.
@@ -166,28 +103,19 @@ class Pipe:
         `last`: nothing comes behind them.
         """
         with self._lock:
-            if self._writing is _CLOSED:
-                return
-            self._take_gathered()
-            for part in parts:
-                if size := len(part):
-                    self._pending.append(_lasting(part))
-                    self._size += size
-            if last:
-                self._writing = _LAST
-            queue = self._takes_a_turn()
+            queue = self._end.add(parts, last)
         if queue:
             self.link.push_pipe(self)
             self.link.flush()
         with self._lock:
-            self._stuck = bool(self._pending)
+            self._end.written()
 
     def write_with_turn(self, data: bytes) -> None:
         """The same for a little that comes often: it leaves at the end of this turn of the method's loop, or with what
         is written in the next few, in one write with what other calls have then. On the thread of that loop; no other
         one may write to this pipe then.
         """
-        if self._writing is _CLOSED or not data:
+        if self._end.is_closed or not data:
             return
         turns = self._turns
         if turns is None:
@@ -195,36 +123,23 @@ class Pipe:
             if turns is None:
                 self.write(data)
                 return
-        gathered = self._gathered
-        gathered.append(data)
-        self._with_turns += len(data)
-        if self._with_turns - self._taken < PIECE:
-            turns.wrote(self if len(gathered) == 1 else None)
-        else:
+        much, first = self._end.gather(data)
+        if much:
             self.bring()
             self.link.flush()
+        else:
+            turns.wrote(self if first else None)
 
     def bring(self) -> None:
         """Have what was written with its turn sent by the next flush of the link; from any thread."""
         with self._lock:
-            self._take_gathered()
-            if self._writing is not _CLOSED and self._takes_a_turn():
+            if self._end.turn():
                 self.link.push_pipe(self)
-
-    def _take_gathered(self) -> None:
-        gathered = self._gathered
-        if not gathered:
-            return
-        parts = [gathered.popleft() for _ in range(len(gathered))]
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._taken += len(data)
-        self._pending.append(memoryview(data))
-        self._size += len(data)
 
     @property
     def held(self) -> int:
         """Bytes that were written and are not on their way."""
-        return self._size + self._with_turns - self._taken
+        return self._end.held
 
     def write_with_reply(self, *parts: bytes) -> bool:
         """Have the last bytes leave with the reply of the call, in one write, behind what was written before and has
@@ -234,76 +149,34 @@ class Pipe:
         or returns anything but a small plain value.
         """
         with self._lock:
-            self._take_gathered()
-            size = self._size + sum(map(len, parts))
-            if self._writing is _CLOSED or self._with_reply is not None or not 0 < size <= min(PIECE, self._room):
-                return False
-            if self._pending:
-                parts = (b"".join(self._pending), *parts)
-                self._pending.clear()
-                self._size = 0
-            self._room -= size
-            head = raw_head(self._seq, self._flags | LAST, size)
-            self._with_reply = Frame(_in_few([head, *parts, TRAILER], size), len(head) + size + len(TRAILER))
-        return True
+            return self._end.keep_for_reply(parts)
 
     async def drained(self) -> None:
         """Return when all that was written is on its way: what this call sends from then on comes after it."""
         self.bring()
         while True:
             with self._lock:
-                if self._writing is _CLOSED or not self._pending:
+                if not self._end.drains:
                     return
                 loop = asyncio.get_running_loop()
                 waiter: asyncio.Future[None] = loop.create_future()
                 self._waiters.append((loop, waiter))
             await waiter
 
-    def _takes_a_turn(self) -> bool:
-        # An end without bytes needs no room.
-        takes = not self._queued and (self._room > 0 if self._pending else self._writing is _LAST)
-        self._queued = self._queued or takes
-        return takes
-
     def next_piece(self) -> tuple[list[bytes | memoryview], int, bool]:
         """For the link: the buffers of one frame, their length, and whether another one could follow."""
         with self._lock:
-            pending = self._pending
-            most = min(PIECE, self._room)
-            if most < self._size <= most + _REST:
-                most = self._size
-            size = 0
-            buffers: list[bytes | memoryview] = [b""]
-            while pending and size < most and len(buffers) < _MOST_BUFFERS:
-                part = pending.popleft()
-                if size + len(part) > most:
-                    pending.appendleft(part[most - size :])
-                    part = part[: most - size]
-                buffers.append(part)
-                size += len(part)
-            self._room -= size
-            self._size -= size
-            last = self._writing is _LAST and not pending
-            if last:
-                self._writing = _OPEN
-            self._queued = bool(pending) and self._room > 0
-            if not size and not last:
-                return [], 0, False
-            buffers[0] = head = raw_head(self._seq, self._flags | LAST if last else self._flags, size)
-            buffers.append(TRAILER)
-            return _in_few(buffers, size), len(head) + size + len(TRAILER), self._queued
+            return self._end.take_piece()
 
     def sent(self) -> None:
         """For the link: what it took last has gone, or goes before all else."""
         with self._lock:
-            if self._pending:
-                return
-            stuck, self._stuck = self._stuck, False
-            if not self._waiters and not stuck:
+            tells = self._end.gone(bool(self._waiters))
+            if tells is Tells.NOBODY:
                 return
             waiters, self._waiters = self._waiters, []
         _wake(waiters)
-        if stuck and self._receiver is not None:
+        if tells is Tells.WRITER and self._receiver is not None:
             with contextlib.suppress(RuntimeError):  # a loop that is closed
                 self.link.loop.call_soon_threadsafe(self._tell_of_room)
 
@@ -311,7 +184,7 @@ class Pipe:
 
     def grant(self, count: int) -> None:
         """This end has room for so many more bytes; from any thread."""
-        if self._writing is _CLOSED or self.link.closed:
+        if self._end.is_closed or self.link.closed:
             return
         message = Room(self._seq, count, not self._flags & TO_CALLER)
         if _on_loop(self.link.loop):
@@ -328,24 +201,22 @@ class Pipe:
 
     def granted(self, count: int) -> None:
         with self._lock:
-            self._room += count
-            queue = self._takes_a_turn()
-            idle = not self._pending
+            queue, told = self._end.has_more_room(count)
         if queue:
             self.link.push_pipe(self)
             self.link.flush()
-        elif idle:
+        elif told:
             self._tell_of_room()
 
     def arrived(self, data: memoryview, last: bool) -> None:
-        if self._receiver is not None and self._writing is not _CLOSED:
+        if self._receiver is not None and not self._end.is_closed:
             try:
                 self._receiver.arrived(self, data, last)
             except Exception:
                 logger.exception("bytes beside a call could not be taken")
 
     def _tell_of_room(self) -> None:
-        if self._receiver is not None and self._writing is not _CLOSED:
+        if self._receiver is not None and not self._end.is_closed:
             try:
                 self._receiver.has_room(self)
             except Exception:
@@ -358,13 +229,7 @@ class Pipe:
     def close(self) -> Frame | None:
         """The call has ended. Gives the frame that its reply takes along."""
         with self._lock:
-            # What was written and not sent is cut off, and must not look whole.
-            self._writing = _CLOSED
-            with_reply, self._with_reply = self._with_reply, None
-            self._pending.clear()
-            self._size = 0
-            self._gathered.clear()
-            self._taken = self._with_turns
+            with_reply = self._end.cut_off()
             waiters, self._waiters = self._waiters, []
         if self._flags & TO_CALLER:
             self.link.pipes.pop(self._seq, None)
@@ -381,22 +246,11 @@ def caller_end(call: Any, link: PipeLink) -> Pipe | None:
     return pipe
 
 
-def _lasting(part: bytes | memoryview) -> memoryview:
-    """The same bytes in memory that does not change: the link keeps them until the other end has them."""
-    view = memoryview(part)
-    return view if type(view.obj) is bytes else memoryview(bytes(view))
-
-
 def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
-
-
-def _in_few(buffers: list[Any], size: int) -> list[Any]:
-    """A small frame in one buffer: it takes the place of one in a system call, and the copy is cheaper."""
-    return [b"".join(buffers)] if size <= _REST else buffers
 
 
 def _wake(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:

@@ -26,12 +26,12 @@ from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
 from actorrt.wire.link import greeting, why_refused
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
+from actorrt.wire.pipe_end import PIECE
 
 from ..base.descriptors import allow_more_after
 from ..base.socket_paths import reachable
 from .connection import Connection, let_go
 from .link import Link
-from .pipes import PIECE
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
