@@ -30,7 +30,7 @@ IMPURE_CALLS: Final = frozenset(
 # Serve's decisions and values, which follow the rule of core; what is not named here is a shell.
 PURE_IN_SERVE: Final = frozenset(
     {"exceptions", "request_router"}
-    | {f"base.{name}" for name in ("encodable", "nested", "news", "refusals", "unknown_names")}
+    | {f"base.{name}" for name in ("encodable", "nested", "news", "refusals", "unknown_names", "versions")}
     | {
         f"http.{name}"
         for name in (
@@ -58,10 +58,12 @@ PURE_IN_SERVE: Final = frozenset(
         for name in (
             "applications",
             "deployment",
+            "ending",
             "fleet",
             "history",
             "proxy_life",
             "reconcile",
+            "recovery",
             "replica_record",
             "saving",
             "statuses",

@@ -7,32 +7,47 @@ acted on that version, which is how a replica that is taken out of the routing i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any, Final
 
 from .news import NO_SUCH_DEPLOYMENT, NOTHING_YET
+from .versions import Holds, Versions
 
 # Its value: prefix -> (application, its ingress), and why nothing is served yet, "" once something was.
 ROUTES: Final = ("routes",)
 
 
 class Topic:
-    __slots__ = ("_acted", "_changed", "value", "version")
+    __slots__ = ("_changed", "_versions")
 
     def __init__(self, value: Any) -> None:
         # Above all that a controller before this one gave: a listener may still ask with one of those.
-        self.version = time.time_ns()
-        self.value = value
+        self._versions = Versions(value, time.time_ns())
         self._changed: asyncio.Event = asyncio.Event()
-        # Who listens, and the version that it has acted on.
-        self._acted: dict[str, int] = {}
+
+    @property
+    def version(self) -> int:
+        return self._versions.version
+
+    @property
+    def value(self) -> Any:
+        return self._versions.value
+
+    @property
+    def versions(self) -> Versions:
+        return self._versions
 
     def publish(self, value: Any) -> int:
         """The version of the new value."""
-        self.version += 1
-        self.value = value
+        version = self._versions.publish(value)
         self._wake()
-        return self.version
+        return version
+
+    def offer(self, value: Any) -> None:
+        """Publish it if it is news."""
+        if self._versions.is_news(value):
+            self.publish(value)
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -40,35 +55,31 @@ class Topic:
 
     async def next_for(self, listener: str, version: int) -> tuple[int, Any]:
         """Wait for another version than `version`. A listener that is cancelled here has gone."""
-        self._acted[listener] = version
+        versions = self._versions
+        versions.asks(listener, version)
         self._wake()
         try:
-            while self.version == version:
+            while not versions.has_next(version):
                 await self._changed.wait()
         except asyncio.CancelledError:
-            if self._acted.get(listener) == version:
-                del self._acted[listener]
+            if versions.stops_asking(listener, version):
                 self._wake()
             raise
-        return self.version, self.value
+        return versions.version, versions.value
 
     def forget(self, listener: str) -> None:
         """It has gone, whatever it was told last."""
-        self._acted.pop(listener, None)
+        self._versions.forget(listener)
         self._wake()
-
-    @property
-    def has_listeners(self) -> bool:
-        return bool(self._acted)
 
     async def acted_on(self, version: int, timeout_s: float) -> None:
         """Return when every listener has acted on `version`. One that does not within the time is taken for gone."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while any(acted < version for acted in self._acted.values()):
+                while not self._versions.is_acted_on(version):
                     await self._changed.wait()
-        except TimeoutError:
-            self._acted = {listener: acted for listener, acted in self._acted.items() if acted >= version}
+        # Nobody is left to be given up where all have acted.
+        self._versions.give_up(version)
 
 
 class Topics:
@@ -76,8 +87,7 @@ class Topics:
 
     def __init__(self) -> None:
         self._topics: dict[tuple[str, ...], Topic] = {ROUTES: Topic(({}, NOTHING_YET))}
-        # Those that the controller publishes.
-        self._held: set[tuple[str, ...]] = {ROUTES}
+        self._holds = Holds(ROUTES)
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -91,17 +101,17 @@ class Topics:
 
     def hold(self, name: tuple[str, ...]) -> Topic:
         """The topic, kept until its release."""
-        self._held.add(name)
+        self._holds.hold(name)
         return self[name]
 
     def release(self, name: tuple[str, ...]) -> None:
         """Nothing is published any more: the topic goes with its last listener."""
-        self._held.discard(name)
+        self._holds.release(name)
         self.drop_unused(name)
 
     def drop_unused(self, name: tuple[str, ...]) -> None:
         topic = self._topics.get(name)
-        if topic is not None and name not in self._held and not topic.has_listeners:
+        if topic is not None and self._holds.may_drop(name, topic.versions):
             del self._topics[name]
 
     def leave(self, listener: str, name: tuple[str, ...]) -> None:

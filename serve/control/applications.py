@@ -59,6 +59,8 @@ class Applications:
         self._records: dict[str, ApplicationRecord] = {}
         # Some application that the proxy serves has been up: it is ready, whatever comes after.
         self.has_served = False
+        # What had been deployed went with the controller before this one, and nothing has been deployed since.
+        self.lost = False
 
     def __len__(self) -> int:
         return len(self._records)
@@ -84,6 +86,7 @@ class Applications:
         return ""
 
     def want(self, spec: ApplicationSpec, deployed_at: float) -> None:
+        self.lost = False
         self._records[spec.name] = ApplicationRecord(spec, deployed_at)
 
     def delete(self, app: str) -> ApplicationRecord | None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import socket
 import time
-from dataclasses import replace
 from typing import Any, Final
 
 from actorrt import ActorHandle, exceptions, get_actor, get_runtime_context, kill, remote
@@ -29,11 +27,13 @@ from ..http.tls import trouble_with
 from ..proxy.proxy import Kept, Proxy
 from .applications import Applications
 from .deployments import ANSWER_TIMEOUT_S, MANY_CALLS, Deployments
-from .proxy_life import ProxyAction, ProxyEvent, advance, restart_pause_s
+from .ending import SPARED_S, Ending
+from .proxy_life import ProxyAction, ProxyEvent, ProxyLife
+from .recovery import RECOVERY_RETRIES_S, Belief, Recovery, adoptable, unknown_actors
 from .replica_calls import end_replica
 from .replica_record import STOP_TIMEOUT_S
 from .saving import Code, Saved, code_of
-from .statuses import Draining, ProxyStatus, ServeStatus
+from .statuses import Draining, ServeStatus
 
 logger = logging.getLogger("actorrt.serve")
 
@@ -44,8 +44,6 @@ STATUS_TIMEOUT_S: Final = 1.0
 DRAIN_S: Final = 20.0
 # A proxy whose start is under way as Serve shuts down is waited for so long.
 PROXY_START_S: Final = 10.0
-# A controller that was restarted and cannot learn what runs asks again after so many seconds, the last for ever.
-RECOVERY_RETRIES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Who has not acted on news within this time is not waited for any longer.
 SLOWEST_LISTENER_S: Final = 2.0
 NO_CODE: Final[Code] = ((), {}, (), ())
@@ -62,21 +60,20 @@ class Controller:
         self._deployments = Deployments(self._me, self._topics, self._decided)
         self._fleet = self._deployments.fleet
         self._proxy: ActorHandle[Any] | None = None
-        self._proxy_url = ""
-        self._proxy_status = ProxyStatus.STARTING
-        self._proxy_options = HTTPOptions()
+        self._life = ProxyLife()
         self._proxy_lock = asyncio.Lock()
         # Open from the first proxy to the drain: a client that comes while a proxy is replaced waits for the next.
         self._listener: socket.socket | None = None
-        # While Serve shuts down: when, by the loop's clock, the proxy's requests or at last the replicas are cut off.
-        self._drained_by: float | None = None
+        self._ending = Ending()
+        # Replaced as Serve is shut down, and set for as long as it is not.
+        self._takes_more = asyncio.Event()
+        self._takes_more.set()
         # Until then nobody is told anything: routers would take it for the news that nothing runs.
         self._ready = asyncio.Event()
         self._saved = Saved()
         # After a restart: the proxy that hands itself over, and why it is not known yet what runs.
         self._handed_over: asyncio.Future[ActorHandle[Any]] = asyncio.get_running_loop().create_future()
-        self._unknown = ""
-        self._lost = False
+        self._recovery = Recovery()
         self._clearing: asyncio.Task[None] | None = None
         if context.was_current_actor_reconstructed:
             spawn(self._recover())
@@ -92,10 +89,9 @@ class Controller:
 
     async def deploy(self, spec: ApplicationSpec) -> str:
         """Bring an application up, or up to date. "" if that is under way, else why it is not."""
-        await self._ready.wait()
+        await self._until_it_takes_more()
         if conflict := self._apps.conflict(spec):
             return conflict
-        self._lost = False
         self._apps.want(spec, time.time())
         self._deployments.want(spec.name, spec.deployments)
         self._publish_routes()
@@ -124,7 +120,7 @@ class Controller:
         self._publish_routes()
         self._deployments.want(app, ())
         await self._known_to_all(app)
-        while any(each.spec is None for each in self._fleet.of(app)):
+        while self._fleet.is_leaving(app):
             await self._until_decided()
         if self._apps.deleted(record):
             self._save()
@@ -135,16 +131,37 @@ class Controller:
         await settled.wait()
 
     async def shutdown(self) -> None:
-        """Drain the proxy, then take every application down."""
+        """Drain the proxy, then take every application down. Whoever asks for this ends the controller then."""
+        self._ending.asked()
+        self._takes_more.clear()
+        try:
+            await self._shut_down()
+        finally:
+            if self._ending.left():
+                asyncio.get_running_loop().call_later(SPARED_S, self._spared)
+
+    def _spared(self) -> None:
+        """Who was to end this controller has gone itself: Serve goes on."""
+        self._ending.spared()
+        if self._ending.takes_more:
+            self._proxy_has(ProxyEvent.SPARED)
+            self._takes_more.set()
+
+    async def _until_it_takes_more(self) -> None:
+        """It is known what runs, and Serve is not shut down. Else the call ends with this controller."""
+        await self._ready.wait()
+        await self._takes_more.wait()
+
+    async def _shut_down(self) -> None:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await self._ready.wait()
         except TimeoutError:
-            why = self._unknown or "replicas do not answer"
+            why = self._recovery.why or "replicas do not answer"
             raise ServeError(f"the controller was restarted and cannot learn what runs: {why}") from None
         await self._until_cleared()
         await self._drain_proxy()
-        self._drained_by = asyncio.get_running_loop().time() + self._drain_limit_s()
+        self._ending.drained_by = asyncio.get_running_loop().time() + self._drain_limit_s()
         await asyncio.gather(*(self.delete(name) for name in self._apps.names()))
 
     async def _until_cleared(self) -> None:
@@ -155,24 +172,23 @@ class Controller:
     async def status(self) -> ServeStatus:
         await self._ready.wait()
         apps = self._apps.overviews(self._fleet.of)
-        proxies = {self._proxy_url: self._proxy_status} if self._proxy_url else {}
-        return ServeStatus(apps, proxies, draining=await self._draining(), lost=self._lost)
+        proxies = self._life.shown()
+        return ServeStatus(apps, proxies, draining=await self._draining(), lost=self._apps.lost)
 
     async def _draining(self) -> Draining | None:
-        if self._drained_by is None:
+        if self._ending.drained_by is None:
             return None
-        left_s = self._drained_by - asyncio.get_running_loop().time()
+        requests = None if self._proxy is None else await self._unfinished(self._proxy)
         replicas = sum(len(each.replicas) for each in self._fleet)
-        requests = 0
-        if self._proxy is not None:
-            try:
-                async with asyncio.timeout(STATUS_TIMEOUT_S):
-                    requests = await self._proxy.unfinished.remote()
-            except (TimeoutError, exceptions.ActorrtError):
-                logger.debug("the proxy does not say what it still answers")
-            if not requests:
-                left_s = self._drain_limit_s()
-        return Draining(requests, replicas, left_s)
+        return self._ending.draining(asyncio.get_running_loop().time(), requests, replicas, self._drain_limit_s())
+
+    async def _unfinished(self, proxy: ActorHandle[Any]) -> int:
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                return await proxy.unfinished.remote()
+        except (TimeoutError, exceptions.ActorrtError):
+            logger.debug("the proxy does not say what it still answers")
+            return 0
 
     async def queues(self) -> dict[tuple[str, str], ActorHandle[Any]]:
         """The capacity queues that there are, by application and deployment."""
@@ -186,8 +202,7 @@ class Controller:
 
     async def has_deployment(self, app: str, name: str) -> bool:
         await self._ready.wait()
-        found = self._fleet.get(DeploymentId(app, name))
-        return found is not None and found.spec is not None
+        return self._fleet.has(DeploymentId(app, name))
 
     async def _known_to_all(self, app: str) -> None:
         """Every router and proxy has acted on the last news of an application."""
@@ -209,9 +224,7 @@ class Controller:
         self._topics.leave(listener, topic)
 
     def _publish_routes(self) -> None:
-        value, topic = tuple(self._apps.routes(self._fleet.of)), self._topics[ROUTES]
-        if value != topic.value:
-            topic.publish(value)
+        self._topics[ROUTES].offer(tuple(self._apps.routes(self._fleet.of)))
 
     def _decided(self) -> None:
         """Something may have changed."""
@@ -223,13 +236,12 @@ class Controller:
 
     async def start_proxy(self, options: HTTPOptions, only_if_none: bool) -> tuple[str, str]:
         """(its URL, "") or ("", why it cannot listen). There is one; other options than it has are refused."""
-        await self._ready.wait()
-        async with self._proxy_lock:
-            if self._proxy is None:
-                return await self._start_proxy(options)
-        if not only_if_none and options != self._proxy_options:
-            return "", f"a proxy with other HTTP options listens on {self._proxy_url} already"
-        return self._proxy_url, ""
+        while True:
+            await self._until_it_takes_more()
+            async with self._proxy_lock:
+                answer = self._life.answer(options, only_if_none) or await self._start_proxy(options)
+            if self._ending.takes_more:
+                return answer
 
     async def check_tls(self, options: HTTPOptions) -> str:
         """Why TLS cannot be served with these options, or ""."""
@@ -266,25 +278,31 @@ class Controller:
         if trouble:
             kill(proxy)
             return "", trouble
-        self._have_proxy(proxy, options, url)
+        if ProxyAction.KILL in self._have_proxy(proxy, options, url):
+            return "", "Serve is shut down"
         self._saved.lost()
         self._save()
         return url, ""
 
-    def _have_proxy(self, proxy: ActorHandle[Any], options: HTTPOptions, url: str) -> None:
-        self._proxy, self._proxy_options, self._proxy_url = proxy, options, url
-        self._proxy_has(ProxyEvent.STARTED)
+    def _have_proxy(self, proxy: ActorHandle[Any], options: HTTPOptions, url: str) -> tuple[ProxyAction, ...]:
+        self._proxy = proxy
+        return self._perform(self._life.started(options, url))
 
     def _proxy_has(self, event: ProxyEvent) -> tuple[ProxyAction, ...]:
         """An event of its life. What is left to do by whoever brought it is returned."""
+        return self._perform(self._life.happens(event))
+
+    def _perform(self, actions: tuple[ProxyAction, ...]) -> tuple[ProxyAction, ...]:
         proxy = self._proxy
-        self._proxy_status, actions = advance(self._proxy_status, event)
         for action in actions:
             match action:
                 case ProxyAction.WATCH if proxy is not None:
                     spawn(self._watch_proxy(proxy))
                 case ProxyAction.STOP_LISTENING:
                     self._stop_listening()
+                case ProxyAction.KILL if proxy is not None:
+                    self._proxy = None
+                    kill(proxy)
                 case _:
                     pass
         return actions
@@ -302,25 +320,16 @@ class Controller:
         await self._restart_proxy()
 
     async def _restart_proxy(self) -> None:
-        options = self._proxy_options
-        if self._listener is None:
-            # On the port that clients know, also where any port would have done at first.
-            options = replace(options, port=int(self._proxy_url.rpartition(":")[2]))
-        failures = 0
+        options = self._life.options_again(self._listener is not None)
         while True:
             async with self._proxy_lock:
-                if self._proxy is not None or self._proxy_status is not ProxyStatus.UNHEALTHY:
-                    return  # a program has started one meanwhile, or Serve shuts down
-                pause_s = restart_pause_s(failures, len(self._apps) > 0)
-                if pause_s is None:
-                    self._stop_listening()
+                if ProxyAction.START not in self._perform(self._life.attempt(len(self._apps) > 0)):
                     return
                 _, trouble = await self._start_proxy(options)
             if not trouble:
                 return
-            failures += 1
             logger.error("%s", trouble)
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(self._life.pause_s)
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
@@ -338,7 +347,7 @@ class Controller:
         if ProxyAction.DRAIN not in self._proxy_has(ProxyEvent.DRAIN) or proxy is None:
             return
         limit_s = self._drain_limit_s()
-        self._drained_by = asyncio.get_running_loop().time() + limit_s
+        self._ending.drained_by = asyncio.get_running_loop().time() + limit_s
         try:
             async with asyncio.timeout(limit_s + ANSWER_TIMEOUT_S):
                 self._topics.forget(await proxy.drain.remote(limit_s))
@@ -346,9 +355,7 @@ class Controller:
             logger.warning("the proxy did not drain in time and is killed")
         except exceptions.ActorrtError:
             logger.info("the proxy had gone before it was drained")
-        self._proxy = None
         self._proxy_has(ProxyEvent.DRAINED)
-        kill(proxy)
 
     def _drain_limit_s(self) -> float:
         return self._fleet.longest_drain_s(DRAIN_S)
@@ -358,14 +365,11 @@ class Controller:
     def _save(self) -> None:
         """Have the proxy keep what a successor needs, if it differs from what it keeps."""
         proxy = self._proxy
-        if proxy is None or self._proxy_status is not ProxyStatus.HEALTHY:
+        if proxy is None or not self._life.keeps:
             return
-        code = code_of(self._apps, self._fleet)
-        if self._saved.is_due("code", code):
-            proxy.keep.remote("code", code)
-        state = (*self._deployments.kept(), self._apps.has_served, self._proxy_options)
-        if self._saved.is_due("replicas", state):
-            proxy.keep.remote("replicas", state)
+        state = (*self._deployments.kept(), self._apps.has_served, self._life.options)
+        for part, value in self._saved.due(code=code_of(self._apps, self._fleet), replicas=state):
+            proxy.keep.remote(part, value)
 
     async def proxy_is_here(self, proxy: ActorHandle[Any]) -> None:
         """A proxy hands itself over, to each controller anew: it is found without the head. Lasts until the end."""
@@ -377,7 +381,7 @@ class Controller:
         """Take up what the controller before this one had."""
         found = await self._what_was_kept()
         if found is None:
-            self._lost = True
+            self._apps.lost = True
             logger.error("the controller was restarted and what it had is lost with its proxy: all replicas are ended")
         else:
             await self._take_up(*found)
@@ -387,27 +391,24 @@ class Controller:
 
     async def _what_was_kept(self) -> tuple[ActorHandle[Any], Kept] | None:
         """The proxy and what it keeps. None only if it is certain that there is no such proxy any more."""
-        for wait_s in itertools.chain(RECOVERY_RETRIES_S, itertools.repeat(RECOVERY_RETRIES_S[-1])):
+        while True:
             try:
                 proxy = await self._find_proxy()
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     kept: Kept = await proxy.kept.remote()
-            except (ValueError, exceptions.ActorDiedError):
-                return None
-            except (TimeoutError, exceptions.ActorrtError) as error:
-                self._unknown = str(error) or "the proxy does not answer"
-                logger.warning("the controller was restarted and cannot learn yet what runs: %s", self._unknown)
-                if self._handed_over.done():
-                    await asyncio.sleep(wait_s)
-                else:
-                    await asyncio.wait([self._handed_over], timeout=wait_s)
-                continue
-            if not kept.url:
-                # It was being started, and that ended with the controller which had asked for it.
+            except (ValueError, TimeoutError, exceptions.ActorrtError) as error:
+                if self._recovery.failed(error) is Belief.LOST:
+                    return None
+            else:
+                if self._recovery.answered(kept.url) is Belief.KNOWN:
+                    return proxy, kept
                 kill(proxy)
                 return None
-            return proxy, kept
-        raise AssertionError
+            logger.warning("the controller was restarted and cannot learn yet what runs: %s", self._recovery.why)
+            if self._handed_over.done():
+                await asyncio.sleep(self._recovery.wait_s())
+            else:
+                await asyncio.wait([self._handed_over], timeout=self._recovery.wait_s())
 
     async def _find_proxy(self) -> ActorHandle[Any]:
         if self._handed_over.done():
@@ -427,11 +428,7 @@ class Controller:
             self._deployments.want(spec.name, spec.deployments)
         self._deployments.restore(retiring, accepted, records)
         await asyncio.gather(
-            *(
-                self._deployments.adopt(each.deployment, specs[each.deployment, each.version], each)
-                for each in replicas
-                if (each.deployment, each.version) in specs
-            )
+            *(self._deployments.adopt(each.deployment, spec, each) for spec, each in adoptable(replicas, specs))
         )
         for deployment in self._fleet:
             self._deployments.publish(deployment)
@@ -448,7 +445,7 @@ class Controller:
                 "clients will be refused while the proxy is replaced: its socket is not to be had: %s", error
             )
             return
-        if self._listener is None and self._proxy is proxy and self._proxy_status is ProxyStatus.HEALTHY:
+        if self._listener is None and self._proxy is proxy and self._life.keeps:
             self._listener = listener
         else:
             listener.close()
@@ -458,8 +455,7 @@ class Controller:
         for wait_s in RECOVERY_RETRIES_S:
             try:
                 listed: list[dict[str, str]] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
-                names = {each["name"] for each in listed if each["namespace"] == NAMESPACE}
-                unknown = names - self._deployments.names() - {CONTROLLER, PROXY}
+                unknown = unknown_actors(listed, NAMESPACE, self._deployments.names() | {CONTROLLER, PROXY})
                 found = [await asyncio.to_thread(get_actor, name, NAMESPACE) for name in unknown]
                 await asyncio.gather(*map(end_replica, found))
                 return

@@ -259,8 +259,10 @@ class Deployment:
                     pass
         return actions
 
-    def answered(self, id: str, spec: DeploymentSpec, trouble: str) -> ReplicaEvent:
-        """A replica was told of the configuration of `spec`: what that means for it."""
+    def answered(self, id: str, spec: DeploymentSpec | None, trouble: str) -> ReplicaEvent:
+        """A replica was told of the configuration of `spec`: what that means for it. None: there was none any more."""
+        if spec is None:
+            return ReplicaEvent.UPDATED
         replica = self.replicas.get(id)
         if replica is not None:
             replica.answered(spec.config_version, trouble)

@@ -22,7 +22,7 @@ from ..base.connection import NAMESPACE
 from ..base.topics import Topic, Topics
 from ..capacity_queue.actor import QueueActor
 from ..declaration.spec import DeploymentId, DeploymentSpec
-from ..replica.lifecycle import ReplicaAction, ReplicaEvent, ReplicaState
+from ..replica.lifecycle import ReplicaAction, ReplicaEvent, placed
 from ..replica.replica import Replica
 from . import replica_calls
 from .deployment import Deployment
@@ -89,16 +89,11 @@ class Deployments:
             # It may only be busy: it is what it was, and health checks find out whether it still is.
             logger.warning("replica %s of %s does not say how it is: %s", kept.id, id, str(error) or "no answer")
         deployment = self._have(id)
-        replica = ReplicaRecord.adopted(kept.id, spec, state, time.monotonic(), config_version)
+        replica, action = ReplicaRecord.adopted(kept.id, spec, state, time.monotonic(), config_version)
         self._handles[_name(id.app, kept.id)] = handle
         deployment.adopt(replica)
         spawn(self._watch(deployment, kept.id, handle))
-        if replica.state is ReplicaState.RUNNING:
-            spawn(self._check_health(deployment, replica, handle))
-        elif replica.state is ReplicaState.DRAINING:
-            spawn(self._drain(deployment, replica, handle))
-        else:
-            spawn(replica_calls.stop(replica, handle))
+        self._act(deployment, replica, action, "")
 
     def restore(
         self, retiring: Iterable[DeploymentSpec], accepted: Iterable[DeploymentSpec], records: Iterable[KeptRecord]
@@ -132,10 +127,7 @@ class Deployments:
     def publish(self, deployment: Deployment) -> None:
         """Tell routers, if there is something new for them."""
         queue = self._queues.get(deployment.id)
-        value = deployment.news(partial(self._handle_of, deployment), queue and queue.handle)
-        topic = self.topic(deployment.id)
-        if value != topic.value:
-            topic.publish(value)
+        self.topic(deployment.id).offer(deployment.news(partial(self._handle_of, deployment), queue and queue.handle))
 
     def _handle_of(self, deployment: Deployment, replica: str) -> ActorHandle[Any] | None:
         return self._handles.get(_name(deployment.id.app, replica))
@@ -202,11 +194,10 @@ class Deployments:
 
     def _act(self, deployment: Deployment, replica: ReplicaRecord, action: ReplicaAction, reason: str) -> None:
         name = _name(deployment.id.app, replica.id)
-        if action is ReplicaAction.FORGET:
-            del self._handles[name]
-            return
         handle = self._handles[name]
         match action:
+            case ReplicaAction.FORGET:
+                del self._handles[name]
             case ReplicaAction.CONSTRUCT:
                 spawn(self._construct(deployment, replica, handle))
             case ReplicaAction.ROUTE:
@@ -231,10 +222,10 @@ class Deployments:
 
     def _see_to_queues(self) -> None:
         """Have a capacity queue where one is wanted, and none elsewhere."""
-        wanted = {each.id for each in self.fleet if each.wants_queue()}
-        for id in self._queues.keys() - wanted:
+        unwanted, missing = self.fleet.queues(self._queues.keys())
+        for id in unwanted:
             kill(self._queues.pop(id).handle)
-        for id in wanted - self._queues.keys():
+        for id in missing:
             self._start_queue(id)
 
     def _start_queue(self, id: DeploymentId) -> None:
@@ -295,19 +286,15 @@ class Deployments:
 
     async def _place(self, deployment: Deployment, id: str, handle: ActorHandle[Any]) -> None:
         trouble = await replica_calls.place(handle)
-        self._happens(deployment, id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.PLACED, trouble)
+        self._happens(deployment, id, placed(trouble), trouble)
 
     async def _construct(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
         trouble = await replica_calls.construct(replica, handle, first_try=not deployment.history.failures)
-        replica.construction_ended()
-        self._happens(deployment, replica.id, ReplicaEvent.START_FAILED if trouble else ReplicaEvent.READY, trouble)
+        self._happens(deployment, replica.id, replica.constructed(trouble), trouble)
 
     async def _reconfigure(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:
         spec = deployment.aim()
-        if spec is None:
-            self._happens(deployment, replica.id, ReplicaEvent.UPDATED)
-            return
-        trouble = await replica_calls.reconfigure(handle, spec)
+        trouble = "" if spec is None else await replica_calls.reconfigure(handle, spec)
         self._happens(deployment, replica.id, deployment.answered(replica.id, spec, trouble), trouble)
 
     async def _drain(self, deployment: Deployment, replica: ReplicaRecord, handle: ActorHandle[Any]) -> None:

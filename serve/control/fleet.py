@@ -7,7 +7,7 @@ end, and what has gone is forgotten. The controller performs the effects and tel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from ..declaration.spec import DeploymentId, DeploymentSpec, resources_of
@@ -73,6 +73,20 @@ class Fleet:
 
     def of(self, app: str) -> list[Deployment]:
         return [each for each in self if each.id.app == app]
+
+    def has(self, id: DeploymentId) -> bool:
+        """Whether it is wanted."""
+        found = self.get(id)
+        return found is not None and found.spec is not None
+
+    def is_leaving(self, app: str) -> bool:
+        """Whether there still is something of the application that nobody wants."""
+        return any(each.spec is None for each in self.of(app))
+
+    def queues(self, there: Set[DeploymentId]) -> tuple[list[DeploymentId], list[DeploymentId]]:
+        """Which capacity queues of those that are there go, and which are missing."""
+        wanted = {each.id: None for each in self if each.wants_queue()}
+        return [id for id in there if id not in wanted], [id for id in wanted if id not in there]
 
     def have(self, id: DeploymentId) -> Deployment:
         """The deployment; a new one if there is none."""

@@ -26,16 +26,17 @@ class UserCode(Enum):
 
 
 # How a replica goes on under another controller than the one that made it, by what it says it is, or was when it does
-# not answer. The call that constructs it ends with its caller, as does one that reconfigures it.
-ADOPTED: Final[Mapping[ReplicaState, tuple[ReplicaState, UserCode]]] = {
-    S.PLACING: (S.STOPPING, UserCode.NONE),
-    S.STARTING: (S.STOPPING, UserCode.NONE),
-    S.RUNNING: (S.RUNNING, UserCode.SERVED),
-    S.UPDATING: (S.RUNNING, UserCode.SERVED),
-    S.DRAINING: (S.DRAINING, UserCode.SERVED),
+# not answer; and what is done with it then. The call that constructs it ends with its caller, as does one that
+# reconfigures it.
+ADOPTED: Final[Mapping[ReplicaState, tuple[ReplicaState, UserCode, ReplicaAction]]] = {
+    S.PLACING: (S.STOPPING, UserCode.NONE, ReplicaAction.KILL),
+    S.STARTING: (S.STOPPING, UserCode.NONE, ReplicaAction.KILL),
+    S.RUNNING: (S.RUNNING, UserCode.SERVED, ReplicaAction.ROUTE),
+    S.UPDATING: (S.RUNNING, UserCode.SERVED, ReplicaAction.ROUTE),
+    S.DRAINING: (S.DRAINING, UserCode.SERVED, ReplicaAction.DRAIN),
     # It was being ended already, perhaps since its constructor had raised: that it ever served is not known.
-    S.STOPPING: (S.STOPPING, UserCode.CONSTRUCTED),
-    S.STOPPED: (S.STOPPING, UserCode.CONSTRUCTED),
+    S.STOPPING: (S.STOPPING, UserCode.CONSTRUCTED, ReplicaAction.KILL),
+    S.STOPPED: (S.STOPPING, UserCode.CONSTRUCTED, ReplicaAction.KILL),
 }
 
 
@@ -72,10 +73,10 @@ class ReplicaRecord:
     @classmethod
     def adopted(
         cls, id: str, spec: DeploymentSpec, state: ReplicaState, now: float, config_version: str
-    ) -> ReplicaRecord:
-        """One that another controller has started, by what it says that it is, or by what it was."""
-        state, code = ADOPTED[state]
-        return cls(id, spec, state, now, config_version, code)
+    ) -> tuple[ReplicaRecord, ReplicaAction]:
+        """One that another controller has started, by what it says that it is, or by what it was; and what to do."""
+        state, code, action = ADOPTED[state]
+        return cls(id, spec, state, now, config_version, code), action
 
     @property
     def is_routed(self) -> bool:
@@ -109,10 +110,11 @@ class ReplicaRecord:
             self.code = UserCode.SERVED
         return actions, self.since - since
 
-    def construction_ended(self) -> None:
-        """Well or not: its code is there."""
+    def constructed(self, trouble: str) -> E:
+        """Its constructor has ended, well or not: its code is there. What that means for it."""
         if self.code is UserCode.NONE:
             self.code = UserCode.CONSTRUCTED
+        return E.START_FAILED if trouble else E.READY
 
     def answered(self, config_version: str, trouble: str) -> None:
         """It was told of a configuration and has taken it, or there was trouble."""

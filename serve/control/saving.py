@@ -36,6 +36,10 @@ class Saved:
         self._parts[part] = value
         return True
 
+    def due(self, **parts: object) -> list[tuple[str, object]]:
+        """Those that are due, each with its name."""
+        return [(part, value) for part, value in parts.items() if self.is_due(part, value)]
+
     def lost(self) -> None:
         """Another keeps it from now on, and has nothing yet."""
         self._parts.clear()

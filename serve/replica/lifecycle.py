@@ -124,3 +124,8 @@ def advance(state: ReplicaState, event: ReplicaEvent) -> tuple[ReplicaState, tup
         return TABLE[state, event]
     except KeyError:
         raise ReplicaTransitionError(state, event) from None
+
+
+def placed(trouble: str) -> ReplicaEvent:
+    """What was heard of its process: "" if it has one, else why it gets none."""
+    return ReplicaEvent.START_FAILED if trouble else ReplicaEvent.PLACED

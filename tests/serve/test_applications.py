@@ -16,6 +16,7 @@ from actorrt.serve.control.proxy_life import (
     TABLE,
     ProxyAction,
     ProxyEvent,
+    ProxyLife,
     ProxyTransitionError,
     advance,
     restart_pause_s,
@@ -24,6 +25,7 @@ from actorrt.serve.control.saving import Saved, code_of
 from actorrt.serve.control.statuses import DeploymentStatus, DeploymentStatusOverview, ProxyStatus
 from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.declaration.spec import ApplicationSpec, DeploymentId, DeploymentSpec, make_spec
+from actorrt.serve.http.http_options import HTTPOptions
 
 
 def app(name: str, prefix: str | None = "/", *deployments: DeploymentSpec) -> ApplicationSpec:
@@ -158,6 +160,9 @@ IMPOSSIBLE = {
     (ProxyStatus.HEALTHY, ProxyEvent.DRAINED),
     (ProxyStatus.DRAINING, ProxyEvent.STARTED),
     (ProxyStatus.DRAINED, ProxyEvent.DIED),
+    # Nothing is started again that never was.
+    (ProxyStatus.STARTING, ProxyEvent.TRY),
+    (ProxyStatus.STARTING, ProxyEvent.GIVE_UP),
 }  # fmt: skip
 
 
@@ -168,9 +173,14 @@ def test_every_pair_of_the_proxys_life_has_a_row_or_is_refused_by_name(status: P
             advance(status, event)
         return
     after, actions = advance(status, event)
-    assert (ProxyAction.WATCH in actions) == (after is ProxyStatus.HEALTHY)
-    assert (ProxyAction.STOP_LISTENING in actions) == (event is ProxyEvent.DRAIN)
-    assert (ProxyAction.RESTART in actions) == (after is ProxyStatus.UNHEALTHY)
+    assert (ProxyAction.WATCH in actions) == (after is ProxyStatus.HEALTHY and event is ProxyEvent.STARTED)
+    assert (ProxyAction.RESTART in actions) == (after is ProxyStatus.UNHEALTHY and event is ProxyEvent.DIED)
+    assert ProxyAction.START not in actions or after is ProxyStatus.UNHEALTHY
+    if event is ProxyEvent.DRAIN:
+        assert ProxyAction.STOP_LISTENING in actions
+    # What there was does not stay where the next state knows of none.
+    if status is ProxyStatus.DRAINING and after is not ProxyStatus.DRAINING:
+        assert ProxyAction.KILL in actions
 
 
 def test_where_serve_shuts_down_no_proxy_is_started_any_more() -> None:
@@ -178,7 +188,42 @@ def test_where_serve_shuts_down_no_proxy_is_started_any_more() -> None:
         if event is ProxyEvent.DRAIN:
             assert after in (ProxyStatus.DRAINING, ProxyStatus.DRAINED)
         if status in (ProxyStatus.DRAINING, ProxyStatus.DRAINED):
-            assert ProxyAction.RESTART not in actions
+            assert not {ProxyAction.RESTART, ProxyAction.START, ProxyAction.WATCH} & set(actions)
+            assert event is ProxyEvent.SPARED or after in (ProxyStatus.DRAINING, ProxyStatus.DRAINED)
+
+
+def test_who_wants_a_proxy_gets_the_one_that_listens_or_none_while_serve_ends() -> None:
+    life, wanted = ProxyLife(), HTTPOptions(port=8001)
+    assert life.answer(wanted, only_if_none=True) is None
+    life.started(HTTPOptions(port=8000), "http://x:8000")
+    assert life.answer(wanted, only_if_none=True) == ("http://x:8000", "")
+    assert life.answer(HTTPOptions(port=8000), only_if_none=False) == ("http://x:8000", "")
+    refused = life.answer(wanted, only_if_none=False)
+    assert refused is not None
+    assert "other HTTP options" in refused[1]
+    life.happens(ProxyEvent.DRAIN)
+    assert life.answer(wanted, only_if_none=True) == ("", "Serve is shut down")
+    life.happens(ProxyEvent.DRAINED)
+    assert life.answer(wanted, only_if_none=True) == ("", "Serve is shut down")
+    life.happens(ProxyEvent.SPARED)
+    assert life.answer(wanted, only_if_none=True) is None
+
+
+@pytest.mark.parametrize("has_applications", [False, True])
+def test_a_proxy_that_cannot_be_started_again_is_tried_by_its_pauses(has_applications: bool) -> None:
+    life = ProxyLife()
+    life.started(HTTPOptions(port=0), "http://x:8000")
+    life.happens(ProxyEvent.DIED)
+    for pause_s in PROXY_RESTARTS_S:
+        assert (life.attempt(has_applications), life.pause_s) == ((ProxyAction.START,), pause_s)
+    last = (ProxyAction.START,) if has_applications else (ProxyAction.STOP_LISTENING,)
+    assert life.attempt(has_applications) == last
+    assert life.options_again(has_socket=False) == HTTPOptions(port=8000)
+    assert life.options_again(has_socket=True) == HTTPOptions(port=0)
+    life.started(life.options, life.url)
+    assert life.attempt(has_applications) == ()
+    life.happens(ProxyEvent.DIED)
+    assert (life.attempt(has_applications), life.pause_s) == ((ProxyAction.START,), PROXY_RESTARTS_S[0])
 
 
 def test_a_proxy_is_tried_for_as_long_as_somebody_needs_it() -> None:

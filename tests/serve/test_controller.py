@@ -15,7 +15,10 @@ from actorrt.serve.control import proxy_life, replica_calls
 from actorrt.serve.control.applications import Applications
 from actorrt.serve.control.controller import Controller
 from actorrt.serve.control.deployments import Deployments
+from actorrt.serve.control.ending import Ending
 from actorrt.serve.control.kept import KeptReplica
+from actorrt.serve.control.proxy_life import ProxyLife
+from actorrt.serve.control.recovery import Recovery
 from actorrt.serve.control.replica_record import ReplicaRecord, UserCode
 from actorrt.serve.control.saving import Saved
 from actorrt.serve.control.statuses import ProxyStatus
@@ -48,7 +51,8 @@ class FakeProxy:
         self.__ray_ready__ = FakeMethod(done(True))
         self.until_death = FakeMethod(self.death)
         self.keep = FakeMethod(None)
-        self.drain = FakeMethod(done("listener"))
+        self.drain: FakeMethod = FakeMethod(done("listener"))
+        self.unfinished = FakeMethod(done(1))
 
 
 class FakeActor:
@@ -77,7 +81,6 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
     has_apps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller = fresh()
-    controller._proxy_lock = asyncio.Lock()
     controller._listener = bind("127.0.0.1", 0)
     first, second = FakeProxy("http://x:1"), FakeProxy("http://x:1")
     failures = [LinkError("the head is gone")] * 5 if has_apps else [LinkError("the head is gone")]
@@ -93,9 +96,9 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
         await asyncio.sleep(0)
     assert len(actor.ports) == len(failures) + 2
     assert controller._listener.fileno() != -1
-    assert controller._proxy_status is ProxyStatus.HEALTHY
+    assert controller._life.status is ProxyStatus.HEALTHY
     # It is watched in its turn; this one's end is wanted.
-    controller._proxy_status = ProxyStatus.DRAINING
+    controller._life.status = ProxyStatus.DRAINING
     second.death.set_exception(LinkError("it was drained"))
     await asyncio.sleep(0)
     controller._stop_listening()
@@ -103,7 +106,6 @@ async def test_a_proxy_whose_name_is_not_to_be_had_is_tried_again(
 
 async def test_once_serve_shuts_down_no_proxy_is_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     controller = fresh()
-    controller._proxy_lock = asyncio.Lock()
     controller._listener = bind("127.0.0.1", 0)
     proxy, actor = FakeProxy("http://x:1"), FakeActor(itertools.repeat(LinkError("the head is gone")))
     monkeypatch.setattr(module, "_ProxyActor", actor)
@@ -114,7 +116,7 @@ async def test_once_serve_shuts_down_no_proxy_is_started_any_more(monkeypatch: p
     while len(actor.ports) < 3:  # noqa: ASYNC110
         await asyncio.sleep(0)
     await controller._drain_proxy()
-    assert (controller._proxy_status, controller._listener) == (ProxyStatus.DRAINED, None)
+    assert (controller._life.status, controller._listener) == (ProxyStatus.DRAINED, None)
     for _ in range(10):
         await asyncio.sleep(0)
     tried = len(actor.ports)
@@ -125,14 +127,11 @@ async def test_once_serve_shuts_down_no_proxy_is_started_any_more(monkeypatch: p
 
 async def test_a_proxy_whose_start_is_under_way_as_serve_shuts_down_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     controller = fresh()
-    controller._proxy_lock = asyncio.Lock()
     proxy, killed = FakeProxy("http://x:1"), list[Any]()
     started: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
     proxy.start = FakeMethod(started)
     monkeypatch.setattr(module, "_ProxyActor", FakeActor(iter([proxy])))
     monkeypatch.setattr(module, "kill", killed.append)
-    controller._ready = asyncio.Event()
-    controller._ready.set()
     starting = asyncio.ensure_future(controller.start_proxy(HTTPOptions(port=0), True))
     while not proxy.start.called:  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -143,20 +142,73 @@ async def test_a_proxy_whose_start_is_under_way_as_serve_shuts_down_ends_too(mon
     await draining
     assert await starting == ("http://x:1", "")
     assert (killed, controller._proxy, controller._listener) == ([proxy], None, None)
-    assert controller._proxy_status is ProxyStatus.DRAINED
+    assert controller._life.status is ProxyStatus.DRAINED
     proxy.death.set_exception(LinkError("it was killed"))
     await asyncio.sleep(0)
+
+
+async def test_who_wants_a_proxy_between_a_shutdown_and_the_controllers_end_is_left_to_the_next_controller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    controller, killed = fresh(), list[Any]()
+    first, again = FakeProxy("http://x:1"), FakeProxy("http://x:2")
+    actor = FakeActor(iter([again]))
+    monkeypatch.setattr(module, "_ProxyActor", actor)
+    monkeypatch.setattr(module, "kill", killed.append)
+    monkeypatch.setattr(module, "SPARED_S", 1000.0)
+    controller._have_proxy(first, HTTPOptions(port=0), "http://x:1")
+    await controller.shutdown()
+    assert killed == [first]
+    # The controller is killed now, at the latest; whatever it had started would be left.
+    starting = asyncio.ensure_future(controller.start_proxy(HTTPOptions(port=0), True))
+    deploying = asyncio.ensure_future(controller.deploy(ApplicationSpec("a", "/", "d", ())))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (actor.ports, controller._apps.names()) == ([], [])
+    # Unless who shut it down has gone before that.
+    controller._spared()
+    assert (await starting, await deploying) == (("http://x:2", ""), "")
+    assert controller._proxy is again
+    first.death.set_exception(LinkError("it was killed"))
+    await end_tasks()
+    controller._stop_listening()
+
+
+async def test_a_shutdown_that_is_left_in_the_middle_leaves_no_proxy_that_drains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    controller, killed = fresh(), list[Any]()
+    proxy = FakeProxy("http://x:1")
+    proxy.drain = FakeMethod(asyncio.get_running_loop().create_future())
+    monkeypatch.setattr(module, "kill", killed.append)
+    monkeypatch.setattr(module, "SPARED_S", 1000.0)
+    controller._have_proxy(proxy, HTTPOptions(port=0), "http://x:1")
+    shutting = asyncio.ensure_future(controller.shutdown())
+    while not proxy.drain.called:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert (await controller.status()).draining is not None
+    shutting.cancel()
+    await asyncio.wait([shutting])
+    assert (killed, controller._ending.takes_more) == ([], False)
+    controller._spared()
+    assert (killed, controller._ending.takes_more, controller._life.status) == ([proxy], True, ProxyStatus.STARTING)
+    assert (await controller.status()).draining is None
+    await end_tasks()
 
 
 def fresh() -> Any:
     """A controller of which nothing runs yet."""
     controller: Any = Controller.__new__(Controller)
     controller._me, controller._apps, controller._saved = None, Applications(), Saved()
-    controller._topics, controller._unknown, controller._proxy = Topics(), "", None
+    controller._topics, controller._recovery, controller._proxy = Topics(), Recovery(), None
     controller._deployments = Deployments(None, controller._topics, lambda: None)  # type: ignore[arg-type]
     controller._fleet = controller._deployments.fleet
-    controller._proxy_status = ProxyStatus.STARTING
-    controller._listener = None
+    controller._life, controller._ending, controller._listener = ProxyLife(), Ending(), None
+    controller._ready, controller._takes_more = asyncio.Event(), asyncio.Event()
+    controller._ready.set()
+    controller._takes_more.set()
+    controller._proxy_lock = asyncio.Lock()
+    controller._clearing = None
     controller._handed_over = asyncio.get_running_loop().create_future()
     return controller
 
@@ -179,7 +231,7 @@ async def test_what_was_kept_is_asked_for_until_the_answer_is_certain(monkeypatc
         raise outcomes.pop(0) if outcomes else ActorNotFoundError(name, namespace)
 
     monkeypatch.setattr(module, "get_actor", get_actor)
-    monkeypatch.setattr(module, "RECOVERY_RETRIES_S", (0.0, 0.0))
+    controller._recovery = Recovery((0.0, 0.0))
     assert await controller._what_was_kept() is None
     assert not outcomes
 
@@ -191,14 +243,14 @@ async def test_a_proxy_hands_itself_over_where_no_name_can_be_had(monkeypatch: p
     kept = Kept("http://x:1", HTTPOptions(port=0), {})
     proxy.kept = FakeMethod(done(kept))  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "get_actor", FakeActor(iter([])).raises)
-    monkeypatch.setattr(module, "RECOVERY_RETRIES_S", (1000.0,))
+    controller._recovery = Recovery((1000.0,))
     asking = asyncio.ensure_future(controller._what_was_kept())
-    while not controller._unknown:  # noqa: ASYNC110
+    while not controller._recovery.why:  # noqa: ASYNC110
         await asyncio.sleep(0)
     handing = asyncio.ensure_future(controller.proxy_is_here(proxy))
     assert await asking == (proxy, kept)
     await controller._take_up(proxy, kept)
-    assert (controller._proxy, controller._proxy_url, controller._apps.names()) == (proxy, "http://x:1", [])
+    assert (controller._proxy, controller._life.url, controller._apps.names()) == (proxy, "http://x:1", [])
     await end_tasks()
     assert handing.cancelled()
 

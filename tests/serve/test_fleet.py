@@ -65,8 +65,10 @@ def test_only_a_wish_leads_out_of_what_is_unwanted_and_only_retiring_hides_it() 
 @pytest.mark.parametrize("said", ReplicaState)
 def test_an_adopted_replica_serves_or_ends(said: ReplicaState) -> None:
     spec = spec_of("a", "d")
-    replica = ReplicaRecord.adopted("d-1", spec, said, 5.0, "c")
-    assert (replica.state, replica.code) == ADOPTED[said]
+    replica, action = ReplicaRecord.adopted("d-1", spec, said, 5.0, "c")
+    assert (replica.state, replica.code, action) == ADOPTED[said]
+    done = {ReplicaAction.ROUTE: ReplicaState.RUNNING, ReplicaAction.DRAIN: ReplicaState.DRAINING}
+    assert replica.state is done.get(action, ReplicaState.STOPPING)
     assert not replica.is_coming
     # One whose constructor had not ended has no code that could clean up.
     assert (replica.time_to_clean_up(5.0) is None) == (said in (ReplicaState.PLACING, ReplicaState.STARTING))
@@ -76,7 +78,7 @@ def test_an_adopted_replica_serves_or_ends(said: ReplicaState) -> None:
 def test_what_another_controller_was_ending_proves_nothing_of_its_version(said: ReplicaState, proven: bool) -> None:
     spec = spec_of("a", "d")
     deployment = Deployment(spec.id)
-    deployment.adopt(ReplicaRecord.adopted("d-1", spec, said, 5.0, "c"))
+    deployment.adopt(ReplicaRecord.adopted("d-1", spec, said, 5.0, "c")[0])
     deployment.want(spec)
     assert deployment.history.proven is proven
 
@@ -248,14 +250,12 @@ class World:
             case "construct":
                 self.calls.remove(call)
                 replica = call.deployment.replicas.get(call.replica)
-                if replica is not None:
-                    replica.construction_ended()
                 is_bad = replica is None or b"bad" in (replica.spec.code, replica.spec.config)
-                if process is None or is_bad or not good:
-                    self.happens(call, ReplicaEvent.START_FAILED, "it raised")
-                else:
+                trouble = "it raised" if process is None or is_bad or not good else ""
+                event = ReplicaEvent.START_FAILED if replica is None else replica.constructed(trouble)
+                if process is not None and not trouble:
                     process.state = ReplicaState.RUNNING
-                    self.happens(call, ReplicaEvent.READY)
+                self.happens(call, event, trouble)
             case "reconfigure":
                 self.calls.remove(call)
                 if call.spec is None:
@@ -313,7 +313,7 @@ class World:
 
     def adopt(self, id: str, was: ReplicaRecord) -> None:
         deployment = self.fleet.have(was.spec.id)
-        replica = ReplicaRecord.adopted(id, was.spec, was.state, self.now, was.config_version)
+        replica, _ = ReplicaRecord.adopted(id, was.spec, was.state, self.now, was.config_version)
         deployment.adopt(replica)
         self.calls.append(Call("watch", id, deployment))
         if replica.state is ReplicaState.DRAINING:
