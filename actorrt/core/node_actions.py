@@ -15,7 +15,7 @@ Timer = ProcessId | int
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Have the zygote make this worker, then report `forked` or `fork_failed`."""
+    """Have the zygote make this worker, then report `forked`, `fork_failed` or `fork_lost`."""
 
     process: ProcessId
     kind: WorkerKind

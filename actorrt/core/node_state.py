@@ -311,6 +311,11 @@ class NodeState:
         self._pool.fork_failed(process, error)
         return self._done()
 
+    def fork_lost(self, process: ProcessId, error: ActorrtError) -> tuple[NodeAction, ...]:
+        """The zygote has ended before it has answered; `error` is for who waits, if no other process is made."""
+        self._pool.fork_lost(process, error)
+        return self._done()
+
     def ready(self, process: ProcessId) -> tuple[NodeAction, ...]:
         """It listens, and can be leased."""
         self._pool.ready(process)

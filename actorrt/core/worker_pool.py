@@ -203,6 +203,24 @@ class WorkerPool:
         if (start := worker.leave_start()) is not None:
             self._fail(start, error)
 
+    def fork_lost(self, process: ProcessId, error: ActorrtError) -> None:
+        """The zygote has ended under the question: what it may have made has ended with it.
+
+        Another process is made for the same start. It is another one to all who may have heard of the first.
+        """
+        worker = self._workers[process]
+        self._apply(worker, Event.FORK_FAILED)
+        del self._workers[process]
+        self._actions.append(Unmake(process))
+        if (start := worker.leave_start()) is None:
+            return
+        if worker.cause:
+            self._fail(start, WorkerCrashedError("a new worker", worker.cause, False))
+        elif self._stopping:
+            self._fail(start, error)
+        else:
+            self._make(start)
+
     def ready(self, process: ProcessId) -> None:
         """It listens."""
         worker = self._workers.get(process)

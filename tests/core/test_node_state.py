@@ -127,6 +127,14 @@ class Shell:
         self.linked.discard(process)
         self.perform(self.state.fork_failed(process, exceptions.WorkerCrashedError("a new worker", "no", False)))
 
+    def zygote_ends(self, process: ProcessId) -> None:
+        self.linked.discard(process)
+        known = set(self.forking)
+        self.perform(self.state.fork_lost(process, exceptions.NodeDiedError("a node", "its zygote ended")))
+        assert process not in self.forking
+        # At most one other process takes its place.
+        assert len(set(self.forking) - known) <= 1
+
     def ready(self, process: ProcessId) -> None:
         self.linked.add(process)
         self.perform(self.state.ready(process))
@@ -233,6 +241,33 @@ def test_a_worker_that_nobody_waits_for_any_more_goes_to_the_next_who_asks(shell
     shell.fork(process)
     shell.ready(process)
     assert [grant.process for grant, _ in shell.granted.values()] == [process]
+
+
+def test_a_zygote_that_ends_under_the_question_costs_no_attempt_and_its_process_is_another(shell: Shell) -> None:
+    wanted = Wanted(CPU, EMPLOYERS[0], "sync")
+    number = shell.ask(wanted)
+    seen: set[ProcessId] = set()
+    for _ in range(10):
+        (process,) = shell.forking
+        assert process not in seen
+        seen.add(process)
+        # It may have come so far that its link is there.
+        shell.ready(process)
+        shell.zygote_ends(process)
+    assert shell.waiting == {number: wanted}
+    (process,) = shell.forking
+    shell.fork(process)
+    shell.ready(process)
+    assert [grant.process for grant, _ in shell.granted.values()] == [process]
+
+
+def test_one_that_was_to_be_killed_is_not_made_again(shell: Shell) -> None:
+    number = shell.ask(Wanted(CPU, EMPLOYERS[0], "sync"))
+    (process,) = shell.forking
+    shell.perform(shell.state.kill(process, "somebody killed it"))
+    shell.zygote_ends(process)
+    assert not shell.forking
+    assert "somebody killed it" in str(shell.refused[number])
 
 
 def test_or_is_idle_once_it_is_ready(shell: Shell) -> None:
@@ -446,10 +481,10 @@ class Node(RuleBasedStateMachine):
         self.shell.withdraw(data.draw(st.sampled_from(list(self.shell.waiting))))
 
     @precondition(lambda self: self.shell.forking)
-    @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
-    def zygote_answers(self, data: st.DataObject, fails: bool) -> None:
+    @rule(data=st.data(), answer=st.sampled_from(["fork", "fork", "fork", "fork_fails", "zygote_ends"]))
+    def zygote_answers(self, data: st.DataObject, answer: str) -> None:
         process = data.draw(st.sampled_from(list(self.shell.forking)))
-        (self.shell.fork_fails if fails else self.shell.fork)(process)
+        getattr(self.shell, answer)(process)
 
     @precondition(lambda self: self.shell.forking or self.shell.alive)
     @rule(data=st.data())

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.leases import UNIT
+from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.machine.zygote_client import ForkError, ZygoteLostError
 from actorrt.runtime.node.programs import Programs
 from actorrt.runtime.node.worker_processes import Facts
@@ -32,12 +34,18 @@ class Zygote:
         self.pids = 100
         self.error: Exception | None = None
         self.killed: list[int] = []
+        # The ids of the processes that it was asked for.
+        self.asked: list[ProcessId] = []
         self.made = asyncio.Event()
 
     async def fork(self, params: bytes, **_: Any) -> int:
         await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
+        self.asked.append(msgspec.msgpack.decode(params, type=WorkerParams).process)
+        if (error := self.error) is not None:
+            if isinstance(error, ZygoteLostError):
+                # The next zygote is there.
+                self.error = None
+            raise error
         self.pids += 1
         self.made.set()
         return self.pids
@@ -180,7 +188,6 @@ async def test_what_a_process_has_asked_for_is_refused_when_it_has_ended(bench: 
     [
         (ForkError("no more processes"), exceptions.WorkerCrashedError, "it could not be forked: .*no more processes"),
         (ValueError("too long"), exceptions.WorkerCrashedError, "it could not be forked: too long"),
-        (ZygoteLostError("it has ended"), exceptions.NodeDiedError, "it has ended"),
     ],
 )
 async def test_what_keeps_a_worker_from_being_made_is_said(
@@ -190,6 +197,36 @@ async def test_what_keeps_a_worker_from_being_made_is_said(
     with pytest.raises(kind, match=words):
         await bench.ask()
     assert bench.leaves_nothing
+
+
+async def test_a_process_that_a_zygote_may_have_taken_along_is_another_one_than_that_of_the_next_zygote(
+    bench: Bench,
+) -> None:
+    bench.zygote.error = ZygoteLostError("it has ended")
+    asked = bench.ask()
+    process = await bench.starting()
+    # The first may have said that it is ready, and its link may be lost only now.
+    first, second = bench.zygote.asked
+    assert first != second == process
+    bench.workers.ready(first)
+    assert not asked.done()
+    assert bench.ended == [first]
+    assert (await bench.workers.exit_of(first)).known
+    bench.workers.ready(process)
+    lease = await asked
+    assert lease.worker.process == second
+    bench.workers.give_back(lease.lease, False)
+    assert bench.leaves_nothing
+
+
+async def test_who_waits_for_a_worker_as_the_zygote_ends_with_its_node_is_told_so(bench: Bench) -> None:
+    bench.zygote.error = ZygoteLostError("it has ended")
+    asked = bench.ask()
+    await asyncio.sleep(0)
+    closing = asyncio.get_running_loop().create_task(bench.workers.close("the session ended", 0.0))
+    with pytest.raises(exceptions.ActorrtError, match="the session ended"):
+        await asked
+    await closing
 
 
 async def test_a_kill_of_the_kernels_for_want_of_memory_is_told_from_one_of_the_nodes(bench: Bench) -> None:

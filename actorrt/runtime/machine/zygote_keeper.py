@@ -1,4 +1,4 @@
-"""A node's zygote: watched, started again when it ends, and asked again for the workers that it did not fork.
+"""A node's zygote: watched, and started again when it ends.
 
 Its workers end with it, and are reported like any that were killed: their actors restart and their tasks are repeated
 as their options say. One that is stopped is killed by the node's stall watch, and replaced.
@@ -17,7 +17,7 @@ from .process import process_state, state_in_words
 from .process_tree import NodeStart
 from .respawn import Respawned, spawn_zygote
 from .stall_watch import STOPPED
-from .zygote_client import ForkError, ZygoteClient, ZygoteLostError
+from .zygote_client import ForkError, ZygoteClient
 
 logger = logging.getLogger("actorrt")
 
@@ -115,9 +115,11 @@ class ZygoteKeeper:
     async def fork(
         self, params: bytes, *, stdout_fd: int, stderr_fd: int, env: Mapping[str, str], cwd: str | None
     ) -> int:
-        """Have a worker forked, by the next zygote if this one ends first: what that may have forked is dead.
+        """Have a worker forked, by the next zygote if there is none.
 
-        Raises ForkError, also when nothing has been heard of a zygote for `silence_s`.
+        Raises ForkError, also when nothing has been heard of a zygote for `silence_s`; ZygoteLostError if it ends
+        first: what it may have forked, and what others have heard of that, is gone. So the next one is asked for a
+        process of another id.
         """
         limit = self._silence_s
         loop = self._loop
@@ -145,15 +147,9 @@ class ZygoteKeeper:
             ) from None
 
     async def _fork(self, params: bytes, stdout: int, stderr: int, env: Mapping[str, str], cwd: str | None) -> int:
-        while True:
-            client, changed = self._client, self._changed
-            try:
-                return await client.fork(params, stdout_fd=stdout, stderr_fd=stderr, env=env, cwd=cwd)
-            except ZygoteLostError:
-                if self._parent.stopping:
-                    raise
-                if client is self._client:
-                    await changed.wait()
+        while self._client.lost and not self._parent.stopping:
+            await self._changed.wait()
+        return await self._client.fork(params, stdout_fd=stdout, stderr_fd=stderr, env=env, cwd=cwd)
 
     def _state(self) -> str:
         if self._client.lost:

@@ -28,6 +28,8 @@ from .programs import Programs
 from .worker_exits import WorkerExits
 from .worker_output import Source
 
+# What is said of a process that a zygote has not made, or has taken along before it could tell.
+NEVER_MADE: Final = Exit("it was not made")
 # Who dies of one of these was killed by somebody: no fault of its own raises them.
 SENT_BY_OTHERS: Final = (signal.SIGKILL, signal.SIGTERM)
 
@@ -37,6 +39,7 @@ class Reports(Protocol):
 
     def forked(self, process: ProcessId, /) -> None: ...
     def fork_failed(self, process: ProcessId, error: exceptions.ActorrtError, /) -> None: ...
+    def fork_lost(self, process: ProcessId, error: exceptions.ActorrtError, /) -> None: ...
     def exited(self, process: ProcessId, end: ProcessEnd, /) -> None: ...
     def may_lack_memory(self, process: ProcessId, /) -> bool: ...
 
@@ -151,6 +154,9 @@ class WorkerProcesses:
     async def _fork(self, worker: WorkerProcess) -> None:
         try:
             pid = await self._make(worker)
+        except ZygoteLostError as error:
+            lost = exceptions.NodeDiedError(self._facts.node.hex(), error.reason)
+            self._reports.fork_lost(worker.process, lost)
         except exceptions.ActorrtError as error:
             self._reports.fork_failed(worker.process, error)
         else:
@@ -160,12 +166,11 @@ class WorkerProcesses:
             self._reports.forked(worker.process)
 
     async def _make(self, worker: WorkerProcess) -> int:
-        """The pid of the worker. Raises ActorrtError if there is none."""
+        """The pid of the worker. Raises ActorrtError if there is none, ZygoteLostError if its zygote ended first."""
         try:
             return await self._ask_zygote(worker)
-        except ZygoteLostError as error:
-            node = self._facts.node
-            raise exceptions.NodeDiedError(node.hex(), error.reason) from error
+        except ZygoteLostError:
+            raise
         except (ForkError, OSError, ValueError) as error:
             cause = f"it could not be forked: {error}"
             raise exceptions.WorkerCrashedError("a new worker", cause, False) from error
@@ -226,9 +231,11 @@ class WorkerProcesses:
         return env
 
     def unmake(self, process: ProcessId) -> None:
-        """It was never made."""
+        """It was never made, or has ended before its zygote could tell; it may have listened."""
         worker = self._by_process.pop(process)
+        remove_socket(self._facts.session, process)
         self._outputs.abandon(worker)
+        self._exits.ended(process, NEVER_MADE)
 
     # ---- what it prints
 

@@ -177,6 +177,9 @@ class Workers:
     def fork_failed(self, process: ProcessId, error: exceptions.ActorrtError) -> None:
         self._perform(self._state.fork_failed(process, error))
 
+    def fork_lost(self, process: ProcessId, error: exceptions.ActorrtError) -> None:
+        self._perform(self._state.fork_lost(process, error))
+
     def exited(self, process: ProcessId, end: ProcessEnd) -> None:
         self._perform(self._state.exited(process, end, self._loop.time()))
 
@@ -221,6 +224,7 @@ class Workers:
                     self._ended(action.process)
                 case do.Unmake():
                     self._processes.unmake(action.process)
+                    self._ended(action.process)
 
     def _answered(self, answer: Answer) -> None:
         future = self._asked[answer.request]
