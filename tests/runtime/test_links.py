@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -410,6 +411,24 @@ async def test_a_link_that_is_cut_goes_on_and_nobody_above_it_notices(two: Two, 
     assert two.back is back
     assert two.link.statistics().connections > 10
     assert two.mine.statistics().links == 1
+
+
+async def test_a_link_goes_on_though_no_descriptor_is_left_to_watch_its_process_with(
+    two: Two, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[int] = []
+
+    def none_left(pid: int) -> asyncio.Future[None]:
+        tried.append(pid)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr("actorrt.runtime.links.peers.watch_pid", none_left)
+    monkeypatch.setattr("actorrt.runtime.links.peers.allow_more_after", lambda error: True)
+    two.cut(two.link)
+    assert isinstance(await asyncio.wait_for(two.link.ask(Ping()), 10), Done)
+    # Each end has tried once more.
+    assert len(tried) == 4
+    assert "the end of process" in caplog.text
 
 
 async def test_questions_under_way_are_answered_over_the_next_connection(two: Two) -> None:

@@ -360,7 +360,8 @@ class Peers:
             return watch_pid(link.pid)
         except OSError as error:
             if allow_more_after(error):
-                return watch_pid(link.pid)
+                with contextlib.suppress(OSError):
+                    return watch_pid(link.pid)
             logger.warning("the end of process %d cannot be seen: %s", link.pid, error)
             return asyncio.get_running_loop().create_future()
 

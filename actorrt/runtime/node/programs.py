@@ -76,13 +76,20 @@ class Programs:
         return Employer(job, True)
 
     def detached_ended(self, job: JobKey) -> bool:
-        """One of them is dead; whether `is_over` holds now."""
+        """One of them is dead; whether it was the last and its program has ended: their workers have nobody left.
+
+        A program may have ended before a worker of its made one.
+        """
         self._detached[job] -= 1
-        return self.is_over(job)
+        if self._detached[job] or job in self._joined:
+            return False
+        del self._detached[job]
+        self._of_detached.pop(job, None)
+        return True
 
     def is_over(self, job: JobKey) -> bool:
-        """A program has ended and the last of its detached actors is dead: their workers have nobody left."""
+        """A program has ended: whether it has made detached actors, and the last of them is dead."""
         if self._detached[job]:
             return False
         del self._detached[job]
-        return job not in self._joined and self._of_detached.pop(job, None) is not None
+        return self._of_detached.pop(job, None) is not None
