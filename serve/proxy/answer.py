@@ -22,7 +22,7 @@ class AnswerEvent(Enum):
     PART = "PART"
     LEND = "LEND"
     TAKE_BACK = "TAKE_BACK"  # the process that it was lent to has gone, and had written nothing
-    END = "END"  # the whole of it, or the rest, or it is cut off
+    END = "END"  # the whole of it, or the rest, or it is cut off, or its client has gone
 
 
 _A, _E = Answer, AnswerEvent

@@ -15,21 +15,23 @@ import socket
 from functools import partial
 from typing import Any, Final
 
-from actorrt import ObjectRef, Pipe, cancel, exceptions
+from actorrt import ObjectRef, Pipe, cancel
 
-from ..exceptions import RequestRouterError, RequestStoppedError, ServeError
+from ..exceptions import RequestStoppedError, ServeError
 from ..http.incoming import DISCONNECT_GRACE_S
 from ..http.listener import lend
 from ..http.loan import Lender
 from ..http.request_head import pack_head
 from ..http.responses import LARGEST_WHOLE, error_page, queue_line
-from ..http.unavailable import RETRY_AFTER_S, answer_to, client_text
+from ..http.unavailable import Answer as Page
 from ..policies.policy import ONE_REQUEST, Cost, Grant
 from ..routing.lending import Lending
 from ..routing.router import Router
 from ..routing.target import Target
+from .answer import Answer
 from .http_request import OVER, HttpRequest
 from .place import Place, PlaceEvent, after
+from .request_life import Action, Event, State, actions, failure, may_repeat, page, page_after, state_of
 
 logger = logging.getLogger("actorrt.serve.proxy")
 
@@ -38,13 +40,7 @@ _keys: Final = itertools.count(random.SystemRandom().getrandbits(62))
 
 # Python looks up the members of an enum slowly, and each request asks for these.
 HELD: Final = Place.HELD
-FREED: Final = Place.FREED
 CLOSED: Final = Lending.CLOSED
-
-# A request that changes nothing by its meaning (RFC 9110, 9.2.1) goes to another replica if its own has died before it
-# answered: so often, since the request itself may be what a replica dies of.
-SAFE_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
-REPEATS: Final = 2
 
 # A replica is told of so much room at once; no more than the smaller one of the pieces that its first room is sent in.
 ROOM_STEP: Final = 248 * 1024
@@ -59,8 +55,10 @@ class Forwarded:
     _ref: ObjectRef[Any] | None = None
     _target: Target | None = None
     _key = 0
-    _grant: Grant
-    _repeats_left = 0
+    # Its place there, until it is given back.
+    _grant: Grant | None = None
+    # So often its call has failed before its client was answered.
+    _failures = 0
     # Where the request's body goes, once the replica wants it.
     _pipe: Pipe | None = None
     # Bytes of the response that the client has taken and the replica was not told of.
@@ -85,8 +83,6 @@ class Forwarded:
         self._grace: asyncio.TimerHandle | None = None
         self._place = HELD
         self._timer: asyncio.TimerHandle | None = None
-        if not request.streams and request.method in SAFE_METHODS:
-            self._repeats_left = REPEATS
         if timeout_s is not None:
             self._timer = loop.call_later(timeout_s, self._too_late)
         # Not by a call: each request does this.
@@ -121,8 +117,7 @@ class Forwarded:
 
     def send(self, target: Target, grant: Grant) -> None:
         request = self._request
-        connection = request.connection
-        if connection is None or request.answer is OVER:
+        if request.answer is OVER:
             self._router.released(grant)
             return
         try:
@@ -138,7 +133,7 @@ class Forwarded:
             )
         except ValueError:
             self._router.released(grant)
-            self._refuse(400, "malformed request")
+            self._refuse(Page(400, "malformed request", None))
             return
         self._target, self._key = target, (key := next(_keys))
         body = None if request.streams else request.body
@@ -152,37 +147,19 @@ class Forwarded:
             if tag is None
             else target.http_leased.remote_piped(self, tuple(tag), head, body, framing, key)
         )
-        self._ref = ref
-        ref.add_done_callback(partial(self._answered, target, grant), here=True)
-        self._grant = grant
+        self._ref, self._grant = ref, grant
+        ref.add_done_callback(partial(self._answered, target), here=True)
 
-    def fail(self, error: Exception) -> None:
-        if (found := answer_to(error)) is not None:
-            self._refuse(*found)
-        elif isinstance(error, exceptions.ActorrtError) and not isinstance(
-            error, exceptions.TaskError | RequestRouterError
-        ):
-            # Not the application's own: a process, or all of the session, has come to its end under the request.
-            self._refuse(503, client_text(error), RETRY_AFTER_S)
-        else:
-            self._refuse(500, "Internal Server Error")
+    def fail(self, error: BaseException) -> None:
+        self._refuse(page(error))
 
     def stop(self, error: RequestStoppedError) -> None:
         """Its router wants its place back. A client that has some of the response sees it break off."""
-        if self._ref is None or self._request.answer is OVER:
-            return
-        self._cancel()
-        if self._request.is_begun:
-            self._done()
-            self._request.abort()
-        else:
-            self.fail(error)
+        self._meet(Event.STOPPED, error)
 
     # The answer.
 
-    def _answered(self, target: Target, grant: Grant, ref: ObjectRef[Any]) -> None:
-        if self._ref is not ref:
-            return
+    def _answered(self, target: Target, ref: ObjectRef[Any]) -> None:
         self._ref = None
         if target.lender is not None:
             target.lender.requests.pop(self._key, None)
@@ -190,53 +167,37 @@ class Forwarded:
             self._grace.cancel()
         error = ref.exception()
         if error is not None:
-            self._failed(target, grant, error)
+            self._act(state_of(True, self._request.answer), failure(error), error)
             return
         answer = ref.peek()
-        if type(answer) is bytes:
-            self._done()
-            self._request.respond(answer)
-            if self._place is not FREED:
-                self._router.released(grant)
-        elif type(answer) is int:
+        grant, self._grant = self._grant, None
+        if type(answer) is int:
             self._router.refused(self, target, grant, answer)
-        else:
-            first, close = answer
-            self._done()
-            self._request.respond(first, close)
-            self._release(grant)
+            return
+        data, close = (answer, False) if type(answer) is bytes else answer
+        self._done()
+        self._request.respond(data, close)
+        if grant is not None:
+            self._router.released(grant)
 
-    def _failed(self, target: Target, grant: Grant, error: BaseException) -> None:
-        if (
-            isinstance(error, exceptions.TaskCancelledError)
-            or self._request.answer is OVER
-            or self._request.connection is None
-        ):
-            self._release(grant)
-            self._refuse(503, "the request was cancelled")
-            return
-        if self._request.is_begun and not self._take_back(target):
-            # Part of the response has reached the client: the rest cannot come from another replica.
-            logger.info("a response broke off, request %s: %s", self._request.name, error)
-            self._release(grant)
-            self._done()
-            self._request.abort()
-            return
-        # Nothing of an answer has reached the client, who could not tell a repetition from a slow answer.
-        self._repeats_left -= 1
-        freed = self._place is FREED
+    def _judge(self, error: BaseException) -> None:
+        """Its router says whether it goes to another replica."""
+        assert self._target is not None
+        self._failures += 1
         self._place = after(self._place, PlaceEvent.REPEATED)
-        final = self._router.failed(self, target, None if freed else grant, error, self._repeats_left >= 0)
+        repeatable = may_repeat(self._request.method, self._request.streams, self._failures)
+        grant, self._grant = self._grant, None
+        final = self._router.failed(self, self._target, grant, error, repeatable)
         if final is not None:
             logger.error("request %s: %s", self._request.name, final)
-            self.fail(final if isinstance(final, Exception) else RuntimeError(str(final)))
+            self.fail(final)
 
     # The pipe: bytes of the response come, bytes of the request go. A replica has these only when it asks for them, so
     # that one that refuses the request has taken nothing of it.
 
     def arrived(self, pipe: Pipe, data: memoryview, last: bool) -> None:
         request = self._request
-        if request.answer is OVER or request.connection is None:
+        if request.answer is OVER:
             return
         self._taken += len(data)
         # What is made in parts comes in small ones: it is not a response that its replica would write itself.
@@ -258,8 +219,10 @@ class Forwarded:
         self._request.watch_slowness(None)
         self._request.take_back()
 
-    def _take_back(self, target: Target) -> bool:
-        return target.lender is not None and target.lender.borrower_has_gone() and self._request.take_back()
+    def _is_untouched(self) -> bool:
+        """The process that the client's socket was lent to has gone, and had written nothing: others may answer."""
+        lender = self._target.lender if self._target is not None else None
+        return lender is not None and lender.borrower_has_gone() and self._request.take_back()
 
     def _make_room(self, pipe: Pipe) -> None:
         self._request.taken()
@@ -278,10 +241,11 @@ class Forwarded:
     def _code_ended(self, ref: ObjectRef[Any], ended: ObjectRef[bool]) -> None:
         if self._ref is ref and ended.exception() is None and ended.peek():
             self._place = after(self._place, PlaceEvent.CODE_ENDED)
-            self._router.released(self._grant)
+            self._release()
 
-    def _release(self, grant: Grant) -> None:
-        if self._place is not FREED:
+    def _release(self) -> None:
+        grant, self._grant = self._grant, None
+        if grant is not None:
             self._router.released(grant)
 
     def has_room(self, pipe: Pipe) -> None:
@@ -306,55 +270,57 @@ class Forwarded:
 
     # Ends that nobody asked for.
 
-    def _client_gone(self) -> None:
-        self._cancel()
+    def _client_gone(self, answer: Answer) -> None:
         self._done()
+        self._act(state_of(self._ref is not None, answer), Event.CLIENT_GONE)
 
     def _too_late(self) -> None:
-        self._timer = None
-        self._cancel()
-        if self._request.is_begun:
-            self._request.abort()
-        else:
-            self._refuse(408, "the request took too long")
+        self._meet(Event.TOO_LATE)
 
-    def _cancel(self) -> None:
-        if self._router.withdraw(self):
-            return
-        if self._ref is not None and self._request.is_begun:
-            # The response has begun: the replica tells its code, and gives it time.
-            cancel(self._ref, recursive=False)
-        elif self._ref is not None and self._target is not None:
-            told: ObjectRef[bool] = self._target.gone.remote(self._key)
-            told.add_done_callback(partial(self._told, self._ref), here=True)
+    def _told(self, told: ObjectRef[bool]) -> None:
+        heard = told.exception() is None and told.peek()
+        self._meet(Event.HEARD if heard else Event.NOT_HEARD)
 
-    def _told(self, ref: ObjectRef[Any], told: ObjectRef[bool]) -> None:
-        """The replica knows that nobody waits any more. What runs there may end by itself, if it listens for that."""
-        if self._ref is not ref:
-            return
-        if told.exception() is None and told.peek():
-            self._grace = self._loop.call_later(DISCONNECT_GRACE_S, self._cut, ref)
-        else:
-            cancel(ref)
+    def _meet(self, event: Event, error: BaseException | None = None) -> None:
+        self._act(state_of(self._ref is not None, self._request.answer), event, error)
 
-    def _cut(self, ref: ObjectRef[Any]) -> None:
-        if self._ref is ref:
-            cancel(ref)
+    def _act(self, state: State, event: Event, error: BaseException | None = None) -> None:
+        ref, target = self._ref, self._target
+        for action in actions(state, event):
+            match action:
+                case Action.WITHDRAW:
+                    self._router.withdraw(self)
+                case Action.TELL if target is not None:
+                    told: ObjectRef[bool] = target.gone.remote(self._key)
+                    told.add_done_callback(self._told, here=True)
+                case Action.GIVE_TIME:
+                    self._grace = self._loop.call_later(DISCONNECT_GRACE_S, self._meet, Event.GRACE_OVER)
+                case Action.CANCEL if ref is not None:
+                    cancel(ref)
+                case Action.CANCEL_ALONE if ref is not None:
+                    cancel(ref, recursive=False)
+                case Action.RELEASE:
+                    self._release()
+                case Action.REFUSE:
+                    self._refuse(page_after(event, error))
+                case Action.CUT:
+                    logger.info("a response broke off, request %s: %s", self._request.name, error or event.value)
+                    self._done()
+                    self._request.abort()
+                case Action.TAKE_BACK:
+                    self._act(state, Event.UNTOUCHED if self._is_untouched() else Event.TOUCHED, error)
+                case Action.JUDGE if error is not None:
+                    self._judge(error)
+                case _:
+                    raise AssertionError(action)
 
-    def _refuse(
-        self,
-        status: int,
-        text: str,
-        retry_after_s: float | None = None,
-        ticket: str = "",
-        queue_ms: int | None = None,
-    ) -> None:
+    def _refuse(self, page: Page) -> None:
         self._done()
         request = self._request
         each = b"x-request-id: %b\r\n" % request.request_id
-        if queue_ms is not None:
-            each += queue_line(queue_ms)
-        request.respond(error_page(status, text, request.framing, each, retry_after_s, ticket))
+        if page.queue_ms is not None:
+            each += queue_line(page.queue_ms)
+        request.respond(error_page(page.status, page.text, request.framing, each, page.retry_after_s, page.ticket))
 
     def _done(self) -> None:
         if self._timer is not None:

@@ -87,8 +87,8 @@ class HttpRequest:
     # Called about once a second while `on_drained` is awaited, or while the client has not taken what was written by
     # another process.
     on_slow: Callable[[], None] | None = None
-    # Called once if the client goes before the response is complete.
-    on_gone: Callable[[], None] | None = None
+    # Called once if the client goes before the response is complete, with how far that had come.
+    on_gone: Callable[[Answer], None] | None = None
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
@@ -380,12 +380,13 @@ class HttpRequest:
 
     def gone(self) -> None:
         """The client has disconnected."""
+        answer, self.answer = self.answer, OVER
         self.connection = None
         self._wake()
         callback = self.on_gone
         self._let_go()
         if callback is not None:
-            callback()
+            callback(answer)
 
     def _wake(self) -> None:
         if self.on_body is not None:

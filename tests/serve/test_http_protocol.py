@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from actorrt.serve.http.http_options import HTTPOptions
 from actorrt.serve.http.responses import Plain, ResponseBytes, whole
+from actorrt.serve.proxy.answer import Answer
 from actorrt.serve.proxy.forward import Forwarded
 from actorrt.serve.proxy.http_protocol import MOST_BEHIND, MOST_DISCARDED, Front, ServeProtocol
 from actorrt.serve.proxy.http_request import ClientDisconnected, HttpRequest
@@ -39,7 +40,7 @@ class Backend:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-        def client_gone() -> None:
+        def client_gone(_: Answer) -> None:
             self.gone.set()
             task.cancel()
 

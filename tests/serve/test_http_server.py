@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from actorrt.serve.http.http_options import HTTPOptions
+from actorrt.serve.proxy.answer import Answer
 from actorrt.serve.proxy.http_request import HttpRequest
 from actorrt.serve.proxy.http_server import HttpServer
 
@@ -25,7 +26,7 @@ class Backend:
         request.on_gone = self.client_gone
         request.write(b"HTTP/1.1 200 OK\r\n\r\nx")
 
-    def client_gone(self) -> None:
+    def client_gone(self, _: Answer) -> None:
         self.gone += 1
 
 
