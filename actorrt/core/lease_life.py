@@ -122,6 +122,8 @@ TABLE: Final[Mapping[tuple[State, Event], State]] = {
     (S.LOST, E.SORTED_OUT): S.GONE,
     # The question and the return have crossed; the worker that was returned ends.
     (S.GONE, E.WANTED): S.GONE,
+    # The last of its calls was taken back while the answers of others were not counted yet.
+    (S.GONE, E.EMPTIED): S.GONE,
     (S.GONE, E.WORKER_ENDS): S.GONE,
     (S.GONE, E.LOST): S.GONE,
 }

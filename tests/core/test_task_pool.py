@@ -392,6 +392,21 @@ def test_a_call_that_is_taken_back_from_a_lease_that_others_want_returns_it() ->
     assert pool.take_back(lease, task, 0.2) == (True, [Return(lease_id(1), False)])
 
 
+def test_a_lease_whose_last_call_is_taken_back_while_an_answer_is_counted_goes_back_once() -> None:
+    pool = make_pool()
+    pool.pace.measured(1e-6, 1)
+    first, second = Task(0), Task(1)
+    lease, actions = with_lease(pool, first, second)
+    pushed(actions)
+    pool.wanted(lease, 0.1)
+    # The answer to the first has come, and its frame is not at its end.
+    del lease.calls[first]
+    first.answered()
+    assert pool.take_back(lease, second, 0.2) == (True, [Return(lease_id(1), False)])
+    assert returned(pool.answered(lease, 1, (), 0.3)) == []
+    assert lease.state is State.GONE
+
+
 def test_a_worker_whose_loop_runs_all_it_gets_at_once_gets_one() -> None:
     pool = make_pool(one_by_one=True)
     pool.pace.measured(1e-6, 1)

@@ -228,6 +228,7 @@ def test_the_statistics_of_callers_count_their_calls_where_they_are() -> None:
         actors.call(client, call(seq))
     # There is room for one at a time.
     assert actors.statistics() == (1, 1, 0, 0, 1, 2, 0)
+    assert actors.busy
 
 
 def test_a_handle_of_an_own_actor_that_comes_back_is_found_once_it_is_known_to_be_own(owner: Owner) -> None:

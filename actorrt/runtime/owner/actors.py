@@ -89,6 +89,11 @@ class Actors:
                 resolving=sum(len(client.resolving or ()) for client in clients),
             )
 
+    @property
+    def busy(self) -> bool:
+        """True while calls wait to leave; from any thread."""
+        return bool(self._busy)
+
     # ---- handles
 
     def client(self, actor: ActorKey, title: str, traits: Traits) -> ActorClient:

@@ -320,7 +320,12 @@ class Runtime:
     @property
     def has_calls(self) -> bool:
         """True while calls of this process have no outcome yet; runtime loop."""
-        return self.tasks.busy or any(link.inflight for link in self.peers.links.values())
+        return (
+            self.tasks.busy
+            or self.shared_tasks.busy
+            or self.actors.busy
+            or any(link.inflight for link in self.peers.links.values())
+        )
 
     def statistics(self) -> RuntimeStatistics:
         """How much of each kind there is; runtime loop."""

@@ -69,8 +69,9 @@ class SharedPool:
         return self._places.get(link.peer)
 
     def done(self, link: Link) -> None:
-        """One thing less to do there."""
-        self._workers.done(link.peer)
+        """One thing less to do there. What was sent over a link that has ended counts no more."""
+        if self._links.get(link.peer) is link:
+            self._workers.done(link.peer)
 
     def _grow(self) -> asyncio.Task[None]:
         task = self._growing = self._loop.create_task(self._ask(self._workers.asks()))

@@ -52,6 +52,11 @@ class SharedTasks:
         waiting = sum(map(len, self._waiting.values()))
         return SharedTasksStatistics(waiting, [pool.statistics() for pool in self._host.shared_pools()])
 
+    @property
+    def busy(self) -> bool:
+        """True while tasks wait for a worker; runtime loop."""
+        return bool(self._waiting)
+
     def submit(self, call: Call, env: dict[str, str]) -> None:
         """Send a call whose arguments are there."""
         if not call.done and fill_slots(call):
