@@ -24,6 +24,7 @@ from actorrt.core.actor_calls import traits_of
 from actorrt.core.calls import Action, Event
 from actorrt.core.cancellation import Action as Cancelling
 from actorrt.core.cancellation import reach_of
+from actorrt.core.outcome import ActorExit, ActorGone, End, Errors, end_of_leaver, end_of_unbegun, left_by
 from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ProcessId, actor_key
 from actorrt.version import __version__
 from actorrt.wire import codec
@@ -44,7 +45,7 @@ from ..owner.membership import Membership
 from ..owner.outcomes import users_part
 from ..owner.runtime import Runtime
 from ..owner.yielded import GENERATORS, BehindValues, Yielded
-from ..worker.exiting import ActorExit, exit_in
+from ..worker.exiting import exit_cause
 from ..worker.own_class import method_of
 from .local_actors import LocalActors, LocalInstance, LocalNode
 from .local_thread import STEP_S, LocalThread, on_a_loop
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from ..base.definitions import ActorClassDef, RemoteFunctionDef
     from ..links.pipes import PipeReceiver
 
+# A SystemExit is this program's own here.
+_ERRORS: Final = Errors((asyncio.CancelledError,), (ActorExit,))
 # Every value travels "inline": there is nobody to share memory with.
 _NO_LIMIT: Final = 2**62
 
@@ -144,10 +147,16 @@ class LocalRuntime(Runtime):
         self._running.pop(call, None)
         if not call.done:
             # It was cancelled before its first step.
-            client = call.target
-            if isinstance(client, ActorClient) and client.dead is not None:
-                call.fail(client.death(may_have_run=False))
-            else:
+            client = call.target if isinstance(call.target, ActorClient) else None
+            self._end(call, end_of_unbegun(client is not None and client.dead is not None), client)
+
+    @staticmethod
+    def _end(call: Call, end: End, client: ActorClient | None) -> None:
+        """End a call by what has become of it, or of its actor."""
+        match end:
+            case End.UNBEGUN | End.GONE if client is not None:
+                call.fail(client.death(may_have_run=end is End.GONE))
+            case _:
                 call.cancelled()
 
     async def _execute(self, call: Call, instance: LocalInstance | None, find: Callable[[], Any]) -> None:
@@ -162,11 +171,9 @@ class LocalRuntime(Runtime):
                 return
             while not call.done:
                 await self._attempt(call, run, instance, find)
-        except asyncio.CancelledError:
-            if instance is not None and instance.dead is not None:
-                call.fail(instance.client.death(may_have_run=True))
-            else:
-                call.cancelled()
+        except asyncio.CancelledError as error:
+            end = _ERRORS.end_of(error, True, instance is not None and instance.dead is not None)
+            self._end(call, end, None if instance is None else instance.client)
         finally:
             del self._runs[call]
 
@@ -175,8 +182,7 @@ class LocalRuntime(Runtime):
     ) -> None:
         try:
             if instance is not None and instance.dead is not None:
-                call.fail(instance.client.death(may_have_run=False))
-                return
+                raise ActorGone
             call.sent()
             args, kwargs = self._arguments(call)
             result = find()(*args, **kwargs)
@@ -194,11 +200,12 @@ class LocalRuntime(Runtime):
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            is_group = isinstance(error, BaseExceptionGroup)
-            if isinstance(exit_in(cast("BaseExceptionGroup[Any]", error)) if is_group else error, ActorExit):
-                assert instance is not None
-                instance.end("it left by exit_actor")
-                call.fail(instance.client.death(may_have_run=True))
+            end = _ERRORS.end_of(error, False)
+            if instance is not None and end is not End.FAILED:
+                if end is End.LEAVES:
+                    instance.end(exit_cause(left_by(error)))
+                    end = end_of_leaver(0)
+                self._end(call, end, instance.client)
                 return
             behind = error.pickled if isinstance(error, BehindValues) else []
             if isinstance(error, BehindValues):

@@ -8,10 +8,10 @@ from functools import lru_cache, partial
 from types import FunctionType, MethodType
 from typing import Any, Final
 
+from actorrt.core.outcome import ActorExit
 from actorrt.wire.messages import StartActor
 
 from ..base.definitions import CALL, READY, TERMINATE, method_specs
-from .exiting import ActorExit
 from .instance import Instance
 from .own_class import method_of
 

@@ -4,12 +4,14 @@ on the runtime's own loop, and `SyncExecutor` one call at a time in the main thr
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.cancellation import Reach
+from actorrt.core.outcome import EXITS, End, Errors
 from actorrt.wire.messages import AnyMessage, Blocked, Unblocked
 
 from ..links.link import Link
@@ -17,6 +19,13 @@ from ..links.running import RunningCall
 from ..owner.outcomes import Outcomes
 from ..owner.program import CallRunner, UserSide
 from .code import CodeStatistics
+
+# The cancellation of what a call waited for may be here before its own.
+_INTERRUPTS: Final = (asyncio.CancelledError, KeyboardInterrupt, exceptions.TaskCancelledError)
+# Of methods, and of tasks that have their process for themselves.
+OWN_ERRORS: Final = Errors(_INTERRUPTS, EXITS)
+# Of tasks that share their process.
+SHARED_ERRORS: Final = Errors(_INTERRUPTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +73,19 @@ class Executor(CallRunner, Protocol):
         """Call `told` from now on for each call that has ended; from whatever thread it has ended in."""
 
 
-def failure(outcomes: Outcomes, run: RunningCall, error: BaseException) -> AnyMessage:
-    """The outcome of a call that raised."""
-    if run.cancelled and issubclass(type(error), exceptions.TaskCancelledError):
-        # What it waited for was cancelled with it, and that was here first.
-        return outcomes.cancelled(run.seq)
-    return outcomes.failure(run, error)
+def ended(outcomes: Outcomes, run: RunningCall, end: End, error: BaseException) -> AnyMessage | None:
+    """The outcome of a call whose code raised. None: the end of the process is its outcome."""
+    match end:
+        case End.CANCELLED:
+            return outcomes.cancelled(run.seq)
+        case End.UNBEGUN:
+            return outcomes.no_actor(run.seq)
+        case End.GONE:
+            return outcomes.no_actor(run.seq, started=True)
+        case End.UNSAID:
+            return None
+        case End.FAILED | End.LEAVES:
+            return outcomes.failure(run, error)
 
 
 def tell_blocked(node: Link, lease: int, blocked: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Protocol
 
+from actorrt.core.outcome import ActorExit
 from actorrt.types import ProcessId
 from actorrt.wire.messages import ActorEnded
 
@@ -11,24 +12,11 @@ from ..links.link import Link
 from .instance import Instance
 
 
-class ActorExit(BaseException):
-    """Raised by exit_actor; no user's `except Exception` should stop it."""
-
-
 def exit_cause(error: ActorExit | SystemExit) -> str:
     """Why an actor ended that has ended itself."""
     if isinstance(error, ActorExit):
         return "it left by exit_actor"
     return f"it left by sys.exit({'' if error.code is None else repr(error.code)})"
-
-
-def exit_in(group: BaseExceptionGroup[Any]) -> ActorExit | SystemExit | None:
-    """That of one of several tasks that ended together, as asyncio.TaskGroup tells of them."""
-    for error in cast("tuple[BaseException, ...]", group.exceptions):
-        found = exit_in(cast("BaseExceptionGroup[Any]", error)) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, ActorExit | SystemExit):
-            return found
-    return None
 
 
 class Owners(Protocol):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from actorrt.core.instance import Action, Actions, Event, Verdict
+from actorrt.core.outcome import ActorExit
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, AnyMessage, Reply, StartActor, StopActor
@@ -22,7 +23,7 @@ from ..machine.process import exit_code
 from ..owner.outcomes import Outcomes
 from .actor_methods import actor_title
 from .arguments import noting_borrows, plain_arguments, read_arguments, segment_entries, to_confirm
-from .exiting import ActorExit, exit_cause, report_exit
+from .exiting import exit_cause, report_exit
 from .host import Host
 from .instance import CallLimiter, Instance, Waiting
 from .own_class import await_del, give_its_name, has_async_constructor

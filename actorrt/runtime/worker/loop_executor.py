@@ -21,6 +21,7 @@ import uvloop
 
 from actorrt.core.cancellation import Action, Reach, reach_of
 from actorrt.core.instance import LEAVES, OVER, READY
+from actorrt.core.outcome import ActorExit, ActorGone, End, end_of_leaver, left_by
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -59,8 +60,7 @@ from .cancelling import cancel_calls, end_by_force, reach_later
 from .code import Code
 from .eager import EagerRunner
 from .excuses import Excuses
-from .executor import ExecutorStatistics, failure, tell_blocked
-from .exiting import ActorExit, exit_in
+from .executor import OWN_ERRORS, SHARED_ERRORS, ExecutorStatistics, ended, tell_blocked
 from .forks import leave_fork
 from .host import Host
 from .instance import CallLimiter, Instance
@@ -476,23 +476,10 @@ class LoopExecutor:
                 else:
                     box, result = [result], None
                     outcome = await self._result(run, box, call.returns)
-        except asyncio.CancelledError as error:
-            if run.cancelled:
-                gone = instance.state is OVER
-                outcome = self.outcomes.no_actor(call.seq, True) if gone else self.outcomes.cancelled(call.seq)
-            else:
-                outcome = self.outcomes.failure(run, error)
-        except ActorGone:
-            outcome = self.outcomes.no_actor(call.seq)
-        except (ActorExit, SystemExit) as error:
-            outcome = self.exited(run, instance, error)
-        except BaseExceptionGroup as group:
-            leaves = exit_in(group)
-            outcome = failure(self.outcomes, run, group) if leaves is None else self.exited(run, instance, leaves)
-        except BehindValues as error:
-            outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
-            outcome = failure(self.outcomes, run, error)
+            end = OWN_ERRORS.end_of(error, run.cancelled, instance.state is OVER)
+            leaves = end is End.LEAVES
+            outcome = self.exited(run, instance, error) if leaves else await self._ended(run, end, error)
         if owners:
             await self._confirm(link, owners)
         if mark is Mark.MAY_BLOCK:
@@ -513,12 +500,13 @@ class LoopExecutor:
         if foreign := to_confirm(owners, link.peer, self._process):
             await to_its_end(self._runtime_thread.call_async(self._host.objects.confirm(foreign)))
 
-    def exited(self, run: RunningCall, instance: Instance, error: ActorExit | SystemExit) -> AnyMessage | None:
+    def exited(self, run: RunningCall, instance: Instance, raised: BaseException) -> AnyMessage | None:
         """The outcome of a call that leaves its actor. None: the end of the process is its outcome."""
+        error = left_by(raised)
         if instance.has_process:
             self._tenancy.note_last(run.living_children())
         self.actors.exits(instance, error)
-        return None if self._tenancy.exit_code else self.outcomes.no_actor(run.seq, True)
+        return ended(self.outcomes, run, end_of_leaver(self._tenancy.exit_code), error)
 
     def leave_actor(self, instance: Instance, run: RunningCall | None) -> BaseException:
         if threading.current_thread() is not self.thread:
@@ -563,7 +551,13 @@ class LoopExecutor:
         self.excuse()
         return await self._written(self.outcomes.success, run, pickled)
 
-    async def _written(self, make: Callable[..., AnyMessage], *args: Any) -> AnyMessage:
+    async def _ended(self, run: RunningCall, end: End, error: BaseException) -> AnyMessage | None:
+        """The outcome of a call whose code raised; the values before the error may be large."""
+        if type(error) is BehindValues:
+            return await self._written(ended, self.outcomes, run, end, error)
+        return ended(self.outcomes, run, end, error)
+
+    async def _written(self, make: Callable[..., T], *args: Any) -> T:
         return await to_its_end(self.loop.run_in_executor(self._writers, make, *args))
 
     async def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
@@ -669,16 +663,12 @@ class LoopExecutor:
             else:
                 box, result = [result], None
                 outcome = await self._result(run, box, call.returns)
-        except asyncio.CancelledError as error:
-            outcome = self.outcomes.cancelled(call.seq) if run.cancelled else self.outcomes.failure(run, error)
-        except BehindValues as error:
-            outcome = await self._written(self.outcomes.failure, run, error)
         except BaseException as error:
-            outcome = failure(self.outcomes, run, error)
+            outcome = await self._ended(run, SHARED_ERRORS.end_of(error, run.cancelled), error)
         if owners:
             await self._confirm(link, owners)
         self._finished(run)
-        if not link.closed:
+        if not link.closed and outcome is not None:
             self.reply(link, outcome)
 
     # ---- cancelling, and credits for streams
@@ -801,7 +791,3 @@ async def to_its_end(work: Awaitable[T]) -> T:
 
 
 def _nothing(*_: object) -> None: ...
-
-
-class ActorGone(Exception):
-    """The actor ended between the arrival of a call and its start."""

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
+from actorrt.core.outcome import LEAVES
 from actorrt.wire.messages import STREAM_END, ActorCall, AnyMessage, Outcome
 
 from ..links.running import NOT_ASKED, RunningCall
 from ..owner.outcomes import Outcomes, serialize_result
 from ..owner.snapshots import take_snapshot
-from .executor import failure
-from .exiting import ActorExit
+from .executor import OWN_ERRORS, ended
 from .thread_gate import END, ThreadGate
 
 # For all actors of a loop; how many calls of its own each runs at once is bounded by its concurrency.
@@ -62,12 +62,12 @@ class MethodThreads:
             for one in pickled:
                 take_snapshot(one)
             return outcomes.success(run, pickled)
-        except (ActorExit, SystemExit):
-            raise
-        except KeyboardInterrupt as error:
-            return outcomes.cancelled(run.seq) if run.cancelled else outcomes.failure(run, error)
         except BaseException as error:
-            return failure(outcomes, run, error)
+            end = OWN_ERRORS.end_of(error, run.cancelled)
+            outcome = None if end is LEAVES else ended(outcomes, run, end, error)
+            if outcome is None:
+                raise  # on the loop, where its actor is
+            return outcome
 
     def _stream(self, run: RunningCall, result: Any) -> AnyMessage:
         if not isinstance(result, Iterable):

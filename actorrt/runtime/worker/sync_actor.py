@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from actorrt.core.instance import READY, Action, Actions, Event
+from actorrt.core.outcome import ActorExit
 from actorrt.types import ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, AnyMessage, Reply, StartActor
@@ -24,7 +25,7 @@ from ..machine.process import exit_code
 from ..owner.outcomes import Outcomes
 from .actor_methods import actor_title, find_method
 from .code import Code
-from .exiting import ActorExit, exit_cause, report_exit
+from .exiting import exit_cause, report_exit
 from .host import Host
 from .instance import Instance
 from .own_class import give_its_name

@@ -16,9 +16,9 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, cast
 
-from actorrt import exceptions
 from actorrt.core.cancellation import Action, Reach, reach_of
 from actorrt.core.long_calls import LONG_S, LongCalls
+from actorrt.core.outcome import LEAVES, ActorExit, end_of_leaver, left_by
 from actorrt.types import FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -50,8 +50,7 @@ from ..owner.snapshots import take_snapshot
 from .arguments import noting_borrows, read_arguments, segment_entries, to_confirm
 from .cancelling import cancel_calls, end_by_force, reach_later
 from .code import Code
-from .executor import ExecutorStatistics, tell_blocked
-from .exiting import ActorExit, exit_in
+from .executor import OWN_ERRORS, ExecutorStatistics, ended, tell_blocked
 from .forks import leave_fork
 from .host import Host
 from .instance import Instance
@@ -380,16 +379,9 @@ class SyncExecutor:
                 raise KeyboardInterrupt
             args, kwargs = self.fetch(call, owners)
             outcome = self._outcome(run, call, find(), args, kwargs)
-        except (KeyboardInterrupt, exceptions.TaskCancelledError) as error:
-            # The cancellation of what it waited for may be here before its own.
-            outcome = self.outcomes.cancelled(run.seq) if run.cancelled else self.outcomes.failure(run, error)
-        except (ActorExit, SystemExit) as error:
-            outcome = self.exited(run, error)
-        except BaseExceptionGroup as group:
-            leaves = exit_in(group)
-            outcome = self.outcomes.failure(run, group) if leaves is None else self.exited(run, leaves)
         except BaseException as error:
-            outcome = self.outcomes.failure(run, error)
+            end = OWN_ERRORS.end_of(error, run.cancelled)
+            outcome = self.exited(run, error) if end is LEAVES else ended(self.outcomes, run, end, error)
         finally:
             if main:
                 self._interrupts.end()
@@ -470,12 +462,13 @@ class SyncExecutor:
             return self.outcomes.cancelled(run.seq)
         return Outcome(run.seq, STREAM_END, count=index)
 
-    def exited(self, run: RunningCall, error: ActorExit | SystemExit) -> AnyMessage | None:
+    def exited(self, run: RunningCall, raised: BaseException) -> AnyMessage | None:
         """The outcome of a call that leaves its actor, or of a task that ends its process. None: that end is it."""
+        error = left_by(raised)
         self._tenancy.note_last(run.living_children())
         if run.actor is not None:
             self.exits(run.actor, error)
-            return None if self._tenancy.exit_code else self.outcomes.no_actor(run.seq, started=True)
+            return ended(self.outcomes, run, end_of_leaver(self._tenancy.exit_code), error)
         outcome = self.outcomes.failure(run, error)
         self._tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
         if self._main is _RUNS:
