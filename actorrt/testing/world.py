@@ -431,12 +431,12 @@ class World:
         if thread.loop.life is not Life.ENDED:
             thread.release(one._release)
 
-    def _told(self, apply: Callable[[Any, Any], Any], what: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
+    def _told(self, apply: Callable[..., Any], what: Callable[[Any], str]) -> Callable[..., Any]:
         """The same, and each row that is taken is a line of the story."""
 
-        def on(life: Any, event: Any) -> Any:
+        def on(life: Any, event: Any, *more: Any, **named: Any) -> Any:
             before = life.state
-            actions = apply(life, event)
+            actions = apply(life, event, *more, **named)
             who = "outside" if self.current is None else self.current.name
             self.story.row(who, f"{what(life)}: {before.name} --{event.name}--> {life.state.name}{_in_words(actions)}")
             return actions

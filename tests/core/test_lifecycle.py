@@ -8,16 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.core.lifecycle import LOSSES, TABLE, Action, Event, Lifecycle, State, TransitionError
+from actorrt.core.lifecycle import (
+    CAUSES,
+    FAILURE_BYTES,
+    LAST_LIFE,
+    LOSSES,
+    TABLE,
+    Action,
+    Answer,
+    Death,
+    Event,
+    Lifecycle,
+    State,
+    TransitionError,
+    Until,
+)
 
 # What its owner never does: a place is only given to an actor that waits for one, and so on.
 REFUSED = {
     (State.STARTING, Event.PLACED),
     (State.STARTING, Event.UNPLACEABLE),
+    (State.STARTING, Event.UNMAKEABLE),
     (State.ALIVE, Event.PLACED),
     (State.ALIVE, Event.STARTED),
     (State.ALIVE, Event.FAILED),
+    (State.ALIVE, Event.CANCELLED),
     (State.ALIVE, Event.UNPLACEABLE),
+    (State.ALIVE, Event.UNMAKEABLE),
     # Its constructor has returned.
     (State.ALIVE, Event.TURNED_AWAY),
 }
@@ -102,7 +119,7 @@ def test_one_that_is_held_no_more_finishes_what_it_was_called_for_and_one_that_w
 def test_the_constructor_of_one_that_is_held_no_more_is_not_cut_short() -> None:
     life = brought_to(State.STARTING, 1)
     assert life.on(Event.UNHELD) == ()
-    assert life.on(Event.STARTED) == (Action.OPEN,)
+    assert Action.OPEN in life.on(Event.STARTED)
     assert life.on(Event.UNHELD) == (Action.LET_FINISH, Action.FORGET, Action.BURY)
     # Its death is no news to anybody.
     assert life.on(Event.UNHELD) == (Action.REMEMBER,)
@@ -152,3 +169,85 @@ def test_the_table_names_only_pairs_that_exist() -> None:
     assert set(TABLE) | REFUSED | set(LOSSES) == set(itertools.product(State, Event))
     assert not set(TABLE) & (REFUSED | set(LOSSES))
     assert not REFUSED & set(LOSSES)
+
+
+@pytest.mark.parametrize("restarts", [0, 1, -1])
+def test_what_a_start_takes_is_dropped_once_there_will_be_no_other(restarts: int) -> None:
+    life = brought_to(State.STARTING, restarts)
+    assert life.on(Event.STARTED) == ((Action.OPEN,) if restarts else (Action.DROP_START, Action.OPEN))
+    assert all(TABLE[pair][0] is row[0] for pair, row in LAST_LIFE.items())
+
+
+def test_a_place_that_comes_too_late_goes_back() -> None:
+    assert brought_to(State.DEAD, 1).on(Event.PLACED) == (Action.LEAVE_PLACE,)
+
+
+@given(
+    restarts=st.integers(-1, 3),
+    events=st.lists(st.tuples(st.sampled_from(Event), st.integers(0, 4), st.integers(0, 4)), max_size=40),
+)
+def test_what_belongs_to_an_earlier_life_or_an_earlier_start_changes_nothing(
+    restarts: int, events: list[tuple[Event, int, int]]
+) -> None:
+    life = Lifecycle(restarts)
+    for number, (event, incarnation, start) in enumerate(events):
+        before = (life.state, life.incarnation, life.restarts_left)
+        late = incarnation != life.incarnation or start != life.starting
+        try:
+            actions = life.on(event, incarnation=incarnation, start=start)
+        except TransitionError:
+            assert not late
+            continue
+        assert not late or (actions == () and before == (life.state, life.incarnation, life.restarts_left))
+        if Action.SEND_START in actions:
+            life.sent(number)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("until", Until)
+@pytest.mark.parametrize("seen", [-1, 0])
+def test_who_asks_where_an_actor_is_hears_of_a_later_life_than_the_one_seen(
+    state: State, until: Until, seen: int
+) -> None:
+    answer = brought_to(state, 1).answer(seen, until)
+    if state is State.DEAD:
+        assert answer is Answer.DEATH
+    elif until is Until.NOW:
+        assert answer is Answer.PLACE
+    elif seen == 0:
+        assert answer is Answer.WAIT
+    else:
+        assert (answer is Answer.PLACE) == (until is Until.FATE or state is State.ALIVE)
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "phase"),
+    [
+        (State.PLACING, Event.UNMAKEABLE, "being created"),
+        (State.PLACING, Event.UNPLACEABLE, "being placed"),
+        (State.PLACING, Event.ENDED, "being placed"),
+        (State.PLACING, Event.KILLED, "being placed"),
+        (State.PLACING, Event.LEFT, "running"),
+        (State.STARTING, Event.FAILED, "starting"),
+        (State.STARTING, Event.CANCELLED, "starting"),
+        (State.STARTING, Event.LOST, "starting"),
+        (State.STARTING, Event.KILLED, "running"),
+        (State.ALIVE, Event.LOST, "running"),
+        (State.ALIVE, Event.ABSENT, "running"),
+        (State.ALIVE, Event.ENDED, "running"),
+        (State.ALIVE, Event.UNHELD, "idle"),
+    ],
+)
+def test_a_death_tells_what_the_actor_was_doing(state: State, event: Event, phase: str) -> None:
+    life = brought_to(state, 0)
+    life.on(event, "" if event in CAUSES else "why", b"error")
+    assert life.death == Death(CAUSES.get(event, "why"), phase, b"error")
+    # The first one counts.
+    life.on(Event.ENDED)
+    assert life.death == Death(CAUSES.get(event, "why"), phase, b"error")
+
+
+def test_a_long_error_is_not_kept_for_those_who_may_never_ask() -> None:
+    short, long = Death("why", "starting", b"e" * FAILURE_BYTES), Death("why", "starting", b"e" * (FAILURE_BYTES + 1))
+    assert short.in_short() is short
+    assert long.in_short() == Death("why", "starting")

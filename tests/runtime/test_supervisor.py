@@ -12,7 +12,7 @@ import pytest
 
 from actorrt.core.actor_calls import State as Standing
 from actorrt.core.actor_calls import traits_of
-from actorrt.core.lifecycle import State
+from actorrt.core.lifecycle import Death, State
 from actorrt.runtime.links.link import Link
 from actorrt.runtime.owner.actor_client import ActorClient
 from actorrt.runtime.owner.actor_records import ActorRecord, ActorSpec
@@ -106,12 +106,10 @@ class Owner:
         seq = self.next_seq()
         actor = actor_key(OWNER, seq)
         start = StartActor(seq, actor, FunctionKey(b"class"), b"")
-        record = ActorRecord(
-            actor, "Actor", ActorSpec(start, b"", {}, "loop", True, {}, NO_EMPLOYER, named=True), restarts
-        )
+        record = ActorRecord(actor, "Actor", ActorSpec(start, b"", {}, "loop", True, {}, NO_EMPLOYER), restarts)
         self.held.add(record)
         self.supervisor.create(record)
-        self.supervisor.started(record, record.starting, None)
+        self.supervisor.started(record, record.life.starting, None)
         assert record.state is State.ALIVE
         return record
 
@@ -135,7 +133,7 @@ def test_a_lost_link_concerns_the_actors_at_its_other_end(owner: Owner) -> None:
     assert owner.supervisor.at(cast(Link, first)) == [lost, restarted]
     owner.lose(first)
     assert (lost.state, other.state) == (State.DEAD, State.ALIVE)
-    assert (lost.cause, lost.phase) == ("its process ended", "running")
+    assert lost.life.death == Death("its process ended", "running")
     assert owner.supervisor.at(cast(Link, first)) == []
     # The one that comes back does so at the other worker.
     assert restarted.state is State.STARTING
@@ -179,10 +177,10 @@ def test_a_killed_actor_is_placed_again_at_once_and_one_that_is_lost_again_waits
     for life in (1, 2, 3):
         owner.loop.run_until_complete(_kill(owner, record, no_restart=False))
         assert (record.state, record.life.incarnation) == (State.STARTING, life)
-        owner.supervisor.started(record, record.starting, None)
+        owner.supervisor.started(record, record.life.starting, None)
     owner.supervisor.absent(record, 3)
     assert record.state is State.STARTING
-    owner.supervisor.started(record, record.starting, None)
+    owner.supervisor.started(record, record.life.starting, None)
     # Of an earlier life it says nothing.
     owner.supervisor.absent(record, 3)
     assert record.state is State.ALIVE
@@ -199,7 +197,7 @@ def test_an_actor_that_was_not_to_be_leaves_no_trace(owner: Owner) -> None:
     told: list[str] = []
     seq = owner.next_seq()
     start = StartActor(seq, actor_key(OWNER, seq), FunctionKey(b"class"), b"")
-    spec = ActorSpec(start, b"", {}, "loop", True, {}, NO_EMPLOYER, named=True)
+    spec = ActorSpec(start, b"", {}, "loop", True, {}, NO_EMPLOYER)
     record = ActorRecord(start.actor, "Actor", spec, 0, on_dead=lambda: told.append("dead"))
     owner.supervisor.adopt(record)
     owner.supervisor.disown(record)

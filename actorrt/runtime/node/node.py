@@ -464,7 +464,6 @@ class Node:
             request.shared,
             env,
             employer,
-            named=True,
             detached=True,
         )
 

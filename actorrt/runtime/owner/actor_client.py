@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.actor_calls import ActorCalls, Event, Traits
+from actorrt.core.lifecycle import NEVER_RAN, RUNNING_PHASE
 from actorrt.core.options import MethodOptions
 from actorrt.types import ActorKey
 from actorrt.wire import codec
@@ -15,14 +16,10 @@ from actorrt.wire.messages import ActorAt
 from ..links.link import Link
 from ..links.pipes import PipeReceiver
 from . import current
+from .actor_records import ActorRecord, OwnedActor, forgotten
 from .calls import Call
 from .token import Token
 
-if TYPE_CHECKING:
-    from .actor_records import ActorRecord, OwnedActor
-
-# An actor that died so in its first life has run no call.
-NEVER_RAN: Final = ("starting", "being placed", "being created")
 # What says by itself why an actor never came to be.
 _PLAIN_REASONS: Final = (exceptions.ActorUnschedulableError, exceptions.RuntimeEnvSetupError)
 
@@ -86,7 +83,7 @@ class ActorClient(ActorCalls[Call, Link]):
 
     def death(self, may_have_run: bool) -> BaseException:
         """What a call to it ends with, now that it is dead."""
-        dead = self.dead or ActorAt(None, 0, "it has ended", "idle")
+        dead = self.dead or forgotten()
         cause = dead.cause
         if dead.failed:
             with contextlib.suppress(Exception):
@@ -96,7 +93,7 @@ class ActorClient(ActorCalls[Call, Link]):
                 cause = f"{cause}:\n{getattr(failure, 'traceback_text', '') or failure}"
         if dead.incarnation == 0 and dead.phase in NEVER_RAN:
             may_have_run = False
-        return exceptions.ActorDiedError(self.title, dead.phase or "running", cause, may_have_run)
+        return exceptions.ActorDiedError(self.title, dead.phase or RUNNING_PHASE, cause, may_have_run)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.runtime is not current.maybe_runtime():

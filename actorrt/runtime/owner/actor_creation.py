@@ -110,7 +110,6 @@ def create(
         not exclusive,
         {**runtime.program.env, **dict(options.env_vars)} if options.env_vars else runtime.program.env,
         runtime.membership.employer,
-        bool(options.name),
         code=cls,
     )
     runtime.shipped.know(cls)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from actorrt import exceptions
 from actorrt.core import calls, lifecycle
 from actorrt.core.actor_calls import Action, Event, Sorted, State, last_seen, sort
+from actorrt.core.lifecycle import CAUSES, RUNNING_PHASE, Death
 from actorrt.types import NO_PROCESS, ActorKey, Place, ProcessId, owner_of
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
@@ -21,10 +22,10 @@ from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from ..links.peers import Peers
 from .actor_client import ActorClient
-from .actor_records import ActorRecord
+from .actor_records import ActorRecord, at_end
 from .calls import Call
 from .exits import Exits
-from .supervisor import KILLED, Supervisor
+from .supervisor import Supervisor
 
 PLACED_TIMEOUT_S: Final = 1.0
 
@@ -142,7 +143,7 @@ class ActorPlaces:
         """Its owner has been told to kill it."""
         if no_restart:
             # Its worker may live on: no further call goes there.
-            client.died(ActorAt(None, 0, KILLED, "running"))
+            client.died(at_end(Death(CAUSES[lifecycle.Event.ENDED], RUNNING_PHASE), 0))
         else:
             client.on(Event.KILLED)
         self._actors.advance(client)

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from actorrt.core.lifecycle import Lifecycle, State
+from actorrt.core.lifecycle import FORGOTTEN, Death, Lifecycle, State
 from actorrt.core.ownership import count
 from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, Employer, LeaseId, Place, ProcessId
 from actorrt.wire.messages import ActorAt, StartActor
@@ -33,7 +33,6 @@ class ActorSpec:
         "employer",
         "env",
         "mode",
-        "named",
         "shape",
         "shared",
         "start",
@@ -48,7 +47,6 @@ class ActorSpec:
         shared: bool,
         env: dict[str, str],
         employer: Employer,
-        named: bool = False,
         detached: bool = False,
         code: ActorClassDef | None = None,
     ) -> None:
@@ -62,7 +60,6 @@ class ActorSpec:
         self.env = env
         # Whose workers it runs on.
         self.employer = employer
-        self.named = named
         self.detached = detached
 
     def remainder(self) -> ActorSpec:
@@ -86,16 +83,12 @@ class ActorRecord:
         "_on_dead",
         "actor",
         "borrowers",
-        "cause",
-        "failure",
         "lease",
         "life",
         "link",
-        "phase",
         "pins",
         "place",
         "spec",
-        "starting",
         "title",
         "waiters",
     )
@@ -119,13 +112,6 @@ class ActorRecord:
         # The same for who asks where it runs, and what it costs there.
         self.place: Place | None = None
         self.lease: LeaseId | None = None
-        # The number of the StartActor that was sent last.
-        self.starting = 0
-        # Why, and while doing what, it died.
-        self.cause = ""
-        self.phase = ""
-        # The constructor's error, pickled.
-        self.failure: bytes = b""
         # What its arguments refer to, as long as it may be started (again).
         self.pins: object = pins
         # How often the processes that hold handles do so.
@@ -141,14 +127,9 @@ class ActorRecord:
         """It was sent there, and has not said yet that its constructor has returned."""
         return self.link is link and self.life.state is State.STARTING
 
-    @property
-    def shares_worker(self) -> bool:
-        """It runs in a worker that others run in too."""
-        return self.spec is not None and self.spec.shared
-
     def death(self) -> ActorAt:
         """What callers are told once it is dead."""
-        return ActorAt(None, self.life.incarnation, self.cause, self.phase, self.failure)
+        return at_end(self.life.death or FORGOTTEN, self.life.incarnation)
 
     # ---- for its supervisor
 
@@ -175,15 +156,8 @@ class ActorRecord:
             seq = next_seq() if incarnation else start.seq
             lease = 0 if self.lease is None else self.lease.number
             start = replace(start, seq=seq, incarnation=incarnation, lease=lease)
-        self.starting = start.seq
+        self.life.sent(start.seq)
         return start
-
-    def fails(self, error: bytes) -> None:
-        """Its constructor raised this, or it cannot be placed for this reason."""
-        self.failure = error
-
-    def dies(self, cause: str, phase: str) -> None:
-        self.cause, self.phase = cause, phase
 
     def will_not_start_again(self) -> None:
         """Its arguments can go."""
@@ -236,6 +210,16 @@ class ActorRecord:
         for future in waiters or ():
             if not future.done():
                 future.set_result(None)
+
+
+def at_end(death: Death, incarnation: int) -> ActorAt:
+    """What callers are told of an actor that died so, in this life."""
+    return ActorAt(None, incarnation, death.cause, death.phase, death.failure)
+
+
+def forgotten() -> ActorAt:
+    """The same of one of which nothing is known any more."""
+    return at_end(FORGOTTEN, 0)
 
 
 class OwnedActor:

@@ -17,13 +17,13 @@ from actorrt.core import calls
 from actorrt.core.actor_calls import SENDING, Action, State, Traits
 from actorrt.core.calls import AWAY
 from actorrt.types import ActorKey, owner_of
-from actorrt.wire.messages import NO_ACTOR, ActorAt, BorrowActor, Cancel, Outcome, UnborrowActor
+from actorrt.wire.messages import NO_ACTOR, BorrowActor, Cancel, Outcome, UnborrowActor
 
 from ..links.link import Link
 from . import actor_places as places
 from .actor_client import ActorClient, Caller
 from .actor_places import ActorPlaces
-from .actor_records import OwnedActor
+from .actor_records import OwnedActor, forgotten
 from .calls import Batch, Call, fill_slots, when_resolved
 from .objects import Objects
 from .token import Token
@@ -124,7 +124,7 @@ class Actors:
         """A handle to an own actor has come back that nobody here had any more. Its record, if it has not ended."""
         record = self._process.supervisor.records.get(client.actor)
         if record is None:
-            client.died(ActorAt(None, 0, "it has ended", "idle"))
+            client.died(forgotten())
         else:
             self.own(client, record)
         return record

@@ -13,14 +13,13 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple, Protocol
 
-from msgspec.structs import replace
-
 from actorrt import exceptions
-from actorrt.core.lifecycle import Action, Event, State, TransitionError
+from actorrt.core.lifecycle import CAUSES, Action, Answer, Event, State, TransitionError, Until
 from actorrt.core.recent import Recent
 from actorrt.core.restarts import Restarts
 from actorrt.types import ActorKey, Employer, LeaseId, Place, ProcessId
 from actorrt.wire.messages import (
+    CANCELLED,
     FAILED,
     GIVEN_BACK,
     NOW,
@@ -35,7 +34,7 @@ from actorrt.wire.messages import (
 
 from ..links.link import Link
 from ..links.peers import Peers
-from .actor_records import ActorRecord, ActorSpec
+from .actor_records import ActorRecord, ActorSpec, at_end, forgotten
 from .calls import error_bytes
 from .shared import SharedPool
 
@@ -67,9 +66,8 @@ class Host(Protocol):
 
 
 DEATHS_REMEMBERED: Final = 256
-# An error that is longer is not kept with them.
-FAILURE_BYTES: Final = 16 * 1024
-KILLED: Final = "it was killed by actorrt.kill"
+# What an outcome of a start is, beside an error of the constructor.
+_UNMADE: Final = {GIVEN_BACK: Event.TURNED_AWAY, CANCELLED: Event.CANCELLED}
 # A worker whose code keeps the GIL does not hold up whoever kills one of its actors for longer.
 TOLD_WITHIN_S: Final = 1.0
 
@@ -101,8 +99,8 @@ class Supervisor:
         self._restarts: dict[ActorKey, Restarts] = {}
         # How the last ones ended of which no record is left: somebody may come with a handle that lay in a value.
         self._deaths: Recent[ActorKey, ActorAt] = Recent(DEATHS_REMEMBERED)
-        # Those that wait for a worker of their own.
-        self._placing: dict[ActorKey, asyncio.Task[Any]] = {}
+        # What is under way for those that wait for a worker of their own, or for their next life.
+        self._placing: dict[ActorKey, asyncio.Task[Any] | asyncio.TimerHandle] = {}
         # What a lost link concerns, in order: the actors at its other end, and those that the process there holds.
         self._placed: dict[Link, dict[ActorRecord, None]] = {}
         self._borrowed: dict[ProcessId, dict[ActorRecord, None]] = {}
@@ -127,45 +125,49 @@ class Supervisor:
 
     def create(self, record: ActorRecord) -> None:
         """Place and start it, unless it was ended before."""
-        if record.state is State.PLACING:
+        if record.life.wants_place:
             self.adopt(record)
             self._place(record)
 
     def fail(self, record: ActorRecord, error: BaseException | bytes) -> None:
         """It cannot even be placed."""
-        self._unplaceable(record, error, "being created")
+        self.apply(record, Event.UNMAKEABLE, failure=error_bytes(error))
 
-    def _unplaceable(self, record: ActorRecord, error: BaseException | bytes, phase: str = "being placed") -> None:
-        if record.state is State.PLACING:
-            record.fails(error_bytes(error))
-            self.apply(record, Event.UNPLACEABLE, "it could not be created", phase)
-
-    def apply(self, record: ActorRecord, event: Event, cause: str = "", phase: str = "") -> None:
-        """Let the table decide and do what it says."""
-        link, dead = record.link, record.state is State.DEAD
+    def apply(
+        self,
+        record: ActorRecord,
+        event: Event,
+        cause: str = "",
+        failure: bytes = b"",
+        incarnation: int | None = None,
+        start: int | None = None,
+    ) -> tuple[Action, ...]:
+        """Let the table decide and do what it says; what that was."""
         try:
-            actions = record.life.on(event)
+            actions = record.life.on(event, cause, failure, incarnation=incarnation, start=start)
         except TransitionError:
             logger.exception("actor %s", record.title)
-            return
-        if record.state is State.DEAD and not dead:
-            record.dies(cause, phase)
+            return ()
         for action in actions:
             match action:
                 case Action.SEND_START:
                     self._send_start(record)
+                case Action.DROP_START:
+                    record.will_not_start_again()
                 case Action.OPEN:
-                    self._opened(record)
+                    self.release(record)
                 case Action.LEAVE_PLACE:
                     self._leave_place(record)
+                case Action.AVOID_WORKER:
+                    self._avoid_worker(record)
                 case Action.PLACE:
                     self._place(record)
                 case Action.PLACE_AGAIN:
                     self._place_again(record, cause)
                 case Action.STOP_WORKER:
-                    self._stop(record, link, cause)
+                    self._stop(record, cause or CAUSES[event])
                 case Action.LET_FINISH:
-                    self._let_finish(record, link, cause)
+                    self._let_finish(record, cause or CAUSES[event])
                 case Action.FORGET:
                     self.records.pop(record.actor, None)
                 case Action.REMEMBER:
@@ -173,6 +175,7 @@ class Supervisor:
                 case Action.BURY:
                     self._bury(record)
         record.changed()
+        return actions
 
     # ---- placing
 
@@ -181,14 +184,25 @@ class Supervisor:
         self._placed.setdefault(link, {})[record] = None
         self.apply(record, Event.PLACED)
 
+    def _pool_of(self, record: ActorRecord) -> SharedPool | None:
+        """The workers that it shares."""
+        spec = record.spec
+        return None if spec is None or not spec.shared else self._host.shared_pool(spec.env, spec.employer)
+
     def _is_not_at(self, record: ActorRecord, link: Link) -> None:
-        if record.shares_worker and record.spec is not None:
-            self._host.shared_pool(record.spec.env, record.spec.employer).done(link)
+        pool = self._pool_of(record)
+        if pool is not None:
+            pool.done(link)
         there = self._placed.get(link)
         if there is not None:
             there.pop(record, None)
             if not there:
                 del self._placed[link]
+
+    def _avoid_worker(self, record: ActorRecord) -> None:
+        pool, link = self._pool_of(record), record.link
+        if pool is not None and link is not None:
+            pool.blocked(link.peer, True)
 
     def _leave_place(self, record: ActorRecord) -> None:
         link = record.leave_place()
@@ -202,84 +216,70 @@ class Supervisor:
         pause_s = self._restarts.setdefault(record.actor, Restarts()).pause(loop.time())
         if pause_s:
             logger.info("actor %s is lost again (%s): its restart waits for %.1f s", record.title, cause, pause_s)
-            loop.call_later(pause_s, self._place_if_wanted, record)
+            self._placing[record.actor] = loop.call_later(pause_s, self._pause_over, record)
         else:
             self._place(record)
 
-    def _place_if_wanted(self, record: ActorRecord) -> None:
-        if record.state is State.PLACING and not self._host.closing:
+    def _pause_over(self, record: ActorRecord) -> None:
+        del self._placing[record.actor]
+        if not self._host.closing:
             self._place(record)
 
     def _place(self, record: ActorRecord) -> None:
-        spec = record.spec
+        pool, spec = self._pool_of(record), record.spec
         assert spec is not None
-        if spec.shared:
-            pool = self._host.shared_pool(spec.env, spec.employer)
-            link = pool.pick()
-            if link is not None:
-                self._placed_at(record, link, pool.place_of(link))
-                return
-            self._host.spawn_here(self._place_shared(record, pool))
-        else:
+        if pool is None:
             self._host.spawn_here(self._place_process(record, spec))
+        elif not self._place_at(record, pool):
+            self._host.spawn_here(self._place_shared(record, pool))
+
+    def _place_at(self, record: ActorRecord, pool: SharedPool) -> bool:
+        """Place it in a worker of the pool, if that has one."""
+        link = pool.pick()
+        if link is None:
+            return False
+        self._placed_at(record, link, pool.place_of(link))
+        return True
 
     async def _place_shared(self, record: ActorRecord, pool: SharedPool) -> None:
-        while True:
+        while record.life.wants_place and not self._place_at(record, pool):
             try:
                 await pool.ready()
             except exceptions.ActorrtError as error:
-                self._unplaceable(record, error)
-                return
-            if record.state is not State.PLACING:
-                return
-            link = pool.pick()
-            if link is not None:
-                self._placed_at(record, link, pool.place_of(link))
-                return
+                self.apply(record, Event.UNPLACEABLE, failure=error_bytes(error))
 
     async def _place_process(self, record: ActorRecord, spec: ActorSpec) -> None:
         placing = asyncio.current_task()
-        if placing is None or record.state is not State.PLACING:
+        if placing is None or not record.life.wants_place:
             return
         self._placing[record.actor] = placing
         try:
-            await self._lease_worker(record, spec)
-        finally:
+            lease, link = await self._lease_worker(spec, record.title)
+        except exceptions.ActorrtError as error:
+            del self._placing[record.actor]
+            self.apply(record, Event.UNPLACEABLE, failure=error_bytes(error))
+        else:
             self._placing.pop(record.actor, None)
+            self._placed_at(record, link, lease.worker, lease.lease)
 
-    async def _lease_worker(self, record: ActorRecord, spec: ActorSpec) -> None:
+    async def _lease_worker(self, spec: ActorSpec, title: str) -> tuple[Lease, Link]:
         host = self._host
         while True:
+            lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, title, spec.employer))
             try:
-                lease = await host.lease(
-                    LeaseRequest(spec.shape, spec.mode, spec.env or None, record.title, spec.employer)
-                )
-            except exceptions.ActorrtError as error:
-                self._unplaceable(record, error)
-                return
-            if record.state is not State.PLACING:
-                host.return_lease(lease.lease)
-                return
-            try:
-                link = await host.peers.link_to(lease.worker.process, lease.worker.address)
+                return lease, await host.peers.link_to(lease.worker.process, lease.worker.address)
             except exceptions.LinkError:
                 host.return_lease(lease.lease)
-                continue
             except asyncio.CancelledError:
                 host.return_lease(lease.lease)
                 raise
-            if record.state is not State.PLACING:
-                host.return_lease(lease.lease)
-                return
-            self._placed_at(record, link, lease.worker, lease.lease)
-            return
 
     def _send_start(self, record: ActorRecord) -> None:
         link, spec = record.link, record.spec
         assert link is not None
         assert spec is not None
         if link.closed:
-            self._host.loop.call_soon(self.apply, record, Event.LOST, "its process ended", "starting")
+            self._host.loop.call_soon(self.apply, record, Event.LOST, "its process ended")
             return
         start = record.start(self._host.next_seq)
         if start.cls not in link.defined:
@@ -291,28 +291,17 @@ class Supervisor:
 
     def started(self, record: ActorRecord, seq: int, outcome: Outcome | None) -> None:
         """The reply to StartActor: None is success."""
-        if seq != record.starting or record.state is not State.STARTING:
-            return
         if outcome is None:
-            self.apply(record, Event.STARTED)
-        elif outcome.kind == GIVEN_BACK:
-            if record.link is not None and record.spec is not None and record.spec.shared:
-                self._host.shared_pool(record.spec.env, record.spec.employer).blocked(record.link.peer, True)
-            self.apply(record, Event.TURNED_AWAY)
+            self.apply(record, Event.STARTED, start=seq)
         elif outcome.kind == FAILED:
-            record.fails(outcome.values[0].data)
-            self.apply(record, Event.FAILED, "its constructor raised an error", "starting")
+            self.apply(record, Event.FAILED, failure=outcome.values[0].data, start=seq)
         else:
-            self.apply(record, Event.ENDED, "it was cancelled", "starting")
-
-    def _opened(self, record: ActorRecord) -> None:
-        if record.life.restarts_left == 0 and record.spec is not None and not record.spec.named:
-            record.will_not_start_again()
-        self.release(record)
+            self.apply(record, _UNMADE[outcome.kind], start=seq)
 
     # ---- the end
 
-    def _stop(self, record: ActorRecord, link: Link | None, cause: str) -> None:
+    def _stop(self, record: ActorRecord, cause: str) -> None:
+        link = record.link
         if link is not None and not link.closed:
             if record.lease is not None:
                 self._host.kill_worker(link.peer, cause)
@@ -320,7 +309,8 @@ class Supervisor:
                 link.send(StopActor(record.actor, False, cause))
         self._return(record)
 
-    def _let_finish(self, record: ActorRecord, link: Link | None, cause: str) -> None:
+    def _let_finish(self, record: ActorRecord, cause: str) -> None:
+        link = record.link
         if link is None or link.closed:
             self._return(record)
         else:
@@ -336,8 +326,8 @@ class Supervisor:
             self._is_not_at(record, record.link)
         record.is_buried()
         self._restarts.pop(record.actor, None)
-        placing = self._placing.get(record.actor)
-        if placing is not None and placing is not asyncio.current_task():
+        placing = self._placing.pop(record.actor, None)
+        if placing is not None:
             # It is not to keep a place in the queue for a worker.
             placing.cancel()
         self._host.actor_moved(record)
@@ -346,11 +336,9 @@ class Supervisor:
 
     def _remember(self, record: ActorRecord) -> None:
         """Nobody is known who could ask for it, but a handle may lie in a value."""
-        if self.records.pop(record.actor, None) is not None:
-            death = record.death()
-            if len(death.failed) > FAILURE_BYTES:
-                death = replace(death, failed=b"")
-            self._deaths.put(record.actor, death)
+        death = record.life.death
+        if death is not None and self.records.pop(record.actor, None) is not None:
+            self._deaths.put(record.actor, at_end(death.in_short(), record.life.incarnation))
 
     def at(self, link: Link) -> list[ActorRecord]:
         """The actors that were sent there, and have not left."""
@@ -358,7 +346,7 @@ class Supervisor:
 
     def link_lost(self, link: Link) -> None:
         """The link to a worker is gone: every actor there is lost."""
-        lost = self.at(link)
+        lost = [(record, record.life.incarnation) for record in self.at(link)]
         if lost:
             self._host.spawn_here(self._lost(link, lost))
 
@@ -370,37 +358,32 @@ class Supervisor:
 
     def absent(self, record: ActorRecord, incarnation: int) -> None:
         """The worker that this life of it runs in says that it does not have it."""
-        if record.state is State.ALIVE and record.life.incarnation == incarnation:
-            # Its owner would know by now if it had ended in any way that it was told of.
-            self.apply(record, Event.LOST, "its worker has lost it", "running")
+        self.apply(record, Event.ABSENT, incarnation=incarnation)
 
-    async def _lost(self, link: Link, lost: list[ActorRecord]) -> None:
+    async def _lost(self, link: Link, lost: list[tuple[ActorRecord, int]]) -> None:
         cause, _ = await self._host.exit_cause(link.peer)
         if self._host.closing:
             return
-        for record in lost:
-            if record.link is link and record.state is not State.PLACING:
-                phase = "starting" if record.state is State.STARTING else "running"
-                self.apply(record, Event.LOST, cause, phase)
+        for record, incarnation in lost:
+            self.apply(record, Event.LOST, cause, incarnation=incarnation)
 
     def ended(self, actor: ActorKey, cause: str) -> None:
         """It left by itself (exit_actor)."""
         record = self.records.get(actor)
         if record is not None:
-            self.apply(record, Event.LEFT, cause, "running")
+            self.apply(record, Event.LEFT, cause)
 
     async def kill(self, actor: ActorKey, no_restart: bool) -> None:
         """End it. When this returns, no call that anybody makes from then on finds it as it was."""
         record = self.records.get(actor)
         if record is None:
             return
-        link = record.link
-        # One that is dead and has a process to itself finishes what it was called for.
-        process_ends = record.lease is not None and record.state is not State.DEAD
-        phase = "being placed" if record.state is State.PLACING else "running"
-        self.apply(record, Event.ENDED if no_restart else Event.KILLED, KILLED, phase)
+        link, own_process = record.link, record.lease is not None
+        actions = self.apply(record, Event.ENDED if no_restart else Event.KILLED)
         if link is not None and not link.closed:
-            # Others have links of their own to its worker: it has to know, or to be gone, before they call.
+            # Others have links of their own to its worker: it has to know, or to be gone, before they call. One that
+            # was dead and has a process to itself finishes what it was called for.
+            process_ends = own_process and Action.STOP_WORKER in actions
             with contextlib.suppress(exceptions.ActorrtError, TimeoutError):
                 async with asyncio.timeout(TOLD_WITHIN_S):
                     await (link.gone.wait() if process_ends else link.ask(Ping()))
@@ -429,7 +412,7 @@ class Supervisor:
     def release(self, record: ActorRecord) -> None:
         """A handle is gone: it may have been the last one."""
         if not record.borrowers and not self._host.holds(record):
-            self.apply(record, Event.UNHELD, "no process held a handle to it any more", "idle")
+            self.apply(record, Event.UNHELD)
 
     def disown(self, record: ActorRecord) -> None:
         """It was not to be: nothing is known of it any more. From any thread."""
@@ -441,12 +424,13 @@ class Supervisor:
 
         Waits while it is on its way there; with `fate` only until it is known whether it will be. NOW: does not wait.
         """
-        while True:
-            record = self.records.get(actor)
-            if record is None:
-                return self._deaths.get(actor) or ActorAt(None, 0, "it has ended", "idle")
-            if record.state is State.DEAD:
-                return record.death()
-            if seen == NOW or (record.life.incarnation > seen and (fate or record.state is State.ALIVE)):
-                return ActorAt(record.place, record.life.incarnation)
-            await record.change(self._host.loop)
+        until = Until.NOW if seen == NOW else Until.FATE if fate else Until.RUNNING
+        while (record := self.records.get(actor)) is not None:
+            match record.life.answer(seen, until):
+                case Answer.DEATH:
+                    return record.death()
+                case Answer.PLACE:
+                    return ActorAt(record.place, record.life.incarnation)
+                case Answer.WAIT:
+                    await record.change(self._host.loop)
+        return self._deaths.get(actor) or forgotten()
