@@ -14,7 +14,7 @@ from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Link, Receiver
 from actorrt.runtime.links.peers import LINK_ID_BYTES, Peers
-from actorrt.runtime.links.transport import DialBrokeError, NoAnswerError, NobodyListensError, RefusedError
+from actorrt.runtime.links.transport import DialBrokeError, NoAnswerError, NobodyListensError, refusal
 from actorrt.types import ProcessId
 from actorrt.version import __version__
 from actorrt.wire.greeting import hello_in, request_with
@@ -97,7 +97,7 @@ class VirtualDialler:
             if theirs is None:
                 raise DialBrokeError(f"the connection to {path} broke")
             if theirs.refused:
-                raise RefusedError(theirs.refused)
+                raise refusal(theirs.refused)
         except BaseException:
             plug.wire.cut()
             raise
@@ -180,6 +180,9 @@ class VirtualPeers(Peers):
 
     def _end_of(self, link: Link) -> asyncio.Future[None]:
         return self._network.end_of(link.peer)
+
+    def is_ending(self, link: Link) -> bool:
+        return not self._network.lives(link.peer)
 
     # ---- the end
 

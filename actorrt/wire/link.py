@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import structs
 
-from .frames import FrameParser, acknowledgement
+from .frames import GOODBYE, FrameParser, acknowledgement
 from .messages import Hello
 
 Buffer = bytes | memoryview
@@ -49,6 +49,7 @@ class State(enum.Enum):
 class Event(enum.Enum):
     HEARD = "heard"  # the peer reads from now on: the dialler's first frame came, or the answer to a dial
     BROKEN = "broken"  # the connection ended without a goodbye
+    DIED = "died"  # the same, and as the kernel has it the peer's process ran no more: that was why
     REJOINED = "rejoined"  # another connection takes the place of the last
     ENDED = "ended"  # a goodbye, the end of the peer's process, nonsense, or nobody who knows this link
 
@@ -64,10 +65,13 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (State.OPENING, Event.HEARD): (State.OPEN, (Action.TELL_OPEN, Action.WRITE)),
     # For the dialler the link is open since it had the answer: it dials again.
     (State.OPENING, Event.BROKEN): (State.OPENING, (Action.RESTORE,)),
+    (State.OPENING, Event.DIED): (State.OPENING, (Action.RESTORE,)),
     (State.OPENING, Event.REJOINED): (State.OPENING, ()),
     # The owner never heard of it.
     (State.OPENING, Event.ENDED): (State.CLOSED, ()),
     (State.OPEN, Event.BROKEN): (State.DOWN, (Action.RESTORE,)),
+    # The kernel says in a moment that it has ended.
+    (State.OPEN, Event.DIED): (State.DOWN, (Action.RESTORE,)),
     # The peer has noticed the break first.
     (State.OPEN, Event.REJOINED): (State.RESUMING, ()),
     (State.OPEN, Event.ENDED): (State.CLOSED, (Action.TELL_LOST,)),
@@ -75,10 +79,12 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, tuple[Action, ...]]]] = {
     (State.DOWN, Event.ENDED): (State.CLOSED, (Action.TELL_LOST,)),
     (State.RESUMING, Event.HEARD): (State.OPEN, (Action.WRITE,)),
     (State.RESUMING, Event.BROKEN): (State.DOWN, (Action.RESTORE,)),
+    (State.RESUMING, Event.DIED): (State.DOWN, (Action.RESTORE,)),
     (State.RESUMING, Event.REJOINED): (State.RESUMING, ()),
     (State.RESUMING, Event.ENDED): (State.CLOSED, (Action.TELL_LOST,)),
     # Several of those who know say that it has ended; a connection that is closed breaks.
     (State.CLOSED, Event.BROKEN): (State.CLOSED, ()),
+    (State.CLOSED, Event.DIED): (State.CLOSED, ()),
     (State.CLOSED, Event.ENDED): (State.CLOSED, ()),
 }
 
@@ -103,6 +109,12 @@ class Kept:
         self._writes: deque[tuple[int, Sequence[Buffer]]] = deque()
         # Where the first of them begins.
         self._start = 0
+
+    def copy(self) -> Kept:
+        """The same, whatever becomes of this one."""
+        other = Kept()
+        other._writes, other._start = self._writes.copy(), self._start
+        return other
 
     @property
     def start(self) -> int:
@@ -150,6 +162,23 @@ class Kept:
         return behind([buffer for _, buffers in self._writes for buffer in buffers], position - self._start)
 
 
+class Parting:
+    """What an end that has left says over a connection of its own, since it could not say goodbye before."""
+
+    def __init__(self, link: bytes, received: int, kept: Kept) -> None:
+        self._link = link
+        self._received = received
+        self._kept = kept
+
+    def hello(self, mine: Hello) -> Hello:
+        """The hello of that connection."""
+        return greeting(mine, self._link, self._received)
+
+    def words(self, peer_received: int) -> list[Buffer]:
+        """All that is written over it: what the peer misses, and goodbye. LinkStateError: it misses what is gone."""
+        return [acknowledgement(self._received), *self._kept.behind(peer_received), GOODBYE]
+
+
 class End:
     """What one end knows of a link: its state, what it has read, and what it has written."""
 
@@ -165,6 +194,10 @@ class End:
         self.window_bytes = window_bytes
         self.link = link
         self.state = state
+        # This end has dialled it, and dials again.
+        self.dialled = state is State.OPEN
+        # The peer may have said what was lost with a connection, and has not said again.
+        self.unheard = False
         self.parser = FrameParser()
         self.kept = Kept()
         # What the peer knows to have come here.
@@ -182,9 +215,30 @@ class End:
             self.state, actions = TABLE[self.state, event]
         except KeyError:
             raise LinkStateError(f"{event.value} while {self.state.value}: {self!r}") from None
-        if event is Event.BROKEN or event is Event.REJOINED:
+        if event is Event.BROKEN:
+            # Of a process that has ended, all that it wrote has come.
+            self.unheard = True
+        if event is Event.BROKEN or event is Event.DIED or event is Event.REJOINED:
             self.parser.break_off()
         return actions
+
+    def hears(self) -> tuple[Action, ...]:
+        """The first frames of the peer over a connection have come, what it had to say again among them; maybe some
+        later ones."""
+        self.unheard = False
+        return () if self.state is State.OPEN else self.apply(Event.HEARD)
+
+    def end(self, ending: Ending) -> tuple[Action, ...]:
+        """ENDED, for this reason."""
+        if ending is not Ending.GOODBYE and self.state in (State.OPEN, State.RESUMING):
+            # It was given up with a connection, and what was on its way there.
+            self.unheard = True
+        return self.apply(Event.ENDED)
+
+    def parts(self) -> Parting | None:
+        """What this end says over another connection if it leaves now and cannot say so; None: the peer finds out as it
+        dials again."""
+        return Parting(self.link, self.received, self.kept.copy()) if self.dialled else None
 
     # ---- writing
 
@@ -284,6 +338,7 @@ class Verdict(enum.Enum):
     # The peer has ended the link that is down here and opens another one, or it has given this dial up long since and
     # has that link still: its first frame says which, and ends the link that is down.
     REPLACE = "replace"
+    # This process dials at this moment, or dials again what the peer may not have heard of.
     REFUSE_DUPLICATE = "refuse: duplicate"
     REFUSE_UNKNOWN = "refuse: unknown"
     # Its dialler has given this connection up and had another one since: it says less than is known by now.
@@ -302,5 +357,15 @@ def judge(hello: Hello, mine: bytes, known: End | None, dials: bool) -> Verdict:
             return Verdict.REFUSE_UNKNOWN
         return Verdict.RESUME if hello.received >= known.kept.start else Verdict.REFUSE_LATE
     if known and alive:
-        return Verdict.REFUSE_DUPLICATE if known.state is State.OPEN else Verdict.REPLACE
+        # Of one that it has dialled the peer says by itself whether it goes on.
+        return Verdict.REFUSE_DUPLICATE if known.state is State.OPEN or known.dialled else Verdict.REPLACE
     return Verdict.REFUSE_DUPLICATE if dials and mine < hello.process else Verdict.ACCEPT
+
+
+def takes_dialled(mine: bytes, peer: bytes, arrived: bool, crossed: bool) -> bool:
+    """Whether who dialled takes the link that the peer's answer opens.
+
+    `arrived`: there is a link with the peer by now. `crossed`: the peer has dialled meanwhile and was accepted; of two
+    that dial each other the lower id keeps its link.
+    """
+    return not arrived and not (crossed and peer < mine)

@@ -21,8 +21,8 @@ from actorrt.runtime.links.link import Link
 from actorrt.runtime.links.peers import Opened, Peers
 from actorrt.runtime.links.pipes import Pipe
 from actorrt.types import ProcessId
-from actorrt.wire.frames import TO_CALLER, FrameParser, acknowledgement, encode_frame
-from actorrt.wire.link import End, Ending, State, greeting
+from actorrt.wire.frames import GOODBYE, TO_CALLER, FrameParser, acknowledgement, encode_frame
+from actorrt.wire.link import End, Ending, Parting, State, greeting
 from actorrt.wire.messages import (
     AnyMessage,
     Borrow,
@@ -75,6 +75,8 @@ class Keeper:
 
     def __init__(self) -> None:
         self.broken: list[Link] = []
+        # As the kernel has it.
+        self.peer_ends = False
         self.noticed = asyncio.Event()
 
     def opened(self, link: Link) -> None: ...
@@ -82,6 +84,11 @@ class Keeper:
     def restore(self, link: Link) -> None:
         self.broken.append(link)
         self.noticed.set()
+
+    def is_ending(self, link: Link) -> bool:
+        return self.peer_ends
+
+    def part(self, link: Link, parting: Parting) -> None: ...
 
     def closed(self, link: Link) -> None: ...
 
@@ -449,7 +456,7 @@ async def test_who_has_given_a_link_up_does_not_know_it_any_more(two: Two) -> No
 
 
 async def test_where_nobody_listens_for_a_second_a_link_is_lost(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.runtime.links.peers.NOBODY_LISTENS_S", 0.06)
+    monkeypatch.setattr("actorrt.wire.dialling.NOBODY_LISTENS_S", 0.06)
     os.unlink(socket_path(str(two.session), OTHER))
     two.cut(two.link)
     await two.link.gone.wait()
@@ -469,16 +476,142 @@ async def test_a_process_that_has_ended_is_not_dialled_again(two: Two) -> None:
     await two.receivers[1].until(lambda: two.receivers[1].lost)
 
 
-async def test_a_link_that_is_closed_while_it_has_no_connection_ends_for_both(two: Two) -> None:
+async def test_a_link_that_is_closed_while_it_has_no_connection_says_goodbye_over_another_one(session: Path) -> None:
+    two = Two(session, restore_s=3600.0)
+    await two.open()
     back = two.back
+    two.link.push(Borrow(1))
     two.cut(two.link)
+    two.link.flush()
     await asyncio.sleep(0)
-    two.link.close()
+    await two.mine.close()
     assert two.link.closed is Ending.GOODBYE
     with pytest.raises(LinkError):
         await two.link.ask(Ping())
     await two.receivers[1].until(lambda: two.receivers[1].lost)
-    assert back.closed is Ending.LOST
+    assert back.closed is Ending.GOODBYE
+    # What was written before has come.
+    assert two.receivers[1].came == ([Borrow(1)] if two.link.statistics().written else [])
+    await two.other.close()
+
+
+async def test_a_link_that_is_closed_while_its_socket_is_full_says_the_rest_and_goodbye(session: Path) -> None:
+    two = Two(session, restore_s=3600.0)
+    await two.open()
+    back = two.back
+    pipe = Pipe(two.link, 7, None, TO_CALLER, LARGE)
+    pipe.write(bytes(LARGE), last=True)
+    assert two.link.congested
+    written = two.link.statistics().written
+    await two.mine.close()
+    await two.receivers[1].until(lambda: two.receivers[1].lost)
+    assert back.closed is Ending.GOODBYE
+    assert back.statistics().received == written + len(GOODBYE)
+    await two.other.close()
+
+
+async def test_who_closes_a_link_to_a_process_that_says_nothing_does_not_wait_for_long(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actorrt.runtime.links.peers.PART_S", 0.01)
+    two = Two(session, restore_s=0.01)
+    await two.open()
+
+    class Silent:
+        async def dial(self, path: str, hello: Hello) -> Opened:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(two.mine, "_dialler", Silent())
+    two.cut(two.link)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await two.mine.close()
+    await two.other.close()
+
+
+@pytest.mark.parametrize("dials", [(0, 1), (1, 0)])
+async def test_dials_that_cross_a_cut_end_no_link_that_both_want(
+    session: Path, monkeypatch: pytest.MonkeyPatch, dials: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("actorrt.runtime.links.peers.LONGEST_PAUSE_S", 0.05)
+    receivers = Receiver(), Receiver()
+    peers = [
+        Peers(receiver, process, "worker", str(session), "0", restore_s=3600.0)
+        for receiver, process in zip(receivers, (ME, OTHER), strict=True)
+    ]
+    first, second = peers[dials[0]], peers[dials[1]]
+    for each in peers:
+        await each.listen()
+    # The dialler has its answer, and the connection is cut before its first frame has left.
+    monkeypatch.setattr(Link, "greet", Two.cut)
+    link = await first.link_to(second.process)
+    monkeypatch.undo()
+    monkeypatch.setattr("actorrt.runtime.links.peers.LONGEST_PAUSE_S", 0.05)
+    dialler, may_dial, refused = first._dialler, asyncio.Event(), asyncio.Event()
+
+    class Later:
+        async def dial(self, path: str, hello: Hello) -> Opened:
+            await may_dial.wait()
+            return await dialler.dial(path, hello)
+
+    monkeypatch.setattr(first, "_dialler", Later())
+    while link.end.state is not State.DOWN:  # noqa: ASYNC110  a link has no event for it
+        await asyncio.sleep(0.001)
+    wanted = asyncio.create_task(second._other_link(first.process))
+    with pytest.raises(LinkError):
+        # It dials, since the link that has come is not heard of.
+        await second.link_to(first.process)
+    refused.set()
+    with pytest.raises(LinkError):
+        await wanted
+    may_dial.set()
+    await link.ask(Ping())
+    back = second.get(first.process)
+    assert back is not None
+    assert back.end.link == link.end.link
+    assert receivers[0].lost == receivers[1].lost == []
+    for each in peers:
+        await each.close()
+
+
+# -- what may not have been heard
+
+
+async def test_what_a_process_said_before_its_connection_was_cut_may_be_lost(one: OneEnd) -> None:
+    assert not one.link.unheard
+    one.theirs.close()
+    await one.keeper.noticed.wait()
+    assert one.link.unheard
+    await one.go_on(0)
+    # It answers, and has not said again what was lost.
+    assert one.link.unheard
+    await asyncio.get_running_loop().sock_sendall(one.theirs, acknowledgement(0) + frame(Borrow(1)))
+    await one.receiver.until(lambda: one.receiver.came)
+    assert not one.link.unheard
+
+
+async def test_what_a_process_said_before_it_ended_was_heard(one: OneEnd) -> None:
+    one.keeper.peer_ends = True
+    await asyncio.get_running_loop().sock_sendall(one.theirs, frame(Borrow(1)))
+    one.theirs.close()
+    await one.keeper.noticed.wait()
+    one.link.finish(Ending.DIED)
+    assert one.receiver.came == [Borrow(1)]
+    assert not one.link.unheard
+
+
+async def test_a_process_that_ends_while_its_link_is_down_may_have_said_more(one: OneEnd) -> None:
+    one.theirs.close()
+    await one.keeper.noticed.wait()
+    one.keeper.peer_ends = True
+    one.link.finish(Ending.DIED)
+    assert one.link.unheard
+
+
+async def test_a_link_that_is_given_up_with_its_connection_may_have_brought_more(one: OneEnd) -> None:
+    one.link.finish(Ending.LOST)
+    assert one.link.unheard
 
 
 async def test_a_new_link_takes_the_place_of_one_that_is_down(session: Path) -> None:

@@ -18,6 +18,7 @@ from actorrt.wire.link import (
     TABLE,
     Action,
     End,
+    Ending,
     Event,
     Kept,
     LinkStateError,
@@ -26,6 +27,7 @@ from actorrt.wire.link import (
     behind,
     greeting,
     judge,
+    takes_dialled,
     why_refused,
 )
 from actorrt.wire.messages import Hello
@@ -178,6 +180,57 @@ def test_a_writer_waits_while_a_window_is_not_acknowledged() -> None:
     assert end.may_write
 
 
+# -- what was not heard, and goodbye
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_all_was_heard_before_a_goodbye_and_before_the_end_of_a_process_that_broke_the_connection(
+    ending: Ending,
+) -> None:
+    end = End(LINK, State.OPEN)
+    end.end(ending)
+    assert end.unheard is (ending is not Ending.GOODBYE)
+    for event, unheard in ((Event.DIED, False), (Event.BROKEN, True)):
+        end = End(LINK, State.OPEN)
+        end.apply(event)
+        end.end(ending)
+        assert end.unheard is unheard
+
+
+def test_what_was_lost_with_a_connection_is_heard_with_the_first_frames_of_the_next() -> None:
+    end = End(LINK, State.OPEN)
+    end.apply(Event.BROKEN)
+    end.rejoin(0)
+    end.apply(Event.HEARD)
+    assert end.unheard
+    end.apply(Event.DIED)
+    assert end.unheard
+    end.rejoin(0)
+    assert end.hears() == (Action.WRITE,)
+    assert not end.unheard
+    assert end.hears() == ()
+
+
+def test_the_last_words_are_what_the_peer_misses_and_goodbye() -> None:
+    end, peer = End(LINK, State.OPEN), End(LINK, State.OPENING)
+    frames = [encode_frame(b"first"), encode_frame(b"second")]
+    for each in frames:
+        end.kept.add([each], len(each))
+    peer.parser.feed(frames[0] + frames[1][:5])
+    for each in (peer, end):
+        each.apply(Event.BROKEN)
+    parting = end.parts()
+    assert parting is not None
+    end.kept.acknowledge(end.kept.written)
+    hello = parting.hello(hello_of(ALICE))
+    assert judge(hello, BOB, peer, dials=False) is Verdict.RESUME
+    peer.rejoin(hello.received)
+    assert peer.parser.feed(b"".join(parting.words(peer.received))) == [Acknowledged(0), b"second"]
+    assert peer.parser.ended
+    # Who was dialled cannot dial: the peer does, and hears that nobody knows the link.
+    assert peer.parts() is None
+
+
 # -- hellos
 
 
@@ -185,6 +238,21 @@ def test_of_two_that_dial_each_other_at_once_the_lower_id_keeps_its_link() -> No
     assert judge(hello_of(BOB), ALICE, None, dials=True) is Verdict.REFUSE_DUPLICATE
     assert judge(hello_of(ALICE), BOB, None, dials=True) is Verdict.ACCEPT
     assert judge(hello_of(BOB), ALICE, None, dials=False) is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+@pytest.mark.parametrize("crossed", [False, True])
+def test_a_dial_that_is_answered_opens_a_link_unless_the_peer_s_own_is_on_its_way(arrived: bool, crossed: bool) -> None:
+    assert takes_dialled(ALICE, BOB, arrived, crossed) is (not arrived)
+    assert takes_dialled(BOB, ALICE, arrived, crossed) is (not arrived and not crossed)
+
+
+def test_a_link_that_is_dialled_again_is_not_replaced_by_one_of_who_has_not_heard_of_it() -> None:
+    known = End(LINK, State.OPEN)
+    known.apply(Event.BROKEN)
+    assert judge(hello_of(BOB, b"newer..."), ALICE, known, dials=False) is Verdict.REFUSE_DUPLICATE
+    known.apply(Event.ENDED)
+    assert judge(hello_of(BOB, b"newer..."), ALICE, known, dials=False) is Verdict.ACCEPT
 
 
 @pytest.mark.parametrize(
@@ -245,6 +313,8 @@ class Connection:
     hello: Hello
     stage: str = "hello"  # then "answer", "open"
     answer: Hello | None = None
+    # The link of the peer that its dialler had accepted before.
+    beside: End | None = None
     ways: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
     cut: bool = False
 
@@ -305,6 +375,9 @@ class TwoEnds(RuleBasedStateMachine):
             match action:
                 case Action.TELL_OPEN:
                     if host.end is not None and host.end is not end:
+                        # The peer does not have it any more, else it would not have dialled.
+                        other = self.hosts[1 - side].end
+                        assert other is None or other.link != host.end.link, "both want the link that is ended"
                         self.end_link(side)
                     host.end, host.connection, host.dialled = end, host.on_opening, False
                     host.opening = host.on_opening = None
@@ -374,7 +447,7 @@ class TwoEnds(RuleBasedStateMachine):
             connection = Connection(side, host.end.link, hello_of(PROCESSES[side], host.end.link, host.end.received))
         else:
             return
-        host.dials = connection
+        host.dials, connection.beside = connection, host.opening
         self.connections.append(connection)
 
     @precondition(lambda self: any(each.stage != "open" for each in self.connections))
@@ -411,8 +484,6 @@ class TwoEnds(RuleBasedStateMachine):
                 # Written once the dialler has been heard; on its way from then on.
                 connection.ways[connection.dialler].extend(b"".join(rest))
             case Verdict.REPLACE | Verdict.ACCEPT:
-                if verdict is Verdict.REPLACE:
-                    self.end_link(side)
                 host.opening = End(hello.link, State.OPENING, ACKNOWLEDGE, WINDOW)
                 host.on_opening = connection
                 connection.answer = hello_of(PROCESSES[side], hello.link, 0)
@@ -449,10 +520,17 @@ class TwoEnds(RuleBasedStateMachine):
         host.dials = None
         connection.stage = "open"
         if connection.hello.received == NEW:
-            if host.end is not None:
+            crossed = host.opening is not None and host.opening is not connection.beside
+            if not takes_dialled(PROCESSES[side], PROCESSES[1 - side], host.end is not None, crossed):
                 # The peer's link came first, whatever it knows of this one.
                 self.give_up_dial(connection)
                 return
+            if host.opening is not None and host.opening is connection.beside:
+                # The peer has ended it, else it had refused this one.
+                host.opening.apply(Event.ENDED)
+                if host.on_opening is not None:
+                    host.on_opening.cut = True
+                host.opening = host.on_opening = None
             host.end = End(connection.link, State.OPEN, ACKNOWLEDGE, WINDOW)
             host.dialled, host.connection = True, connection
             self.put(connection, 1 - side, host.end.greet())

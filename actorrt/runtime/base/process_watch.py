@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Final
+
+# Of the flags of a process in /proc: it runs no code of its own any more (PF_EXITING). Its files are closed after that.
+_EXITING: Final = 0x4
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has ended or is being taken down by the kernel. False where that cannot be found out."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            # The name before may hold anything, brackets too.
+            state, *rest = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False
+    return state in (b"Z", b"X") or bool(int(rest[5]) & _EXITING)
 
 
 def watch_pid(pid: int) -> asyncio.Future[None]:

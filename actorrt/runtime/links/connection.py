@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from actorrt.wire.link import Buffer, behind
 
 # What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
 SEND_BUFFER_BYTES: Final = 512 * 1024
+# Of what one system call takes (1,024 on Linux), less what one more piece has.
+MOST_BUFFERS: Final = 512
 
 
 class Connection:
@@ -32,6 +36,20 @@ class Connection:
 
     def stop_awaiting_room(self) -> None:
         self._loop.remove_writer(self.out.fileno())
+
+    async def write_all(self, buffers: Sequence[Buffer]) -> None:
+        """Write all of it. Raises OSError."""
+        left = list(buffers)
+        while left:
+            try:
+                left = behind(left, self.out.sendmsg(left[:MOST_BUFFERS]))
+            except BlockingIOError:
+                room = asyncio.Event()
+                self.await_room(room.set)
+                try:
+                    await room.wait()
+                finally:
+                    self.stop_awaiting_room()
 
     def end_writing(self) -> None:
         """Nothing more can be written: the peer reads the end, and closes its own direction."""

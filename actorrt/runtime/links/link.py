@@ -27,7 +27,7 @@ import msgspec
 from actorrt import exceptions
 from actorrt.types import FunctionKey
 from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, Acknowledged, FrameError, RawPart, encode_frame
-from actorrt.wire.link import Action, Buffer, End, Ending, Event, LinkStateError, State, behind
+from actorrt.wire.link import Action, Buffer, End, Ending, Event, LinkStateError, Parting, State, behind
 from actorrt.wire.messages import (
     AnswerBody,
     AnyMessage,
@@ -42,7 +42,7 @@ from actorrt.wire.messages import (
 from actorrt.wire.pipe_end import PIECE, Frame
 from actorrt.wire.questions import DIALOGUE, in_parts
 
-from .connection import Connection
+from .connection import MOST_BUFFERS, Connection
 from .dialogue import Dialogue
 from .pipes import Pipe, caller_end
 
@@ -51,8 +51,6 @@ BATCH: Final = 256
 _NOT_WAITING: Final = (False,)
 # In place of how many bytes a connection took: all that is written goes to the next one.
 _BROKEN: Final = -1
-# Of what one system call takes (1,024 on Linux), less what one more piece has.
-_MOST_BUFFERS: Final = 512
 # What has come is acknowledged after so long at the latest.
 ACKNOWLEDGE_S: Final = 1.0
 # So long is read on from a connection that takes nothing any more.
@@ -83,6 +81,13 @@ class Keeper(Protocol):
 
     def restore(self, link: Link) -> None:
         """Its connection has broken: dial again, or wait for who dialled; end it where that is in vain."""
+
+    def is_ending(self, link: Link) -> bool:
+        """Whether its process runs no more, as the kernel has it."""
+        ...
+
+    def part(self, link: Link, parting: Parting) -> None:
+        """It ends, and its goodbye could not be written."""
 
     def closed(self, link: Link) -> None:
         """It has ended."""
@@ -189,6 +194,11 @@ class Link:
     def farewell(self) -> bool:
         """It was closed on purpose."""
         return self.closed is Ending.GOODBYE
+
+    @property
+    def unheard(self) -> bool:
+        """The peer may have said what has not come, and will not come if the link has ended."""
+        return self.end.unheard
 
     @property
     def congested(self) -> bool:
@@ -358,7 +368,7 @@ class Link:
         sent: list[int] = []
         size = 0
         ended: list[Pipe] = []
-        while len(buffers) < _MOST_BUFFERS:
+        while len(buffers) < MOST_BUFFERS:
             try:
                 if buffers and size + self._piped[0].held > PIECE:
                     break
@@ -465,7 +475,7 @@ class Link:
     def _write_rest(self, rest: list[Buffer]) -> bool:
         """Write what the socket has not taken, with the lock held. True if some is left for later."""
         try:
-            left = behind(rest, self._out.sendmsg(rest[:_MOST_BUFFERS]))
+            left = behind(rest, self._out.sendmsg(rest[:MOST_BUFFERS]))
         except BlockingIOError:
             left = rest
         except OSError:
@@ -490,8 +500,10 @@ class Link:
         try:
             frames = parser.feed(data)
             looks = parser.fed >= self._look_at
-            if looks and frames and self.end.state is not _OPEN and not self._heard():
-                return
+            if looks and frames:
+                if self.closed:
+                    return
+                self._perform(self.end.hears())
             for found in frames:
                 if isinstance(found, RawPart):
                     self._take_raw(found)
@@ -512,13 +524,6 @@ class Link:
         except (FrameError, LinkStateError, msgspec.DecodeError) as error:
             self.loop.call_exception_handler({"message": f"{self!r} sent bytes that make no sense", "exception": error})
             self.finish(Ending.LOST)
-
-    def _heard(self) -> bool:
-        """The first frames of a connection have come, unless the link has ended meanwhile."""
-        if self.closed:
-            return False
-        self._perform(self.end.apply(Event.HEARD))
-        return True
 
     # ---- acknowledgements
 
@@ -582,7 +587,7 @@ class Link:
         """This connection has ended without a goodbye. If it is not the link's any more: nothing."""
         if connection is self._connection:
             self._let_go_of_connection()
-            self._perform(self.end.apply(Event.BROKEN))
+            self._perform(self.end.apply(Event.DIED if self._keeper.is_ending(self) else Event.BROKEN))
 
     def rejoin(self, connection: Connection, peer_received: int) -> None:
         """Go on over this connection, once the peer is heard there. LinkStateError: it misses what is gone.
@@ -592,7 +597,7 @@ class Link:
         self._let_go_of_connection()
         with self._lock:
             missed = self.end.rejoin(peer_received)
-            self._missed = [b"".join(missed)] if len(missed) > _MOST_BUFFERS else missed
+            self._missed = [b"".join(missed)] if len(missed) > MOST_BUFFERS else missed
             self._connection = connection
             self._connections += 1
             self._out = connection.out
@@ -600,7 +605,7 @@ class Link:
     def resume(self, connection: Connection, peer_received: int) -> None:
         """The same for who has dialled: its peer has answered, and reads."""
         self.rejoin(connection, peer_received)
-        self._heard()
+        self._perform(self.end.apply(Event.HEARD))
 
     def _perform(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
@@ -682,16 +687,22 @@ class Link:
             return
         self.flush()
         with self._lock:
-            if self._rest is None and self._obstacle is not _CONNECTION:
-                with contextlib.suppress(OSError):
-                    self._out.send(GOODBYE)
+            said = self._say_goodbye()
+        if not said and (parting := self.end.parts()) is not None:
+            self._keeper.part(self, parting)
         self.finish(Ending.GOODBYE)
+
+    def _say_goodbye(self) -> bool:
+        if self._rest is None and self._obstacle is not _CONNECTION:
+            with contextlib.suppress(OSError):
+                return self._out.send(GOODBYE) == len(GOODBYE)
+        return False
 
     def finish(self, ending: Ending) -> None:
         """End it without a word; `ending`: why. DIED is for who knows that the peer's process has ended."""
         if self.closed:
             return
-        actions = self.end.apply(Event.ENDED)
+        actions = self.end.end(ending)
         self.closed = ending
         self._let_go_of_connection()
         if self._acknowledging is not None:

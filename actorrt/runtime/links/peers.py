@@ -24,38 +24,39 @@ from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
 from actorrt.types import Address, ProcessId
 from actorrt.wire.addresses import unix_address
-from actorrt.wire.link import DUPLICATE, UNKNOWN, End, Ending, LinkStateError, State, Verdict, greeting, judge
+from actorrt.wire.dialling import LONGEST_PAUSE_S, Aim, Dialling, Way, way_to
+from actorrt.wire.link import (
+    DUPLICATE,
+    UNKNOWN,
+    End,
+    Ending,
+    LinkStateError,
+    Parting,
+    State,
+    Verdict,
+    greeting,
+    judge,
+    takes_dialled,
+)
 from actorrt.wire.messages import DialMe, Hello, Question
 
 from ..base.descriptors import allow_more_after
-from ..base.process_watch import watch_pid
+from ..base.process_watch import is_ending, watch_pid
 from ..base.socket_paths import path_of, remove_socket, socket_path
 from .connection import Connection
 from .link import Link, Receiver
-from .transport import (
-    HELLO_TIMEOUT_S,
-    Acceptor,
-    DialBrokeError,
-    Dialler,
-    NoAnswerError,
-    NobodyListensError,
-    RefusedError,
-    make_hello,
-)
+from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, DuplicateError, NoAnswerError, attempt_of, make_hello
 
 logger = logging.getLogger("actorrt")
 
 # A dial that takes longer than this has the node asked whether the process has ended.
 DOUBT_S: Final = 0.2
-# The pause before it is dialled again, at first and at most.
-PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 1.0
 # Of one that ended before those, the node says so when it is dialled.
 DEAD_REMEMBERED: Final = 4096
 # Who was dialled waits so long for a link to go on, while the process of the dialler lives.
 RESTORE_S: Final = 5.0
-# Who dials again gives up where nobody has listened for so long.
-NOBODY_LISTENS_S: Final = 1.0
+# Links that end while their connections are down are waited for so long, until their peers know.
+PART_S: Final = 1.0
 LINK_ID_BYTES: Final = 8
 # Of links whose dialler was not heard before their connection broke, so many are kept: it may dial again.
 MOST_GIVEN_UP: Final = 64
@@ -102,7 +103,7 @@ class PeersStatistics:
 
 
 class Peers:
-    """Opens, accepts and keeps links. Runs on the runtime loop."""
+    """Opens, accepts and keeps links. Runs on the runtime loop. wire/dialling.py and wire/link.py decide."""
 
     def __init__(
         self,
@@ -138,6 +139,8 @@ class Peers:
         self._opening: dict[bytes, Link] = {}
         # Links whose connection broke: the work of restoring them.
         self._restoring: dict[Link, asyncio.Task[None]] = {}
+        # Connections over which links say goodbye that had none.
+        self._partings: set[asyncio.Task[None]] = set()
         self._receiver = receiver
         self._hello = make_hello(process, role, version)
         self._dialler: Dials = Dialler(dial_timeout_s)
@@ -217,22 +220,28 @@ class Peers:
         if self.end_of is None:
             return await self._reach(process, path)
         loop = asyncio.get_running_loop()
-        began = told = loop.time()
-        pause_s = PAUSE_S
+        dialling = Dialling(Aim.PEER, loop.time(), self._dial_timeout_s)
         doubt = asyncio.Event()
         end = loop.create_task(_end_in_doubt(self.end_of, process, doubt))
         try:
             while True:
-                if (link := await self._try(process, path, end)) is not None:
-                    return link
-                doubt.set()
-                await asyncio.wait((end,), timeout=pause_s)
+                attempt = loop.create_task(self._reach(process, path))
+                try:
+                    await asyncio.wait((attempt, end), return_when=asyncio.FIRST_COMPLETED)
+                    if attempt.done():
+                        return attempt.result()
+                except LinkError as error:
+                    following = dialling.failed(attempt_of(error), loop.time())
+                    if following.gives_up:
+                        raise
+                    if following.lasts_s is not None:
+                        logger.warning(_NO_ANSWER, process.hex(), following.lasts_s)
+                    doubt.set()
+                    await asyncio.wait((end,), timeout=following.pause_s)
+                finally:
+                    attempt.cancel()
                 if end.done():
                     raise LinkError(f"process {process.hex()} has ended: {end.result()}")
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                if loop.time() - told >= self._dial_timeout_s:
-                    told = loop.time()
-                    logger.warning(_NO_ANSWER, process.hex(), told - began)
         finally:
             end.cancel()
             end.add_done_callback(_look_at)
@@ -243,48 +252,46 @@ class Peers:
         Raises LinkError if it does not listen.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        dialling = Dialling(Aim.NODE, loop.time(), self._dial_timeout_s)
         while True:
             try:
                 return await self.dial(node, socket_path(self.session, node))
-            except NoAnswerError:
-                logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), loop.time() - began)
-            except DialBrokeError as error:
+            except LinkError as error:
+                following = dialling.failed(attempt_of(error), loop.time())
+                if following.gives_up:
+                    raise
                 logger.info("the node is dialled again: %s", error)
-                await asyncio.sleep(PAUSE_S)
-
-    async def _try(self, process: ProcessId, path: str, end: asyncio.Task[str]) -> Link | None:
-        """One attempt, until `end`; None if it fails. Raises RefusedError."""
-        attempt = asyncio.get_running_loop().create_task(self._reach(process, path))
-        try:
-            await asyncio.wait((attempt, end), return_when=asyncio.FIRST_COMPLETED)
-            return attempt.result() if attempt.done() else None
-        except RefusedError:
-            raise
-        except LinkError:
-            return None
-        finally:
-            attempt.cancel()
+                if following.lasts_s is not None:
+                    logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), following.lasts_s)
+            await asyncio.sleep(following.pause_s)
 
     async def _reach(self, process: ProcessId, path: str) -> Link:
         """One attempt. Raises LinkError if it fails."""
-        link = self.get(process)
-        if link is not None:
-            # It dialled itself in the meantime.
-            return link
-        if any(link.peer == process for link in self._opening.values()):
-            # It has dialled, and says so in a moment.
-            with contextlib.suppress(TimeoutError):
-                return await self._arrival_of(process)
-        if self._is_socket(path):
-            return await self.dial(process, path)
-        if self.broker is None:
-            raise LinkError(f"process {process.hex()} has no socket")
+        waited = False
+        while True:
+            link = self.get(process)
+            if link is not None:
+                # It dialled itself in the meantime.
+                return link
+            has_dialled = bool(self._opening_of(process))
+            match way_to(has_dialled, waited, self._is_socket(path), self.broker is not None):
+                case Way.AWAIT:
+                    waited = True
+                    with contextlib.suppress(TimeoutError):
+                        return await self._arrival_of(process)
+                case Way.DIAL:
+                    return await self.dial(process, path)
+                case Way.ASK if self.broker is not None:
+                    return await self._ask_to_dial(process, self.broker)
+                case _:
+                    raise LinkError(f"process {process.hex()} has no socket")
+
+    async def _ask_to_dial(self, process: ProcessId, broker: Link) -> Link:
         arrival = self._arrival(process)
         try:
             # A program listens only once it has to reach another one.
             await self.listen()
-            await self.broker.ask(DialMe(process))
+            await broker.ask(DialMe(process))
             async with asyncio.timeout(self._dial_timeout_s):
                 return await asyncio.shield(arrival)
         except TimeoutError:
@@ -299,29 +306,36 @@ class Peers:
         """
         hello = greeting(self._hello, self._new_id())
         arrival = self._arrival(process)
+        before = self._opening_of(process)
         self._ringing.add(process)
         try:
             dialled = await self._dialler.dial(path, hello)
-        except RefusedError as error:
-            if DUPLICATE not in str(error):
-                raise
-            try:
-                return self.get(process) or await self._arrival_of(process)
-            except TimeoutError:
-                raise NoAnswerError(f"process {process.hex()} did not dial, though it said so") from None
+        except DuplicateError:
+            return await self._other_link(process)
         finally:
             self._ringing.discard(process)
             self._drop_arrival(process, arrival)
-        connection = dialled.connection
-        if (arrived := self.get(dialled.hello.process)) is not None:
-            # The peer's link came first, whatever it knows of this one.
+        connection, peer = dialled.connection, dialled.hello.process
+        crossed = any(link not in before for link in self._opening_of(peer))
+        if not takes_dialled(self.process, peer, self.get(peer) is not None, crossed):
+            # The peer's link comes first, whatever it knows of this one.
             connection.close()
-            return arrived
+            return await self._other_link(peer)
+        for link in before:
+            # The peer has ended those that it had dialled before, else it had refused this one.
+            link.finish(Ending.LOST)
         link = self._link(dialled.hello, hello.link, State.OPEN, connection, path)
         dialled.read_for(link)
         link.greet()
         self.links[link.peer] = link
         return link
+
+    async def _other_link(self, process: ProcessId) -> Link:
+        """The link that a process has dialled, or is about to."""
+        try:
+            return self.get(process) or await self._arrival_of(process)
+        except TimeoutError:
+            raise NoAnswerError(f"process {process.hex()} did not dial, though it said so") from None
 
     async def _arrival_of(self, process: ProcessId) -> Link:
         """The link that this process has dialled, once it is heard. Raises TimeoutError if that takes too long."""
@@ -337,6 +351,10 @@ class Peers:
         if future is None:
             future = self._arrivals[process] = asyncio.get_running_loop().create_future()
         return future
+
+    def _opening_of(self, process: ProcessId) -> list[Link]:
+        """Links that this process has dialled, and over which it was not heard."""
+        return [link for link in self._opening.values() if link.peer == process]
 
     def _drop_arrival(self, process: ProcessId, future: asyncio.Future[Link]) -> None:
         if self._arrivals.get(process) is future:
@@ -364,6 +382,10 @@ class Peers:
                     return watch_pid(link.pid)
             logger.warning("the end of process %d cannot be seen: %s", link.pid, error)
             return asyncio.get_running_loop().create_future()
+
+    def is_ending(self, link: Link) -> bool:
+        """Whether the process behind a link runs no more, as the kernel has it."""
+        return is_ending(link.pid)
 
     # ---- who dials here
 
@@ -418,6 +440,20 @@ class Peers:
         if len(given_up) > MOST_GIVEN_UP:
             given_up[0].finish(Ending.LOST)
 
+    def part(self, link: Link, parting: Parting) -> None:
+        """A link of this process's dial ends, and its goodbye could not be written."""
+        task = asyncio.get_running_loop().create_task(self._part(link.path, parting))
+        self._partings.add(task)
+        task.add_done_callback(self._partings.discard)
+
+    async def _part(self, path: str, parting: Parting) -> None:
+        with contextlib.suppress(LinkError, LinkStateError, OSError):
+            dialled = await self._dialler.dial(path, parting.hello(self._hello))
+            try:
+                await dialled.connection.write_all(parting.words(dialled.hello.received))
+            finally:
+                dialled.connection.close()
+
     def closed(self, link: Link) -> None:
         """A link has ended."""
         self._stop_restoring(link)
@@ -454,30 +490,19 @@ class Peers:
     async def _dial_again(self, link: Link) -> bool:
         """Dial until the link goes on (True), or nobody is there who knows it."""
         loop = asyncio.get_running_loop()
-        began = told = loop.time()
-        unheard_since: float | None = None
-        pause_s = PAUSE_S
+        dialling = Dialling(Aim.AGAIN, loop.time(), self._dial_timeout_s)
         while True:
             hello = greeting(self._hello, link.end.link, link.end.received)
             try:
-                dialled = await self._dialler.dial(link.path, hello)
-            except RefusedError as error:
-                logger.info("%r cannot go on: %s", link, error)
-                return False
-            except NobodyListensError:
-                unheard_since = loop.time() if unheard_since is None else unheard_since
-                if loop.time() - unheard_since >= NOBODY_LISTENS_S:
-                    return False
+                return self._resume(link, await self._dialler.dial(link.path, hello))
             except LinkError as error:
-                # It lives: it is stopped or busy, or the next connection has broken, too.
-                unheard_since = None
-                if loop.time() - told >= self._dial_timeout_s:
-                    told = loop.time()
-                    logger.warning(_NO_LINK, link, told - began, error)
-            else:
-                return self._resume(link, dialled)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                following = dialling.failed(attempt_of(error), loop.time())
+                if following.gives_up:
+                    logger.info("%r cannot go on: %s", link, error)
+                    return False
+                if following.lasts_s is not None:
+                    logger.warning(_NO_LINK, link, following.lasts_s, error)
+            await asyncio.sleep(following.pause_s)
 
     def _resume(self, link: Link, dialled: Opened) -> bool:
         # It is done here: the next break begins anew.
@@ -503,6 +528,10 @@ class Peers:
             task.cancel()
         for link in (*self.links.values(), *self._opening.values()):
             link.close()
+        if self._partings:
+            _, late = await asyncio.wait(self._partings, timeout=PART_S)
+            for task in late:
+                task.cancel()
         if self._listens_at is not None:
             remove_socket(self.session, self.process)
         await self._acceptor.close()

@@ -22,9 +22,10 @@ import msgspec
 
 from actorrt.exceptions import LinkError
 from actorrt.types import ProcessId
+from actorrt.wire.dialling import Attempt
 from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
-from actorrt.wire.link import greeting, why_refused
+from actorrt.wire.link import DUPLICATE, greeting, why_refused
 from actorrt.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 from actorrt.wire.pipe_end import PIECE
 
@@ -43,20 +44,48 @@ _CLOSED: Final = "the peer closed the link while it opened"
 READ_BYTES: Final = PIECE + RAW_FRAME_BYTES
 
 
-class NoAnswerError(LinkError):
+class DialError(LinkError):
+    """A dial has failed."""
+
+    attempt = Attempt.FAILED
+
+
+class NoAnswerError(DialError):
     """The peer listens and says nothing: it is stopped, busy, or swapped out."""
 
+    attempt = Attempt.SILENT
 
-class NobodyListensError(LinkError):
+
+class NobodyListensError(DialError):
     """There is no socket, or nobody who listens at it."""
 
+    attempt = Attempt.NOBODY
 
-class DialBrokeError(LinkError):
+
+class DialBrokeError(DialError):
     """The connection ended before both hellos had come."""
 
+    attempt = Attempt.BROKE
 
-class RefusedError(LinkError):
+
+class RefusedError(DialError):
     """The peer has read the hello, and does not want the link."""
+
+    attempt = Attempt.REFUSED
+
+
+class DuplicateError(RefusedError):
+    """The same: it has one, or dials by itself."""
+
+
+def refusal(why: str) -> RefusedError:
+    """What to raise where a hello was answered so."""
+    return DuplicateError(why) if why == DUPLICATE else RefusedError(why)
+
+
+def attempt_of(error: LinkError) -> Attempt:
+    """How a dial has failed that raised `error`."""
+    return error.attempt if isinstance(error, DialError) else Attempt.FAILED
 
 
 def make_hello(process: ProcessId, role: str, version: str) -> Hello:
@@ -203,7 +232,7 @@ class Dialler:
             transport.write(request_with(encode_hello(hello)))
             theirs = decode_hello(await dialling.hello())
             if theirs.refused:
-                raise RefusedError(theirs.refused)
+                raise refusal(theirs.refused)
             if transport.is_closing():
                 raise ConnectionResetError(_CLOSED)
             return Dialled(theirs, transport, dialling)

@@ -158,8 +158,9 @@ class ActorPlaces:
         may_live = self._only_link(link)
         for client, calls_there in lost.items():
             record = client.record
-            # A worker says that the constructor has returned before it starts the first call.
-            begun = record is None or not record.is_starting_at(link)
+            # A worker says that the constructor has returned before it starts the first call; if it was heard to the
+            # end, and has not said so, no call has begun.
+            begun = record is None or not record.is_starting_at(link) or link.unheard
             with self._actors.lock:
                 found = client.lost(link, calls_there, begun=begun, may_live=may_live)
             self._settle(client, found, link.peer)
