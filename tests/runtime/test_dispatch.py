@@ -9,10 +9,11 @@ from typing import Any, cast
 import pytest
 
 from actorrt.core.calls import Action
+from actorrt.core.object_state import PRESENT
 from actorrt.runtime.owner.calls import Call
 from actorrt.runtime.owner.cancellation import Cancellation
 from actorrt.runtime.owner.dispatch import FOR_WORKERS, Dispatch
-from actorrt.runtime.owner.entries import PRESENT, Entry
+from actorrt.runtime.owner.entries import Entry
 from actorrt.runtime.owner.program import Incoming
 from actorrt.types import ActorKey, ProcessId
 from actorrt.wire import codec

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from actorrt import exceptions
+from actorrt.core.object_state import PRESENT, RAISED
 from actorrt.runtime.owner.calls import error_bytes
-from actorrt.runtime.owner.entries import PRESENT, RAISED, Entry
+from actorrt.runtime.owner.entries import Entry
 from actorrt.wire import codec
 
 

@@ -14,7 +14,8 @@ import pytest
 
 import actorrt
 from actorrt import exceptions
-from actorrt.runtime.owner.entries import RAISED, Entry
+from actorrt.core.object_state import RAISED
+from actorrt.runtime.owner.entries import Entry
 from actorrt.runtime.owner.outcomes import _failure_bytes
 
 LOCK = threading.Lock()

@@ -24,6 +24,7 @@ from actorrt.core.actor_calls import traits_of
 from actorrt.core.calls import Action, Event
 from actorrt.core.cancellation import Action as Cancelling
 from actorrt.core.cancellation import reach_of
+from actorrt.core.object_state import RAISED
 from actorrt.core.outcome import ActorExit, ActorGone, End, Errors, end_of_leaver, end_of_unbegun, left_by
 from actorrt.types import NO_EMPLOYER, NO_FUNCTION, PROCESS_ID_SIZE, ProcessId, actor_key
 from actorrt.version import __version__
@@ -40,7 +41,7 @@ from ..owner.actor_client import ActorClient
 from ..owner.actors import Actors
 from ..owner.call_maker import adopt, result_of, returns_and_window
 from ..owner.calls import Call, arguments_of, error_bytes, fill_slots, unpack_arguments
-from ..owner.entries import RAISED, Entry, Gate
+from ..owner.entries import Entry, Gate
 from ..owner.membership import Membership
 from ..owner.outcomes import users_part
 from ..owner.runtime import Runtime

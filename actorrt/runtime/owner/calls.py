@@ -15,6 +15,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, RetryOn, Wish
 from actorrt.core.item_numbers import next_item
+from actorrt.core.object_state import PENDING, PRESENT, RAISED, REMOTE, SHARED
 from actorrt.types import NO_PROCESS, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
@@ -37,7 +38,7 @@ from actorrt.wire.messages import (
 )
 
 from ..base.explain import explain_unpicklable
-from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry
+from .entries import Entry
 from .generators import Consumer, Stream, StreamedValues
 from .references import ObjectRef
 from .segments_client import SegmentsClient

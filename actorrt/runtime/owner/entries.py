@@ -14,21 +14,11 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from actorrt import exceptions
+from actorrt.core.object_state import PENDING, PRESENT, RAISED, REMOTE, SHARED, State
 from actorrt.types import ProcessId
 from actorrt.wire import codec
 
 from . import current
-
-# The states of an entry. Numbers, since each value that is awaited is compared with them; above PENDING it is done.
-# Another process owns the object and has not been asked for it yet.
-REMOTE: Final = 0
-PENDING: Final = 1
-# The value's bytes are here.
-PRESENT: Final = 2
-# The value lies in a segment (`data` is the Value that says which); `view` is set once it is mapped here.
-SHARED: Final = 3
-# `data` is the error, or its pickled form.
-RAISED: Final = 4
 
 Waiter = Callable[["Entry"], None]
 _waiters_lock = threading.Lock()
@@ -50,11 +40,16 @@ def unwatch_errors(watcher: Waiter) -> None:
 
 
 class Entry:
-    """One object as this process sees it. `data` by state: bytes, Value, or an exception or its pickled form."""
+    """One object as this process sees it. Its state changes by the table of core/object_state.py, whose rows `settle`
+    and `asked_for` write out: they are on the way of every call.
+
+    `data` by state: bytes; the Value that says in which segment it lies, and `view` once it is mapped here; or an
+    exception or its pickled form.
+    """
 
     __slots__ = ("__weakref__", "call", "data", "hold", "owner", "seq", "state", "view", "waiters")
 
-    def __init__(self, owner: ProcessId, seq: int, state: int = PENDING, call: Any = None) -> None:
+    def __init__(self, owner: ProcessId, seq: int, state: State = PENDING, call: Any = None) -> None:
         self.owner = owner
         self.seq = seq
         self.state = state
@@ -70,7 +65,7 @@ class Entry:
     def done(self) -> bool:
         return self.state > PENDING
 
-    def settle(self, state: int, data: Any) -> None:
+    def settle(self, state: State, data: Any) -> None:
         """The value is known. Everybody who waits is told, once; a second outcome is ignored."""
         if self.state > PENDING:
             return
@@ -85,6 +80,14 @@ class Entry:
         if state == RAISED:
             for watcher in _error_watchers:
                 watcher(self)
+
+    def asked_for(self) -> bool:
+        """Somebody wants the value. True the first time if another process owns it: it is to be fetched."""
+        with _waiters_lock:
+            if self.state is not REMOTE:
+                return False
+            self.state = PENDING
+            return True
 
     def present(self, data: bytes, refs: Any) -> None:
         """Its value is here, and `refs` to other objects inside of it live as long."""

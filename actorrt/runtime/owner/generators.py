@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 from actorrt.core.calls import State
+from actorrt.core.object_state import PRESENT, RAISED, SHARED
 from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, AnyMessage, Credit
@@ -23,7 +24,7 @@ from actorrt.wire.messages import UNLIMITED, AnyMessage, Credit
 from ..base.loop_bridge import bridge_to
 from ..links.link import Link
 from . import current, references
-from .entries import PRESENT, RAISED, SHARED, UNMADE, Entry, Gate
+from .entries import UNMADE, Entry, Gate
 from .references import ObjectRef
 from .segments_client import SegmentsClient
 

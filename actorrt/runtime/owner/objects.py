@@ -12,20 +12,22 @@ import contextlib
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.item_numbers import first_item
-from actorrt.core.ownership import TELL, Borrows, Tell, Way, count
+from actorrt.core.object_state import PRESENT, RAISED, REMOTE, SHARED, State
+from actorrt.core.ownership import BE_GONE, BORROW, KEEP, LET_GO, PIN, SHOW, Action, Book, Borrows, Outbox, Tell
 from actorrt.types import ActorKey, ObjectKey, ProcessId, owner_of
 from actorrt.wire import codec
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
     ACTOR,
+    ERROR,
     INLINE,
     SEGMENT,
     AnyMessage,
@@ -37,6 +39,7 @@ from actorrt.wire.messages import (
     Unborrow,
     UnborrowActor,
     Value,
+    ValueKind,
 )
 
 from ..base.explain import explain_value
@@ -45,7 +48,7 @@ from ..links.link import Link
 from ..links.peers import Peers
 from . import current
 from .calls import Call, value_of
-from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry
+from .entries import Entry
 from .exits import Exits
 from .membership import Membership
 from .references import ObjectRef
@@ -55,6 +58,9 @@ from .token import Token
 
 # The owners of what is unpickled while this is set: they have to know of the borrow before the call is answered.
 new_borrows: ContextVar[list[ProcessId] | None] = ContextVar("actorrt_new_borrows", default=None)
+
+# The state of an object whose value has come so.
+_CAME: Final[Mapping[ValueKind, State]] = {INLINE: PRESENT, SEGMENT: SHARED, ERROR: RAISED}
 
 
 class Surroundings(current.Session, Protocol):
@@ -102,17 +108,15 @@ class Objects:
         self.next_seq: Callable[[], int] = self._seq.__next__
         self._runs = itertools.count(1)
         self._lock = threading.Lock()
-        # Owned objects that other processes may ask for.
-        self._exported: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
-        # Owned objects that others borrow: kept, with the count of each borrower.
-        self._borrowers: dict[int, tuple[Entry, dict[ProcessId, int]]] = {}
-        self._borrowed: weakref.WeakValueDictionary[ObjectKey, Entry] = weakref.WeakValueDictionary()
-        # Pickled outside of any call: nobody will say when the copy is gone.
+        # Own objects that other processes may ask for, and those that are borrowed, as far as they live.
+        self._known: weakref.WeakValueDictionary[ObjectKey, Entry] = weakref.WeakValueDictionary()
+        # How they stand, and the own ones that others borrow.
+        self._book = Book(surroundings.process)
+        self._lent: dict[int, Entry] = {}
         self._pinned: dict[ObjectKey, Entry] = {}
-        # What owners are to hear once the link to them is open, in order.
-        self._outbox: dict[ProcessId, list[AnyMessage]] = {}
         # Changed under the lock.
         self._borrows = Borrows()
+        self._outbox: Outbox[AnyMessage] = Outbox()
 
     def next_seqs(self, count: int) -> int:
         """The first of so many numbers in a row, at least one; from any thread."""
@@ -186,16 +190,10 @@ class Objects:
             if link is not None and not link.closed:
                 owners = {owner_of(held) for held, _ in value.refs}
                 self._thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
-        if value.kind == SEGMENT:
-            if value.owner == entry.owner and value.seq == entry.seq:
-                holds.append(self._claim(value))
-            entry.hold = holds
-            entry.settle(SHARED, value)
-        elif value.kind == INLINE:
-            entry.hold = holds or None
-            entry.settle(PRESENT, value.data)
-        else:
-            entry.settle(RAISED, value.data)
+        if value.kind == SEGMENT and (value.owner, value.seq) == (entry.owner, entry.seq):
+            holds.append(self._claim(value))
+        entry.hold = holds or None
+        _settle(entry, value)
 
     def _hold(self, held: bytes, seq: int) -> Any:
         """Keep what is named inside a value that came, whether or not the value is ever looked at."""
@@ -210,31 +208,31 @@ class Objects:
 
     def export(self, entry: Entry, collected: bool) -> None:
         """A ref is being pickled; from any thread."""
-        if entry.owner == self._process.process:
-            with self._lock:
-                self._exported[entry.seq] = entry
-        if not collected:
-            self._pinned[entry.owner, entry.seq] = entry
+        key = (entry.owner, entry.seq)
+        for action in self._book.exported(key, collected):
+            if action is SHOW:
+                with self._lock:
+                    self._known[key] = entry
+            elif action is PIN:
+                self._pinned[key] = entry
 
     def borrow(self, owner: ProcessId, seq: int) -> ObjectRef[Any]:
         """A ref was unpickled; from any thread."""
-        if owner == self._process.process:
-            with self._lock:
-                entry = self._exported.get(seq)
-            if entry is None:
-                entry = Entry(owner, seq)
-                entry.settle(RAISED, exceptions.ObjectFreedError(entry.hex(), "its last ref is gone"))
-            return ObjectRef(entry)
         key = (owner, seq)
         with self._lock:
-            entry = self._borrowed.get(key)
-            known = entry is not None
+            entry = self._known.get(key)
+            actions = self._book.unpickled(key, entry is not None)
             if entry is None:
-                entry = self._borrowed[key] = Entry(owner, seq, REMOTE)
+                entry = Entry(owner, seq, REMOTE)
+            if BORROW in actions:
+                self._known[key] = entry
                 self._borrows.told(owner)
-        if not known:
-            entry.hold = [Token(self._process, partial(self.unborrowing, owner, Unborrow(seq)))]
-            self._post(owner, Borrow(seq))
+        for action in actions:
+            if action is BORROW:
+                entry.hold = [Token(self._process, partial(self.unborrowing, owner, Unborrow(seq)))]
+                self._post(owner, Borrow(seq))
+            elif action is BE_GONE:
+                entry.settle(RAISED, exceptions.ObjectFreedError(entry.hex(), "its last ref is gone"))
         self.note(owner)
         return ObjectRef(entry)
 
@@ -277,20 +275,11 @@ class Objects:
         """Send to an owner, in order also while the link to it is being opened; runtime loop."""
         peers = self._process.peers
         link = peers.get(owner)
-        if owner in self._outbox:
-            way = Way.DIALLED
-        elif link is not None:
-            way = Way.LINK
-        else:
-            way = Way.ENDED if owner in peers.dead else Way.NONE
-        held, not_held = TELL[way]
-        match not_held if isinstance(message, Unborrow | UnborrowActor) else held:
+        held = not isinstance(message, Unborrow | UnborrowActor)
+        match self._outbox.tell(owner, message, held, link is not None, owner in peers.dead):
             case Tell.SEND if link is not None:
                 link.send(message)
-            case Tell.QUEUE:
-                self._outbox[owner].append(message)
             case Tell.DIAL:
-                self._outbox[owner] = [message]
                 self._thread.spawn_here(self._dial(owner))
             case _:
                 pass
@@ -301,7 +290,7 @@ class Objects:
         self._deliver(owner)
 
     def _deliver(self, owner: ProcessId) -> None:
-        messages = self._outbox.pop(owner, [])
+        messages = self._outbox.take(owner)
         link = self._process.peers.get(owner)
         if link is not None:
             for message in messages:
@@ -323,58 +312,63 @@ class Objects:
     # ---- the owner's side
 
     def borrowed_by(self, borrower: ProcessId, seq: int, delta: int) -> None:
-        kept = self._borrowers.get(seq)
-        if kept is None:
-            with self._lock:
-                entry = self._exported.get(seq)
-            if entry is None or delta < 0:
-                return
-            kept = self._borrowers[seq] = (entry, {})
-        if not count(kept[1], borrower, delta):
-            del self._borrowers[seq]
+        """Another process says that it holds an own object once more, or once less; runtime loop."""
+        entry = self._find(seq)
+        happens = self._book.lent if delta > 0 else self._book.returned
+        self._perform(seq, entry, happens(seq, borrower, entry is not None))
+
+    def _find(self, seq: int) -> Entry | None:
+        """An own object that others may ask for."""
+        with self._lock:
+            return self._known.get((self._process.process, seq))
+
+    def _perform(self, seq: int, entry: Entry | None, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            if action is KEEP and entry is not None:
+                self._lent[seq] = entry
+            elif action is LET_GO:
+                del self._lent[seq]
 
     def cancel(self, seq: int, force: bool, recursive: bool) -> None:
         """A borrower wants the call that makes an object cancelled."""
-        with self._lock:
-            entry = self._exported.get(seq)
+        entry = self._find(seq)
         if entry is not None:
             self._process.cancel(entry, force, recursive)
 
     @property
     def is_borrowed(self) -> bool:
         """True while other processes hold refs to objects that this one owns."""
-        return bool(self._borrowers)
+        return self._book.lends
 
     @property
     def is_lending(self) -> bool:
         """True while other processes hold, or may come to hold, refs to objects that this one owns."""
-        return bool(self._borrowers or self._pinned)
+        return self._book.lends or bool(self._pinned)
 
     def statistics(self) -> ObjectsStatistics:
         """How much of each kind there is; runtime loop."""
         with self._lock:
-            exported, borrowed = len(self._exported), len(self._borrowed)
-        lent = list(self._borrowers.values())
-        unsent = sum(map(len, self._outbox.values()))
-        borrowers = sum(len(counts) for _, counts in lent)
-        return ObjectsStatistics(exported, len(lent), borrowers, len(self._pinned), borrowed, unsent)
+            owners = [owner for owner, _ in self._known]
+        exported = owners.count(self._process.process)
+        lent, borrowers = self._book.loans
+        return ObjectsStatistics(
+            exported, lent, borrowers, len(self._pinned), len(owners) - exported, len(self._outbox)
+        )
 
     def peer_lost(self, peer: ProcessId) -> None:
         """The link to a process is gone: nothing is on its way there any more."""
-        self._outbox.pop(peer, None)
+        self._outbox.take(peer)
         with self._lock:
             self._borrows.lost(peer)
 
     def borrower_ended(self, peer: ProcessId) -> None:
         """A process has ended: it borrows nothing any more."""
-        for seq, (_, counts) in list(self._borrowers.items()):
-            if counts.pop(peer, None) and not counts:
-                del self._borrowers[seq]
+        for seq, actions in self._book.ended(peer):
+            self._perform(seq, None, actions)
 
     async def give(self, seq: int) -> ObjectIs:
         """The answer to GetObject: waits until the value is there."""
-        with self._lock:
-            entry = self._exported.get(seq)
+        entry = self._find(seq)
         if entry is None:
             raise exceptions.ObjectFreedError(f"{self._process.process.hex()}{seq:016x}", "its last ref is gone")
         await self.settled(entry)
@@ -398,11 +392,8 @@ class Objects:
 
     def request(self, entry: Entry) -> None:
         """Have a borrowed object's value fetched; from any thread, any number of times."""
-        with self._lock:
-            if entry.state != REMOTE:
-                return
-            entry.state = PENDING
-        self._thread.run_soon(partial(self._spawn_fetch, entry))
+        if entry.asked_for():
+            self._thread.run_soon(partial(self._spawn_fetch, entry))
 
     def _spawn_fetch(self, entry: Entry) -> None:
         self._thread.spawn_here(self._fetch(entry))
@@ -420,10 +411,10 @@ class Objects:
             entry.settle(RAISED, exceptions.ObjectLostError(entry.hex(), "actorrt was shut down"))
             raise
         else:
-            value = answer.value
-            if value.kind == INLINE:
-                entry.settle(PRESENT, value.data)
-            elif value.kind == SEGMENT:
-                entry.settle(SHARED, value)
-            else:
-                entry.settle(RAISED, value.data)
+            _settle(entry, answer.value)
+
+
+def _settle(entry: Entry, value: Value) -> None:
+    """A value came, in whichever form."""
+    state = _CAME[value.kind]
+    entry.settle(state, value if state is SHARED else value.data)

@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from actorrt import exceptions
+from actorrt.core.object_state import PENDING, PRESENT, RAISED, REMOTE, SHARED
 from actorrt.types import ObjectID, ProcessId, owned
 from actorrt.wire import codec
 
 from ..base.loop_bridge import CALLBACK_RAISED, bridge_to, call_safely
 from . import current
-from .entries import PENDING, PRESENT, RAISED, REMOTE, SHARED, Entry, Waiter
+from .entries import Entry, Waiter
 
 logger = logging.getLogger("actorrt")
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
+from actorrt.core.object_state import PENDING, RAISED, REMOTE, SHARED
 from actorrt.types import ProcessId
 from actorrt.wire.messages import Ping
 
@@ -16,7 +17,7 @@ from ..links.peers import Peers
 from . import current
 from .actor_client import ActorClient
 from .calls import Call
-from .entries import PENDING, RAISED, REMOTE, SHARED, Entry, Gate, unwatch_errors, watch_errors
+from .entries import Entry, Gate, unwatch_errors, watch_errors
 from .generators import ObjectRefGenerator, Stream
 from .objects import Objects
 from .program import Program

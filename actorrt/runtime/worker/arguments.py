@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Generator
 from typing import Any, cast
 
+from actorrt.core.object_state import SHARED
 from actorrt.types import ObjectKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import SEGMENT, ActorCall, StartActor, TaskCall, Value
 
 from ..owner.calls import ALL_ARGUMENTS, unpack_arguments
-from ..owner.entries import SHARED, Entry
+from ..owner.entries import Entry
 from ..owner.objects import new_borrows
 
 WithArguments = ActorCall | TaskCall | StartActor
