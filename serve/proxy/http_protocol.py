@@ -16,7 +16,6 @@ import socket
 import sys
 import termios
 import time
-from collections import deque
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -31,7 +30,6 @@ from ..http.responses import error_page
 from .connection_phase import Phase, PhaseEvent, Upgrade, after
 from .http_front import Front
 from .http_request import (
-    COMPLETE,
     CONTENT_LENGTH,
     EXPECT,
     HTTP_1_1,
@@ -43,8 +41,8 @@ from .http_request import (
     UNASKED,
     HttpRequest,
 )
-from .patience import Due, Pace, Rate, due, pace, stalled_since
-from .turns import Refusal, Turn, refusal, turn
+from .patience import Due, Look, Watch
+from .turns import Refusal, Step, Turns
 
 logger = logging.getLogger("actorrt.serve.http")
 access = logging.getLogger("actorrt.serve.access")
@@ -56,6 +54,9 @@ BODIES: Final = Phase.BODIES
 IN_HEAD: Final = Phase.HEAD
 LINGERING: Final = Phase.LINGERING
 NO_UPGRADE: Final = Upgrade.NONE
+ENTER: Final = Step.ENTER
+NOTHING: Final = Step.NOTHING
+REST: Final = Step.REST
 SPECIAL: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -74,9 +75,6 @@ HOST_FORM: Final = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.:~!$&'()*+,;=-]+\
 LINGER_S: Final = 2.0
 # And only so much of it. The same for the rest of a request that was answered before its end.
 MOST_DISCARDED: Final = 16 * 1024 * 1024
-# One read of the socket may bring many requests. More than these do not wait behind the one that is answered.
-MOST_BEHIND: Final = 1000
-
 
 FRAMING: Final = (CONTENT_LENGTH, TRANSFER_ENCODING)
 # Of Linux's struct tcp_info: tcpi_bytes_acked, the bytes that the other side's kernel has taken.
@@ -144,10 +142,8 @@ class ServeProtocol(HttpToolsProtocol):
     __slots__ = (
         "_acknowledged",
         "_advancing",
-        "_behind",
         "_body_came",
         "_body_left",
-        "_current",
         "_deadline",
         "_discarded",
         "_fd",
@@ -159,16 +155,14 @@ class ServeProtocol(HttpToolsProtocol):
         "_host",
         "_hosts",
         "_idle_since",
-        "_measured",
         "_options",
         "_phase",
         "_quiet_bytes",
-        "_rate",
-        "_reading",
         "_refusal",
-        "_stalled_since",
         "_target",
+        "_turns",
         "_upgrade_asked",
+        "_watch",
         "_written_when_lent",
         "line",
     )
@@ -189,15 +183,11 @@ class ServeProtocol(HttpToolsProtocol):
         self._options = front.options
         self._handle = front.backend.handle
         self.line = b""
-        # The request whose head or body is being read.
-        self._reading: HttpRequest | None = None
+        self._turns = Turns[HttpRequest]()
         self._phase = BODIES
-        # The one the backend has, and those that wait behind it.
-        self._current: HttpRequest | None = None
-        self._behind: deque[HttpRequest] = deque()
         self._advancing = False
         # What is written once all before it is answered; then the connection ends.
-        self._refusal: tuple[int, str] | None = None
+        self._refusal = (0, "")
         self._fed_in_head = 0
         self._head_bytes = 0
         self._quiet_bytes = 0
@@ -220,10 +210,7 @@ class ServeProtocol(HttpToolsProtocol):
         self._deadline = 0.0
         self._idle_since = front.clock()
         self._acknowledged = 0
-        self._stalled_since = 0.0
-        # The body whose rate is measured, and by what.
-        self._measured: HttpRequest | None = None
-        self._rate: Rate | None = None
+        self._watch = Watch(front.options)
 
     # The transport's side.
 
@@ -240,12 +227,9 @@ class ServeProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self._front.loses(self)
         self.flow.resume_writing()
-        gone = [self._current, self._reading, *self._behind]
-        self._current = self._reading = self._measured = None
-        self._behind.clear()
-        for request in dict.fromkeys(gone):
-            if request is not None:
-                request.gone()
+        self._watch.forget()
+        for request in self._turns.drop():
+            request.gone()
         self.parser = None  # it and this hold each other
 
     def data_received(self, data: bytes) -> None:
@@ -263,7 +247,7 @@ class ServeProtocol(HttpToolsProtocol):
         in_head = self._phase is IN_HEAD
         if in_head:
             self._fed_in_head += len(data)
-        elif self._reading is not None:
+        elif self._turns.reading is not None:
             self._quiet_bytes += len(data)
         while True:
             try:
@@ -275,12 +259,12 @@ class ServeProtocol(HttpToolsProtocol):
                 self._read_on()
                 data = data[stopped.args[0] :]
             except httptools.HttpParserError:
-                if self._refusal is None:
+                if not self._turns.is_refused:
                     self._refuse(400, "malformed request")
                 return
             else:
                 break
-        reading = self._reading
+        reading = self._turns.reading
         if reading is None:
             return
         if self._phase is IN_HEAD:
@@ -293,11 +277,10 @@ class ServeProtocol(HttpToolsProtocol):
         if self._quiet_bytes > self._options.max_header_bytes:
             self._refuse(400, "malformed request body")
             return
-        if reading.streams and self._may_enter() and self._has_window(reading):
-            self._enter(reading)
-        if reading.length is not None and reading.streams and self._reading is reading:
+        self._enter_early(self._options.body_window_bytes)
+        if reading.length is not None and reading.streams and self._turns.reading is reading:
             self._body_left = reading.length - self._body_came
-            self._pause_while_held(reading)
+            self._pause_while_held()
         if in_head or reading.streams or not self._deadline:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
 
@@ -315,21 +298,19 @@ class ServeProtocol(HttpToolsProtocol):
             return b""
         if self._body_left:
             self._deadline = self._front.clock() + self._options.request_read_timeout_s
-            reading = self._reading
-            if reading is not None and reading is not self._current and self._may_enter() and self._has_window(reading):
-                self._enter(reading)
-            self._pause_while_held(self._reading)
+            self._enter_early(self._options.body_window_bytes)
+            self._pause_while_held()
         return data[left:]
 
-    def _pause_while_held(self, request: HttpRequest | None) -> None:
+    def _pause_while_held(self) -> None:
         # What cannot be passed on at once waits in the client's socket, not here, but for one read and a first window.
-        if request is not None and request.held and (request is self._current or not self._may_enter()):
+        if self._turns.holds_up(self.flow.write_paused):
             self.flow.pause_reading()
 
     def _read_on(self) -> None:
         """Read what follows a head that asked for another protocol, where the parser stops for good."""
         self._upgrade_asked = NO_UPGRADE
-        request = self._reading
+        request = self._turns.reading
         if request is None:
             self.parser = _parser(self)
             return
@@ -345,13 +326,13 @@ class ServeProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server ends: no request after those that are here."""
         self._front.drain()
-        if self._current is None and not self._behind and self._reading is None:
+        if self._turns.is_empty:
             self.transport.close()
 
     # The parser's side.
 
     def on_message_begin(self) -> None:
-        self._reading = HttpRequest(self)
+        self._turns.begin(HttpRequest(self))
         self._phase = IN_HEAD
         self._fed_in_head = self._head_bytes = self._quiet_bytes = self._body_came = 0
         self._target = b""
@@ -364,7 +345,7 @@ class ServeProtocol(HttpToolsProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        request = self._reading
+        request = self._turns.reading
         self._head_bytes += len(name) + len(value) + 4
         if request is None or self._phase is not IN_HEAD:
             return  # a trailer
@@ -388,7 +369,7 @@ class ServeProtocol(HttpToolsProtocol):
             self._forwarded.append((name, value))
 
     def on_headers_complete(self) -> None:
-        request = self._reading
+        request = self._turns.reading
         if request is None:
             return
         self._phase = BODIES
@@ -441,7 +422,7 @@ class ServeProtocol(HttpToolsProtocol):
         self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        request = self._reading
+        request = self._turns.reading
         if request is None:
             return
         self._quiet_bytes = 0
@@ -457,57 +438,68 @@ class ServeProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        request = self._reading
+        turns = self._turns
+        request = turns.reading
         if request is None:
             return
         if self._upgrade_asked is not NO_UPGRADE and (request.has_body or self._is_websocket(request)):
             return  # the parser stops behind the head
-        self._reading = None
         self._deadline = 0.0
-        if request.streams and request is not self._current and request.held <= self._options.inline_body_bytes:
-            request.is_all_here()
-        request.ended()
-        if request is self._current:
-            if request.answer is OVER:
-                self._current = None
-                self._advance()
-        elif request not in self._behind:
-            if self._may_enter():
-                self._enter(request)
-                return
-            self._behind.append(request)
-            self.flow.pause_reading()
-            if len(self._behind) > MOST_BEHIND:
-                self._refuse(429, "too many requests at once on one connection")
-                raise _Refused
+        # A short body of unknown length does not stream, if the backend has not begun with it.
+        inline_bytes = self._options.inline_body_bytes if request is not turns.current else -1
+        step = turns.read(self.flow.write_paused)
+        request.ended(inline_bytes)
+        if step is ENTER:
+            self._enter(request)
+        elif step is not NOTHING:
+            self._take(step)
 
     # Towards the backend.
 
-    def _may_enter(self) -> bool:
-        # A client that does not take its answers gets no more of them: they would be held here.
-        return self._current is None and not self._behind and not self.flow.write_paused
-
-    def _has_window(self, request: HttpRequest) -> bool:
-        """Has so much of a body come that it is worth a replica's place? One without a length may answer its answer."""
-        length = request.length
-        return (
-            length is None or request.arrival is UNASKED or request.held >= min(length, self._options.body_window_bytes)
-        )
+    def _take(self, step: Step) -> None:
+        match step:
+            case Step.ADVANCE:
+                self._advance()
+            case Step.HOLD:
+                self.flow.pause_reading()
+            case Step.TOO_MANY:
+                self._refuse(429, "too many requests at once on one connection")
+                raise _Refused
+            case Step.DISCARD:
+                self._discarded = 0
+                self._deadline = self._front.clock() + self._options.request_read_timeout_s
+                self.flow.resume_reading()
+            case Step.SAY:
+                self._say_refusal()
+            case Step.REST:
+                self.flow.resume_reading()
+                self._idle_since = self._front.clock()
+            case Step.END:
+                self.transport.close()
+            case Step.LINGER:
+                self._linger()
+            case Step.ENTER | Step.NOTHING:
+                pass
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._current is not None and (on_drained := self._current.on_drained) is not None:
-            on_drained()
-        if self._current is None and self._phase is not LINGERING:
+        current = self._turns.current
+        if current is None:
             self._advance()
+        elif current.on_drained is not None:
+            current.on_drained()
 
     def _enter(self, request: HttpRequest) -> None:
-        self._current = request
         try:
             self._handle(request)
         except Exception:
             logger.exception("the backend failed on a request")
             request.respond(error_page(500, "Internal Server Error", request.framing | CLOSE), close=True)
+
+    def _enter_early(self, window: int) -> None:
+        if self._turns.begins_early(window, self.flow.write_paused):
+            assert self._turns.current is not None
+            self._enter(self._turns.current)
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -573,23 +565,14 @@ class ServeProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._options.access_log:
             self._log(request)
-        if close or not request.keep_alive or self._front.draining:
-            if request.arrival is COMPLETE:
-                self._end()
-            else:
-                self._linger()
-        elif request.arrival is COMPLETE:
-            self._current = None
-            if self._behind or self._reading is not None or self._refusal is not None:
-                self._advance()
-            else:
-                self._rest()
-        else:
-            # The rest of its body is read and thrown away before the next request can begin.
-            request.discard()
-            self._discarded = 0
-            self._deadline = self._front.clock() + self._options.request_read_timeout_s
+        step = self._turns.answered(request, close or self._front.draining)
+        if step is REST:
             self.flow.resume_reading()
+            self._idle_since = self._front.clock()
+            return
+        if step is Step.DISCARD:
+            request.discard()
+        self._take(step)
 
     def _advance(self) -> None:
         """The next request, if one waits. Answers may come within the call, so this is a loop and does not nest."""
@@ -597,29 +580,17 @@ class ServeProtocol(HttpToolsProtocol):
             return
         self._advancing = True
         try:
-            while self._current is None and not self.transport.is_closing():
-                reading = self._reading if self._phase is not IN_HEAD else None
-                is_ready = reading is not None and reading.streams and self._has_window(reading)
-                refused, is_slow = self._refusal is not None, self.flow.write_paused
-                match turn(waiting=len(self._behind), refused=refused, is_slow=is_slow, is_ready=is_ready):
-                    case Turn.REFUSAL:
-                        self._refuse_now()
-                        return
-                    case Turn.NEXT:
-                        self._enter(self._behind.popleft())
-                    case Turn.READING if reading is not None:
-                        self._enter(reading)
-                    case _:
-                        break
+            while not self.transport.is_closing():
+                in_head = self._phase is IN_HEAD
+                window = self._options.body_window_bytes
+                step = self._turns.next(is_slow=self.flow.write_paused, in_head=in_head, window=window)
+                if step is not ENTER:
+                    self._take(step)
+                    return
+                assert self._turns.current is not None
+                self._enter(self._turns.current)
         finally:
             self._advancing = False
-        if not self._behind:
-            self._rest()
-
-    def _rest(self) -> None:
-        """Nothing waits to be answered."""
-        self.flow.resume_reading()
-        self._idle_since = self._front.clock()
 
     async def drain(self) -> None:
         if self.flow.write_paused:
@@ -631,13 +602,9 @@ class ServeProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def body_taken(self, request: HttpRequest) -> None:
-        if request.held > self._options.body_window_bytes:
-            return
-        if request is self._reading:
-            if self.flow.read_paused:
+        if self._turns.may_read(request, self._options.body_window_bytes):
+            if self.flow.read_paused and request is self._turns.reading:
                 self._deadline = self._front.clock() + self._options.request_read_timeout_s
-            self.flow.resume_reading()
-        elif not self._behind:
             self.flow.resume_reading()
 
     def abort(self) -> None:
@@ -655,26 +622,19 @@ class ServeProtocol(HttpToolsProtocol):
 
     # The end of a connection.
 
-    def _end(self) -> None:
-        self._reading = self._current = None
-        self.transport.close()
-
     def _refuse(self, status: int, text: str) -> None:
         """Answer what came before, then say what is wrong, then close. Nothing where that is under way already."""
         if self._phase is LINGERING:
             return
         self._refusal = (status, text)
-        reading, self._reading = self._reading, None
         self._phase = after(self._phase, PhaseEvent.REFUSED)
         self._deadline = 0.0
-        answer = None
-        if reading is not None and reading is self._current:
-            self._current = None
-            answer = reading.answer
-            reading.gone()
-        match refusal(answer, others=self._current is not None or bool(self._behind)):
+        how, gone = self._turns.refuse()
+        if gone is not None:
+            gone.gone()
+        match how:
             case Refusal.NOW:
-                self._refuse_now()
+                self._say_refusal()
             case Refusal.IN_TURN:
                 self.flow.pause_reading()
             case Refusal.LINGER:
@@ -682,8 +642,7 @@ class ServeProtocol(HttpToolsProtocol):
             case Refusal.ABORT:
                 self.abort()
 
-    def _refuse_now(self) -> None:
-        assert self._refusal is not None
+    def _say_refusal(self) -> None:
         status, text = self._refusal
         logger.debug("refused a client: %s %s", status, text)
         self.transport.write(error_page(status, text, CLOSE))
@@ -692,12 +651,9 @@ class ServeProtocol(HttpToolsProtocol):
     def _linger(self) -> None:
         self._phase = after(self._phase, PhaseEvent.LINGER)
         self._discarded = 0
-        dropped = dict.fromkeys((self._reading, self._current))
-        self._reading = self._current = None
-        for request in dropped:
-            if request is not None:
-                # Whoever still reads its body would wait for ever.
-                request.gone()
+        for request in self._turns.drop():
+            # Whoever still reads its body would wait for ever.
+            request.gone()
         self._deadline = self._front.clock() + LINGER_S
         self.flow.resume_reading()
         if self.transport.can_write_eof():
@@ -709,20 +665,17 @@ class ServeProtocol(HttpToolsProtocol):
         """End what takes too long. Called about once a second."""
         transport = self.transport
         buffered = transport.get_write_buffer_size()
-        current = self._current
+        current, reading = self._turns.current, self._turns.reading
         left_by_other = self._not_taken() if current is not None and current.answer is LENT else 0
-        left = buffered or left_by_other
-        self._stalled_since = stalled_since(self._stalled_since, now, left, self._has_taken)
-        if self._stalled_since and now - self._stalled_since >= self._options.stalled_client_timeout_s:
+        if self._watch.is_stalled(now, buffered or left_by_other, self._has_taken):
             logger.debug("cut off a client that reads nothing")
             transport.abort()
             return
-        if current is not None and current.on_slow is not None and (current.on_drained is not None or left_by_other):
-            current.on_slow()
-        reading = self._reading
-        if reading is None:
-            self._measured = None
-        match self._due(reading, now, buffered):
+        if current is not None:
+            current.is_swept(bool(left_by_other))
+        idle_since = self._idle_since if current is None and not buffered else None
+        look = Look(now, self._deadline, self._phase, reading, self.flow.read_paused, idle_since, self._body_came)
+        match self._watch.due(look):
             case Due.CUT_OFF:
                 transport.abort()
             case Due.CLOSE:
@@ -731,37 +684,13 @@ class ServeProtocol(HttpToolsProtocol):
                 self._linger()
             case Due.REFUSE:
                 self._refuse(408, "the request was not complete in time")
-            case Due.MEASURE if reading is not None:
-                self._sweep_body(reading, now)
-            case Due.MEASURE_ANEW:
-                self._measured = None
+            case Due.TOO_SLOW:
+                least = self._options.least_body_rate
+                self._refuse(408, f"the body of the request came at less than {least} bytes a second")
+            case Due.ENTER:
+                self._enter_early(window=0)
             case _:
                 pass
-
-    def _due(self, reading: HttpRequest | None, now: float, buffered: int) -> Due:
-        return due(
-            now,
-            self._deadline,
-            self._phase,
-            reads=reading is not None,
-            # While reading is paused it is the backend that keeps the client waiting.
-            is_held_up=self.flow.read_paused or (reading is not None and reading.arrival is UNASKED),
-            is_answered=reading is not None and reading.answer is OVER,
-            streams=reading is not None and reading.streams and not reading.is_begun,
-            idle_since=self._idle_since if self._current is None and not buffered else None,
-            keep_alive_s=self._options.keep_alive_timeout_s,
-        )
-
-    def _sweep_body(self, reading: HttpRequest, now: float) -> None:
-        """A body comes at the least rate that is allowed, or it is refused."""
-        least = self._options.least_body_rate
-        rate = self._rate if self._measured is reading else None
-        self._measured = reading
-        self._rate, found = pace(rate, now, self._body_came, self._options.request_read_timeout_s, least)
-        if found is Pace.TOO_SLOW:
-            self._refuse(408, f"the body of the request came at less than {least} bytes a second")
-        elif found is Pace.ENTER and reading is not self._current and self._may_enter():
-            self._enter(reading)
 
     def _has_taken(self) -> bool:
         """Has the client taken a byte since this was asked last? Most of what is on its way is held by the kernel."""
@@ -779,11 +708,11 @@ class ServeProtocol(HttpToolsProtocol):
         return self.ws_protocol_class is not None
 
     def _upgrade(self) -> None:
-        request, self._reading = self._reading, None
         self._front.loses(self)
-        if request is None or self._current is not None or self._behind:
+        if self._turns.reading is None or not self._turns.is_free(is_slow=False):
             self.transport.close()
             return
+        self._turns.drop()
         self.url = self._target
         self.scope = cast(Any, {"method": self.parser.get_method().decode("ascii"), "headers": self.headers})
         self.handle_websocket_upgrade()

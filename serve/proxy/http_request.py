@@ -355,23 +355,28 @@ class HttpRequest:
         """Its client was asked for the body."""
         self.arrival = arrival.after(self.arrival, ArrivalEvent.PROCEED)
 
-    def is_all_here(self) -> None:
-        """It is chunked, and all of its body came before the backend had it."""
-        self.streams = False
-
     def fed(self, data: bytes) -> None:
         self.arrival = COMES
         self._chunks.append(data)
         self.held += len(data)
         self._wake()
 
-    def ended(self) -> None:
+    def ended(self, inline_bytes: int = -1) -> None:
+        """All of its body is here, and does not stream if no more than this is held of it."""
         self.arrival = COMPLETE
+        if self.held <= inline_bytes:
+            self.streams = False
         if not self.streams:
             self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
             self.held = 0
-        self._wake()
+        elif self.on_body is not None or self._waiter is not None:
+            self._wake()
+
+    def is_swept(self, left_by_other: bool) -> None:
+        """A second has passed. `left_by_other`: the client has not taken all that another process has written."""
+        if self.on_slow is not None and (self.on_drained is not None or left_by_other):
+            self.on_slow()
 
     def discard(self) -> None:
         self.on_body = None

@@ -15,8 +15,9 @@ from actorrt.serve.http.http_options import HTTPOptions
 from actorrt.serve.http.responses import Plain, ResponseBytes, whole
 from actorrt.serve.proxy.answer import Answer
 from actorrt.serve.proxy.forward import Forwarded
-from actorrt.serve.proxy.http_protocol import MOST_BEHIND, MOST_DISCARDED, Front, ServeProtocol
+from actorrt.serve.proxy.http_protocol import MOST_DISCARDED, Front, ServeProtocol
 from actorrt.serve.proxy.http_request import ClientDisconnected, HttpRequest
+from actorrt.serve.proxy.turns import MOST_BEHIND
 from actorrt.serve.routing.lending import Lending
 
 Handler = Callable[[HttpRequest], Awaitable[None]]

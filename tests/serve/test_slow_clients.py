@@ -55,7 +55,7 @@ class Drips:
 
     async def go_on(self, rate: int, seconds: int) -> None:
         for _ in range(seconds):
-            if self.connection._reading is None:
+            if self.connection._turns.reading is None:
                 return
             self.now += 1
             part = b"%x\r\n%b\r\n" % (rate, bytes(rate)) if self._chunked else bytes(rate)
@@ -74,7 +74,7 @@ async def test_a_body_that_comes_at_less_than_the_least_rate_is_refused(chunked:
         client = await server.connect()
         client.send(CHUNKED if chunked else LONG)
         await until(
-            lambda: server.front.connections and only(server)._reading and only(server)._phase is not Phase.HEAD
+            lambda: server.front.connections and only(server)._turns.reading and only(server)._phase is not Phase.HEAD
         )
         body = Drips(server, chunked)
         if first:
@@ -92,7 +92,7 @@ async def test_a_body_that_comes_at_the_least_rate_comes_to_its_end(rate: int, l
         client = await server.connect()
         client.send(LONG)
         await until(
-            lambda: server.front.connections and only(server)._reading and only(server)._phase is not Phase.HEAD
+            lambda: server.front.connections and only(server)._turns.reading and only(server)._phase is not Phase.HEAD
         )
         body = Drips(server, chunked=False)
         await body.go_on(rate, 50)
@@ -116,11 +116,11 @@ async def test_what_was_slow_in_a_conversation_does_not_count_once_the_response_
     async with protocol(handler, least_body_rate=1000) as server:
         client = await server.connect()
         client.send(CHUNKED, b"1\r\na\r\n")
-        await until(lambda: server.front.connections and only(server)._current)
+        await until(lambda: server.front.connections and only(server)._turns.current)
         body = Drips(server, chunked=True)
         await body.go_on(1100, 2)
         begin.set()
-        await until(lambda: only(server)._current.is_begun)
+        await until(lambda: only(server)._turns.current.is_begun)
         await body.go_on(10, 60)
         end.set()
         assert (await client.answer())[::2] == (200, b"end")
