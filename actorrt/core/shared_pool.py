@@ -116,6 +116,11 @@ class LeastLoaded:
         """Whether workers are being dialled."""
         return any(state is S.DIALLED or state is S.DIALLED_BLOCKED for state in self._states.values())
 
+    @property
+    def loads(self) -> Mapping[ProcessId, int]:
+        """What this process has placed on each worker that is reached."""
+        return self._load
+
     def statistics(self) -> SharedPoolStatistics:
         states = list(self._states.values())
         workers = dict(Counter(state.name for state in states))

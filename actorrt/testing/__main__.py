@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ _KINDS: Final = {
     "partitions": "partitions",
     "stops": "stops",
     "slow": "slow processes",
-    "kills": "kills",
+    "crashes": "crashes",
 }
 
 
@@ -108,7 +109,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="how many histories (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that run them (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="run this one alone and tell its story")
+    # `make simulate SEED=n`, and what the story of a failure says.
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=os.environ.get("SEED"),
+        help="run this one alone and tell its story (default: $SEED)",
+    )
     chosen = parser.parse_args(arguments)
     return _many(chosen.first, chosen.seeds, chosen.workers) if chosen.seed is None else _one(chosen.seed)
 

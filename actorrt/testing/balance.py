@@ -1,12 +1,14 @@
-"""What has to be gone at the end of a history: calls, waiters, references and leases balance to zero."""
+"""What has to be gone at the end of a history: calls, references, leases, loads and workers balance to zero."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from actorrt.core.workers import State
 from actorrt.runtime.base.table_sizes import table_sizes
 from actorrt.runtime.owner.runtime import Runtime
+from actorrt.runtime.owner.shared import SharedPool
 
 from .world import Process, World
 
@@ -19,6 +21,10 @@ _STAY: Final = frozenset(
     | {"VirtualLink._dialogue"}
     | {"Tasks._pools", "Tasks._by_options", "Tasks.max_calls"}
     | {"ProcessHost._pools", "Borrows._owners", "Supervisor._deaths"}
+)
+# Where a worker stays for a moment only.
+_ON_THEIR_WAY: Final = tuple(
+    state for state in State if state not in (State.IDLE, State.QUESTIONED, State.SHARED, State.GONE)
 )
 
 
@@ -55,6 +61,32 @@ def _of_runtime(process: Process, runtime: Runtime) -> Iterator[str]:
         yield f"{process.name}: leases were not given back"
     if runtime.objects.is_borrowed:
         yield f"{process.name}: others are counted as borrowers"
+    for key, pool in runtime.tasks.statistics().pools:
+        for what, count in (
+            ("tasks wait", pool.waiting),
+            ("tasks are under way", pool.under_way),
+            ("leases are held", sum(pool.leases.values())),
+            ("leases are asked for", pool.asked),
+        ):
+            if count:
+                yield f"{process.name}: in the pool {key} {count} {what}"
+    yield from _of_loads(process.name, runtime.host.shared_pools())
+    runner = runtime.program.runner
+    if runner is not None:
+        known = runner.statistics()
+        for what, count in (("actors", known.actors), ("running calls", known.running), ("waiting", known.waiting)):
+            if count:
+                yield f"{process.name}: its executor has {count} {what}"
+
+
+def _of_loads(name: str, pools: Iterable[SharedPool]) -> Iterator[str]:
+    """Of each thing that was placed on a shared worker it has to be said once that it is done."""
+    for pool in pools:
+        for worker, load in pool.loads.items():
+            if load:
+                yield f"{name}: the load of worker {worker.hex()} is {load}, and nothing is there"
+        if pool.statistics().asking:
+            yield f"{name}: the node is asked for shared workers, and nobody waits for one"
 
 
 def _of_node(world: World) -> Iterator[str]:
@@ -64,9 +96,20 @@ def _of_node(world: World) -> Iterator[str]:
     known = node.workers.statistics()
     if known.free != known.total:
         yield f"node: {known.free} is free of {known.total}"
-    for what, count in (("leases", known.leases), ("requests", known.requests), ("starts", known.starts)):
+    for what, count in (
+        ("leases", known.leases),
+        ("blocked leases", known.blocked),
+        ("requests", known.requests),
+        ("requests for shared workers", known.waiting_for_shared),
+        ("starts", known.starts),
+        *((f"{state.name.lower()} workers", known.workers.get(state, 0)) for state in _ON_THEIR_WAY),
+    ):
         if count:
             yield f"node: {count} {what} are left"
+    living = sum(process.lives and process.role == "worker" for process in world.processes)
+    if living != sum(known.workers.values()):
+        yield f"node: {sum(known.workers.values())} workers are known, and {living} live"
+    yield from _of_loads("node", node.host.shared_pools())
     for name, size in sorted(table_sizes(node.host, node.supervisor).items()):
         if size and name not in _STAY:
             yield f"node: {name} has {size} entries"

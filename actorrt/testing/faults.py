@@ -22,21 +22,21 @@ class Faults:
     """How often what happens, on average, in a second of virtual time."""
 
     cuts: float = 0.0
-    """A connection is cut."""
+    """A connection is cut; its link goes on over another one."""
     partitions: float = 0.0
-    """Two processes are kept from each other for a while."""
+    """Two processes are parted: for a while neither reaches the other."""
     slow: float = 0.0
     """All that comes to a process, or from it, takes longer for a while."""
     stops: float = 0.0
     """A process is stopped for a while."""
-    worker_kills: float = 0.0
-    """A worker process is killed."""
-    driver_kills: float = 0.0
-    """A program is killed. Not for `simulate`, whose program is the scenario."""
-    head_kills: float = 0.0
-    """The head is killed, and another one started."""
-    node_kills: float = 0.0
-    """The node is killed, and the session ends."""
+    worker_crashes: float = 0.0
+    """A worker process crashes."""
+    driver_crashes: float = 0.0
+    """A program crashes. Not for `simulate`, whose program is the scenario."""
+    head_crashes: float = 0.0
+    """The head crashes, and another one is started."""
+    node_crashes: float = 0.0
+    """The node crashes, and the session ends."""
 
     @property
     def total(self) -> float:
@@ -44,21 +44,21 @@ class Faults:
         return sum(getattr(self, name) for name in self.__slots__)
 
     @property
-    def kill_callees(self) -> bool:
-        """Whether processes are killed that calls run in, or depend on."""
-        return bool(self.worker_kills or self.driver_kills or self.node_kills)
+    def crash_callees(self) -> bool:
+        """Whether processes crash that calls run in, or depend on."""
+        return bool(self.worker_crashes or self.driver_crashes or self.node_crashes)
 
 
 def drawn(dice: Random) -> Faults:
     """A mixture of faults: none, some kinds, or all of them; often many of few kinds."""
-    rates = {"cuts": 60.0, "partitions": 5.0, "slow": 5.0, "stops": 5.0, "worker_kills": 10.0, "head_kills": 2.0}
+    rates = {"cuts": 60.0, "partitions": 5.0, "slow": 5.0, "stops": 5.0, "worker_crashes": 10.0, "head_crashes": 2.0}
     if dice.random() < 0.1:
         return Faults()
     chosen = {name: rate * dice.choice((0.2, 1.0, 3.0)) for name, rate in rates.items() if dice.random() < 0.4}
     if dice.random() < 0.1:
-        chosen["driver_kills"] = 4.0
+        chosen["driver_crashes"] = 4.0
     if dice.random() < 0.03:
-        chosen["node_kills"] = 2.0
+        chosen["node_crashes"] = 2.0
     return Faults(**chosen)
 
 
@@ -106,14 +106,14 @@ class Chaos:
             case "stops":
                 if (process := self._any()) is not None:
                     self.stop(process, self._dice.uniform(*HELD_S))
-            case "worker_kills":
-                self._kill_one("worker")
-            case "driver_kills":
-                self._kill_one("driver")
-            case "head_kills":
-                self._kill_one("head")
-            case "node_kills":
-                self._kill_one("node")
+            case "worker_crashes":
+                self._crash_one("worker")
+            case "driver_crashes":
+                self._crash_one("driver")
+            case "head_crashes":
+                self._crash_one("head")
+            case "node_crashes":
+                self._crash_one("node")
             case _:
                 raise AssertionError(name)
 
@@ -121,10 +121,10 @@ class Chaos:
         living = [process for process in self._world.processes if process.lives and process.role != "outside"]
         return self._dice.choice(living) if living else None
 
-    def _kill_one(self, role: str) -> None:
+    def _crash_one(self, role: str) -> None:
         living = [process for process in self._world.processes if process.lives and process.role == role]
         if living:
-            self._world.kill(self._dice.choice(living).pid)
+            self._world.crash(self._dice.choice(living).pid)
 
     def cut(self) -> None:
         """Cut one connection, whichever."""
@@ -145,7 +145,7 @@ class Chaos:
         wire.cut()
 
     def part(self, one: Process, other: Process, seconds: float) -> None:
-        """Keep two processes from each other for a while."""
+        """Neither of two processes reaches the other for a while."""
         pair = frozenset((one.process, other.process))
         self._network.apart[pair] = None
         self._story.event("partitions", one.name, f"cannot reach {other.name} for {seconds:.3f} s")

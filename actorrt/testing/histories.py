@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 import actorrt
 from actorrt import exceptions
+from actorrt.runtime.owner.handles import client_of
 
 from .balance import left_over
 from .faults import Chaos, Faults, drawn
@@ -45,7 +47,8 @@ class Book:
     runs: Counter[int] = field(default_factory=Counter[int])
     # By actor, life and caller: the calls in the order in which they began.
     order: dict[tuple[str, int, str], list[int]] = field(default_factory=lambda: defaultdict(list))
-    lives: Counter[str] = field(default_factory=Counter[str])
+    # Of each actor, the processes of its lives.
+    lives: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     broken: list[str] = field(default_factory=list[str])
     # What ran more often than it may, unless the worker could not say that it had begun: see `_repeated`.
     repeated: list[str] = field(default_factory=list[str])
@@ -91,9 +94,9 @@ class Account:
 
     def __init__(self, name: str) -> None:
         book = _book()
-        book.lives[name] += 1
+        book.lives[name].append(os.getpid())
         self._name = name
-        self._life = book.lives[name]
+        self._life = len(book.lives[name])
         self._sum = 0
         self._kept: list[Any] = []
 
@@ -407,7 +410,7 @@ class Client:
         return None
 
     def _nobody_was_killed(self) -> bool:
-        return not self._faults.kill_callees and not any(actor.was_killed for actor in self._actors)
+        return not self._faults.crash_callees and not any(actor.was_killed for actor in self._actors)
 
     def _lost(self, number: int, error: BaseException) -> None:
         self._book.ends[type(error).__name__] += 1
@@ -445,7 +448,7 @@ class Client:
             book.repeated.append(f"call {number} ran {book.runs[number]} times, and {most} are allowed")
         if (
             book.runs[number] > 1
-            and not self._faults.kill_callees
+            and not self._faults.crash_callees
             and not any(actor.was_killed for actor in self._actors)
         ):
             book.breaks(f"call {number} ran {book.runs[number]} times, and no process was killed")
@@ -492,7 +495,26 @@ class Program:
         if dice.random() < 0.4:
             runs.append(self._kills(dice.choice(actors)))
         await asyncio.gather(*runs)
+        for actor in actors:
+            self._hold_against_its_restarts(actor)
         self.done = True
+
+    def _hold_against_its_restarts(self, actor: Shared) -> None:
+        """Each life but the first has taken a restart, and nothing has that did not end a life."""
+        lives, breaks = self._book.lives[actor.name], self._book.breaks
+        name = f"actor {actor.name}"
+        if actor.restarts >= 0:
+            record = client_of(actor.handle).record
+            assert record is not None
+            used = actor.restarts - record.life.restarts_left
+            if used < len(lives) - 1:
+                breaks(f"{name} has had {len(lives)} lives, and {used} restarts are counted")
+            if used and not self._faults.crash_callees and not actor.was_killed:
+                breaks(f"{name} has taken {used} restarts, and nobody has killed it")
+        # A life ends with its process, or by a kill.
+        replaced = sum(self._world.has_process(pid) for pid in lives[:-1])
+        if replaced > actor.was_killed:
+            breaks(f"{name} was made again {replaced} times while its process lived, and killed {actor.was_killed:d}")
 
     async def _kills(self, actor: Shared) -> None:
         await asyncio.sleep(self._dice.choice((0.0, 0.01, 0.1, 0.3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
@@ -53,19 +54,24 @@ class Simulation:
     # ---- what may happen to a process: `process` is an actor of this program, or a name of `workers()`, or "head"
 
     def crash(self, process: Any) -> None:
-        """Kill a process, as SIGKILL does. LookupError if it does not live."""
-        self._world.kill(self._find(process).pid)
+        """A process ends without a word, as by SIGKILL. LookupError if it does not live."""
+        self._world.crash(self._find(process).pid)
 
     def stop(self, process: Any, seconds: float) -> None:
-        """Stop a process, as SIGSTOP does, and let it go on after so long. LookupError if it does not live."""
-        self._chaos.stop(self._find(process), seconds)
+        """Stop a process, as SIGSTOP does, and let it go on after so long.
+
+        LookupError if it does not live; ValueError for a time that is none.
+        """
+        self._chaos.stop(self._find(process), _seconds(seconds))
 
     def slow(self, process: Any, seconds: float, factor: float = 100.0) -> None:
         """For so long, all that comes to a process or from it takes `factor` times as long.
 
-        LookupError if it does not live.
+        LookupError if it does not live; ValueError for a time or factor that is none.
         """
-        self._chaos.slow(self._find(process), seconds, factor)
+        if not factor > 0:
+            raise ValueError(f"factor must be more than 0, not {factor!r}")
+        self._chaos.slow(self._find(process), _seconds(seconds), factor)
 
     def cut(self, process: Any) -> None:
         """Cut all connections of a process: what is under way is lost from any byte on, and links go on over other
@@ -73,16 +79,21 @@ class Simulation:
         self._chaos.cut_off(self._find(process))
 
     def part(self, one: Any, other: Any, seconds: float) -> None:
-        """Keep two processes from each other for so long. LookupError if one does not live."""
-        self._chaos.part(self._find(one), self._find(other), seconds)
+        """For so long neither of two processes reaches the other: their connection is cut, and no other one is made.
+
+        LookupError if one does not live; ValueError for a time that is none.
+        """
+        self._chaos.part(self._find(one), self._find(other), _seconds(seconds))
 
     def inject(self, faults: Faults, seconds: float) -> None:
-        """From now on, for so long, have faults happen at random moments."""
+        """From now on, for so long, have faults happen at random moments. ValueError for a time that is none, and where
+        `faults` would end the scenario itself."""
+        _check_faults(faults)
         world = self._world
-        world.spawn(world.outside_process, partial(self._chaos.run, faults, world.schedule.now + seconds))
+        world.spawn(world.outside_process, partial(self._chaos.run, faults, world.schedule.now + _seconds(seconds)))
 
     async def kill(self, actor: Any, *, no_restart: bool = True) -> None:
-        """`actorrt.kill`, which would block."""
+        """End an actor, as `actorrt.kill` does, which would block."""
         await self._world.kill_actor(actor, no_restart)
 
     def note(self, text: str) -> None:
@@ -97,6 +108,12 @@ class Simulation:
                 return one
         said = "the actor has no process at this moment" if name is None else f"there is no process {name!r}"
         raise LookupError(f"{said}; these workers live: {', '.join(self.workers()) or 'none'}")
+
+
+def _seconds(given: float) -> float:
+    if not 0 <= given < math.inf:
+        raise ValueError(f"seconds must be a number, at least 0, not {given!r}")
+    return given
 
 
 Scenario = Callable[[Simulation], Awaitable[object]]
@@ -117,7 +134,7 @@ def simulate(
 
     Raises AssertionError with the seed and the end of its story at the first seed whose scenario raises an error, has
     not ended in time, or brings an error of the runtime to light; the same seed gives the same run. RuntimeError where
-    this process has a session of actorrt; ValueError where `faults` would kill the scenario itself.
+    this process has a session of actorrt; ValueError where `faults` would end the scenario itself.
     """
     _check(faults)
     for seed in seeds:
@@ -140,8 +157,13 @@ def story_of(
 def _check(faults: Faults | None) -> None:
     if current.maybe_runtime() is not None:
         raise RuntimeError(NOT_HERE)
-    if faults is not None and faults.driver_kills:
-        raise ValueError("driver_kills would kill the scenario itself")
+    if faults is not None:
+        _check_faults(faults)
+
+
+def _check_faults(faults: Faults) -> None:
+    if faults.driver_crashes:
+        raise ValueError("driver_crashes would end the scenario itself")
 
 
 def _run(scenario: Scenario, seed: int, cpus: int, limit_s: float, faults: Faults) -> None:

@@ -37,6 +37,7 @@ from actorrt.core.leases import UNIT
 from actorrt.core.lifecycle import Lifecycle
 from actorrt.core.workers import Worker
 from actorrt.exceptions import LinkError
+from actorrt.runtime.api import driver
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.node import workers
@@ -71,6 +72,9 @@ GIVE_KEYS: Final = (cloudpickle, rebuilding, context_variables)
 _KEYS: Final = Random("keys")
 # Whose frames say less than those around them.
 _NOT_THE_PROGRAMS: Final = (os.path.dirname(asyncio.__file__), os.path.dirname(_runtime_package.__file__))
+NO_SHUTDOWN: Final = (
+    "a simulation's cluster ends with its scenario, which has no session of its own: return in place of shutdown()"
+)
 # What takes more than this goes round in circles.
 MOST_TURNS: Final = 1_000_000
 
@@ -237,10 +241,23 @@ class World:
         self.spawn(head, begin)
         return head.pid
 
+    def has_process(self, pid: int) -> bool:
+        """Whether one lives."""
+        process = self._by_pid.get(pid)
+        return process is not None and process.lives
+
     def kill(self, pid: int) -> None:
+        """Its node, or its own code, ends a process."""
         process = self._by_pid.get(pid)
         if process is not None and process.lives:
-            self.story.event("kills", process.name, "is killed")
+            self.story.row(process.name, "is killed")
+            self.exit(process, KILLED)
+
+    def crash(self, pid: int) -> None:
+        """A process ends, and nobody in the session has asked for that."""
+        process = self._by_pid.get(pid)
+        if process is not None and process.lives:
+            self.story.event("crashes", process.name, "crashes")
             self.exit(process, KILLED)
 
     def ended(self, pid: int) -> asyncio.Future[int]:
@@ -392,6 +409,7 @@ class World:
             (threading.Thread, "start", _no_thread),
             (threading.Condition, "wait", _no_wait),
             (subprocess.Popen, "__init__", _no_subprocess),
+            (driver, "_end_unless_in_a_call", _no_shutdown),
             (token.Token, "__del__", released),
             (Call, "__hash__", _number_of_call),
             (ActorClient, "__hash__", _number_of_actor),
@@ -442,6 +460,10 @@ class World:
             return actions
 
         return on
+
+
+def _no_shutdown() -> NoReturn:
+    raise RuntimeError(NO_SHUTDOWN)
 
 
 def _in_words(actions: Any) -> str:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from actorrt.testing.__main__ import main
 from actorrt.testing.histories import history
 
 SEEDS = range(60)
@@ -20,7 +21,7 @@ def test_a_history_keeps_what_is_promised(seed: int) -> None:
 
 def test_the_histories_hold_what_they_are_for() -> None:
     counts = sum((history(seed).counts for seed in range(40)), start=history(40).counts)
-    rare = {"cuts", "resumes", "stops", "slow", "partitions", "kills", "streams", "raised", "cancelled"}
+    rare = {"cuts", "resumes", "stops", "slow", "partitions", "crashes", "streams", "raised", "cancelled"}
     assert [kind for kind in rare if counts[kind] < 5] == []
     assert counts["values"] > counts["calls"] / 2
 
@@ -45,3 +46,20 @@ def test_a_seed_tells_the_same_story_after_others() -> None:
     for seed in range(5):
         history(seed)
     assert history(12).story() == first
+
+
+def test_a_seed_of_the_environment_is_run_alone_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEED", "3")
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert "\nseed 3: " in told
+    assert history(3).story(0) in told
+    # What is asked for by hand counts more.
+    assert main(["--seed", "4"]) == 0
+    assert "\nseed 4: " in capsys.readouterr().out
+    monkeypatch.setenv("SEED", "all")
+    with pytest.raises(SystemExit):
+        main([])
+    assert "--seed: invalid int value: 'all'" in capsys.readouterr().err

@@ -1,12 +1,13 @@
-"""Five bugs that are easily made, each put into the rules that all histories run through, and each found by them."""
+"""Bugs that are easily made, each put into the rules that all histories run through, and each found by them."""
 
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 import pytest
 
-from actorrt.core import actor_calls, calls, leases, ownership
+from actorrt.core import actor_calls, calls, leases, lifecycle, ownership, shared_pool, task_pool
 from actorrt.testing.histories import Outcome, history
+from actorrt.types import ProcessId
 from actorrt.wire import link
 
 MOST: Final = 2000
@@ -69,12 +70,50 @@ def a_stale_address(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_row(monkeypatch, actor_calls.TABLE, (state, actor_calls.Event.LOST), (state, actor_calls.Action.NOTHING))
 
 
+def a_load_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last thing that a shared worker has to do stays counted once it is done."""
+    done: Any = shared_pool.LeastLoaded.done
+
+    def all_but_the_last(pool: shared_pool.LeastLoaded, worker: ProcessId) -> None:
+        if pool.loads.get(worker, 0) > 1:
+            done(pool, worker)
+
+    monkeypatch.setattr(shared_pool.LeastLoaded, "done", all_but_the_last)
+
+
+def a_restart_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor that is lost comes back for nothing."""
+    on: Any = lifecycle.Lifecycle.on
+
+    def free(life: lifecycle.Lifecycle, event: lifecycle.Event) -> Any:
+        before = life.state, life.restarts_left
+        actions = on(life, event)
+        if event is lifecycle.Event.LOST and before[0] is lifecycle.State.ALIVE and life.state is not before[0]:
+            life.restarts_left = before[1]
+        return actions
+
+    monkeypatch.setattr(lifecycle.Lifecycle, "on", free)
+
+
+def an_idle_lease_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease for which there is nothing to do stays with who has it."""
+    timer_over: Any = task_pool.LeasePool.timer_over
+
+    def nothing_is_idle(pool: Any, timer: task_pool.Timer, now: float) -> Any:
+        return [] if timer is task_pool.Timer.IDLE else timer_over(pool, timer, now)
+
+    monkeypatch.setattr(task_pool.LeasePool, "timer_over", nothing_is_idle)
+
+
 PLANTED: Final = (
     a_lost_cancel,
     a_double_reply_after_a_redial,
     a_borrower_forgotten,
     a_lease_leaked,
     a_stale_address,
+    a_load_that_stays,
+    a_restart_that_is_not_counted,
+    an_idle_lease_that_is_kept,
 )
 
 

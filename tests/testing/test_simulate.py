@@ -246,8 +246,46 @@ def test_a_process_with_a_session_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_faults_that_would_kill_the_scenario_are_refused() -> None:
-    with pytest.raises(ValueError, match="would kill the scenario itself"):
-        simulate(_plain, seeds=[0], faults=Faults(driver_kills=1.0))
+    with pytest.raises(ValueError, match="would end the scenario itself"):
+        simulate(_plain, seeds=[0], faults=Faults(driver_crashes=1.0))
+
+
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+def test_a_time_that_is_none_is_refused(seconds: float) -> None:
+    async def scenario(simulation: Simulation) -> None:
+        ledger = Ledger.remote()
+        await ledger.add.remote(1)
+        for act in (
+            lambda: simulation.stop(ledger, seconds),
+            lambda: simulation.slow(ledger, seconds),
+            lambda: simulation.part(ledger, "head", seconds),
+            lambda: simulation.inject(Faults(cuts=1.0), seconds),
+        ):
+            with pytest.raises(ValueError, match="seconds must be a number, at least 0, not"):
+                act()
+        with pytest.raises(ValueError, match="factor must be more than 0, not -2"):
+            simulation.slow(ledger, 1.0, -2)
+        with pytest.raises(ValueError, match="would end the scenario itself"):
+            simulation.inject(Faults(driver_crashes=1.0), 1.0)
+        # None of them has done anything.
+        assert await ledger.add.remote(1) == 2
+
+    simulate(scenario, seeds=[0])
+
+
+def test_a_scenario_has_no_session_to_shut_down() -> None:
+    async def shuts_down() -> None:
+        with pytest.raises(RuntimeError, match="a simulation's cluster ends with its scenario"):
+            actorrt.shutdown()
+
+    async def scenario(simulation: Simulation) -> None:
+        await shuts_down()
+        await actorrt.remote(shuts_down).remote()
+        assert await square.remote(3) == 9
+
+    simulate(scenario, seeds=[0])
+    # Behind it, the system's own is back.
+    actorrt.shutdown()
 
 
 def test_the_clock_is_the_systems_again_behind_it() -> None:

@@ -78,6 +78,10 @@ class NodeHost:
             pool = self._pools[key] = SharedPool(_PoolHost(self._staff, self.peers, employer), env)
         return pool
 
+    def shared_pools(self) -> list[SharedPool]:
+        """Those that there are."""
+        return list(self._pools.values())
+
     def blocked(self, process: ProcessId, blocked: bool) -> None:
         """The loop of a worker is blocked, or goes on."""
         for pool in self._pools.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from typing import Protocol
 
 from actorrt import exceptions
@@ -45,6 +46,11 @@ class SharedPool:
     def is_empty(self) -> bool:
         """No worker is here, or on its way."""
         return self._workers.is_empty
+
+    @property
+    def loads(self) -> Mapping[ProcessId, int]:
+        """What this process has placed on each worker."""
+        return self._workers.loads
 
     def statistics(self) -> SharedPoolStatistics:
         return self._workers.statistics()
