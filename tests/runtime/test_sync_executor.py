@@ -16,6 +16,7 @@ import pytest
 
 import actorrt
 from actorrt.core.pipeline import AHEAD_S
+from actorrt.core.work_queue import WorkQueue
 from actorrt.runtime.owner import current
 from actorrt.runtime.worker.sync_executor import SyncExecutor
 from actorrt.wire.messages import Ping
@@ -88,7 +89,7 @@ def give_back_as_the_second_task_is_handed_over() -> None:
     handed_over = iter(range(2))
 
     def look(frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call" and frame.f_code is SyncExecutor.enqueue.__code__ and called.__name__ == "append":
+        if event == "c_call" and frame.f_code is WorkQueue.add.__code__ and called.__name__ == "append":
             if next(handed_over) == 0:
                 return
             sys.setprofile(None)

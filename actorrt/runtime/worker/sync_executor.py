@@ -9,16 +9,15 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, cast
 
 from actorrt.core.cancellation import Action, Reach, reach_of
-from actorrt.core.long_calls import LONG_S, LongCalls
+from actorrt.core.long_calls import LONG_S
 from actorrt.core.outcome import LEAVES, ActorExit, end_of_leaver, left_by
+from actorrt.core.work_queue import ENDED, Event, WorkQueue
 from actorrt.types import FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
@@ -80,13 +79,12 @@ class SyncExecutor:
         self.title = Title(lambda: host.node)
         # While the process ends.
         self._on_idle: Callable[[], None] | None = None
-        # A call is in `_work` or in its link's `serving`: it goes from one to the other under the lock. Only what comes
-        # is added without it, so that the deque stays the same one and nobody looks through it in another thread.
+        # A call waits or is in its link's `serving`: it goes from one to the other under the lock. Only what comes is
+        # added without it, and nobody looks through what waits in another thread.
         self._lock = threading.Lock()
-        self._work: deque[tuple[Link, Work]] = deque()
+        self._waiting: WorkQueue[Link, Work, RunningCall] = WorkQueue(_is_task, _number_of)
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._main = _Main.RUNS
         # What the main thread is to do as soon as it has no work.
         self._then: Callable[[], None] | None = None
         # The thread that runs it.
@@ -96,9 +94,6 @@ class SyncExecutor:
         # With the first task: an actor has its process for itself, and needs neither.
         self._progress: Progress | None = None
         self._surroundings: Surroundings | None = None
-        self._long: LongCalls[RunningCall] = LongCalls()
-        # From the moment in which a call is taken up, before it is known to those who interrupt it.
-        self._in_call = False
         self.actor: SyncActor | None = None
         self.incoming = incoming_of(self)
         self.user_side = UserSide(self._blocked)
@@ -107,7 +102,7 @@ class SyncExecutor:
         """Take work until the worker ends."""
         self._thread = threading.get_ident()
         self._interrupts.install()
-        while self._main is not _ENDED:
+        while self._waiting.state is not ENDED:
             taken = self._take()
             if taken is None:
                 then, self._then = self._then, None
@@ -129,7 +124,8 @@ class SyncExecutor:
         self._nudge()
 
     def stop(self) -> None:
-        self._main = _ENDED
+        with self._lock:
+            self._waiting.on(Event.END)
         self._nudge()
 
     def finalize(self, timeout_s: float) -> None:
@@ -140,7 +136,7 @@ class SyncExecutor:
         return ExecutorStatistics(
             actors=int(self.actor is not None and self.actor.is_here),
             running=sum(len(link.serving) for link in self._host.peers.all_links()),
-            waiting=len(self._work),
+            waiting=len(self._waiting),
             handed_over=0,
             code=self.code.statistics(),
         )
@@ -157,19 +153,13 @@ class SyncExecutor:
     # ---- the runtime loop's side
 
     def enqueue(self, link: Link, work: list[Work]) -> None:
-        for message in work:
-            self._work.append((link, message))
+        look = self._waiting.add(link, work, self._interrupts.current)
         self._nudge()
-        if len(self._work) > 1 or self._in_call:
-            self._watch()
-
-    def _watch(self) -> None:
-        """Look in a while whether the same call still runs, with others behind it."""
-        if self._long.waits(self._interrupts.current):
+        if look:
             self._runtime_loop.call_later(LONG_S, self._look)
 
     def _look(self) -> None:
-        look = self._long.look(self._interrupts.current, bool(self._work))
+        look = self._waiting.look(self._interrupts.current)
         if look.give_back:
             self._give_back()
         if look.again:
@@ -177,23 +167,10 @@ class SyncExecutor:
 
     def _give_back(self) -> None:
         """Return the tasks that were not started; from any thread."""
-        if self.actor is not None:
-            # Its calls can be answered nowhere else.
-            return
-        for link, work in self._take_out(lambda _, work: isinstance(work, TaskCall)):
-            if isinstance(work, TaskCall) and not link.closed:
-                link.post(Outcome(work.seq, GIVEN_BACK))
-
-    def _take_out(self, wanted: Callable[[Link, Work], bool]) -> list[tuple[Link, Work]]:
-        """Take some of what waits, from any thread; what comes meanwhile stays behind all that is left."""
-        found: list[tuple[Link, Work]] = []
-        left: list[tuple[Link, Work]] = []
         with self._lock:
-            for _ in range(len(self._work)):
-                one = self._work.popleft()
-                (found if wanted(*one) else left).append(one)
-            self._work.extendleft(reversed(left))
-        return found
+            back = self._waiting.give_back(self.actor is not None)
+        for link, work in back:
+            _return(link, work)
 
     def _blocked(self, blocked: bool) -> None:
         if threading.get_ident() != self._thread:
@@ -211,7 +188,7 @@ class SyncExecutor:
         with self._lock:
             run = link.serving.get(message.seq)
             if run is None:
-                unstarted = self._remove(link, message.seq)
+                unstarted = self._waiting.withdraw(link, message.seq)
             elif unstarted := run.claim():
                 # It waits for a thread of its actor, which will find it taken.
                 del link.serving[message.seq]
@@ -245,18 +222,11 @@ class SyncExecutor:
         with self._lock:
             run = link.serving.get(message.seq)
             if run is None:
-                for caller, work in self._work:
-                    if caller is link and isinstance(work, TaskCall | ActorCall) and work.seq == message.seq:
-                        work.credits = more_credits(work.credits, message.n)
+                work = self._waiting.find(link, message.seq)
+                if isinstance(work, TaskCall | ActorCall):
+                    work.credits = more_credits(work.credits, message.n)
             elif run.gate is not None:
                 run.gate.add(message.n)
-
-    def _remove(self, link: Link, seq: int) -> bool:
-        for index, (caller, work) in enumerate(self._work):
-            if caller is link and isinstance(work, TaskCall | ActorCall) and work.seq == seq:
-                del self._work[index]
-                return True
-        return False
 
     def _interrupt(self, run: RunningCall) -> None:
         """Make a running call end, as far as its kind allows, and then what it has called."""
@@ -275,7 +245,8 @@ class SyncExecutor:
 
     def link_lost(self, link: Link) -> None:
         """A caller is gone: what it called ends, and the actor that it owns."""
-        self._take_out(lambda caller, _: caller is link)
+        with self._lock:
+            self._waiting.source_lost(link)
         self.end_calls(list(link.serving.values()), Reach.TREE)
         self.code.link_lost(link)
         self.outcomes.peer_lost(link.peer)
@@ -289,18 +260,13 @@ class SyncExecutor:
 
     def _take(self) -> tuple[Link, Work, RunningCall | None] | None:
         with self._lock:
-            while self._work:
-                # First: what comes from now on is behind this one, or finds it still in front.
-                self._in_call = True
-                link, work = self._work.popleft()
-                if link.closed:
+            while (taken := self._waiting.take()) is not None:
+                link, work, begins = taken
+                if not begins:
+                    _return(link, work)
                     continue
                 run: RunningCall | None = None
                 if isinstance(work, TaskCall):
-                    if self._main is _LEAVES:
-                        # It has crossed what its caller was told.
-                        link.post(Outcome(work.seq, GIVEN_BACK))
-                        continue
                     run = RunningCall(link, work.seq, work.name, None, work.lease)
                 elif isinstance(work, ActorCall) and self.actor is not None:
                     run = self.actor.running(link, work)
@@ -309,7 +275,6 @@ class SyncExecutor:
                         run.streams(ThreadGate(work.credits, self._blocked), work.first_item)
                     link.serving[run.seq] = run
                 return link, work, run
-            self._in_call = False
         return None
 
     def _do(self, link: Link, work: Work, run: RunningCall | None) -> None:
@@ -351,7 +316,7 @@ class SyncExecutor:
         if link.closed or outcome is None:
             return
         link.push(outcome)
-        if self._work:
+        if self._waiting:
             # More to do here: the runtime loop writes this and what follows soon.
             link.post_flush()
         else:
@@ -471,8 +436,8 @@ class SyncExecutor:
             return ended(self.outcomes, run, end_of_leaver(self._tenancy.exit_code), error)
         outcome = self.outcomes.failure(run, error)
         self._tenancy.exit_with(exit_code(error) if isinstance(error, SystemExit) else 0)
-        if self._main is _RUNS:
-            self._main = _LEAVES
+        with self._lock:
+            self._waiting.on(Event.EXIT)
         # First: its caller, who hears of all in this order, has nothing more for this worker when a task comes back.
         run.link.push(LeaseEnds(run.lease))
         self._give_back()
@@ -497,15 +462,18 @@ class SyncExecutor:
         vars(self).update(answer=leave, exited=leave, block=_nothing)
 
 
-class _Main(Enum):
-    RUNS = auto()
-    LEAVES = auto()  # a task has ended its process: it begins no other
-    ENDED = auto()
+def _is_task(work: Work) -> bool:
+    return isinstance(work, TaskCall)
 
 
-_RUNS: Final = _Main.RUNS
-_LEAVES: Final = _Main.LEAVES
-_ENDED: Final = _Main.ENDED
+def _number_of(work: Work) -> int | None:
+    return work.seq if isinstance(work, TaskCall | ActorCall) else None
+
+
+def _return(link: Link, work: Work) -> None:
+    """Another worker can run it."""
+    if isinstance(work, TaskCall) and not link.closed:
+        link.post(Outcome(work.seq, GIVEN_BACK))
 
 
 def _nothing(*_: object) -> None: ...
