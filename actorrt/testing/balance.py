@@ -16,6 +16,7 @@ from .world import Process, World
 _STAY: Final = frozenset(
     {"Peers.links", "VirtualPeers.links", "VirtualPeers.dead", "VirtualPeers.process", "VirtualPeers.session"}
     | {"VirtualLink.defined", "VirtualLink.peer", "VirtualLink._mine"}
+    | {"VirtualLoopback.defined", "VirtualLoopback.peer"}
     # Whoever has lost a link to a process that lives asks its node for its end, as long as it lives. What else waits
     # for an answer keeps a call or a lease, which are counted.
     | {"VirtualLink._dialogue"}

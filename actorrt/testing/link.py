@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Keeper, Link, Receiver
+from actorrt.runtime.links.loopback import Loopback, TakeHere
 from actorrt.runtime.links.pipes import Pipe
 from actorrt.types import ProcessId
 from actorrt.wire.frames import HEADER_BYTES, TRAILER, Acknowledged, FrameParser, RawPart
@@ -101,6 +102,41 @@ class VirtualEnd(End):
     def __init__(self, link: bytes, state: State, deliveries: Deliveries) -> None:
         super().__init__(link, state, ACKNOWLEDGE_BYTES, WINDOW_BYTES)
         self.parser = _NotingParser(link, state is not State.OPEN, deliveries)
+
+
+class VirtualLoopback(Loopback):
+    """The link of a simulated process to itself."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        receiver: Receiver,
+        keeper: Keeper,
+        hello: Hello,
+        link: bytes,
+        take_here: TakeHere,
+        stage: Stage,
+    ) -> None:
+        self._number = stage.story.next_number()
+        super().__init__(loop, receiver, keeper, hello, link, take_here)
+        self._story = stage.story
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def take_along(self, seq: int, frame: Frame) -> None:
+        raise RuntimeError(NO_PIPES)
+
+    def push_pipe(self, pipe: Pipe) -> None:
+        raise RuntimeError(NO_PIPES)
+
+    def flush(self) -> None:
+        if self._queue and self._obstacle is None:
+            self._story.sent(self.peer, self.peer, list(self._queue))
+        super().flush()
 
 
 class VirtualLink(Link):

@@ -13,6 +13,7 @@ from typing import Any, Final
 from actorrt.runtime.base.socket_paths import socket_path
 from actorrt.runtime.links.connection import Connection
 from actorrt.runtime.links.link import Link, Receiver
+from actorrt.runtime.links.loopback import Loopback, TakeHere
 from actorrt.runtime.links.peers import LINK_ID_BYTES, Peers
 from actorrt.runtime.links.transport import DialBrokeError, NoAnswerError, NobodyListensError, refusal
 from actorrt.types import ProcessId
@@ -21,7 +22,7 @@ from actorrt.wire.greeting import hello_in, request_with
 from actorrt.wire.link import State, greeting, why_refused
 from actorrt.wire.messages import Hello, decode_hello, encode_hello
 
-from .link import VirtualConnection, VirtualEnd, VirtualLink
+from .link import VirtualConnection, VirtualEnd, VirtualLink, VirtualLoopback
 from .network import Network, Plug
 from .stage import Stage
 
@@ -113,8 +114,11 @@ class VirtualPeers(Peers):
         process: ProcessId,
         role: str,
         stage: Stage,
+        take_here: TakeHere | None = None,
     ) -> None:
-        super().__init__(receiver, process, role, "", __version__, stage.settings.dial_timeout_s, RESTORE_S)
+        super().__init__(
+            receiver, process, role, "", __version__, stage.settings.dial_timeout_s, RESTORE_S, take_here=take_here
+        )
         self._stage = stage
         self._network = stage.network
         self._story = stage.story
@@ -171,6 +175,11 @@ class VirtualPeers(Peers):
     def _link(self, theirs: Hello, link: bytes, state: State, connection: Connection, path: str = "") -> Link:
         end = VirtualEnd(link, state, self._stage.deliveries)
         return VirtualLink(self._loop, self._receiver, self, theirs, end, connection, path, self._stage, self.process)
+
+    def _loopback(self) -> Loopback:
+        return VirtualLoopback(
+            self._loop, self._receiver, self, self._hello, self._new_id(), self._take_here, self._stage
+        )
 
     def _is_socket(self, path: str) -> bool:
         return self._network.listens(path)

@@ -75,7 +75,7 @@ class VirtualRuntime(Runtime):
         make_program: MakeProgram = plain_program,
     ) -> None:
         super().__init__(process, role, "", __version__, stage.settings, make_program, VirtualThread(loop))
-        self.peers = VirtualPeers(self.dispatch, process, role, stage)
+        self.peers = VirtualPeers(self.dispatch, process, role, stage, self.dispatch.take_here)
         self.peers.end_of = self._cause_of_end
         self._queue_task, self.submit_task = self.submit_task, self._submit_task
         self._begin_actor, self.create_actor = self.create_actor, self._create_actor

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import repeat, starmap
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -129,6 +129,9 @@ class Link:
     `closed` says how it has ended once nothing can be sent any more.
     """
 
+    # What is sent comes to this very process, whose threads can take it.
+    is_loopback: ClassVar[bool] = False
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -136,7 +139,7 @@ class Link:
         keeper: Keeper,
         hello: Hello,
         end: End,
-        connection: Connection,
+        connection: Connection | None,
         path: str = "",
     ) -> None:
         """`hello`: the peer's. `path`: where it listens, if this process has dialled."""
@@ -159,9 +162,9 @@ class Link:
         self.gone: asyncio.Event = asyncio.Event()
         self._receiver = receiver
         self._keeper = keeper
-        self._connection: Connection | None = connection
-        self._connections = 1
-        self._out = connection.out
+        self._connection = connection
+        self._connections = int(connection is not None)
+        self._out: Any = None if connection is None else connection.out
         self._parser = end.parser
         self._kept = end.kept
         self._window_bytes = end.window_bytes

@@ -45,6 +45,7 @@ from ..base.process_watch import is_ending, watch_pid
 from ..base.socket_paths import path_of, remove_socket, socket_path
 from .connection import Connection
 from .link import Link, Receiver
+from .loopback import Loopback, TakeHere
 from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, DuplicateError, NoAnswerError, attempt_of, make_hello
 
 logger = logging.getLogger("actorrt")
@@ -115,11 +116,13 @@ class Peers:
         dial_timeout_s: float = HELLO_TIMEOUT_S,
         restore_s: float = RESTORE_S,
         end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None,
+        take_here: TakeHere | None = None,
     ) -> None:
         """`restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives.
 
         `end_of` waits until a process has ended, as the node knows it, and says why; LinkError: the node does not know
-        it. Without it, one failed dial is the end.
+        it. Without it, one failed dial is the end. `take_here`: what threads of this process take of what it sends to
+        itself; without it, all that comes on the runtime loop.
         """
         self.process = process
         self.session = session
@@ -142,6 +145,7 @@ class Peers:
         # Connections over which links say goodbye that had none.
         self._partings: set[asyncio.Task[None]] = set()
         self._receiver = receiver
+        self._take_here = take_here or _take_nothing
         self._hello = make_hello(process, role, version)
         self._dialler: Dials = Dialler(dial_timeout_s)
         self._acceptor = Acceptor(self._hello, self._welcome)
@@ -183,6 +187,9 @@ class Peers:
         """
         link = self.get(process)
         if link is not None:
+            return link
+        if process == self.process:
+            link = self.links[process] = self._loopback()
             return link
         if process in self.dead:
             raise LinkError(f"process {process.hex()} has ended")
@@ -366,6 +373,9 @@ class Peers:
         loop = asyncio.get_running_loop()
         return Link(loop, self._receiver, self, theirs, End(link, state), connection, path)
 
+    def _loopback(self) -> Loopback:
+        return Loopback(asyncio.get_running_loop(), self._receiver, self, self._hello, self._new_id(), self._take_here)
+
     def _is_socket(self, path: str) -> bool:
         return os.path.exists(path)
 
@@ -423,8 +433,7 @@ class Peers:
         """The dialler of a link has been heard."""
         del self._opening[link.end.link]
         other = self.links.get(link.peer)
-        # A process that calls itself has both ends of the link, and finds this one.
-        if other is not None and other.end.link != link.end.link:
+        if other is not None:
             # One of the two processes has no other link than this one, else it would not have dialled.
             other.finish(Ending.LOST)
         self.links[link.peer] = link
@@ -535,6 +544,9 @@ class Peers:
         if self._listens_at is not None:
             remove_socket(self.session, self.process)
         await self._acceptor.close()
+
+
+def _take_nothing(_: Link, __: object) -> None: ...
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from actorrt import exceptions
 from actorrt.core import calls
 from actorrt.core.actor_calls import SENDING, Action, State, Traits
-from actorrt.core.calls import AWAY
+from actorrt.core.calls import AWAY, ENDED
 from actorrt.types import ActorKey, owner_of
 from actorrt.wire.messages import NO_ACTOR, BorrowActor, Cancel, Outcome, UnborrowActor
 
@@ -270,6 +270,25 @@ class Actors:
             answered = batch.by_actor
             answered[client] = answered.get(client, 0) + 1
         call.succeed(data)
+
+    def replied_here(self, link: Link, seq: int, data: bytes) -> bool:
+        """The same for an actor of this process, on the loop that has run the call. False: it is for the runtime loop,
+        since more than its caller is concerned."""
+        with self.lock:
+            call = link.inflight.get(seq)
+            if type(call) is not Call or call.home is not self or not call.is_plain:
+                return False
+            del link.inflight[seq]
+            client: ActorClient = call.target
+            waiting = client.answered(1)
+            # Here, where nobody else can end it.
+            wanted = call.state is not ENDED
+            call.state = ENDED
+        if wanted:
+            call.value_came(data)
+        if waiting:
+            self._thread.run_soon(partial(self.advance, client))
+        return True
 
     def _count(self, client: ActorClient, batch: Batch) -> None:
         if client.traits.max_pending >= 0:

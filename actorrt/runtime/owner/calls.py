@@ -250,6 +250,16 @@ class Call(CallLife):
             self._end_stream(None)
         self.entry.settle(PRESENT, data)
 
+    def value_came(self, data: bytes) -> None:
+        """The same for a plain call whose life has ended with that already."""
+        self.pins = None
+        self.entry.settle(PRESENT, data)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its value is all that is awaited of it, and nothing has to be let go of with it."""
+        return self.stream is None and self.left is None
+
     def came(self, outcome: Outcome) -> Action:
         """Any other outcome of its code came. The caller counts what it has to before it has `perform` do the rest."""
         if outcome.kind == FAILED:

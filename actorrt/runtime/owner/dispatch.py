@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
@@ -74,7 +75,7 @@ from .calls import Batch, Call, error_bytes
 from .exits import Exits
 from .objects import Objects
 from .process_host import ProcessHost
-from .program import Handler, Program, Tenancy
+from .program import Handler, LoopOfCalls, Program, Tenancy
 from .segments_client import SegmentsClient
 from .shared_tasks import SharedTasks
 from .supervisor import Supervisor
@@ -137,6 +138,7 @@ class Dispatch:
         # calls; results of calls; and all others, each behind what came before it.
         self._queued: frozenset[type] = frozenset()
         self._enqueue = _drop
+        self._loop_of_calls: LoopOfCalls | None = None
         self._results: dict[type, Callable[[Link, Any, Batch], None]] = {
             Outcome: self._outcome,
             Item: self._item,
@@ -147,6 +149,7 @@ class Dispatch:
         if self._runner is not None:
             incoming = self._runner.incoming
             self._queued, self._enqueue = incoming.queued, incoming.enqueue
+            self._loop_of_calls = incoming.here
             self._handlers |= incoming.handlers
 
     def receive(self, link: Link, messages: list[AnyMessage]) -> None:
@@ -183,6 +186,23 @@ class Dispatch:
             self._runtime.tasks.after_batch(link, batch.by_lease, batch.given_back)
         for client, count in batch.by_actor.items():
             self._runtime.actors.answered(client, count)
+
+    def take_here(self, link: Link, messages: deque[AnyMessage]) -> None:
+        """Of what this process sends to itself, take what is in front and common, on the loop that runs calls."""
+        loop = self._loop_of_calls
+        if loop is None or not loop.is_here():
+            return
+        actors = self._runtime.actors
+        work: list[ActorCall] = []
+        while messages:
+            message = messages[0]
+            if type(message) is ActorCall and not message.credits:
+                work.append(message)
+            elif type(message) is not Reply or not actors.replied_here(link, message.seq, message.data):
+                break
+            messages.popleft()
+        if work:
+            loop.enqueue_here(link, work)
 
     def _outcome(self, link: Link, outcome: Outcome, batch: Batch) -> None:
         call = link.inflight.pop(outcome.seq, None)

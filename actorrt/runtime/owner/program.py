@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from actorrt.wire.messages import ActorCall
+
 from ..links.link import Link
 from ..links.pipe_turns import PipeTurns
 from ..links.running import Child, RunningCall
@@ -21,6 +23,17 @@ LogLine = tuple[str, int, bool, str]
 Handler = Callable[[Link, Any], None]
 
 
+class LoopOfCalls(Protocol):
+    """The loop that runs calls, as the code on it calls actors there."""
+
+    def is_here(self) -> bool:
+        """Whether this is its thread."""
+        ...
+
+    def enqueue_here(self, link: Link, work: list[ActorCall]) -> None:
+        """Hand calls over, in its thread."""
+
+
 @dataclass(frozen=True)
 class Incoming:
     """What a worker does with the messages of callers, by their type; on the runtime loop."""
@@ -30,6 +43,8 @@ class Incoming:
     enqueue: Callable[[Link, list[Any]], None]
     # All others, each behind what came before it.
     handlers: Mapping[type, Handler]
+    # Where calls run on a loop: how that takes what code on it sends to actors there.
+    here: LoopOfCalls | None = None
 
 
 class SentValues(Protocol):

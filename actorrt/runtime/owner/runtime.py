@@ -158,7 +158,14 @@ class Runtime:
         self.supervisor = Supervisor(self.host)
         self.dispatch = Dispatch(self)
         self.peers = Peers(
-            self.dispatch, process, role, session, version, settings.dial_timeout_s, end_of=self._cause_of_end
+            self.dispatch,
+            process,
+            role,
+            session,
+            version,
+            settings.dial_timeout_s,
+            end_of=self._cause_of_end,
+            take_here=self.dispatch.take_here,
         )
         self.pid = os.getpid()
         self.calls = CallMaker(self, self.objects, self.actors, self.tasks, self.shared_tasks)
@@ -255,7 +262,7 @@ class Runtime:
                 link.flush_at_end_of_turn()
         elif idle or link.queued >= FULL_FRAME:
             link.flush()
-        else:
+        elif not (link.is_loopback and self._flush_with_turn(link)):
             self._last_link = link
             link.post_flush()
 

@@ -18,7 +18,7 @@ from actorrt.wire.messages import (
 
 from ..links.link import Link
 from ..owner.outcomes import Outcomes
-from ..owner.program import Handler, Incoming
+from ..owner.program import Handler, Incoming, LoopOfCalls
 from .code import Code
 
 # What is handed over to the user's side, in order.
@@ -42,8 +42,8 @@ class Receiver(Protocol):
         """Let a stream go on, or be more ahead once it starts."""
 
 
-def incoming_of(receiver: Receiver) -> Incoming:
-    """What an executor does with each kind of message; on the runtime loop."""
+def incoming_of(receiver: Receiver, here: LoopOfCalls | None = None) -> Incoming:
+    """What an executor does with each kind of message; on the runtime loop. `here`: it runs calls on a loop."""
 
     def forget(link: Link, message: Forget) -> None:
         receiver.code.forget(link, message.function)
@@ -58,4 +58,4 @@ def incoming_of(receiver: Receiver) -> Incoming:
         Credit: receiver.credit,
         RefsTaken: taken,
     }
-    return Incoming(_QUEUED, receiver.enqueue, handlers)
+    return Incoming(_QUEUED, receiver.enqueue, handlers, here)

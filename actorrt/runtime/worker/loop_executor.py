@@ -133,9 +133,9 @@ class LoopExecutor:
         self._threads = MethodThreads(self.loop, self.outcomes)
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="actorrt-writer")
         self._on_work: Callable[[], None] | None = None
-        self.incoming = incoming_of(self)
+        self.incoming = incoming_of(self, self)
         self.user_side = UserSide(
-            self._blocked, self._is_here, self._flushes_with_turn, self.flush, self._pipe_turns_here
+            self._blocked, self.is_here, self._flushes_with_turn, self.flush, self._pipe_turns_here
         )
 
     def run(self) -> None:
@@ -230,7 +230,7 @@ class LoopExecutor:
         for link in self._links():
             link.flush()
 
-    def _is_here(self) -> bool:
+    def is_here(self) -> bool:
         return threading.current_thread() is self.thread
 
     def _blocked(self, blocked: bool) -> None:
@@ -251,6 +251,13 @@ class LoopExecutor:
         if self._intake is _IDLE:
             self._intake = _WOKEN
             self.loop.call_soon_threadsafe(self._drain)
+
+    def enqueue_here(self, link: Link, work: list[ActorCall]) -> None:
+        """The same for calls that code on this loop makes to actors here. They begin in a turn of their own."""
+        self._inbox.append((link, [*work]))
+        if self._intake is _IDLE:
+            self._intake = _WOKEN
+            self.loop.call_soon(self._drain)
 
     def give_back(self) -> None:
         """Return what the blocked loop has not begun and others can: new actors, and tasks; from the runtime loop."""
@@ -344,13 +351,13 @@ class LoopExecutor:
 
     def _flushes_with_turn(self, link: Link) -> bool:
         """Have what was pushed written with the replies of this turn; False in another thread than the loop's."""
-        here = self._is_here()
+        here = self.is_here()
         if here:
             self._flush_with_turn(link)
         return here
 
     def _pipe_turns_here(self) -> PipeTurns | None:
-        return self._pipe_turns if self._is_here() else None
+        return self._pipe_turns if self.is_here() else None
 
     def flush(self) -> None:
         self._due_flush = None
