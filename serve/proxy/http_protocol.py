@@ -592,10 +592,6 @@ class ServeProtocol(HttpToolsProtocol):
         finally:
             self._advancing = False
 
-    async def drain(self) -> None:
-        if self.flow.write_paused:
-            await self.flow.drain()
-
     def wants_body(self, request: HttpRequest) -> None:
         if request.arrival is UNASKED:
             self._continue(request)

@@ -1,10 +1,9 @@
 """One HTTP request between its connection and the backend that answers it.
 
-The connection parses and bounds; the backend gets a request, and answers by `respond` or by `write` and `end`. Calls on
-a request whose client has gone do nothing.
+The connection parses and bounds; the backend gets a request, and answers by `respond`, perhaps after `pass_on`, or by
+`lend`. Calls on a request whose client has gone do nothing. Pure: what is done to a client is done by the connection.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -14,8 +13,6 @@ from .answer import Answer, AnswerEvent, after
 from .arrival import Arrival, ArrivalEvent
 
 LONGEST_REQUEST_ID: Final = 200
-# A part of a body travels inside a message.
-LARGEST_PART: Final = 64 * 1024
 
 # Python looks up the members of an enum slowly, and each request asks for these.
 WAITED_FOR: Final = Answer.WAITED_FOR
@@ -30,10 +27,6 @@ HTTP_1_1: Final = b"1.1"
 CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, REQUEST_ID, TIMEOUT = range(5)
 
 
-class ClientDisconnected(OSError):
-    """The client closed the connection before its request was complete or answered."""
-
-
 class Connection(Protocol):
     """What a request needs of the connection that it came on."""
 
@@ -46,7 +39,6 @@ class Connection(Protocol):
     def is_as_lent(self) -> bool: ...
     def finished(self, request: "HttpRequest", close: bool) -> None: ...
     def abort(self) -> None: ...
-    async def drain(self) -> None: ...
     def body_taken(self, request: "HttpRequest") -> None: ...
     def wants_body(self, request: "HttpRequest") -> None: ...
 
@@ -73,7 +65,6 @@ class HttpRequest:
     length: int | None = None
     # Bytes of the body that nobody has taken yet.
     held = 0
-    _waiter: asyncio.Future[None] | None = None
     answer = WAITED_FOR
     started = 0.0
     status = b""
@@ -93,7 +84,7 @@ class HttpRequest:
     def __init__(self, connection: Connection) -> None:
         self.connection: Connection | None = connection
         self.request_id = b""
-        # Its body comes in parts, by `read` or `take`.
+        # Its body comes in parts, by `take`.
         self.streams = False
         self.arrival = COMES
         # The connection as the request saw it: a server in front of this one may have told of another.
@@ -165,17 +156,6 @@ class HttpRequest:
             connection.write(data)
         connection.finished(self, close)
 
-    def write(self, data: bytes) -> None:
-        """A part of the response."""
-        connection = self.connection
-        if self.answer is OVER or connection is None or not data:
-            return
-        if self.answer is WAITED_FOR:
-            self.answer = BEGUN
-            self.status = data[9:12]
-            data = self._unasked(data)
-        connection.write(data)
-
     def pass_on(self, data: memoryview) -> bool:
         """A part of the response, in memory that is another's once this returns. False: its client is slow to take it.
 
@@ -233,13 +213,6 @@ class HttpRequest:
         says_close = b"\r\nconnection: close\r\n" in data.partition(b"\r\n\r\n")[0] + b"\r\n"
         return data if says_close else b"%b\r\nconnection: close\r\n%b" % (line, rest)
 
-    async def drain(self) -> None:
-        """Return when the client has taken most of what was written. ClientDisconnected if it has gone."""
-        if self.connection is not None:
-            await self.connection.drain()
-        if self.connection is None:
-            raise ClientDisconnected("the client has gone")
-
     def abort(self) -> None:
         """Cut the connection off: the only way to say that a response that has begun is not complete."""
         connection = self.connection
@@ -247,29 +220,6 @@ class HttpRequest:
             self.answer = after(self.answer, AnswerEvent.END)
             self._let_go()
             connection.abort()
-
-    async def read(self) -> bytes:
-        """The next part of the body, what is there of it; b"" at the end. ClientDisconnected if it never comes."""
-        while not self._chunks:
-            if self.arrival is COMPLETE:
-                return b""
-            if self.connection is None:
-                raise ClientDisconnected("the client went before its request was complete")
-            self.connection.wants_body(self)
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        # What is left counts as held, and its connection reads no more while that is too much.
-        chunks[:] = (data[LARGEST_PART:],) if len(data) > LARGEST_PART else ()
-        data = data[:LARGEST_PART]
-        self.held -= len(data)
-        if self.connection is not None:
-            self.connection.body_taken(self)
-        return data
 
     def take(self, most: int) -> list[bytes]:
         """What is here of the body, in pieces, up to so many bytes together."""
@@ -370,7 +320,7 @@ class HttpRequest:
             self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
             self.held = 0
-        elif self.on_body is not None or self._waiter is not None:
+        else:
             self._wake()
 
     def is_swept(self, left_by_other: bool) -> None:
@@ -396,5 +346,3 @@ class HttpRequest:
     def _wake(self) -> None:
         if self.on_body is not None:
             self.on_body()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

@@ -15,6 +15,8 @@ from actorrt.serve.proxy.answer import Answer
 from actorrt.serve.proxy.http_request import HttpRequest
 from actorrt.serve.proxy.http_server import HttpServer
 
+from .exchange import write
+
 
 class Backend:
     """Begins a response and does not end it by itself."""
@@ -24,7 +26,7 @@ class Backend:
 
     def handle(self, request: HttpRequest) -> None:
         request.on_gone = self.client_gone
-        request.write(b"HTTP/1.1 200 OK\r\n\r\nx")
+        write(request, b"HTTP/1.1 200 OK\r\n\r\nx")
 
     def client_gone(self, _: Answer) -> None:
         self.gone += 1

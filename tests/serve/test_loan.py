@@ -15,6 +15,7 @@ import pytest
 from actorrt.serve.http.loan import MOST_CLAIMED, NOT_LENT, Borrower, Lender, Writing
 from actorrt.serve.proxy.http_request import HttpRequest
 
+from . import exchange
 from .test_http_protocol import GET, Server, on_uvloop
 from .test_http_protocol import serving as protocol
 from .test_slow_clients import only, until
@@ -276,8 +277,8 @@ async def test_a_socket_is_not_lent_while_bytes_wait_in_the_proxy_or_the_request
     async def handler(request: HttpRequest) -> None:
         lends.append(request.lend(b"200"))
         if request.method == b"POST":
-            await request.read()
-            await request.read()
+            await exchange.read(request)
+            await exchange.read(request)
             lends.append(request.lend(b"200"))
             lends.append(request.lend(b"200"))  # it has begun
         request.respond(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")

@@ -21,6 +21,7 @@ from actorrt.serve.proxy.http_request import HttpRequest
 
 from .asgi_servers import connected
 from .conftest import Serving
+from .exchange import read, write
 from .test_http_protocol import GET, Server, count_body, on_uvloop
 from .test_http_protocol import serving as protocol
 
@@ -109,7 +110,7 @@ async def test_what_was_slow_in_a_conversation_does_not_count_once_the_response_
             request.respond(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext")
             return
         await begin.wait()
-        request.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
         await end.wait()
         request.respond(b"end")
 
@@ -132,8 +133,8 @@ async def test_what_was_slow_in_a_conversation_does_not_count_once_the_response_
 @on_uvloop
 async def test_a_conversation_may_be_slow_once_the_response_has_begun() -> None:
     async def handler(request: HttpRequest) -> None:
-        request.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
-        while await request.read():
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
+        while await read(request):
             pass
         request.respond(b"end")
 
@@ -192,9 +193,9 @@ async def test_a_long_body_gets_no_place_before_a_first_window_of_it_is_there() 
 @on_uvloop
 async def test_who_sends_the_rest_of_a_body_only_once_it_is_answered_gets_a_place_after_a_while() -> None:
     async def handler(request: HttpRequest) -> None:
-        first = await request.read()
-        request.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(first) + 3, first))
-        while await request.read():
+        first = await read(request)
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(first) + 3, first))
+        while await read(request):
             pass
         request.respond(b"end")
 
