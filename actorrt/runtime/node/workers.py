@@ -79,7 +79,7 @@ class Workers:
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._timers: dict[do.Timer, asyncio.TimerHandle] = {}
         self._loops = LoopWatch(
-            settings.worker_stall_timeout_s, self._all_shared, link_of, self._loop_changed, self._loop_stalled, spawn
+            settings.worker_stall_timeout_s, self._all_shared, link_of, self._loop_changed, self.kill, spawn
         )
 
     # ---- questions
@@ -218,8 +218,7 @@ class Workers:
                     words = "a new worker died: %s; another one is started in %g s"
                     logger.warning(words, action.story, action.pause_s)
                 case do.Bury():
-                    if (worker := self._processes.get(action.process)) is not None:
-                        self._loops.ended(worker)
+                    self._loops.ended(action.process)
                     self._processes.bury(action.process, action.cause, action.out_of_memory)
                     self._ended(action.process)
                 case do.Unmake():
@@ -273,12 +272,10 @@ class Workers:
 
     def loop_blocked(self, process: ProcessId, by: str, harmful: bool) -> None:
         """A worker says what blocks its loop, or that it goes on."""
-        worker = self._processes.get(process)
-        if worker is not None and self._is_shared(process):
-            self._loops.heard(worker, by, harmful)
+        if self._is_shared(process):
+            self._loops.heard(process, by, harmful)
 
-    def _loop_changed(self, worker: SharedWorker, blocked: bool) -> None:
-        process = worker.process
+    def _loop_changed(self, process: ProcessId, blocked: bool) -> None:
         self._state.loop_blocked(process, blocked)
         self._blocked(process, blocked)
         message = WorkerBlocked(process, blocked)
@@ -288,9 +285,6 @@ class Workers:
         for link in (None if program is None else program.link, *workers):
             if link is not None and not link.closed:
                 link.send(message)
-
-    def _loop_stalled(self, worker: SharedWorker, why: str) -> None:
-        self.kill(worker.process, why)
 
     # ---- what they print
 
@@ -331,7 +325,7 @@ class Workers:
 
     def tables(self) -> tuple[object, ...]:
         """Whatever has tables that could grow."""
-        return (self, self._processes, self._loops, *self._state.tables())
+        return (self, self._processes, *self._loops.tables(), *self._state.tables())
 
     def members(self) -> dict[Member, str]:
         """Workers, and in which state each is."""
