@@ -198,6 +198,13 @@ TABLE: Final[Mapping[tuple[State, Event], Row]] = {
 HAS_NO_PROCESS: Final = frozenset({S.FORKING, S.EARLY, S.CONDEMNED})
 
 
+# The numbers of signals on Linux.
+SIGKILL: Final = 9
+SIGTERM: Final = 15
+# Who dies of one of these was killed by somebody: no fault of its own raises them.
+SENT_BY_OTHERS: Final = frozenset({SIGKILL, SIGTERM})
+
+
 class ProcessEnd(NamedTuple):
     """How a process ended, as its parent knows it."""
 
@@ -212,10 +219,21 @@ class ProcessEnd(NamedTuple):
     # How its zygote ended, if it was lost with that.
     lost: str = ""
 
+    @classmethod
+    def of(cls, words: str, signal: int, *, clean: bool, out_of_memory: bool, lost: str) -> ProcessEnd:
+        """`signal`: what it died of; 0: none."""
+        return cls(words, clean, signal == SIGKILL, signal in SENT_BY_OTHERS, out_of_memory, lost)
+
     @property
     def by_itself(self) -> bool:
         """The next one is likely to end in the same way. The end of its zygote says nothing of that."""
         return not self.lost and (self.out_of_memory or not self.by_others)
+
+
+def lacks_memory(signal: int, lost: str, may_lack: bool) -> bool:
+    """Whether to ask if the kernel has killed a process for want of memory: it died as it would of that, not with its
+    zygote, and (`may_lack`) not by its node."""
+    return signal == SIGKILL and not lost and may_lack
 
 
 class WorkerError(Exception):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from actorrt import exceptions
-from actorrt.core.workers import ProcessEnd, WorkerKind
+from actorrt.core.worker_environment import THREADS, environment_of
+from actorrt.core.workers import ProcessEnd, WorkerKind, lacks_memory
 from actorrt.types import Employer, JobKey, ProcessId
 from actorrt.wire.any_text import as_bytes, as_text
 from actorrt.wire.messages import Exit, JoinDriver
@@ -30,8 +30,6 @@ from .worker_output import Source
 
 # What is said of a process that a zygote has not made, or has taken along before it could tell.
 NEVER_MADE: Final = Exit("it was not made")
-# Who dies of one of these was killed by somebody: no fault of its own raises them.
-SENT_BY_OTHERS: Final = (signal.SIGKILL, signal.SIGTERM)
 
 
 class Reports(Protocol):
@@ -185,7 +183,7 @@ class WorkerProcesses:
                 msgspec.msgpack.encode(self._params(worker, driver)),
                 stdout_fd=stdout,
                 stderr_fd=stderr,
-                env=self._environment(worker, driver),
+                env={**self._environment(worker.kind, driver), WORKER_ID: worker.process.hex()},
                 cwd=as_text(driver.cwd),
             )
         finally:
@@ -212,23 +210,14 @@ class WorkerProcesses:
             store_limit=facts.store_limit,
         )
 
-    def _environment(self, worker: WorkerProcess, driver: JoinDriver) -> dict[str, str]:
-        """What the node says, unless the program says otherwise; then what the call has, and what it says."""
-        kind = worker.kind
-        env: dict[str, str] = {}
-        if "OMP_NUM_THREADS" not in os.environ:
-            env["OMP_NUM_THREADS"] = "1"
-        if self._facts.has_gpus:
-            # GPUs are for those who ask for them.
-            env["CUDA_VISIBLE_DEVICES"] = ""
-        env.update(driver.env)
-        if kind.cpus:
-            env["OMP_NUM_THREADS"] = str(kind.cpus)
-        if kind.gpus:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus(list(kind.gpus)))
-        env.update(kind.env)
-        env[WORKER_ID] = worker.process.hex()
-        return env
+    def _environment(self, kind: WorkerKind, driver: JoinDriver) -> dict[str, str]:
+        return environment_of(
+            kind,
+            driver.env,
+            visible_gpus(list(kind.gpus)),
+            node_has_gpus=self._facts.has_gpus,
+            node_says_threads=THREADS in os.environ,
+        )
 
     def unmake(self, process: ProcessId) -> None:
         """It was never made, or has ended before its zygote could tell; it may have listened."""
@@ -262,19 +251,11 @@ class WorkerProcesses:
             return
         now = self._loop.time()
         self._oom.observe(now)
-        signalled = os.WIFSIGNALED(status)
-        killed = signalled and os.WTERMSIG(status) == signal.SIGKILL
-        out_of_memory = bool(
-            killed and not lost and self._reports.may_lack_memory(worker.process) and self._oom.claim(now)
-        )
-        end = ProcessEnd(
-            describe_exit(status, out_of_memory=out_of_memory),
-            clean=status == 0,
-            killed=killed,
-            by_others=signalled and os.WTERMSIG(status) in SENT_BY_OTHERS,
-            out_of_memory=out_of_memory,
-            lost=lost,
-        )
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        suspected = lacks_memory(number, lost, self._reports.may_lack_memory(worker.process))
+        out_of_memory = suspected and self._oom.claim(now)
+        words = describe_exit(status, out_of_memory=out_of_memory)
+        end = ProcessEnd.of(words, number, clean=status == 0, out_of_memory=out_of_memory, lost=lost)
         self._reports.exited(worker.process, end)
 
     def bury(self, process: ProcessId, cause: str, out_of_memory: bool) -> None:

@@ -14,6 +14,7 @@ from actorrt.config import Settings
 from actorrt.core import node_actions as do
 from actorrt.core.node_state import NodeState, Statistics, Wanted
 from actorrt.core.roll_call import Member
+from actorrt.core.worker_environment import THREADS
 from actorrt.core.worker_pool import Limits
 from actorrt.core.workers import Env, ProcessEnd, State
 from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, JobKey, LeaseId, ProcessId
@@ -72,7 +73,7 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         limits = Limits(settings.worker_start_timeout_s, settings.idle_worker_s, settings.shutdown_timeout_s)
         self._state = NodeState(
-            facts.node, total, facts.cpus, limits, _new_process, tells_cpus="OMP_NUM_THREADS" not in os.environ
+            facts.node, total, facts.cpus, limits, _new_process, tells_cpus=THREADS not in os.environ
         )
         self._processes = WorkerProcesses(facts, programs, zygote, outputs, memory, self, spawn)
         self._numbers = itertools.count(1)
