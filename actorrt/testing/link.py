@@ -14,6 +14,7 @@ from actorrt.types import ProcessId
 from actorrt.wire.frames import HEADER_BYTES, TRAILER, Acknowledged, FrameParser, RawPart
 from actorrt.wire.link import End, State
 from actorrt.wire.messages import AnyMessage, Hello
+from actorrt.wire.outlet import frame_of
 from actorrt.wire.pipe_end import Frame
 
 from .deliveries import Deliveries
@@ -134,7 +135,7 @@ class VirtualLoopback(Loopback):
         raise RuntimeError(NO_PIPES)
 
     def flush(self) -> None:
-        if self._queue and self._obstacle is None:
+        if self._queue and self._outlet.obstacle is None:
             self._story.sent(self.peer, self.peer, list(self._queue))
         super().flush()
 
@@ -173,9 +174,9 @@ class VirtualLink(Link):
     def push_pipe(self, pipe: Pipe) -> None:
         raise RuntimeError(NO_PIPES)
 
-    def _encode(self, batch: list[AnyMessage]) -> bytes:
-        data = super()._encode(batch)
+    def _frame(self, batch: list[AnyMessage]) -> tuple[bytes, int, str]:
+        data, count, why = frame_of(batch)
         if data:
-            self._story.sent(self._mine, self.peer, batch)
+            self._story.sent(self._mine, self.peer, batch[:count])
             self._deliveries.sent(self.end.link, bool(self.path), data[HEADER_BYTES : -len(TRAILER)], self._mine)
-        return data
+        return data, count, why

@@ -312,7 +312,7 @@ async def test_a_link_that_is_lost_while_another_thread_writes_to_it_does_the_wr
         pipes = [Pipe(link, seq, None, TO_CALLER, FIRST_ROOM) for seq in range(2)]
         for pipe in pipes:
             pipe.write(b"part")
-        link._piped, link._obstacle = Lost(link._piped), None
+        link._piped, link._outlet.obstacle = Lost(link._piped), None
         link.flush()
         # What it had taken is sent.
         assert b"part" in theirs.recv(1024)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from actorrt.wire.link import Buffer, behind
+from actorrt.wire.outlet import MOST_BUFFERS
 
 # What the socket takes at once, so that a piece of a pipe leaves in one go. The system may allow less.
 SEND_BUFFER_BYTES: Final = 512 * 1024
-# Of what one system call takes (1,024 on Linux), less what one more piece has.
-MOST_BUFFERS: Final = 512
 
 
 class Connection:

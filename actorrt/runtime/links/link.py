@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from itertools import repeat, starmap
 from typing import Any, ClassVar, Final, Protocol
@@ -26,8 +25,8 @@ import msgspec
 
 from actorrt import exceptions
 from actorrt.types import FunctionKey
-from actorrt.wire.frames import GOODBYE, MAX_FRAME_BYTES, Acknowledged, FrameError, RawPart, encode_frame
-from actorrt.wire.link import Action, Buffer, End, Ending, Event, LinkStateError, Parting, State, behind
+from actorrt.wire.frames import GOODBYE, Acknowledged, FrameError, RawPart
+from actorrt.wire.link import Action, Buffer, End, Ending, Event, LinkStateError, Parting, State
 from actorrt.wire.messages import (
     AnswerBody,
     AnyMessage,
@@ -37,20 +36,18 @@ from actorrt.wire.messages import (
     Unreadable,
     decode_batch,
     decode_each,
-    encode_batch,
 )
-from actorrt.wire.pipe_end import PIECE, Frame
+from actorrt.wire.outlet import BROKEN, MOST_BUFFERS, Do, Outlet, frame_of, next_pieces, with_frames, within_a_piece
+from actorrt.wire.pipe_end import Frame
 from actorrt.wire.questions import DIALOGUE, in_parts
 
-from .connection import MOST_BUFFERS, Connection
+from .connection import Connection
 from .dialogue import Dialogue
 from .pipes import Pipe, caller_end
 
 # A frame is never longer than so many messages, so that no batch holds the wire for long.
 BATCH: Final = 256
 _NOT_WAITING: Final = (False,)
-# In place of how many bytes a connection took: all that is written goes to the next one.
-_BROKEN: Final = -1
 # What has come is acknowledged after so long at the latest.
 ACKNOWLEDGE_S: Final = 1.0
 # So long is read on from a connection that takes nothing any more.
@@ -93,19 +90,8 @@ class Keeper(Protocol):
         """It has ended."""
 
 
-class _Obstacle(Enum):
-    """Why nothing is written at the moment."""
-
-    SOCKET = "the socket takes nothing more"
-    WINDOW = "too much is not acknowledged"
-    CONNECTION = "there is no connection, or its other end does not read yet"
-
-
 # Bound here, since looking up a member of an Enum takes long.
 _OPEN: Final = State.OPEN
-_SOCKET: Final = _Obstacle.SOCKET
-_WINDOW: Final = _Obstacle.WINDOW
-_CONNECTION: Final = _Obstacle.CONNECTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +152,10 @@ class Link:
         self._connections = int(connection is not None)
         self._out: Any = None if connection is None else connection.out
         self._parser = end.parser
-        self._kept = end.kept
-        self._window_bytes = end.window_bytes
         self._queue: deque[AnyMessage] = deque()
         # Who has it writes, or changes what is written to; and flushes once more behind it.
         self._lock = threading.Lock()
-        self._obstacle: _Obstacle | None = None if end.state is _OPEN else _CONNECTION
-        # What the socket has not taken of a frame: pieces, in order.
-        self._rest: list[Buffer] | None = None
-        # What the peer misses of what was written to an earlier connection.
-        self._missed: list[Buffer] = []
+        self._outlet = Outlet(end)
         # Until so many bytes were read, the link is open, and there is nothing to do about acknowledgements.
         self._look_at = 0
         self._acknowledging: asyncio.TimerHandle | None = None
@@ -206,7 +186,7 @@ class Link:
     @property
     def congested(self) -> bool:
         """The peer does not read as fast as this process writes, or not at the moment."""
-        return self._obstacle is not None
+        return self._outlet.obstacle is not None
 
     @property
     def queued(self) -> int:
@@ -217,8 +197,8 @@ class Link:
         return LinkStatistics(
             self.end.state,
             self._connections,
-            self._kept.written,
-            self._kept.size,
+            self.end.kept.written,
+            self.end.kept.size,
             self.end.received,
             len(self._queue),
             len(self.inflight),
@@ -285,13 +265,14 @@ class Link:
         """Write all that is queued, from any thread. Returns at once where another thread is writing: it goes on."""
         queue = self._queue
         piped = self._piped
-        while (queue or piped) and self._obstacle is None:
+        outlet = self._outlet
+        while (queue or piped) and outlet.obstacle is None:
             locked: list[bool] = []
             try:
                 locked.extend(map(self._lock.acquire, _NOT_WAITING))
                 if not locked[0]:
                     return
-                if self._obstacle is None:
+                if outlet.obstacle is None:
                     # Messages first: a piece of a body does not hold up a small answer.
                     if queue:
                         self._write_batch()
@@ -314,13 +295,14 @@ class Link:
                 if not batch:
                     return
             if self._along:
-                self._keep_to_a_piece(batch)
-            data = self._encode(batch)
+                self._put_back(batch, within_a_piece(batch, self._along))
+            data, fit, why = self._frame(batch)
+            if fit < len(batch):
+                self._put_back(batch, fit)
             if not data:
-                if type(batch[0]) is Reply:
-                    self._along.pop(batch[0].seq, None)
+                self._cannot_send(batch[0], why)
                 return
-            buffers, size = self._with_frames(batch, data) if self._along else ([data], len(data))
+            buffers, size = with_frames(batch, self._along, data) if self._along else ([data], len(data))
             try:
                 if len(buffers) == 1:
                     sent.extend(map(self._out.send, buffers))
@@ -329,62 +311,40 @@ class Link:
             except BlockingIOError:
                 sent.append(0)
             except OSError:
-                sent.append(_BROKEN)
-            self._sent(buffers, sent[0], size)
+                sent.append(BROKEN)
+            if (left := self._outlet.wrote(buffers, sent[0], size)) is not None:
+                self._do_soon(left)
         except KeyboardInterrupt:
             # Nothing is lost, and nothing is sent twice.
             if sent:
-                self._sent(buffers, sent[0], size)
+                self._wrote(buffers, sent[0], size)
             else:
                 queue.extendleft(reversed(batch))
             self.wake()
             raise
 
-    def _keep_to_a_piece(self, batch: list[AnyMessage]) -> None:
-        """Put back what comes behind so many frames as fill a piece: the socket takes no more at once."""
-        size = 0
-        for at, message in enumerate(batch):
-            if type(message) is Reply and (frame := self._along.get(message.seq)) is not None:
-                if size and size + frame.size > PIECE:
-                    self._queue.extendleft(reversed(batch[at:]))
-                    del batch[at:]
-                    return
-                size += frame.size
+    # One frame of a batch, how much of it is in that, and why nothing is.
+    _frame = staticmethod(frame_of)
 
-    def _with_frames(self, batch: list[AnyMessage], data: bytes) -> tuple[list[bytes], int]:
-        """The frames that the replies of a batch take along, and the batch."""
-        buffers: list[bytes] = []
-        size = len(data)
-        for message in batch:
-            if type(message) is Reply and (frame := self._along.pop(message.seq, None)) is not None:
-                buffers += frame.buffers
-                size += frame.size
-        buffers.append(data)
-        return buffers, size
+    def _put_back(self, batch: list[AnyMessage], count: int) -> None:
+        """Have what comes behind so many messages of a batch wait."""
+        rest = batch[: count - 1 : -1]
+        del batch[count:]
+        self._queue.extendleft(rest)
+
+    def _cannot_send(self, message: AnyMessage, why: str) -> None:
+        if type(message) is Reply:
+            self._along.pop(message.seq, None)
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._unsendable, message, why)
 
     def _write_pieces(self) -> None:
         """Send the next pieces of the pipes whose turn it is, so many small ones as make a large one, in one write.
 
         Messages go before them and between the writes.
         """
-        buffers: list[Buffer] = []
         sent: list[int] = []
-        size = 0
-        ended: list[Pipe] = []
-        while len(buffers) < MOST_BUFFERS:
-            try:
-                if buffers and size + self._piped[0].held > PIECE:
-                    break
-                pipe = self._piped.popleft()
-            except IndexError:  # there is none, or the link was lost a moment ago
-                break
-            parts, length, more = pipe.next_piece()
-            if more:
-                self._piped.append(pipe)
-            elif parts:
-                ended.append(pipe)
-            buffers += parts
-            size += length
+        buffers, size, ended = next_pieces(self._piped)
         if not buffers:
             return
         try:
@@ -393,66 +353,41 @@ class Link:
             except BlockingIOError:
                 sent.append(0)
             except OSError:
-                sent.append(_BROKEN)
-            self._sent(buffers, sent[0], size)
+                sent.append(BROKEN)
+            self._wrote(buffers, sent[0], size)
         except KeyboardInterrupt:
-            self._sent(buffers, sent[0] if sent else 0, size)
+            self._wrote(buffers, sent[0] if sent else 0, size)
             self.wake()
             raise
         for pipe in ended:
             pipe.sent()
 
-    def _sent(self, buffers: Sequence[Buffer], count: int, size: int) -> None:
-        """Of `size` bytes the socket has taken `count`, or is _BROKEN; again, if an interrupt came: the same."""
-        kept = self._kept.add(buffers, size)
-        if count < size:
-            self._stop_writing(buffers, count)
-        elif kept >= self._window_bytes:
-            self._obstacle = _WINDOW
+    def _wrote(self, buffers: Sequence[Buffer], count: int, size: int) -> None:
+        if (left := self._outlet.wrote(buffers, count, size)) is not None:
+            self._do_soon(left)
 
-    def _stop_writing(self, buffers: Sequence[Buffer], count: int) -> None:
-        if count == _BROKEN:
-            self._write_failed()
+    def _do_soon(self, left: Do) -> None:
+        """Have the runtime loop do what is left to do; from any thread."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._do, left, self._connection)
+
+    def _do(self, left: Do, connection: Connection | None) -> None:
+        """If it is about the connection that the link has."""
+        if connection is None or connection is not self._connection:
             return
-        self._rest = behind(buffers, count)
-        self._obstacle = _SOCKET
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._wait_writable)
+        match left:
+            case Do.AWAIT_ROOM if self._outlet.rest is not None:
+                connection.await_room(self._writable)
+            case Do.STOP_AWAITING:
+                connection.stop_awaiting_room()
+            case Do.READ_ON:
+                self._read_on(connection)
+            case _:
+                pass
 
-    def _write_failed(self) -> None:
-        """Nothing can be written any more. What the peer has written is read to its end, where a goodbye may be."""
-        self._obstacle = _CONNECTION
-        self._rest = None
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._read_on, self._connection)
-
-    def _read_on(self, connection: Connection | None) -> None:
-        if connection is not None and connection is self._connection:
-            connection.end_writing()
-            self.loop.call_later(READ_ON_S, self.broke, connection)
-
-    def _encode(self, batch: list[AnyMessage]) -> bytes:
-        """One frame; what does not fit goes back into the queue. Empty if a single message cannot be sent."""
-        while True:
-            try:
-                payload = encode_batch(batch)
-            except Exception as error:  # a name that has no UTF-8, say
-                why = f"{type(error).__name__}: {error}"
-            else:
-                if len(payload) <= MAX_FRAME_BYTES:
-                    return encode_frame(payload)
-                why = (
-                    f"{len(payload):,} bytes, and a frame holds {MAX_FRAME_BYTES:,}: put large values and pass their "
-                    "refs in a list"
-                )
-            if len(batch) == 1:
-                with contextlib.suppress(RuntimeError):
-                    self.loop.call_soon_threadsafe(self._unsendable, batch[0], why)
-                return b""
-            half = len(batch) // 2
-            rest = batch[: half - 1 : -1]
-            del batch[half:]
-            self._queue.extendleft(rest)
+    def _read_on(self, connection: Connection) -> None:
+        connection.end_writing()
+        self.loop.call_later(READ_ON_S, self.broke, connection)
 
     def _unsendable(self, message: AnyMessage, why: str) -> None:
         """A message cannot be written: it costs itself, and who waits for it is told."""
@@ -464,35 +399,29 @@ class Link:
         if not self._dialogue.unreadable(message, f"{self!r} sent what cannot be read: {message.why}"):
             self._receiver.unreadable(self, message)
 
-    def _wait_writable(self) -> None:
-        if self._rest is not None and self._connection is not None:
-            self._connection.await_room(self._writable)
-
     def _writable(self) -> None:
         with self._lock:
-            connection, rest = self._connection, self._rest
-            if connection is not None and rest is not None and not self._write_rest(rest):
-                connection.stop_awaiting_room()
+            if self._outlet.rest is not None and (left := self._write_rest()) is not Do.AWAIT_ROOM:
+                if left is Do.READ_ON and self._connection is not None:
+                    self._connection.stop_awaiting_room()
+                self._do(left, self._connection)
         self._go_on()
 
-    def _write_rest(self, rest: list[Buffer]) -> bool:
-        """Write what the socket has not taken, with the lock held. True if some is left for later."""
+    def _write_rest(self) -> Do:
+        """Write what the socket has not taken, with the lock held."""
+        rest = self._outlet.rest or []
         try:
-            left = behind(rest, self._out.sendmsg(rest[:MOST_BUFFERS]))
+            count = self._out.sendmsg(rest[:MOST_BUFFERS])
         except BlockingIOError:
-            left = rest
+            count = 0
         except OSError:
-            self._write_failed()
-            return False
-        self._rest = left or None
-        if not left:
-            self._obstacle = None if self.end.may_write else _WINDOW
-        return bool(left)
+            count = BROKEN
+        return self._outlet.wrote_rest(count)
 
     def _go_on(self) -> None:
         """Write what has waited for an obstacle to go."""
         self.flush()
-        while self._crowded_out and self._obstacle is None:
+        while self._crowded_out and self._outlet.obstacle is None:
             self._crowded_out.popleft().link_is_free()
 
     # ---- receiving (runtime loop only)
@@ -533,9 +462,7 @@ class Link:
     def _let_go(self, position: int) -> None:
         """The peer has so many bytes."""
         with self._lock:
-            self._kept.acknowledge(position)
-            if self._obstacle is _WINDOW and self.end.may_write:
-                self._obstacle = None
+            self._outlet.acknowledged(position)
         self._go_on()
 
     def _look(self) -> None:
@@ -556,11 +483,7 @@ class Link:
 
     def _acknowledge(self) -> None:
         with self._lock:
-            said = b"" if self._obstacle is _CONNECTION else self.end.acknowledge()
-            if said and self._rest is not None:
-                # Between two frames: the rest is that of a whole one.
-                self._rest.append(said)
-            elif said:
+            if said := self._outlet.acknowledge():
                 self._write_aside(said)
         # Whatever was said: another thread may have found the lock taken.
         self._go_on()
@@ -568,16 +491,13 @@ class Link:
     def _write_aside(self, said: bytes) -> None:
         """Write what is not counted, with the lock held."""
         try:
-            sent = self._out.send(said)
+            count = self._out.send(said)
         except BlockingIOError:
-            sent = 0
+            count = 0
         except OSError:
-            self._write_failed()
-            return
-        if sent < len(said):
-            self._rest = [memoryview(said)[sent:]]
-            self._obstacle = _SOCKET
-            self._wait_writable()
+            count = BROKEN
+        if (left := self._outlet.wrote_aside(said, count)) is not None:
+            self._do(left, self._connection)
 
     # ---- connections (runtime loop)
 
@@ -599,8 +519,7 @@ class Link:
         """
         self._let_go_of_connection()
         with self._lock:
-            missed = self.end.rejoin(peer_received)
-            self._missed = [b"".join(missed)] if len(missed) > MOST_BUFFERS else missed
+            self._outlet.rejoin(peer_received)
             self._connection = connection
             self._connections += 1
             self._out = connection.out
@@ -624,12 +543,9 @@ class Link:
 
     def _write_on(self) -> None:
         with self._lock:
-            missed, self._missed = self._missed, []
-            self._obstacle = _SOCKET
-            if missed and self._write_rest(missed):
-                self._wait_writable()
-            elif not missed:
-                self._obstacle = None if self.end.may_write else _WINDOW
+            self._outlet.go_on()
+            if self._outlet.rest is not None and (left := self._write_rest()) is not Do.STOP_AWAITING:
+                self._do(left, self._connection)
         self._go_on()
 
     def _let_go_of_connection(self) -> None:
@@ -639,10 +555,8 @@ class Link:
         with self._lock:
             self._connection = None
             self._look_at = 0
-            self._obstacle = _CONNECTION
-            if self._rest is not None:
+            if self._outlet.let_go():
                 connection.stop_awaiting_room()
-                self._rest = None
             connection.close()
 
     def _take_raw(self, part: RawPart) -> None:
@@ -696,7 +610,7 @@ class Link:
         self.finish(Ending.GOODBYE)
 
     def _say_goodbye(self) -> bool:
-        if self._rest is None and self._obstacle is not _CONNECTION:
+        if self._outlet.takes_goodbye:
             with contextlib.suppress(OSError):
                 return self._out.send(GOODBYE) == len(GOODBYE)
         return False
@@ -710,8 +624,7 @@ class Link:
         self._let_go_of_connection()
         if self._acknowledging is not None:
             self._acknowledging.cancel()
-        self._kept.acknowledge(self._kept.written)
-        self._missed.clear()
+        self._outlet.end()
         self._queue.clear()
         self._piped.clear()
         self._along.clear()
@@ -726,6 +639,6 @@ class Link:
     def abandon(self) -> None:
         """Close the sockets that a fork has inherited; the link itself is its parent's."""
         self.closed = Ending.LOST
-        self._obstacle = _CONNECTION
+        self._outlet.let_go()
         if self._connection is not None:
             self._connection.abandon()

@@ -50,7 +50,7 @@ class Loopback(Link):
         """Deliver all that is queued, from any thread. Returns at once where another thread does so: it goes on."""
         queue = self._queue
         piped = self._piped
-        while (queue or piped) and self._obstacle is None:
+        while (queue or piped) and self._outlet.obstacle is None:
             if not self._lock.acquire(blocking=False):
                 return
             try:
