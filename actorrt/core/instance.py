@@ -37,6 +37,8 @@ class State(Enum):
     LEAVING_TO_STOP = auto()
     # Its own code has ended it: its loop ends it in the next turn.
     EXITING = auto()
+    # The same, and its process ends with an exit code.
+    EXITING_WITH_CODE = auto()
     OVER = auto()
 
 
@@ -81,14 +83,18 @@ class Action(Enum):
     FORGET = auto()
     # The process that it has for itself is not needed for it any more.
     LEAVE_PROCESS = auto()
+    # The process that it has for itself ends now, whatever others need of it.
+    END_PROCESS = auto()
 
 
 Actions = tuple[Action, ...]
 S, E, A = State, Event, Action
 
 _END: Final = (S.OVER, (A.REFUSE_WAITING, A.CANCEL_CALLS, A.FORGET, A.LEAVE_PROCESS))
+_END_WITH_CODE: Final = (S.OVER, (A.REFUSE_WAITING, A.CANCEL_CALLS, A.FORGET, A.END_PROCESS))
 _EXIT: Final = (S.EXITING, (A.REPORT, A.END_SOON))
-_EXIT_WITH_CODE: Final = (S.EXITING, (A.END_SOON,))
+_EXIT_WITH_CODE: Final = (S.EXITING_WITH_CODE, (A.END_SOON,))
+_EXITING: Final = (S.EXITING, S.EXITING_WITH_CODE)
 _MAKING: Final = (S.STARTING, S.STARTING_TO_STOP)
 _LEAVING: Final = (S.LEAVING, S.LEAVING_TO_STOP)
 _MADE: Final = (S.READY, S.DRAINING, *_LEAVING)
@@ -117,7 +123,8 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, Actions]]] = {
     **{(state, E.EXIT): _EXIT for state in (*_MAKING, *_MADE)},
     **{(state, E.EXIT_WITH_CODE): _EXIT_WITH_CODE for state in (*_MAKING, *_MADE)},
     # It ends in a moment: what its code, or its owner, says until then changes nothing.
-    **{(S.EXITING, event): (S.EXITING, ()) for event in Event if event not in (E.KILLED, E.IDLE)},
+    **{(state, event): (state, ()) for state in _EXITING for event in Event if event not in (E.KILLED, E.IDLE)},
+    (S.EXITING_WITH_CODE, E.KILLED): _END_WITH_CODE,
     # What was under way when it ended may still come to its end.
     **{(S.OVER, event): (S.OVER, ()) for event in Event if event is not E.IDLE},
 }
@@ -141,6 +148,7 @@ ADMITS: Final[Mapping[State, Verdict]] = {
     S.LEAVING_TO_STOP: Verdict.REFUSE,
     # Until what runs just now has come to an await; then it is refused with all that wait.
     S.EXITING: Verdict.WAIT,
+    S.EXITING_WITH_CODE: Verdict.WAIT,
     S.OVER: Verdict.REFUSE,
 }
 
@@ -206,6 +214,10 @@ class InstanceLife(Generic[T]):
             names.append(_EVENTS[(past & (1 << _BITS) - 1) - 1].name)
             past >>= _BITS
         return f"; before: {', '.join(reversed(names))}" if names else ""
+
+    def exit(self, code: int) -> Actions:
+        """Its own code ends it; `code`: its process ends with this."""
+        return self.on(Event.EXIT_WITH_CODE if code else Event.EXIT)
 
     @property
     def ends_now(self) -> bool:

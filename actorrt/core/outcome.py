@@ -69,6 +69,26 @@ def end_of_leaver(code: int) -> End:
     return End.UNSAID if code else End.GONE
 
 
+class Unmade(Enum):
+    """What is done about a constructor that has raised."""
+
+    # Its process waits for what the constructor has called as it ends.
+    NOTE_CALLS = auto()
+    # Its code ends the actor.
+    EXIT = auto()
+    # Say to its owner what it raised, who ends the process then.
+    FAIL = auto()
+    # The same once what it has called has ended: it would be cancelled with the process.
+    FAIL_BEHIND_CALLS = auto()
+
+
+def unmade(end: End, has_calls: bool) -> tuple[Unmade, ...]:
+    """A constructor has ended so; `has_calls`: its actor has a process for itself, and calls of it go on."""
+    if end is LEAVES:
+        return Unmade.NOTE_CALLS, Unmade.EXIT
+    return (Unmade.FAIL_BEHIND_CALLS if has_calls else Unmade.FAIL,)
+
+
 def left_by(error: BaseException) -> Exit:
     """The error by which code LEAVES: this one, or that of one of several tasks that ended together, as
     asyncio.TaskGroup tells of them."""

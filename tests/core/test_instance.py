@@ -42,6 +42,7 @@ PATHS: Final[dict[State, tuple[Event, ...]]] = {
     State.LEAVING: (Event.MADE, Event.LEAVE),
     State.LEAVING_TO_STOP: (Event.STOP, Event.MADE, Event.LEAVE),
     State.EXITING: (Event.MADE, Event.EXIT),
+    State.EXITING_WITH_CODE: (Event.MADE, Event.EXIT_WITH_CODE),
     State.OVER: (Event.KILLED,),
 }
 
@@ -79,13 +80,15 @@ def test_each_way_into_the_end_lets_go_of_what_the_actor_has_and_no_other_row_do
         ends = after is State.OVER and before is not State.OVER
         assert (Action.FORGET in actions) == ends, (before, event)
         # An actor that was never made leaves its process to its owner.
-        assert (Action.LEAVE_PROCESS in actions) == (ends and event is not Event.NOT_MADE), (before, event)
+        leaves, with_code = ends and event is not Event.NOT_MADE, before is State.EXITING_WITH_CODE
+        assert (Action.LEAVE_PROCESS in actions) == (leaves and not with_code), (before, event)
+        assert (Action.END_PROCESS in actions) == (leaves and with_code), (before, event)
         assert not ends or event is Event.IDLE or Action.REFUSE_WAITING in actions, (before, event)
 
 
 def test_an_exit_is_reported_unless_the_loss_of_its_process_says_it() -> None:
     for state in State:
-        first = state not in (State.EXITING, State.OVER)
+        first = state not in (State.EXITING, State.EXITING_WITH_CODE, State.OVER)
         assert (Action.REPORT in TABLE[state, Event.EXIT][1]) == first
         assert Action.REPORT not in TABLE[state, Event.EXIT_WITH_CODE][1]
         assert (Action.END_SOON in TABLE[state, Event.EXIT_WITH_CODE][1]) == first
@@ -265,7 +268,7 @@ class Worker(RuleBasedStateMachine):
 
     def starts(self, call: int, limiter: Limiter[int]) -> None:
         assert Action.CONFIRM in self.actions
-        assert self.life.state not in (State.EXITING, State.OVER)
+        assert self.life.state not in (State.EXITING, State.EXITING_WITH_CODE, State.OVER)
         self.running[call] = limiter
         self.begun[self.name_of(limiter)].append(call)
 
@@ -351,7 +354,7 @@ class Worker(RuleBasedStateMachine):
         call = free[index % len(free)]
         self.leaving.append(call)
         self.perform(self.life.leave(), self.running[call])
-        if call in self.running and (self.life.state is State.EXITING or self.life.ends_now):
+        if call in self.running and (self.life.state in (State.EXITING, State.EXITING_WITH_CODE) or self.life.ends_now):
             self.exits(call)
 
     @precondition(lambda self: self.end_is_due)

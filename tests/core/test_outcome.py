@@ -14,9 +14,11 @@ from actorrt.core.outcome import (
     ActorGone,
     End,
     Errors,
+    Unmade,
     end_of_leaver,
     end_of_unbegun,
     left_by,
+    unmade,
 )
 
 
@@ -59,6 +61,12 @@ def test_a_call_that_did_not_begin_may_be_sent_again_where_its_actor_has_ended(o
 @pytest.mark.parametrize(("code", "end"), [(0, End.GONE), (3, End.UNSAID)])
 def test_a_call_that_ends_its_process_with_a_code_is_answered_by_that_end(code: int, end: End) -> None:
     assert end_of_leaver(code) is end
+
+
+@pytest.mark.parametrize("has_calls", [True, False])
+def test_a_constructor_that_raises_has_its_calls_waited_for_before_its_process_ends(has_calls: bool) -> None:
+    assert unmade(End.LEAVES, has_calls) == (Unmade.NOTE_CALLS, Unmade.EXIT)
+    assert unmade(End.FAILED, has_calls) == ((Unmade.FAIL_BEHIND_CALLS if has_calls else Unmade.FAIL),)
 
 
 @given(error=ERRORS, cancelled=st.booleans(), over=st.booleans())

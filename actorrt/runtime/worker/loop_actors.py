@@ -12,18 +12,18 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from actorrt.core.instance import Action, Actions, Event, Verdict
-from actorrt.core.outcome import ActorExit
+from actorrt.core.outcome import ActorExit, Unmade, left_by, unmade
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, AnyMessage, Reply, StartActor, StopActor
 
 from ..links.link import Link
 from ..links.running import Child, RunningCall, running_call
-from ..machine.process import exit_code
 from ..owner.outcomes import Outcomes
 from .actor_methods import actor_title
 from .arguments import noting_borrows, plain_arguments, read_arguments, segment_entries, to_confirm
-from .exiting import exit_cause, report_exit
+from .executor import OWN_ERRORS
+from .exiting import end_by_exit, exit_cause, report_exit
 from .host import Host
 from .instance import CallLimiter, Instance, Waiting
 from .own_class import await_del, give_its_name, has_async_constructor
@@ -121,7 +121,8 @@ class LoopActors:
             give_its_name(cls)
             await_del(cls, self._finalize)
         except BaseException as error:
-            self._failed(link, start, Instance(link, start, f"actor {start.actor.hex()}"), error)
+            instance = Instance(link, start, f"actor {start.actor.hex()}")
+            self._not_made(RunningCall(link, start.seq, "__init__", instance), instance, error)
             return
         title = actor_title(cls, start)
         instance = Instance(link, start, title, cls)
@@ -147,7 +148,7 @@ class LoopActors:
             with noting_borrows(owners := list[ProcessId]()):
                 arguments = read_arguments(start, segments)
         except BaseException as error:
-            self._failed(run.link, start, instance, error)
+            self._not_made(run, instance, error)
             return
         self._construct(run, start, instance, (arguments, owners))
 
@@ -174,7 +175,7 @@ class LoopActors:
             else:
                 instance.holds(instance.cls(*args, **kwargs) if kwargs else instance.cls(*args))
         except BaseException as error:
-            self._not_made(run, start, instance, error)
+            self._not_made(run, instance, error)
             return
         finally:
             if start.process:
@@ -198,9 +199,9 @@ class LoopActors:
             if instance.is_over:
                 return
             if task.cancelled():
-                self._not_made(run, start, instance, asyncio.CancelledError())
+                self._not_made(run, instance, asyncio.CancelledError())
             elif (error := task.exception()) is not None:
-                self._not_made(run, start, instance, error)
+                self._not_made(run, instance, error)
             else:
                 instance.holds(made)
                 self._made(run, start, instance, owners)
@@ -223,31 +224,29 @@ class LoopActors:
         if not link.closed:
             self._executor.reply(link, Reply(seq, _NONE))
 
-    def _not_made(self, run: RunningCall, start: StartActor, instance: Instance, error: BaseException) -> None:
+    def _not_made(self, run: RunningCall, instance: Instance, error: BaseException) -> None:
         calls = run.living_children() if instance.has_process else []
-        if isinstance(error, ActorExit | SystemExit):
-            self._tenancy.note_last(calls)
-        if calls:
-            # The process is ended as soon as it is known, and what it has called would be cancelled.
-            self._spawn(self._fail_after(calls, run.link, start, instance, error))
-        else:
-            self._failed(run.link, start, instance, error)
+        for step in unmade(OWN_ERRORS.end_of(error, False), bool(calls)):
+            match step:
+                case Unmade.NOTE_CALLS:
+                    self._tenancy.note_last(calls)
+                case Unmade.EXIT:
+                    self.exits(instance, left_by(error))
+                case Unmade.FAIL:
+                    self._failed(run, instance, error)
+                case Unmade.FAIL_BEHIND_CALLS:
+                    self._spawn(self._fail_after(calls, run, instance, error))
 
-    async def _fail_after(
-        self, calls: list[Child], link: Link, start: StartActor, instance: Instance, error: BaseException
-    ) -> None:
+    async def _fail_after(self, calls: list[Child], run: RunningCall, instance: Instance, error: BaseException) -> None:
         await self._thread.call_async(self._host.until_done(calls, LAST_CALLS_S))
-        self._failed(link, start, instance, error)
+        self._failed(run, instance, error)
 
-    def _failed(self, link: Link, start: StartActor, instance: Instance, error: BaseException) -> None:
+    def _failed(self, run: RunningCall, instance: Instance, error: BaseException) -> None:
         def fail() -> None:
-            run = RunningCall(link, start.seq, f"{instance.title}.__init__", instance)
-            self._executor.reply(link, self._outcomes.failure(run, error))
+            called = RunningCall(run.link, run.seq, f"{instance.title}.__init__", instance)
+            self._executor.reply(run.link, self._outcomes.failure(called, error))
 
-        if isinstance(error, ActorExit | SystemExit):
-            self.exits(instance, error)
-        else:
-            self._perform(instance, instance.on(Event.NOT_MADE), say=fail)
+        self._perform(instance, instance.on(Event.NOT_MADE), say=fail)
 
     # ---- calls in turn
 
@@ -313,10 +312,7 @@ class LoopActors:
 
     def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
         """Its own code ends it: by exit_actor, or by sys.exit as it would end a program."""
-        code = exit_code(error) if isinstance(error, SystemExit) and instance.has_process else 0
-        actions = instance.on(Event.EXIT_WITH_CODE if code else Event.EXIT)
-        if actions and instance.has_process:
-            self._tenancy.exit_with(code)
+        actions = end_by_exit(instance, self._tenancy, error)
         self._perform(instance, actions, say=lambda: report_exit(self._host.peers, instance, exit_cause(error)))
 
     def exit_by_callback(self, error: SystemExit) -> None:
@@ -352,8 +348,12 @@ class LoopActors:
                     self._loop.call_soon(self.end, instance)
                 case Action.FORGET:
                     self._forget(instance)
+                case Action.LEAVE_PROCESS if instance.has_process:
+                    self._host.program.retire(False)
                 case Action.LEAVE_PROCESS:
-                    self._leave_process(instance)
+                    pass
+                case Action.END_PROCESS:
+                    self._host.program.leave()
 
     def _forget(self, instance: Instance) -> None:
         if instance.has_process:
@@ -365,14 +365,6 @@ class LoopActors:
         # Another life of the same actor may have begun here.
         if self.instances.get(instance.actor) is instance:
             del self.instances[instance.actor]
-
-    def _leave_process(self, instance: Instance) -> None:
-        if not instance.has_process:
-            return
-        if self._tenancy.exit_code:
-            self._host.program.leave()
-        else:
-            self._host.program.retire(False)
 
 
 _NONE: Final = codec.serialize(None).data

@@ -14,18 +14,18 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from actorrt.core.instance import READY, Action, Actions, Event
-from actorrt.core.outcome import ActorExit
+from actorrt.core.outcome import ActorExit, Unmade, left_by, unmade
 from actorrt.types import ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, AnyMessage, Reply, StartActor
 
 from ..links.link import Link
 from ..links.running import RunningCall, running_call
-from ..machine.process import exit_code
 from ..owner.outcomes import Outcomes
 from .actor_methods import actor_title, find_method
 from .code import Code
-from .exiting import exit_cause, report_exit
+from .executor import OWN_ERRORS, SHARED_ERRORS
+from .exiting import end_by_exit, exit_cause, report_exit
 from .host import Host
 from .instance import Instance
 from .own_class import give_its_name
@@ -121,13 +121,23 @@ class SyncActor:
 
     def _not_made(self, run: RunningCall, error: BaseException) -> None:
         instance: Instance | None = run.actor
-        if instance is not None and isinstance(error, ActorExit | SystemExit):
-            self._tenancy.note_last(run.living_children())
-            self.exits(instance, error)
-            return
-        outcome = self._outcomes.failure(run, error)
-        # Before it is known: then this process is ended, and what it has called would be cancelled.
-        self._thread.call_sync(self._host.until_done(run.living_children(), LAST_CALLS_S))
+        calls = run.living_children()
+        errors = SHARED_ERRORS if instance is None else OWN_ERRORS
+        for step in unmade(errors.end_of(error, False), bool(calls)):
+            match step:
+                case Unmade.NOTE_CALLS:
+                    self._tenancy.note_last(calls)
+                case Unmade.EXIT:
+                    assert instance is not None
+                    self.exits(instance, left_by(error))
+                case Unmade.FAIL:
+                    self._failed(run, instance, self._outcomes.failure(run, error))
+                case Unmade.FAIL_BEHIND_CALLS:
+                    outcome = self._outcomes.failure(run, error)
+                    self._thread.call_sync(self._host.until_done(calls, LAST_CALLS_S))
+                    self._failed(run, instance, outcome)
+
+    def _failed(self, run: RunningCall, instance: Instance | None, outcome: AnyMessage) -> None:
         if instance is None:
             _say(run.link, outcome)
         else:
@@ -168,15 +178,12 @@ class SyncActor:
 
     def exits(self, instance: Instance, error: ActorExit | SystemExit) -> None:
         """Its own code ends it: by exit_actor, or by sys.exit as it would end a program. From any thread."""
-        code = exit_code(error) if isinstance(error, SystemExit) else 0
 
         def report() -> None:
             report_exit(self._host.peers, instance, exit_cause(error))
 
         with self._living:
-            actions = instance.on(Event.EXIT_WITH_CODE if code else Event.EXIT)
-            if actions:
-                self._tenancy.exit_with(code)
+            actions = end_by_exit(instance, self._tenancy, error)
         self._do(instance, actions, report)
 
     def _perform(self, instance: Instance, event: Event, say: Callable[[], None] | None = None) -> None:
@@ -196,20 +203,15 @@ class SyncActor:
                 case Action.FORGET:
                     self.gone()
                 case Action.LEAVE_PROCESS:
-                    self._leave_process()
+                    self._host.program.retire(False)
+                case Action.END_PROCESS:
+                    self._thread.run_soon(self._host.program.leave)
                 case _:
                     pass  # it has no calls of its own, see above
 
     def gone(self) -> None:
         """Calls that come now find no actor; from any thread. What it holds goes in the thread that made it."""
         self._instance = None
-
-    def _leave_process(self) -> None:
-        program = self._host.program
-        if self._tenancy.exit_code:
-            self._thread.run_soon(program.leave)
-        else:
-            program.retire(False)
 
 
 def _say(link: Link, message: AnyMessage) -> None:
