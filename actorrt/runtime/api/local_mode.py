@@ -39,8 +39,8 @@ from ..node.node_launch import resources_of
 from ..owner import references
 from ..owner.actor_client import ActorClient
 from ..owner.actors import Actors
-from ..owner.call_maker import adopt, result_of, returns_and_window
-from ..owner.calls import Call, arguments_of, error_bytes, fill_slots, unpack_arguments
+from ..owner.call_maker import CallMaker, adopt, result_of, returns_and_window
+from ..owner.calls import Call, Nowhere, arguments_of, error_bytes, fill_slots, unpack_arguments
 from ..owner.entries import Entry, Gate
 from ..owner.membership import Membership
 from ..owner.outcomes import users_part
@@ -72,6 +72,16 @@ class _NoLink:
         self.peer = peer
 
 
+class _Callees(Nowhere):
+    """Where a call of an actor begins."""
+
+    def __init__(self, begin: Callable[[ActorClient, Call], None]) -> None:
+        self._begin = begin
+
+    def call(self, client: ActorClient, call: Call) -> None:
+        self._begin(client, call)
+
+
 class LocalRuntime(Runtime):
     """A runtime without processes, links or a thread."""
 
@@ -79,6 +89,7 @@ class LocalRuntime(Runtime):
         self._local = LocalThread()
         settings = replace(settings, inline_limit=_NO_LIMIT)
         super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, thread=self._local)
+        self.calls = CallMaker(self, self.objects, _Callees(self._call), self.tasks, self.shared_tasks)
         self.submit_task = self._submit_task
         self.submit_method = self._submit_method
         self.create_actor = self._create_actor
@@ -342,20 +353,16 @@ class LocalRuntime(Runtime):
     ) -> Any:
         if receiver is not None:
             raise RuntimeError("calls have no pipes in local mode: there is no link that they would run beside")
-        name = options.name or method
-        arguments = arguments_of(self, name, args, kwargs)
-        returns, window = returns_and_window(options)
-        seq = self.objects.next_seqs(returns)
-        message = ActorCall(seq, actor.actor, method, arguments.payload, arguments.slots, returns, window or 0)
-        retries = options.max_task_retries
-        attempts = actor.traits.max_task_retries if retries is None else retries
-        call = Call(self, message, actor, name, attempts, options.retry_exceptions, arguments, returns, window)
-        result = result_of(call, returns)
-        adopt(call)
+        return self.calls.call_method(actor, method, args, kwargs, options)
+
+    def _call(self, actor: ActorClient, call: Call) -> None:
+        """Begin a call of an actor, or have it wait for those before it."""
+        assert isinstance(call.message, ActorCall)
+        method = call.message.method
         instance = self._instances.get(actor.actor)
         if instance is None or (instance.dead is not None and instance.starting is None):
             call.fail(actor.death(may_have_run=False))
-            return result
+            return
         spec = instance.interface.methods.get(method)
         waits = instance.starting is not None or (actor.traits.ordered and instance.last is not None)
         is_async = waits or spec is None or spec.is_async or spec.is_generator
@@ -363,7 +370,6 @@ class LocalRuntime(Runtime):
         task = self._begin(call, self._method(call, instance, method, before), is_async)
         if task is not None:
             instance.runs(call, task)
-        return result
 
     async def _method(
         self, call: Call, instance: LocalInstance, method: str, before: asyncio.Task[None] | None

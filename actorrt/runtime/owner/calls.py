@@ -114,7 +114,7 @@ class Home(Protocol):
         ...
 
 
-class _Nowhere:
+class Nowhere:
     """The home of a call that is not sent from here: it stands for arguments that are waited for, or runs here."""
 
     def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None: ...
@@ -128,7 +128,7 @@ class _Nowhere:
         return action
 
 
-_NOWHERE: Final = _Nowhere()
+_NOWHERE: Final = Nowhere()
 
 
 class Call(CallLife):
