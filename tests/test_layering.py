@@ -51,7 +51,7 @@ PURE_IN_SERVE: Final = frozenset(
         for name in ("declaration", "graph", "handle_options", "options", "router_options", "spec")
     }
     | {"replica.lifecycle"}
-    | {"routing.lending"}
+    | {"routing.lending", "routing.placing", "routing.unusable"}
     | {"proxy.answer", "proxy.arrival", "proxy.connection_phase", "proxy.patience", "proxy.turns", "proxy.place"}
     | {"proxy.http_request", "proxy.request_life"}
     | {

@@ -110,7 +110,7 @@ def proxy() -> Any:
 
 def lent_by(instance: Any) -> dict[str, list[int | None]]:
     return {
-        prefix: [target.lender and target.lender.lent for target in router._targets.values()]
+        prefix: [target.lender and target.lender.lent for target in router._placing.targets.values()]
         for prefix, router in instance._routers.items()
     }
 

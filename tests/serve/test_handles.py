@@ -436,7 +436,7 @@ async def test_a_stream_that_was_refused_starts_again_with_its_arguments(serving
     assert await anext(taken) == "here"
     items = once.options(stream=True).count.remote(5, start=2)
     first = asyncio.ensure_future(anext(items))
-    while not any(slots.full for slots in items._router._policy.live):  # noqa: ASYNC110
+    while not any(slots.full for slots in items._router._placing.policy.live):  # noqa: ASYNC110
         await asyncio.sleep(0)
     taken.cancel()
     assert [await first, *[item async for item in items]] == [2, 3, 4]

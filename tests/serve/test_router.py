@@ -205,7 +205,7 @@ class Tickets:
 def with_tickets(replicas: str = "ab", **kwargs: Any) -> tuple[Router, Any]:
     router = new_router()
     tell(router, replicas, kind(Tickets, **kwargs))
-    return router, router._policy
+    return router, router._placing.policy
 
 
 def test_a_grant_may_come_later_on_any_thread_and_says_what_it_is() -> None:
@@ -287,7 +287,7 @@ def test_a_grant_goes_back_to_the_policy_that_gave_it_though_another_is_in_its_p
 def test_news_of_the_same_policy_leave_it_in_its_place() -> None:
     router, tickets = with_tickets()
     tell(router, "abc", kind(Tickets))
-    assert router._policy is tickets
+    assert router._placing.policy is tickets
     assert [each.id for each in tickets.news.replicas] == ["a", "b", "c"]
 
 
@@ -347,7 +347,7 @@ def test_a_policy_that_has_kept_what_it_raised_for_is_told_to_let_it_go() -> Non
 
     router = new_router()
     tell(router, "a", kind(Keeps))
-    policy: Any = router._policy
+    policy: Any = router._placing.policy
     (request,) = submit(router, "r")
     assert isinstance(request.failed[0], RequestRouterError)
     assert policy.waiting == []
@@ -393,7 +393,7 @@ def test_grants_that_come_later_are_sent_where_the_connection_says() -> None:
     connection.deliver = there.append
     router = Router(connection, DeploymentId("app", "d"))
     tell(router, "a", kind(Tickets))
-    tickets: Any = router._policy
+    tickets: Any = router._placing.policy
     (request,) = submit(router, "r")
     tickets.grant("a")
     assert (request.ended, len(there)) == (0, 1)
@@ -546,7 +546,7 @@ def test_no_request_is_lost_or_sent_twice_whatever_a_policy_does(seed: int, step
 
 
 def test_a_policy_that_makes_one_mistake_after_the_other_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorrt.serve.routing.router.MOST_MISTAKES", 200)
+    monkeypatch.setattr("actorrt.serve.routing.placing.MOST_MISTAKES", 200)
     asked = 0
 
     class Stubborn(LocalPolicy):
@@ -561,7 +561,7 @@ def test_a_policy_that_makes_one_mistake_after_the_other_is_asked_no_more(monkey
     router = new_router()
     tell(router, "a", P2)
     context = PolicyContext("", lambda: 0.0, lambda: 0.0, lambda: None)
-    router._policy = Stubborn(context)
+    router._placing.policy = Stubborn(context)
     (waits,) = submit(router, "waits")
     router._send_waiting()
     assert asked == 201
