@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+from ..exceptions import ReplicaUnavailableError
 from .retry import retry_headers
 from .unavailable import NOT_AVAILABLE, RETRY_AFTER_S, answer_to
 
@@ -82,6 +83,27 @@ def failure(state: WebsocketState, error: BaseException | None) -> list[dict[str
     if state is S.DENYING:
         return [{"type": DENY_BODY, "body": b"", "more_body": False}]
     return []
+
+
+class Shown:
+    """What a websocket's client has been shown by its replica, and whether it is still there."""
+
+    def __init__(self) -> None:
+        self.state = S.CONNECTING
+        self._is_here = True
+
+    def takes(self, kind: str) -> bool:
+        """Whether the client is shown this event. The application is told that it has gone, and may end by itself."""
+        self.state = TABLE.get((self.state, kind), self.state)
+        return self._is_here
+
+    def left(self) -> None:
+        self._is_here = False
+
+    def broken_off(self, error: Exception, deployment: str, replica: str) -> list[dict[str, Any]]:
+        """What the client is told when its replica has ended by this error, whoever notices that it has gone."""
+        lost = ReplicaUnavailableError(deployment, replica, str(error))
+        return failure(self.state, lost if self.state is S.CONNECTING else error)
 
 
 def going_away(state: WebsocketState) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import socket
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actorrt import ActorHandle, exceptions, get_runtime_context
 
@@ -24,26 +24,17 @@ from ..http.forwarded_headers import TrustedServers, forwarded
 from ..http.http_options import HTTPOptions
 from ..http.listener import fetch, lend
 from ..http.request_head import connection_line, pack_head
-from ..http.responses import JSON, TEXT, Plain, error_page, to_json, whole
-from ..http.root_path import RootPath, decoded, encoded
-from ..http.routes import Route, RouteTable
-from ..http.unavailable import NOT_AVAILABLE, RETRY_AFTER_S
-from ..http.websocket_rules import denial
+from ..http.root_path import encoded
 from ..routing.router import Router, router_of
 from .forward import Forwarded
 from .http_request import LONGEST_REQUEST_ID, HttpRequest
+from .paths import Paths, own_answer, websocket_denial
 from .websockets import Tunnel
 
 if TYPE_CHECKING:
     from .http_server import HttpServer
 
 logger = logging.getLogger("actorrt.serve.proxy")
-
-# An application, or none; and both forms of a path below the root path.
-Match = tuple[Route | None, bytes, str]
-# Paths that are remembered: so many, and none that is longer.
-MOST_MATCHED: Final = 1024
-LONGEST_MATCHED: Final = 256
 
 
 class Kept(NamedTuple):
@@ -60,11 +51,8 @@ class Proxy:
         self._me: ActorHandle[Any] = get_runtime_context().current_actor
         self._connection = connection.set_controller(controller)
         self._options = options
-        self._table = RouteTable({})
-        # What the paths of late were found to belong to, since the last news.
-        self._matched: dict[bytes, Match] = {}
+        self._paths = Paths(options.root_path)
         self._routers: dict[str, Router] = {}
-        self._root_path = RootPath(options.root_path)
         self._trusted = TrustedServers(options.forwarded_allow_ips or "")
         self._root_paths: dict[str, bytes] = {}
         self._loop = asyncio.get_running_loop()
@@ -153,57 +141,35 @@ class Proxy:
     def _told_routes(self, value: tuple[dict[str, tuple[str, str]], str]) -> None:
         routes, self._awaited = value
         self._routers = {prefix: router_of(DeploymentId(app, ingress)) for prefix, (app, ingress) in routes.items()}
-        self._root_paths = {
-            prefix: (self._root_path.path + ("" if prefix == "/" else prefix)).encode() for prefix in routes
-        }
-        self._table = RouteTable({prefix: app for prefix, (app, _) in routes.items()})
-        self._matched.clear()
+        self._root_paths = {prefix: self._paths.root_path_of(prefix) for prefix in routes}
+        self._paths.told({prefix: app for prefix, (app, _) in routes.items()})
         self._ready.set()
 
     # Requests.
 
-    def _match(self, raw_path: bytes) -> Match:
-        """The application of a path, of requests and websockets alike, and both forms of the path below the root path.
-
-        What lies under `/-/` is the proxy's.
-        """
-        if (found := self._matched.get(raw_path)) is not None:
-            return found
-        found = self._find(raw_path)
-        if len(raw_path) <= LONGEST_MATCHED:
-            if len(self._matched) >= MOST_MATCHED:
-                self._matched.clear()
-            self._matched[raw_path] = found
-        return found
-
-    def _find(self, raw_path: bytes) -> Match:
-        path = decoded(raw_path)
-        if self._root_path.path and (below := self._root_path.taken_off(raw_path, path)) is not None:
-            own = below[1].startswith("/-/")
-            route = None if own else self._table.match(below[1])
-            if own or route is not None:
-                return route, *below
-        return None if path.startswith("/-/") else self._table.match(path), raw_path, path
-
     def handle(self, request: HttpRequest) -> None:
-        route, own_path, path = self._match(request.path)
-        if self._root_path.path:
+        paths = self._paths
+        route, own_path, path = paths.match(request.path)
+        if paths.root.path:
             request.is_below(own_path)
         if route is None:
-            self._answer(request, path)
+            each = b"x-request-id: %b\r\n" % request.request_id
+            draining, awaited, routes = self._draining, self._awaited, paths.as_dict()
+            request.respond(
+                own_answer(path, request.framing, each, is_draining=draining, awaited=awaited, routes=routes)
+            )
             return
         timeout_s = request.timeout_s if request.timeout_s is not None else self._options.request_timeout_s
         router = self._routers[route.prefix]
         root_path = self._root_paths[route.prefix]
-        Forwarded(request, router, self._root_path.raw, root_path, self._loop, timeout_s).start()
+        Forwarded(request, router, paths.root.raw, root_path, self._loop, timeout_s).start()
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application that uvicorn runs for a websocket."""
-        route, raw_path, _ = self._match(scope.get("raw_path") or encoded(scope["path"]))
+        route, raw_path, _ = self._paths.match(scope.get("raw_path") or encoded(scope["path"]))
         if route is None or self._draining:
             await receive()
-            waits = self._draining or self._awaited
-            for event in denial(503, NOT_AVAILABLE, RETRY_AFTER_S) if waits else denial(403, "nothing is here"):
+            for event in websocket_denial(self._draining or bool(self._awaited)):
                 await send(event)
             return
         given = [value for name, value in scope["headers"] if name == b"x-request-id"]
@@ -216,29 +182,12 @@ class Proxy:
             self._root_paths[route.prefix],
             b"GET",
             b"1.1",
-            self._root_path.raw + raw_path,
+            self._paths.root.raw + raw_path,
             scope["query_string"],
             request_id,
             [part for header in scope["headers"] for part in header],
         )
         await Tunnel(self._routers[route.prefix], head, request_id).run(receive, send)
-
-    def _answer(self, request: HttpRequest, path: str) -> None:
-        each = b"x-request-id: %b\r\n" % request.request_id
-        if path == "/-/healthz" and self._draining:
-            request.respond(error_page(503, "draining", request.framing, each))
-            return
-        if self._awaited and (path == "/-/healthz" or not path.startswith("/-/")):
-            request.respond(error_page(503, f"starting: {self._awaited}", request.framing, each, RETRY_AFTER_S))
-            return
-        if path == "/-/healthz":
-            plain = Plain(200, [TEXT], b"success")
-        elif path == "/-/routes":
-            plain = Plain(200, [JSON], to_json(self._table.as_dict()))
-        else:
-            text = f"no application has the path {path[:200]!r}; /-/routes lists their prefixes"
-            plain = Plain(404, [TEXT], text.encode("utf-8", "replace"))
-        request.respond(whole(plain, request.framing, each))
 
 
 def _log_requests() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from actorrt import ObjectRefGenerator, cancel, exceptions
 
-from ..exceptions import ReplicaUnavailableError, ServeError
-from ..http.websocket_rules import ACCEPT, DISCONNECT, TABLE, WebsocketState, failure
+from ..exceptions import ServeError
+from ..http.websocket_rules import ACCEPT, DISCONNECT, Shown, WebsocketState, failure
 from ..policies.policy import ONE_REQUEST, Cost, Grant
 from ..routing.router import Router
 from ..routing.target import Target
@@ -105,8 +105,8 @@ class Tunnel:
         started: ObjectRefGenerator[Any] | None = None
         incoming: asyncio.Task[None] | None = None
         accepted = asyncio.Event()
-        refused = gone = False
-        state = WebsocketState.CONNECTING
+        refused = False
+        shown = Shown()
         try:
             events: ObjectRefGenerator[Any] = target.websocket.remote(self._head, key, grant.tag and tuple(grant.tag))
             started = events
@@ -121,14 +121,11 @@ class Tunnel:
                         return False
                     if event["type"] == ACCEPT:
                         accepted.set()
-                    state = TABLE.get((state, event["type"]), state)
-                    if not gone:
-                        # The application is told that its client has gone, and may end by itself.
-                        gone = not await _sent(send, event)
+                    if shown.takes(event["type"]) and not await _sent(send, event):
+                        shown.left()
         except exceptions.ActorrtError as error:
             logger.info("a websocket broke off: %s", error)
-            lost = ReplicaUnavailableError(str(self._router.deployment), target.id, str(error))
-            for event in failure(state, lost if state is WebsocketState.CONNECTING else error):
+            for event in shown.broken_off(error, str(self._router.deployment), target.id):
                 await _sent(send, event)
         except BaseException:
             # This task is cancelled, the client has gone, or it was sent what no websocket takes.
