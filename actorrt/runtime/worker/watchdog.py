@@ -25,7 +25,8 @@ from typing import Any, Final
 import cloudpickle
 
 from actorrt import version
-from actorrt.core.watchdog import Alarm, Watch, sends_others_elsewhere
+from actorrt.core.block_report import Last, Sight, is_on_purpose, others_elsewhere, report, title_of
+from actorrt.core.watchdog import Alarm, Watch
 from actorrt.wire.messages import LoopBlocked
 
 from ..links.running import RunningCall
@@ -36,7 +37,6 @@ from .instance import Instance
 from .loop_executor import LoopExecutor
 
 MOST_FRAMES: Final = 8
-MOST_NAMED: Final = 20
 # Whose frames are no user's: the runtime's own, and what it runs users' code and loads it with.
 _PACKAGES: Final = (version, asyncio, concurrent, cloudpickle, importlib)
 _NOT_USERS: Final = (
@@ -132,12 +132,16 @@ class Watchdog:
         self, executor: LoopExecutor, run: RunningCall | None, where: Where, on_purpose: bool, blocked_s: float
     ) -> None:
         """Have others go elsewhere, while the loop of this worker is blocked."""
-        if self._has_process():
-            return
-        users = bool(where.frames) and not where.importing and not on_purpose
-        if sends_others_elsewhere(blocked_s, users):
-            by = _who(executor, run) or "the runtime"
-            self._say(by, users and executor.holds_up)
+        told = others_elsewhere(
+            _who(executor, run),
+            blocked_s,
+            users=bool(where.frames) and not where.importing,
+            on_purpose=on_purpose,
+            holds_up=executor.holds_up,
+            has_process=self._has_process(),
+        )
+        if told is not None:
+            self._say(told.by, told.harmful)
             executor.give_back()
 
     def _has_process(self) -> bool:
@@ -162,23 +166,13 @@ class Watchdog:
 
 
 def _report(executor: LoopExecutor, run: RunningCall | None, where: Where, kept_the_gil: bool) -> str:
-    """Who blocks, and at which line of theirs; "" for what is no user's doing."""
-    who = _who(executor, run)
-    if kept_the_gil and not (who and where.frames):
-        # It is over.
-        last = executor.last
-        if last is None or where.importing or _on_purpose(last):
-            return ""
-        who = f"code that kept the GIL and has returned, last of {_title(last)}"
-    elif not where.frames:
-        return ""
-    if where.importing:
-        return (
-            f"{who or 'a callback'}, with an import at {where.line()}: import modules where they are not waited for\n"
-        )
-    return (
-        f"{who or 'a callback'}; use await, or @method(thread=True) for code that blocks{_held_up(executor, run)}\n"
-        f"{where.text()}"
+    last = executor.last
+    seen = bool(where.frames)
+    return report(
+        Sight(_who(executor, run), seen, where.importing, where.line() if seen else "", where.text()),
+        None if last is None else Last(_title(last), _on_purpose(last)),
+        _others(executor, run),
+        kept_the_gil=kept_the_gil,
     )
 
 
@@ -221,9 +215,7 @@ def _where() -> Where:
 
 
 def _title(run: RunningCall) -> str:
-    """A call as its reader knows it."""
-    title = "" if run.actor is None else f"{run.actor.title}."
-    return run.name if run.name.startswith(title) else f"{title}{run.name}"
+    return title_of(run.name, None if run.actor is None else run.actor.title)
 
 
 def _who(executor: LoopExecutor, run: RunningCall | None) -> str:
@@ -246,23 +238,17 @@ def _own_task(executor: LoopExecutor) -> tuple[Instance | None, asyncio.Task[Any
     return None, task
 
 
-def _held_up(executor: LoopExecutor, run: RunningCall | None) -> str:
+def _others(executor: LoopExecutor, run: RunningCall | None) -> list[str]:
     """Whom the loop has besides."""
     own = None if run is None else run.actor
-    titles = [instance.title for instance in list(executor.actors.instances.values()) if instance is not own]
-    if not titles:
-        return ""
-    more = f" and {len(titles) - MOST_NAMED} more" if len(titles) > MOST_NAMED else ""
-    return f"; meanwhile it holds up {', '.join(titles[:MOST_NAMED])}{more}"
+    return [instance.title for instance in list(executor.actors.instances.values()) if instance is not own]
 
 
 def _on_purpose(run: RunningCall) -> bool:
-    """True for what only its own actor waits for: the constructor of one that has a process to itself, or a method that
-    says so."""
     actor: Instance | None = run.actor
     if actor is None:
         return False
-    return (actor.has_process and actor.is_being_made) or mark_of(actor.cls, run.name) is Mark.MAY_BLOCK
+    return is_on_purpose(actor.has_process, actor.is_being_made, mark_of(actor.cls, run.name) is Mark.MAY_BLOCK)
 
 
 def _task_on_purpose(executor: LoopExecutor) -> bool:
