@@ -20,6 +20,7 @@ import uvloop
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.leases import UNIT
+from actorrt.core.lost_links import Step, after_end, after_loss
 from actorrt.core.node_state import Statistics as WorkersStatistics
 from actorrt.core.roll_call import Listed, Member, listed, plain
 from actorrt.core.storage import Statistics as StoreStatistics
@@ -309,42 +310,42 @@ class Node:
         logger.error("%r sent what cannot be read: %s", link, message.why)
 
     def link_lost(self, link: Link) -> None:
-        if link.peer == self._config.head:
-            # The next one lives at its address.
-            return
-        if link.closed is Ending.LOST and link.role == "worker" and not self.stopping:
-            # Its process may live and use what it has: it is ended first.
-            self.workers.link_lost(link)
-            self.spawn(self._await_end(link))
-        else:
-            self._process_ended(link)
-            if not self.stopping:
-                self.workers.link_lost(link)
+        lost = link.closed is Ending.LOST
+        self._perform(link, after_loss(link.role, lost=lost, farewell=link.farewell, stopping=self.stopping))
 
     async def _await_end(self, link: Link) -> None:
         await self.workers.exit_of(link.peer)
-        self._process_ended(link)
+        self._perform(link, after_end(link.role, farewell=link.farewell, stopping=self.stopping))
 
-    def _process_ended(self, link: Link) -> None:
-        """The process behind a link has ended, or this node has given it up."""
-        self.peers.mark_dead(link.peer)
-        if self.stopping:
-            return
-        self.segments.process_died(link.peer)
-        self.supervisor.link_lost(link)
-        self.supervisor.borrower_ended(link.peer)
-        self.host.link_lost(link)
-        self.workers.owner_ended(link.peer)
-        watched = self._watched.pop(link, None)
-        if watched is not None and link.farewell:
-            watched.cancel()
-        if link.role == "driver":
-            self.workers.remember(link.peer, Exit("its program ended"))
-        if link.role in ("driver", "worker"):
-            self.head.drop_owner(link.peer)
-        driver = self.programs.leave(link)
-        if driver is not None:
-            self._program_ended(JobKey(link.peer), driver)
+    def _perform(self, link: Link, steps: tuple[Step, ...]) -> None:
+        process = link.peer
+        for step in steps:
+            match step:
+                case Step.MARK_DEAD:
+                    self.peers.mark_dead(process)
+                case Step.GIVE_UP:
+                    self.segments.process_died(process)
+                    self.supervisor.link_lost(link)
+                    self.supervisor.borrower_ended(process)
+                    self.host.link_lost(link)
+                    self.workers.owner_ended(process)
+                case Step.STOP_WATCHING:
+                    if (watched := self._watched.pop(link, None)) is not None:
+                        watched.cancel()
+                case Step.WATCH_ON:
+                    # What is left behind it goes with its end.
+                    self._watched.pop(link, None)
+                case Step.REMEMBER:
+                    self.workers.remember(process, Exit("its program ended"))
+                case Step.FREE_NAMES:
+                    self.head.drop_owner(process)
+                case Step.END_PROGRAM:
+                    if (driver := self.programs.leave(link)) is not None:
+                        self._program_ended(JobKey(process), driver)
+                case Step.END_WORKER:
+                    self.workers.link_lost(link)
+                case Step.AWAIT_END:
+                    self.spawn(self._await_end(link))
 
     # ---- drivers
 
