@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar, cast
 import uvloop
 
 from actorrt.core.cancellation import Action, Reach, reach_of
+from actorrt.core.giving_back import Fate, GivingBack, Kind
 from actorrt.core.instance import LEAVES, OVER, READY
 from actorrt.core.outcome import ActorExit, ActorGone, End, end_of_leaver, left_by
 from actorrt.types import ActorKey, FunctionKey, ProcessId
@@ -261,14 +262,12 @@ class LoopExecutor:
 
     def give_back(self) -> None:
         """Return what the blocked loop has not begun and others can: new actors, and tasks; from the runtime loop."""
-        gone: set[ActorKey] = set()
+        look: GivingBack[ActorKey] = GivingBack()
         with self._taking:
-            frames = list(self._inbox)
-            self._inbox.clear()
-            for link, work in frames:
-                kept = [message for message in work if not self._given_back(link, message, gone)]
-                if kept:
-                    self._inbox.append((link, kept))
+            # What comes meanwhile, from either thread, stays behind all that is left.
+            frames = [self._inbox.popleft() for _ in range(len(self._inbox))]
+            kept = [(link, [one for one in work if not self._gives_back(look, link, one)]) for link, work in frames]
+            self._inbox.extendleft(reversed([frame for frame in kept if frame[1]]))
         if self._inbox and self._intake is _IDLE:
             # The loop went on meanwhile and found nothing.
             self._intake = _WOKEN
@@ -276,19 +275,19 @@ class LoopExecutor:
         for link in {link for link, _ in frames}:
             link.flush()
 
-    def _given_back(self, link: Link, message: Work, gone: set[ActorKey]) -> bool:
+    def _gives_back(self, look: GivingBack[ActorKey], link: Link, message: Work) -> bool:
+        """Give a message back if others can do what it asks for. False: it stays."""
         if link.closed:
             return False
-        if isinstance(message, StartActor) and not message.process:
-            gone.add(message.actor)
-        elif isinstance(message, ActorCall) and message.actor in gone:
-            link.push(self.outcomes.no_actor(message.seq))
-            return True
-        elif isinstance(message, StopActor):
-            return message.actor in gone
-        elif not isinstance(message, TaskCall) or message.lease:
-            return False
-        link.push(Outcome(message.seq, GIVEN_BACK))
+        match look.fate(*_kind_of(message)):
+            case Fate.STAY:
+                return False
+            case Fate.GO_BACK if isinstance(message, StartActor | TaskCall):
+                link.push(Outcome(message.seq, GIVEN_BACK))
+            case Fate.FIND_NO_ACTOR if isinstance(message, ActorCall):
+                link.push(self.outcomes.no_actor(message.seq))
+            case _:
+                pass
         return True
 
     @property
@@ -798,3 +797,18 @@ async def to_its_end(work: Awaitable[T]) -> T:
 
 
 def _nothing(*_: object) -> None: ...
+
+
+def _kind_of(message: Work) -> tuple[Kind, ActorKey | None]:
+    """What a message asks for, and of which actor."""
+    match message:
+        case StartActor(process=False):
+            return Kind.START, message.actor
+        case TaskCall(lease=0):
+            return Kind.TASK, None
+        case ActorCall():
+            return Kind.CALL, message.actor
+        case StopActor():
+            return Kind.STOP, message.actor
+        case _:
+            return Kind.OTHER, None
