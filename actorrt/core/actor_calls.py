@@ -176,7 +176,7 @@ class Outgoing(Protocol):
         ...
 
     def on(self, event: calls.Event, /) -> calls.Action: ...
-    def ask(self, force: bool, /) -> None: ...
+    def on_cancel(self, force: bool, /) -> calls.Action: ...
 
 
 C = TypeVar("C", bound=Outgoing)
@@ -375,8 +375,7 @@ class ActorCalls(Generic[C, L]):
 
     def cancel(self, call: C, force: bool) -> calls.Action:
         """The caller of a call wants it cancelled; what its life says. Under the lock."""
-        call.ask(force)
-        action = call.on(calls.Event.CANCEL)
+        action = call.on_cancel(force)
         if action is calls.Action.END_CANCELLED:
             if self.backlog is not None and call in self.backlog:
                 self.backlog.remove(call)

@@ -170,6 +170,11 @@ class CallLife:
         self.state = after
         return action
 
+    def on_cancel(self, force: bool) -> Action:
+        """Its caller wants it cancelled; on the loop: SEND_CANCEL, END_CANCELLED, or NOTHING."""
+        self.ask(force)
+        return self.on(Event.CANCEL)
+
     def came_back(self, event: Event) -> Action:
         """It has come back without an answer, and what has become of its callee is known: AGAIN, FAIL with that,
         END_CANCELLED, or NOTHING."""

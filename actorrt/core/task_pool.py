@@ -17,7 +17,8 @@ from msgspec import Struct
 from actorrt.types import FunctionKey, LeaseId
 
 from . import calls
-from .calls import CallLife
+from .call_errors import Why
+from .calls import CallLife, Wish
 from .lease_life import GONE, IDLE, LOST, OFFERED, PUSHED, PUSHED_ALONE, PUSHED_LAST, Event, LeaseLife
 from .pipeline import Pace, after_crash, leases_to_ask, share
 
@@ -74,10 +75,10 @@ class FindOut(Struct, Generic[L], frozen=True):
 
 
 class End(Struct, Generic[C], frozen=True):
-    """A call has come to its end: FAIL with the error at hand, or END_CANCELLED."""
+    """A call has come to its end without an answer."""
 
     call: C
-    how: calls.Action
+    why: Why
 
 
 class Arm(Struct, frozen=True):
@@ -202,17 +203,20 @@ class LeasePool(Generic[L, C]):
             self._return(lease, actions)
         return True, actions
 
-    def cancel(self, call: C, force: bool) -> calls.Action:
-        """Its caller wants a call cancelled; what to do now. If it ends by that, `pump` follows."""
-        call.ask(force)
-        action = call.on(calls.Event.CANCEL)
+    def cancel(self, call: C, force: bool, now: float) -> tuple[calls.Action, list[Action[L, C]]]:
+        """Its caller wants a call cancelled: what to do with it, and what else."""
+        actions: list[Action[L, C]] = []
+        action = call.on_cancel(force)
         if action is calls.Action.END_CANCELLED:
             # From the backlog it is taken with others, later.
             self._ended += 1
             if self._ended * 2 > len(self.backlog):
                 self.backlog = deque(call for call in self.backlog if not call.done)
                 self._ended = 0
-        return action
+            if not self.backlog:
+                # Nobody needs the leases that were asked for.
+                self._pump(now, actions)
+        return action, actions
 
     # ---- handing over
 
@@ -321,7 +325,7 @@ class LeasePool(Generic[L, C]):
                 self._ask_at = now + ASK_AGAIN_S
                 actions.append(Arm(Timer.ASK, ASK_AGAIN_S))
             return actions
-        self._fail_backlog(actions)
+        self._fail_backlog(Why.REFUSED, actions)
         return actions
 
     def wanted(self, lease: L, now: float) -> list[Action[L, C]]:
@@ -385,7 +389,7 @@ class LeasePool(Generic[L, C]):
             for call in unbegun:
                 lease.calls.pop(call, None)
             for call in reversed(unbegun):
-                self._again_or_end(call, calls.Event.UNBEGUN, actions)
+                self._again_or_end(call, calls.Event.UNBEGUN, actions, worker_ended=False)
         if lease.heard(now if count else lease.mark, bool(unbegun)):
             self._return(lease, actions)
         self._pump(now, actions)
@@ -403,7 +407,7 @@ class LeasePool(Generic[L, C]):
     def sort_out(self, lease: L, begun: tuple[int, int] | None, now: float) -> list[Action[L, C]]:
         """What the worker of a lost lease had begun last is known: (lease, number of the call), or None: nobody knows.
 
-        A call that ends for that ends with FAIL, for the worker's end, or with END_CANCELLED.
+        A call that ends for that ends as CRASHED, FORCED or CANCELLED.
         """
         actions: list[Action[L, C]] = []
         by_number: dict[int, C] = {self._number_of(call): call for call in lease.calls}
@@ -411,20 +415,25 @@ class LeasePool(Generic[L, C]):
         happened = calls.Event
         for numbers, event in (unstarted, happened.UNBEGUN), (charged, happened.LOST), (finished, happened.UNHEARD):
             for number in reversed(numbers):
-                self._again_or_end(by_number[number], event, actions)
+                self._again_or_end(by_number[number], event, actions, worker_ended=True)
         lease.calls.clear()
         if lease.on(Event.SORTED_OUT):
             self._return(lease, actions)
         self._pump(now, actions)
         return actions
 
-    def _again_or_end(self, call: C, event: calls.Event, actions: list[Action[L, C]]) -> None:
+    def _again_or_end(self, call: C, event: calls.Event, actions: list[Action[L, C]], *, worker_ended: bool) -> None:
         """A call has come back without an answer: to the front of the backlog, or to its end."""
-        action = call.came_back(event)
-        if action is calls.Action.AGAIN:
-            self.backlog.appendleft(call)
-        elif action is not calls.Action.NOTHING:
-            actions.append(End(call, action))
+        match call.came_back(event):
+            case calls.Action.AGAIN:
+                self.backlog.appendleft(call)
+            case calls.Action.FAIL:
+                actions.append(End(call, Why.CRASHED))
+            case calls.Action.END_CANCELLED:
+                by_force = worker_ended and call.wish is Wish.FORCE
+                actions.append(End(call, Why.FORCED if by_force else Why.CANCELLED))
+            case _:
+                pass
 
     # ---- the end
 
@@ -438,11 +447,11 @@ class LeasePool(Generic[L, C]):
     def close(self) -> list[Action[L, C]]:
         """`stop`, and end what waits. As often as it may be that more has come."""
         actions = self.stop()
-        self._fail_backlog(actions)
+        self._fail_backlog(Why.CLOSED, actions)
         return actions
 
-    def _fail_backlog(self, actions: list[Action[L, C]]) -> None:
+    def _fail_backlog(self, why: Why, actions: list[Action[L, C]]) -> None:
         waiting, self.backlog, self._ended = self.backlog, deque(), 0
         fail = calls.Action.FAIL
-        actions.extend(End(call, fail) for call in waiting if call.on(calls.Event.GIVEN_UP) is fail)
+        actions.extend(End(call, why) for call in waiting if call.on(calls.Event.GIVEN_UP) is fail)
         self._call_off(actions)

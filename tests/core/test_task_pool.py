@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actorrt.core import calls
+from actorrt.core.call_errors import Why
 from actorrt.core.calls import CallLife
 from actorrt.core.lease_life import Event, LeaseLife, State
 from actorrt.core.task_pool import (
@@ -93,8 +94,8 @@ def returned(actions: Actions) -> list[tuple[int, bool]]:
     return [(action.lease.number, action.end_worker) for action in of(Return, actions)]
 
 
-def ended(actions: Actions) -> list[tuple[int, calls.Action]]:
-    return [(action.call.number, action.how) for action in of(End, actions)]
+def ended(actions: Actions) -> list[tuple[int, Why]]:
+    return [(action.call.number, action.why) for action in of(End, actions)]
 
 
 def answer(pool: Pool, lease: Lease, *tasks: Task, now: float) -> Actions:
@@ -136,8 +137,7 @@ def test_nothing_that_waits_calls_off_all_questions_and_a_late_answer_is_returne
     task = Task(0)
     pool.add(task)
     pool.pump(0.0)
-    assert pool.cancel(task, force=False) is calls.Action.END_CANCELLED
-    assert pool.pump(0.0) == [CallOff([1])]
+    assert pool.cancel(task, force=False, now=0.0) == (calls.Action.END_CANCELLED, [CallOff([1])])
     assert pool.granted(1, Lease(1, wanted=False), 0.0) == [Return(lease_id(1), False)]
     assert pool.refused(1, no_worker=False, now=0.0) == []
     assert pool.statistics().leases == {}
@@ -171,9 +171,8 @@ def test_a_lease_that_others_wait_for_and_that_comes_too_late_goes_back() -> Non
     task = Task(0)
     lease, actions = with_lease(pool, task, Task(1))
     pushed(actions)
-    pool.backlog[0].ask(force=False)
-    # The other one is cancelled, and the questions are not called off yet.
-    assert pool.cancel(pool.backlog[0], force=False) is calls.Action.END_CANCELLED
+    # The other one has failed, and the questions are not called off yet.
+    pool.backlog[0].on(calls.Event.GIVEN_UP)
     assert returned(pool.granted(2, Lease(2, wanted=True), 0.0)) == [(2, False)]
     assert lease.state is State.BUSY
 
@@ -240,9 +239,9 @@ def test_what_is_given_back_and_wanted_cancelled_ends() -> None:
     tasks = [Task(number) for number in range(3)]
     lease, actions = with_lease(pool, *tasks)
     pushed(actions)
-    assert pool.cancel(tasks[1], force=False) is calls.Action.SEND_CANCEL
+    assert pool.cancel(tasks[1], force=False, now=0.0)[0] is calls.Action.SEND_CANCEL
     del lease.calls[tasks[1]], lease.calls[tasks[2]]
-    assert ended(pool.answered(lease, 0, tasks[1:], 1.0)) == [(1, calls.Action.END_CANCELLED)]
+    assert ended(pool.answered(lease, 0, tasks[1:], 1.0)) == [(1, Why.CANCELLED)]
     assert list(pool.backlog) == tasks[2:]
 
 
@@ -282,7 +281,7 @@ def test_a_refusal_without_a_lease_ends_all_that_wait(no_worker: bool) -> None:
         pool.add(Task(number))
     pool.pump(0.0)
     actions = pool.refused(1, no_worker=no_worker, now=0.0)
-    assert ended(actions) == [(0, calls.Action.FAIL), (1, calls.Action.FAIL)]
+    assert ended(actions) == [(0, Why.REFUSED), (1, Why.REFUSED)]
     assert of(CallOff, actions) == [CallOff([2])]
 
 
@@ -305,8 +304,19 @@ def test_a_lost_worker_ends_what_has_no_attempts_left() -> None:
     pushed(actions)
     pool.lost(lease, 1.0)
     actions = pool.sort_out(lease, (1, 0), 2.0)
-    assert ended(actions) == [(0, calls.Action.FAIL)]
+    assert ended(actions) == [(0, Why.CRASHED)]
     assert not pool.busy
+
+
+@pytest.mark.parametrize(("force", "why"), [(False, Why.CANCELLED), (True, Why.FORCED)])
+def test_a_lost_worker_ends_what_was_to_be_cancelled(force: bool, why: Why) -> None:
+    pool = make_pool()
+    task = Task(0)
+    lease, actions = with_lease(pool, task)
+    pushed(actions)
+    assert pool.cancel(task, force, 0.5) == (calls.Action.SEND_CANCEL, [])
+    pool.lost(lease, 1.0)
+    assert ended(pool.sort_out(lease, (1, 0), 2.0)) == [(0, why)]
 
 
 def test_an_idle_worker_that_is_lost_is_returned_at_once() -> None:
@@ -376,11 +386,11 @@ def test_a_caller_that_ends_calls_off_what_it_asked_for_and_ends_what_waits() ->
     tasks = [Task(0), Task(1)]
     _, actions = with_lease(pool, *tasks)
     pushed(actions)
-    assert pool.close() == [CallOff([2]), End(tasks[1], calls.Action.FAIL)]
+    assert pool.close() == [CallOff([2]), End(tasks[1], Why.CLOSED)]
     assert pool.close() == []
     pool.add(Task(2))
     assert pool.pump(1.0) == []
-    assert ended(pool.close()) == [(2, calls.Action.FAIL)]
+    assert ended(pool.close()) == [(2, Why.CLOSED)]
 
 
 def test_a_call_that_is_taken_back_from_a_lease_that_others_want_returns_it() -> None:
@@ -419,7 +429,7 @@ def test_calls_that_are_cancelled_before_they_come_here_are_none_of_those_that_w
     for number in range(6):
         pool.add(Task(number))
     for number in range(6, 9):
-        pool.cancel(Task(number), force=False)
+        pool.cancel(Task(number), force=False, now=0.0)
     assert pool.statistics().waiting == 6
 
 
@@ -427,7 +437,7 @@ def test_statistics_count_what_is_there() -> None:
     pool = make_pool()
     _, actions = with_lease(pool, Task(0), Task(1), Task(2))
     pushed(actions)
-    pool.cancel(pool.backlog[0], force=False)
+    pool.cancel(pool.backlog[0], force=False, now=0.0)
     assert pool.statistics() == PoolStatistics(
         waiting=1, under_way=1, leases={"BUSY": 1}, asked=2, mean_s=None, depth=1
     )
@@ -579,10 +589,11 @@ class Histories(RuleBasedStateMachine):
     def cancel(self, index: int, force: bool) -> None:
         open_tasks = [task for task in self.tasks if not task.done] or self.tasks
         task = open_tasks[index % len(open_tasks)]
-        match self.pool.cancel(task, force):
+        action, actions = self.pool.cancel(task, force, self.now)
+        self.do(actions)
+        match action:
             case calls.Action.END_CANCELLED:
                 self.end(task)
-                self.do(self.pool.pump(self.now))
             case calls.Action.SEND_CANCEL:
                 for worker in self.workers.values():
                     if task in worker.lease.calls and not worker.dead:

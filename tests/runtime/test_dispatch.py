@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from actorrt.core.calls import Action
+from actorrt.core.calls import Action, State
 from actorrt.core.object_state import PRESENT
 from actorrt.runtime.owner.calls import Call
 from actorrt.runtime.owner.cancellation import Cancellation
@@ -18,6 +18,11 @@ from actorrt.runtime.owner.program import Incoming
 from actorrt.types import ActorKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import (
+    CANCELLED,
+    ERROR,
+    FAILED,
+    GIVEN_BACK,
+    NO_ACTOR,
     VALUES,
     ActorCall,
     AnyMessage,
@@ -31,6 +36,7 @@ from actorrt.wire.messages import (
     Reply,
     Retire,
     Unborrow,
+    Value,
 )
 
 HERE = ProcessId(b"process1")
@@ -46,9 +52,15 @@ class Home:
         self.heard.append(("replied", call, data))
         batch.by_actor[call.target] = batch.by_actor.get(call.target, 0) + 1
 
-    def outcome(self, link: Any, call: Call, outcome: Outcome, batch: Any) -> None:
-        self.heard.append(("outcome", call, outcome.kind))
+    def ended(self, link: Any, call: Call, batch: Any) -> None:
+        self.heard.append(("ended", call))
         batch.by_lease[7] = batch.by_lease.get(7, 0) + 1
+
+    def again(self, link: Any, call: Call, batch: Any) -> None:
+        self.heard.append(("again", call, call.state))
+
+    def came_back(self, link: Any, call: Call, outcome: Outcome, batch: Any) -> None:
+        self.heard.append(("came back", call, outcome.kind))
 
     def cancel(self, call: Call, force: bool) -> Action:
         self.heard.append(("cancel", call, force))
@@ -127,9 +139,39 @@ def test_replies_find_the_home_of_their_calls_and_are_counted_once_a_frame() -> 
 def test_other_outcomes_find_it_too() -> None:
     process = Process()
     call = process.calls(1)
+    call.sent()
     process.receive(Outcome(1, VALUES))
-    assert process.home.heard == [("outcome", call, VALUES)]
+    assert call.done
+    assert process.home.heard == [("ended", call)]
     assert process.told == [("after_batch", process.link, {7: 1}, [])]
+
+
+def test_a_call_that_fails_and_may_be_repeated_goes_to_its_home_again() -> None:
+    process = Process()
+    call = process.calls(1)
+    call.attempts_left, call.retry_on = 1, True
+    for _ in range(2):
+        call.sent()
+        process.link.inflight[1] = call
+        process.receive(Outcome(1, FAILED, [Value(ERROR, b"error")]))
+    assert process.home.heard == [("again", call, State.HERE), ("ended", call)]
+
+
+@pytest.mark.parametrize("kind", [GIVEN_BACK, NO_ACTOR])
+def test_what_was_not_begun_comes_back_to_its_home(kind: int) -> None:
+    process = Process()
+    call = process.calls(1)
+    call.sent()
+    process.receive(Outcome(1, kind))
+    assert process.home.heard == [("came back", call, kind)]
+
+
+def test_a_call_that_was_stopped_and_that_nobody_has_cancelled_is_awaited_on() -> None:
+    process = Process()
+    call = process.calls(1)
+    call.sent()
+    process.receive(Outcome(1, CANCELLED))
+    assert (process.home.heard, process.link.inflight) == ([], {1: call})
 
 
 def test_a_reply_to_a_call_that_is_not_awaited_changes_nothing() -> None:

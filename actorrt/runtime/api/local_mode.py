@@ -416,8 +416,7 @@ class LocalRuntime(Runtime):
             return
         run = self._runs.get(call)
         asked_before = bool(call.wish)
-        call.ask(force)
-        if call.on(Event.CANCEL) is Action.END_CANCELLED:
+        if call.on_cancel(force) is Action.END_CANCELLED:
             call.end_cancelled()
         if not asked_before:
             task.cancel()

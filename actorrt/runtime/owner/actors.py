@@ -17,7 +17,7 @@ from actorrt.core import calls
 from actorrt.core.actor_calls import SENDING, Action, State, Traits
 from actorrt.core.calls import AWAY, ENDED
 from actorrt.types import ActorKey, owner_of
-from actorrt.wire.messages import NO_ACTOR, BorrowActor, Cancel, Outcome, UnborrowActor
+from actorrt.wire.messages import BorrowActor, Cancel, Outcome, UnborrowActor
 
 from ..links.link import Link
 from . import actor_places as places
@@ -298,20 +298,21 @@ class Actors:
             answered = batch.by_actor
             answered[client] = answered.get(client, 0) + 1
 
-    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
-        """Any other outcome of a call came."""
+    def ended(self, link: Link, call: Call, batch: Batch) -> None:
+        """Any other outcome of a call came that ends it."""
+        self._count(call.target, batch)
+
+    def again(self, link: Link, call: Call, batch: Batch) -> None:
+        """The code of a call has raised an error that it is repeated for: it goes in front of what was called after it,
+        which may wait for it."""
         client: ActorClient = call.target
-        if outcome.kind == NO_ACTOR:
-            self.places.no_actor(client, call, started=bool(outcome.count))
-            return
-        action = call.heard(link, outcome)
-        if action is calls.Action.AGAIN:
-            call.perform(action, outcome)
-            # In front of what was called after it, which may wait for it.
-            self.repeat(client, call)
-        elif action is not calls.Action.WAIT:
-            self._count(client, batch)
-            call.perform(action, outcome)
+        with self.lock:
+            client.repeat(call)
+        self.advance(client)
+
+    def came_back(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """A worker does not have its actor."""
+        self.places.no_actor(call.target, call, started=bool(outcome.count))
 
     def answered(self, client: ActorClient, count: int) -> None:
         """So many calls less are under way; runtime loop."""
@@ -320,20 +321,13 @@ class Actors:
         if waiting:
             self.advance(client)
 
-    def repeat(self, client: ActorClient, call: Call) -> None:
-        """The code of a call has raised an error that it is repeated for; runtime loop."""
-        with self.lock:
-            client.repeat(call)
-        self.advance(client)
-
     def cancel(self, call: Call, force: bool) -> calls.Action:
-        """The caller of a call wants it cancelled. If that ends it, it has ended; else what to do now. Runtime loop."""
+        """The caller of a call wants it cancelled: what to do with it now. Runtime loop."""
         client: ActorClient = call.target
         with self.lock:
             action = client.cancel(call, force)
-        if action is calls.Action.END_CANCELLED:
-            call.end_cancelled()
-            self.advance(client)
+        # It may have been in front of others.
+        self.advance(client)
         return action
 
     def close(self, error: exceptions.ActorrtError) -> None:

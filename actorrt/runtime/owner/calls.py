@@ -23,7 +23,9 @@ from actorrt.wire.messages import (
     CANCELLED,
     ERROR,
     FAILED,
+    GIVEN_BACK,
     INLINE,
+    NO_ACTOR,
     SEGMENT,
     STREAM_END,
     ActorCall,
@@ -46,6 +48,8 @@ from .segments_client import SegmentsClient
 if TYPE_CHECKING:
     from ..links.link import Link
 
+# Outcomes that say nothing of what the code of a call has done.
+CAME_BACK: Final = frozenset({GIVEN_BACK, NO_ACTOR})
 # The place of a whole argument list that is too large to travel inside its call.
 ALL_ARGUMENTS: Final = -1
 # The place of what a call only has to be behind: its value is not filled in anywhere.
@@ -106,11 +110,17 @@ class Home(Protocol):
     def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
         """One inline value came: the common outcome."""
 
-    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
-        """Any other outcome came."""
+    def ended(self, link: Link, call: Call, batch: Batch) -> None:
+        """Any other outcome of its code came, and is about to end it: it is under way no more."""
+
+    def again(self, link: Link, call: Call, batch: Batch) -> None:
+        """The same, and it is to be sent again."""
+
+    def came_back(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """Its callee has not begun it, or does not have its actor."""
 
     def cancel(self, call: Call, force: bool) -> Action:
-        """The caller of a call wants it cancelled. If that ends it, it has ended; else what to do now."""
+        """The caller of a call wants it cancelled: what to do with it now."""
         ...
 
 
@@ -118,22 +128,20 @@ class Nowhere:
     """The home of a call that is not sent from here: it stands for arguments that are waited for, or runs here."""
 
     def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None: ...
-    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None: ...
+    def ended(self, link: Link, call: Call, batch: Batch) -> None: ...
+    def again(self, link: Link, call: Call, batch: Batch) -> None: ...
+    def came_back(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None: ...
 
     def cancel(self, call: Call, force: bool) -> Action:
-        call.ask(force)
-        action = call.on(Event.CANCEL)
-        if action is Action.END_CANCELLED:
-            call.end_cancelled()
-        return action
+        return call.on_cancel(force)
 
 
 _NOWHERE: Final = Nowhere()
 
 
 class Call(CallLife):
-    """One call that this process made. What its life asks for is done here: `succeed`, or `came` and `perform`, with
-    what its callee says; `fail` and `end_with` with what this process says."""
+    """One call that this process made. What its life asks for is done here: `succeed` or `heard` with what its
+    callee says; `fail` and `end_with` with what this process says."""
 
     __slots__ = (
         "__weakref__",
@@ -260,21 +268,29 @@ class Call(CallLife):
         """Whether its value is all that is awaited of it, and nothing has to be let go of with it."""
         return self.stream is None and self.left is None
 
+    def heard(self, link: Link, outcome: Outcome, batch: Batch) -> None:
+        """Any other outcome came over `link`."""
+        home = self.home
+        if outcome.kind in CAME_BACK:
+            home.came_back(link, self, outcome, batch)
+            return
+        match action := self.came(outcome):
+            case Action.WAIT:
+                link.inflight[outcome.seq] = self
+            case Action.AGAIN:
+                self._keep_left(outcome.values[1:])
+                home.again(link, self, batch)
+            case _:
+                home.ended(link, self, batch)
+                self._end(action, outcome)
+
     def came(self, outcome: Outcome) -> Action:
-        """Any other outcome of its code came. The caller counts what it has to before it has `perform` do the rest."""
+        """What becomes of it, now that its code has come to an end there."""
         if outcome.kind == FAILED:
             return self.raised(partial(_error_in, outcome))
         return self.on(Event.STOPPED if outcome.kind == CANCELLED else Event.ANSWERED)
 
-    def heard(self, link: Link, outcome: Outcome) -> Action:
-        """The same for what came over `link`: a call that goes on is awaited there again."""
-        action = self.came(outcome)
-        if action is Action.WAIT:
-            link.inflight[outcome.seq] = self
-        return action
-
-    def perform(self, action: Action, outcome: Outcome) -> None:
-        """Do with an outcome what `came` has said."""
+    def _end(self, action: Action, outcome: Outcome) -> None:
         match action:
             case Action.SETTLE if outcome.kind == STREAM_END:
                 self.pins = None
@@ -290,12 +306,13 @@ class Call(CallLife):
                 self.end_with(outcome.values[0].data)
             case Action.END_CANCELLED:
                 self.end_cancelled()
-            case Action.AGAIN:
-                for value in self._unwanted(outcome.values[1:]):
-                    if value.kind == SEGMENT:
-                        self.left = [*(self.left or ()), value]
             case _:
                 self._unwanted(outcome.values)
+
+    def _keep_left(self, values: Sequence[Value]) -> None:
+        for value in self._unwanted(values):
+            if value.kind == SEGMENT:
+                self.left = [*(self.left or ()), value]
 
     def _settle(self, values: Sequence[Value]) -> None:
         for index, (entry, value) in enumerate(zip(self.all_entries(), values, strict=False)):

@@ -57,5 +57,10 @@ class Cancellation:
 
     def here(self, call: Call, force: bool, recursive: bool) -> None:
         """Cancel a call wherever it is; runtime loop."""
-        if call.home.cancel(call, force) is Action.SEND_CANCEL and not call.link.closed:
-            call.link.send(Cancel(call.message.seq, force, recursive))
+        match call.home.cancel(call, force):
+            case Action.END_CANCELLED:
+                call.end_cancelled()
+            case Action.SEND_CANCEL if not call.link.closed:
+                call.link.send(Cancel(call.message.seq, force, recursive))
+            case _:
+                pass

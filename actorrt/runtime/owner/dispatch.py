@@ -207,7 +207,7 @@ class Dispatch:
     def _outcome(self, link: Link, outcome: Outcome, batch: Batch) -> None:
         call = link.inflight.pop(outcome.seq, None)
         if type(call) is Call:
-            call.home.outcome(link, call, outcome, batch)
+            call.heard(link, outcome, batch)
         elif call is not None:
             # It is not a call that waits for this, but an actor of this process that was to start.
             self._runtime.supervisor.started(call, outcome.seq, outcome)

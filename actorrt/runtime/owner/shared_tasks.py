@@ -7,9 +7,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from actorrt import exceptions
+from actorrt.core import call_errors
 from actorrt.core.calls import Action, Event
 from actorrt.core.shared_pool import SharedPoolStatistics
-from actorrt.wire.messages import GIVEN_BACK, Define, Exit, Outcome, TaskCall
+from actorrt.wire.messages import Define, Exit, Outcome, TaskCall
 
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
@@ -86,47 +87,37 @@ class SharedTasks:
         pool.done(link)
         call.succeed(data)
 
-    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
-        """Any other outcome of a task came."""
+    def ended(self, link: Link, call: Call, batch: Batch) -> None:
+        """Any other outcome of a task came that ends it."""
         pool: SharedPool = call.target
-        if outcome.kind == GIVEN_BACK:
-            self._given_back(link, pool, call)
-            return
-        action = call.heard(link, outcome)
-        if action is not Action.WAIT:
-            pool.done(link)
-            call.perform(action, outcome)
-            if action is Action.AGAIN:
-                self.push(pool, call)
+        pool.done(link)
 
-    def cancel(self, call: Call, force: bool) -> Action:
-        """The caller of a task wants it cancelled. If that ends it, it has ended; else what to do now."""
-        call.ask(force)
-        action = call.on(Event.CANCEL)
-        if action is Action.END_CANCELLED:
-            call.end_cancelled()
-        return action
+    def again(self, link: Link, call: Call, batch: Batch) -> None:
+        """A failed task runs again (retry_exceptions)."""
+        self.ended(link, call, batch)
+        self.push(call.target, call)
 
-    def _given_back(self, link: Link, pool: SharedPool, call: Call) -> None:
+    def came_back(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
         """A worker whose loop is blocked has not begun it: it goes to another."""
+        pool: SharedPool = call.target
         pool.done(link)
         pool.blocked(link.peer, True)
         self._again_or_end(call, Event.UNBEGUN, None)
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        """The caller of a task wants it cancelled: what to do with it now."""
+        return call.on_cancel(force)
 
     async def _when_ready(self, pool: SharedPool) -> None:
         error: exceptions.ActorrtError | None = None
         try:
             await pool.ready()
-        except exceptions.LinkError:
-            error = self._exits.node_died()
-        except exceptions.ActorrtError as refused:
-            error = refused
+        except exceptions.ActorrtError as refusal:
+            error = refusal
         for call in self._waiting.pop(pool, []):
-            if call.done:
-                continue
             if error is not None:
-                call.fail(error)
-            else:
+                call.fail(call_errors.refused(call.name, error, self._exits.node_died()))
+            elif not call.done:
                 self.push(pool, call)
 
     def link_lost(self, link: Link, calls: list[Call]) -> None:
@@ -149,7 +140,7 @@ class SharedTasks:
             case Action.AGAIN:
                 self.push(call.target, call)
             case Action.FAIL if end is not None:
-                call.end_with(crash_error(call, end))
+                call.end_with(crash_error(end, call))
             case Action.END_CANCELLED:
                 call.end_cancelled()
             case _:

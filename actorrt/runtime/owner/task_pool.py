@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
-from actorrt.core import calls
-from actorrt.core.calls import Wish
+from actorrt.core import call_errors, calls
+from actorrt.core.call_errors import Why
 from actorrt.core.lease_life import LeaseLife
 from actorrt.core.task_pool import (
     MAX_ASKED,
@@ -57,8 +57,9 @@ class LeasedWorker(LeaseLife[Call]):
 
 
 Actions = Sequence[Action[LeasedWorker, Call]]
-# What a call fails with.
-Why = Callable[[Call], exceptions.ActorrtError]
+# What calls fail with that end for these reasons.
+Errors = Mapping[Why, Callable[[Call], exceptions.ActorrtError]]
+_NO_ERRORS: Final[Errors] = {}
 
 
 class Surroundings(Protocol):
@@ -203,11 +204,11 @@ class TaskPool:
         self._perform(actions)
 
     def cancel(self, call: Call, force: bool) -> calls.Action:
-        """The caller of a call wants it cancelled; what to do now."""
+        """The caller of a call wants it cancelled; what to do with it now."""
         with self._lock:
-            action = self._pool.cancel(call, force)
-        if action is calls.Action.END_CANCELLED and not self._pool.backlog:
-            self.pump()
+            action, actions = self._pool.cancel(call, force, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
         return action
 
     def close(self, error: exceptions.ActorrtError) -> None:
@@ -216,7 +217,7 @@ class TaskPool:
             timer.cancel()
         with self._lock:
             actions = self._pool.close()
-        self._perform(actions, lambda _: error)
+        self._perform(actions, {Why.CLOSED: lambda _: error})
 
     def _ring(self, timer: Timer) -> None:
         del self._timers[timer]
@@ -252,8 +253,8 @@ class TaskPool:
             message.lease = lease
             call.push(link)
 
-    def _perform(self, actions: Actions, why: Why | None = None, end: Exit | None = None) -> None:
-        """Do all but what `_push` does; `why` calls fail, and the `end` of their worker where that is the reason."""
+    def _perform(self, actions: Actions, errors: Errors = _NO_ERRORS) -> None:
+        """Do all but what `_push` does; `errors`: what the calls end with that end by what has happened."""
         for action in actions:
             match action:
                 case Ask():
@@ -268,13 +269,10 @@ class TaskPool:
                     self._node.send(ReturnLease(action.lease, action.end_worker))
                 case FindOut():
                     self._thread.spawn_here(self._find_out(action.lease))
-                case End(how=calls.Action.FAIL) if why is not None:
-                    action.call.end_with(why(action.call))
-                case End() if end is not None and action.call.wish is Wish.FORCE:
-                    error = exceptions.WorkerCrashedError(action.call.name, f"cancelled with force: {end.cause}", True)
-                    action.call.end_with(error)
-                case End():
+                case End(why=Why.CANCELLED):
                     action.call.end_cancelled()
+                case End():
+                    action.call.end_with(errors[action.why](action.call))
                 case Arm():
                     ring = self._loop.call_later(action.delay_s, self._ring, action.timer)
                     self._timers[action.timer] = ring
@@ -313,14 +311,10 @@ class TaskPool:
         with self._lock:
             no_worker = isinstance(error, exceptions.WorkerCrashedError)
             actions = self._pool.refused(question, no_worker, time.monotonic())
-        self._perform(actions, partial(self._refusal, error))
+        self._perform(actions, {Why.REFUSED: partial(self._refusal, error)})
 
     def _refusal(self, error: exceptions.ActorrtError, call: Call) -> exceptions.ActorrtError:
-        if isinstance(error, exceptions.LinkError):
-            return self._exits.node_died()
-        if isinstance(error, exceptions.TaskUnschedulableError | exceptions.WorkerCrashedError):
-            return type(error)(call.name, *error.args[1:])
-        return error
+        return call_errors.refused(call.name, error, self._exits.node_died())
 
     async def _find_out(self, held: LeasedWorker) -> None:
         end = await self._exits.exit_of(held.link.peer)
@@ -328,7 +322,7 @@ class TaskPool:
             self._stop_if_closing()
             actions = self._pool.sort_out(held, end.started, time.monotonic())
             self._push(actions)
-        self._perform(actions, lambda call: crash_error(call, end), end)
+        self._perform(actions, {Why.CRASHED: partial(crash_error, end), Why.FORCED: partial(_force_error, end)})
 
 
 def _function_of(call: Call) -> FunctionKey:
@@ -341,7 +335,10 @@ def _number_of(call: Call) -> int:
     return call.message.seq
 
 
-def crash_error(call: Call, end: Exit) -> exceptions.ActorrtError:
+def crash_error(end: Exit, call: Call) -> exceptions.ActorrtError:
     """Why a call failed whose worker died."""
-    kind = exceptions.OutOfMemoryError if end.oom else exceptions.WorkerCrashedError
-    return kind(call.name, end.cause, True)
+    return call_errors.crashed(call.name, end.cause, end.oom)
+
+
+def _force_error(end: Exit, call: Call) -> exceptions.ActorrtError:
+    return call_errors.forced(call.name, end.cause)

@@ -16,7 +16,7 @@ from actorrt import exceptions
 from actorrt.core.calls import Action
 from actorrt.core.task_pool import PoolStatistics
 from actorrt.types import FunctionKey, LeaseId, ProcessId
-from actorrt.wire.messages import GIVEN_BACK, Outcome, TaskCall
+from actorrt.wire.messages import Outcome, TaskCall
 
 from ..links.link import Link
 from . import task_pool
@@ -185,31 +185,25 @@ class Tasks:
         answered = batch.by_lease
         answered[lease] = answered.get(lease, 0) + 1
 
-    def outcome(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
-        """Any other outcome of a task came."""
-        if outcome.kind == GIVEN_BACK:
-            batch.given_back.append((call, self.answered(link, call)))
-            return
-        action = call.heard(link, outcome)
-        if action is not Action.WAIT:
-            self._count(link, call, batch)
-            call.perform(action, outcome)
-            if action is Action.AGAIN:
-                self.resubmit(call)
+    def ended(self, link: Link, call: Call, batch: Batch) -> None:
+        """Any other outcome of a task came that ends it."""
+        self._count(link, call, batch)
 
-    def cancel(self, call: Call, force: bool) -> Action:
-        """The caller of a task wants it cancelled. If that ends it, it has ended; else what to do now."""
-        pool: TaskPool = call.target
-        action = pool.cancel(call, force)
-        if action is Action.END_CANCELLED:
-            call.end_cancelled()
-        return action
-
-    def resubmit(self, call: Call) -> None:
+    def again(self, link: Link, call: Call, batch: Batch) -> None:
         """A failed task runs again (retry_exceptions)."""
+        self._count(link, call, batch)
         pool: TaskPool = call.target
         pool.add(call)
         pool.pump()
+
+    def came_back(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
+        """A worker could not begin it."""
+        batch.given_back.append((call, self.answered(link, call)))
+
+    def cancel(self, call: Call, force: bool) -> Action:
+        """The caller of a task wants it cancelled: what to do with it now."""
+        pool: TaskPool = call.target
+        return pool.cancel(call, force)
 
     def after_batch(self, link: Link, answered: dict[int, int], back: list[tuple[Call, int]]) -> None:
         """One frame of outcomes came over `link`: `answered` calls a lease, and those that were given back."""
