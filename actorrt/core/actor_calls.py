@@ -25,6 +25,9 @@ from .calls import ENDED, HERE
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
 WINDOW: Final = 1024
+# How long to wait, at first and at most, until the owner is asked again for the place of an actor that is not reached.
+FIRST_LOOK_S: Final = 0.05
+LONGEST_LOOK_S: Final = 2.0
 
 
 class Traits:
@@ -142,6 +145,8 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, Action]]] = {
     (S.DEAD, E.WANTED): (S.DEAD, A.FAIL),
     **{(S.DEAD, event): (S.DEAD, A.NOTHING) for event in Event if event not in (E.WANTED, E.OWNED)},
 }
+# The supervisor of the actor is in this process.
+OWNED: Final = frozenset({S.RESTARTING, S.RUNNING})
 # Without a place, calls wait.
 SENDING: Final = frozenset({S.PLACED, S.RUNNING})
 
@@ -210,10 +215,19 @@ def sort(under_way: Iterable[C], event: calls.Event) -> Sorted[C]:
     return found
 
 
-def last_seen(failed: Iterable[C], may_live: bool) -> int:
-    """What to ask the owner about calls that `failed`: what has become of it after this life. With `may_live` only the
-    link is known to be gone, so that the same life is an answer too."""
-    return max(call.incarnation for call in failed) - may_live
+def may_live(*, said_goodbye: bool, has_ended: bool, node_is_gone: bool) -> bool:
+    """Whether a process to which there is no link may live: a link that is down says nothing about that.
+
+    It has not said goodbye, its node has not said that it has ended, and its node, with which it ends, is there.
+    """
+    return not (said_goodbye or has_ended or node_is_gone)
+
+
+def look_again_after(rounds: int, lives: bool) -> float:
+    """For how many seconds to wait before the owner of an actor is asked again for its place, when no link leads to the
+    one that it has named. `lives`: its process may live, and this was found so for the `rounds`-th time."""
+    # The owner of an actor whose process has ended waits itself until it knows of another place.
+    return min(LONGEST_LOOK_S, FIRST_LOOK_S * 2.0 ** min(rounds, 16)) if lives else 0.0
 
 
 class ActorCalls(Generic[C, L]):
@@ -449,6 +463,12 @@ class ActorCalls(Generic[C, L]):
             action = self.on(Event.ABSENT)
         self._came_back(1, found.again)
         return found, action
+
+    def last_seen(self, failed: Iterable[C], may_live: bool) -> int:
+        """What to ask the owner about calls that `failed`: what has become of the actor after this life. With
+        `may_live` only the link is known to be gone, so that the same life is an answer too, but where the owner is
+        this process, which hears of the loss itself."""
+        return max(call.incarnation for call in failed) - (may_live and self.state not in OWNED)
 
     # ---- the end
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from actorrt.core import calls
 from actorrt.core.actor_calls import (
+    FIRST_LOOK_S,
+    LONGEST_LOOK_S,
     SENDING,
     TABLE,
     WINDOW,
@@ -20,7 +22,8 @@ from actorrt.core.actor_calls import (
     Event,
     State,
     TransitionError,
-    last_seen,
+    look_again_after,
+    may_live,
     sort,
     traits_of,
 )
@@ -337,8 +340,32 @@ def test_what_was_seen_last_is_the_life_that_the_calls_went_to() -> None:
     client.on(Event.WANTED)
     client.found(Way(), 3)
     (second,) = make(client)
-    assert last_seen([first, second], may_live=False) == 3
-    assert last_seen([first], may_live=True) == -1
+    assert client.last_seen([first, second], may_live=False) == 3
+    assert client.last_seen([first, second], may_live=True) == 2
+    assert client.last_seen([first], may_live=True) == -1
+
+
+def test_the_life_that_an_own_actor_has_lost_is_no_answer() -> None:
+    client = actor(State.RUNNING)
+    (call,) = make(client)
+    client.lost(link_of(client), [call], begun=True, may_live=True)
+    assert client.last_seen([call], may_live=True) == call.incarnation
+
+
+@given(said_goodbye=st.booleans(), has_ended=st.booleans(), node_is_gone=st.booleans())
+def test_a_process_without_a_link_may_live_unless_somebody_who_knows_has_said_else(
+    said_goodbye: bool, has_ended: bool, node_is_gone: bool
+) -> None:
+    lives = may_live(said_goodbye=said_goodbye, has_ended=has_ended, node_is_gone=node_is_gone)
+    assert lives == (True not in (said_goodbye, has_ended, node_is_gone))
+
+
+def test_an_actor_that_cannot_be_reached_is_looked_for_again_later_and_later() -> None:
+    pauses = [look_again_after(rounds, lives=True) for rounds in range(100)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (FIRST_LOOK_S, LONGEST_LOOK_S)
+    # Who knows that its process has ended asks at once: the owner waits for its next life.
+    assert look_again_after(5, lives=False) == 0.0
 
 
 @pytest.mark.parametrize("may_live", [False, True])

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actorrt.core import actor_calls, calls, lifecycle
-from actorrt.core.actor_calls import ActorCalls, Sorted, last_seen, sort, traits_of
+from actorrt.core.actor_calls import ActorCalls, Sorted, sort, traits_of
 from actorrt.core.calls import CallLife
 from actorrt.core.lifecycle import Lifecycle
 
@@ -310,7 +310,7 @@ class Histories(RuleBasedStateMachine):
         for call in found.cancelled:
             call.end("cancelled")
         if found.failed:
-            caller.reports.append((last_seen(found.failed, may_live and not caller.owns), found.failed))
+            caller.reports.append((caller.client.last_seen(found.failed, may_live), found.failed))
         self.advance(caller)
 
     # ---- questions to the owner

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, Final, Protocol
 
 from actorrt import exceptions
+from actorrt.core import call_errors
 from actorrt.core.actor_calls import ActorCalls, Event, Traits
 from actorrt.core.lifecycle import NEVER_RAN, RUNNING_PHASE
 from actorrt.core.options import MethodOptions
@@ -94,6 +95,10 @@ class ActorClient(ActorCalls[Call, Link]):
         if dead.incarnation == 0 and dead.phase in NEVER_RAN:
             may_have_run = False
         return exceptions.ActorDiedError(self.title, dead.phase or RUNNING_PHASE, cause, may_have_run)
+
+    def fate(self, cause: str) -> BaseException:
+        """What a call to it ends with that may have run as its worker was lost for this `cause`."""
+        return call_errors.unavailable(self.title, cause) if self.dead is None else self.death(may_have_run=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.runtime is not current.maybe_runtime():

@@ -7,15 +7,16 @@ comes back, ActorUnavailableError.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from typing import Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core import calls, lifecycle
-from actorrt.core.actor_calls import Action, Event, Sorted, State, last_seen, sort
+from actorrt.core.actor_calls import Action, Event, Sorted, State, look_again_after, may_live, sort
 from actorrt.core.lifecycle import CAUSES, RUNNING_PHASE, Death
-from actorrt.types import NO_PROCESS, ActorKey, Place, ProcessId, owner_of
+from actorrt.types import ActorKey, Place, ProcessId, owner_of
 from actorrt.wire.messages import NOW, ActorAt, WhereIs
 
 from ..base.loop_thread import LoopThread
@@ -83,26 +84,27 @@ class ActorPlaces:
 
     async def _find(self, client: ActorClient) -> None:
         try:
+            rounds = 0
             while client.state is State.RESOLVING:
                 at = await self._ask_owner(client, WhereIs(client.actor, client.incarnation))
                 if at.cause or at.worker is None:
                     client.died(at)
                 else:
-                    await self._reach(client, at.worker, at.incarnation)
+                    await self._reach(client, at.worker, at.incarnation, rounds)
+                    rounds += 1
         finally:
             if client.state is State.RESOLVING:
                 client.on(Event.UNANSWERED)
         self._actors.advance(client)
 
-    async def _reach(self, client: ActorClient, worker: Place, incarnation: int) -> None:
-        try:
+    async def _reach(self, client: ActorClient, worker: Place, incarnation: int, rounds: int) -> None:
+        link: Link | None = None
+        with contextlib.suppress(exceptions.LinkError):
             link = await self._peers.link_to(worker.process, worker.address)
-        except exceptions.LinkError:
-            # Its worker has ended: the owner will know where it is next.
-            client.unreachable(incarnation, may_live=False)
-            return
-        if link.closed:
-            client.unreachable(incarnation, may_live=self._only_link(link))
+        if link is None or link.closed:
+            lives = self._may_live(worker.process, link)
+            client.unreachable(incarnation, may_live=lives)
+            await asyncio.sleep(look_again_after(rounds, lives))
             return
         self._found.setdefault(link, weakref.WeakSet()).add(client)
         with self._actors.lock:
@@ -155,14 +157,14 @@ class ActorPlaces:
         lost: dict[ActorClient, list[Call]] = {client: [] for client in self._at(link)}
         for call in under_way:
             lost.setdefault(call.target, []).append(call)
-        may_live = self._only_link(link)
+        lives = self._may_live(link.peer, link)
         for client, calls_there in lost.items():
             record = client.record
             # A worker says that the constructor has returned before it starts the first call; if it was heard to the
             # end, and has not said so, no call has begun.
             begun = record is None or not record.is_starting_at(link) or link.unheard
             with self._actors.lock:
-                found = client.lost(link, calls_there, begun=begun, may_live=may_live)
+                found = client.lost(link, calls_there, begun=begun, may_live=lives)
             self._settle(client, found, link.peer)
 
     def _at(self, link: Link) -> list[ActorClient]:
@@ -170,13 +172,13 @@ class ActorPlaces:
         own = (self._actors.find(record.actor) for record in self._supervisor.at(link))
         return [*self._found.pop(link, ()), *(client for client in own if client is not None)]
 
-    def _only_link(self, link: Link) -> bool:
-        """A link has ended, and maybe not the worker behind it."""
-        return not link.farewell and self._may_live(link.peer)
-
-    def _may_live(self, worker: ProcessId) -> bool:
-        """The node has not said that it has ended."""
-        return worker not in self._peers.dead and not self._process.node.closed
+    def _may_live(self, worker: ProcessId, link: Link | None) -> bool:
+        """A link to a worker has ended, or none can be had, and maybe not the worker."""
+        return may_live(
+            said_goodbye=link is not None and link.farewell,
+            has_ended=worker in self._peers.dead,
+            node_is_gone=bool(self._process.node.closed),
+        )
 
     def no_actor(self, client: ActorClient, call: Call, started: bool) -> None:
         """The worker does not have the actor (any more); `started`: it ended while the call ran."""
@@ -184,21 +186,24 @@ class ActorPlaces:
             found, action = client.absent(call.link, call, begun=started)
         if action is Action.REPORT_ABSENT and client.record is not None:
             self._supervisor.absent(client.record, call.incarnation)
-        self._settle(client, found, NO_PROCESS)
+        self._settle(client, found, None)
 
-    def _settle(self, client: ActorClient, found: Sorted[Call], worker: ProcessId) -> None:
+    def _settle(self, client: ActorClient, found: Sorted[Call], worker: ProcessId | None) -> None:
         for call in found.cancelled:
             call.end_cancelled()
         if found.failed:
             self._thread.spawn_here(self._report(client, found.failed, worker))
         self._actors.advance(client)
 
-    async def _report(self, client: ActorClient, failed: list[Call], worker: ProcessId) -> None:
-        """Fail calls with what has become of their actor."""
-        cause = (await self._exits.cause(worker))[0] if worker else "it ended under the call"
-        may_live = client.record is None and bool(worker) and self._may_live(worker)
+    async def _report(self, client: ActorClient, failed: list[Call], worker: ProcessId | None) -> None:
+        """Fail calls with what has become of their actor, whose worker is lost, or does not have it."""
+        cause, lives = "it ended under the call", False
+        if worker is not None:
+            cause, _ = await self._exits.cause(worker)
+            lives = self._may_live(worker, None)
         try:
-            at = client.dead or await self._ask_owner(client, WhereIs(client.actor, last_seen(failed, may_live), True))
+            seen = client.last_seen(failed, lives)
+            at = client.dead or await self._ask_owner(client, WhereIs(client.actor, seen, True))
         except asyncio.CancelledError:
             # The runtime ends: nobody else knows of these calls.
             for call in failed:
@@ -213,8 +218,5 @@ class ActorPlaces:
         for call in found.cancelled:
             call.end_cancelled()
         for call in found.failed:
-            if at.cause:
-                call.fail(client.death(may_have_run=True))
-            else:
-                call.fail(exceptions.ActorUnavailableError(client.title, f"{cause}; it is being restarted", True))
+            call.fail(client.fate(cause))
         self._actors.advance(client)
