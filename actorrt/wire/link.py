@@ -96,6 +96,16 @@ class Ending(enum.Enum):
     DIED = "died"  # who knows says that the peer's process has ended
     LOST = "lost"  # it could not go on, whatever has become of the process
 
+    @property
+    def is_death(self) -> bool:
+        """The peer's process will never be reached again."""
+        return self is Ending.DIED
+
+    @property
+    def leaves_doubt(self) -> bool:
+        """The peer's process may live, and hold what it has borrowed: who knows its end has to be asked."""
+        return self is Ending.LOST
+
 
 class Kept:
     """The bytes that were written and are not acknowledged: the very buffers, in order, and where each write ends.

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from actorrt import exceptions
 from actorrt.core.roll_call import plain
 from actorrt.types import ProcessId
-from actorrt.wire.link import Ending
+from actorrt.wire import undelivered
 from actorrt.wire.messages import (
     ERROR,
     FAILED,
@@ -63,8 +63,8 @@ from actorrt.wire.messages import (
     Value,
     WhereIs,
     WorkerBlocked,
-    tag_of,
 )
+from actorrt.wire.undelivered import Hears
 
 from ..base.loop_thread import LoopThread
 from ..links.link import Link
@@ -85,8 +85,6 @@ logger = logging.getLogger("actorrt")
 
 # What only a worker handles.
 FOR_WORKERS: Final = (ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken)
-_CALL_TAGS: Final = frozenset(map(tag_of, (ActorCall, TaskCall, StartActor)))
-_RESULT_TAGS: Final = frozenset(map(tag_of, (Reply, Outcome, Item, ItemValue)))
 
 
 class Surroundings(Protocol):
@@ -260,31 +258,33 @@ class Dispatch:
 
     def unsendable(self, link: Link, message: AnyMessage, why: str) -> None:
         """A message cannot be written: whoever waits for what it asks, or for what it answers, is told."""
-        if isinstance(message, ActorCall | TaskCall | StartActor):
-            outcome = Outcome(
-                message.seq, FAILED, [Value(ERROR, error_bytes(exceptions.NotSentError("the call", why)))]
-            )
-            self.receive(link, [outcome])
-        elif isinstance(message, Outcome | Item | ItemValue | Reply):
-            error = exceptions.NotSentError("the result", why)
-            link.send(Outcome(message.seq, FAILED, [Value(ERROR, error_bytes(error))]))
-        else:
+        hears = undelivered.unsendable(type(message))
+        what = "the call" if hears is Hears.HERE else "the result"
+        if not self._tell(hears, link, getattr(message, "seq", 0), what, why):
             logger.error("a %s for %r cannot be sent: %s", type(message).__name__, link, why)
 
     def unreadable(self, link: Link, message: Unreadable) -> None:
         """A message that came cannot be read: the call that it was, or belonged to, fails."""
-        error = error_bytes(exceptions.NotSentError("a message", message.why))
-        failed = Outcome(message.number, FAILED, [Value(ERROR, error)])
-        if message.tag in _CALL_TAGS:
-            link.send(failed)
-        elif message.tag in _RESULT_TAGS and message.number in link.inflight:
+        hears = undelivered.unreadable(message.tag, message.number in link.inflight)
+        if not self._tell(hears, link, message.number, "a message", message.why):
+            logger.error("%r sent what cannot be read: %s", link, message.why)
+
+    def _tell(self, hears: Hears, link: Link, seq: int, what: str, why: str) -> bool:
+        """Have call `seq` fail at its caller, since `what` is lost; False if there is none."""
+        if hears is Hears.NOBODY:
+            return False
+        failed = Outcome(seq, FAILED, [Value(ERROR, error_bytes(exceptions.NotSentError(what, why)))])
+        if hears is Hears.HERE:
             self.receive(link, [failed])
         else:
-            logger.error("%r sent what cannot be read: %s", link, message.why)
+            link.send(failed)
+        return True
 
     def link_lost(self, link: Link) -> None:
         runtime = self._runtime
-        if link.closed is Ending.DIED:
+        ending = link.closed
+        assert ending is not None
+        if ending.is_death:
             runtime.peers.dead.add(link.peer)
         with runtime.actors.lock:
             # Nobody is halfway through sending an actor's call; whoever comes later sees that the link is closed.
@@ -295,7 +295,7 @@ class Dispatch:
         runtime.actors.places.link_lost(link, [call for call in mine if call.home is runtime.actors])
         runtime.supervisor.link_lost(link)
         runtime.objects.peer_lost(link.peer)
-        if link.closed is Ending.LOST:
+        if ending.leaves_doubt:
             runtime.thread.spawn_here(self._await_end(link.peer))
         else:
             self._borrower_ended(link.peer)
