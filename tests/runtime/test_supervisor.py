@@ -13,6 +13,7 @@ import pytest
 from actorrt.core.actor_calls import State as Standing
 from actorrt.core.actor_calls import traits_of
 from actorrt.core.lifecycle import Death, State
+from actorrt.exceptions import LinkError
 from actorrt.runtime.links.link import Link
 from actorrt.runtime.owner.actor_client import ActorClient
 from actorrt.runtime.owner.actor_records import ActorRecord, ActorSpec
@@ -20,8 +21,9 @@ from actorrt.runtime.owner.actors import Actors
 from actorrt.runtime.owner.calls import Call
 from actorrt.runtime.owner.shared import SharedPool
 from actorrt.runtime.owner.supervisor import Supervisor
-from actorrt.types import NO_EMPLOYER, Employer, FunctionKey, ProcessId, actor_key
-from actorrt.wire.messages import ActorCall, StartActor, StopActor
+from actorrt.types import NO_EMPLOYER, Address, Employer, FunctionKey, LeaseId, Place, ProcessId, actor_key
+from actorrt.wire import codec
+from actorrt.wire.messages import ActorCall, Lease, StartActor, StopActor
 
 OWNER, BORROWER = ProcessId(b"owner..."), ProcessId(b"borrower")
 
@@ -204,6 +206,85 @@ def test_an_actor_that_was_not_to_be_leaves_no_trace(owner: Owner) -> None:
     owner.supervisor.release(record)
     assert told == []
     assert owner.supervisor.statistics() == (0, 0, 0, 0, 0, 0, 0)
+
+
+class Leasing(Owner):
+    """One whose node grants leases as a test says, and some of whose workers cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[asyncio.Future[Lease]] = []
+        self.returned: list[int] = []
+        self.unreachable: set[ProcessId] = set()
+        self.peers = cast(Any, SimpleNamespace(dead=set(), link_to=self._link_to))
+
+    async def lease(self, request: Any) -> Lease:
+        self.asked.append(self.loop.create_future())
+        return await self.asked[-1]
+
+    def return_lease(self, lease: LeaseId) -> None:
+        self.returned.append(lease.number)
+
+    def spawn_here(self, work: Coroutine[Any, Any, None]) -> None:
+        self.loop.create_task(work)
+
+    async def _link_to(self, process: ProcessId, address: Address) -> Wire:
+        if process in self.unreachable:
+            raise LinkError("it has ended")
+        return next(worker for worker in self.workers if worker.peer == process)
+
+    def turn(self) -> None:
+        """Let all that can be done be done."""
+        for _ in range(9):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def grant(self, number: int, process: ProcessId) -> None:
+        self.asked[-1].set_result(Lease(LeaseId(OWNER, number), Place(process, OWNER, Address("unix:worker"))))
+        self.turn()
+
+    def place(self) -> ActorRecord:
+        """An actor with a worker of its own, for which the node has been asked."""
+        actor = actor_key(OWNER, self.next_seq())
+        start = StartActor(1, actor, FunctionKey(b"class"), b"")
+        record = ActorRecord(actor, "Actor", ActorSpec(start, b"", {}, "sync", False, {}, NO_EMPLOYER), 0)
+        self.held.add(record)
+        self.supervisor.create(record)
+        self.turn()
+        return record
+
+
+@pytest.fixture
+def leasing() -> Iterator[Leasing]:
+    made = Leasing()
+    yield made
+    made.loop.close()
+
+
+def test_an_actor_whose_worker_is_gone_before_it_is_reached_asks_for_another_one(leasing: Leasing) -> None:
+    first, second = (worker.peer for worker in leasing.workers)
+    leasing.unreachable.add(first)
+    record = leasing.place()
+    leasing.grant(1, first)
+    assert (leasing.returned, len(leasing.asked), record.state) == ([1], 2, State.PLACING)
+    leasing.grant(2, second)
+    assert (leasing.returned, record.state) == ([1], State.STARTING)
+
+
+def test_an_actor_that_is_killed_as_it_waits_for_a_worker_waits_no_more(leasing: Leasing) -> None:
+    record = leasing.place()
+    leasing.loop.run_until_complete(_kill(leasing, record, True))
+    leasing.turn()
+    assert record.life.death == Death("it was killed by actorrt.kill", "being placed")
+    assert leasing.asked[0].cancelled()
+
+
+def test_an_actor_that_no_worker_can_be_had_for_tells_why(leasing: Leasing) -> None:
+    record = leasing.place()
+    leasing.asked[0].set_exception(LinkError("the node is gone"))
+    leasing.turn()
+    assert record.life.death is not None
+    assert record.life.death.phase == "being placed"
+    assert isinstance(codec.deserialize(record.life.death.failure), LinkError)
 
 
 def test_the_statistics_of_callers_count_their_calls_where_they_are() -> None:

@@ -256,7 +256,7 @@ class Supervisor:
         try:
             lease, link = await self._lease_worker(spec, record.title)
         except exceptions.ActorrtError as error:
-            del self._placing[record.actor]
+            self._placing.pop(record.actor, None)
             self.apply(record, Event.UNPLACEABLE, failure=error_bytes(error))
         else:
             self._placing.pop(record.actor, None)
