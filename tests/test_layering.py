@@ -53,7 +53,7 @@ PURE_IN_SERVE: Final = frozenset(
     | {"replica.lifecycle"}
     | {"routing.lending", "routing.placing", "routing.unusable"}
     | {"proxy.answer", "proxy.arrival", "proxy.connection_phase", "proxy.patience", "proxy.turns", "proxy.place"}
-    | {"proxy.http_request", "proxy.paths", "proxy.request_life"}
+    | {"proxy.head_rules", "proxy.http_request", "proxy.paths", "proxy.request_life"}
     | {
         f"control.{name}"
         for name in (

@@ -11,7 +11,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import re
 import socket
 import sys
 import termios
@@ -28,6 +27,7 @@ from ..http.forwarded_headers import forwarded
 from ..http.request_head import CLOSE, connection_line
 from ..http.responses import error_page
 from .connection_phase import Phase, PhaseEvent, Upgrade, after
+from .head_rules import MALFORMED, MALFORMED_BODY, TOO_LARGE, complaint, is_host
 from .http_front import Front
 from .http_request import (
     CONTENT_LENGTH,
@@ -68,8 +68,6 @@ SPECIAL: Final = {
     b"x-forwarded-proto": FORWARDED,
 }
 HASH: Final = ord("#")
-# RFC 9110, 7.2: a name or an address, and perhaps a port. Empty where a target has no authority.
-HOST_FORM: Final = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.:~!$&'()*+,;=-]+\])(?::[0-9]*)?")
 # After a refusal what the client still sends is thrown away for this long, so that it can read why: a connection closed
 # with unread bytes is reset, and the answer with it.
 LINGER_S: Final = 2.0
@@ -260,7 +258,7 @@ class ServeProtocol(HttpToolsProtocol):
                 data = data[stopped.args[0] :]
             except httptools.HttpParserError:
                 if not self._turns.is_refused:
-                    self._refuse(400, "malformed request")
+                    self._refuse(*MALFORMED)
                 return
             else:
                 break
@@ -269,13 +267,13 @@ class ServeProtocol(HttpToolsProtocol):
             return
         if self._phase is IN_HEAD:
             if max(self._fed_in_head, self._head_bytes) > self._options.max_header_bytes:
-                self._refuse(431, "the head of the request is too large")
+                self._refuse(*TOO_LARGE)
             elif not in_head:
                 self._deadline = self._front.clock() + self._options.request_read_timeout_s
             return
         # Chunk extensions and trailers are no body, but they are held by the parser.
         if self._quiet_bytes > self._options.max_header_bytes:
-            self._refuse(400, "malformed request body")
+            self._refuse(*MALFORMED_BODY)
             return
         self._enter_early(self._options.body_window_bytes)
         if reading.length is not None and reading.streams and self._turns.reading is reading:
@@ -361,10 +359,10 @@ class ServeProtocol(HttpToolsProtocol):
         if special == HOST:
             self._hosts += 1
             if value != self._host:
-                if HOST_FORM.fullmatch(value.strip()) is None:
-                    self._hosts += 1  # as wrong as two of them
-                else:
+                if is_host(value):
                     self._host = value
+                else:
+                    self._hosts += 1  # as wrong as two of them
         elif self._forwarded is not None:
             self._forwarded.append((name, value))
 
@@ -373,20 +371,15 @@ class ServeProtocol(HttpToolsProtocol):
         if request is None:
             return
         self._phase = BODIES
-        if self._head_bytes > self._options.max_header_bytes:
-            self._refuse(431, "the head of the request is too large")
-            raise _Refused
         parser = self.parser
         spoken = parser.get_http_version()
         version = HTTP_1_1
-        if spoken != "1.1":
-            version = spoken.encode("ascii")
-            if spoken != "1.0":
-                self._refuse(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        limit = self._options.max_header_bytes
+        if spoken != "1.1" or self._hosts != 1 or self._head_bytes > limit:
+            if (wrong := complaint(self._head_bytes, limit, spoken, self._hosts)) is not None:
+                self._refuse(*wrong)
                 raise _Refused
-        if self._hosts != 1 and (self._hosts or version is HTTP_1_1):
-            self._refuse(400, "a request has one Host field, with a name or an address")
-            raise _Refused
+            version = spoken.encode("ascii")
         if parser.should_upgrade():
             if self._is_websocket(request):
                 self._upgrade_asked = Upgrade.WEBSOCKET
