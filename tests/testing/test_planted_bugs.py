@@ -85,9 +85,9 @@ def a_restart_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """An actor that is lost comes back for nothing."""
     on: Any = lifecycle.Lifecycle.on
 
-    def free(life: lifecycle.Lifecycle, event: lifecycle.Event) -> Any:
+    def free(life: lifecycle.Lifecycle, event: lifecycle.Event, *more: Any, **named: Any) -> Any:
         before = life.state, life.restarts_left
-        actions = on(life, event)
+        actions = on(life, event, *more, **named)
         if event is lifecycle.Event.LOST and before[0] is lifecycle.State.ALIVE and life.state is not before[0]:
             life.restarts_left = before[1]
         return actions
@@ -122,6 +122,8 @@ def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], mon
     with monkeypatch.context() as patch:
         plant(patch)
         found = first_to_find()
+        # One that does not fit the rule any more is no bug that was found.
+        assert "TypeError" not in found.broken[-1]
         # The seed finds it again, and tells of it.
         assert history(found.seed).story() == found.story()
     # It is the bug that it finds.
