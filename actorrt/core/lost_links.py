@@ -1,8 +1,8 @@
 """What a node does as the link to a process is gone, and as the process has ended. No I/O.
 
 A link that is lost says nothing about the process behind it. A worker may live and use what it has, so it is ended
-first, and given up once it has been reaped. A program whose link is gone is given up at once: its driver is no process
-of the node's.
+first, and given up once it has been reaped. A driver may live and use what it has, too, and is not the node's to end:
+it is given up once the kernel says that it has ended, or it says goodbye over another link.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ class Step(Enum):
     MARK_DEAD = auto()
     # Its segments, what it has borrowed, what the node had there, its requests and leases.
     GIVE_UP = auto()
+    # Have its end watched for; what follows comes with that.
+    WATCH = auto()
     # Its end need not be watched for any more; or it does, and nobody else will stop that.
     STOP_WATCHING = auto()
     WATCH_ON = auto()
@@ -45,6 +47,8 @@ def after_loss(role: str, *, lost: bool, farewell: bool, stopping: bool) -> tupl
         return after_end(role, farewell=farewell, stopping=True)
     if lost and role == "worker":
         return S.END_WORKER, S.AWAIT_END
+    if lost and role == "driver":
+        return (S.WATCH,)
     return *after_end(role, farewell=farewell, stopping=False), S.END_WORKER
 
 

@@ -18,9 +18,13 @@ def test_a_worker_whose_link_is_lost_may_live_and_is_ended_before_it_is_given_up
     assert after_end("worker", farewell=False, stopping=False) == (*ALL, S.WATCH_ON, S.FREE_NAMES, S.END_PROGRAM)
 
 
+def test_a_driver_whose_link_is_lost_may_live_and_is_given_up_once_it_has_ended() -> None:
+    assert after_loss("driver", lost=True, farewell=False, stopping=False) == (S.WATCH,)
+
+
 @pytest.mark.parametrize("farewell", [False, True])
-def test_a_driver_is_given_up_at_once_and_its_end_is_watched_unless_it_said_goodbye(farewell: bool) -> None:
-    steps = after_loss("driver", lost=not farewell, farewell=farewell, stopping=False)
+def test_a_driver_that_has_ended_is_given_up_at_once(farewell: bool) -> None:
+    steps = after_loss("driver", lost=False, farewell=farewell, stopping=False)
     watch = S.STOP_WATCHING if farewell else S.WATCH_ON
     assert steps == (*ALL, watch, S.REMEMBER, S.FREE_NAMES, S.END_PROGRAM, S.END_WORKER)
 
@@ -44,9 +48,12 @@ def test_each_process_is_given_up_once_and_a_worker_is_told_of_once(
     if S.AWAIT_END in steps:
         assert (role, lost) == ("worker", True)
         steps += after_end(role, farewell=farewell, stopping=stops)
+    if S.WATCH in steps:
+        assert (role, lost) == ("driver", True)
+        steps += after_loss(role, lost=False, farewell=farewell, stopping=stops)
     assert steps.count(S.MARK_DEAD) == 1
-    assert steps.count(S.END_WORKER) == 1
-    given_up = not (stops and S.AWAIT_END in steps)
+    given_up = not (stops and (S.AWAIT_END in steps or S.WATCH in steps))
+    assert steps.count(S.END_WORKER) == (given_up or S.AWAIT_END in steps)
     assert steps.count(S.GIVE_UP) == given_up
     # Nobody dials it while what it had is given up.
     if given_up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import os
@@ -384,45 +385,111 @@ async def test_a_link_that_cannot_be_dialled_again_in_time_is_lost_and_its_calls
 
 
 GOES_WITHOUT_A_WORD: Final = """
-import os, sys
+import sys
 import actorrt
 from actorrt.runtime.links.link import Link
-from actorrt.runtime.links.peers import RESTORE_S
 from actorrt.wire.link import Ending
 
-@actorrt.remote(num_cpus=0.1)
-class Child:
-    async def pid(self):
-        return os.getpid()
-
 actorrt.init(sys.argv[1], log_to_driver=False)
-child = Child.remote()
-assert actorrt.get(child.pid.remote()) != os.getpid()
 Link.close = lambda link: link.finish(Ending.GOODBYE)
 actorrt.shutdown()
 print("bye", flush=True)
-if sys.argv[2] == "lives":
-    sys.stdin.readline()
+sys.stdin.readline()
 """
 
 
-@pytest.mark.parametrize("then", ["lives", "ends"])
-def test_a_goodbye_that_cannot_be_written_is_the_end_all_the_same(relay: Relay, tmp_path: Path, then: str) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(GOES_WITHOUT_A_WORD, encoding="utf-8")
-    command = [sys.executable, str(program), current.runtime().session, then]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "bye\n"
+def test_a_program_that_closes_its_link_without_a_word_has_ended_when_its_process_has(
+    relay: Relay, tmp_path: Path
+) -> None:
+    before = table_of_node("Peers.links")
+    with program_that(GOES_WITHOUT_A_WORD, tmp_path) as process:
         deadline = time.monotonic() + RESTORE_S + DEADLINE_S
+        while table_of_node("Peers.links") > before:
+            assert time.monotonic() < deadline
+        # Its link is lost, and it lives.
+        assert process.poll() is None
+        assert programs() == 2
+        assert process.stdin is not None
+        process.stdin.close()
         while programs() > 1:
             assert time.monotonic() < deadline
-        assert (process.poll() is None) == (then == "lives")
+
+
+SAYS_GOODBYE_AFTER_A_CUT: Final = """
+import sys
+import actorrt
+from actorrt.runtime.owner import current
+
+actorrt.init(sys.argv[1], log_to_driver=False)
+runtime = current.runtime()
+
+async def cut():
+    for link in runtime.peers.links.values():
+        link._connection.transport.abort()
+
+runtime.thread.call_sync(cut())
+actorrt.shutdown()
+print("bye", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_program_that_leaves_while_its_link_is_down_has_ended_at_once(relay: Relay, tmp_path: Path) -> None:
+    with program_that(SAYS_GOODBYE_AFTER_A_CUT, tmp_path) as process:
+        deadline = time.monotonic() + RESTORE_S / 2
+        while programs() > 1:
+            assert time.monotonic() < deadline
+        assert process.poll() is None
+        assert process.stdin is not None
         process.stdin.close()
+
+
+LOSES_ITS_NODE: Final = """
+import sys
+import actorrt
+from actorrt.runtime.owner import current
+from actorrt.wire.link import Ending
+
+actorrt.init(sys.argv[1], log_to_driver=False)
+runtime = current.runtime()
+
+async def lose():
+    runtime.node.finish(Ending.LOST)
+
+runtime.thread.call_sync(lose())
+actorrt.shutdown()
+print("bye", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_program_that_leaves_and_has_lost_its_link_says_so_over_another_one(relay: Relay, tmp_path: Path) -> None:
+    with program_that(LOSES_ITS_NODE, tmp_path) as process:
+        deadline = time.monotonic() + RESTORE_S / 2
+        while programs() > 1:
+            assert time.monotonic() < deadline
+        assert process.poll() is None
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@contextlib.contextmanager
+def program_that(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that has said bye, and lives until its input ends."""
+    program = folder / "program.py"
+    program.write_text(code, encoding="utf-8")
+    command = [sys.executable, str(program), current.runtime().session]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "bye\n"
+        yield process
+
+
+def table_of_node(name: str) -> int:
+    runtime = current.runtime()
+    return runtime.thread.call_sync(runtime.node.ask(Query("tables"))).data[name]
 
 
 def programs() -> int:
     """How many the node knows."""
-    runtime = current.runtime()
-    return runtime.thread.call_sync(runtime.node.ask(Query("tables"))).data["Programs._joined"]
+    return table_of_node("Programs._joined")

@@ -6,15 +6,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from actorrt.runtime.base.table_sizes import table_sizes
 from actorrt.runtime.node.programs import Programs
 from actorrt.types import Employer, JobKey, ProcessId
+from actorrt.wire.link import Ending
 from actorrt.wire.messages import JoinDriver
 
 JOB = JobKey(ProcessId(b"a driver"))
 DRIVER = JoinDriver(1, "", [], b"/", b"", [], {}, False, False)
-LINK: Any = SimpleNamespace(peer=JOB)
+LINK: Any = SimpleNamespace(peer=JOB, closed=None)
 
 
 @pytest.fixture
@@ -70,3 +72,17 @@ def test_the_link_of_an_earlier_life_of_a_driver_is_not_its_end(programs: Progra
     programs.join(DRIVER, LINK)
     assert programs.leave(cast("Any", SimpleNamespace(peer=JOB))) is None
     assert programs.joined(JOB) is not None
+
+
+def test_a_program_whose_link_is_closed_is_told_no_more_and_has_not_ended(programs: Programs) -> None:
+    link: Any = SimpleNamespace(peer=JOB, closed=None)
+    employer = programs.join(structs.replace(DRIVER, log_to_driver=True), link)
+    assert programs.listener(employer) is link
+    link.closed = Ending.LOST
+    assert programs.listener(employer) is None
+    joined = programs.joined(JOB)
+    assert joined is not None
+    assert not joined.ended.is_set()
+    # It says goodbye over another one.
+    assert programs.leave(SimpleNamespace(peer=JOB)) is joined.driver  # type: ignore[arg-type]
+    assert joined.ended.is_set()

@@ -451,7 +451,10 @@ class Peers:
 
     def part(self, link: Link, parting: Parting) -> None:
         """A link of this process's dial ends, and its goodbye could not be written."""
-        task = asyncio.get_running_loop().create_task(self._part(link.path, parting))
+        self._spawn_parting(self._part(link.path, parting))
+
+    def _spawn_parting(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._partings.add(task)
         task.add_done_callback(self._partings.discard)
 
@@ -462,6 +465,11 @@ class Peers:
                 await dialled.connection.write_all(parting.words(dialled.hello.received))
             finally:
                 dialled.connection.close()
+
+    async def _part_from(self, broker: Link) -> None:
+        """Say goodbye to the node, which has lost its link to this process and keeps what it has."""
+        with contextlib.suppress(LinkError):
+            (await self.dial(broker.peer, broker.path)).close()
 
     def closed(self, link: Link) -> None:
         """A link has ended."""
@@ -537,6 +545,8 @@ class Peers:
             task.cancel()
         for link in (*self.links.values(), *self._opening.values()):
             link.close()
+        if self.broker is not None and self.broker.closed is Ending.LOST:
+            self._spawn_parting(self._part_from(self.broker))
         if self._partings:
             _, late = await asyncio.wait(self._partings, timeout=PART_S)
             for task in late:

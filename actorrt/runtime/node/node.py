@@ -157,7 +157,7 @@ class Node:
         if (watch := machine.stall_watch(self._pids, self._stalled)) is not None:
             self.spawn(watch)
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
-        self._watched: dict[Link, asyncio.Future[None]] = {}
+        self._watched: dict[ProcessId, asyncio.Future[None]] = {}
 
     @property
     def stopping(self) -> bool:
@@ -287,7 +287,7 @@ class Node:
             return Exit(await self.head.end())
         program = self.programs.joined(process)
         if program is not None:
-            await program.link.gone.wait()
+            await program.ended.wait()
             return Exit("its program ended")
         return await self.workers.exit_of(process)
 
@@ -330,11 +330,13 @@ class Node:
                     self.host.link_lost(link)
                     self.workers.owner_ended(process)
                 case Step.STOP_WATCHING:
-                    if (watched := self._watched.pop(link, None)) is not None:
+                    if (watched := self._watched.pop(process, None)) is not None:
                         watched.cancel()
                 case Step.WATCH_ON:
                     # What is left behind it goes with its end.
-                    self._watched.pop(link, None)
+                    self._watched.pop(process, None)
+                case Step.WATCH:
+                    self._watch(link, link.pid)
                 case Step.REMEMBER:
                     self.workers.remember(process, Exit("its program ended"))
                 case Step.FREE_NAMES:
@@ -358,10 +360,14 @@ class Node:
 
     def _join(self, link: Link, driver: JoinDriver) -> Joined:
         self.workers.employ(self.programs.join(driver, link))
-        watched = self._watched[link] = self._machine.end_of_driver(driver.pid)
-        watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
+        self._watch(link, driver.pid)
         here, head = (place_on(self.process, process) for process in (self.process, self._config.head))
         return Joined(here, self._cpus, head, self._config.store_limit)
+
+    def _watch(self, link: Link, pid: int) -> None:
+        if link.peer not in self._watched:
+            watched = self._watched[link.peer] = self._machine.end_of_driver(pid)
+            watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
 
     async def _program_paths(self, link: Link) -> list[bytes]:
         """Where the program of a worker finds its modules by now; where it did at last, if it has ended."""
@@ -377,7 +383,11 @@ class Node:
 
     def _driver_ended(self, link: Link) -> None:
         remove_socket(self._config.session, link.peer)
-        link.finish(Ending.DIED)
+        if not link.closed:
+            link.finish(Ending.DIED)
+        elif link.peer in self._watched:
+            # Its link was lost before.
+            self._perform(link, after_loss(link.role, lost=False, farewell=False, stopping=self.stopping))
 
     def _facts(self, what: str) -> Any:
         if what == "resources":

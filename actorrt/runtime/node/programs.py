@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import NamedTuple
 
@@ -17,7 +18,9 @@ class Joined(NamedTuple):
     """A program that is here, and the link to its driver."""
 
     driver: JoinDriver
+    # It may have ended, and the program not.
     link: Link
+    ended: asyncio.Event
 
 
 class Programs:
@@ -31,15 +34,17 @@ class Programs:
 
     def join(self, driver: JoinDriver, link: Link) -> Employer:
         job = JobKey(link.peer)
-        self._joined[job] = Joined(driver, link)
+        self._joined[job] = Joined(driver, link, asyncio.Event())
         return Employer(job)
 
     def leave(self, link: Link) -> JoinDriver | None:
-        """A link is gone; the program that it was of."""
+        """The process behind a link has ended, or says that it leaves; the program that it was of. If its own link is
+        lost, any other one says so too."""
         found = self._joined.get(JobKey(link.peer))
-        if found is None or found.link is not link:
+        if found is None or (found.link is not link and not found.link.closed):
             return None
         del self._joined[JobKey(link.peer)]
+        found.ended.set()
         return found.driver
 
     def joined(self, job: ProcessId) -> Joined | None:
@@ -57,14 +62,16 @@ class Programs:
         """Where a program looks for its modules by now."""
         if (joined := self._joined.get(job)) is not None:
             driver = msgspec.structs.replace(joined.driver, sys_path=sys_path)
-            self._joined[job] = Joined(driver, joined.link)
+            self._joined[job] = joined._replace(driver=driver)
             if job in self._of_detached:
                 self._of_detached[job] = driver
 
     def listener(self, employer: Employer) -> Link | None:
         """Who wants to see what workers print; those of detached actors are seen by who made them."""
         found = self._joined.get(employer.job)
-        return found.link if found is not None and found.driver.log_to_driver else None
+        if found is None or not found.driver.log_to_driver or found.link.closed:
+            return None
+        return found.link
 
     # ---- detached actors
 
