@@ -50,11 +50,19 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     Raises the error of the first that failed, as the user's own class, as soon as one has; GetTimeoutError after
     `timeout` seconds (0 only looks). In a coroutine, `await ref` instead: `get` blocks the loop, and warns.
     """
-    single = isinstance(refs, ObjectRef)
+    if isinstance(refs, ObjectRef):
+        # Most programs get a ref at a time: what a list needs is left out.
+        one = cast("ObjectRef[Any]", refs)
+        if timeout is not None:
+            timeout = check.seconds("timeout", timeout)
+        if not one.done():
+            _warn_if_on_a_loop("get", "await ref")
+        elif current.has_ended():
+            # What came before the session ended is still known.
+            return one.peek()
+        return program.session().get_one(one, timeout)
     wanted: list[Any]
-    if single:
-        wanted = [refs]
-    elif hasattr(refs, "__iter__"):
+    if hasattr(refs, "__iter__"):
         wanted = list(refs)
         for ref in wanted:
             if not isinstance(ref, ObjectRef):
@@ -66,11 +74,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     if any(not ref.done() for ref in wanted):
         _warn_if_on_a_loop("get", "await ref")
     if current.has_ended() and all(ref.done() for ref in wanted):
-        # What came before the session ended is still known.
-        values = [ref.peek() for ref in wanted]
-    else:
-        values = program.session().get(wanted, timeout)
-    return values[0] if single else values
+        return [ref.peek() for ref in wanted]
+    return program.session().get(wanted, timeout)
 
 
 def _warn_if_on_a_loop(name: str, better: str) -> None:

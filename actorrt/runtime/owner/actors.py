@@ -263,9 +263,13 @@ class Actors:
     def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
         """The value of a call came."""
         client: ActorClient = call.target
-        # As `_count` does, and no step more for each reply.
-        if client.traits.max_pending >= 0:
-            self.answered(client, 1)
+        # As `_count` does, and no step more for each reply. A single one is counted before its waiter is woken, who then
+        # wants the GIL.
+        if batch.is_single or client.traits.max_pending >= 0:
+            with self.lock:
+                waiting = client.answered(1)
+            if waiting:
+                self.advance(client)
         else:
             answered = batch.by_actor
             answered[client] = answered.get(client, 0) + 1

@@ -94,9 +94,11 @@ class Caller(Consumer, Protocol):
 class Batch:
     """What the outcomes of one frame have in common: it is done once for all of them."""
 
-    __slots__ = ("by_actor", "by_lease", "given_back")
+    __slots__ = ("by_actor", "by_lease", "given_back", "is_single")
 
-    def __init__(self) -> None:
+    def __init__(self, is_single: bool = False) -> None:
+        # There is no other outcome in the frame.
+        self.is_single = is_single
         # How many calls each actor has answered.
         self.by_actor: dict[Any, int] = {}
         # The same for tasks, and those that came back unbegun.

@@ -154,7 +154,7 @@ class Dispatch:
         inflight = link.inflight
         queued = self._queued
         work: list[AnyMessage] = []
-        batch = Batch()
+        batch = Batch(len(messages) == 1)
         message: Any
         for message in messages:
             kind = type(message)  # pyright: ignore[reportUnknownVariableType]

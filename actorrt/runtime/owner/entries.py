@@ -194,9 +194,11 @@ class Gate:
             self.open()
 
     def open(self) -> None:
-        # Two threads may both see the last arrival.
-        with contextlib.suppress(RuntimeError):
+        try:
             self._lock.release()
+        except RuntimeError:
+            # Two threads have both seen the last arrival.
+            return
 
     def wait(self, timeout: float | None) -> bool:
         return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))

@@ -370,6 +370,10 @@ class Runtime:
         """The values in order. Raises the first error among them as soon as there is one, or GetTimeoutError."""
         return self.waits.get(refs, timeout)
 
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
+        """The value of one ref. Raises its error, or GetTimeoutError."""
+        return self.waits.get_one(ref, timeout)
+
     def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         """Block until so many of `refs` are done or the time is over: at most that many done ones, and the rest."""
         return self.waits.wait(refs, num_returns, timeout)

@@ -80,6 +80,19 @@ class Waits:
             self._thread.call_sync(self._map_all(segments))
         return [entry.load() for entry in entries]
 
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
+        """The same for one."""
+        entry = entry_of(ref)
+        if entry.state <= PENDING:
+            if entry.state == REMOTE:
+                self._process.objects.request(entry)
+            self._process.check_mine(entry)
+            awaited = (entry,)
+            self._wait_for_all(awaited, awaited, timeout, "an object")
+        if entry.state == SHARED and entry.view is None:
+            self._thread.call_sync(self._map_all([entry]))
+        return entry.load()
+
     async def _map_all(self, entries: list[Entry]) -> None:
         for entry in entries:
             await self._process.segments.map(entry)
