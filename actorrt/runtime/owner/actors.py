@@ -263,8 +263,8 @@ class Actors:
     def replied(self, link: Link, call: Call, data: bytes, batch: Batch) -> None:
         """The value of a call came."""
         client: ActorClient = call.target
-        # As `_count` does, and no step more for each reply. A single one is counted before its waiter is woken, who then
-        # wants the GIL.
+        # As `_count` does, and no step more for each reply. A single one is counted before its waiter is woken, who
+        # wants the GIL then.
         if batch.is_single or client.traits.max_pending >= 0:
             with self.lock:
                 waiting = client.answered(1)
