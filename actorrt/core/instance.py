@@ -158,6 +158,8 @@ READY: Final = State.READY
 OVER: Final = State.OVER
 # In these, calls that wait may begin.
 BEGINS: Final = frozenset(_MADE)
+# In these, no call takes its first step: one that was to begin in the same turn is refused as those that wait.
+ENDED: Final = frozenset((*_EXITING, State.OVER))
 # In these, a call of its own is to end it.
 LEAVES: Final = frozenset(_LEAVING)
 # An actor in these ends once nothing is under way.

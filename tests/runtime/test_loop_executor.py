@@ -6,12 +6,14 @@ import asyncio
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import uvloop
 
 from actorrt.config import Settings
+from actorrt.core.outcome import ActorExit
 from actorrt.runtime.links.running import running_call
 from actorrt.runtime.owner.program import Program
 from actorrt.runtime.owner.runtime import Runtime
@@ -83,9 +85,33 @@ told: list[str] = []
 meanwhile: list[Callable[[], None]] = []
 
 
+variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+class Sets:
+    def __init__(self) -> None:
+        told.append(variable.get())
+        variable.set("set")
+        told.append(variable.get())
+
+    async def look(self) -> None:
+        told.append(variable.get())
+
+
+class SetsLater(Sets):
+    async def __init__(self) -> None:  # type: ignore[misc]
+        super().__init__()
+
+
 class Actor:
     async def receives(self) -> None:
         meanwhile.pop()()
+
+    async def leaves(self) -> None:
+        raise ActorExit
+
+    async def tells(self) -> None:
+        told.append("ran")
 
     async def waits(self) -> None:
         run = running_call.get()
@@ -140,8 +166,8 @@ class Bench:
             thread.loop.run_forever()
         return woken
 
-    def call(self, seq: int) -> ActorCall:
-        return ActorCall(seq, ACTOR, "waits", EMPTY or b"")
+    def call(self, seq: int, method: str = "waits", actor: ActorKey = ACTOR) -> ActorCall:
+        return ActorCall(seq, actor, method, EMPTY or b"")
 
     @property
     def outcomes(self) -> dict[int, Any]:
@@ -260,3 +286,26 @@ def test_a_call_that_is_over_keeps_nothing_that_it_has_called(bench: Bench) -> N
     child = weakref.ref(children.pop())
     assert child() is None
     assert bench.link.serving == {}
+
+
+@pytest.mark.parametrize("cls", [Sets, SetsLater])
+def test_what_a_constructor_sets_in_its_context_is_not_for_its_neighbours(bench: Bench, cls: type) -> None:
+    key, actors = FunctionKey(b"s" * 16), [ActorKey(bytes([each]) * 16) for each in range(3)]
+    frame: list[AnyMessage] = [Define(key, pickle.dumps(cls))]
+    for each, actor in enumerate(actors):
+        frame += [StartActor(10 + each, actor, key, EMPTY or b""), bench.call(20 + each, "look", actor)]
+    bench.take(frame)
+    bench.turn()
+    assert sorted(told) == ["set"] * 3 + ["unset"] * 6
+    for actor in actors:
+        bench.executor.actors.end(bench.executor.actors.instances[actor])
+
+
+def test_a_call_that_was_to_begin_in_the_turn_in_which_its_actor_leaves_does_not(bench: Bench) -> None:
+    bench.take([bench.call(2, "tells"), bench.call(3, "leaves"), bench.call(4, "tells"), bench.call(5, "tells")])
+    bench.turn()
+    assert told == ["ran"]
+    kinds = {answer.seq: answer for answer in bench.link.answers}
+    assert bench.outcomes[2] == "value"
+    assert kinds[4] == bench.executor.outcomes.no_actor(4)
+    assert kinds[5] == bench.executor.outcomes.no_actor(5)

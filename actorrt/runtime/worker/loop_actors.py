@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -136,7 +136,7 @@ class LoopActors:
             self._executor.has_its_process(title)
         run = RunningCall(link, start.seq, f"{cls.__name__}.__init__", instance, start.lease)
         if start.slots is None:
-            self._construct(run, start, instance, None)
+            self._construct(run, start, instance, None, [])
         else:
             self._spawn(self._construct_later(run, start, instance))
 
@@ -150,30 +150,23 @@ class LoopActors:
         except BaseException as error:
             self._not_made(run, instance, error)
             return
-        self._construct(run, start, instance, (arguments, owners))
+        self._construct(run, start, instance, arguments, owners)
 
     def _construct(
         self,
         run: RunningCall,
         start: StartActor,
         instance: Instance,
-        ready: tuple[tuple[Any, Any], list[ProcessId]] | None,
+        ready: tuple[Any, Any] | None,
+        owners: list[ProcessId],
     ) -> None:
         if not instance.is_being_made:
             return
-        token = running_call.set(run)
+        # A context of its own: what the constructor sets in it is not for its neighbours.
+        context = copy_context()
         self.constructing = run
         try:
-            if ready is None:
-                with noting_borrows(owners := list[ProcessId]()):
-                    args, kwargs = plain_arguments(start) or ((), None)
-            else:
-                (args, kwargs), owners = ready
-            if waits := has_async_constructor(instance.cls):
-                made = instance.cls.__new__(instance.cls, *args, **(kwargs or {}))
-                self._spawn_constructor(run, start, instance, made, made.__init__(*args, **(kwargs or {})), owners)
-            else:
-                instance.holds(instance.cls(*args, **kwargs) if kwargs else instance.cls(*args))
+            made, constructor = context.run(_call_class, run, start, instance, ready, owners)
         except BaseException as error:
             self._not_made(run, instance, error)
             return
@@ -181,9 +174,11 @@ class LoopActors:
             if start.process:
                 self._executor.excuse()
             self.constructing = None
-            running_call.reset(token)
-        if not waits:
+        if constructor is None:
+            instance.holds(made)
             self._made(run, start, instance, owners)
+        else:
+            self._spawn_constructor(run, start, instance, made, constructor, context, owners)
 
     def _spawn_constructor(
         self,
@@ -192,6 +187,7 @@ class LoopActors:
         instance: Instance,
         made: Any,
         constructor: Coroutine[Any, Any, None],
+        context: Context,
         owners: list[ProcessId],
     ) -> None:
         def ended(task: asyncio.Task[None]) -> None:
@@ -206,7 +202,7 @@ class LoopActors:
                 instance.holds(made)
                 self._made(run, start, instance, owners)
 
-        run.runs_in(self._loop.create_task(constructor))
+        run.runs_in(self._loop.create_task(constructor, context=context))
         run.link.serving[run.seq] = run
         run.task.add_done_callback(ended)
 
@@ -367,4 +363,23 @@ class LoopActors:
             del self.instances[instance.actor]
 
 
+def _call_class(
+    run: RunningCall, start: StartActor, instance: Instance, ready: tuple[Any, Any] | None, owners: list[ProcessId]
+) -> tuple[Any, Coroutine[Any, Any, None] | None]:
+    """The object, and what is to be awaited until it is made. Runs in the constructor's context."""
+    running_call.set(run)
+    if ready is None:
+        with noting_borrows(owners):
+            args, kwargs = plain_arguments(start) or ((), None)
+    else:
+        args, kwargs = ready
+    if kwargs is None:
+        kwargs = _NO_KWARGS
+    if has_async_constructor(instance.cls):
+        made = instance.cls.__new__(instance.cls, *args, **kwargs)
+        return made, made.__init__(*args, **kwargs)
+    return instance.cls(*args, **kwargs), None
+
+
+_NO_KWARGS: Final[dict[str, Any]] = {}
 _NONE: Final = codec.serialize(None).data

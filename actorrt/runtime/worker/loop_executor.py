@@ -21,7 +21,7 @@ import uvloop
 
 from actorrt.core.cancellation import Action, Reach, reach_of
 from actorrt.core.giving_back import Fate, GivingBack, Kind
-from actorrt.core.instance import LEAVES, OVER, READY
+from actorrt.core.instance import ENDED, LEAVES, OVER, READY
 from actorrt.core.outcome import ActorExit, ActorGone, End, end_of_leaver, left_by
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
@@ -442,7 +442,8 @@ class LoopExecutor:
         outcome: AnyMessage | None
         mark: Mark | None = None
         try:
-            if instance.state is OVER:
+            if instance.state is not READY and instance.state in ENDED:
+                # What began before it runs on; this one came to its first step too late.
                 raise ActorGone
             mark = mark_of(instance.cls, call.method)
             if call.slots is None:
