@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import threading
 from collections import deque
+from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -16,6 +19,7 @@ from actorrt.runtime.links.link import Link
 from actorrt.runtime.links.loopback import Loopback
 from actorrt.runtime.links.peers import Peers
 from actorrt.runtime.links.pipes import Pipe
+from actorrt.runtime.owner.dispatch import Dispatch
 from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire.frames import TO_CALLER
 from actorrt.wire.link import Ending
@@ -200,6 +204,75 @@ async def test_it_ends_once_and_says_so() -> None:
         await link.ask(Ping())
 
 
+async def test_a_thread_that_flushes_while_it_ends_is_not_in_its_way() -> None:
+    link, receiver, _ = await opened()
+    receiver.takes = True
+
+    def ends(one: Link, messages: deque[AnyMessage]) -> None:
+        link.finish(Ending.LOST)
+        messages.popleft()
+
+    link._take_here = ends
+    link.push(call(1))
+    link.flush()
+    link.push(call(2))
+    link.flush()
+    await turns()
+    assert (receiver.came, receiver.here) == ([], [])
+
+
+async def test_what_is_taken_runs_in_no_context_of_who_flushes() -> None:
+    link, _, _ = await opened()
+    seen: list[str] = []
+
+    def looks(one: Link, messages: deque[AnyMessage]) -> None:
+        messages.popleft()
+        seen.append(whose.get())
+
+    whose.set("the caller")
+    link._take_here = looks
+    link.push(call(1))
+    link.flush()
+    assert seen == ["nobody"]
+
+
+class Exits:
+    """The calls of a process, one of which has a callback by which its actor leaves."""
+
+    def replied_here(self, link: Link, seq: int, data: bytes) -> bool:
+        raise SystemExit
+
+
+class HandedOver:
+    def __init__(self) -> None:
+        self.work: list[ActorCall] = []
+
+    def is_here(self) -> bool:
+        return True
+
+    def enqueue_here(self, link: Link, work: list[ActorCall]) -> None:
+        self.work += work
+
+
+def test_a_callback_that_leaves_its_actor_takes_no_call_along() -> None:
+    runtime: Any = SimpleNamespace(program=SimpleNamespace(runner=None), actors=Exits())
+    dispatch = Dispatch(runtime)
+    loop = HandedOver()
+    dispatch._loop_of_calls = loop
+    link: Any = None
+    with pytest.raises(SystemExit):
+        dispatch.take_here(link, deque([call(1), call(2), Reply(3, b"")]))
+    assert [one.seq for one in loop.work] == [1, 2]
+
+
+whose: ContextVar[str] = ContextVar("whose", default="nobody")
+
+
+def variable() -> ContextVar[str]:
+    """That of this module where it is imported, and not of the copy that a class travels with."""
+    return importlib.import_module("tests.runtime.test_loopback").whose
+
+
 @actorrt.remote
 class Callee:
     def __init__(self) -> None:
@@ -209,6 +282,19 @@ class Callee:
     async def number(self, value: int) -> int:
         self.seen.append(value)
         return value
+
+    async def for_whom(self) -> str:
+        return variable().get()
+
+    async def calls_many(self, itself: Any) -> None:
+        """So many that they leave at once, in the context of this call."""
+        refs = [itself.number.remote(value) for value in range(200)]
+        await asyncio.Event().wait()
+        del refs
+
+    async def later_by(self, delay_s: float) -> int:
+        await asyncio.sleep(delay_s)
+        return 7
 
     async def later(self, value: int) -> int:
         await asyncio.sleep(0)
@@ -272,6 +358,26 @@ class Caller:
             return "cancelled"
         return "went on"
 
+    async def for_whom(self) -> list[str]:
+        variable().set("the caller")
+        # The first one waits until its actor is found.
+        first = await self.callee.for_whom.remote()
+        return [first, await self.callee.for_whom.remote()]
+
+    async def cancels_another(self, callee: Any) -> int:
+        """What the callback of one call makes is no part of the call whose code flushed when it was called."""
+        made: list[Any] = []
+        await callee.number.remote(0)
+        # Since it is under way, the next two leave with one turn.
+        busy = callee.later_by.remote(0.1)
+        ref = callee.number.remote(1)
+        ref.add_done_callback(lambda _: made.append(callee.later_by.remote(0.2)), here=True)
+        many = callee.calls_many.remote(callee)
+        await ref
+        await busy
+        actorrt.cancel(many)
+        return await made[0]
+
     async def large(self) -> int:
         data = bytes(3_000_000)
         refs = [self.callee.number.remote(actorrt.put(data)) for _ in range(3)]
@@ -310,3 +416,11 @@ def test_a_call_of_the_same_worker_can_be_cancelled(caller: Any) -> None:
 
 def test_large_values_pass_between_actors_of_one_worker(caller: Any) -> None:
     assert actorrt.get(caller.large.remote()) == 9_000_000
+
+
+def test_a_call_of_the_same_worker_sees_no_variables_of_its_caller(caller: Any) -> None:
+    assert actorrt.get(caller.for_whom.remote()) == ["nobody", "nobody"]
+
+
+def test_what_a_callback_calls_is_not_cancelled_with_another_call(caller: Any) -> None:
+    assert actorrt.get(caller.cancels_another.remote(Callee.remote()), timeout=20) == 7

@@ -148,6 +148,19 @@ async def test_a_callback_that_was_taken_back_is_not_called() -> None:
     assert called == ["last"]
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_a_callback_that_looks_at_a_cancelled_future_keeps_nobody_from_being_told(here: bool) -> None:
+    gate = Gate.remote()
+    refs = [gate.wait.remote() for _ in range(5)]
+
+    def cancelled(_: Any) -> None:
+        raise asyncio.CancelledError
+
+    refs[0].add_done_callback(cancelled, here=here)
+    gate.open.remote()
+    assert actorrt.get(refs, timeout=20) == [7] * 5
+
+
 @actorrt.remote
 def large() -> bytes:
     return bytes(1_000_000)

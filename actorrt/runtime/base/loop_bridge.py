@@ -12,6 +12,8 @@ from typing import Final
 logger = logging.getLogger("actorrt")
 
 CALLBACK_RAISED: Final = "a callback of a ref raised an error"
+# An error of a callback. That it looked at a future that was cancelled is one too; code that leaves has made none.
+CALLBACK_ERRORS: Final = (Exception, asyncio.CancelledError)
 _running_loop: Final = asyncio._get_running_loop
 
 
@@ -52,19 +54,25 @@ class LoopBridge:
     def _run(self) -> None:
         self._woken = False
         due = self._due
-        while due:
-            try:
-                callback = due.popleft()
-            except IndexError:
-                return
-            call_safely(callback)
+        try:
+            while due:
+                try:
+                    callback = due.popleft()
+                except IndexError:
+                    return
+                call_safely(callback)
+        finally:
+            if due and not self._woken and not self._loop.is_closed():
+                # A callback has left its actor or the program: what is behind it has a turn of its own.
+                self._woken = True
+                self._loop.call_soon(self._run)
 
 
 def call_safely(callback: Callable[[], object]) -> None:
     """Call what a user wrote where an error of his must not keep others from being told."""
     try:
         callback()
-    except Exception:
+    except CALLBACK_ERRORS:
         logger.exception(CALLBACK_RAISED)
 
 

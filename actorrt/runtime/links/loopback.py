@@ -12,6 +12,7 @@ import copy
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from itertools import repeat, starmap
 from typing import Any, Final
 
@@ -55,9 +56,14 @@ class Loopback(Link):
                 return
             try:
                 if queue and not self._under_way and not self._along:
-                    self._take_here(self, queue)
+                    # What follows belongs to other calls than the one whose code has come to flush.
+                    Context().run(self._take_here, self, queue)
                 if queue or piped:
                     self._send_to_loop()
+            except IndexError:
+                # It has ended in this moment, with all that was queued.
+                if not self.closed:
+                    raise
             finally:
                 self._lock.release()
 
@@ -81,10 +87,13 @@ class Loopback(Link):
                 pipe.sent()
         with contextlib.suppress(RuntimeError):
             # The loop may be closed already.
-            self.loop.call_soon_threadsafe(self._arrive)
+            self.loop.call_soon_threadsafe(self._arrive, context=Context())
 
     def _arrive(self) -> None:
         under_way = self._under_way
+        if self.closed:
+            under_way.clear()
+            return
         arriving = list(under_way)
         messages: list[AnyMessage] = []
         try:
@@ -107,6 +116,8 @@ class Loopback(Link):
         self.finish(Ending.GOODBYE)
 
     def finish(self, ending: Ending) -> None:
+        # Another thread that flushes now stops at this.
+        self._outlet.let_go()
         super().finish(ending)
         self._under_way.clear()
 

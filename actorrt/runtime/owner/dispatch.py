@@ -192,15 +192,18 @@ class Dispatch:
             return
         actors = self._runtime.actors
         work: list[ActorCall] = []
-        while messages:
-            message = messages[0]
-            if type(message) is ActorCall and not message.credits:
-                work.append(message)
-            elif type(message) is not Reply or not actors.replied_here(link, message.seq, message.data):
-                break
-            messages.popleft()
-        if work:
-            loop.enqueue_here(link, work)
+        try:
+            while messages:
+                message = messages[0]
+                if type(message) is ActorCall and not message.credits:
+                    work.append(message)
+                elif type(message) is not Reply or not actors.replied_here(link, message.seq, message.data):
+                    break
+                messages.popleft()
+        finally:
+            # Also where the code of a callback leaves its actor or the process.
+            if work:
+                loop.enqueue_here(link, work)
 
     def _outcome(self, link: Link, outcome: Outcome, batch: Batch) -> None:
         call = link.inflight.pop(outcome.seq, None)

@@ -16,7 +16,7 @@ from actorrt.core.object_state import PENDING, PRESENT, RAISED, REMOTE, SHARED
 from actorrt.types import ObjectID, ProcessId, owned
 from actorrt.wire import codec
 
-from ..base.loop_bridge import CALLBACK_RAISED, bridge_to, call_safely
+from ..base.loop_bridge import CALLBACK_ERRORS, CALLBACK_RAISED, bridge_to, call_safely
 from . import current
 from .entries import Entry, Waiter
 
@@ -74,8 +74,9 @@ class ObjectRef(Generic[T_co]):
         """Have `callback(ref)` called once the value is there.
 
         It runs on `loop`, or on the caller's running loop if there is one. Without either, with `here=True`, or where
-        that loop is closed by then, it runs on the runtime's own thread and must not block. All that is due on one loop
-        after one batch of messages shares one wake-up.
+        that loop is closed by then, it runs on the runtime's own thread, or, for a call between actors of one worker,
+        on the loop that they share, and must not block. All that is due on one loop after one batch of messages shares
+        one wake-up.
         """
         waiter = partial(_run_here, callback, self) if here else callback_waiter(partial(callback, self), loop, here)
         entry = self._entry
@@ -204,7 +205,7 @@ def _run_here(callback: Callable[[Any], object], ref: object, entry: Entry) -> N
         return
     try:
         callback(ref)
-    except Exception:
+    except CALLBACK_ERRORS:
         logger.exception(CALLBACK_RAISED)
 
 
