@@ -5,8 +5,9 @@ The only reader of the environment. What a program chooses for itself (`init(...
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Final, Self, TypeVar, cast
+
+import msgspec
 
 PREFIX: Final = "ACTORRT_"
 _N = TypeVar("_N", int, float)
@@ -14,8 +15,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """A setting `x_y` is read from `ACTORRT_X_Y`; times are seconds, sizes bytes.
 
     A variable that is unset or empty leaves the default.
@@ -75,7 +75,7 @@ class Settings:
 
 # By its variable: the name of a setting, and its default.
 _VARIABLES: Final[dict[str, tuple[str, object]]] = {
-    PREFIX + field.name.upper(): (field.name, field.default) for field in fields(Settings)
+    PREFIX + field.name.upper(): (field.name, field.default) for field in msgspec.structs.fields(Settings)
 }
 _AS_BYTES: Final = tuple(map(os.fsencode, _VARIABLES))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from actorrt.exceptions import ActorrtError
 from actorrt.types import LeaseId, ProcessId
@@ -13,54 +13,47 @@ from .workers import WorkerKind
 Timer = ProcessId | int
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     """Have the zygote make this worker, then report `forked`, `fork_failed` or `fork_lost`."""
 
     process: ProcessId
     kind: WorkerKind
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True):
     """Kill a worker with all that it has started; `exited` follows."""
 
     process: ProcessId
 
 
-@dataclass(frozen=True, slots=True)
-class SendRetire:
+class SendRetire(msgspec.Struct, frozen=True):
     """It gets no more work, and ends once nobody needs what it owns; `finish`: nor before its tasks' calls end."""
 
     process: ProcessId
     finish: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SendLeave:
+class SendLeave(msgspec.Struct, frozen=True):
     """It is to cancel what it runs, and to end."""
 
     process: ProcessId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskIfNeeded:
+class AskIfNeeded(msgspec.Struct, frozen=True):
     """Do others need what it owns? Report `needed`."""
 
     process: ProcessId
 
 
-@dataclass(frozen=True, slots=True)
-class CallBack:
+class CallBack(msgspec.Struct, frozen=True):
     """Tell the holder of these leases that others wait for them."""
 
     owner: ProcessId
     leases: tuple[LeaseId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """The answer to `ask`. `wanted`: others wait already."""
 
     request: int
@@ -70,47 +63,41 @@ class Grant:
     wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """The answer to `ask_shared`."""
 
     request: int
     workers: tuple[ProcessId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """The answer to either, where there is none."""
 
     request: int
     error: ActorrtError
 
 
-@dataclass(frozen=True, slots=True)
-class Remind:
+class Remind(msgspec.Struct, frozen=True):
     """Report `due` after `delay_s` seconds; it takes the place of the timer's earlier reminder."""
 
     timer: Timer
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Unremind:
+class Unremind(msgspec.Struct, frozen=True):
     """No reminder is wanted; there may be none."""
 
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True)
-class StartAgain:
+class StartAgain(msgspec.Struct, frozen=True):
     """For the log: a worker has ended while it started, and another one is made after a pause."""
 
     story: str
     pause_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(msgspec.Struct, frozen=True):
     """A worker has ended: its sockets, pipes and files go, and who asks why is told."""
 
     process: ProcessId
@@ -118,8 +105,7 @@ class Bury:
     out_of_memory: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Unmake:
+class Unmake(msgspec.Struct, frozen=True):
     """A worker was never made."""
 
     process: ProcessId

@@ -7,8 +7,9 @@ Requests are known by numbers of the caller's. Times are numbers of seconds that
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from actorrt.exceptions import ActorrtError, ActorUnschedulableError, LinkError, TaskUnschedulableError
 from actorrt.types import Employer, LeaseId, ProcessId
@@ -22,8 +23,7 @@ from .workers import Env, ProcessEnd, State, Worker, WorkerKind
 MOST_SHARED: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A worker of its own, as it is asked for. `actor`: the title of the one that it is for, which it is not shared
     with; "" for tasks."""
 
@@ -34,8 +34,7 @@ class Wanted:
     actor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True):
     """`workers`: how many are in which state. `starts`: those that are wanted and not ready. `requests`: those for a
     lease that have no answer, of which `waiting` wait for resources. `blocked`: leases whose worker waits in `get`.
     `free` and `total` are resources, in units of 1/10000; free CPUs may be negative.

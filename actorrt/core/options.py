@@ -5,8 +5,12 @@ was". What the options bring about is decided elsewhere.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self
+
+import msgspec
+from msgspec import structs
 
 from actorrt.core import option_checks as check
 from actorrt.core.nearest import did_you_mean
@@ -17,14 +21,14 @@ ASYNC_CONCURRENCY: Final = 1000
 SYNC_CONCURRENCY: Final = 1
 
 
-def shape_of(num_cpus: float, num_gpus: float, memory: int, resources: Pairs) -> dict[str, int]:
+@lru_cache
+def _shape_of(num_cpus: float, num_gpus: float, memory: int, resources: Pairs) -> Mapping[str, int]:
     """What is asked for, in units of 1/10000; nothing that is zero."""
     named = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory, **dict(resources)}
-    return {name: round(amount * PRECISION) for name, amount in named.items() if amount}
+    return MappingProxyType({name: round(amount * PRECISION) for name, amount in named.items() if amount})
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
+class TaskOptions(msgspec.Struct, frozen=True):
     """How one function's calls run. Get one from `default_task_options` or `parse_task_options`."""
 
     num_cpus: float
@@ -39,14 +43,14 @@ class TaskOptions:
     generator_backpressure: int = UNLIMITED
     scheduling_strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
     env_vars: tuple[tuple[str, str], ...] = ()
-    shape: Mapping[str, int] = field(init=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", shape_of(self.num_cpus, self.num_gpus, self.memory, self.resources))
+    @property
+    def shape(self) -> Mapping[str, int]:
+        """The resources that are asked for, in units of 1/10000."""
+        return _shape_of(self.num_cpus, self.num_gpus, self.memory, self.resources)
 
 
-@dataclass(frozen=True, slots=True)
-class ActorOptions:
+class ActorOptions(msgspec.Struct, frozen=True):
     """How one class's actors live."""
 
     # None: nobody said. Then 0, or 1 if other resources are named.
@@ -70,12 +74,13 @@ class ActorOptions:
     on_runtime_loop: bool = False
     scheduling_strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
     env_vars: tuple[tuple[str, str], ...] = ()
-    shape: Mapping[str, int] = field(init=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def shape(self) -> Mapping[str, int]:
+        """The resources that are asked for, in units of 1/10000."""
         others = bool(self.num_gpus or self.memory or self.resources)
         cpus = float(others) if self.num_cpus is None else self.num_cpus
-        object.__setattr__(self, "shape", shape_of(cpus, self.num_gpus, self.memory, self.resources))
+        return _shape_of(cpus, self.num_gpus, self.memory, self.resources)
 
     @property
     def detached(self) -> bool:
@@ -90,8 +95,7 @@ class ActorOptions:
         return self.max_concurrency or (ASYNC_CONCURRENCY if has_async else SYNC_CONCURRENCY)
 
 
-@dataclass(frozen=True, slots=True)
-class MethodOptions:
+class MethodOptions(msgspec.Struct, frozen=True):
     """How one method's calls run. `max_task_retries` None: as its actor's options say."""
 
     num_returns: NumReturns = 1
@@ -106,8 +110,7 @@ class MethodOptions:
     may_block: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class InitOptions:
+class InitOptions(msgspec.Struct, frozen=True):
     """What a program asks of `init`. None: as the settings or the machine say."""
 
     address: str | None = None
@@ -134,7 +137,7 @@ def default_task_options(is_async: bool, is_generator: bool) -> TaskOptions:
 
 def parse_task_options(given: Mapping[str, Any], base: TaskOptions, *, decorating: bool = False) -> TaskOptions:
     """`base` with what was given. Options that belong to the function itself are taken only while `decorating`."""
-    options = replace(base, **_read("tasks", _TASK, given, _TASK_DECORATOR_ONLY, decorating))
+    options = structs.replace(base, **_read("tasks", _TASK, given, _TASK_DECORATOR_ONLY, decorating))
     _check_window(given, options.num_returns)
     return options
 
@@ -144,7 +147,7 @@ def parse_actor_options(
 ) -> ActorOptions:
     """`base` with what was given; ValueError also where two options contradict each other."""
     read = _read("actors", _ACTOR, given, _ACTOR_DECORATOR_ONLY, decorating)
-    options = replace(base or ActorOptions(), **read)
+    options = structs.replace(base or ActorOptions(), **read)
     if options.get_if_exists and options.name is None:
         raise ValueError("get_if_exists needs a name to look for")
     return options
@@ -154,7 +157,9 @@ def parse_method_options(
     given: Mapping[str, Any], base: MethodOptions | None = None, *, decorating: bool = False
 ) -> MethodOptions:
     """`base` with what was given. `thread` and `may_block` belong to the method itself: only while `decorating`."""
-    options = replace(base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating))
+    options = structs.replace(
+        base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating)
+    )
     _check_window(given, options.num_returns)
     return options
 

@@ -7,7 +7,6 @@ asked, or does not answer, is named with the reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple, cast
 
@@ -81,8 +80,6 @@ def plain(value: object) -> Any:
         return {name: plain(getattr(value, name)) for name in cast("tuple[str, ...]", names)}
     if isinstance(value, Struct):
         return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
-    if is_dataclass(value):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(each) for each in cast("Sequence[object]", value)]
     return value

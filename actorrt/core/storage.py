@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from actorrt.types import ObjectKey, ProcessId, SegmentId
 
@@ -43,8 +44,7 @@ class UnknownObjectError(LookupError):
     """The object was never sealed here, or has been freed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True):
     """Bytes in memory, of which in pools and on their way out; promised to writers; on disk; and the segments."""
 
     memory: int
@@ -56,8 +56,7 @@ class Statistics:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(msgspec.Struct, frozen=True):
     creator: ProcessId
     number: int
     size: int

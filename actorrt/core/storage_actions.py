@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from actorrt.types import ProcessId, SegmentId
 
 
-@dataclass(frozen=True, slots=True)
-class Spill:
+class Spill(msgspec.Struct, frozen=True):
     """Copy the segment to a file, then report `spilled` or `spill_failed`. Nothing else happens to it meanwhile."""
 
     segment: SegmentId
 
 
-@dataclass(frozen=True, slots=True)
-class DropMemory:
+class DropMemory(msgspec.Struct, frozen=True):
     """Close the node's descriptor of its memory."""
 
     segment: SegmentId
 
 
-@dataclass(frozen=True, slots=True)
-class DropFile:
+class DropFile(msgspec.Struct, frozen=True):
     segment: SegmentId
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(msgspec.Struct, frozen=True):
     """Tell its creator that it may fill the segment again. The node keeps its descriptor."""
 
     segment: SegmentId
 
 
-@dataclass(frozen=True, slots=True)
-class Recall:
+class Recall(msgspec.Struct, frozen=True):
     """Ask its creator to unmap and close the segment, and to say so: `let_go`."""
 
     segment: SegmentId
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """The creator may write what it asked for as `request`."""
 
     creator: ProcessId
     request: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """There is no room, and none can be made: what else is there is being read, or the disk is full."""
 
     creator: ProcessId

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
+
+import msgspec
 
 from actorrt.exceptions import ActorrtError, WorkerCrashedError
 from actorrt.types import Employer, ProcessId
@@ -37,8 +38,7 @@ LATE: Final = "it did not start in time"
 PROGRAM_ENDED: Final = "its program has ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Seconds: to start, to stay idle, and to end after having been told to."""
 
     start_s: float

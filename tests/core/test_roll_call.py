@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -39,8 +38,7 @@ class Pair(NamedTuple):
     colour: Colour
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     pairs: list[Pair]
     by_colour: dict[Colour, int]
 

@@ -13,10 +13,11 @@ import inspect
 import os
 import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
+
+from msgspec import structs
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -87,7 +88,7 @@ class LocalRuntime(Runtime):
 
     def __init__(self, settings: Settings, options: InitOptions) -> None:
         self._local = LocalThread()
-        settings = replace(settings, inline_limit=_NO_LIMIT)
+        settings = structs.replace(settings, inline_limit=_NO_LIMIT)
         super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, thread=self._local)
         self.calls = CallMaker(self, self.objects, _Callees(self._call), self.tasks, self.shared_tasks)
         self.submit_task = self._submit_task

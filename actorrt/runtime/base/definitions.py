@@ -10,10 +10,11 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial, partialmethod, singledispatchmethod
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Self, cast
+
+import msgspec
 
 from actorrt.core.arity import ANYTHING, Arity
 from actorrt.core.options import MethodOptions
@@ -131,8 +132,7 @@ class RemoteFunctionDef(Definition):
         return self.is_async, self.is_generator, self.arity
 
 
-@dataclass(frozen=True, slots=True)
-class MethodSpec:
+class MethodSpec(msgspec.Struct, frozen=True):
     """One method of an actor class, with the options of its `@method`."""
 
     name: str

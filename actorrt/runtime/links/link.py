@@ -16,7 +16,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat, starmap
 from typing import Any, ClassVar, Final, Protocol
@@ -94,8 +93,7 @@ class Keeper(Protocol):
 _OPEN: Final = State.OPEN
 
 
-@dataclass(frozen=True, slots=True)
-class LinkStatistics:
+class LinkStatistics(msgspec.Struct, frozen=True):
     """One moment of a link. Bytes are those of frames, since the link began."""
 
     state: State

@@ -17,8 +17,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
@@ -88,8 +89,7 @@ class Dials(Protocol):
     async def dial(self, path: str, hello: Hello) -> Opened: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PeersStatistics:
+class PeersStatistics(msgspec.Struct, frozen=True):
     """How many links there are at one moment."""
 
     links: int

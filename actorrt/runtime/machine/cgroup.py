@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 UNLIMITED: Final = 1 << 60  # version 1 says "no limit" with a number close to 2**63
 CLAIM_WITHIN_S: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(msgspec.Struct, frozen=True):
     """The folders of this process's control groups, its own first, then each ancestor that can be seen."""
 
     cpu: tuple[Path, ...] = ()

@@ -21,8 +21,9 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
+
+import msgspec
 
 from actorrt.runtime.base.descriptors import open_standard_streams
 from actorrt.runtime.machine.process import (
@@ -34,8 +35,7 @@ from actorrt.runtime.machine.process import (
 from actorrt.runtime.machine.zygote import WorkerStart, run_zygote
 
 
-@dataclass(frozen=True, slots=True)
-class HeadStart:
+class HeadStart(msgspec.Struct, frozen=True):
     """What the head is born with. It must end when the driver does: `await watch_pidfd(start.driver_pidfd)`."""
 
     node: socket.socket  # a connected stream to the node, closed when either ends
@@ -43,8 +43,7 @@ class HeadStart:
     driver_pidfd: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStart:
+class NodeStart(msgspec.Struct, frozen=True):
     """What the node is born with. It must end when the driver does: `await watch_pidfd(start.driver_pidfd)`.
 
     It is a subreaper, and parent of the zygote and the head, which it reaps.

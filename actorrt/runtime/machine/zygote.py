@@ -25,7 +25,6 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import msgspec
@@ -88,8 +87,7 @@ class NotLoaded(msgspec.Struct, frozen=True, tag="not_loaded", array_like=True):
 ZygoteReply = Forked | ForkFailed | Exited | NotLoaded
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStart:
+class WorkerStart(msgspec.Struct, frozen=True):
     """What a newborn worker knows. Its environment, folder, output and signals are in place already."""
 
     params: bytes

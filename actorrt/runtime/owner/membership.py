@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from actorrt.types import Employer, ProcessId
 
 from ..links.link import Link
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(msgspec.Struct, frozen=True):
     """A process's place in its session. Nothing changes it."""
 
     node: Link

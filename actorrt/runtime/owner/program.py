@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from actorrt.wire.messages import ActorCall
 
@@ -34,8 +35,7 @@ class LoopOfCalls(Protocol):
         """Hand calls over, in its thread."""
 
 
-@dataclass(frozen=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """What a worker does with the messages of callers, by their type; on the runtime loop."""
 
     # Those that `enqueue` hands over to the user's side, all that came together at once.
@@ -96,8 +96,7 @@ def _none() -> None:
 def _ignore(*_: object) -> None: ...
 
 
-@dataclass(frozen=True)
-class UserSide:
+class UserSide(msgspec.Struct, frozen=True):
     """The thread that runs the calls of others, as seen by what waits and writes there. What is not given, a driver
     does not have."""
 
@@ -113,12 +112,11 @@ class UserSide:
     pipe_turns: Callable[[], PipeTurns | None] = _none
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(msgspec.Struct, frozen=True):
     """What a runtime asks of the program in its process; from any thread, but for `print_lines` and `paths`."""
 
     runner: CallRunner | None = None
-    user_side: UserSide = field(default_factory=UserSide)
+    user_side: UserSide = msgspec.field(default_factory=UserSide)
     # End this process, whatever others need of it.
     leave: Callable[[], None] = _ignore
     # Its work is done: end it once no other process needs what it owns. True: nor before the calls that it has made
@@ -128,8 +126,8 @@ class Program:
     # In a driver: where it finds its modules by now.
     paths: Callable[[], list[bytes]] = list
     # Variables of the call that a worker was made for: what it calls has them too.
-    env: dict[str, str] = field(default_factory=dict[str, str])
-    gpus: list[str] = field(default_factory=list[str])
+    env: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    gpus: list[str] = msgspec.field(default_factory=list[str])
 
 
 class Tenancy:

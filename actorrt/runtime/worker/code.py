@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from actorrt.types import FunctionKey
 from actorrt.wire.messages import Define
@@ -14,8 +15,7 @@ from ..links.link import Link
 from ..owner.entries import UNMADE, cannot_be_made
 
 
-@dataclass(frozen=True, slots=True)
-class CodeStatistics:
+class CodeStatistics(msgspec.Struct, frozen=True):
     """How much of others' code a worker has."""
 
     # Functions and classes that callers have defined and not forgotten.

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from actorrt import exceptions
 from actorrt.core.cancellation import Reach
@@ -28,8 +29,7 @@ OWN_ERRORS: Final = Errors(_INTERRUPTS, EXITS)
 SHARED_ERRORS: Final = Errors(_INTERRUPTS)
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorStatistics:
+class ExecutorStatistics(msgspec.Struct, frozen=True):
     """What an executor has under way. Threads go on while it is counted, so the figures may be of different moments."""
 
     # Actors that are here, also those that are being made or are to stop.
