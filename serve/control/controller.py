@@ -137,13 +137,12 @@ class Controller:
         try:
             await self._shut_down()
         finally:
-            if self._ending.left():
-                asyncio.get_running_loop().call_later(SPARED_S, self._spared)
+            if end := self._ending.left():
+                asyncio.get_running_loop().call_later(SPARED_S, self._spared, end)
 
-    def _spared(self) -> None:
+    def _spared(self, end: int) -> None:
         """Who was to end this controller has gone itself: Serve goes on."""
-        self._ending.spared()
-        if self._ending.takes_more:
+        if self._ending.spared(end):
             self._proxy_has(ProxyEvent.SPARED)
             self._takes_more.set()
 

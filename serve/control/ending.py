@@ -35,12 +35,9 @@ class EndEvent(Enum):
 _S, _E = End, EndEvent
 TABLE: Final[Mapping[tuple[End, EndEvent], End]] = {
     (_S.SERVING, _E.ASKED): _S.ENDING,
-    # The time that was set for an earlier end.
-    (_S.SERVING, _E.SPARED): _S.SERVING,
     (_S.ENDING, _E.ASKED): _S.ENDING,
     (_S.ENDING, _E.LEFT_BY_ONE): _S.ENDING,
     (_S.ENDING, _E.LEFT): _S.ENDED,
-    (_S.ENDING, _E.SPARED): _S.ENDING,
     (_S.ENDED, _E.ASKED): _S.ENDING,
     (_S.ENDED, _E.SPARED): _S.SERVING,
 }
@@ -64,6 +61,8 @@ class Ending:
         self.state = End.SERVING
         self.drained_by: float | None = None
         self._asking = 0
+        # How often programs have shut it down, however many did so at once.
+        self._ends = 0
 
     @property
     def takes_more(self) -> bool:
@@ -75,17 +74,24 @@ class Ending:
         self._happens(EndEvent.ASKED)
         self._asking += 1
 
-    def left(self) -> bool:
-        """A program has been answered, or has gone. True: the last that waits; `spared` is due in a while."""
+    def left(self) -> int:
+        """A program has been answered, or has gone. The number of this end, once it was the last that waits: `spared`
+        is due for it in a while; else 0."""
         self._asking -= 1
         self._happens(EndEvent.LEFT_BY_ONE if self._asking else EndEvent.LEFT)
-        return self.state is End.ENDED
+        if self._asking:
+            return 0
+        self._ends += 1
+        return self._ends
 
-    def spared(self) -> None:
-        """Nobody has ended the controller, though it was shut down."""
+    def spared(self, end: int) -> bool:
+        """Nobody has ended the controller, though it was shut down. True if Serve goes on: since then nobody has asked
+        for its end again."""
+        if end != self._ends or self.state is not End.ENDED:
+            return False
         self._happens(EndEvent.SPARED)
-        if self.takes_more:
-            self.drained_by = None
+        self.drained_by = None
+        return True
 
     def _happens(self, event: EndEvent) -> None:
         try:

@@ -166,7 +166,7 @@ async def test_who_wants_a_proxy_between_a_shutdown_and_the_controllers_end_is_l
         await asyncio.sleep(0)
     assert (actor.ports, controller._apps.names()) == ([], [])
     # Unless who shut it down has gone before that.
-    controller._spared()
+    controller._spared(1)
     assert (await starting, await deploying) == (("http://x:2", ""), "")
     assert controller._proxy is again
     first.death.set_exception(LinkError("it was killed"))
@@ -190,7 +190,7 @@ async def test_a_shutdown_that_is_left_in_the_middle_leaves_no_proxy_that_drains
     shutting.cancel()
     await asyncio.wait([shutting])
     assert (killed, controller._ending.takes_more) == ([], False)
-    controller._spared()
+    controller._spared(1)
     assert (killed, controller._ending.takes_more, controller._life.status) == ([proxy], True, ProxyStatus.STARTING)
     assert (await controller.status()).draining is None
     await end_tasks()

@@ -20,36 +20,55 @@ from actorrt.serve.declaration.options import DeploymentOptions
 from actorrt.serve.declaration.spec import DeploymentId, make_spec
 
 
-def test_only_a_shutdown_that_was_asked_for_is_left() -> None:
+def test_only_a_shutdown_that_was_asked_for_is_left_or_spared() -> None:
     missing = set(itertools.product(End, EndEvent)) - set(TABLE)
-    assert missing == {(state, event) for state in (End.SERVING, End.ENDED)
-                       for event in (EndEvent.LEFT, EndEvent.LEFT_BY_ONE)}  # fmt: skip
+    left = (EndEvent.LEFT, EndEvent.LEFT_BY_ONE)
+    assert missing == {
+        *itertools.product((End.SERVING, End.ENDED), left),
+        *itertools.product((End.SERVING, End.ENDING), (EndEvent.SPARED,)),
+    }
     ending = Ending()
     with pytest.raises(EndError, match="that is SERVING cannot have LEFT"):
         ending.left()
 
 
-@given(events=st.lists(st.sampled_from(["asked", "left", "spared"])))
+@given(events=st.lists(st.sampled_from(["asked", "left", "rings"])))
 def test_nothing_is_begun_from_the_first_question_until_nobody_has_ended_the_controller(events: list[str]) -> None:
-    ending, asking, ended = Ending(), 0, False
+    ending, asking, timers, last = Ending(), 0, list[int](), 0
     for event in events:
         match event:
             case "asked":
                 ending.asked()
-                asking, ended = asking + 1, False
+                asking, last = asking + 1, 0
                 ending.drained_by = 1.0
             case "left" if asking:
                 asking -= 1
-                ended = not asking
-                # A time is set for each end, and the one for an earlier end may come as another is under way.
-                assert ending.left() == ended
-            case "spared":
-                ending.spared()
-                ended = False
+                end = ending.left()
+                assert bool(end) == (not asking)
+                if end:
+                    timers.append(end)
+                    last = end
+            case "rings" if timers:
+                # A time is set for each end; the one for an earlier end may come as another is under way, or just over.
+                end = timers.pop(0)
+                assert ending.spared(end) == (end == last)
+                last = 0 if end == last else last
             case _:
                 pass
-        assert ending.takes_more == (not asking and not ended)
+        assert ending.takes_more == (not asking and not last)
         assert not ending.takes_more or ending.drained_by is None
+
+
+def test_the_time_of_an_earlier_end_spares_no_later_one() -> None:
+    ending = Ending()
+    ending.asked()
+    first = ending.left()
+    ending.asked()
+    second = ending.left()
+    assert not ending.spared(first)
+    assert not ending.takes_more
+    assert ending.spared(second)
+    assert ending.takes_more
 
 
 def test_what_is_left_of_a_shutdown_is_told() -> None:
