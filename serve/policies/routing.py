@@ -50,6 +50,8 @@ class LocalPolicy(ABC):
         self.max_queued = -1
         self.live: list[Slots] = []
         self._by_id: dict[str, Slots] = {}
+        # Replicas that are not in the list at the moment and have requests of before.
+        self._away: dict[str, Slots] = {}
         self._waiting: OrderedDict[Request, None] = OrderedDict()
         # How many have left the queue to be sent, and since when that is counted.
         self._left = 0.0
@@ -64,9 +66,18 @@ class LocalPolicy(ABC):
         return not slots.full and slots.ongoing < self.max_ongoing
 
     def update(self, news: DeploymentNews) -> None:
-        """Counts of replicas that stay are kept."""
-        known = self._by_id
-        self._by_id = {each.id: known.get(each.id) or Slots(self, each.id) for each in news.replicas}
+        """Counts of replicas that stay are kept, and of those that come back while they have requests."""
+        known, self._by_id = self._by_id, {}
+        away = {id: slots for id, slots in (self._away | known).items() if slots.ongoing}
+        for each in news.replicas:
+            if (slots := known.get(each.id)) is None:
+                if (slots := away.get(each.id)) is None:
+                    slots = Slots(self, each.id)
+                # Whether it has said so meanwhile, nobody has heard.
+                slots.full = False
+            self._by_id[each.id] = slots
+            away.pop(each.id, None)
+        self._away = away
         self.live = list(self._by_id.values())
         self.max_ongoing = news.max_ongoing
         self.max_queued = news.max_queued
@@ -108,6 +119,7 @@ class LocalPolicy(ABC):
     def died(self, replica: str) -> None:
         if (slots := self._by_id.pop(replica, None)) is not None:
             self.live = [each for each in self.live if each is not slots]
+            self._away[replica] = slots
 
     def filled(self, replica: str) -> None:
         if (slots := self._by_id.get(replica)) is not None:

@@ -33,7 +33,7 @@ from ..exceptions import (
 from ..policies.policy import NOTHING, Cost, Grant, Policy, QueueFull, Refused, Request
 from .unusable import FAILURES, DeploymentGone, Gone, PolicyFailed, Unusable
 
-# A policy that gives so much at a time that is of no use is asked no more until there are news. As many clients may
+# A policy that gives so much in a row that is of no use is asked no more until there are news. As many clients may
 # have gone at once, whose requests it had granted already.
 MOST_MISTAKES: Final = 20_000
 
@@ -266,6 +266,7 @@ class Placing(Generic[R, T]):
             request, grant = found
             target = self.targets[grant.replica]
             del self.waiting[request]
+            self._mistakes = 0
         except FAILURES as error:
             if self._failures.is_interrupt(error):
                 raise

@@ -11,7 +11,7 @@ from actorrt.exceptions import ActorDiedError, ActorUnavailableError, NotSentErr
 from actorrt.serve.base.news import DeploymentNews, PolicyKind, ReplicaNews
 from actorrt.serve.base.refusals import DRAINING, FULL, OUTDATED, ReplicaRefusedError
 from actorrt.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError, RequestRefusedError
-from actorrt.serve.policies.policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext
+from actorrt.serve.policies.policy import NOTHING, ONE_REQUEST, Cost, Grant, Policy, PolicyContext, Refused
 from actorrt.serve.policies.routing import LeastRequests, PowerOfTwo
 from actorrt.serve.routing.placing import MOST_MISTAKES, Meaning, NotFollowed, Placing, meaning_of
 from actorrt.serve.routing.unusable import Unusable
@@ -255,6 +255,20 @@ class Crossing(RuleBasedStateMachine):
 TestCrossing = Crossing.TestCase
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_replica_that_comes_back_into_the_list_has_the_requests_that_it_had(dies: bool) -> None:
+    state = Crossing()
+    state.told({"a"}, 1, -1, "power_of_two")
+    state.submit()
+    if dies:
+        state.die("a")
+    state.told(set(), 1, -1, "power_of_two")
+    state.told({"a"}, 1, -1, "power_of_two")
+    state.the_policy_counts_what_is_at_each_replica_by_its_grants()
+    state.submit()
+    assert [each.at is not None for each in state.requests] == [True, False]
+
+
 @pytest.mark.parametrize("repeatable", [False, True])
 def test_what_an_error_means_for_the_replica_and_for_the_request(repeatable: bool) -> None:
     def means(kind: str) -> Meaning:
@@ -299,6 +313,39 @@ def test_mistakes_are_counted_until_the_policy_has_nothing_more() -> None:
         assert isinstance(step[1], Exception)
     assert placing.next() is None
     assert policy.asked == 4 < MOST_MISTAKES
+
+
+def test_mistakes_between_grants_that_are_good_are_none_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actorrt.serve.routing.placing.MOST_MISTAKES", 3)
+    placing: Placing[Request, str] = Placing("a#d", Said(), lambda news: news.id)
+    placing.targets["r"] = "r"
+    policy: Any = MakesWay()
+    placing.follow(policy)
+    for number in range(20):
+        request = Request(number)
+        assert placing.submit(request) is None
+        grant = Grant(policy, "r")
+        policy.gives = [(Request(-1), Refused("another needs its place")), (request, grant)]
+        stopped, sent = placing.next(), placing.next()
+        assert stopped is not None
+        assert stopped[2] is not None
+        assert sent is not None
+        assert sent[1] == ("r", grant)
+        # Nobody waits, so that the policy is not asked on.
+        assert not placing.waiting
+
+
+class MakesWay:
+    """A policy that stops a request for each one that it grants."""
+
+    def __init__(self) -> None:
+        self.gives: list[Any] = []
+
+    def next(self) -> Any:
+        return self.gives.pop(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
 
 
 class Quiet(Said):
