@@ -51,6 +51,7 @@ from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from actorrt.wire import context_variables, rebuilding
 from actorrt.wire.link import End
 
+from .clocks import stand_ins
 from .deliveries import Deliveries
 from .network import Network
 from .node import VirtualHead, VirtualNode
@@ -64,8 +65,6 @@ FIRST_PID: Final = 10_000_000
 # What a process that was killed ends with, and how soon its parent knows.
 KILLED: Final = 9
 REAP_S: Final = (0.0002, 0.01)
-# The time of a history's beginning, for code that asks for the date.
-EPOCH: Final = 1_700_000_000.0
 # Who gives a class or a context variable a key, under which this process has it from then on: histories share these
 # tables, and if two of them drew the same key from the same seed, one would find the class of the other.
 GIVE_KEYS: Final = (cloudpickle, rebuilding, context_variables)
@@ -379,9 +378,6 @@ class World:
         def monotonic() -> float:
             return schedule.now
 
-        def now() -> float:
-            return EPOCH + schedule.now
-
         def pid() -> int:
             return FIRST_PID if world.current is None else world.current.pid
 
@@ -397,11 +393,8 @@ class World:
             world._release(one)
 
         replaced: list[tuple[Any, str, Any]] = [
-            (time, "monotonic", monotonic),
-            (time, "perf_counter", monotonic),
-            (time, "time", now),
+            *stand_ins(monotonic, dice),
             (time, "sleep", _no_sleep),
-            (os, "urandom", dice.randbytes),
             *((giver, "uuid", SimpleNamespace(uuid4=_new_key)) for giver in GIVE_KEYS),
             (workers, "_new_process", new_process),
             (os, "getpid", pid),

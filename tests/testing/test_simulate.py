@@ -3,10 +3,14 @@
 import asyncio
 import contextvars
 import gc
+import os
 import queue
+import random
+import secrets
 import subprocess
 import threading
 import time
+import uuid
 from typing import Any
 
 import pytest
@@ -297,6 +301,37 @@ def test_the_clock_is_the_systems_again_behind_it() -> None:
     simulate(scenario, seeds=[0])
     assert time.monotonic is before
     assert threading.Thread.start.__module__ == "threading"
+
+
+def _drawn() -> dict[str, Any]:
+    """What the clocks and dice of the standard library say at this moment."""
+    random.seed()
+    return {
+        "wall clock": (time.time(), time.time_ns(), time.clock_gettime(time.CLOCK_REALTIME)),
+        "clock": (time.monotonic(), time.monotonic_ns(), time.perf_counter_ns(), time.clock_gettime(1)),
+        "work": (time.process_time(), time.thread_time_ns()),
+        "date": (time.localtime(), time.gmtime(), time.ctime(), time.asctime(), time.strftime("%H:%M:%S")),
+        "dice": (random.random(), random.Random().random(), random.SystemRandom().random()),
+        "bytes": (os.urandom(8), os.getrandom(8), secrets.token_hex(8)),
+        "ids": (uuid.uuid1(), uuid.uuid4()),
+    }
+
+
+def test_a_seed_decides_what_the_clocks_and_dice_of_the_standard_library_say() -> None:
+    said: list[dict[str, Any]] = []
+
+    async def scenario(simulation: Simulation) -> None:
+        await asyncio.sleep(90)
+        said.append(_drawn())
+        assert time.time_ns() - time.monotonic_ns() == round(time.time() - time.monotonic()) * 10**9
+        assert time.gmtime() == time.gmtime(time.time())
+
+    before = uuid.getnode(), time.localtime, random.Random.seed
+    simulate(scenario, seeds=[3, 3, 4])
+    assert (uuid.getnode(), time.localtime, random.Random.seed) == before
+    assert abs(time.time_ns() / 1e9 - time.time()) < 5
+    assert said[0] == said[1]
+    assert not any(said[0][name] == said[2][name] for name in ("dice", "bytes", "ids"))
 
 
 def test_what_is_under_way_when_a_scenario_fails_ends_with_its_history() -> None:
