@@ -113,6 +113,18 @@ class Actor:
     async def tells(self) -> None:
         told.append("ran")
 
+    async def interrupts_itself(self) -> None:
+        async def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        await asyncio.gather(interrupt())
+
+    async def interrupts_in_a_callback(self) -> None:
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        asyncio.get_running_loop().call_soon(interrupt)
+
     async def waits(self) -> None:
         run = running_call.get()
         assert run is not None
@@ -156,6 +168,18 @@ class Bench:
         for _ in range(times):
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
+
+    def run(self, turns: int = 10) -> None:
+        """Let the worker's main thread run for so many turns of its loop."""
+
+        def count(left: int) -> None:
+            if left:
+                self.loop.call_soon(count, left - 1)
+            else:
+                self.loop.stop()
+
+        count(turns)
+        self.executor.run()
 
     def turn_of_the_runtime(self) -> int:
         """Let the runtime's loop turn; how often it was woken."""
@@ -309,3 +333,25 @@ def test_a_call_that_was_to_begin_in_the_turn_in_which_its_actor_leaves_does_not
     assert bench.outcomes[2] == "value"
     assert kinds[4] == bench.executor.outcomes.no_actor(4)
     assert kinds[5] == bench.executor.outcomes.no_actor(5)
+
+
+@pytest.mark.parametrize("method", ["interrupts_itself", "interrupts_in_a_callback"])
+def test_a_keyboard_interrupt_of_one_call_ends_no_neighbour(
+    bench: Bench, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.take([bench.call(2), bench.call(3, method)])
+    bench.run()
+    bench.take([bench.call(4, "tells")])
+    bench.run()
+    assert told == ["begun", "ran"]
+    assert 2 in bench.link.serving
+    assert {3, 4} <= bench.outcomes.keys()
+    assert "KeyboardInterrupt on a shared loop" in caplog.text
+
+
+def test_a_keyboard_interrupt_ends_the_process_that_one_actor_has_for_itself(bench: Bench) -> None:
+    bench.instance.has_process = True
+    bench.take([bench.call(3, "interrupts_itself")])
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+    bench.instance.has_process = False

@@ -311,6 +311,11 @@ class LoopActors:
         actions = end_by_exit(instance, self._tenancy, error)
         self._perform(instance, actions, say=lambda: report_exit(self._host.peers, instance, exit_cause(error)))
 
+    @property
+    def have_the_process(self) -> bool:
+        """Whether the process is there for one of them alone."""
+        return any(instance.has_process for instance in self.instances.values())
+
     def exit_by_callback(self, error: SystemExit) -> None:
         """End the actor that has this process to itself."""
         for instance in list(self.instances.values()):

@@ -149,6 +149,11 @@ class LoopExecutor:
             except SystemExit as error:
                 # By a task that a call has left behind, which ends its actor in a moment, or by a callback.
                 self.actors.exit_by_callback(error)
+            except KeyboardInterrupt as error:
+                # Of one actor's or call's task or callback: it ends a process that is that actor's, and no neighbour.
+                if self.actors.have_the_process:
+                    raise
+                self.loop.call_exception_handler({"message": "KeyboardInterrupt on a shared loop", "exception": error})
 
     def finalize(self, timeout_s: float) -> None:
         self.loop.run_until_complete(self.actors.finalized(timeout_s))
