@@ -13,7 +13,8 @@ import pytest
 
 from actorrt.config import Settings
 from actorrt.core.actor_calls import traits_of
-from actorrt.core.options import MethodOptions
+from actorrt.core.object_state import PRESENT
+from actorrt.core.options import MethodOptions, TaskOptions
 from actorrt.runtime.links.running import RunningCall, running_call
 from actorrt.runtime.owner.actor_client import ActorClient
 from actorrt.runtime.owner.call_maker import CallMaker
@@ -22,7 +23,7 @@ from actorrt.runtime.owner.generators import DEFAULT_WINDOW, ObjectRefGenerator
 from actorrt.runtime.owner.objects import Objects
 from actorrt.runtime.owner.references import ObjectRef
 from actorrt.runtime.owner.waiting import entry_of
-from actorrt.types import ActorKey, ProcessId
+from actorrt.types import ActorKey, FunctionKey, ProcessId
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall
 
@@ -129,6 +130,32 @@ def test_a_ref_among_the_arguments_is_waited_for_and_kept(caller: Caller) -> Non
     call = caller.last
     assert call.waiting == [(1, entry_of(ref))]
     assert call.pins == [entry_of(ref)]
+
+
+def test_a_task_that_waits_for_its_arguments_is_one_that_the_process_waits_for() -> None:
+    caller = Caller()
+    caller.thread.run_soon = lambda work: work()
+    submitted: list[Call] = []
+    tasks: Any = SimpleNamespace(
+        learn=lambda *_: None,
+        pool_for=lambda *_: None,
+        submit=lambda calls: submitted.extend(call for call, _ in calls),
+    )
+    maker = CallMaker(cast(Any, caller), caller.objects, caller.actors, tasks, cast(Any, None))
+    function: Any = SimpleNamespace(name="task", is_async=False, function_id=FunctionKey(b"function"))
+    awaited = [caller.call() for _ in range(3)]
+    sent = maker.call_task(function, (*awaited[:2],), {}, TaskOptions(1, 1))
+    dropped = maker.call_task(function, (awaited[2],), {}, TaskOptions(1, 1))
+    entry_of(awaited[0]).settle(PRESENT, b"")
+    assert maker.busy
+    entry_of(awaited[1]).settle(PRESENT, b"")
+    assert [call.entry for call in submitted] == [entry_of(sent)]
+    # What is cancelled is awaited no more.
+    assert maker.busy
+    call = entry_of(dropped).call
+    assert call is not None
+    call.cancelled()
+    assert not maker.busy
 
 
 def test_a_call_waits_behind_one_that_may_be_repeated_and_whose_ref_it_brings(caller: Caller) -> None:

@@ -66,6 +66,13 @@ class CallMaker:
         self._adopt = adopt
         self._tasks = tasks
         self._shared_tasks = shared_tasks
+        # Tasks whose arguments are awaited.
+        self._resolving: set[Call] = set()
+
+    @property
+    def busy(self) -> bool:
+        """True while tasks wait for their arguments; from any thread."""
+        return any(not call.done for call in list(self._resolving))
 
     def call_task(
         self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
@@ -108,6 +115,7 @@ class CallMaker:
         self._adopt(call)
         if call.waiting is not None:
             go = self._go_shared if shared else self._go
+            self._resolving.add(call)
             self._thread.run_soon(partial(self._resolve_then, call, go))
         elif shared:
             self._thread.run_soon(partial(self._go_shared, call))
@@ -116,8 +124,12 @@ class CallMaker:
         return result
 
     def _resolve_then(self, call: Call, go: Callable[[Call], None]) -> None:
-        if not when_resolved(call, go, self._thread.run_soon):
+        def resolved(call: Call) -> None:
+            self._resolving.discard(call)
             go(call)
+
+        if not when_resolved(call, resolved, self._thread.run_soon):
+            resolved(call)
 
     def _go(self, call: Call) -> None:
         self._tasks.submit([(call, call.target)])

@@ -328,7 +328,8 @@ class Runtime:
     def has_calls(self) -> bool:
         """True while calls of this process have no outcome yet; runtime loop."""
         return (
-            self.tasks.busy
+            self.calls.busy
+            or self.tasks.busy
             or self.shared_tasks.busy
             or self.actors.busy
             or any(link.inflight for link in self.peers.links.values())

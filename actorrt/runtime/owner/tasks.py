@@ -111,8 +111,8 @@ class Tasks:
 
     @property
     def busy(self) -> bool:
-        """True while tasks have no outcome yet."""
-        return any(pool.busy for pool in list(self._pools.values()))
+        """True while tasks whose arguments are there have no outcome yet."""
+        return bool(self._submitted) or any(pool.busy for pool in list(self._pools.values()))
 
     def hold(self, held: LeasedWorker) -> None:
         """A pool has got a lease."""
