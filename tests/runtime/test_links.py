@@ -402,6 +402,31 @@ async def two(session: Path) -> AsyncIterator[Two]:
     await made.close()
 
 
+async def test_a_connection_that_breaks_under_its_hello_is_dialled_again_without_a_word(
+    session: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = Two(session, restore_s=20)
+    await two.open()
+    acceptor: Any = two.other._acceptor
+    welcome = acceptor._welcome
+    broke: list[Connection] = []
+
+    def welcome_once(hello: Hello, connection: Connection) -> Any:
+        welcomed = welcome(hello, connection)
+        if not broke:
+            broke.append(connection)
+            connection.transport.abort()
+        return welcomed
+
+    acceptor._welcome = welcome_once
+    two.cut(two.link)
+    async with asyncio.timeout(20):
+        await two.link.ask(Ping())
+    assert broke
+    assert caplog.text == ""
+    await two.close()
+
+
 @pytest.mark.parametrize("by_dialler", [False, True])
 async def test_a_link_that_is_cut_goes_on_and_nobody_above_it_notices(two: Two, by_dialler: bool) -> None:
     back = two.back

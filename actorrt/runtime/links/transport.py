@@ -8,6 +8,7 @@ used again and again, and the link writes to the socket itself. The bytes stay v
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import mmap
 import os
@@ -285,29 +286,35 @@ class Acceptor:
             return web.Response(status=400)
         response = web.StreamResponse()
         response.enable_chunked_encoding()
+        # A connection that breaks while it opens is dialled again by who wants it: no error of this server.
+        with contextlib.suppress(ConnectionError):
+            await self._answer(request, theirs, response)
+        return response
+
+    async def _answer(self, request: Any, theirs: Hello, response: Any) -> None:
+        """Say hello, and return when the connection is over. Raises ConnectionError if it breaks before that."""
         await response.prepare(request)
         transport = request.transport
         if transport is None:  # it has gone meanwhile
-            return response
+            return
         # From here to the change of the protocol nothing waits: what is decided about a hello holds.
         if refused := why_refused(self._hello, theirs):
             await response.write(encode_hello(greeting(self._hello, theirs.link, refused=refused)))
             await response.write_eof()
-            return response
+            return
         connection = Connection(asyncio.get_running_loop(), transport)
         answer, link = self._welcome(theirs, connection)
         if link is None:
             connection.out.close()
             await response.write(encode_hello(answer))
             await response.write_eof()
-            return response
+            return
         transport.set_protocol(_Reader(link, connection, request.protocol))
         try:
             await response.write(encode_hello(answer))
             await connection.over.wait()
         finally:
             link.broke(connection)
-        return response
 
     def abandon(self) -> None:
         """Close the socket that a fork has inherited, and nothing that belongs to its parent."""
