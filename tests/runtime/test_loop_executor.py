@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -118,6 +119,15 @@ class Actor:
             raise KeyboardInterrupt
 
         await asyncio.gather(interrupt())
+
+    async def exits_in_a_task(self) -> None:
+        async def leave() -> None:
+            sys.exit(3)
+
+        self.task = asyncio.create_task(leave())
+
+    async def exits_in_a_callback(self) -> None:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
 
     async def interrupts_in_a_callback(self) -> None:
         def interrupt() -> None:
@@ -355,3 +365,13 @@ def test_a_keyboard_interrupt_ends_the_process_that_one_actor_has_for_itself(ben
     with pytest.raises(KeyboardInterrupt):
         bench.run()
     bench.instance.has_process = False
+
+
+@pytest.mark.parametrize(("method", "lives"), [("exits_in_a_task", False), ("exits_in_a_callback", True)])
+def test_a_system_exit_that_ends_no_actor_is_printed(
+    bench: Bench, method: str, lives: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.take([bench.call(3, method)])
+    bench.run()
+    assert (ACTOR in bench.executor.actors.instances) is lives
+    assert ("SystemExit on a shared loop" in caplog.text) is lives

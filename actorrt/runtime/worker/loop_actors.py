@@ -70,6 +70,8 @@ class LoopActors:
         # The constructor that runs right now.
         self.constructing: RunningCall | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        # The last one that a task of an actor has ended with, until the loop has gone on behind it.
+        self._exit: SystemExit | None = None
 
     def _finalize(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """An object of an actor's class goes; from any thread."""
@@ -110,7 +112,13 @@ class LoopActors:
 
     def _task_ended(self, instance: Instance, task: asyncio.Task[Any]) -> None:
         if (error := instance.task_ended(task)) is not None:
+            self._exit = error
             self.exits(instance, error)
+
+    def left_by(self, error: SystemExit) -> bool:
+        """Whether an actor has left by this error of a task of its."""
+        left, self._exit = self._exit, None
+        return left is error
 
     # ---- making one
 
@@ -316,11 +324,12 @@ class LoopActors:
         """Whether the process is there for one of them alone."""
         return any(instance.has_process for instance in self.instances.values())
 
-    def exit_by_callback(self, error: SystemExit) -> None:
-        """End the actor that has this process to itself."""
-        for instance in list(self.instances.values()):
-            if instance.has_process:
-                self.exits(instance, error)
+    def exit_by_callback(self, error: SystemExit) -> bool:
+        """End the actor that has this process to itself. False: there is none."""
+        having = [instance for instance in self.instances.values() if instance.has_process]
+        for instance in having:
+            self.exits(instance, error)
+        return bool(having)
 
     def end(self, instance: Instance) -> None:
         """End it now: running calls are cancelled, waiting ones refused."""

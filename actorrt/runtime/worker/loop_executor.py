@@ -80,7 +80,7 @@ WRITER_THREADS: Final = 4
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """As any loop does, but of code that has left its actor, which is no error."""
-    if not isinstance(context.get("exception"), ActorExit | SystemExit):
+    if not isinstance(context.get("exception"), ActorExit):
         loop.default_exception_handler(context)
 
 
@@ -148,12 +148,18 @@ class LoopExecutor:
                 return
             except SystemExit as error:
                 # By a task that a call has left behind, which ends its actor in a moment, or by a callback.
-                self.actors.exit_by_callback(error)
+                if not self.actors.exit_by_callback(error):
+                    self.loop.call_soon(self._report_exit, error)
             except KeyboardInterrupt as error:
                 # Of one actor's or call's task or callback: it ends a process that is that actor's, and no neighbour.
                 if self.actors.have_the_process:
                     raise
                 self.loop.call_exception_handler({"message": "KeyboardInterrupt on a shared loop", "exception": error})
+
+    def _report_exit(self, error: SystemExit) -> None:
+        """Print a SystemExit that has ended nothing: no actor is known whose code raised it."""
+        if not self.actors.left_by(error):
+            self.loop.call_exception_handler({"message": "SystemExit on a shared loop", "exception": error})
 
     def finalize(self, timeout_s: float) -> None:
         self.loop.run_until_complete(self.actors.finalized(timeout_s))
