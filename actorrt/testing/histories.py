@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -548,7 +549,7 @@ def history(seed: int) -> Outcome:
     _books.append(book)
     broken: list[str] = []
     try:
-        with world.installed():
+        with world.installed(), _noting_failed_tasks(world):
             world.begin_node()
             drivers = [world.new_driver(program.main) for program in programs]
             world.spawn(world.outside_process, partial(chaos.run, faults, FAULTS_S))
@@ -575,6 +576,17 @@ def history(seed: int) -> Outcome:
     counts = world.story.counts + book.ends
     counts["calls"] = book.calls
     return Outcome(seed, broken, counts, world.story.tell, world.schedule.turns, world.schedule.now)
+
+
+@contextlib.contextmanager
+def _noting_failed_tasks(world: World) -> Generator[None]:
+    """A task that fails, and that nobody asks how it ended, is an error: what it had left to do is not done."""
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(world.errors)
+    try:
+        yield
+    finally:
+        logger.removeHandler(world.errors)
 
 
 def _settle(world: World, seconds: float) -> None:

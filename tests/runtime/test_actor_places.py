@@ -43,8 +43,8 @@ class Searching:
         self.asked: list[int] = []
         peers = SimpleNamespace(dead=self.dead, ask=self._ask, link_to=self._link_to)
         thread = SimpleNamespace(spawn_here=self.loop.create_task)
-        node = SimpleNamespace(closed=False)
-        process = SimpleNamespace(process=HERE, thread=thread, exits=None, peers=peers, node=node, supervisor=None)
+        exits = SimpleNamespace(node_is_gone=False)
+        process = SimpleNamespace(process=HERE, thread=thread, exits=exits, peers=peers, supervisor=None)
         self.client = ActorClient(cast(Any, process), actor_key(OWNER, 1), "Actor", traits_of(True, 1, 0, -1))
         self.lock = threading.Lock()
         self.places = ActorPlaces(cast(Any, process), self)

@@ -6,10 +6,14 @@ import sys
 
 import pytest
 
+from actorrt.runtime.links.link import Link
+from actorrt.runtime.owner.actor_places import ActorPlaces
+from actorrt.runtime.owner.calls import Call
 from actorrt.testing.__main__ import main
 from actorrt.testing.histories import history
 
-SEEDS = range(60)
+# Of 1932 a link to the node ends before its driver has joined.
+SEEDS = (*range(60), 1932)
 TELL = "from actorrt.testing.histories import history; print(history({}).story())"
 
 
@@ -63,3 +67,12 @@ def test_a_seed_of_the_environment_is_run_alone_and_told(
     with pytest.raises(SystemExit):
         main([])
     assert "--seed: invalid int value: 'all'" in capsys.readouterr().err
+
+
+def test_a_task_that_fails_and_is_asked_by_nobody_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(places: ActorPlaces, link: Link, under_way: list[Call]) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ActorPlaces, "link_lost", fails)
+    broken = [line for seed in range(10) for line in history(seed).broken]
+    assert [line for line in broken if "never retrieved" in line and "ZeroDivisionError" in line]

@@ -22,6 +22,7 @@ from actorrt.wire.messages import (
 )
 
 from ..base.definitions import ActorClassDef
+from ..links.link import Link
 from . import actors
 from .actor_client import ActorClient
 from .actor_records import ActorRecord, ActorSpec
@@ -44,6 +45,8 @@ class Creator(Caller, actors.Surroundings, Protocol):
 
     @property
     def program(self) -> Program: ...
+    @property
+    def node(self) -> Link: ...
     @property
     def membership(self) -> Membership: ...
     @property

@@ -37,8 +37,6 @@ class Surroundings(Protocol):
     process: ProcessId
 
     @property
-    def node(self) -> Link: ...
-    @property
     def thread(self) -> LoopThread: ...
     @property
     def peers(self) -> Peers: ...
@@ -177,7 +175,7 @@ class ActorPlaces:
         return may_live(
             said_goodbye=link is not None and link.farewell,
             has_ended=worker in self._peers.dead,
-            node_is_gone=bool(self._process.node.closed),
+            node_is_gone=self._exits.node_is_gone,
         )
 
     def no_actor(self, client: ActorClient, call: Call, started: bool) -> None:

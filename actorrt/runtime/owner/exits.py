@@ -39,6 +39,20 @@ class Exits:
         # Why the node ended, if it said so.
         self.node_end = ""
 
+    @property
+    def _node(self) -> Link | None:
+        """The link to the node that has taken this process in; None before."""
+        try:
+            return self._process.node
+        except exceptions.LinkError:
+            return None
+
+    @property
+    def node_is_gone(self) -> bool:
+        """Whether this process had a node and has it no more."""
+        node = self._node
+        return node is not None and bool(node.closed)
+
     async def cause(self, process: ProcessId) -> tuple[str, bool]:
         """Why a process ended, as its node knows it; and whether memory ran out."""
         known = await self.exit_of(process)
@@ -71,7 +85,9 @@ class Exits:
 
     async def end_of(self, process: ProcessId) -> Exit:
         """Wait until a process has ended, as its node knows it; one that it does not know is not waited for."""
-        node = self._process.node
+        node = self._node
+        if node is None:
+            return Exit("this process has not joined its session", known=False)
         if process == node.peer or node.closed:
             return Exit(self.node_end or "the node ended")
         try:
