@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
-
-from actorrt.types import ProcessId
 
 
 class Deliveries:
@@ -14,15 +11,9 @@ class Deliveries:
     def __init__(self) -> None:
         self.broken: list[str] = []
         self._under_way: dict[tuple[bytes, bool], deque[bytes]] = {}
-        self._senders: dict[tuple[bytes, bool], ProcessId] = {}
 
-    def sent(self, link: bytes, by_dialler: bool, payload: bytes, sender: ProcessId) -> None:
+    def sent(self, link: bytes, by_dialler: bool, payload: bytes) -> None:
         self._under_way.setdefault((link, by_dialler), deque()).append(payload)
-        self._senders[link, by_dialler] = sender
-
-    def never_came(self, dead: Container[ProcessId]) -> bool:
-        """Whether something never came that a process had written before it ended: a cut had lost it by then."""
-        return any(due and self._senders[key] in dead for key, due in self._under_way.items())
 
     def came(self, link: bytes, by_dialler: bool, payload: bytes) -> None:
         due = self._under_way.get((link, by_dialler))

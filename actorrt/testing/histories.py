@@ -51,7 +51,7 @@ class Book:
     # Of each actor, the processes of its lives.
     lives: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     broken: list[str] = field(default_factory=list[str])
-    # What ran more often than it may, unless the worker could not say that it had begun: see `_repeated`.
+    # What ran more often than it may.
     repeated: list[str] = field(default_factory=list[str])
     calls: int = 0
     ends: Counter[str] = field(default_factory=Counter[str])
@@ -569,7 +569,7 @@ def history(seed: int) -> Outcome:
                 broken += book.broken + world.deliveries.broken + world.errors.found
             if not broken:
                 broken += left_over(world)
-                broken += _out_of_order(book) + _repeated(book, world)
+                broken += _out_of_order(book) + book.repeated
             world.close()
     finally:
         _books.pop()
@@ -594,16 +594,6 @@ def _settle(world: World, seconds: float) -> None:
     for _ in range(2):
         gc.collect()
         world.run(lambda: False, world.schedule.now + seconds / 2)
-
-
-def _repeated(book: Book, world: World) -> list[str]:
-    """A worker says that an actor has been made before it runs its first call. If a cut loses that, and the worker is
-    killed before the link goes on, its caller takes the call for one that never began: it is excused here."""
-    dead = {process.process for process in world.processes if not process.lives}
-    if not world.deliveries.never_came(dead):
-        return book.repeated
-    book.ends["repeated unheard"] += len(book.repeated)
-    return []
 
 
 def _out_of_order(book: Book) -> list[str]:

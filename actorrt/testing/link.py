@@ -178,5 +178,5 @@ class VirtualLink(Link):
         data, count, why = frame_of(batch)
         if data:
             self._story.sent(self._mine, self.peer, batch[:count])
-            self._deliveries.sent(self.end.link, bool(self.path), data[HEADER_BYTES : -len(TRAILER)], self._mine)
+            self._deliveries.sent(self.end.link, bool(self.path), data[HEADER_BYTES : -len(TRAILER)])
         return data, count, why
