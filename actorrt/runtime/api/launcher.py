@@ -1,4 +1,4 @@
-"""`python -m actorrt.runtime.api.launcher SESSION`: import once what all processes need, then become them.
+"""Import once what all processes need, then become them: what start.py loads.
 
 `... again CONFIG` becomes one of them alone, for a node that has lost it (respawn.py).
 """
@@ -104,7 +104,3 @@ def main() -> None:
         preload_modules=config.preload_modules,
         node_fds=[config.ready_fd, MARK_FD, _keep_from_cleaners(session)],
     )
-
-
-if __name__ == "__main__":
-    main()

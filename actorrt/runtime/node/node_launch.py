@@ -141,7 +141,7 @@ def launch(settings: Settings, options: InitOptions) -> Launched:
 def _spawn(session: str, mark: int, errors: str) -> tuple[int, int]:
     """Start a launcher; its pid, and the end of a pipe that it writes to when it is ready."""
     # -P: whatever lies in the folder of the program, its modules are not for the launcher.
-    arguments = [sys.executable, "-P", "-m", "actorrt.runtime.api.launcher", session]
+    arguments = [sys.executable, "-P", "-m", "actorrt.runtime.api.start", session]
     environment = dict(os.environ)
     # The same actorrt as this process has, wherever it was found.
     root = os.path.dirname(os.path.dirname(os.path.abspath(version.__file__)))
