@@ -12,6 +12,8 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import aiohttp.web  # noqa: F401  # pyright: ignore[reportUnusedImport]  what all that listen need, loaded once
 import msgspec
@@ -68,9 +70,8 @@ def _keep_from_cleaners(session: str) -> int:
 
 def load_worker() -> Callable[[WorkerStart], object]:
     """What workers run. The zygote alone loads it, while the node begins, which does not need it."""
-    from ..worker.worker import worker_main
-
-    return worker_main
+    worker: Any = import_module("actorrt.runtime.worker.worker")
+    return worker.worker_main
 
 
 def become(again: Again, session: str) -> None:
