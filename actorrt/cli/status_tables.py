@@ -65,7 +65,7 @@ def _of_process(each: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
     objects, segments, shared = each["objects"], each["segments"], each["shared_tasks"]
     pools = [pool for _, pool in each["tasks"]["pools"]]
     waiting = each["tasks"]["submitted"] + shared["waiting"] + sum(pool["waiting"] for pool in pools)
-    running = sum(pool["load"] for pool in shared["pools"]) + sum(pool["under_way"] for pool in pools)
+    running = shared["under_way"] + sum(pool["under_way"] for pool in pools)
     called = (
         f"{each['calls_away']}/{each['calls_served']}/{runner['waiting'] + actors['waiting'] + actors['resolving']}"
     )

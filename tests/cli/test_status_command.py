@@ -116,7 +116,8 @@ def test_the_status_shows_what_each_process_has_under_way(busy: int) -> None:
     shown = _run("status").stdout
     assert re.search(r"^workers +.*1 shared", shown, re.MULTILINE)
     assert re.search(rf"^worker .* {busy} +0/1/0 +1/0/0 +0/0 +0/1 ", shown, re.MULTILINE)
-    assert re.search(rf"^driver .* {os.getpid()} +1/0/0 +0/1/0 +0/1 +1/0 +1/0 ", shown, re.MULTILINE)
+    # An actor is none of the tasks.
+    assert re.search(rf"^driver .* {os.getpid()} +1/0/0 +0/1/0 +0/0 +1/0 +1/0 ", shown, re.MULTILINE)
     assert "unacknowledged" in shown
 
 
@@ -151,6 +152,27 @@ def test_tasks_are_shown_by_pool() -> None:
     (pool,) = (pool for (shape, _, _), pool in driver["tasks"]["pools"] if shape == [["CPU", 10_000]])
     assert pool["waiting"] + pool["under_way"] == 4
     assert re.search(r"^ +tasks \(sync\) for 1 CPU: \d waiting, \d under way, leases: ", shown, re.MULTILINE)
+    for ref in refs:
+        with pytest.raises(actorrt.exceptions.TaskCancelledError):
+            actorrt.get(ref)
+
+
+@actorrt.remote
+async def asleep() -> None:
+    await asyncio.sleep(1000)
+
+
+@pytest.mark.usefixtures("node")
+def test_async_tasks_are_counted_beside_actors(busy: int) -> None:
+    refs = [asleep.remote() for _ in range(3)]
+    actorrt.wait(refs, timeout=0)
+    known, shown = _statistics(), _run("status").stdout
+    for ref in refs:
+        actorrt.cancel(ref)
+    (driver,) = (each for each in known["processes"] if each["pid"] == os.getpid())
+    tasks = driver["shared_tasks"]
+    assert (tasks["waiting"] + tasks["under_way"], tasks["pools"][0]["load"] - tasks["under_way"]) == (3, 1)
+    assert re.search(rf"^driver .* {os.getpid()} +[14]/0/0 +0/1/0 +(0/3|3/0) ", shown, re.MULTILINE)
     for ref in refs:
         with pytest.raises(actorrt.exceptions.TaskCancelledError):
             actorrt.get(ref)

@@ -26,6 +26,8 @@ class SharedTasksStatistics(Struct, frozen=True):
 
     # Those for which no worker is there yet.
     waiting: int
+    # Those that a worker has.
+    under_way: int
     # Its shared workers, a record for each environment.
     pools: list[SharedPoolStatistics]
 
@@ -51,7 +53,10 @@ class SharedTasks:
     def statistics(self) -> SharedTasksStatistics:
         """Runtime loop."""
         waiting = sum(map(len, self._waiting.values()))
-        return SharedTasksStatistics(waiting, [pool.statistics() for pool in self._host.shared_pools()])
+        # A copy at once: other threads call actors meanwhile.
+        sent = (call for link in self._host.peers.links.values() for call in list(link.inflight.values()))
+        under_way = sum(type(call) is Call and call.home is self for call in sent)
+        return SharedTasksStatistics(waiting, under_way, [pool.statistics() for pool in self._host.shared_pools()])
 
     @property
     def busy(self) -> bool:
