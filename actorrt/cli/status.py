@@ -63,6 +63,8 @@ def status(address: str, as_json: bool) -> None:
 
     In JSON, "sessions" lists them, newest first; beside it stand the facts of the first.
     """
+    # A node that is stopped is waited for no longer than for one of its answers, unless the user says so.
+    os.environ["ACTORRT_START_TIMEOUT_S"] = os.environ.get("ACTORRT_START_TIMEOUT_S") or f"{_ANSWER_S:g}"
     try:
         running = actorrt.sessions()
     except OSError as error:
