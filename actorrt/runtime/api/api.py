@@ -215,7 +215,8 @@ def statistics(timeout: float = 5.0) -> dict[str, Any]:
     links. This process is left out. One that does not answer within a second has the reason in `"trouble"`, which is
     empty for the others. It costs each process the counting, so ask now and then, and not in a loop.
 
-    Which facts there are may change with any release. Raises TimeoutError if the node does not answer in time.
+    Which facts there are may change with any release. Raises TimeoutError if the node does not answer in time; it waits
+    a second for processes that do not answer, so that a shorter `timeout` may be too short.
     """
     runtime = program.runtime()
     try:
