@@ -149,16 +149,24 @@ async def test_a_callback_that_was_taken_back_is_not_called() -> None:
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_a_callback_that_looks_at_a_cancelled_future_keeps_nobody_from_being_told(here: bool) -> None:
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+def test_a_callback_that_looks_at_a_cancelled_future_or_leaves_keeps_nobody_from_being_told(
+    here: bool, error: type[BaseException]
+) -> None:
     gate = Gate.remote()
     refs = [gate.wait.remote() for _ in range(5)]
+    told: SimpleQueue[Any] = SimpleQueue()
 
-    def cancelled(_: Any) -> None:
-        raise asyncio.CancelledError
+    def raises(_: Any) -> None:
+        raise error
 
-    refs[0].add_done_callback(cancelled, here=here)
+    refs[0].add_done_callback(raises, here=here)
+    refs[0].add_done_callback(told.put, here=here)
     gate.open.remote()
     assert actorrt.get(refs, timeout=20) == [7] * 5
+    assert told.get(timeout=20) is refs[0]
+    # The runtime's own thread goes on.
+    assert actorrt.get(large.remote(), timeout=20) == bytes(1_000_000)
 
 
 @actorrt.remote

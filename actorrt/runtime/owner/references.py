@@ -9,18 +9,21 @@ import logging
 import operator
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from actorrt import exceptions
 from actorrt.core.object_state import PENDING, PRESENT, RAISED, REMOTE, SHARED
 from actorrt.types import ObjectID, ProcessId, owned
 from actorrt.wire import codec
 
-from ..base.loop_bridge import CALLBACK_ERRORS, CALLBACK_RAISED, bridge_to, call_safely
+from ..base.loop_bridge import CALLBACK_ERRORS, CALLBACK_RAISED, bridge_to
 from . import current
 from .entries import Entry, Waiter
 
 logger = logging.getLogger("actorrt")
+
+# What a callback may raise where whoever settles the value calls it: there is nothing there that it could leave.
+_HERE: Final = (*CALLBACK_ERRORS, SystemExit)
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -205,7 +208,7 @@ def _run_here(callback: Callable[[Any], object], ref: object, entry: Entry) -> N
         return
     try:
         callback(ref)
-    except CALLBACK_ERRORS:
+    except _HERE:
         logger.exception(CALLBACK_RAISED)
 
 
@@ -214,14 +217,21 @@ def _run_safely(run: Callable[[], object], entry: Entry) -> None:
         # It may look at the value, for which the runtime's own thread cannot wait.
         runtime.thread.spawn(_run_once_local(run, entry))
     else:
-        call_safely(run)
+        _call_here(run)
+
+
+def _call_here(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except _HERE:
+        logger.exception(CALLBACK_RAISED)
 
 
 async def _run_once_local(run: Callable[[], object], entry: Entry) -> None:
     with contextlib.suppress(Exception):
         # Whoever looks at the value hears what is wrong with it.
         await until_local(entry)
-    call_safely(run)
+    _call_here(run)
 
 
 def _rebuild(owner: ProcessId, seq: int) -> ObjectRef[Any]:
