@@ -16,10 +16,9 @@ import pytest
 import actorrt
 from actorrt import exceptions
 from actorrt.core.options import MethodOptions
-from actorrt.runtime.links import link
 from actorrt.runtime.owner import current
 from actorrt.runtime.owner.handles import client_of
-from actorrt.wire import frames
+from actorrt.wire import frames, outlet
 
 pytestmark = pytest.mark.usefixtures("node")
 DEADLINE_S = 30
@@ -185,7 +184,7 @@ def test_calls_that_fail_while_others_send_refs_all_have_their_outcome() -> None
 def test_messages_that_do_not_fit_one_frame_leave_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
     raiser = Raiser.remote()
     assert actorrt.get(raiser.add.remote(b""), timeout=DEADLINE_S) == 0
-    monkeypatch.setattr(link, "MAX_FRAME_BYTES", 3000)
+    monkeypatch.setattr(outlet, "MAX_FRAME_BYTES", 3000)
     monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 3000)
     refs = [raiser.add.remote(b"x" * 1000) for _ in range(100)]
     assert actorrt.get(refs, timeout=DEADLINE_S) == [1000] * 100
@@ -194,7 +193,7 @@ def test_messages_that_do_not_fit_one_frame_leave_in_several(monkeypatch: pytest
 def test_a_call_larger_than_any_frame_fails_and_the_next_one_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     raiser = Raiser.remote()
     assert actorrt.get(raiser.add.remote(b""), timeout=DEADLINE_S) == 0
-    monkeypatch.setattr(link, "MAX_FRAME_BYTES", 3000)
+    monkeypatch.setattr(outlet, "MAX_FRAME_BYTES", 3000)
     monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 3000)
     before, large, after = (raiser.add.remote(b"x" * size) for size in (10, 5000, 20))
     with pytest.raises(exceptions.NotSentError, match="put large values"):

@@ -61,7 +61,7 @@ async def test_a_router_that_has_said_garbage_begins_anew_and_nobody_waits_for_e
     gate = actorrt.remote(Gate).remote()
     held = handle.hold.remote(gate)
     await gate.until.remote(1)
-    policy: Any = router_of(DeploymentId(app, "Held"))._policy
+    policy: Any = router_of(DeploymentId(app, "Held"))._placing.policy
     session = policy._session
     say = session.write
 
