@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Every process that a test starts inherits this variable, so its value finds them, however they were re-parented.
 TEMP_DIR: Final = Path(tempfile.mkdtemp(prefix="art-"))
@@ -40,7 +40,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SETTLE_S: Final = 10.0
 
 # A slow machine is no failure: the suite asserts no wall-clock figure.
-settings.register_profile("actorrt", deadline=None, max_examples=40 * int(os.environ.get("ACTORRT_TEST_DEPTH", "1")))
+settings.register_profile(
+    "actorrt",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=40 * int(os.environ.get("ACTORRT_TEST_DEPTH", "1")),
+)
 settings.load_profile("actorrt")
 
 
