@@ -105,7 +105,27 @@ class VirtualEnd(End):
         self.parser = _NotingParser(link, state is not State.OPEN, deliveries)
 
 
-class VirtualLoopback(Loopback):
+class _Numbered(Link):
+    """A link of a simulated process. It has a number, so that sets of links are gone through in the same order in each
+    run."""
+
+    # Set before all else.
+    _number: int
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def take_along(self, seq: int, frame: Frame) -> None:
+        raise RuntimeError(NO_PIPES)
+
+    def push_pipe(self, pipe: Pipe) -> None:
+        raise RuntimeError(NO_PIPES)
+
+
+class VirtualLoopback(_Numbered, Loopback):
     """The link of a simulated process to itself."""
 
     def __init__(
@@ -122,25 +142,13 @@ class VirtualLoopback(Loopback):
         super().__init__(loop, receiver, keeper, hello, link, take_here)
         self._story = stage.story
 
-    def __hash__(self) -> int:
-        return self._number
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def take_along(self, seq: int, frame: Frame) -> None:
-        raise RuntimeError(NO_PIPES)
-
-    def push_pipe(self, pipe: Pipe) -> None:
-        raise RuntimeError(NO_PIPES)
-
     def flush(self) -> None:
         if self._queue and self._outlet.obstacle is None:
             self._story.sent(self.peer, self.peer, list(self._queue))
         super().flush()
 
 
-class VirtualLink(Link):
+class VirtualLink(_Numbered):
     """A link between two simulated processes."""
 
     def __init__(
@@ -155,24 +163,11 @@ class VirtualLink(Link):
         stage: Stage,
         mine: ProcessId,
     ) -> None:
-        # First: sets of links are gone through in the same order in each run.
         self._number = stage.story.next_number()
         super().__init__(loop, receiver, keeper, hello, end, connection, path)
         self._mine = mine
         self._story = stage.story
         self._deliveries = stage.deliveries
-
-    def __hash__(self) -> int:
-        return self._number
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def take_along(self, seq: int, frame: Frame) -> None:
-        raise RuntimeError(NO_PIPES)
-
-    def push_pipe(self, pipe: Pipe) -> None:
-        raise RuntimeError(NO_PIPES)
 
     def _frame(self, batch: list[AnyMessage]) -> tuple[bytes, int, str]:
         data, count, why = frame_of(batch)

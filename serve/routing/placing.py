@@ -204,7 +204,7 @@ class Placing(Generic[R, T]):
 
     # Requests.
 
-    def submit(self, request: R) -> Placed[T]:
+    def submit(self, request: R, is_first: bool = True) -> Placed[T]:
         """Where it goes; NotFollowed if nobody follows the news. Raises an interrupt, and has forgotten it then."""
         grant = None
         try:
@@ -213,23 +213,16 @@ class Placing(Generic[R, T]):
                 return None
             return self.targets[grant.replica], grant
         except FAILURES as error:
-            if self._failures.is_interrupt(error):
+            if is_first and self._failures.is_interrupt(error):
                 self._forget(request, grant)
                 raise
-            if isinstance(error, DeploymentGone) and not self._is_followed:
+            if is_first and isinstance(error, DeploymentGone) and not self._is_followed:
                 return NotFollowed()
             return self._misplaced(request, grant, error)
 
     def place(self, request: R) -> Placed[T]:
         """The same, of one that was taken before, or for which the news have been looked for. Raises nothing."""
-        grant = None
-        try:
-            if (grant := self.policy.submit(request)) is None:
-                self.waiting[request] = None
-                return None
-            return self.targets[grant.replica], grant
-        except FAILURES as error:
-            return self._misplaced(request, grant, error)
+        return self.submit(request, is_first=False)
 
     def _forget(self, request: R, grant: Grant | None) -> None:
         self.waiting.pop(request, None)

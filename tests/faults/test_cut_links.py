@@ -434,16 +434,6 @@ sys.stdin.readline()
 """
 
 
-def test_a_program_that_leaves_while_its_link_is_down_has_ended_at_once(relay: Relay, tmp_path: Path) -> None:
-    with program_that(SAYS_GOODBYE_AFTER_A_CUT, tmp_path) as process:
-        deadline = time.monotonic() + RESTORE_S / 2
-        while programs() > 1:
-            assert time.monotonic() < deadline
-        assert process.poll() is None
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 LOSES_ITS_NODE: Final = """
 import sys
 import actorrt
@@ -463,8 +453,9 @@ sys.stdin.readline()
 """
 
 
-def test_a_program_that_leaves_and_has_lost_its_link_says_so_over_another_one(relay: Relay, tmp_path: Path) -> None:
-    with program_that(LOSES_ITS_NODE, tmp_path) as process:
+@pytest.mark.parametrize("program", [SAYS_GOODBYE_AFTER_A_CUT, LOSES_ITS_NODE], ids=["down", "lost"])
+def test_a_program_that_leaves_without_its_link_has_ended_at_once(relay: Relay, tmp_path: Path, program: str) -> None:
+    with program_that(program, tmp_path) as process:
         deadline = time.monotonic() + RESTORE_S / 2
         while programs() > 1:
             assert time.monotonic() < deadline

@@ -266,10 +266,7 @@ class Actors:
         # As `_count` does, and no step more for each reply. A single one is counted before its waiter is woken, who
         # wants the GIL then.
         if batch.is_single or client.traits.max_pending >= 0:
-            with self.lock:
-                waiting = client.answered(1)
-            if waiting:
-                self.advance(client)
+            self.answered(client, 1)
         else:
             answered = batch.by_actor
             answered[client] = answered.get(client, 0) + 1
