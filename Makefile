@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help serve chat test models apps clients check format bench load simulate simulate-queue reference lock clean
+.PHONY: help serve chat test faults models apps clients check format bench load simulate simulate-queue reference lock clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -30,8 +30,11 @@ chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by
 	@echo "make chat: loading the model; it says where to chat once that can be"
 	$(BIN)/actorrt serve examples.chat:app $(ARGS)
 
-test: $(STAMPS)/test  ## the test suite but that of language models, three files at a time
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/llm $(ARGS)
+test: $(STAMPS)/test  ## the test suite but those of faults and of language models, three files at a time
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/faults --ignore tests/llm $(ARGS)
+
+faults: $(STAMPS)/test  ## the faults suite: kills, stops, cut links with real processes
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/faults $(ARGS)
 
 models: $(STAMPS)/test  ## the tests of language models, with real engines
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/llm $(ARGS)
