@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -274,12 +274,11 @@ class Server:
 StartServer = Callable[..., Server]
 
 
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Run `actorrt serve` with these arguments on a free port; returns when it has printed its URL or has ended."""
+@contextlib.contextmanager
+def _servers(folder: Path) -> Generator[StartServer]:
     servers: list[Server] = []
 
-    def start(*args: str, cwd: Path = tmp_path) -> Server:
+    def start(*args: str, cwd: Path = folder) -> Server:
         command = [str(Path(sys.executable).with_name("actorrt")), "serve", *args]
         if "--port" not in args:
             command += ["--port", "0"]
@@ -290,3 +289,17 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Run `actorrt serve` with these arguments on a free port; returns when it has printed its URL or has ended."""
+    with _servers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """The same, for a server that the tests of a module share: it ends after the last of them."""
+    with _servers(tmp_path_factory.mktemp("servers")) as start:
+        yield start

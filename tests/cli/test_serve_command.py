@@ -209,24 +209,34 @@ def test_a_class_of_a_module_uses_its_own_decorated_name(start_server: Any) -> N
     assert httpx.get(start_server("bare:named").url).json() == [True, 3]
 
 
-def test_it_logs_requests_when_asked_to(start_server: Any) -> None:
-    server = start_server("hello:app", "--access-log")
-    assert httpx.get(server.url + "/some/where").text == "hello"
-    server.stop()
-    assert re.search(r"GET /some/where.* 200", "".join(server.said))
-
-
-def test_it_answers_below_its_prefix_only(start_server: Any) -> None:
-    server = start_server("hello:app", "--route-prefix", "/greet", "--name", "greeter")
-    assert httpx.get(re.sub(r"/greet$", "", server.url) + "/greet").text == "hello"
-    assert httpx.get(re.sub(r"/greet$", "", server.url) + "/other").status_code == 404
-
-
-def test_it_imports_from_the_folder_it_is_given(start_server: Any, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
+@pytest.fixture(scope="module")
+def with_options(start_shared_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server with the options of which each of the next tests holds one."""
+    folder = tmp_path_factory.mktemp("options")
+    (folder / "hello.py").write_text(HELLO, encoding="utf-8")
+    elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
-    server = start_server("hello:app", "--app-dir", "..", cwd=elsewhere)
-    assert httpx.get(server.url).text == "hello"
+    options = ("--app-dir", "..", "--access-log", "--route-prefix", "/greet", "--name", "greeter")
+    return start_shared_server("hello:app", *options, cwd=elsewhere)
+
+
+def test_it_logs_requests_when_asked_to(with_options: Any) -> None:
+    assert httpx.get(_root(with_options) + "/greet/some/where").text == "hello"
+    with_options.wait_for("GET /greet/some/where")
+    assert re.search(r"GET /greet/some/where.* 200", "".join(with_options.said))
+
+
+def test_it_answers_below_its_prefix_only(with_options: Any) -> None:
+    assert httpx.get(_root(with_options) + "/greet").text == "hello"
+    assert httpx.get(_root(with_options) + "/other").status_code == 404
+
+
+def test_it_imports_from_the_folder_it_is_given(with_options: Any) -> None:
+    assert httpx.get(_root(with_options) + "/greet").text == "hello"
+
+
+def _root(server: Any) -> str:
+    return re.sub(r"/greet$", "", server.url)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

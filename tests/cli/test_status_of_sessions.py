@@ -20,10 +20,11 @@ def _run(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
 
-@pytest.fixture
-def two_sessions(start_server: Any, tmp_path: Path) -> list[int]:
+@pytest.fixture(scope="module")
+def two_sessions(start_shared_server: Any, tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     """Two commands that serve an application of the same name; their pids, the newer one first."""
-    (tmp_path / "models.py").write_text(
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "models.py").write_text(
         "import os\n"
         "from actorrt.serve.llm import LLMConfig, SimulatedEngine, build_openai_app\n"
         "app = build_openai_app(LLMConfig(model_id=os.environ['MODEL'], engine=SimulatedEngine()))\n"
@@ -31,7 +32,7 @@ def two_sessions(start_server: Any, tmp_path: Path) -> list[int]:
     pids: list[int] = []
     for model in ("older", "newer"):
         os.environ["MODEL"] = model
-        pids.insert(0, start_server("models:app").process.pid)
+        pids.insert(0, start_shared_server("models:app", cwd=folder).process.pid)
     del os.environ["MODEL"]
     return pids
 

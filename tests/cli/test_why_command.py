@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import actorrt
+from actorrt import serve
+
 
 def _run(*args: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("actorrt")), *args]
@@ -38,10 +41,11 @@ def test_a_request_that_waits_is_told_apart_from_one_that_runs(start_server: Any
     threads = [threading.Thread(target=_ask, args=(url, name, answers)) for name in ("one", "other")]
     for thread in threads:
         thread.start()
-    while True:
-        (queue,) = json.loads(_run("status", "--json").stdout)["queues"]
-        if queue["tenants"].get("", {}).get("waiting") == 1:
-            break
+    with actorrt.init("auto"):
+        while (tenant := (serve.queues()[0].tenants or {}).get("")) is None or tenant.waiting != 1:
+            pass
+    (queue,) = json.loads(_run("status", "--json").stdout)["queues"]
+    assert queue["tenants"][""]["waiting"] == 1
     said = sorted(_run("why", name).stdout for name in ("one", "other"))
     assert said[0].startswith("default#Slow: it has waited for ")
     assert "every replica is full" in said[0]

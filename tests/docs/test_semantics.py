@@ -1,6 +1,5 @@
 """docs/semantics.md: every promise names a test, and that test is there."""
 
-import ast
 import re
 from functools import cache
 from pathlib import Path
@@ -13,8 +12,7 @@ ROWS: Final = re.findall(r"^\| (?!what is promised |---)(.+) \| (.+) \|$", PAGE,
 
 @cache
 def _tests_of(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return set(re.findall(r"^ *(?:async )?def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_every_promise_names_a_test_that_is_there() -> None:
