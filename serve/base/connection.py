@@ -150,7 +150,8 @@ def disconnect() -> None:
 def connected() -> Connection | None:
     """The connection, if there is one that belongs to the runtime which this process has now."""
     found = _connection
-    if found is None or found.runtime != get_runtime_context().get_worker_id():
+    # To ask for the context begins a session where there is none.
+    if found is None or not is_initialized() or found.runtime != get_runtime_context().get_worker_id():
         return None
     return found
 

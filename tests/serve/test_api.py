@@ -19,6 +19,10 @@ class Hello:
         return "hello"
 
 
+class Nobody:
+    pass
+
+
 @pytest.mark.parametrize("wrong", [Hello, int, 3, None])
 def test_what_is_no_application_is_refused_before_a_node_is_started(wrong: Any) -> None:
     with pytest.raises(TypeError, match="bind"):
@@ -40,6 +44,14 @@ def test_looking_for_serve_where_nothing_runs_leaves_nothing_running() -> None:
     assert not actorrt.is_initialized()
     assert serve.status().applications == {}
     serve.shutdown()
+    assert not actorrt.is_initialized()
+
+
+def test_looking_for_serve_once_its_session_has_ended_leaves_nothing_running() -> None:
+    with actorrt.init(local_mode=True):
+        connection.set_controller(actorrt.remote(Nobody).remote())
+    with pytest.raises(serve.exceptions.ServeError, match="not running"):
+        serve.delete("default")
     assert not actorrt.is_initialized()
 
 
