@@ -31,10 +31,10 @@ chat: $(STAMPS)/chat  ## chat with a language model at http://127.0.0.1:8000, by
 	$(BIN)/actorrt serve examples.chat:app $(ARGS)
 
 test: $(STAMPS)/test  ## the test suite but those of faults and of language models, three files at a time
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/faults --ignore tests/llm $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --ignore tests/faults --ignore tests/llm $(ARGS)
 
 faults: $(STAMPS)/test  ## the faults suite: kills, stops, cut links with real processes
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/faults $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/faults $(ARGS)
 
 models: $(STAMPS)/test  ## the tests of language models, with real engines
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/llm $(ARGS)
