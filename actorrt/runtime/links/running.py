@@ -6,11 +6,12 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum, auto
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt.core.cancellation import ALONE, RUNNING, TABLE, TREE_BY_FORCE, Action, Reach
 
-from .link import Link
+if TYPE_CHECKING:
+    from .link import Link
 
 _COMPACT_AT: Final = 64
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from actorrt.types import ActorKey, ProcessId
 
-from ..base.loop_thread import LoopThread
-from ..links.pipe_turns import PipeTurns
+if TYPE_CHECKING:
+    from ..base.loop_thread import LoopThread
+    from ..links.pipe_turns import PipeTurns
 
 FORKED: Final = "this process was forked from one that uses actorrt: call actorrt.init() in it first"
 NONE_YET: Final = "actorrt is not initialized in this process: call actorrt.init() first"

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 from actorrt.core.calls import State
 from actorrt.core.object_state import PRESENT, RAISED, SHARED
@@ -22,11 +22,13 @@ from actorrt.wire import codec
 from actorrt.wire.messages import UNLIMITED, AnyMessage, Credit
 
 from ..base.loop_bridge import bridge_to
-from ..links.link import Link
 from . import current, references
 from .entries import UNMADE, Entry, Gate
 from .references import ObjectRef
-from .segments_client import SegmentsClient
+
+if TYPE_CHECKING:
+    from ..links.link import Link
+    from .segments_client import SegmentsClient
 
 T_co = TypeVar("T_co", covariant=True)
 
