@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from enum import Enum, auto
+from enum import auto
 from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from actorrt.exceptions import PendingCallsLimitExceeded
 
 from . import calls
 from .calls import ENDED, HERE
+from .labels import Label
 
 # How many calls beyond its concurrency may lie at an actor; further ones wait at their caller.
 WINDOW: Final = 1024
@@ -57,7 +58,7 @@ def traits_of(ordered: bool, concurrency: int, max_task_retries: int, max_pendin
     return Traits(ordered, concurrency, max_task_retries, max_pending)
 
 
-class State(Enum):
+class State(Label):
     """Where a caller stands with an actor. RESTARTING and RUNNING are for the caller that owns it."""
 
     # Nobody has asked yet where it is, or it is there no more.
@@ -73,7 +74,7 @@ class State(Enum):
     DEAD = auto()
 
 
-class Event(Enum):
+class Event(Label):
     # Calls wait to leave.
     WANTED = auto()
     # This process owns it.
@@ -98,7 +99,7 @@ class Event(Enum):
     DIED = auto()
 
 
-class Action(Enum):
+class Action(Label):
     NOTHING = auto()
     # Send what may leave: `next_to_send`, `next_to_resolve`.
     SEND = auto()
@@ -149,6 +150,11 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, Action]]] = {
 OWNED: Final = frozenset({S.RESTARTING, S.RUNNING})
 # Without a place, calls wait.
 SENDING: Final = frozenset({S.PLACED, S.RUNNING})
+# To look a member up in its class takes longer than the rest of a step: there may be a million actors.
+_UNKNOWN: Final = State.UNKNOWN
+_NOTHING: Final = Action.NOTHING
+_MOVED: Final = Event.MOVED
+_WANTED: Final = Event.WANTED
 
 
 class TransitionError(Exception):
@@ -239,7 +245,7 @@ class ActorCalls(Generic[C, L]):
         # What errors call it.
         self.title = title
         self.traits = traits
-        self.state = State.UNKNOWN
+        self.state = _UNKNOWN
         # Set in the states of SENDING.
         self.link: L | None = None
         # Which of its lives `link` leads to, or led to.
@@ -316,7 +322,7 @@ class ActorCalls(Generic[C, L]):
 
     def wanted(self) -> Action:
         """What to do for the calls that wait."""
-        return Action.NOTHING if self.backlog is None else self.on(Event.WANTED)
+        return _NOTHING if self.backlog is None else self.on(_WANTED)
 
     def next_to_send(self) -> C | None:
         """Take the next call from the backlog, to be sent on `link`. None: the next one cannot leave now. Under the
@@ -431,7 +437,7 @@ class ActorCalls(Generic[C, L]):
             if self.state is not State.DEAD:
                 self.incarnation = incarnation
             return self.on(Event.DISPLACED)
-        return self._placed(Event.MOVED, link, incarnation)
+        return self._placed(_MOVED, link, incarnation)
 
     def _placed(self, event: Event, link: L, incarnation: int) -> Action:
         action = self.on(event)

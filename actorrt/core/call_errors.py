@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 
 from actorrt.exceptions import (
     ActorrtError,
@@ -14,8 +14,10 @@ from actorrt.exceptions import (
     WorkerCrashedError,
 )
 
+from .labels import Label
 
-class Why(Enum):
+
+class Why(Label):
     """Why a call ends without an answer."""
 
     # Its caller wanted it cancelled.

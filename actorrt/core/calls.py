@@ -15,16 +15,18 @@ holds for tasks, async tasks, calls of actors and local mode alike:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum, IntEnum, auto
+from enum import IntEnum, auto
 from typing import Final, NamedTuple
 
 from actorrt.exceptions import TaskError
+
+from .labels import Label
 
 # True: whatever error its code raises. Else the classes of errors; () and False are none.
 RetryOn = bool | tuple[type[BaseException], ...]
 
 
-class State(Enum):
+class State(Label):
     # With its caller: it waits for its arguments, for a worker, or for its actor's place.
     HERE = auto()
     # With its callee, as far as its caller knows.
@@ -41,7 +43,7 @@ class Wish(IntEnum):
     FORCE = 2
 
 
-class Event(Enum):
+class Event(Label):
     # It is handed to a callee.
     SENT = auto()
     # Its caller wants it cancelled.
@@ -64,7 +66,7 @@ class Event(Enum):
     GIVEN_UP = auto()
 
 
-class Action(Enum):
+class Action(Label):
     NOTHING = auto()
     # Send it again as soon as that can be done, before what was called later.
     AGAIN = auto()

@@ -7,11 +7,13 @@ peace. What it has called until then is cancelled with it if one of them wants t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
+from .labels import Label
 
-class State(Enum):
+
+class State(Label):
     RUNNING = auto()
     # It is to end; what it has called is left alone.
     ALONE = auto()
@@ -21,7 +23,7 @@ class State(Enum):
     TREE_BY_FORCE = auto()
 
 
-class Reach(Enum):
+class Reach(Label):
     """How far a cancellation reaches."""
 
     ALONE = auto()
@@ -29,7 +31,7 @@ class Reach(Enum):
     TREE_BY_FORCE = auto()
 
 
-class Action(Enum):
+class Action(Label):
     NOTHING = auto()
     # Interrupt its code, and then cancel what it has called, as far as its state says.
     INTERRUPT = auto()

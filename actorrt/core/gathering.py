@@ -6,8 +6,10 @@ it is held back by nothing. Those that follow it in the next turns leave togethe
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
+
+from .labels import Label
 
 # Nothing waits longer for others than this, in turns and in seconds: the turns of a loop that has much to do are long.
 MOST_TURNS: Final = 16
@@ -16,7 +18,7 @@ LONGEST_S: Final = 0.0003
 QUIET_TURNS: Final = 2
 
 
-class _State(Enum):
+class _State(Label):
     # No turn is looked at.
     QUIET = auto()
     # A piece has come alone, and leaves at the end of its turn.

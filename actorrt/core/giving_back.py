@@ -6,13 +6,15 @@ actor, or is of no use any more. Tasks that share the loop go back; those with a
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Generic, TypeVar
+
+from .labels import Label
 
 A = TypeVar("A")
 
 
-class Kind(Enum):
+class Kind(Label):
     # Of an actor, or of a task, that shares the loop with others.
     START = auto()
     TASK = auto()
@@ -22,7 +24,7 @@ class Kind(Enum):
     OTHER = auto()
 
 
-class Fate(Enum):
+class Fate(Label):
     STAY = auto()
     GO_BACK = auto()
     # Its caller is told that the actor is not here, and that it did not begin.

@@ -15,15 +15,16 @@ holds for coroutine actors and for those in a thread alike:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final, Generic, TypeVar
 
 from .concurrency import Groups, Limiter
+from .labels import Label
 
 T = TypeVar("T")
 
 
-class State(Enum):
+class State(Label):
     # Its constructor has not returned.
     STARTING = auto()
     # The same, and it is to stop as soon as it has nothing to do.
@@ -42,7 +43,7 @@ class State(Enum):
     OVER = auto()
 
 
-class Event(Enum):
+class Event(Label):
     # Its constructor has returned.
     MADE = auto()
     # Its constructor, or what it needs, has raised.
@@ -63,7 +64,7 @@ class Event(Enum):
     EXIT_WITH_CODE = auto()
 
 
-class Action(Enum):
+class Action(Label):
     # Say to its owner that it is made.
     CONFIRM = auto()
     # Say to its owner what its constructor raised.
@@ -130,7 +131,7 @@ TABLE: Final[Mapping[tuple[State, Event], tuple[State, Actions]]] = {
 }
 
 
-class Verdict(Enum):
+class Verdict(Label):
     """What becomes of a call that has come."""
 
     START = auto()

@@ -15,16 +15,17 @@ What holds for every lease:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum, auto
+from enum import auto
 from typing import Final, Generic, TypeVar
 
 from actorrt.types import FunctionKey, LeaseId
 
 from .calls import CallLife
+from .labels import Label
 from .story import Story
 
 
-class State(Enum):
+class State(Label):
     # Granted while others wait for it: it takes one batch.
     OFFERED = auto()
     # Nothing is under way.
@@ -43,7 +44,7 @@ class State(Enum):
     GONE = auto()
 
 
-class Event(Enum):
+class Event(Label):
     # It got calls that may be sent again.
     PUSHED = auto()
     # It got a call that must not run twice.

@@ -9,20 +9,21 @@ too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final, NamedTuple
 
+from .labels import Label
 from .story import Story
 
 
-class State(Enum):
+class State(Label):
     PLACING = auto()
     STARTING = auto()
     ALIVE = auto()
     DEAD = auto()
 
 
-class Event(Enum):
+class Event(Label):
     PLACED = auto()
     STARTED = auto()
     # Its constructor raised.
@@ -49,7 +50,7 @@ class Event(Enum):
     TURNED_AWAY = auto()
 
 
-class Action(Enum):
+class Action(Label):
     SEND_START = auto()
     # It will not be started again: what that would take can go.
     DROP_START = auto()
@@ -191,7 +192,7 @@ class Death(NamedTuple):
 FORGOTTEN: Final = Death("it has ended", IDLE_PHASE)
 
 
-class Until(Enum):
+class Until(Label):
     """For what somebody waits who asks where an actor is."""
 
     # For nothing: the place that it was given will do, though it may not have started there.
@@ -202,11 +203,18 @@ class Until(Enum):
     RUNNING = auto()
 
 
-class Answer(Enum):
+class Answer(Label):
     PLACE = auto()
     DEATH = auto()
     # None yet: ask again once something has happened to it.
     WAIT = auto()
+
+
+# To look a member up in its class takes longer than the rest of a step: an actor's first steps use these.
+PLACING: Final = State.PLACING
+STARTING: Final = State.STARTING
+DEAD: Final = State.DEAD
+_TURNED_AWAY: Final = Event.TURNED_AWAY
 
 
 class TransitionError(Exception):
@@ -219,7 +227,7 @@ class Lifecycle:
     __slots__ = ("_story", "death", "incarnation", "restarts_left", "starting", "state")
 
     def __init__(self, restarts_left: int) -> None:
-        self.state = State.PLACING
+        self.state = PLACING
         self.restarts_left = restarts_left
         self.incarnation = 0
         # The number of the start that was sent last.
@@ -230,7 +238,7 @@ class Lifecycle:
 
     @property
     def wants_place(self) -> bool:
-        return self.state is State.PLACING
+        return self.state is PLACING
 
     def sent(self, start: int) -> None:
         """The start with this number is on its way to its place."""
@@ -267,7 +275,7 @@ class Lifecycle:
         if (loss := LOSSES.get((before, event))) is not None:
             row = loss.left if self.restarts_left else loss.spent
             # One that was never anywhere has no life to count.
-            if self.restarts_left or before is not State.PLACING:
+            if self.restarts_left or before is not PLACING:
                 self.incarnation += 1
             if self.restarts_left > 0:
                 self.restarts_left -= 1
@@ -278,11 +286,11 @@ class Lifecycle:
                 story = "" if self._story is None else f"; before: {self._story}"
                 raise TransitionError(f"{event.name} cannot happen while {before.name}{story}")
             row = found
-            if event is Event.TURNED_AWAY and before is State.STARTING:
+            if event is _TURNED_AWAY and before is STARTING:
                 # Who was told of this place looks for a later one.
                 self.incarnation += 1
         self.state, actions = row
-        if self.death is None and self.state is State.DEAD:
+        if self.state is DEAD and self.death is None:
             phase = _PHASES_IN.get((before, event)) or _PHASES.get(event, RUNNING_PHASE)
             self.death = Death(cause or CAUSES.get(event, ""), phase, failure)
         if self.restarts_left or self._story is not None:

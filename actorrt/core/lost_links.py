@@ -7,11 +7,13 @@ it is given up once the kernel says that it has ended, or it says goodbye over a
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
+from .labels import Label
 
-class Step(Enum):
+
+class Step(Label):
     # Nobody is to dial it any more.
     MARK_DEAD = auto()
     # Its segments, what it has borrowed, what the node had there, its requests and leases.

@@ -6,8 +6,10 @@ and in what ends the actor or the process that runs it.
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final, NamedTuple, cast
+
+from .labels import Label
 
 Classes = tuple[type[BaseException], ...]
 
@@ -20,7 +22,7 @@ class ActorGone(Exception):
     """The actor ended between the arrival of a call and its start."""
 
 
-class End(Enum):
+class End(Label):
     # Its caller gets the error.
     FAILED = auto()
     CANCELLED = auto()
@@ -69,7 +71,7 @@ def end_of_leaver(code: int) -> End:
     return End.UNSAID if code else End.GONE
 
 
-class Unmade(Enum):
+class Unmade(Label):
     """What is done about a constructor that has raised."""
 
     # Its process waits for what the constructor has called as it ends.

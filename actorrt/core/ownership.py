@@ -25,10 +25,12 @@ strong ones from KEEP to LET_GO.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, IntEnum, auto
+from enum import IntEnum, auto
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from actorrt.types import ObjectKey, ProcessId
+
+from .labels import Label
 
 M = TypeVar("M")
 
@@ -258,7 +260,7 @@ class Borrows:
         self._owners.pop(owner, None)
 
 
-class Way(Enum):
+class Way(Label):
     """How a message can get to a process."""
 
     DIALLED = auto()  # a link to it is being opened, and others wait
@@ -267,7 +269,7 @@ class Way(Enum):
     ENDED = auto()
 
 
-class Tell(Enum):
+class Tell(Label):
     SEND = auto()
     # Behind those that wait for the link.
     QUEUE = auto()

@@ -12,13 +12,15 @@ there already is written many times as fast as new memory. When to spill and wha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
 from actorrt.types import ObjectKey, ProcessId, SegmentId
 
+from .labels import Label
 
-class State(Enum):
+
+class State(Label):
     IN_MEMORY = auto()
     # Its bytes are being copied to a file; it is still read from memory.
     SPILLING = auto()
@@ -37,7 +39,7 @@ class State(Enum):
     GONE = auto()
 
 
-class Hold(Enum):
+class Hold(Label):
     """How its creator stands to a segment."""
 
     NONE = auto()
@@ -46,7 +48,7 @@ class Hold(Enum):
     RECALLED = auto()
 
 
-class Event(Enum):
+class Event(Label):
     SEALED = auto()
     FREED = auto()
     SPILL = auto()
@@ -59,7 +61,7 @@ class Event(Enum):
     DISCARD = auto()
 
 
-class Step(Enum):
+class Step(Label):
     SPILL = auto()
     DROP_MEMORY = auto()
     DROP_FILE = auto()

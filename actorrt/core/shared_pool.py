@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
 from msgspec import Struct
 
 from actorrt.types import ProcessId
 
+from .labels import Label
+
 # A further shared worker is asked for when each that there is has so much to do.
 CROWDED: Final = 16
 
 
-class State(Enum):
+class State(Label):
     # The node has named it, and it is being dialled.
     DIALLED = auto()
     # The same, and its loop is blocked.
@@ -30,7 +32,7 @@ class State(Enum):
     GONE = auto()
 
 
-class Event(Enum):
+class Event(Label):
     # The node names it as one to use, blocked or not: it may be that there are no better ones.
     NAMED = auto()
     REACHED = auto()

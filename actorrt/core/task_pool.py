@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum, auto
+from enum import auto
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -19,6 +19,7 @@ from actorrt.types import FunctionKey, LeaseId
 from . import calls
 from .call_errors import Why
 from .calls import CallLife, Wish
+from .labels import Label
 from .lease_life import GONE, IDLE, LOST, OFFERED, PUSHED, PUSHED_ALONE, PUSHED_LAST, Event, LeaseLife
 from .pipeline import Pace, after_crash, leases_to_ask, share
 
@@ -32,7 +33,7 @@ C = TypeVar("C", bound=CallLife)
 L = TypeVar("L", bound=LeaseLife[Any])
 
 
-class Timer(Enum):
+class Timer(Label):
     # Leases that have nothing to do for so long go back.
     IDLE = auto()
     # A worker could not be started; ask once more.

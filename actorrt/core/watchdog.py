@@ -9,8 +9,10 @@ All times are in seconds, by one clock that does not go back; `now` is when the 
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final, NamedTuple
+
+from .labels import Label
 
 # How often a loop that runs nothing is looked at: its actors may have background tasks.
 IDLE_PERIOD_S: Final = 0.5
@@ -22,7 +24,7 @@ LONG_WORK_S: Final = 1.0
 GIL_FACTOR: Final = 20
 
 
-class Alarm(Enum):
+class Alarm(Label):
     """What is to be done about the alarm that goes off while whoever looks is stopped."""
 
     KEEP = auto()
@@ -31,7 +33,7 @@ class Alarm(Enum):
     TURN_OFF = auto()
 
 
-class Pace(Enum):
+class Pace(Label):
     # The next look is due within the limit.
     BUSY = auto()
     IDLE = auto()

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final, Generic, Protocol, TypeVar
 
+from .labels import Label
 from .long_calls import LongCalls, Look
 
 
-class State(Enum):
+class State(Label):
     # It has nothing to do.
     IDLE = auto()
     # It runs a call, or is about to.
@@ -30,7 +31,7 @@ class State(Enum):
     ENDED = auto()
 
 
-class Event(Enum):
+class Event(Label):
     # It takes up what waits.
     TAKEN = auto()
     # Nothing waits.

@@ -11,11 +11,12 @@ nothing; only its end, which its parent reports, does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import auto
 from typing import Final, NamedTuple
 
 from actorrt.types import Employer, LeaseId, ProcessId
 
+from .labels import Label
 from .start_attempts import StartAttempts
 from .story import Story
 
@@ -34,7 +35,7 @@ class WorkerKind(NamedTuple):
     gpus: tuple[int, ...] = ()
 
 
-class State(Enum):
+class State(Label):
     # The zygote has been asked for it.
     FORKING = auto()
     # It has said that it is ready before the zygote has said that it is there.
@@ -60,7 +61,7 @@ class State(Enum):
     GONE = auto()
 
 
-class Event(Enum):
+class Event(Label):
     FORKED = auto()
     FORK_FAILED = auto()
     # It listens, and can be leased.
@@ -84,7 +85,7 @@ class Event(Enum):
     EXITED = auto()
 
 
-class Step(Enum):
+class Step(Label):
     KILL = auto()
     SEND_RETIRE = auto()
     SEND_LEAVE = auto()

@@ -177,7 +177,7 @@ def _interface(blob: bytes) -> ActorInterface:
 class ActorClassDef(Definition):
     """An actor class. `has_async` decides where its actors live."""
 
-    __slots__ = ("arity", "has_async", "interface", "never_repeated")
+    __slots__ = ("arity", "form", "has_async", "interface", "never_repeated")
 
     def __init__(
         self,
@@ -193,6 +193,8 @@ class ActorClassDef(Definition):
         self.has_async = has_async
         self.arity = arity
         self.interface = interface
+        # What its last actors had in common: see owner/actor_creation.py.
+        self.form: object = None
         # A method with `retry_exceptions` that leaves the number of repetitions to its actor.
         self.never_repeated = next(
             (

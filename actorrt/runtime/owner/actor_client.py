@@ -21,6 +21,7 @@ from .actor_records import ActorRecord, OwnedActor, forgotten
 from .calls import Call
 from .token import Token
 
+_OWNED: Final = Event.OWNED
 # What says by itself why an actor never came to be.
 _PLAIN_REASONS: Final = (exceptions.ActorUnschedulableError, exceptions.RuntimeEnvSetupError)
 
@@ -65,7 +66,7 @@ class ActorClient(ActorCalls[Call, Link]):
     def owns(self, record: ActorRecord, hold: OwnedActor) -> None:
         """It is the actor of `record`, which this process owns."""
         self.record, self.hold = record, hold
-        self.on(Event.OWNED)
+        self.on(_OWNED)
 
     def disowned(self, at: ActorAt) -> None:
         """It was not to be, for this reason."""

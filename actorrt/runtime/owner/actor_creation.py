@@ -63,6 +63,29 @@ class Creator(Caller, actors.Surroundings, Protocol):
 _NO_SHAPE: Final[dict[str, int]] = {}
 
 
+class Form:
+    """What all actors have in common that a class makes with the same options. The class keeps the last one, since many
+    may be made in a row."""
+
+    __slots__ = ("concurrency", "exclusive", "groups", "method_groups", "mode", "options", "shape", "traits")
+
+    def __init__(self, cls: ActorClassDef, options: ActorOptions) -> None:
+        self.options = options
+        self.exclusive = options.exclusive(cls.has_async)
+        self.concurrency = options.concurrency(cls.has_async)
+        groups = dict(options.concurrency_groups)
+        self.groups = groups or None
+        self.method_groups = _method_groups(cls) if groups else None
+        self.traits = traits_of(
+            not cls.has_async and self.concurrency == 1 and not groups,
+            self.concurrency,
+            options.max_task_retries,
+            options.max_pending_calls,
+        )
+        self.mode = "sync" if not cls.has_async else "runtime" if options.on_runtime_loop else "loop"
+        self.shape = dict(options.shape) if options.shape else _NO_SHAPE
+
+
 def create(
     runtime: Creator, cls: ActorClassDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: ActorOptions
 ) -> ActorClient:
@@ -72,45 +95,39 @@ def create(
         found = find_named(runtime, options.name, namespace)
         if found is not None:
             return found[0]
-    exclusive = options.exclusive(cls.has_async)
-    concurrency = options.concurrency(cls.has_async)
-    traits = traits_of(
-        not cls.has_async and concurrency == 1 and not options.concurrency_groups,
-        concurrency,
-        options.max_task_retries,
-        options.max_pending_calls,
-    )
+    form = cls.form
+    if not isinstance(form, Form) or form.options is not options:
+        form = cls.form = Form(cls, options)
+    traits = form.traits
     title = f"{cls.name}({options.name})" if options.name else cls.name
     seq = runtime.objects.next_seq()
     actor = actor_key(runtime.process, seq)
     plain = codec.dumps_call(args, kwargs, runtime.settings.inline_limit)
     packed = Arguments(plain) if plain is not None else pack_arguments(runtime, cls.name, args, kwargs)
-    groups = dict(options.concurrency_groups) if options.concurrency_groups else None
     start = StartActor(
         seq,
         actor,
         cls.function_id,
         packed.payload,
         packed.slots,
-        concurrency,
-        groups=groups,
+        form.concurrency,
+        groups=form.groups,
         name=options.name or "",
         namespace=namespace if options.name else "",
-        process=exclusive,
-        method_groups=None if groups is None else _method_groups(cls),
-        resources=dict(options.shape) if exclusive else None,
+        process=form.exclusive,
+        method_groups=form.method_groups,
+        resources=form.shape if form.exclusive else None,
         max_task_retries=traits.max_task_retries,
         max_pending=traits.max_pending,
     )
     # Stands for the refs among the arguments that have to be waited for.
     call = None if plain is not None else Call(runtime, start, None, f"{cls.name}.__init__", arguments=packed)
-    mode = "sync" if not cls.has_async else "runtime" if options.on_runtime_loop else "loop"
     spec = ActorSpec(
         start,
         cls.blob,
-        dict(options.shape) if options.shape else _NO_SHAPE,
-        mode,
-        not exclusive,
+        form.shape,
+        form.mode,
+        not form.exclusive,
         {**runtime.program.env, **dict(options.env_vars)} if options.env_vars else runtime.program.env,
         runtime.membership.employer,
         code=cls,

@@ -132,11 +132,14 @@ class ActorPlaces:
         client = self._actors.find(record.actor)
         if client is None:
             return
-        if record.state is lifecycle.State.DEAD:
+        if record.life.state is lifecycle.DEAD:
             client.died(record.death())
         else:
             with self._actors.lock:
                 client.moved(record.link, record.life.incarnation)
+                waiting = client.is_waiting
+            if not waiting:
+                return
         self._actors.advance(client)
 
     def killed(self, client: ActorClient, no_restart: bool) -> None:

@@ -77,7 +77,8 @@ class Actors:
     def statistics(self) -> ActorsStatistics:
         """From any thread."""
         with self.lock:
-            clients = list(self._known.values())
+            # At once: other threads make actors meanwhile.
+            clients = [client for ref in self._known.valuerefs() if (client := ref()) is not None]
             states = Counter(client.state for client in clients)
             return ActorsStatistics(
                 known=len(clients),
@@ -152,8 +153,9 @@ class Actors:
         client.owns(record, OwnedActor(self._process, record))
 
     def know(self, client: ActorClient) -> None:
-        with self.lock:
-            self._known[client.actor] = client
+        """The client of an actor that is made just now; from any thread. Without the lock, for which the runtime loop
+        and a program that makes many actors would wait in turns."""
+        self._known[client.actor] = client
 
     def export(self, client: ActorClient, collected: bool) -> None:
         """A handle is being pickled; from any thread."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
@@ -65,6 +65,9 @@ class Host(Protocol):
     def next_seq(self) -> int: ...
 
 
+_PLACED: Final = Event.PLACED
+_STARTED: Final = Event.STARTED
+_UNHELD: Final = Event.UNHELD
 DEATHS_REMEMBERED: Final = 256
 # What an outcome of a start is, beside an error of the constructor.
 _UNMADE: Final = {GIVEN_BACK: Event.TURNED_AWAY, CANCELLED: Event.CANCELLED}
@@ -143,37 +146,14 @@ class Supervisor:
         start: int | None = None,
     ) -> tuple[Action, ...]:
         """Let the table decide and do what it says; what that was."""
+        cause = cause or CAUSES.get(event, "")
         try:
             actions = record.life.on(event, cause, failure, incarnation=incarnation, start=start)
         except TransitionError:
             logger.exception("actor %s", record.title)
             return ()
         for action in actions:
-            match action:
-                case Action.SEND_START:
-                    self._send_start(record)
-                case Action.DROP_START:
-                    record.will_not_start_again()
-                case Action.OPEN:
-                    self.release(record)
-                case Action.LEAVE_PLACE:
-                    self._leave_place(record)
-                case Action.AVOID_WORKER:
-                    self._avoid_worker(record)
-                case Action.PLACE:
-                    self._place(record)
-                case Action.PLACE_AGAIN:
-                    self._place_again(record, cause)
-                case Action.STOP_WORKER:
-                    self._stop(record, cause or CAUSES[event])
-                case Action.LET_FINISH:
-                    self._let_finish(record, cause or CAUSES[event])
-                case Action.FORGET:
-                    self.records.pop(record.actor, None)
-                case Action.REMEMBER:
-                    self._remember(record)
-                case Action.BURY:
-                    self._bury(record)
+            _STEPS[action](self, record, cause)
         record.changed()
         return actions
 
@@ -182,7 +162,7 @@ class Supervisor:
     def _placed_at(self, record: ActorRecord, link: Link, place: Place | None, lease: LeaseId | None = None) -> None:
         record.goes_to(link, place, lease)
         self._placed.setdefault(link, {})[record] = None
-        self.apply(record, Event.PLACED)
+        self.apply(record, _PLACED)
 
     def _pool_of(self, record: ActorRecord) -> SharedPool | None:
         """The workers that it shares."""
@@ -199,12 +179,12 @@ class Supervisor:
             if not there:
                 del self._placed[link]
 
-    def _avoid_worker(self, record: ActorRecord) -> None:
+    def _avoid_worker(self, record: ActorRecord, _cause: str) -> None:
         pool, link = self._pool_of(record), record.link
         if pool is not None and link is not None:
             pool.blocked(link.peer, True)
 
-    def _leave_place(self, record: ActorRecord) -> None:
+    def _leave_place(self, record: ActorRecord, _cause: str) -> None:
         link = record.leave_place()
         if link is not None:
             self._is_not_at(record, link)
@@ -225,7 +205,7 @@ class Supervisor:
         if not self._host.closing:
             self._place(record)
 
-    def _place(self, record: ActorRecord) -> None:
+    def _place(self, record: ActorRecord, _cause: str = "") -> None:
         pool, spec = self._pool_of(record), record.spec
         assert spec is not None
         if pool is None:
@@ -274,7 +254,7 @@ class Supervisor:
                 host.return_lease(lease.lease)
                 raise
 
-    def _send_start(self, record: ActorRecord) -> None:
+    def _send_start(self, record: ActorRecord, _cause: str) -> None:
         link, spec = record.link, record.spec
         assert link is not None
         assert spec is not None
@@ -292,13 +272,22 @@ class Supervisor:
     def started(self, record: ActorRecord, seq: int, outcome: Outcome | None) -> None:
         """The reply to StartActor: None is success."""
         if outcome is None:
-            self.apply(record, Event.STARTED, start=seq)
+            self.apply(record, _STARTED, start=seq)
         elif outcome.kind == FAILED:
             self.apply(record, Event.FAILED, failure=outcome.values[0].data, start=seq)
         else:
             self.apply(record, _UNMADE[outcome.kind], start=seq)
 
+    def _drop_start(self, record: ActorRecord, _cause: str) -> None:
+        record.will_not_start_again()
+
+    def _open(self, record: ActorRecord, _cause: str) -> None:
+        self.release(record)
+
     # ---- the end
+
+    def _forget(self, record: ActorRecord, _cause: str) -> None:
+        self.records.pop(record.actor, None)
 
     def _stop(self, record: ActorRecord, cause: str) -> None:
         link = record.link
@@ -321,7 +310,7 @@ class Supervisor:
         if lease is not None:
             self._host.return_lease(lease)
 
-    def _bury(self, record: ActorRecord) -> None:
+    def _bury(self, record: ActorRecord, _cause: str) -> None:
         if record.link is not None:
             self._is_not_at(record, record.link)
         record.is_buried()
@@ -334,7 +323,7 @@ class Supervisor:
         record.tell_of_death()
         self.release(record)
 
-    def _remember(self, record: ActorRecord) -> None:
+    def _remember(self, record: ActorRecord, _cause: str) -> None:
         """Nobody is known who could ask for it, but a handle may lie in a value."""
         death = record.life.death
         if death is not None and self.records.pop(record.actor, None) is not None:
@@ -412,7 +401,7 @@ class Supervisor:
     def release(self, record: ActorRecord) -> None:
         """A handle is gone: it may have been the last one."""
         if not record.borrowers and not self._host.holds(record):
-            self.apply(record, Event.UNHELD)
+            self.apply(record, _UNHELD)
 
     def disown(self, record: ActorRecord) -> None:
         """It was not to be: nothing is known of it any more. From any thread."""
@@ -434,3 +423,20 @@ class Supervisor:
                 case Answer.WAIT:
                     await record.change(self._host.loop)
         return self._deaths.get(actor) or forgotten()
+
+
+# What is done for the table. Found by its key, since many actors may be made in a row.
+_STEPS: Final[Mapping[Action, Callable[[Supervisor, ActorRecord, str], None]]] = {
+    Action.SEND_START: Supervisor._send_start,
+    Action.DROP_START: Supervisor._drop_start,
+    Action.OPEN: Supervisor._open,
+    Action.LEAVE_PLACE: Supervisor._leave_place,
+    Action.AVOID_WORKER: Supervisor._avoid_worker,
+    Action.PLACE: Supervisor._place,
+    Action.PLACE_AGAIN: Supervisor._place_again,
+    Action.STOP_WORKER: Supervisor._stop,
+    Action.LET_FINISH: Supervisor._let_finish,
+    Action.FORGET: Supervisor._forget,
+    Action.REMEMBER: Supervisor._remember,
+    Action.BURY: Supervisor._bury,
+}

@@ -37,8 +37,9 @@ def has_async_constructor(cls: type) -> bool:
     return inspect.iscoroutinefunction(cls.__init__)
 
 
+@lru_cache(maxsize=1024)
 def await_del(cls: Any, finalize: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
-    """Have `finalize` run what an `async def __del__` of the class gives: nothing awaits it where objects go."""
+    """Have `finalize` run what an `async def __del__` of the class gives: nothing awaits it where objects go. Once."""
     original = getattr(cls, "__del__", None)
     if inspect.iscoroutinefunction(original):
 
