@@ -1,4 +1,4 @@
-"""How many tests start a process or a socket: `make test ARGS=--count-processes` says so at the end.
+"""How many tests start a process or a socket: `make test faults ARGS=--count-processes` says so after each.
 
 A test counts if it, or a fixture that it uses, forks, spawns, binds or connects. A pair of sockets that are made
 together does not count: it is memory.
