@@ -54,8 +54,14 @@ class Simulation:
     # ---- what may happen to a process: `process` is an actor of this program, or a name of `workers()`, or "head"
 
     def crash(self, process: Any) -> None:
-        """A process ends without a word, as by SIGKILL. LookupError if it does not live."""
-        self._world.crash(self._find(process).pid)
+        """A process ends without a word, as by SIGKILL.
+
+        LookupError if it does not live; ValueError for one without which the scenario would end itself.
+        """
+        found = self._find(process)
+        if found.role not in ("worker", "head"):
+            raise ValueError(f"a crash of {found.name!r} would end the scenario itself: crash a worker, or the head")
+        self._world.crash(found.pid)
 
     def stop(self, process: Any, seconds: float) -> None:
         """Stop a process, as SIGSTOP does, and let it go on after so long.
@@ -134,11 +140,15 @@ def simulate(
 
     Raises AssertionError with the seed and the end of its story at the first seed whose scenario raises an error, has
     not ended in time, or brings an error of the runtime to light; the same seed gives the same run. RuntimeError where
-    this process has a session of actorrt; ValueError where `faults` would end the scenario itself.
+    this process has a session of actorrt; ValueError where there are no seeds, and where `faults` would end the
+    scenario itself.
     """
     _check(faults)
+    seed = None
     for seed in seeds:
         _run(scenario, seed, cpus, limit_s, faults or Faults())
+    if seed is None:
+        raise ValueError("seeds is empty: nothing was run, and so nothing is shown")
 
 
 def story_of(
@@ -162,6 +172,8 @@ def _check(faults: Faults | None) -> None:
 
 
 def _check_faults(faults: Faults) -> None:
+    if not isinstance(faults, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"faults must be Faults(...), as Faults(cuts=2.0), not {faults!r}")
     if faults.driver_crashes:
         raise ValueError("driver_crashes would end the scenario itself")
 

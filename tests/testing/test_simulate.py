@@ -257,6 +257,24 @@ def test_faults_that_would_kill_the_scenario_are_refused() -> None:
         simulate(_plain, seeds=[0], faults=Faults(driver_crashes=1.0))
 
 
+def test_what_would_show_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="seeds is empty"):
+        simulate(_plain, seeds=[])
+    wrong: Any = 3
+    with pytest.raises(TypeError, match=r"faults must be Faults\(...\), as Faults\(cuts=2.0\), not 3"):
+        simulate(_plain, seeds=[0], faults=wrong)
+
+
+def test_a_crash_that_would_end_the_scenario_is_refused() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        for name in ("node", "driver 1"):
+            with pytest.raises(ValueError, match=f"a crash of '{name}' would end the scenario itself"):
+                simulation.crash(name)
+        simulation.crash("head")
+
+    simulate(scenario, seeds=[0])
+
+
 @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
 def test_a_time_that_is_none_is_refused(seconds: float) -> None:
     async def scenario(simulation: Simulation) -> None:
