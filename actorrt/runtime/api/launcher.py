@@ -10,10 +10,7 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from typing import Any
 
 import aiohttp.web  # noqa: F401  # pyright: ignore[reportUnusedImport]  what all that listen need, loaded once
 import msgspec
@@ -25,11 +22,12 @@ from ..machine.process import cpu_count, memory_limit, run_and_exit, set_process
 from ..machine.process_tree import HeadStart, fork_tree
 from ..machine.respawn import AGAIN, Again, HeadAgain, ZygoteAgain
 from ..machine.session_folder import facts_of
-from ..machine.zygote import WorkerStart, run_zygote
+from ..machine.zygote import run_zygote
 from ..node.head import head_main
 from ..node.node import node_main
 from ..node.node_launch import MARK_FD, READY_FD
 from ..node.node_machine import NodeConfig
+from ..worker.worker import worker_main
 
 # The part of the machine's memory that objects may take where nobody said otherwise.
 STORE_SHARE = 0.3
@@ -68,18 +66,12 @@ def _keep_from_cleaners(session: str) -> int:
     return fd
 
 
-def load_worker() -> Callable[[WorkerStart], object]:
-    """What workers run. The zygote alone loads it, while the node begins, which does not need it."""
-    worker: Any = import_module("actorrt.runtime.worker.worker")
-    return worker.worker_main
-
-
 def become(again: Again, session: str) -> None:
     """Be a later head or zygote until its end."""
     sock = socket.socket(fileno=again.node_fd)
     match again:
         case ZygoteAgain():
-            run_zygote(sock, load_worker(), again.preload_modules)
+            run_zygote(sock, worker_main, again.preload_modules)
         case HeadAgain():
             set_process_name("actorrt-head")
             sock.set_inheritable(False)
@@ -101,7 +93,7 @@ def main() -> None:
         driver_pid=config.driver_pid or None,
         node_main=partial(node_main, config),
         head_main=partial(head_main, config.head, config.session),
-        load_worker=load_worker,
+        worker_main=worker_main,
         preload_modules=config.preload_modules,
         node_fds=[config.ready_fd, MARK_FD, _keep_from_cleaners(session)],
     )

@@ -61,15 +61,14 @@ def fork_tree(
     driver_pid: int | None,
     node_main: Callable[[NodeStart], object],
     head_main: Callable[[HeadStart], object] | None,
-    load_worker: Callable[[], Callable[[WorkerStart], object]],
+    worker_main: Callable[[WorkerStart], object],
     node_fds: Collection[int] = (),
     preload_modules: Sequence[str] = (),
 ) -> NoReturn:
     """Fork the zygote and (unless `head_main` is None) the head, and run `node_main` here; ends the process with it.
 
-    To be called in a single-threaded process that has imported all that the others will need, but what workers run:
-    `load_worker` is called in the zygote. `driver_pid` is the parent of this process, None where nobody's end is to be
-    followed. If the driver has ended already, so does this.
+    To be called in a single-threaded process that has imported all that the others will need. `driver_pid` is the
+    parent of this process, None where nobody's end is to be followed. If the driver has ended already, so does this.
     Workers are born with `preload_modules`, as soon as the zygote had time to import them.
     `node_fds` are for the node alone: copies elsewhere would keep others from seeing that it has ended.
     """
@@ -92,7 +91,7 @@ def fork_tree(
     zygote_pid = os.fork()
     if zygote_pid == 0:
         zygote.close()
-        run_and_exit(lambda: run_zygote(zygote_end, load_worker(), preload_modules))
+        run_zygote(zygote_end, worker_main, preload_modules)
     zygote_end.close()
 
     node_pid = os.getpid()

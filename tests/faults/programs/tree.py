@@ -73,9 +73,7 @@ def node_main(start: NodeStart) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "launcher":
-        fork_tree(
-            driver_pid=int(sys.argv[2]), node_main=node_main, head_main=head_main, load_worker=lambda: worker_main
-        )
+        fork_tree(driver_pid=int(sys.argv[2]), node_main=node_main, head_main=head_main, worker_main=worker_main)
     launcher = os.posix_spawn(sys.executable, [sys.executable, __file__, "launcher", str(os.getpid())], os.environ)
     tell("driver", pid=os.getpid(), launcher=launcher)
     sys.stdin.read()
