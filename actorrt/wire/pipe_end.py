@@ -55,24 +55,24 @@ class PipeEnd:
     """What one end has and may send."""
 
     __slots__ = (
-        "_flags",
         "_gathered",
         "_pending",
         "_queued",
         "_room",
-        "_seq",
         "_size",
         "_stuck",
         "_taken",
         "_with_reply",
         "_with_turns",
         "_writing",
+        "flags",
+        "seq",
     )
 
     def __init__(self, seq: int, flags: int, room: int) -> None:
         """`seq`: the number of the call. `flags`: TO_CALLER for the method's end."""
-        self._seq = seq
-        self._flags = flags
+        self.seq = seq
+        self.flags = flags
         # What was written and is not sent yet.
         self._pending: deque[memoryview] = deque()
         self._size = 0
@@ -157,7 +157,7 @@ class PipeEnd:
             self._pending.clear()
             self._size = 0
         self._room -= size
-        head = raw_head(self._seq, self._flags | LAST, size)
+        head = raw_head(self.seq, self.flags | LAST, size)
         self._with_reply = Frame(_in_few([head, *parts, TRAILER], size), len(head) + size + len(TRAILER))
         return True
 
@@ -197,7 +197,7 @@ class PipeEnd:
         self._queued = bool(pending) and self._room > 0
         if not size and not last:
             return [], 0, False
-        buffers[0] = head = raw_head(self._seq, self._flags | LAST if last else self._flags, size)
+        buffers[0] = head = raw_head(self.seq, self.flags | LAST if last else self.flags, size)
         buffers.append(TRAILER)
         return _in_few(buffers, size), len(head) + size + len(TRAILER), self._queued
 

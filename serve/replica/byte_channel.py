@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 MOST_HELD = 256 * 1024
 
@@ -29,32 +29,33 @@ class Flow(Enum):
     ABANDONED = "ABANDONED"  # nobody takes any more, whether or not all has been put
 
 
+# Bound here, since looking up a member of an Enum takes long.
+_FLOWING: Final = Flow.FLOWING
+ABANDONED: Final = Flow.ABANDONED
+
+
 class ByteChannel:
     """One producer, one consumer, one loop."""
 
-    __slots__ = ("_error", "_flow", "_held", "_parts", "_sink", "_waiters", "on_abandoned")
+    __slots__ = ("_error", "_held", "_parts", "_sink", "_waiters", "flow", "on_abandoned")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._held = 0
         self._sink: Sink | None = None
-        self._flow = Flow.FLOWING
+        self.flow = _FLOWING
         self._error: BaseException | None = None
         # The consumer, for the end, or who makes more than is taken.
         self._waiters: list[asyncio.Future[None]] = []
         self.on_abandoned: Callable[[], object] | None = None
 
     @property
-    def abandoned(self) -> bool:
-        return self._flow is Flow.ABANDONED
-
-    @property
     def full(self) -> bool:
         held = self._held if self._sink is None else self._sink.held
-        return held >= MOST_HELD and not self.abandoned
+        return held >= MOST_HELD and self.flow is not ABANDONED
 
     def put(self, data: bytes) -> None:
-        if not data or self.abandoned:
+        if not data or self.flow is ABANDONED:
             return
         if self._sink is not None:
             self._sink.write_with_turn(data)
@@ -71,20 +72,20 @@ class ByteChannel:
                 await self._sink.drained()
 
     def end(self, error: BaseException | None = None) -> None:
-        if self._flow is Flow.FLOWING:
-            self._flow, self._error = Flow.ENDED, error
+        if self.flow is _FLOWING:
+            self.flow, self._error = Flow.ENDED, error
         self._wake()
 
     def abandon(self) -> None:
         """The consumer has gone. If the producer has not ended it is told."""
-        before, self._flow = self._flow, Flow.ABANDONED
-        if before is Flow.ABANDONED:
+        before, self.flow = self.flow, ABANDONED
+        if before is ABANDONED:
             return
         self._parts.clear()
         self._held = 0
         self._error = None
         self._wake()
-        if before is Flow.FLOWING and self.on_abandoned is not None:
+        if before is _FLOWING and self.on_abandoned is not None:
             self.on_abandoned()
 
     async def flow_into(self, sink: Sink) -> None:
@@ -95,7 +96,7 @@ class ByteChannel:
         self._held = 0
         self._sink = sink
         self._wake()
-        while self._flow is Flow.FLOWING:
+        while self.flow is _FLOWING:
             await self._changed()
         error, self._error = self._error, None
         try:

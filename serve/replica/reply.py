@@ -41,7 +41,7 @@ from ..http.responses import (
     whole_or_large,
 )
 from ..http.unavailable import NOT_AVAILABLE, RETRY_AFTER_S, answer_to, unavailable_in
-from .byte_channel import ByteChannel
+from .byte_channel import ABANDONED, ByteChannel
 from .thread_iteration import iterate_in_thread
 from .user_code import UserCode
 
@@ -338,7 +338,7 @@ class _Sender:
             # If no body follows at once the client gets the head alone: a stream of events is open before the first.
             self.answer.get_loop().call_soon(self._head_alone)
         elif kind == "http.response.body":
-            if self.channel.abandoned:
+            if self.channel.flow is ABANDONED:
                 # ASGI's way to say that the client has gone.
                 raise OSError("the client has disconnected")
             more = message.get("more_body", False)

@@ -52,6 +52,11 @@ def test_an_object_is_borrowed_while_a_process_has_more_borrows_than_returns(
 # -- how an object stands
 
 
+def test_a_ref_to_what_is_here_is_unpickled_without_any_other_step() -> None:
+    here = (Standing.OWN, Standing.LENT, Standing.BORROWED)
+    assert [TABLE[standing, Event.UNPICKLED] for standing in here] == [(standing, ()) for standing in here]
+
+
 def test_an_own_object_is_kept_from_its_first_loan_to_its_last() -> None:
     kept = {pair: actions for pair, (_, actions) in TABLE.items() if Action.KEEP in actions or Action.LET_GO in actions}
     assert kept == {

@@ -62,10 +62,10 @@ class Turns(Protocol):
     def wrote(self, pipe: Pipe | None) -> None: ...
 
 
-class Pipe:
-    """One end of the pipe of a call. It ends with the call."""
+class Pipe(PipeEnd):
+    """One end of the pipe of a call, with its lock and its link. It ends with the call."""
 
-    __slots__ = ("_end", "_find_turns", "_flags", "_lock", "_receiver", "_seq", "_turns", "_waiters", "link")
+    __slots__ = ("_find_turns", "_lock", "_receiver", "_turns", "_waiters", "link")
 
     def __init__(
         self,
@@ -77,10 +77,8 @@ class Pipe:
         find_turns: Callable[[], Turns | None] | None = None,
     ) -> None:
         """`find_turns` gives the turns of the loop on whose thread it is called, if that has such."""
+        super().__init__(seq, flags, room)
         self.link = link
-        self._seq = seq
-        self._flags = flags
-        self._end = PipeEnd(seq, flags, room)
         self._find_turns = find_turns
         self._receiver = receiver
         self._lock = threading.Lock()
@@ -91,7 +89,7 @@ class Pipe:
 
     def room(self) -> int:
         """So many bytes may be written now. After 0, the receiver's `has_room` is called once that has changed."""
-        free = self._end.free
+        free = self.free
         if free > 0 and self.link.congested:
             self.link.tell_of_room(self)
             return 0
@@ -103,19 +101,19 @@ class Pipe:
         `last`: nothing comes behind them.
         """
         with self._lock:
-            queue = self._end.add(parts, last)
+            queue = self.add(parts, last)
         if queue:
             self.link.push_pipe(self)
             self.link.flush()
         with self._lock:
-            self._end.written()
+            self.written()
 
     def write_with_turn(self, data: bytes) -> None:
         """The same for a little that comes often: it leaves at the end of this turn of the method's loop, or with what
         is written in the next few, in one write with what other calls have then. On the thread of that loop; no other
         one may write to this pipe then.
         """
-        if self._end.is_closed or not data:
+        if self.is_closed or not data:
             return
         turns = self._turns
         if turns is None:
@@ -123,7 +121,7 @@ class Pipe:
             if turns is None:
                 self.write(data)
                 return
-        much, first = self._end.gather(data)
+        much, first = self.gather(data)
         if much:
             self.bring()
             self.link.flush()
@@ -133,13 +131,8 @@ class Pipe:
     def bring(self) -> None:
         """Have what was written with its turn sent by the next flush of the link; from any thread."""
         with self._lock:
-            if self._end.turn():
+            if self.turn():
                 self.link.push_pipe(self)
-
-    @property
-    def held(self) -> int:
-        """Bytes that were written and are not on their way."""
-        return self._end.held
 
     def write_with_reply(self, *parts: bytes) -> bool:
         """Have the last bytes leave with the reply of the call, in one write, behind what was written before and has
@@ -149,14 +142,14 @@ class Pipe:
         or returns anything but a small plain value.
         """
         with self._lock:
-            return self._end.keep_for_reply(parts)
+            return self.keep_for_reply(parts)
 
     async def drained(self) -> None:
         """Return when all that was written is on its way: what this call sends from then on comes after it."""
         self.bring()
         while True:
             with self._lock:
-                if not self._end.drains:
+                if not self.drains:
                     return
                 loop = asyncio.get_running_loop()
                 waiter: asyncio.Future[None] = loop.create_future()
@@ -166,12 +159,12 @@ class Pipe:
     def next_piece(self) -> tuple[list[bytes | memoryview], int, bool]:
         """For the link: the buffers of one frame, their length, and whether another one could follow."""
         with self._lock:
-            return self._end.take_piece()
+            return self.take_piece()
 
     def sent(self) -> None:
         """For the link: what it took last has gone, or goes before all else."""
         with self._lock:
-            tells = self._end.gone(bool(self._waiters))
+            tells = self.gone(bool(self._waiters))
             if tells is Tells.NOBODY:
                 return
             waiters, self._waiters = self._waiters, []
@@ -184,9 +177,9 @@ class Pipe:
 
     def grant(self, count: int) -> None:
         """This end has room for so many more bytes; from any thread."""
-        if self._end.is_closed or self.link.closed:
+        if self.is_closed or self.link.closed:
             return
-        message = Room(self._seq, count, not self._flags & TO_CALLER)
+        message = Room(self.seq, count, not self.flags & TO_CALLER)
         if _on_loop(self.link.loop):
             self.link.send(message)
         else:
@@ -201,7 +194,7 @@ class Pipe:
 
     def granted(self, count: int) -> None:
         with self._lock:
-            queue, told = self._end.has_more_room(count)
+            queue, told = self.has_more_room(count)
         if queue:
             self.link.push_pipe(self)
             self.link.flush()
@@ -209,14 +202,14 @@ class Pipe:
             self._tell_of_room()
 
     def arrived(self, data: memoryview, last: bool) -> None:
-        if self._receiver is not None and not self._end.is_closed:
+        if self._receiver is not None and not self.is_closed:
             try:
                 self._receiver.arrived(self, data, last)
             except Exception:
                 logger.exception("bytes beside a call could not be taken")
 
     def _tell_of_room(self) -> None:
-        if self._receiver is not None and not self._end.is_closed:
+        if self._receiver is not None and not self.is_closed:
             try:
                 self._receiver.has_room(self)
             except Exception:
@@ -224,15 +217,15 @@ class Pipe:
 
     def for_link(self, link: PipeLink) -> Pipe:
         """The caller's end where the call was sent again, over another link: what the first one had is void."""
-        return self if self.link is link else Pipe(link, self._seq, self._receiver, self._flags, 0)
+        return self if self.link is link else Pipe(link, self.seq, self._receiver, self.flags, 0)
 
     def close(self) -> Frame | None:
         """The call has ended. Gives the frame that its reply takes along."""
         with self._lock:
-            with_reply = self._end.cut_off()
+            with_reply = self.cut_off()
             waiters, self._waiters = self._waiters, []
-        if self._flags & TO_CALLER:
-            self.link.pipes.pop(self._seq, None)
+        if self.flags & TO_CALLER:
+            self.link.pipes.pop(self.seq, None)
         _wake(waiters)
         return with_reply
 
