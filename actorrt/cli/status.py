@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -31,6 +32,8 @@ class Found:
     queues: Sequence[actorrt.serve.QueueStatus] = ()
     batches: Sequence[actorrt.serve.llm.BatchStatus] = ()
     trouble: str = ""
+    # Why it is not known what is served.
+    serve_trouble: str = ""
     statistics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def as_dict(self) -> dict[str, Any]:
@@ -42,6 +45,7 @@ class Found:
         return {
             "nodes": self.nodes, "total": self.total, "free": self.free, "models": models, "queues": queues,
             "batches": [asdict(each) for each in self.batches], "statistics": self.statistics,
+            "serve_trouble": self.serve_trouble,
         }  # fmt: skip
 
 
@@ -52,8 +56,12 @@ class Found:
     help="The session to ask, as this command names it, or the first letters of its name, or the pid of its program; "
     "auto is the newest one, all is each.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def status(address: str, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs; with --watch an object a line.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--every", type=click.FloatRange(0.1), default=2.0, metavar="SECONDS", help="With --watch: pause between looks."
+)
+def status(address: str, as_json: bool, watch: bool, every: float) -> None:
     """Show what runs on this machine: each session, its nodes, how much of each resource is free, its workers, leases
     and shared memory, what each of its processes has under way, and the language models it serves, with their capacity
     queues and batches.
@@ -65,6 +73,20 @@ def status(address: str, as_json: bool) -> None:
     """
     # A node that is stopped is waited for no longer than for one of its answers, unless the user says so.
     os.environ["ACTORRT_START_TIMEOUT_S"] = os.environ.get("ACTORRT_START_TIMEOUT_S") or f"{_ANSWER_S:g}"
+    if not watch:
+        _look(address, as_json, indent=2)
+        return
+    while True:
+        if not as_json:
+            # Nothing where the output is no terminal: there the looks follow each other.
+            click.clear()
+            print(time.strftime("%Y-%m-%d %H:%M:%S"))
+        _look(address, as_json, indent=None)
+        time.sleep(every)
+
+
+def _look(address: str, as_json: bool, indent: int | None) -> None:
+    """Ask and print, once. Raises CommandError if no session is there or answers."""
     try:
         running = actorrt.sessions()
     except OSError as error:
@@ -77,7 +99,7 @@ def status(address: str, as_json: bool) -> None:
             print(("\n" if len(found) > 1 else "") + _shown(found[-1]), flush=True)
     if as_json:
         shown = {**found[0].facts(), "sessions": [each.as_dict() for each in found]}
-        print(json.dumps(shown, indent=2, default=str))
+        print(json.dumps(shown, indent=indent, default=str), flush=True)
     elif len(running) > len(chosen):
         rest = len(running) - len(chosen)
         print(f"\n{rest} other session{'s run' if rest > 1 else ' runs'} here: `actorrt status` shows each")
@@ -111,16 +133,36 @@ def _ask(session: actorrt.Session) -> Found:
         # First, since the node may be stopped: this waits for it no longer than it says.
         statistics = actorrt.statistics(_ANSWER_S)
         nodes, total, free = actorrt.nodes(), actorrt.cluster_resources(), actorrt.available_resources()
-        # What makes models is not loaded where nothing is served.
-        serves = bool(actorrt.serve.status().applications)
-        models = actorrt.serve.llm.status() if serves else []
-        queues = actorrt.serve.queues() if serves else []
-        batches = actorrt.serve.llm.batch_statuses() if serves else []
+        served = _served(_head_trouble(statistics))
     except (TimeoutError, actorrt.exceptions.ActorrtError) as error:  # it is stopped, or has ended meanwhile
         return Found(session, [], {}, {}, [], trouble=str(error))
     finally:
         actorrt.shutdown()
-    return Found(session, nodes, total, free, models, queues, batches, statistics=statistics)
+    return Found(
+        session, nodes, total, free, served.models, served.queues, served.batches, "", served.trouble, statistics
+    )
+
+
+class _Served(NamedTuple):
+    models: Sequence[actorrt.serve.llm.ModelStatus] = ()
+    queues: Sequence[actorrt.serve.QueueStatus] = ()
+    batches: Sequence[actorrt.serve.llm.BatchStatus] = ()
+    trouble: str = ""
+
+
+def _head_trouble(statistics: Mapping[str, Any]) -> str:
+    """Why the head does not answer; "" if it does."""
+    return next((str(each["trouble"]) for each in statistics["processes"] if each["role"] == "head"), "")
+
+
+def _served(head_trouble: str) -> _Served:
+    """What Serve says. Who it is, only the head knows: one that does not answer is not waited for once more."""
+    if head_trouble:
+        return _Served(trouble=f"the head, which knows Serve's controller, does not answer: {head_trouble}")
+    # What makes models is not loaded where nothing is served.
+    if not actorrt.serve.status().applications:
+        return _Served()
+    return _Served(actorrt.serve.llm.status(), actorrt.serve.queues(), actorrt.serve.llm.batch_statuses())
 
 
 def _shown(found: Found) -> str:
@@ -133,6 +175,8 @@ def _shown(found: Found) -> str:
     else:
         parts.append(of_nodes(found.nodes, found.total, found.free))
         parts.append(of_statistics(found.statistics))
+    if found.serve_trouble:
+        parts.append(f"what is served is not known: {found.serve_trouble}")
     if found.models:
         parts.append(of_models(found.models))
     if found.queues:

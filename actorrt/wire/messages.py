@@ -573,10 +573,12 @@ class Query(Message, tag=77):
     """Facts about the cluster: "nodes", "resources", "available", "workers", "store"; of a program: "sys_path".
 
     "tables" and "head tables": how many entries each table of the node or the head has. "statistics": how a process
-    stands; of a node, how it and all processes of its session do.
+    stands; of a node, how it and all processes of its session do. `timeout_s`: for how long its asker waits then; 0: it
+    has not said.
     """
 
     what: str
+    timeout_s: float = 0.0
 
 
 class Facts(Message, tag=78):

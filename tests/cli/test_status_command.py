@@ -136,6 +136,32 @@ def test_a_process_that_does_not_answer_is_named_and_holds_up_nobody(busy: int) 
     assert re.search(rf"^worker .* {busy}  it has not answered for 1 s: it is stopped", shown.stdout, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("node")
+def test_a_stopped_head_is_named_and_not_waited_for(busy: int) -> None:
+    (head,) = (each["pid"] for each in actorrt.statistics()["processes"] if each["role"] == "head")
+    os.kill(head, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        shown = _run("status")
+        took_s = time.monotonic() - begun
+    finally:
+        os.kill(head, signal.SIGCONT)
+    assert shown.returncode == 0, shown.stderr
+    assert took_s < 15
+    assert "what is served is not known: the head, which knows Serve's controller, does not answer" in shown.stdout
+
+
+@pytest.mark.usefixtures("node")
+def test_the_status_can_be_watched() -> None:
+    command = [str(Path(sys.executable).with_name("actorrt")), "status", "--watch", "--json", "--every", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+    assert [look["total"]["CPU"] for look in looks] == [2, 2]
+
+
 @actorrt.remote
 def held() -> None:
     time.sleep(1000)

@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorrt.core.roll_call import LINK_DOWN, NO_LINK, Listed, Member, entry, listed, no_answer, plain
+from actorrt.core.roll_call import LINK_DOWN, NO_LINK, Listed, Member, entry, listed, no_answer, patience, plain
 from actorrt.types import ProcessId
 
 
@@ -93,3 +93,13 @@ def test_statistics_become_what_every_format_has() -> None:
         "nothing": None,
     }
     assert json.loads(json.dumps(known)) == msgspec.msgpack.decode(msgspec.msgpack.encode(known)) == known
+
+
+@given(timeout_s=st.floats(1e-3, 1e6))
+def test_a_process_that_does_not_answer_leaves_its_asker_time_for_the_others(timeout_s: float) -> None:
+    assert 0 < patience(timeout_s) < 0.8 * timeout_s
+
+
+def test_a_process_is_waited_for_a_second_unless_its_asker_waits_for_less_or_for_long() -> None:
+    assert [patience(timeout_s) for timeout_s in (0.0, 5.0, 10.0, 60.0)] == [1.0, 1.0, 1.0, 6.0]
+    assert patience(0.2) < 0.2

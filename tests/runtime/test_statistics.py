@@ -41,6 +41,9 @@ class Gate:
     async def open(self) -> None:
         self.opened.set()
 
+    async def pid(self) -> int:
+        return os.getpid()
+
 
 def statistics() -> Any:
     runtime: Any = current.runtime()
@@ -88,6 +91,18 @@ def test_calls_and_the_threads_that_wait_for_them_are_counted() -> None:
     waiting.join()
     after = statistics()
     assert (after.waits.threads, after.calls_away) == (0, 0)
+
+
+def test_a_worker_that_does_not_answer_is_named_however_short_the_time_is() -> None:
+    gate = Gate.remote()
+    pid = actorrt.get(gate.pid.remote())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        processes = actorrt.statistics(timeout=0.2)["processes"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    (stopped,) = (each for each in processes if each["pid"] == pid)
+    assert stopped["trouble"].startswith("it has not answered for 0.14 s")
 
 
 def test_a_node_that_does_not_answer_is_not_waited_for_without_end() -> None:

@@ -212,17 +212,16 @@ def statistics(timeout: float = 5.0) -> dict[str, Any]:
     """How the session stands: `{"node": {...}, "processes": [{...}, ...]}`, plain values for people and monitors.
 
     The node tells its workers by state, leases, segments and links; each process its calls, actors, tasks, objects and
-    links. This process is left out. One that does not answer within a second has the reason in `"trouble"`, which is
-    empty for the others. It costs each process the counting, so ask now and then, and not in a loop.
+    links. This process is left out. One that does not answer within a second, or most of a shorter `timeout`, has the
+    reason in `"trouble"`, which is empty for the others. It costs each process the counting, so ask now and then, and
+    not in a loop.
 
-    Which facts there are may change with any release. Raises TimeoutError if the node does not answer in time; it waits
-    a second for processes that do not answer, so that a shorter `timeout` may be too short.
+    Which facts there are may change with any release. Raises TimeoutError if the node does not answer in time.
     """
     runtime = program.runtime()
+    limit_s = check.seconds("timeout", timeout)
     try:
-        facts: Facts = runtime.thread.call_sync(
-            runtime.node.ask(Query("statistics")), check.seconds("timeout", timeout)
-        )
+        facts: Facts = runtime.thread.call_sync(runtime.node.ask(Query("statistics", limit_s or 0.0)), limit_s)
     except TimeoutError:
         raise TimeoutError(f"the node has not answered for {timeout:g} s") from None
     return facts.data

@@ -22,7 +22,7 @@ from actorrt.config import Settings
 from actorrt.core.leases import UNIT
 from actorrt.core.lost_links import Step, after_end, after_loss
 from actorrt.core.node_state import Statistics as WorkersStatistics
-from actorrt.core.roll_call import Listed, Member, listed, plain
+from actorrt.core.roll_call import Listed, Member, listed, patience, plain
 from actorrt.core.storage import Statistics as StoreStatistics
 from actorrt.types import Employer, JobKey, ProcessId, actor_key
 from actorrt.wire.addresses import place_on
@@ -262,7 +262,8 @@ class Node:
             case Query(what="head tables"):
                 return await self.head.ask(Query("tables"))
             case Query(what="statistics"):
-                processes = await roll.call(self._members(link.peer), self._ask_for_statistics)
+                answer_s = patience(question.timeout_s)
+                processes = await roll.call(self._members(link.peer), self._ask_for_statistics, answer_s)
                 return Facts({"node": plain(self.statistics()), "processes": processes})
             case Query():
                 return Facts(self._facts(question.what))
