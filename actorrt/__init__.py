@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
     from . import serve as serve
+    from . import util as util
     from .runtime.api.actor import Actor as Actor
     from .runtime.api.api import available_resources as available_resources
     from .runtime.api.api import cancel as cancel
@@ -47,7 +48,7 @@ __all__ = [
     "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor", "call_pipe",
     "sessions", "Session", "nodes", "cluster_resources", "available_resources", "statistics", "get_gpu_ids",
     "get_runtime_context",
-    "exceptions", "serve", "__version__",
+    "exceptions", "serve", "util", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
@@ -68,7 +69,7 @@ _HOMES = {
     "api.taskgroup": ["TaskGroup"],
 }  # fmt: skip
 _HOME_OF = {name: f"actorrt.runtime.{home}" for home, names in _HOMES.items() for name in names}
-_MODULES = ("exceptions", "serve")
+_MODULES = ("exceptions", "serve", "util")
 
 
 def __getattr__(name: str) -> object:

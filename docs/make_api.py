@@ -17,6 +17,7 @@ MODULES: Final = (
     ("actorrt", "Sessions, tasks, actors, objects. A function may be called from any thread unless it says otherwise."),
     ("actorrt.exceptions", ""),
     ("actorrt.util", ""),
+    ("actorrt.util.state", ""),
     ("actorrt.testing", ""),
     ("actorrt.serve", ""),
     ("actorrt.serve.exceptions", ""),

@@ -51,6 +51,25 @@ class Statistics(msgspec.Struct, frozen=True):
     total: Mapping[str, int]
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A request for a lease that has no answer. `has_resources`: it only waits for its worker to be ready."""
+
+    owner: ProcessId
+    wanted: Wanted
+    has_resources: bool
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A worker that is leased to `owner`; `actor`: the title of the one that it has, or "". Of one that `is_blocked`
+    the CPUs are free meanwhile."""
+
+    process: ProcessId
+    owner: ProcessId
+    shape: Mapping[str, int]
+    actor: str
+    is_blocked: bool
+
+
 class _Pending:
     """A request that has no lease yet."""
 
@@ -66,7 +85,7 @@ class _Pending:
 class _Granted:
     """A worker that is leased to a process."""
 
-    __slots__ = ("_is_blocked", "gpus", "is_actor", "kind", "lease", "owner", "process", "shape")
+    __slots__ = ("_is_blocked", "actor", "gpus", "kind", "lease", "owner", "process", "shape")
 
     def __init__(self, lease: LeaseId, pending: _Pending, process: ProcessId) -> None:
         self.lease = lease
@@ -75,8 +94,12 @@ class _Granted:
         self.shape = pending.turn.shape
         self.kind = pending.turn.kind
         self.gpus = pending.turn.gpus
-        self.is_actor = bool(pending.wanted.actor)
+        self.actor = pending.wanted.actor
         self._is_blocked = False
+
+    @property
+    def is_actor(self) -> bool:
+        return bool(self.actor)
 
     @property
     def is_blocked(self) -> bool:
@@ -391,6 +414,18 @@ class NodeState:
     @property
     def free(self) -> Mapping[str, int]:
         return self._resources.free
+
+    def requests(self) -> list[Waiting]:
+        """Those for a lease that have no answer, in the order in which they came."""
+        waiting = sorted(self._pending.values(), key=lambda each: each.turn.number)
+        return [Waiting(each.owner, each.wanted, each.turn.granted) for each in waiting]
+
+    def holdings(self) -> list[Holding]:
+        """The leases, the oldest first."""
+        return [
+            Holding(each.process, each.owner, each.shape, each.actor, each.is_blocked)
+            for each in self._granted.values()
+        ]
 
     def statistics(self) -> Statistics:
         return Statistics(

@@ -187,6 +187,10 @@ class Book:
                 happened.append((seq, actions))
         return happened
 
+    def borrowers(self, seq: int) -> Mapping[ProcessId, int]:
+        """Who holds an own object, and how often."""
+        return self._loans.get(seq, {})
+
     @property
     def lends(self) -> bool:
         """True while another process holds an own object."""

@@ -581,6 +581,37 @@ class Query(Message, tag=77):
     timeout_s: float = 0.0
 
 
+class Scope(IntEnum):
+    """Of whom a Survey asks what there is."""
+
+    PROCESS = 0
+    # Of a node and its processes.
+    NODE = 1
+    # Of all nodes.
+    CLUSTER = 2
+
+
+class Survey(Message, tag=95):
+    """What is there, of a kind: "workers", "actors", "tasks", "objects", as rows with the columns of
+    core/state_records.py; "running": which of the calls `ids` run; "segments": where the objects `ids` lie; "stacks";
+    "why": what the one with the id `ids[0]` waits for. Answered by Facts.
+
+    `filters` are (column, whether it has to be equal, value), `id` is one as people write it. `group_by`: counts by
+    these columns, in place of rows. `processes`: who is asked, where that is known. `timeout_s`: how long the asker
+    waits.
+    """
+
+    what: str
+    scope: Scope = Scope.PROCESS
+    filters: list[tuple[str, bool, str]] = []
+    id: str = ""
+    limit: int = 100
+    group_by: list[str] = []
+    ids: list[str] = []
+    processes: list[ProcessId] = []
+    timeout_s: float = 0.0
+
+
 class Facts(Message, tag=78):
     data: Any
 
@@ -681,6 +712,7 @@ Question = (
     | Seal
     | OpenSegment
     | Query
+    | Survey
     | WhereIs
     | GetObject
     | CreateDetached

@@ -10,7 +10,18 @@ from actorrt import exceptions
 from actorrt.core.actor_calls import Traits
 from actorrt.core.leases import UNIT
 from actorrt.types import NO_ACTOR_KEY, ActorKey, ProcessId
-from actorrt.wire.messages import ActorAt, AnswerBody, Facts, FindName, ListNames, NameHolder, Names, Query, Question
+from actorrt.wire.messages import (
+    ActorAt,
+    AnswerBody,
+    Facts,
+    FindName,
+    ListNames,
+    NameHolder,
+    Names,
+    Query,
+    Question,
+    Survey,
+)
 
 from ..base.definitions import ActorClassDef, ActorInterface
 from ..machine.process import cpu_count
@@ -120,6 +131,8 @@ class LocalNode:
                         if one.public_name and one.dead is None and question.namespace in (None, one.namespace)
                     )
                 )
+            case Survey():
+                return Facts({"nodes": []})
             case Query():
                 return Facts(self._facts(question.what))
             case _:

@@ -33,11 +33,13 @@ from actorrt.wire.messages import (
     Ping,
     Query,
     Question,
+    Survey,
     Unreadable,
 )
 
 from ..base.process_watch import watch_pidfd
 from ..base.table_sizes import table_sizes
+from ..base.thread_stacks import stacks_here
 from ..links.link import Link
 from ..links.peers import Peers
 from ..machine.process_tree import HeadStart
@@ -86,6 +88,8 @@ class Head:
                 if question.what == "statistics":
                     return Facts({"directory": plain(self.statistics()), "peers": plain(self.peers.statistics())})
                 return Facts(list(directory.nodes.values()))
+            case Survey(what="stacks"):
+                return Facts(stacks_here())
             case Ping():
                 return Done()
             case _:

@@ -18,7 +18,17 @@ from actorrt.core.directory import Directory
 from actorrt.core.restarts import Restarts
 from actorrt.types import ActorKey, ProcessId
 from actorrt.wire.link import Ending
-from actorrt.wire.messages import ClaimName, DropName, FindName, JoinNode, ListNames, NameHolder, OwnerEnded, Query
+from actorrt.wire.messages import (
+    ClaimName,
+    DropName,
+    FindName,
+    JoinNode,
+    ListNames,
+    NameHolder,
+    OwnerEnded,
+    Query,
+    Survey,
+)
 
 from ..base.process_watch import wait_child
 from ..base.socket_paths import remove_socket
@@ -37,7 +47,7 @@ LONGEST_PAUSE_S: Final = 1.0
 DIAL_AGAIN_S: Final = 0.2
 
 
-HeadQuestion = ClaimName | FindName | ListNames | Query
+HeadQuestion = ClaimName | FindName | ListNames | Query | Survey
 
 
 class _Life:
@@ -286,4 +296,6 @@ def _in_words(question: HeadQuestion) -> str:
         case ListNames():
             return "which names there are"
         case Query():
+            return f"about its {question.what}"
+        case Survey():
             return f"about its {question.what}"

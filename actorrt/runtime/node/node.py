@@ -72,6 +72,7 @@ from actorrt.wire.messages import (
     Seal,
     SharedWorkers,
     StartActor,
+    Survey,
     Unblocked,
     UnborrowActor,
     Unreadable,
@@ -93,7 +94,7 @@ from ..machine.session_logs import retire
 from ..owner.actor_records import ActorRecord, ActorSpec
 from ..owner.calls import error_bytes
 from ..owner.supervisor import Supervisor, SupervisorStatistics
-from . import roll
+from . import roll, survey
 from .node_host import NodeHost
 from .node_machine import Machine, NodeConfig, RealMachine
 from .programs import Programs
@@ -263,8 +264,12 @@ class Node:
                 return await self.head.ask(Query("tables"))
             case Query(what="statistics"):
                 answer_s = patience(question.timeout_s)
-                processes = await roll.call(self._members(link.peer), self._ask_for_statistics, answer_s)
+                statistics = Query("statistics")
+                members = self.members(link.peer)
+                processes = await roll.call(members, lambda one: self.ask_member(one, statistics), answer_s)
                 return Facts({"node": plain(self.statistics()), "processes": processes})
+            case Survey():
+                return await survey.answer(self, question)
             case Query():
                 return Facts(self._facts(question.what))
             case WhereIs():
@@ -423,8 +428,8 @@ class Node:
             self.supervisor.statistics(),
         )
 
-    def _members(self, asker: ProcessId) -> list[Listed]:
-        """Who is asked how it stands, and who cannot be."""
+    def members(self, asker: ProcessId) -> list[Listed]:
+        """Who is asked how it stands, and who cannot be; all but the asker."""
         links = [link for link in self.peers.all_links() if not link.closed]
         linked = [Member(link.peer, link.role, link.pid) for link in links]
         down = {link.peer for link in links if link.end.state is LinkState.DOWN}
@@ -432,8 +437,8 @@ class Node:
         head = Member(self._config.head, "head", self.head.pid or 0)
         return listed([*linked, head], self.workers.members(), down=down, asker=asker)
 
-    async def _ask_for_statistics(self, member: Member) -> Facts:
-        question = Query("statistics")
+    async def ask_member(self, member: Member, question: Query | Survey) -> Facts:
+        """The answer of one of these. Raises LinkError, or what it refuses to answer for."""
         if member.process == self._config.head:
             return await self.head.ask(question)
         link = self.peers.get(member.process)

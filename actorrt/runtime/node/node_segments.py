@@ -11,12 +11,13 @@ import contextlib
 import itertools
 import logging
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from actorrt import exceptions
+from actorrt.core.segment_life import HOLDS_MEMORY
 from actorrt.core.storage import Ledger, Statistics, UnknownObjectError
 from actorrt.core.storage_actions import Action, DropFile, DropMemory, Grant, Recall, Refuse, Return, Spill
-from actorrt.types import ProcessId, SegmentId
+from actorrt.types import ObjectKey, ProcessId, SegmentId, owned
 from actorrt.wire.messages import (
     CloseSegment,
     Done,
@@ -190,6 +191,14 @@ class NodeSegments:
         self._act(self._ledger.process_died(process, self._loop.time()))
         self._wanted = {number: one for number, one in self._wanted.items() if one.link.peer != process}
         self._act(self._ledger.owner_died(process))
+
+    def where(self, key: ObjectKey) -> dict[str, Any] | None:
+        """Where an object lies, and how many processes read it; None if it is not here."""
+        found = self._ledger.find(key)
+        if found is None:
+            return None
+        where = "memory" if found.state in HOLDS_MEMORY else "disk"
+        return {"object_id": owned(*key).hex(), "where": where, "readers": len(found.readers)}
 
     def statistics(self) -> Statistics:
         return self._ledger.statistics()

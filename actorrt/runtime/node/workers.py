@@ -12,7 +12,7 @@ from typing import Any
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core import node_actions as do
-from actorrt.core.node_state import NodeState, Statistics, Wanted
+from actorrt.core.node_state import Holding, NodeState, Statistics, Waiting, Wanted
 from actorrt.core.roll_call import Member
 from actorrt.core.worker_environment import THREADS
 from actorrt.core.worker_pool import Limits
@@ -320,6 +320,14 @@ class Workers:
     def free(self) -> Mapping[str, int]:
         """Resources, in units of 1/10000; CPUs may be overdrawn."""
         return self._state.free
+
+    def requests(self) -> list[Waiting]:
+        """Those for a lease that have no answer, in the order in which they came."""
+        return self._state.requests()
+
+    def holdings(self) -> list[Holding]:
+        """The leases, the oldest first."""
+        return self._state.holdings()
 
     def statistics(self) -> Statistics:
         return self._state.statistics()

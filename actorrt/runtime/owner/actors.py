@@ -90,6 +90,11 @@ class Actors:
                 resolving=sum(len(client.resolving or ()) for client in clients),
             )
 
+    def waiting(self) -> list[Call]:
+        """Calls that wait to leave; from any thread."""
+        with self.lock:
+            return [call for client in self._busy for call in (*(client.backlog or ()), *(client.resolving or ()))]
+
     @property
     def busy(self) -> bool:
         """True while calls wait to leave; from any thread."""

@@ -74,6 +74,10 @@ class CallMaker:
         """True while tasks wait for their arguments; from any thread."""
         return any(not call.done for call in list(self._resolving))
 
+    def resolving(self) -> list[Call]:
+        """The tasks that wait for their arguments; from any thread."""
+        return list(self._resolving)
+
     def call_task(
         self, function: RemoteFunctionDef, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> Any:

@@ -56,6 +56,7 @@ from actorrt.wire.messages import (
     SegmentBack,
     StartActor,
     StopActor,
+    Survey,
     TaskCall,
     Unborrow,
     UnborrowActor,
@@ -70,6 +71,7 @@ from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from ..links.peers import Peers
 from ..links.pipes import caller_end
+from . import inventory
 from .actors import Actors
 from .calls import Batch, Call, error_bytes
 from .exits import Exits
@@ -78,6 +80,7 @@ from .process_host import ProcessHost
 from .program import Handler, LoopOfCalls, Program, Tenancy
 from .segments_client import SegmentsClient
 from .shared_tasks import SharedTasks
+from .stacks import stacks
 from .supervisor import Supervisor
 from .tasks import Tasks
 
@@ -87,7 +90,7 @@ logger = logging.getLogger("actorrt")
 FOR_WORKERS: Final = (ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken)
 
 
-class Surroundings(Protocol):
+class Surroundings(inventory.Surroundings, Protocol):
     """What messages are for, beside calls: the parts of the process."""
 
     role: str
@@ -246,6 +249,10 @@ class Dispatch:
                 return Done()
             case Ping() | DialMe():
                 return Done()
+            case Survey(what="stacks"):
+                return Facts(await stacks(runtime, runtime.thread.loop))
+            case Survey():
+                return Facts(await inventory.inventory(runtime, question))
             case Query(what="statistics"):
                 return Facts(plain(runtime.statistics()))
             case Query():

@@ -350,6 +350,14 @@ class Objects:
         """True while other processes hold, or may come to hold, refs to objects that this one owns."""
         return self._book.lends or bool(self._pinned)
 
+    def borrowers_of(self, entry: Entry) -> Mapping[ProcessId, int]:
+        """The other processes that hold an own object, and how often; runtime loop."""
+        return self._book.borrowers(entry.seq)
+
+    def is_pinned(self, entry: Entry) -> bool:
+        """Whether it is kept as long as this process lives."""
+        return (entry.owner, entry.seq) in self._pinned
+
     def statistics(self) -> ObjectsStatistics:
         """How much of each kind there is; runtime loop."""
         with self._lock:

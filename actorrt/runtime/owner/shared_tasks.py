@@ -58,6 +58,10 @@ class SharedTasks:
         under_way = sum(type(call) is Call and call.home is self for call in sent)
         return SharedTasksStatistics(waiting, under_way, [pool.statistics() for pool in self._host.shared_pools()])
 
+    def waiting(self) -> list[Call]:
+        """Those for which no worker is there yet; runtime loop."""
+        return [call for calls in self._waiting.values() for call in calls]
+
     @property
     def busy(self) -> bool:
         """True while tasks wait for a worker; runtime loop."""

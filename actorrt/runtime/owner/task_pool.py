@@ -125,6 +125,10 @@ class TaskPool:
         with self._lock:
             return self._pool.statistics()
 
+    def waiting(self) -> list[Call]:
+        """Tasks that no worker has, in order; from any thread."""
+        return list(self._pool.backlog)
+
     def add(self, call: Call) -> None:
         """A task waits for a worker; `pump` follows."""
         self._pool.add(call)

@@ -109,6 +109,11 @@ class Tasks:
         pools = [(key, pool.statistics()) for key, pool in list(self._pools.items())]
         return TasksStatistics(len(self._submitted), pools)
 
+    def waiting(self) -> list[Call]:
+        """Tasks whose arguments are there and that no worker has; from any thread."""
+        submitted = [call for call, _ in list(self._submitted)]
+        return [*submitted, *(call for pool in list(self._pools.values()) for call in pool.waiting())]
+
     @property
     def busy(self) -> bool:
         """True while tasks whose arguments are there have no outcome yet."""

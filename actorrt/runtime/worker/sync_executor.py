@@ -141,6 +141,11 @@ class SyncExecutor:
             code=self.code.statistics(),
         )
 
+    @property
+    def running(self) -> RunningCall | None:
+        """The call that the main thread runs; from any thread."""
+        return self._interrupts.current
+
     def tell_idle(self, told: Callable[[], None]) -> None:
         self._on_idle = told
 
