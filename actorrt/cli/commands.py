@@ -7,8 +7,12 @@ import sys
 import click
 
 import actorrt
+from actorrt.cli.lists import lists
+from actorrt.cli.logs import logs
+from actorrt.cli.memory import memory
 from actorrt.cli.problems import CommandError
 from actorrt.cli.serve import serve
+from actorrt.cli.stack import stack
 from actorrt.cli.status import status
 from actorrt.cli.why import why
 
@@ -23,7 +27,11 @@ def commands() -> None:
     """Tasks, actors and objects over many processes, and HTTP served from graphs of them."""
 
 
+commands.add_command(lists)
+commands.add_command(logs)
+commands.add_command(memory)
 commands.add_command(serve)
+commands.add_command(stack)
 commands.add_command(status)
 commands.add_command(why)
 

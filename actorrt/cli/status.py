@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 import actorrt
-from actorrt.cli.problems import WRONG_USE, CommandError
+from actorrt.cli.problems import CommandError
+from actorrt.cli.sessions import ANSWER_S, chosen, not_long, running
 from actorrt.cli.status_tables import of_batches, of_models, of_nodes, of_queues, of_statistics
-
-# A node asks its processes for a second.
-_ANSWER_S: Final = 5.0
-_NONE: Final = "no cluster runs on this machine; init() without an address starts one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +67,7 @@ def status(address: str, as_json: bool, watch: bool, every: float) -> None:
 
     In JSON, "sessions" lists them, newest first; beside it stand the facts of the first.
     """
-    # A node that is stopped is waited for no longer than for one of its answers, unless the user says so.
-    os.environ["ACTORRT_START_TIMEOUT_S"] = os.environ.get("ACTORRT_START_TIMEOUT_S") or f"{_ANSWER_S:g}"
+    not_long()
     if not watch:
         _look(address, as_json, indent=2)
         return
@@ -87,41 +82,21 @@ def status(address: str, as_json: bool, watch: bool, every: float) -> None:
 
 def _look(address: str, as_json: bool, indent: int | None) -> None:
     """Ask and print, once. Raises CommandError if no session is there or answers."""
-    try:
-        running = actorrt.sessions()
-    except OSError as error:
-        raise CommandError(str(error)) from None
-    chosen = _chosen(running, address)
+    sessions = running()
+    asked = chosen(sessions, address)
     found: list[Found] = []
-    for session in chosen:
+    for session in asked:
         found.append(_ask(session))
         if not as_json:
             print(("\n" if len(found) > 1 else "") + _shown(found[-1]), flush=True)
     if as_json:
         shown = {**found[0].facts(), "sessions": [each.as_dict() for each in found]}
         print(json.dumps(shown, indent=indent, default=str), flush=True)
-    elif len(running) > len(chosen):
-        rest = len(running) - len(chosen)
+    elif len(sessions) > len(asked):
+        rest = len(sessions) - len(asked)
         print(f"\n{rest} other session{'s run' if rest > 1 else ' runs'} here: `actorrt status` shows each")
     if all(each.trouble for each in found):
         raise CommandError("; ".join(each.trouble for each in found))
-
-
-def _chosen(running: list[actorrt.Session], address: str) -> list[actorrt.Session]:
-    if not running:
-        raise CommandError(_NONE)
-    if address == "all":
-        return running
-    if address == "auto":
-        return running[:1]
-    folder = os.path.realpath(address)
-    exact = [each for each in running if each.address == folder or str(each.pid) == address]
-    near = exact or [each for each in running if os.path.basename(each.address).startswith(address)]
-    if len(near) == 1:
-        return near
-    what = f"begins with {address!r}" if near else f"is {address!r}"
-    listed = "; ".join(f"{os.path.basename(each.address)} (pid {each.pid})" for each in running)
-    raise CommandError(f"{'more than one session' if near else 'no session'} {what}; there are {listed}", WRONG_USE)
 
 
 def _ask(session: actorrt.Session) -> Found:
@@ -131,7 +106,7 @@ def _ask(session: actorrt.Session) -> Found:
         return Found(session, [], {}, {}, [], trouble=str(error))
     try:
         # First, since the node may be stopped: this waits for it no longer than it says.
-        statistics = actorrt.statistics(_ANSWER_S)
+        statistics = actorrt.statistics(ANSWER_S)
         nodes, total, free = actorrt.nodes(), actorrt.cluster_resources(), actorrt.available_resources()
         served = _served(_head_trouble(statistics))
     except (TimeoutError, actorrt.exceptions.ActorrtError) as error:  # it is stopped, or has ended meanwhile

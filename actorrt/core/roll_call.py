@@ -70,9 +70,20 @@ def patience(timeout_s: float) -> float:
     return min(timeout_s * _OF_SHORT, max(ANSWER_S, timeout_s * _OF_LONG))
 
 
-def no_answer(waited_s: float) -> str:
+# What a process does that does not answer, by its state as the kernel says it.
+_NOT_ANSWERING: Final[Mapping[str | None, str]] = {
+    "T": "it is stopped (SIGSTOP)",
+    "t": "a debugger holds it",
+    "D": "it waits in the kernel",
+    None: "it has ended",
+    "Z": "it has ended",
+}
+_RUNS: Final = "it runs, and its code keeps the interpreter to itself, or the machine has no CPU for it"
+
+
+def no_answer(waited_s: float, state: str | None) -> str:
     """What is said of a process that was asked in vain."""
-    return f"it has not answered for {waited_s:.2g} s: it is stopped, or its code keeps the interpreter to itself"
+    return f"it has not answered for {waited_s:.2g} s: {_NOT_ANSWERING.get(state, _RUNS)}"
 
 
 def entry(one: Listed, facts: Mapping[str, Any], trouble: str = "") -> dict[str, Any]:

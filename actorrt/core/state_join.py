@@ -12,7 +12,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from msgspec import convert
 
-from .state_records import KINDS, Record, id_column
+from .stacks import coroutines_in, threads_in
+from .state_records import KINDS, ProcessStacks, Record, id_column
 from .state_scan import MAX_LIMIT, Filter, short_id
 
 R = TypeVar("R", bound=Record)
@@ -77,14 +78,19 @@ def first_limit(kind: str, filters: Sequence[Filter], limit: int) -> int:
     return MAX_LIMIT if any(each.column in _LATER.get(kind, ()) for each in filters) else limit
 
 
+def rows_of(answers: Answers) -> list[Any]:
+    return [row for node in answers for part in node["parts"] for row in part.get("rows", ())]
+
+
 def rows_in(answers: Answers) -> list[dict[str, Any]]:
-    return [dict(row) for node in answers for part in node["parts"] for row in part.get("rows", ())]
+    """To be completed."""
+    return [dict(row) for row in rows_of(answers)]
 
 
 def completed(kind: str, rows: list[dict[str, Any]], second: Answers) -> None:
     """Fill in what the second question has told."""
     if kind == "tasks":
-        running = {each for node in second for part in node["parts"] for each in part.get("rows", ())}
+        running = set(rows_of(second))
         for row in rows:
             if row["state"] == SUBMITTED and row["task_id"] in running:
                 row["state"] = RUNNING
@@ -116,6 +122,24 @@ def listing(
     kept = [one for one in records if all(each.matches(one[each.column]) for each in later)]
     total = len(kept) if later else sum(part.get("total", 0) for node in first for part in node["parts"])
     return Listing(kept[:limit], total, missing_in(first))
+
+
+def stacks_in(answers: Answers) -> list[ProcessStacks]:
+    """Nodes first, each followed by its processes."""
+    return [
+        ProcessStacks(
+            process_id=part["process"],
+            role=part["role"],
+            pid=part["pid"],
+            node_id=node["node"],
+            trouble=part["trouble"],
+            threads=threads_in(part.get("threads", ())),
+            coroutines=coroutines_in(part.get("coroutines", ())),
+            left_out=part.get("left_out", 0),
+        )
+        for node in answers
+        for part in sorted(node["parts"], key=lambda part: part["role"] != "node")
+    ]
 
 
 def counted(answers: Answers) -> Counter[tuple[str, ...]]:

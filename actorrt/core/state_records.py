@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
+from .stacks import Coroutines, Thread
+
 
 class Record(Struct, frozen=True, kw_only=True):
     """One thing of the cluster at one moment. `record["state"]` is `record.state`, as with Ray."""
@@ -160,6 +162,24 @@ class PlacementGroupState(Record, frozen=True, kw_only=True):
     strategy: str = ""
     bundles: list[dict[str, float]] = []
     job_id: str = ""
+
+
+class ProcessStacks(Record, frozen=True, kw_only=True):
+    """Where the threads and coroutines of a process are."""
+
+    process_id: str
+    role: str
+    """node, head, driver or worker."""
+    pid: int = 0
+    node_id: str = ""
+    trouble: str = ""
+    """Why there are no stacks: it does not answer."""
+    threads: list[Thread] = []
+    """All but the one that has taken the stacks."""
+    coroutines: list[Coroutines] = []
+    """Those of users' loops; many at the same lines are one entry with their number."""
+    left_out: int = 0
+    """Coroutines that are not in the list, since there are too many different ones."""
 
 
 KINDS: Final[Mapping[str, type[Record]]] = {

@@ -95,6 +95,15 @@ class IdText(NamedTuple):
         return self.number is None or int(id[_PROCESS_DIGITS:] or "0", 16) == self.number
 
 
+def is_id(text: str) -> bool:
+    """Whether this can be an id, or a pid."""
+    try:
+        IdText.read(text)
+    except ValueError:
+        return False
+    return True
+
+
 def short_id(id: str) -> str:
     """An id as tables show it: `5f0c11d2-2a` is the 2a-th thing of the process whose id begins with 5f0c11d2."""
     number = id[_PROCESS_DIGITS:]

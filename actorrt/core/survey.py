@@ -29,8 +29,7 @@ ASKED: Final[Mapping[str, Asked]] = {
     "running": Asked(_PROGRAMS),
     "segments": Asked(node=True),
     "stacks": Asked(_ALL, node=True),
-    # What is ahead of it in the queues of nodes; and its owner.
-    "why": Asked(_PROGRAMS, node=True),
+    "backlog": Asked(_PROGRAMS),
     "queues": Asked(node=True),
 }
 

@@ -15,43 +15,57 @@ id begins with, or what tables show: "5f0c11d2-2a" is the 2a-th thing of the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
+from actorrt.core.stacks import Coroutines, Frame, Thread
 from actorrt.core.state_join import Listing, Missing
 from actorrt.core.state_records import (
     ActorState,
     NodeState,
     ObjectState,
     PlacementGroupState,
+    ProcessStacks,
     Record,
     TaskState,
     WorkerState,
 )
-from actorrt.core.state_scan import checked_filters, checked_limit
+from actorrt.core.state_scan import checked_filters, checked_limit, is_id, short_id
 from actorrt.runtime.api import state as cluster
+from actorrt.runtime.machine import read_logs as logs
 
 __all__ = [
     "ActorState",
+    "Coroutines",
+    "Frame",
     "Listing",
     "Missing",
     "NodeState",
     "ObjectState",
     "PlacementGroupState",
+    "ProcessStacks",
     "TaskState",
+    "Thread",
     "WorkerState",
+    "explain",
+    "find",
     "get_actor",
+    "get_log",
     "get_node",
     "get_objects",
     "get_placement_group",
     "get_task",
     "get_worker",
+    "is_id",
     "list_actors",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_placement_groups",
+    "list_stacks",
     "list_tasks",
     "list_workers",
+    "short_id",
     "summarize_actors",
     "summarize_objects",
     "summarize_tasks",
@@ -178,3 +192,74 @@ def summarize_tasks(*, timeout: float = TIMEOUT_S) -> dict[str, Any]:
 def summarize_objects(*, timeout: float = TIMEOUT_S) -> dict[str, Any]:
     """How many objects of each owner are in which state."""
     return cluster.counts_of("objects", ("owner_id", "state"), timeout).as_dict()
+
+
+# ---- what Ray has no names for
+
+
+def find(id: str, *, timeout: float = TIMEOUT_S) -> Record | None:
+    """The process, actor, call or object with this id, or the process with this pid. None if there is none.
+
+    Where one id begins several others, a process comes before what it has made. Raises ValueError if there are several
+    of a kind.
+    """
+    return cluster.find(id, timeout)
+
+
+def explain(id: str, *, timeout: float = TIMEOUT_S) -> list[str]:
+    """Why the call or actor with this id has not begun, in sentences: which resource it waits for, how much of that
+    which node has, who has it, and what is ahead. [] if there is nothing with this id."""
+    found = cluster.find(id, timeout)
+    return [] if found is None else cluster.explained(found, timeout)
+
+
+def list_stacks(id: str | None = None, *, timeout: float = TIMEOUT_S) -> list[ProcessStacks]:
+    """Where each thread and coroutine is, and what it waits for: of all processes, or of the one with this id or pid,
+    or where the actor or call with this id is.
+
+    The runtime's own thread takes them, so that code that blocks a process is seen. A process that does not answer has
+    the reason in `trouble`. Raises ValueError if there is no such process.
+    """
+    if id is None:
+        return cluster.stacks("", timeout)
+    process = cluster.place_of(cluster.find(id, timeout))
+    if not process:
+        raise ValueError(f"nothing that runs in a process has the id {id!r}")
+    return cluster.stacks(process, timeout)
+
+
+# ---- logs
+
+
+def list_logs(*, pid: int | None = None) -> dict[str, list[str]]:
+    """The names of the log files of this session, also of processes that have ended: "worker_out", "worker_err" and
+    "node"."""
+    return logs.kinds(logs.names(cluster.session_folder(), None if pid is None else f"-{pid}."))
+
+
+def get_log(
+    *,
+    filename: str | None = None,
+    id: str | None = None,
+    actor_id: str | None = None,
+    task_id: str | None = None,
+    pid: int | None = None,
+    follow: bool = False,
+    tail: int = -1,
+    suffix: str = "out",
+) -> Iterator[str]:
+    """The lines of one log: by the name of its file, or of the process where something is: `id` is that of an actor,
+    call, worker or the node.
+
+    `tail`: the last so many lines; -1: all. `follow`: go on, and wait for more until the file's process has ended.
+    `suffix`: "out" or "err". What processes of this machine print is read from their session's folder, so that it is
+    there when they do not answer. Raises ValueError if there is no such log.
+    """
+    names = [each for each in (filename, id, actor_id, task_id, None if pid is None else str(pid)) if each is not None]
+    if len(names) != 1:
+        raise ValueError("get_log() takes one of filename, id, actor_id, task_id and pid")
+    if suffix not in ("out", "err"):
+        raise ValueError(f'suffix is "out" or "err", not {suffix!r}')
+    folder = cluster.session_folder()
+    chosen = filename or cluster.log_of(names[0], suffix)
+    return logs.lines(folder, chosen, follow=follow, tail=tail)

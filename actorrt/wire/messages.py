@@ -594,7 +594,7 @@ class Scope(IntEnum):
 class Survey(Message, tag=95):
     """What is there, of a kind: "workers", "actors", "tasks", "objects", as rows with the columns of
     core/state_records.py; "running": which of the calls `ids` run; "segments": where the objects `ids` lie; "stacks";
-    "why": what the one with the id `ids[0]` waits for. Answered by Facts.
+    "backlog": what is before the call `id` at its caller; "queues": who waits for workers. Answered by Facts.
 
     `filters` are (column, whether it has to be equal, value), `id` is one as people write it. `group_by`: counts by
     these columns, in place of rows. `processes`: who is asked, where that is known. `timeout_s`: how long the asker

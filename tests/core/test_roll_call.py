@@ -81,7 +81,13 @@ def test_an_entry_has_the_facts_or_the_trouble() -> None:
     assert entry(Listed(WORKER), {"calls": 3}) == {
         "process": WORKER.process.hex(), "role": "worker", "pid": 12, "trouble": "", "calls": 3,
     }  # fmt: skip
-    assert entry(Listed(WORKER), {}, no_answer(1.0))["trouble"].startswith("it has not answered for 1 s")
+    assert (
+        entry(Listed(WORKER), {}, no_answer(1.0, "T"))["trouble"]
+        == "it has not answered for 1 s: it is stopped (SIGSTOP)"
+    )
+    assert no_answer(0.14, "R").startswith(
+        "it has not answered for 0.14 s: it runs, and its code keeps the interpreter"
+    )
     assert entry(Listed(WORKER, LINK_DOWN), {})["trouble"] == LINK_DOWN
 
 

@@ -10,6 +10,8 @@ from actorrt import exceptions
 from actorrt.core.roll_call import Listed, Member, entry, no_answer
 from actorrt.wire.messages import Facts
 
+from ..machine.process import process_state
+
 
 async def call(
     members: Iterable[Listed], ask: Callable[[Member], Awaitable[Facts]], answer_s: float
@@ -25,7 +27,7 @@ async def _told(one: Listed, ask: Callable[[Member], Awaitable[Facts]], answer_s
         async with asyncio.timeout(answer_s):
             answer = await ask(one.member)
     except TimeoutError:
-        return entry(one, {}, no_answer(answer_s))
+        return entry(one, {}, no_answer(answer_s, process_state(one.member.pid)))
     except exceptions.ActorrtError as error:
         return entry(one, {}, str(error))
     return entry(one, answer.data)

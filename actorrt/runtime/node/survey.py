@@ -84,6 +84,8 @@ async def _own(node: Surroundings, survey: Survey) -> Row:
             return await scanned(survey, list(node.supervisor.records.values()), ACTORS)
         case "segments":
             return {"rows": list(filter(None, map(node.segments.where, map(_object_key, survey.ids))))}
+        case "queues":
+            return queue(node)
         case "stacks":
             return stacks_here()
         case _:
@@ -94,6 +96,32 @@ def _object_key(digits: str) -> ObjectKey:
     key = bytes.fromhex(digits)
     owner = owner_of(key)
     return owner, int.from_bytes(key[len(owner) :], "big")
+
+
+def queue(node: Surroundings) -> Row:
+    """What this node has, who has it, and who waits for it."""
+    workers = node.workers
+    known = workers.statistics()
+    pids = {each["worker_id"]: each["pid"] for each in workers.facts()}
+    return {
+        "capacity": amounts(known.total),
+        "free": amounts(known.free),
+        "requests": [
+            [each.owner.hex(), amounts(each.wanted.shape), each.wanted.actor, each.has_resources]
+            for each in workers.requests()
+        ],
+        "holdings": [
+            [
+                each.process.hex(),
+                pids.get(each.process.hex(), 0),
+                each.owner.hex(),
+                amounts(each.shape),
+                each.actor,
+                each.is_blocked,
+            ]
+            for each in workers.holdings()
+        ],
+    }
 
 
 # ---- its processes

@@ -76,6 +76,8 @@ async def inventory(process: Surroundings, survey: Survey) -> dict[str, Any]:
         case "objects":
             entries, refs = own_entries(process.process)
             return await scanned(survey, entries, object_columns(process.objects, refs))
+        case "backlog":
+            return {"rows": backlogs(process, survey.id)}
         case "running":
             return {"rows": [each for each in survey.ids if runs(process, bytes.fromhex(each))]}
         case _:
@@ -161,6 +163,23 @@ def runs(process: Surroundings, task: bytes) -> bool:
         if link.peer == caller and (run := link.serving.get(number)) is not None:
             return not run.waits
     return False
+
+
+def backlogs(process: Surroundings, task: str) -> list[tuple[int, int, int]]:
+    """What is before a call of this process: calls of its kind that wait here, those that were sent, and workers that
+    were asked for. Of a call that waits for neither a worker nor its actor nothing is told."""
+    for one in unfinished(process):
+        call, target = one.call, one.call.target
+        if call.entry.hex() == task and isinstance(target, TaskPool):
+            known = target.statistics()
+            return [(_place_of(call, target.waiting()), known.under_way, known.asked)]
+        if call.entry.hex() == task and isinstance(target, ActorClient):
+            return [(_place_of(call, [*(target.backlog or ())]), target.inflight, 0)]
+    return []
+
+
+def _place_of(call: Call, waiting: list[Call]) -> int:
+    return waiting.index(call) if call in waiting else 0
 
 
 # ---- objects

@@ -13,6 +13,7 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 from actorrt.core.stacks import MOST_FRAMES, Gathering
+from actorrt.core.state_scan import short_id
 from actorrt.core.state_words import of_call
 
 from ..base.thread_stacks import Stacks, shown, threads
@@ -128,18 +129,18 @@ def _future_in_words(task: asyncio.Task[Any]) -> str:
 def _entry_in_words(entry: Entry) -> str:
     call: Call | None = entry.call
     if call is None:
-        return f"object {entry.hex()} of process {entry.owner.hex()}"
-    return f"object {entry.hex()}: {_call_in_words(call)}"
+        return f"object {short_id(entry.hex())} of process {short_id(entry.owner.hex())}"
+    return f"object {short_id(entry.hex())}: {_call_in_words(call)}"
 
 
 def _call_in_words(call: Call) -> str:
     state = of_call(call.state, "")
     if state:
         link = call.link
-        return f"{title_of(call)}, which is at worker {link.peer.hex()} (pid {link.pid})"
+        return f"{title_of(call)}, which is at worker {short_id(link.peer.hex())} (pid {link.pid})"
     pending = awaited(call)
     if pending:
-        return f"{title_of(call)}, which waits for object {pending[0].hex()}"
+        return f"{title_of(call)}, which waits for object {short_id(pending[0].hex())}"
     return f"{title_of(call)}, which waits for a worker, or for its actor"
 
 
