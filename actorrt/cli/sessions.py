@@ -80,7 +80,9 @@ def joined(address: str) -> Generator[actorrt.Session]:
             yield session
         finally:
             actorrt.shutdown()
-    except (ConnectionError, TimeoutError, actorrt.exceptions.ActorrtError) as error:
+    except TimeoutError as error:
+        raise CommandError(str(error)) from None
+    except (ConnectionError, actorrt.exceptions.ActorrtError) as error:
         raise CommandError(f"session {os.path.basename(session.address)} does not answer: {error}") from None
     except (ValueError, TypeError) as error:
         raise CommandError(str(error), WRONG_USE) from None

@@ -12,11 +12,16 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from msgspec import convert
 
+from actorrt.types import PROCESS_ID_SIZE
+
 from .stacks import coroutines_in, threads_in
 from .state_records import KINDS, ProcessStacks, Record, id_column
-from .state_scan import MAX_LIMIT, Filter, short_id
+from .state_scan import MAX_LIMIT, Filter, IdText, short_id
 
 R = TypeVar("R", bound=Record)
+# Digits of the id of a process, which begins the ids of what it owns.
+_PROCESS_DIGITS: Final = 2 * PROCESS_ID_SIZE
+
 Answers = Sequence[Mapping[str, Any]]
 
 SUBMITTED: Final = "SUBMITTED_TO_WORKER"
@@ -170,8 +175,18 @@ class Counts(NamedTuple):
         }
 
 
-def the_one(kind: str, id: str, found: Sequence[R]) -> R | None:
-    """The thing that was asked for by this id. Raises ValueError if there are several."""
+def may_hide(id: str, missing: Iterable[Missing]) -> Missing | None:
+    """One of those who have not answered that may have the thing with this id: its owner, or a whole node."""
+    owner = IdText.read(id).begins[:_PROCESS_DIGITS]
+    return next((each for each in missing if each.role == "node" or each.worker_id.startswith(owner)), None)
+
+
+def the_one(kind: str, id: str, found: Listing[R]) -> R | None:
+    """The thing that was asked for by this id. Raises ValueError if there are several, and TimeoutError if there is
+    none and who may have it has not answered."""
+    if not found and (hides := may_hide(id, found.missing)) is not None:
+        who = f"{hides.role} {short_id(hides.worker_id)} (pid {hides.pid})"
+        raise TimeoutError(f"whether there is {id!r} is not known: {who}: {hides.trouble}")
     if len(found) > 1:
         ids = ", ".join(short_id(each[id_column(kind)]) for each in found[:5])
         more = ", ..." if len(found) > 5 else ""

@@ -102,10 +102,22 @@ def test_counts_of_processes_are_summed_up() -> None:
 
 def test_an_id_that_several_things_have_names_them() -> None:
     several = [ActorState(actor_id=f"{OTHER}{number:016x}", state="ALIVE") for number in range(7)]
-    assert join.the_one("actors", "0", several[:1]) is several[0]
-    assert join.the_one("actors", "0", []) is None
+    assert join.the_one("actors", "0", join.Listing(several[:1])) is several[0]
+    assert join.the_one("actors", "0", join.Listing[ActorState]()) is None
     with pytest.raises(ValueError, match=r"'0' is the id of more than one of the actors: 00000000-0, .*-4, \.\.\."):
-        join.the_one("actors", "0", several)
+        join.the_one("actors", "0", join.Listing(several))
+
+
+def test_that_there_is_nothing_is_said_only_if_its_owner_has_answered() -> None:
+    def missing(process: str, role: str = "worker") -> join.Listing[ActorState]:
+        return join.Listing(missing=[join.Missing(NODE, process, role, 7, "it is stopped")])
+
+    for id in (f"{OTHER}{1:016x}", f"{OTHER}-1", OTHER):
+        assert join.the_one("actors", id, missing(WORKER)) is None
+        with pytest.raises(TimeoutError, match=r"is not known: worker 00000000 \(pid 7\): it is stopped"):
+            join.the_one("actors", id, missing(OTHER))
+    with pytest.raises(TimeoutError):
+        join.the_one("actors", OTHER, missing(NODE, "node"))
 
 
 def test_somebody_is_asked_for_each_kind() -> None:

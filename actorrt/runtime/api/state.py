@@ -28,7 +28,7 @@ from . import program
 Answers = join.Answers
 
 # For how long the place of something is looked for whose log is asked for.
-LOOK_S: Final = 10.0
+LOOK_S: Final = 30.0
 
 
 def ask(survey: Survey, timeout: float | None) -> Answers:
@@ -79,7 +79,8 @@ def list_of(
 
 
 def one_of(kind: str, text: object, timeout: float | None) -> Any:
-    """The thing that has this id; None if there is none. Raises ValueError if there are several."""
+    """The thing that has this id; None if there is none. Raises ValueError if there are several, and TimeoutError if
+    who may have it does not answer."""
     IdText.read(text)
     id = str(text)
     return join.the_one(kind, id, list_of(kind, None, MAX_LIMIT, timeout, id))
@@ -187,7 +188,7 @@ def nodes(timeout: float | None) -> list[dict[str, Any]]:
 def first_of(kind: str, text: object, found: Listing[Any]) -> Any:
     """The same among things that are here already."""
     wanted, column = IdText.read(text), id_column(kind)
-    return join.the_one(kind, str(text), [each for each in found if wanted.matches(each[column])])
+    return join.the_one(kind, str(text), Listing(each for each in found if wanted.matches(each[column])))
 
 
 def session_folder() -> str:
