@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .runtime.api.api import put as put
     from .runtime.api.api import statistics as statistics
     from .runtime.api.api import wait as wait
+    from .runtime.api.cluster import start_head as start_head
+    from .runtime.api.cluster import start_node as start_node
+    from .runtime.api.cluster import stop_nodes as stop_nodes
     from .runtime.api.context import call_pipe as call_pipe
     from .runtime.api.context import get_runtime_context as get_runtime_context
     from .runtime.api.driver import init as init
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from .runtime.owner.references import ObjectRef as ObjectRef
 
 __all__ = [
-    "init", "shutdown", "is_initialized",
+    "init", "shutdown", "is_initialized", "start_head", "start_node", "stop_nodes",
     "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup", "Pipe", "PipeReceiver",
     "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor", "call_pipe",
     "sessions", "Session", "nodes", "cluster_resources", "available_resources", "statistics", "get_gpu_ids",
@@ -58,6 +61,7 @@ _HOMES = {
     ],
     "api.context": ["call_pipe", "get_runtime_context"],
     "api.actor": ["Actor"],
+    "api.cluster": ["start_head", "start_node", "stop_nodes"],
     "api.driver": ["init", "shutdown", "is_initialized"],
     "owner.generators": ["ObjectRefGenerator"],
     "owner.handles": ["ActorHandle"],

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True):
     namespace: str = ""
     # Sessions (sockets, logs) live below this folder; "" is actorrt/ in the system's temporary folder.
     temp_dir: str = ""
+    # Where the stores of heads lie that no other place was given for; "" is ~/.local/state/actorrt.
+    state_dir: str = ""
 
     # A value up to this size travels inside the reply, a larger one lies in shared memory.
     inline_limit: int = 100 * 1024

@@ -188,6 +188,8 @@ SERVE_ROOMS: Final[Mapping[str, frozenset[str]]] = {
     "llm": frozenset({"base", "http", "policies", "capacity", "capacity_queue", "declaration", "routing", "api"}),
     "exceptions": frozenset[str](),
 }
+# What of the runtime uses stores: a head that has one, and what checks it before a head is started.
+USE_STORES: Final = frozenset({"actorrt.runtime.node.head_store"})
 NOT_A_NAME: Final = frozenset({"utils", "util", "helpers", "common", "misc", "constants"})
 
 
@@ -314,6 +316,22 @@ def test_wire_and_core_import_the_base_and_themselves_only(layer: str, modules: 
         and found.module not in BASE
         and found.module != allowed
         and not found.module.startswith(allowed + ".")
+    ]
+    assert wrong == []
+
+
+def test_a_store_imports_core_and_the_base_only_and_heads_alone_import_it(modules: Modules) -> None:
+    wrong = [
+        _say(module, found)
+        for module in modules.values()
+        for found in module.imports
+        if (
+            module.layer == "store"
+            and _is_ours(found.module)
+            and found.module not in BASE
+            and not found.module.startswith(("actorrt.core.", "actorrt.store"))
+        )
+        or (found.module.startswith("actorrt.store") and module.layer != "store" and module.name not in USE_STORES)
     ]
     assert wrong == []
 

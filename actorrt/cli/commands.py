@@ -13,6 +13,7 @@ from actorrt.cli.memory import memory
 from actorrt.cli.problems import CommandError
 from actorrt.cli.serve import serve
 from actorrt.cli.stack import stack
+from actorrt.cli.start import start, stop
 from actorrt.cli.status import status
 from actorrt.cli.why import why
 
@@ -32,7 +33,9 @@ commands.add_command(logs)
 commands.add_command(memory)
 commands.add_command(serve)
 commands.add_command(stack)
+commands.add_command(start)
 commands.add_command(status)
+commands.add_command(stop)
 commands.add_command(why)
 
 

@@ -5,7 +5,7 @@ The head has the names of all; a node keeps one for what its own processes hold,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from actorrt.types import NO_PROCESS, ActorKey, ProcessId, owner_of
@@ -38,9 +38,11 @@ class Statistics(NamedTuple):
 class Directory:
     """Names are unique within a namespace; who claims first has it."""
 
-    def __init__(self) -> None:
-        self._names: dict[tuple[str, str], Holder] = {}
+    def __init__(self, kept: Mapping[tuple[str, str], Holder] | None = None) -> None:
+        """`kept`: the names that a store has, for a head whose changes are written to one (`take_changes`)."""
+        self._names: dict[tuple[str, str], Holder] = dict(kept or {})
         self.nodes: dict[ProcessId, dict[str, Any]] = {}
+        self._changed: dict[tuple[str, str], None] | None = None if kept is None else {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -52,7 +54,11 @@ class Directory:
         self, namespace: str, name: str, actor: ActorKey, info: bytes, node: ProcessId = NO_PROCESS
     ) -> tuple[Holder, bool]:
         """Who has the name now, and whether it is the claimant. A claim that is repeated is granted again."""
-        holder = self._names.setdefault((namespace, name), Holder(actor, info, node))
+        key = (namespace, name)
+        holder = self._names.get(key)
+        if holder is None:
+            holder = self._names[key] = Holder(actor, info, node)
+            self._note(key)
         return holder, holder.actor == actor
 
     def find(self, namespace: str, name: str) -> Holder | None:
@@ -63,11 +69,11 @@ class Directory:
         holder = self._names.get((namespace, name))
         if holder is not None and holder.actor == actor:
             del self._names[namespace, name]
+            self._note((namespace, name))
 
     def drop_owner(self, owner: ProcessId) -> None:
         """A process ended: the names of the actors that it owned are free."""
-        for key in [key for key, holder in self._names.items() if owner_of(holder.actor) == owner]:
-            del self._names[key]
+        self._free(lambda _, holder: owner_of(holder.actor) == owner)
 
     def names(self, namespace: str | None) -> list[tuple[str, str]]:
         """(namespace, name) of all, or of one namespace, sorted."""
@@ -82,7 +88,35 @@ class Directory:
     def join(self, node: ProcessId, info: dict[str, Any], held: Iterable[Held]) -> None:
         """A node is here, and its processes hold these names and no others; a name that another node's has stays so."""
         self.nodes[node] = info
-        for key in [key for key, holder in self._names.items() if holder.node == node]:
-            del self._names[key]
-        for name, namespace, actor, about in held:
+        said = list(held)
+        stays = {(each.namespace, each.name): each for each in said}
+        self._free(lambda key, holder: holder.node == node and not _is_same(holder, stays.get(key)))
+        for name, namespace, actor, about in said:
             self.claim(namespace, name, actor, about, node)
+
+    def leave(self, node: ProcessId) -> None:
+        """A node is gone: what its processes held is free."""
+        self.nodes.pop(node, None)
+        self._free(lambda _, holder: holder.node == node)
+
+    # ---- what a store is to keep
+
+    def take_changes(self) -> dict[tuple[str, str], Holder | None]:
+        """The names that have changed since this was called last, with who has each now."""
+        if self._changed is None:
+            return {}
+        changed, self._changed = self._changed, {}
+        return {key: self._names.get(key) for key in changed}
+
+    def _note(self, key: tuple[str, str]) -> None:
+        if self._changed is not None:
+            self._changed[key] = None
+
+    def _free(self, is_free: Callable[[tuple[str, str], Holder], bool]) -> None:
+        for key in [key for key, holder in self._names.items() if is_free(key, holder)]:
+            del self._names[key]
+            self._note(key)
+
+
+def _is_same(holder: Holder, held: Held | None) -> bool:
+    return held is not None and (holder.actor, holder.info) == (held.actor, held.info)

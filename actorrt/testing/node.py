@@ -16,7 +16,8 @@ from actorrt.runtime.base.worker_params import WorkerParams
 from actorrt.runtime.links.link import Link, Receiver
 from actorrt.runtime.links.peers import Peers
 from actorrt.runtime.node.head import Head
-from actorrt.runtime.node.head_keeper import LONGEST_PAUSE_S, HeadKeeper, HeadParent
+from actorrt.runtime.node.head_client import HeadClient, HeadParent
+from actorrt.runtime.node.head_keeper import LONGEST_PAUSE_S, HeadKeeper
 from actorrt.runtime.node.node import Node
 from actorrt.runtime.node.node_machine import EndOf, NodeConfig, Reaped
 from actorrt.runtime.node.worker_output import Listener
@@ -125,19 +126,14 @@ class VirtualHeadKeeper(HeadKeeper):
     def __init__(
         self, parent: HeadParent, peers: VirtualPeers, process: ProcessId, processes: Processes, timeout_s: float
     ) -> None:
-        self._parent = parent
+        HeadClient.__init__(self, parent, peers, process, timeout_s)
         self._children = parent.children
-        self._peers = peers
-        self._loop = asyncio.get_running_loop()
-        self._timeout_s = timeout_s
-        self._process = process
         self._processes = processes
-        self.names = Directory()
         self._restarts = Restarts()
+        self._final = ""
         self._life = cast("Any", VirtualLife(processes, process))
         self._there = asyncio.Event()
         self._there.set()
-        self._joining = None
         self._keeping = self._loop.create_task(self._keep())
 
     async def _keep(self) -> None:

@@ -674,6 +674,43 @@ class JoinNode(Message, tag=85):
     names: list[tuple[str, str, bytes, bytes]] = []
 
 
+class NodeEnded(Message, tag=100):
+    """A head tells a node: another node of the cluster is gone, with all its processes."""
+
+    node: ProcessId
+    cause: str
+
+
+class Reaches(Message, tag=101):
+    """A head asks a node: does it reach that one? Answered with Facts(bool)."""
+
+    node: ProcessId
+
+
+class PutEntry(Message, tag=102):
+    """Have a head keep `value` under a key, if the entry's version is `expected` (0: there is none; -1: any).
+
+    Answered once it is on disk, with the entry: of another version if that was not so. `value` None drops it.
+    """
+
+    key: str
+    value: bytes | None
+    expected: int = -1
+
+
+class ListEntries(Message, tag=103):
+    """What a head keeps under keys that begin so. Answered with Entries."""
+
+    prefix: str
+
+
+class Entries(Message, tag=104):
+    """(key, version, value) of each; `done`: the change that was asked for was made."""
+
+    entries: list[tuple[str, int, bytes]]
+    done: bool = True
+
+
 class KillActor(Message, tag=86):
     """To an actor's owner: end it now; `no_restart` for good."""
 
@@ -717,12 +754,17 @@ Question = (
     | GetObject
     | CreateDetached
     | JoinNode
+    | Reaches
+    | PutEntry
+    | ListEntries
     | KillActor
     | Ping
     | FlushOutput
     | DropViews
 )
-AnswerBody = Joined | Lease | WorkerList | Exit | NameHolder | Names | SegmentAt | Facts | ActorAt | ObjectIs | Done
+AnswerBody = (
+    Joined | Lease | WorkerList | Exit | NameHolder | Names | SegmentAt | Facts | ActorAt | ObjectIs | Entries | Done
+)
 
 
 class Ask(Message, tag=90):
@@ -794,6 +836,7 @@ AnyMessage = (
     | Retired
     | DropName
     | OwnerEnded
+    | NodeEnded
     | Assigned
     | LeaseEnds
     | Ask

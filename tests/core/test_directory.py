@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actorrt.core.directory import Directory, Holder
+from actorrt.core.directory import Directory, Held, Holder
+from actorrt.types import ProcessId, actor_key
 
 NAMES = st.sampled_from(["a", "b"])
 SPACES = st.sampled_from(["x", "y"])
@@ -51,3 +54,49 @@ class Names(RuleBasedStateMachine):
 
 TestNames = Names.TestCase
 TestNames.settings = settings(max_examples=25, stateful_step_count=20)
+
+
+HELD = st.sampled_from([("s", "a"), ("s", "b"), ("t", "a")])
+NODES = st.sampled_from([ProcessId(bytes([number]) * 8) for number in (1, 2)])
+OWNED = st.builds(actor_key, NODES, st.integers(0, 2))
+CHANGES = st.one_of(
+    st.tuples(st.just("claim"), HELD, OWNED, NODES),
+    st.tuples(st.just("drop"), HELD, OWNED),
+    st.tuples(st.just("drop owner"), NODES),
+    st.tuples(st.just("join"), NODES, st.dictionaries(HELD, OWNED)),
+    st.tuples(st.just("leave"), NODES),
+    st.tuples(st.just("take")),
+)
+
+
+@given(st.lists(CHANGES, max_size=30))
+def test_a_store_that_is_told_of_changes_has_what_the_directory_has(events: list[tuple[Any, ...]]) -> None:
+    kept: dict[tuple[str, str], Holder] = {}
+    directory = Directory(kept)
+
+    def take() -> None:
+        for key, holder in directory.take_changes().items():
+            if holder is None:
+                kept.pop(key, None)
+            else:
+                kept[key] = holder
+
+    for event in events:
+        match event:
+            case ("claim", (space, name), actor, node):
+                directory.claim(space, name, actor, b"", node)
+            case ("drop", (space, name), actor):
+                directory.drop(space, name, actor)
+            case ("drop owner", node):
+                directory.drop_owner(node)
+            case ("join", node, names):
+                directory.join(node, {}, [Held(name, space, actor, b"") for (space, name), actor in names.items()])
+            case ("leave", node):
+                directory.leave(node)
+                assert node not in [holder.node for key in directory.names(None) if (holder := directory.find(*key))]
+            case _:
+                take()
+    take()
+    assert {key: directory.find(*key) for key in directory.names(None)} == kept
+    assert sorted(Directory(kept).names(None)) == directory.names(None)
+    assert directory.take_changes() == {}

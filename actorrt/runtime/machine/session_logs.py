@@ -25,6 +25,8 @@ _SPILL: Final = "spill"
 # What lies in the folder of a session beside its mark and folders.
 _FILES: Final[FileNames] = (
     (re.compile(r"[0-9a-f]{16}\.sock"), stat.S_ISSOCK),
+    # Where the head is another session's.
+    (re.compile(r"[0-9a-f]{16}\.sock"), stat.S_ISLNK),
     (re.compile(r"[0-9a-f]{16}\.at"), stat.S_ISREG),
 )
 _MARK: Final[FileNames] = ((re.compile(re.escape(INFO)), stat.S_ISREG),)

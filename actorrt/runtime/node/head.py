@@ -110,8 +110,8 @@ class Head:
         """Its node tells the head all again, once it dials anew."""
 
 
-async def _serve(process: ProcessId, session: str, start: HeadStart) -> None:
-    head = Head(process, session)
+async def serve(head: Head, start: HeadStart) -> None:
+    """Answer nodes until the head is told to stop, or its driver ends."""
     await head.peers.listen()
     try:
         await _until_the_end(head, start)
@@ -136,7 +136,11 @@ async def _until_the_end(head: Head, start: HeadStart) -> None:
         future.cancel()
 
 
+async def _serve_session(process: ProcessId, session: str, start: HeadStart) -> None:
+    await serve(Head(process, session), start)
+
+
 def head_main(process: ProcessId, session: str, start: HeadStart) -> None:
     """Run the head until it is told to stop, or its driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    uvloop.run(_serve(process, session, start))
+    uvloop.run(_serve_session(process, session, start))

@@ -55,16 +55,20 @@ from actorrt.wire.messages import (
     KillWorker,
     LeaseRequest,
     LetGo,
+    ListEntries,
     ListNames,
     LoopBlocked,
     NameHolder,
+    NodeEnded,
     NodeStopping,
     OpenSegment,
     Outcome,
     Ping,
     PleaseDial,
+    PutEntry,
     Query,
     Question,
+    Reaches,
     Reply,
     Reserve,
     Retired,
@@ -96,6 +100,7 @@ from ..owner.calls import error_bytes
 from ..owner.supervisor import Supervisor, SupervisorStatistics
 from . import roll, survey
 from .node_host import NodeHost
+from .node_launch import launch_again
 from .node_machine import Machine, NodeConfig, RealMachine
 from .programs import Programs
 from .worker_processes import Facts as NodeFacts
@@ -104,6 +109,8 @@ from .workers import Workers
 logger = logging.getLogger("actorrt")
 
 STOP_GRACE_S: Final = 2.0
+# How long another node may take to answer, for a head that asks whether it is there.
+REACH_S: Final = 2.0
 
 
 class NodeStatistics(NamedTuple):
@@ -155,6 +162,9 @@ class Node:
         self.segments = machine.segments(self.peers)
         self.host = NodeHost(self.peers, self.workers, self.spawn, self._closing.is_set)
         self.supervisor = Supervisor(self.host)
+        self.is_given_up = False
+        if config.cluster:
+            self.head.beat()
         if (watch := machine.stall_watch(self._pids, self._stalled)) is not None:
             self.spawn(watch)
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.
@@ -227,8 +237,12 @@ class Node:
                 record = link.inflight.pop(message.seq, None)
                 if isinstance(record, ActorRecord):
                     self.supervisor.started(record, message.seq, message if isinstance(message, Outcome) else None)
+            case NodeStopping() if link.peer == self._config.head:
+                self.given_up(message.reason)
             case NodeStopping():
                 self.stop(message.reason)
+            case NodeEnded():
+                self.node_died(message.node, message.cause)
             case _:
                 logger.warning("%r sent the node %r", link, message)
 
@@ -258,6 +272,12 @@ class Node:
                 return Done()
             case JoinDriver():
                 return self._join(link, question)
+            case Reaches():
+                return Facts(await self._reaches(question.node))
+            case PutEntry() | ListEntries():
+                return await self.head.ask(question)
+            case Query(what="nodes") if self._config.cluster:
+                return await self.head.ask(question)
             case Query(what="sys_path"):
                 return Facts(await self._program_paths(link))
             case Query(what="head tables"):
@@ -446,8 +466,35 @@ class Node:
             raise exceptions.LinkError("it has ended")
         return await link.ask(question)
 
+    # ---- other nodes of its cluster
+
+    def node_died(self, node: ProcessId, cause: str) -> None:
+        """The head says that another node is gone, with all its processes."""
+        logger.warning("node %s is gone: %s", node.hex(), cause)
+        self.peers.mark_dead(node)
+        if (link := self.peers.get(node)) is not None:
+            link.finish(Ending.DIED)
+
+    async def _reaches(self, node: ProcessId) -> bool:
+        """Whether a node answers, now."""
+        try:
+            async with asyncio.timeout(REACH_S):
+                link = await self.peers.link_to(node)
+                await link.ask(Ping())
+        except (exceptions.ActorrtError, TimeoutError):
+            return False
+        return True
+
+    def given_up(self, cause: str) -> None:
+        """Its cluster holds it for dead: it ends all that it has, and another incarnation joins."""
+        logger.error("%s: it ends its workers, and another node takes its place", cause)
+        self.is_given_up = True
+        self.stop(cause)
+
     def description(self) -> dict[str, Any]:
+        cluster = {"Machine": os.uname().nodename, "Before": self._config.before} if self._config.cluster else {}
         return {
+            **cluster,
             "NodeID": self.process.hex(),
             "Alive": True,
             "NodeManagerAddress": "127.0.0.1",
@@ -534,7 +581,7 @@ class Node:
         retire(self._config.session)
 
 
-async def _serve(config: NodeConfig, start: NodeStart) -> None:
+async def _serve(config: NodeConfig, start: NodeStart) -> bool:
     settings = Settings.from_environment()
     node = Node(config, settings, RealMachine(config, start, settings))
     await node.peers.listen()
@@ -550,8 +597,10 @@ async def _serve(config: NodeConfig, start: NodeStart) -> None:
     for future in waiting:
         future.cancel()
     await node.close()
+    return node.is_given_up
 
 
 def node_main(config: NodeConfig, start: NodeStart) -> None:
-    """Run the node until it is told to stop, or its driver ends."""
-    uvloop.run(_serve(config, start))
+    """Run the node until it is told to stop, or its driver ends. One that was given up is followed by another one."""
+    if uvloop.run(_serve(config, start)):
+        launch_again(Settings.from_environment())

@@ -6,6 +6,7 @@ Imports little: this runs before anything else of the runtime is loaded.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -13,8 +14,8 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from actorrt import version
 from actorrt.config import Settings
@@ -24,7 +25,7 @@ from actorrt.types import PROCESS_ID_SIZE, ProcessId
 from ..base.descriptors import high
 from ..base.socket_paths import reachable, socket_path
 from ..machine import gpus
-from ..machine.session_folder import LOGS, begin, is_name, node_of, sessions_folder
+from ..machine.session_folder import LOGS, begin, facts_of, is_name, node_of, sessions_folder
 from ..machine.session_logs import retire, sweep
 
 UNIT: Final = 10_000
@@ -33,8 +34,11 @@ UNIT: Final = 10_000
 class Launched:
     """A node that this process started. `ready` gets one byte when it listens, and ends when the node does."""
 
-    def __init__(self, pid: int, head: ProcessId, session: str, ready: int, mark: int, errors: str) -> None:
+    def __init__(
+        self, pid: int, node: ProcessId, head: ProcessId, session: str, ready: int, mark: int, errors: str
+    ) -> None:
         self.pid = pid
+        self.node = node
         self._head = head
         self.session = session
         self.ready = ready
@@ -60,6 +64,12 @@ class Launched:
                 if pid:
                     self._status = status
         return self._status is not None
+
+    def leave(self) -> None:
+        """Have it go on when this process ends: it is nobody's to end here."""
+        os.close(self.ready)
+        os.close(self._mark)
+        self.ready = -1
 
     def wait(self, timeout: float) -> None:
         """Wait for its end, and make it end after `timeout` seconds."""
@@ -114,28 +124,44 @@ MARK_FD: Final = 4
 
 def launch(settings: Settings, options: InitOptions) -> Launched:
     """Spawn the node; it starts up while this process goes on. Raises OSError where no session can be begun."""
-    folder = sessions_folder(settings)
-    node, head = ProcessId(os.urandom(PROCESS_ID_SIZE)), ProcessId(os.urandom(PROCESS_ID_SIZE))
-    # All that the launcher has to know; a command line would not hold a long list of resources.
-    facts = {
-        "node": node.hex(),
-        "head": head.hex(),
-        "driver_pid": os.getpid(),
+    head = ProcessId(os.urandom(PROCESS_ID_SIZE))
+    return launch_with(settings, {"head": head.hex(), "driver_pid": os.getpid(), **facts_in(settings, options)})
+
+
+def facts_in(settings: Settings, options: InitOptions) -> dict[str, Any]:
+    """What a launcher has to know of the options of a node."""
+    return {
         "resources": resources_of(options),
         "preload_modules": list(options.preload_modules),
         "store_limit": options.object_store_memory or settings.object_store_memory,
     }
-    session, mark = begin(folder, node, facts)
+
+
+def launch_with(settings: Settings, facts: Mapping[str, Any]) -> Launched:
+    """The same with all that the launcher has to know; a command line would not hold a long list of resources."""
+    folder = sessions_folder(settings)
+    node, head = ProcessId(os.urandom(PROCESS_ID_SIZE)), ProcessId(bytes.fromhex(facts["head"]))
+    session, mark = begin(folder, node, {**facts, "node": node.hex()})
     errors = os.path.join(session, LOGS, "node.err")
     try:
+        if far := facts.get("head_session"):
+            # Its head listens in another session's folder.
+            os.symlink(socket_path(far, head), socket_path(session, head))
         pid, ready = _spawn(session, mark, errors)
     except BaseException:
         retire(session)
         os.close(mark)
         raise
-    launched = Launched(pid, head, session, ready, mark, errors)
+    launched = Launched(pid, node, head, session, ready, mark, errors)
     sweep(folder)
     return launched
+
+
+def launch_again(settings: Settings) -> None:
+    """Spawn a node in the place of this one, which its cluster has given up, and wait until it listens, or ends."""
+    facts: dict[str, Any] = json.loads(facts_of(MARK_FD))
+    launched = launch_with(settings, {**facts, "before": facts["node"]})
+    select.select([launched.ready], [], [], settings.start_timeout_s)
 
 
 def _spawn(session: str, mark: int, errors: str) -> tuple[int, int]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine
+from importlib import import_module
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from actorrt.config import Settings
-from actorrt.types import Employer, ProcessId
+from actorrt.types import ActorKey, Employer, ProcessId
 from actorrt.version import __version__
+from actorrt.wire.messages import ClaimName, NameHolder
 
 from ..base.process_watch import watch_pid
 from ..links.link import Receiver
@@ -20,10 +22,14 @@ from ..machine.cgroup import Cgroup, OomWatch
 from ..machine.process_tree import NodeStart
 from ..machine.stall_watch import watch_for_stalls
 from ..machine.zygote_keeper import Parent, ZygoteKeeper
-from .head_keeper import HeadKeeper, HeadParent
+from .head_client import HeadParent, HeadQuestion
+from .head_keeper import HeadKeeper
 from .node_segments import NodeSegments
 from .worker_output import Listener, WorkerOutputs
 from .worker_processes import Memory, Outputs, Zygote
+
+# The address of a head on the same machine: a link to its socket lies in the session's folder.
+NEAR: Final = "near"
 
 Reaped = Callable[[int, int, str], None]
 EndOf = Callable[[ProcessId], Coroutine[Any, Any, str]]
@@ -41,6 +47,11 @@ class NodeConfig(msgspec.Struct, frozen=True):
     # Told, by one byte, when the node listens.
     ready_fd: int
     preload_modules: list[str]
+    # Of a cluster that outlives programs: its name, where its head is if another node keeps it, and the id that this
+    # node had before it was given up.
+    cluster: str = ""
+    head_address: str = ""
+    before: str = ""
 
 
 class KeptZygote(Zygote, Protocol):
@@ -54,13 +65,27 @@ class KeptZygote(Zygote, Protocol):
     async def close(self, deadline_s: float, /) -> None: ...
 
 
+class KeptHead(Protocol):
+    """The way to the head (HeadClient), and its process if it is this node's."""
+
+    @property
+    def pid(self) -> int | None: ...
+    async def end(self) -> str: ...
+    async def ask(self, question: HeadQuestion, /) -> Any: ...
+    async def claim(self, claim: ClaimName, /) -> NameHolder: ...
+    def drop(self, name: str, namespace: str, actor: ActorKey, /) -> None: ...
+    def drop_owner(self, owner: ProcessId, /) -> None: ...
+    def beat(self) -> None: ...
+    async def close(self, grace_s: float, /) -> None: ...
+
+
 class Machine(Protocol):
     """What a node is made of; each part is asked for once."""
 
     @property
     def memory(self) -> Memory: ...
     def peers(self, receiver: Receiver, end_of: EndOf) -> Peers: ...
-    def head(self, parent: HeadParent, peers: Peers) -> HeadKeeper: ...
+    def head(self, parent: HeadParent, peers: Peers) -> KeptHead: ...
     def zygote(self, parent: Parent, reaped: Reaped) -> KeptZygote:
         """`reaped(pid, status, lost)` hears of each worker that has ended."""
         ...
@@ -91,7 +116,11 @@ class RealMachine:
         config, timeout_s = self._config, self._settings.dial_timeout_s
         return Peers(receiver, config.node, "node", config.session, __version__, timeout_s, end_of=end_of)
 
-    def head(self, parent: HeadParent, peers: Peers) -> HeadKeeper:
+    def head(self, parent: HeadParent, peers: Peers) -> KeptHead:
+        if self._config.head_address:
+            far_head: Any = import_module("actorrt.runtime.node.far_head")
+            address = None if self._config.head_address == NEAR else self._config.head_address
+            return far_head.FarHead(parent, peers, self._config.head, address, self._settings.head_timeout_s)
         return HeadKeeper(parent, peers, self._config.head, self._start, self._settings.head_timeout_s)
 
     def zygote(self, parent: Parent, reaped: Reaped) -> ZygoteKeeper:
