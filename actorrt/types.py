@@ -57,6 +57,38 @@ class SegmentId(NamedTuple):
     serial: int
 
 
+GroupId = NewType("GroupId", bytes)
+"""A placement group: the process that created it and a number of that process's, 16 bytes; see `owned`."""
+
+
+class LabelRule(NamedTuple):
+    """What a node's label `key` has to be: one of `values`, or anything if there are none; `negated`: not that."""
+
+    key: str
+    values: tuple[str, ...] = ()
+    negated: bool = False
+
+
+class Strategy(NamedTuple):
+    """Where a task or an actor may run.
+
+    `bundle`: of `group`; ANY_BUNDLE: any that has room. `captures`: so do the tasks and actors that it makes.
+    `node`: there, or (`soft`) elsewhere if that node is gone or can never serve it; with `spills` also if it is full
+    now; with `fails` that is an error instead of a wait. `labels` have to match, `soft_labels` had better.
+    """
+
+    spread: bool = False
+    group: GroupId = GroupId(b"")
+    bundle: int = -1
+    captures: bool = False
+    node: ProcessId = ProcessId(b"")
+    soft: bool = False
+    spills: bool = False
+    fails: bool = False
+    labels: tuple[LabelRule, ...] = ()
+    soft_labels: tuple[LabelRule, ...] = ()
+
+
 PROCESS_ID_SIZE: Final = 8
 _NUMBER_SIZE: Final = 8
 NO_PROCESS: Final = ProcessId(b"")
@@ -64,6 +96,9 @@ NO_ACTOR_KEY: Final = ActorKey(b"")
 NO_FUNCTION: Final = FunctionKey(b"")
 NO_EMPLOYER: Final = Employer(JobKey(NO_PROCESS))
 NO_LEASE: Final = LeaseId(NO_PROCESS, 0)
+NO_GROUP: Final = GroupId(b"")
+ANY_BUNDLE: Final = -1
+ANYWHERE: Final = Strategy()
 
 
 def actor_key(owner: ProcessId, number: int) -> ActorKey:
