@@ -21,6 +21,9 @@
     ├── RuntimeEnvSetupError          a worker with that environment could not be made
     ├── TaskUnschedulableError        no machine can ever run it
     ├── ActorUnschedulableError       the same for an actor
+    ├── TaskPlacementGroupRemoved     the placement group that it was to run in is gone
+    ├── ActorPlacementGroupRemoved    the same for an actor
+    ├── PlacementGroupError           (ValueError) a placement group that cannot be, or is not there
     ├── NotSentError                  the call never left this process: safe to repeat
     ├── NotSerializableError          (TypeError) a value that cannot be sent
     ├── UnserializableException       stands for an error that could not be sent: its text and traceback
@@ -565,6 +568,34 @@ class TaskUnschedulableError(_Unschedulable):
 
 class ActorUnschedulableError(_Unschedulable):
     """No machine of the cluster has the resources in `shape`, free or taken; `missing` names what lacks."""
+
+
+class _PlacementGroupRemoved(ActorrtError):
+    def __init__(self, what: str, group: str, cause: str) -> None:
+        super().__init__(what, group, cause)
+        self.what, self.group, self.cause = what, group, cause
+
+    def __str__(self) -> str:
+        return f"{self.what} was to run in placement group {self.group}, which is gone: {self.cause}"
+
+
+class TaskPlacementGroupRemoved(_PlacementGroupRemoved):
+    """The placement group that the task was to run in was removed. `group` is its id in hex."""
+
+
+class ActorPlacementGroupRemoved(_PlacementGroupRemoved):
+    """The placement group that the actor was to run in was removed. `group` is its id in hex."""
+
+
+class PlacementGroupError(ActorrtError, ValueError):
+    """There is no such placement group, or can be none. `group` is its name, or its id in hex."""
+
+    def __init__(self, group: str, cause: str) -> None:
+        super().__init__(group, cause)
+        self.group, self.cause = group, cause
+
+    def __str__(self) -> str:
+        return f"placement group {self.group}: {self.cause}"
 
 
 class NotSentError(ActorrtError):

@@ -18,6 +18,7 @@ MODULES: Final = (
     ("actorrt.exceptions", ""),
     ("actorrt.util", ""),
     ("actorrt.util.state", ""),
+    ("actorrt.util.scheduling_strategies", ""),
     ("actorrt.testing", ""),
     ("actorrt.serve", ""),
     ("actorrt.serve.exceptions", ""),
@@ -171,6 +172,9 @@ def page() -> str:
         for name in public_names(module):
             try:
                 thing = module.members[name]
+                if thing.is_module and name in thing.members:
+                    # A function that its module is named after.
+                    thing = thing.members[name]
                 thing = thing.final_target if isinstance(thing, griffe.Alias) else thing
             except griffe.AliasResolutionError as error:
                 parts.append(f"### `{path}.{name}`\n\nPython's own `{error.alias.target_path}`.\n")

@@ -13,7 +13,8 @@ from actorrt import exceptions
 from actorrt.exceptions import ActorDiedError, ActorrtError, TaskCancelledError, TaskError
 
 FIELDS: dict[str, object] = {
-    "actor": "Counter(01ab)", "cause": "signal 9", "class_name": "Odd", "function": "Counter.incr", "limit": 10,
+    "actor": "Counter(01ab)", "cause": "signal 9", "class_name": "Odd", "function": "Counter.incr", "group": "ab",
+    "limit": 10,
     "may_have_run": False, "member": "x.lock", "missing": "1 of 2 CPU", "name": "n", "namespace": "s", "node": "01",
     "object": "ff", "phase": "starting", "pid": 7, "question": "who is n", "shape": {"CPU": 2.0}, "size": 10**6,
     "state": "it ended", "task": "f", "text": "odd",

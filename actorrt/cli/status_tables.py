@@ -83,7 +83,7 @@ def _of_process(each: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
 def _pools(each: Mapping[str, Any]) -> list[str]:
     """Tasks by pool, of those that have any: what they ask for, and how they stand."""
     lines: list[str] = []
-    for (shape, mode, _), pool in each["tasks"]["pools"]:
+    for (shape, mode, *_), pool in each["tasks"]["pools"]:
         leases = ", ".join(f"{count} {state.lower()}" for state, count in sorted(pool["leases"].items()))
         if leases or pool["waiting"] or pool["asked"]:
             asked = " and ".join(f"{amount / 10_000:g} {name}" for name, amount in shape) or "nothing"

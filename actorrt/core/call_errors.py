@@ -10,6 +10,7 @@ from actorrt.exceptions import (
     LinkError,
     NodeDiedError,
     OutOfMemoryError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
@@ -47,7 +48,7 @@ def refused(name: str, error: ActorrtError, node_died: NodeDiedError) -> Actorrt
     """For a call for which the node has no worker, as `error` says; `node_died` is what to say if there is no node."""
     if isinstance(error, LinkError):
         return node_died
-    if isinstance(error, TaskUnschedulableError | WorkerCrashedError):
+    if isinstance(error, TaskPlacementGroupRemoved | TaskUnschedulableError | WorkerCrashedError):
         # It was asked for no call in particular.
         return type(error)(name, *error.args[1:])
     return error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from actorrt.exceptions import ActorrtError
-from actorrt.types import LeaseId, ProcessId
+from actorrt.types import GroupId, LeaseId, ProcessId
 
 from .workers import WorkerKind
 
-# Who is to be reminded: a worker by its process id, or a start by its number.
+# Who is to be reminded: a worker by its process id, a start by its number, or AGEING.
 Timer = ProcessId | int
+# The timer of those who wait in line, by whose ticks they grow old.
+AGEING: Final[Timer] = -1
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -77,6 +81,24 @@ class Refuse(msgspec.Struct, frozen=True):
     error: ActorrtError
 
 
+class Reserved(msgspec.Struct, frozen=True):
+    """The answer to `reserve`: the bundles of this attempt are set aside."""
+
+    group: GroupId
+    attempt: int
+
+
+class Unreserved(msgspec.Struct, frozen=True):
+    """The answer to `reserve` where there is no room now."""
+
+    group: GroupId
+    attempt: int
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """There is more free than before, for placement groups that wait elsewhere."""
+
+
 class Remind(msgspec.Struct, frozen=True):
     """Report `due` after `delay_s` seconds; it takes the place of the timer's earlier reminder."""
 
@@ -121,6 +143,9 @@ NodeAction = (
     | Grant
     | Share
     | Refuse
+    | Reserved
+    | Unreserved
+    | Freed
     | Remind
     | Unremind
     | StartAgain

@@ -11,16 +11,39 @@ from typing import Final
 
 import msgspec
 
-from actorrt.exceptions import ActorrtError, ActorUnschedulableError, LinkError, TaskUnschedulableError
-from actorrt.types import Employer, LeaseId, ProcessId
+from actorrt.exceptions import (
+    ActorPlacementGroupRemoved,
+    ActorrtError,
+    ActorUnschedulableError,
+    LinkError,
+    TaskPlacementGroupRemoved,
+    TaskUnschedulableError,
+)
+from actorrt.types import ANY_BUNDLE, ANYWHERE, Employer, GroupId, LeaseId, ProcessId, Strategy
 
-from .leases import UNIT, Queue, Request, Resources
-from .node_actions import CallBack, Grant, NodeAction, Refuse, Share, Timer
+from .leases import UNIT, Queue, Request, Resources, add_up
+from .node_actions import (
+    AGEING,
+    CallBack,
+    Freed,
+    Grant,
+    NodeAction,
+    Refuse,
+    Remind,
+    Reserved,
+    Share,
+    Timer,
+    Unreserved,
+)
 from .worker_pool import Limits, WorkerPool
 from .workers import Env, ProcessEnd, State, Worker, WorkerKind
 
 # Shared workers of one program and environment, for each CPU, before further ones are made in place of blocked ones.
 MOST_SHARED: Final = 4
+# Seconds of a tick of the queue, by which those who wait in line grow old.
+TICK_S: Final = 0.5
+FREED: Final = Freed()
+NOT_HERE: Final = "its bundles are not on this node"
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -32,6 +55,8 @@ class Wanted(msgspec.Struct, frozen=True):
     mode: str
     env: Env = ()
     actor: str = ""
+    # Of its `group` and `bundle` the node knows; the rest has been seen to where the node was chosen.
+    strategy: Strategy = ANYWHERE
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -73,28 +98,77 @@ class Holding(msgspec.Struct, frozen=True):
 class _Pending:
     """A request that has no lease yet."""
 
-    __slots__ = ("number", "owner", "turn", "wanted")
+    __slots__ = ("bundles", "number", "owner", "turn", "wanted")
 
-    def __init__(self, number: int, owner: ProcessId, wanted: Wanted, turn: Request) -> None:
+    def __init__(
+        self, number: int, owner: ProcessId, wanted: Wanted, turn: Request, bundles: _Bundles | None = None
+    ) -> None:
         self.number = number
         self.owner = owner
         self.wanted = wanted
         self.turn = turn
+        self.bundles = bundles
+
+
+class _Bundles:
+    """The bundles of a placement group that are on this node, of one attempt to place it; `turn`: their place in line.
+
+    Each is a part of the machine of its own, from which leases are given. PENDING: `parts` is empty.
+    """
+
+    __slots__ = ("_committed", "_ended", "attempt", "bundles", "group", "leases", "parts", "turn")
+
+    def __init__(self, group: GroupId, attempt: int, bundles: Mapping[int, Mapping[str, int]], turn: Request) -> None:
+        self.group = group
+        self.attempt = attempt
+        self.bundles = dict(bundles)
+        self.turn = turn
+        self.parts: dict[int, Resources] = {}
+        self.leases: set[LeaseId] = set()
+        self._committed = False
+        self._ended = ""
+
+    def set_aside(self) -> None:
+        """They have been granted."""
+        for (number, bundle), gpus in zip(self.bundles.items(), self.turn.gpus_of_parts, strict=True):
+            wanted = bundle.get("GPU", 0)
+            self.parts[number] = Resources(bundle, {gpu: min(wanted, UNIT) for gpu in gpus})
+
+    def commit(self) -> None:
+        self._committed = True
+
+    def end(self, why: str) -> None:
+        self._ended = why
+
+    @property
+    def ended(self) -> bool:
+        """They are to be free."""
+        return bool(self._ended)
+
+    @property
+    def usable(self) -> bool:
+        """Leases are given from them."""
+        return self._committed and not self._ended
+
+    def among(self, bundle: int) -> tuple[Resources, ...]:
+        """Those from which a request may have what it asks for; none: there is no such bundle here."""
+        if bundle == ANY_BUNDLE:
+            return tuple(self.parts.values())
+        return (self.parts[bundle],) if bundle in self.parts else ()
 
 
 class _Granted:
-    """A worker that is leased to a process."""
+    """A worker that is leased to a process. `bundles`: it is in them."""
 
-    __slots__ = ("_is_blocked", "actor", "gpus", "kind", "lease", "owner", "process", "shape")
+    __slots__ = ("_is_blocked", "actor", "bundles", "lease", "owner", "process", "turn")
 
     def __init__(self, lease: LeaseId, pending: _Pending, process: ProcessId) -> None:
         self.lease = lease
         self.process = process
         self.owner = pending.owner
-        self.shape = pending.turn.shape
-        self.kind = pending.turn.kind
-        self.gpus = pending.turn.gpus
+        self.turn = pending.turn
         self.actor = pending.wanted.actor
+        self.bundles = pending.bundles
         self._is_blocked = False
 
     @property
@@ -132,7 +206,10 @@ class NodeState:
         self._resources = Resources(total)
         self._queue = Queue(self._resources)
         self._pending: dict[int, _Pending] = {}
-        self._by_turn: dict[Request, _Pending] = {}
+        self._by_turn: dict[Request, _Pending | _Bundles] = {}
+        self._bundles: dict[GroupId, _Bundles] = {}
+        # It is reminded of the time, since somebody waits in line.
+        self._ages = False
         self._granted: dict[LeaseId, _Granted] = {}
         self._last_lease = 0
         # Who waits until a worker to share is ready.
@@ -158,16 +235,17 @@ class NodeState:
 
     def ask(self, request: int, owner: ProcessId, wanted: Wanted) -> tuple[NodeAction, ...]:
         """`owner` asks for a worker: a Grant or Refuse follows, now or later."""
-        lacking = self._resources.lacking(wanted.shape)
-        if lacking:
-            shape = {name: amount / UNIT for name, amount in wanted.shape.items()}
-            if wanted.actor:
-                self._actions.append(Refuse(request, ActorUnschedulableError(wanted.actor, shape, lacking)))
-            else:
-                self._actions.append(Refuse(request, TaskUnschedulableError("the task", shape, lacking)))
+        strategy = wanted.strategy
+        bundles = self._bundles.get(strategy.group) if strategy.group else None
+        if strategy.group and (bundles is None or not bundles.usable):
+            self._actions.append(Refuse(request, _gone(wanted, NOT_HERE)))
             return self._done()
-        turn = self._queue.ask(wanted.shape, _kind_of(request, owner, wanted))
-        self._pending[request] = self._by_turn[turn] = _Pending(request, owner, wanted, turn)
+        among = (self._resources,) if bundles is None else bundles.among(strategy.bundle)
+        if not any(one.could(wanted.shape) for one in among):
+            self._actions.append(Refuse(request, _unschedulable(wanted, _lacking(wanted, among))))
+            return self._done()
+        turn = self._queue.ask(wanted.shape, _kind_of(request, owner, wanted), among)
+        self._pending[request] = self._by_turn[turn] = _Pending(request, owner, wanted, turn, bundles)
         self._serve()
         if not turn.granted:
             self._call_back(turn)
@@ -186,7 +264,7 @@ class NodeState:
         self._forget(pending)
         if not self._queue.withdraw(pending.turn):
             self._pool.unclaim(pending.number)
-            self._resources.give(pending.turn.shape, pending.turn.gpus)
+            self._give(pending.turn)
 
     def _forget(self, pending: _Pending) -> None:
         del self._pending[pending.number]
@@ -194,10 +272,11 @@ class NodeState:
 
     def _call_back(self, turn: Request) -> None:
         """Those who have what is waited for are asked to give it back. Its own kind is left alone: they take turns."""
-        short = self._resources.short_of(turn.shape)
+        short = {source: source.short_of(turn.shape) for source in turn.among}
         wanted: dict[ProcessId, list[LeaseId]] = {}
         for held in self._granted.values():
-            if held.kind != turn.kind and not held.is_actor and any(held.shape.get(name) for name in short):
+            lacks = short.get(held.turn.source, ())
+            if held.turn.kind != turn.kind and not held.is_actor and any(held.turn.shape.get(name) for name in lacks):
                 wanted.setdefault(held.owner, []).append(held.lease)
         for owner, leases in wanted.items():
             self._actions.append(CallBack(owner, tuple(leases)))
@@ -206,11 +285,39 @@ class NodeState:
         """Have workers found for all who can have their resources now."""
         for turn in self._queue.grant():
             pending = self._by_turn[turn]
+            if isinstance(pending, _Bundles):
+                del self._by_turn[turn]
+                pending.set_aside()
+                self._actions.append(Reserved(pending.group, pending.attempt))
+                continue
             wanted = pending.wanted
             cpus = turn.shape.get("CPU", 0) // UNIT
             told = cpus if cpus > 1 and self._tells_cpus else 0
             kind = WorkerKind(wanted.employer, wanted.mode, wanted.env, told, tuple(turn.gpus))
             self._pool.hire(pending.number, kind)
+        if len(self._queue) and not self._ages:
+            self._ages = True
+            self._actions.append(Remind(AGEING, TICK_S))
+
+    def _grow_old(self) -> None:
+        """Those who wait in line have waited for a while."""
+        self._ages = False
+        if len(self._queue):
+            self._queue.tick(self._coming)
+        self._serve()
+
+    def _coming(self, source: Resources) -> Mapping[str, int]:
+        """What those have of it that will give it back: tasks, and not actors, nor bundles."""
+        held = [one for one in self._granted.values() if one.turn.source is source and not one.is_actor]
+        back = add_up(one.turn.shape for one in held)
+        # It is free while they wait.
+        paused = sum(one.turn.shape.get("CPU", 0) for one in held if one.is_blocked)
+        return {**back, "CPU": back.get("CPU", 0) - paused}
+
+    def _give(self, turn: Request) -> None:
+        """What was granted is free; `_serve` is to follow."""
+        turn.give()
+        self._actions.append(FREED)
 
     def got(self, claim: int, worker: Worker) -> None:
         """The pool has a worker for a request."""
@@ -220,15 +327,18 @@ class NodeState:
         lease = LeaseId(self._node, self._last_lease)
         held = self._granted[lease] = _Granted(lease, pending, worker.process)
         worker.begin_lease(lease)
-        others_wait = not held.is_actor and self._queue.wanted_back(held.shape, held.kind)
-        self._actions.append(Grant(claim, lease, worker.process, tuple(held.gpus), others_wait))
+        if held.bundles is not None:
+            held.bundles.leases.add(lease)
+        turn = held.turn
+        others_wait = not held.is_actor and self._queue.wanted_back(turn.shape, turn.kind, turn.source)
+        self._actions.append(Grant(claim, lease, worker.process, tuple(turn.gpus), others_wait))
 
     def refused(self, claim: int, error: ActorrtError) -> None:
         """The pool could not have a worker made for a request."""
         pending = self._pending[claim]
         self._forget(pending)
         self._actions.append(Refuse(claim, error))
-        self._resources.give(pending.turn.shape, pending.turn.gpus)
+        self._give(pending.turn)
         self._serve()
 
     def give_back(self, lease: LeaseId, end_worker: bool) -> tuple[NodeAction, ...]:
@@ -239,7 +349,7 @@ class NodeState:
             assert worker is not None
             self._end(held, worker)
             # A process that has used a GPU keeps some of its memory until it ends.
-            if held.is_actor or end_worker or held.gpus:
+            if held.is_actor or end_worker or held.turn.gpus:
                 self._pool.retire(worker, "its work was done")
             else:
                 self._pool.rest(worker)
@@ -251,8 +361,11 @@ class NodeState:
         del self._granted[held.lease]
         worker.end_lease()
         if held.is_blocked:
-            self._resources.resume(held.shape)
-        self._resources.give(held.shape, held.gpus)
+            held.turn.source.resume(held.turn.shape)
+        self._give(held.turn)
+        if held.bundles is not None:
+            held.bundles.leases.discard(held.lease)
+            self._clear(held.bundles)
 
     def block(self, number: int, blocked: bool) -> tuple[NodeAction, ...]:
         """The worker of a lease waits in `get`, or goes on: its CPUs are free meanwhile."""
@@ -260,10 +373,10 @@ class NodeState:
         if held is not None and held.is_blocked is not blocked:
             held.block(blocked)
             if blocked:
-                self._resources.pause(held.shape)
+                held.turn.source.pause(held.turn.shape)
                 self._serve()
             else:
-                self._resources.resume(held.shape)
+                held.turn.source.resume(held.turn.shape)
         return self._done()
 
     def owner_ended(self, owner: ProcessId) -> tuple[NodeAction, ...]:
@@ -279,6 +392,56 @@ class NodeState:
             assert worker is not None
             self._pool.retire(worker, "its owner ended", finish=False)
         return self._done()
+
+    # ---- placement groups
+
+    def reserve(
+        self, group: GroupId, attempt: int, bundles: Mapping[int, Mapping[str, int]], waits: bool
+    ) -> tuple[NodeAction, ...]:
+        """Set these bundles aside, together: now, or (`waits`) as soon as that is possible."""
+        parts = tuple(bundles.values())
+        # Nobody else is of its kind, so that who has what it lacks is asked to give that back.
+        turn = self._queue.ask(add_up(parts), (group, attempt), parts=parts)
+        self._bundles[group] = self._by_turn[turn] = _Bundles(group, attempt, bundles, turn)
+        self._serve()
+        if not turn.granted and waits:
+            self._call_back(turn)
+        elif not turn.granted:
+            self._queue.withdraw(turn)
+            del self._by_turn[turn], self._bundles[group]
+            self._actions.append(Unreserved(group, attempt))
+        return self._done()
+
+    def commit(self, group: GroupId, attempt: int) -> tuple[NodeAction, ...]:
+        """The whole group is there: leases are given from its bundles."""
+        known = self._bundles.get(group)
+        if known is not None and known.attempt == attempt:
+            known.commit()
+        return self._done()
+
+    def release(self, group: GroupId, attempt: int, why: str) -> tuple[NodeAction, ...]:
+        """The group is not here any more: what runs in it is ended. Its bundles are free once that has ended."""
+        known = self._bundles.get(group)
+        if known is None or known.attempt != attempt:
+            return self._done()
+        del self._bundles[group]
+        known.end(why)
+        if self._queue.withdraw(known.turn):
+            del self._by_turn[known.turn]
+        for pending in [pending for pending in self._pending.values() if pending.bundles is known]:
+            self._withdraw(pending)
+            self._actions.append(Refuse(pending.number, _gone(pending.wanted, why)))
+        for lease in list(known.leases):
+            self._pool.kill(self._granted[lease].process, f"its placement group is gone: {why}")
+        self._clear(known)
+        self._serve()
+        return self._done()
+
+    def _clear(self, known: _Bundles) -> None:
+        """Bundles that have ended, and in which nothing runs any more, are free; `_serve` is to follow."""
+        if known.ended and known.parts and not known.leases:
+            known.parts.clear()
+            self._give(known.turn)
 
     # ---- workers that are shared
 
@@ -357,7 +520,10 @@ class NodeState:
 
     def due(self, timer: Timer) -> tuple[NodeAction, ...]:
         """A reminder that was asked for."""
-        self._pool.due(timer)
+        if timer == AGEING:
+            self._grow_old()
+        else:
+            self._pool.due(timer)
         return self._done()
 
     def kill(self, process: ProcessId, reason: str) -> tuple[NodeAction, ...]:
@@ -423,9 +589,14 @@ class NodeState:
     def holdings(self) -> list[Holding]:
         """The leases, the oldest first."""
         return [
-            Holding(each.process, each.owner, each.shape, each.actor, each.is_blocked)
+            Holding(each.process, each.owner, each.turn.shape, each.actor, each.is_blocked)
             for each in self._granted.values()
         ]
+
+    @property
+    def rooms(self) -> Mapping[int, int]:
+        """How much of each GPU is free, by index."""
+        return self._resources.rooms
 
     def statistics(self) -> Statistics:
         return Statistics(
@@ -434,7 +605,7 @@ class NodeState:
             len(self._granted),
             sum(held.is_blocked for held in self._granted.values()),
             len(self._pending),
-            len(self._queue),
+            len(self._queue) - sum(isinstance(one, _Bundles) for one in self._by_turn.values()),
             sum(map(len, self._sharers.values())),
             dict(self._resources.free),
             dict(self._resources.total),
@@ -455,4 +626,33 @@ def _kind_of(request: int, owner: ProcessId, wanted: Wanted) -> Hashable:
     if wanted.actor:
         # Its worker is given to nobody else.
         return request
-    return (owner, wanted.employer, wanted.mode, tuple(sorted(wanted.shape.items())), wanted.env)
+    shape = tuple(sorted(wanted.shape.items()))
+    return (owner, wanted.employer, wanted.mode, shape, wanted.env, wanted.strategy)
+
+
+def _lacking(wanted: Wanted, among: tuple[Resources, ...]) -> str:
+    """Why none of these can ever give what is asked for."""
+    group, bundle = wanted.strategy.group, wanted.strategy.bundle
+    if not group:
+        return among[0].lacking(wanted.shape)
+    if not among:
+        return f"there is no bundle {bundle} in its placement group"
+    which = "none of the bundles of its placement group has" if bundle == ANY_BUNDLE else f"its bundle {bundle} lacks"
+    if bundle == ANY_BUNDLE:
+        return f"{which} that; the largest lacks {min((one.lacking(wanted.shape) for one in among), key=len)}"
+    return f"{which} {among[0].lacking(wanted.shape)}"
+
+
+def _unschedulable(wanted: Wanted, lacking: str) -> ActorrtError:
+    shape = {name: amount / UNIT for name, amount in wanted.shape.items()}
+    if wanted.actor:
+        return ActorUnschedulableError(wanted.actor, shape, lacking)
+    return TaskUnschedulableError("the task", shape, lacking)
+
+
+def _gone(wanted: Wanted, why: str) -> ActorrtError:
+    """The placement group is gone."""
+    group = wanted.strategy.group.hex()
+    if wanted.actor:
+        return ActorPlacementGroupRemoved(wanted.actor, group, why)
+    return TaskPlacementGroupRemoved("the task", group, why)

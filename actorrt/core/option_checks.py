@@ -151,6 +151,12 @@ def resources(name: str, value: Any) -> Pairs:
     return tuple(sorted(found))
 
 
+def bundle(name: str, value: Any) -> Pairs:
+    """What a bundle of a placement group sets aside."""
+    given = _mapping(name, "a dict such as {'CPU': 1}", value)
+    return tuple((key, (gpus if key == "GPU" else amount)(f"{name}[{key!r}]", each)) for key, each in given.items())
+
+
 def groups(name: str, value: Any) -> tuple[tuple[str, int], ...]:
     check = whole(1)
     given = _mapping(name, "a dict of group names and limits", value)
@@ -204,12 +210,6 @@ def num_returns(name: str, value: Any) -> NumReturns:
     if value > MOST_RETURNS:
         raise wrong_value(name, f"at most {MOST_RETURNS:,}; 'streaming' gives as many values as come", value)
     return int(value)
-
-
-def strategy(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} can be 'DEFAULT' or 'SPREAD' in this version, not {value!r}")
-    return cast("str", one_of("DEFAULT", "SPREAD")(name, value))
 
 
 def not_yet(reason: str) -> Check:

@@ -15,8 +15,11 @@ from msgspec import structs
 from actorrt.core import option_checks as check
 from actorrt.core.nearest import did_you_mean
 from actorrt.core.option_checks import PRECISION, Check, NumReturns, Pairs
+from actorrt.core.scheduling_strategies import strategy_of
+from actorrt.types import Strategy
 
 UNLIMITED: Final = -1
+IN_STRATEGY: Final = "give scheduling_strategy=PlacementGroupSchedulingStrategy(...)"
 ASYNC_CONCURRENCY: Final = 1000
 SYNC_CONCURRENCY: Final = 1
 
@@ -26,6 +29,14 @@ def _shape_of(num_cpus: float, num_gpus: float, memory: int, resources: Pairs) -
     """What is asked for, in units of 1/10000; nothing that is zero."""
     named = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory, **dict(resources)}
     return MappingProxyType({name: round(amount * PRECISION) for name, amount in named.items() if amount})
+
+
+def shape_of_bundle(name: str, bundle: Any) -> dict[str, int]:
+    """What a bundle of a placement group sets aside, in units of 1/10000: something, and nothing that is zero."""
+    shape = {resource: round(amount * PRECISION) for resource, amount in check.bundle(name, bundle) if amount}
+    if not shape:
+        raise check.wrong_value(name, "a dict with a resource at least that is not zero", bundle)
+    return shape
 
 
 class TaskOptions(msgspec.Struct, frozen=True):
@@ -41,7 +52,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     max_calls: int = 0
     generator_backpressure: int = UNLIMITED
-    scheduling_strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
+    # None: nobody said. Then it may be captured.
+    strategy: Strategy | None = None
     env_vars: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -72,7 +84,8 @@ class ActorOptions(msgspec.Struct, frozen=True):
     isolated: bool = False
     # Its coroutines run on the runtime's own loop, without a hop: for code that never blocks, such as a proxy's.
     on_runtime_loop: bool = False
-    scheduling_strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
+    # None: nobody said. Then it may be captured.
+    strategy: Strategy | None = None
     env_vars: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -88,7 +101,8 @@ class ActorOptions(msgspec.Struct, frozen=True):
 
     def exclusive(self, has_async: bool) -> bool:
         """Whether the actor gets a process of its own."""
-        return self.isolated or self.on_runtime_loop or not has_async or bool(self.shape)
+        in_group = self.strategy is not None and bool(self.strategy.group)
+        return self.isolated or self.on_runtime_loop or not has_async or in_group or bool(self.shape)
 
     def concurrency(self, has_async: bool) -> int:
         """How many calls run at once outside of the named groups."""
@@ -178,13 +192,13 @@ _COMMON: Final[Mapping[str, Check]] = {
     "resources": check.resources,
     "name": check.text,
     "runtime_env": check.environment,
-    "scheduling_strategy": check.strategy,
+    "scheduling_strategy": strategy_of,
     "accelerator_type": check.not_yet("name the machine's kind as a custom resource"),
     "label_selector": check.not_yet("nodes have no labels"),
     "fallback_strategy": check.not_yet("nodes have no labels"),
-    "placement_group": check.not_yet("there are no placement groups"),
-    "placement_group_bundle_index": check.not_yet("there are no placement groups"),
-    "placement_group_capture_child_tasks": check.not_yet("there are no placement groups"),
+    "placement_group": check.not_yet(IN_STRATEGY),
+    "placement_group_bundle_index": check.not_yet(IN_STRATEGY),
+    "placement_group_capture_child_tasks": check.not_yet(IN_STRATEGY),
     "object_store_memory": check.not_yet("the store is one for all tasks of a machine; init() sets its size"),
     "enable_task_events": check.off_only("no events of tasks are recorded"),
     "_labels": check.not_yet("tasks and actors have no labels"),
@@ -252,7 +266,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "_generator_backpressure_num_objects": "generator_backpressure",
     "_actor_generator_backpressure_num_objects": "generator_backpressure",
 }
-_FIELDS: Final[Mapping[str, str]] = {"runtime_env": "env_vars"}
+_FIELDS: Final[Mapping[str, str]] = {"runtime_env": "env_vars", "scheduling_strategy": "strategy"}
 """Options that are kept under another name than they are written."""
 _CHECKED_ONLY: Final = frozenset({"enable_task_events", "include_dashboard"})
 _TABLES: Final[Mapping[str, Mapping[str, Check]]] = {"tasks": _TASK, "actors": _ACTOR, "methods": _METHOD}

@@ -7,6 +7,14 @@ from actorrt.wire.by_value import ByValuePickler
 from . import state
 from .actor_pool import ActorPool
 from .completion import as_completed, map_unordered
+from .placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from .queue import Empty, Full, Queue
 
 __all__ = [
@@ -14,10 +22,16 @@ __all__ = [
     "ByValuePickler",
     "Empty",
     "Full",
+    "PlacementGroup",
     "Queue",
     "as_completed",
+    "get_current_placement_group",
+    "get_placement_group",
     "list_named_actors",
     "map_unordered",
     "state",
+    "placement_group",
+    "placement_group_table",
+    "remove_placement_group",
     "unpicklable_member",
 ]

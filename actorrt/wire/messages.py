@@ -16,7 +16,22 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from actorrt.types import NO_EMPLOYER, NO_PROCESS, ActorKey, Employer, FunctionKey, JobKey, LeaseId, Place, ProcessId
+from actorrt.types import (
+    ANYWHERE,
+    NO_EMPLOYER,
+    NO_GROUP,
+    NO_PROCESS,
+    ActorKey,
+    Employer,
+    FunctionKey,
+    GroupId,
+    JobKey,
+    LabelRule,
+    LeaseId,
+    Place,
+    ProcessId,
+    Strategy,
+)
 
 PROTOCOL_VERSION: Final = 2
 
@@ -213,6 +228,8 @@ class StartActor(Message, tag=10):
     resources: dict[str, int] | None = None
     max_task_retries: int = 0
     max_pending: int = -1
+    # By which its worker was found, where it has one to itself.
+    strategy: Strategy = ANYWHERE
 
 
 class StopActor(Message, tag=11):
@@ -379,10 +396,14 @@ class OwnerEnded(Message, tag=52):
 
 
 class Assigned(Message, tag=44):
-    """To a leased worker, before the first task: what `lease`, of its node's, gives to its tasks (units of 1/10000)."""
+    """To a leased worker, before the first task: what `lease`, of its node's, gives to its tasks (units of 1/10000).
+
+    `strategy`: by which it was found.
+    """
 
     lease: int
     resources: dict[str, int]
+    strategy: Strategy = ANYWHERE
 
 
 class LetGo(Message, tag=45):
@@ -460,6 +481,7 @@ class LeaseRequest(Message, tag=62):
     env: dict[str, str] | None = None
     actor: str = ""
     employer: Employer = NO_EMPLOYER
+    strategy: Strategy = ANYWHERE
 
 
 class Lease(Message, tag=63):
@@ -664,6 +686,7 @@ class CreateDetached(Message, tag=84):
     env: dict[str, str] | None = None
     get_if_exists: bool = False
     job: JobKey = NO_EMPLOYER.job
+    strategy: Strategy = ANYWHERE
 
 
 class JoinNode(Message, tag=85):
@@ -736,6 +759,40 @@ class DropViews(Message, tag=94):
     """Memory is short: unmap what is mapped for refs alone. Answered when the CloseSegments have been sent."""
 
 
+class CreateGroup(Message, tag=140):
+    """Make a placement group; each bundle is a shape (units of 1/10000). Refused if it can never be."""
+
+    group: GroupId
+    bundles: list[dict[str, int]]
+    strategy: str
+    employer: Employer
+    name: str = ""
+    namespace: str = ""
+    detached: bool = False
+    # For each bundle, or none at all.
+    labels: list[list[LabelRule]] = []
+
+
+class RemoveGroup(Message, tag=141):
+    """Remove a placement group: what runs in it is ended. Nothing happens if it is gone."""
+
+    group: GroupId
+
+
+class AwaitGroup(Message, tag=142):
+    """Answered once the placement group is there; refused if it is gone."""
+
+    group: GroupId
+
+
+class ListGroups(Message, tag=143):
+    """How placement groups stand: one, by its id or its name, or all."""
+
+    group: GroupId = NO_GROUP
+    name: str = ""
+    namespace: str = ""
+
+
 Question = (
     JoinDriver
     | LeaseRequest
@@ -761,6 +818,10 @@ Question = (
     | Ping
     | FlushOutput
     | DropViews
+    | CreateGroup
+    | RemoveGroup
+    | AwaitGroup
+    | ListGroups
 )
 AnswerBody = (
     Joined | Lease | WorkerList | Exit | NameHolder | Names | SegmentAt | Facts | ActorAt | ObjectIs | Entries | Done

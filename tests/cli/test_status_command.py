@@ -175,7 +175,7 @@ def test_tasks_are_shown_by_pool() -> None:
     for ref in refs:
         actorrt.cancel(ref)
     (driver,) = (each for each in known["processes"] if each["pid"] == os.getpid())
-    (pool,) = (pool for (shape, _, _), pool in driver["tasks"]["pools"] if shape == [["CPU", 10_000]])
+    (pool,) = (pool for (shape, *_), pool in driver["tasks"]["pools"] if shape == [["CPU", 10_000]])
     assert pool["waiting"] + pool["under_way"] == 4
     assert re.search(r"^ +tasks \(sync\) for 1 CPU: \d waiting, \d under way, leases: ", shown, re.MULTILINE)
     for ref in refs:

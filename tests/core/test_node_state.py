@@ -12,20 +12,27 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from actorrt import exceptions
 from actorrt.core import node_actions as do
-from actorrt.core.leases import UNIT
+from actorrt.core.leases import OLD, UNIT
 from actorrt.core.node_state import MOST_SHARED, NodeState, Wanted
 from actorrt.core.worker_pool import GOODBYE_S, LATE, Limits
 from actorrt.core.workers import ProcessEnd, State
-from actorrt.types import Employer, JobKey, LeaseId, ProcessId
+from actorrt.types import Employer, GroupId, JobKey, LeaseId, ProcessId, Strategy
 
 NODE = ProcessId(b"the node")
 OWNERS = tuple(ProcessId(name) for name in (b"driver A", b"driver B", NODE))
 EMPLOYERS = (Employer(JobKey(OWNERS[0])), Employer(JobKey(OWNERS[0]), True), Employer(JobKey(OWNERS[1])))
+Bundles = dict[int, dict[str, int]]
+GROUP = GroupId(b"a group")
 LIMITS = Limits(start_s=10.0, idle_s=60.0, shutdown_s=5.0)
 TOTAL = {"CPU": 2 * UNIT, "GPU": UNIT, "disk": 3 * UNIT}
 CPU = {"CPU": UNIT}
 FAILED = ProcessEnd("exit code 1")
 SIGKILL = ProcessEnd("killed by signal 9 (SIGKILL)", killed=True, by_others=True)
+
+
+def _mark(attempt: int) -> ProcessId:
+    """What the strategies of leases in an attempt are told apart by; the node does not look at it."""
+    return ProcessId(b"attempt %d" % attempt)
 
 
 class Shell:
@@ -56,6 +63,10 @@ class Shell:
         self.buried: dict[ProcessId, str] = {}
         self.called_back: list[do.CallBack] = []
         self.again: list[do.StartAgain] = []
+        # Attempts to place groups: what was asked for, set aside, and released while something ran in it.
+        self.asked: dict[tuple[GroupId, int], Bundles] = {}
+        self.set_aside: dict[tuple[GroupId, int], Bundles] = {}
+        self.released: dict[tuple[GroupId, int], Bundles] = {}
 
     def perform(self, actions: tuple[do.NodeAction, ...]) -> None:
         for action in actions:
@@ -99,6 +110,34 @@ class Shell:
                     self.buried[action.process] = action.cause
                 case do.Unmake():
                     del self.forking[action.process]
+                case do.Reserved():
+                    key = (action.group, action.attempt)
+                    self.set_aside[key] = self.asked.pop(key)
+                case do.Unreserved():
+                    del self.asked[action.group, action.attempt]
+                case do.Freed():
+                    pass
+
+    # ---- placement groups
+
+    def reserve(self, group: GroupId, attempt: int, bundles: Bundles, waits: bool = False) -> None:
+        self.asked[group, attempt] = bundles
+        self.perform(self.state.reserve(group, attempt, bundles, waits))
+
+    def release(self, group: GroupId, attempt: int, why: str = "it was removed") -> None:
+        self.asked.pop((group, attempt), None)
+        if (bundles := self.set_aside.pop((group, attempt), None)) is not None:
+            self.released[group, attempt] = bundles
+        self.perform(self.state.release(group, attempt, why))
+
+    def held_by_groups(self, name: str) -> int:
+        """What is set aside; of what was released, while something runs in it."""
+        running = {wanted.strategy for _, wanted in self.granted.values()}
+        for key in list(self.released):
+            if not any((one.group, one.node) == (key[0], _mark(key[1])) for one in running):
+                del self.released[key]
+        every = [*self.set_aside.values(), *self.released.values()]
+        return sum(bundle.get(name, 0) for bundles in every for bundle in bundles.values())
 
     # ---- what may happen
 
@@ -195,6 +234,10 @@ class Shell:
                 self.due(timer)
             for process in list(self.alive):
                 self.exit(process)
+
+
+def in_group(shape: dict[str, int], bundle: int = -1, actor: str = "") -> Wanted:
+    return Wanted(shape, EMPLOYERS[0], "sync", (), actor, Strategy(group=GROUP, bundle=bundle))
 
 
 @pytest.fixture
@@ -295,6 +338,88 @@ def test_holders_of_what_is_short_are_asked_for_it_but_not_actors_nor_the_askers
     assert shell.called_back == []
     shell.ask(Wanted(CPU, EMPLOYERS[2], "sync"), OWNERS[1])
     assert shell.called_back == [do.CallBack(OWNERS[0], (tasks,))]
+
+
+def test_bundles_are_set_aside_together_and_leases_are_given_from_them(shell: Shell) -> None:
+    shell.reserve(GROUP, 1, {0: CPU, 2: {"CPU": UNIT, "GPU": UNIT}})
+    assert shell.state.free == {"CPU": 0, "GPU": 0, "disk": 3 * UNIT}
+    early = shell.ask(in_group(CPU))
+    assert "its bundles are not on this node" in str(shell.refused[early])
+    shell.perform(shell.state.commit(GROUP, 1))
+    first, second = shell.worker(in_group(CPU, 2)), shell.worker(in_group({"GPU": UNIT}))
+    assert shell.granted[first][0].gpus == ()
+    assert shell.granted[second][0].gpus == (0,)
+    third = shell.ask(in_group(CPU, 2))
+    assert third in shell.waiting
+    shell.worker(in_group(CPU))
+    assert third in shell.waiting
+    shell.give_back(first)
+    assert third not in shell.waiting
+    assert shell.state.free == {"CPU": 0, "GPU": 0, "disk": 3 * UNIT}
+
+
+def test_what_no_bundle_can_ever_give_is_refused_at_once(shell: Shell) -> None:
+    shell.reserve(GROUP, 1, {0: CPU, 1: CPU})
+    shell.perform(shell.state.commit(GROUP, 1))
+
+    def why(wanted: Wanted) -> str:
+        return str(shell.refused[shell.ask(wanted)]).rpartition("give it: ")[2]
+
+    assert why(in_group({"CPU": 2 * UNIT}, 1)) == "its bundle 1 lacks 1 more CPU"
+    text = "none of the bundles of its placement group has that; the largest lacks 1 more CPU"
+    assert why(in_group({"CPU": 2 * UNIT})) == text
+    assert why(in_group(CPU, 7)) == "there is no bundle 7 in its placement group"
+    assert isinstance(shell.refused[shell.ask(in_group(CPU, 7, "Actor"))], exceptions.ActorUnschedulableError)
+
+
+def test_a_group_that_is_released_ends_what_runs_in_it_and_is_free_once_that_has_ended(shell: Shell) -> None:
+    shell.reserve(GROUP, 1, {0: CPU})
+    shell.perform(shell.state.commit(GROUP, 1))
+    lease = shell.worker(in_group(CPU, actor="Actor"))
+    process = shell.granted[lease][0].process
+    waits = shell.ask(in_group(CPU))
+    shell.release(GROUP, 1, "it was removed")
+    assert shell.killed == {process}
+    gone = shell.refused[waits]
+    assert isinstance(gone, exceptions.TaskPlacementGroupRemoved)
+    assert gone.cause == "it was removed"
+    assert shell.state.cause_of(process) == "its placement group is gone: it was removed"
+    assert shell.state.free["CPU"] == UNIT
+    shell.exit(process)
+    assert shell.state.free == TOTAL
+
+
+def test_a_group_waits_in_line_and_what_it_lacks_is_called_back(shell: Shell) -> None:
+    lease = shell.worker(Wanted({"GPU": UNIT}, EMPLOYERS[0], "sync"))
+    shell.reserve(GROUP, 1, {0: {"GPU": UNIT}})
+    assert not shell.asked
+    shell.reserve(GROUP, 2, {0: {"GPU": UNIT}}, waits=True)
+    assert shell.called_back == [do.CallBack(OWNERS[0], (lease,))]
+    assert (GROUP, 2) in shell.asked
+    shell.give_back(lease)
+    assert (GROUP, 2) in shell.set_aside
+
+
+def test_a_group_that_waits_in_line_can_leave_it(shell: Shell) -> None:
+    shell.worker(Wanted({"GPU": UNIT}, EMPLOYERS[0], "sync"))
+    shell.reserve(GROUP, 1, {0: {"GPU": UNIT}}, waits=True)
+    shell.release(GROUP, 1)
+    shell.end()
+    assert shell.state.free == TOTAL
+
+
+def test_one_that_asks_for_much_is_held_for_once_it_is_old(shell: Shell) -> None:
+    lease = shell.worker()
+    large = shell.ask(Wanted({"CPU": 2 * UNIT}, EMPLOYERS[0], "sync"))
+    for _ in range(OLD):
+        shell.due(do.AGEING)
+    small = shell.ask(Wanted(CPU, EMPLOYERS[2], "sync"), OWNERS[1])
+    assert not shell.forking
+    shell.give_back(lease)
+    assert large in shell.waiting
+    assert small in shell.waiting
+    (fork,) = shell.forking.values()
+    assert fork.kind.cpus == 2
 
 
 def test_a_lease_says_that_others_wait_already(shell: Shell) -> None:
@@ -460,6 +585,44 @@ class Node(RuleBasedStateMachine):
         super().__init__()
         self.shell = Shell()
         self.blocked: set[LeaseId] = set()
+        self.attempt = 0
+
+    @precondition(lambda self: not self.shell.asked and not self.shell.set_aside)
+    @rule(
+        bundles=st.lists(
+            st.sampled_from([CPU, {"GPU": UNIT // 2}, {"CPU": UNIT, "GPU": UNIT // 2}, {"disk": UNIT}]),
+            min_size=1,
+            max_size=2,
+        ),
+        waits=st.booleans(),
+    )
+    def group_is_reserved(self, bundles: list[dict[str, int]], waits: bool) -> None:
+        self.attempt += 1
+        self.shell.reserve(GROUP, self.attempt, dict(enumerate(bundles)), waits)
+
+    @precondition(lambda self: self.shell.set_aside)
+    @rule()
+    def group_is_there(self) -> None:
+        self.shell.perform(self.shell.state.commit(GROUP, self.attempt))
+
+    @precondition(lambda self: self.shell.asked or self.shell.set_aside)
+    @rule()
+    def group_is_released(self) -> None:
+        self.shell.release(GROUP, self.attempt)
+
+    @precondition(lambda self: self.shell.set_aside)
+    @rule(
+        owner=st.sampled_from(OWNERS),
+        employer=st.sampled_from(EMPLOYERS),
+        shape=st.sampled_from([{}, CPU, {"GPU": UNIT // 2}]),
+        bundle=st.integers(-1, 2),
+        actor=st.sampled_from(["", "Actor"]),
+    )
+    def asks_in_group(
+        self, owner: ProcessId, employer: Employer, shape: dict[str, int], bundle: int, actor: str
+    ) -> None:
+        strategy = Strategy(group=GROUP, bundle=bundle, node=_mark(self.attempt))
+        self.shell.ask(Wanted(shape, employer, "sync", (), actor, strategy), owner)
 
     @rule(
         owner=st.sampled_from(OWNERS),
@@ -567,10 +730,26 @@ class Node(RuleBasedStateMachine):
         self.blocked &= set(self.shell.granted)
         assert known.blocked == len(self.blocked)
         if known.requests == known.waiting:
+            of_machine = {lease: one for lease, one in self.shell.granted.items() if not one[1].strategy.group}
             for name, amount in TOTAL.items():
-                taken = sum(wanted.shape.get(name, 0) for _, wanted in self.shell.granted.values())
-                lent = sum(self.shell.granted[lease][1].shape.get(name, 0) for lease in self.blocked)
+                taken = sum(wanted.shape.get(name, 0) for _, wanted in of_machine.values())
+                lent = sum(of_machine[lease][1].shape.get(name, 0) for lease in self.blocked & set(of_machine))
+                taken += self.shell.held_by_groups(name)
                 assert known.free[name] == amount - taken + (lent if name == "CPU" else 0)
+
+    @invariant()
+    def what_runs_in_a_group_fits_into_its_bundles(self) -> None:
+        for (group, attempt), bundles in (self.shell.set_aside | self.shell.released).items():
+            theirs = [
+                (grant, wanted)
+                for lease, (grant, wanted) in self.shell.granted.items()
+                if (wanted.strategy.group, wanted.strategy.node) == (group, _mark(attempt))
+                and lease not in self.blocked
+            ]
+            for name in TOTAL:
+                room = sum(bundle.get(name, 0) for bundle in bundles.values())
+                # Who goes on after a block takes its CPU back.
+                assert name == "CPU" or sum(wanted.shape.get(name, 0) for _, wanted in theirs) <= room
 
     @rule(
         employer=st.sampled_from(EMPLOYERS[:2]),
@@ -593,6 +772,7 @@ class Node(RuleBasedStateMachine):
         self.blocked.add(lease)
 
     def teardown(self) -> None:
+        self.shell.release(GROUP, self.attempt)
         self.shell.end()
         known = self.shell.state.statistics()
         assert (known.free, known.workers, known.starts, known.leases, known.requests) == (TOTAL, {}, 0, 0, 0)

@@ -19,6 +19,7 @@ from actorrt.core.options import (
     parse_method_options,
     parse_task_options,
 )
+from actorrt.types import Strategy
 
 DEF = default_task_options(is_async=False, is_generator=False)
 PARSERS: list[Callable[[dict[str, Any]], Any]] = [
@@ -92,7 +93,7 @@ def test_rays_spellings_are_taken() -> None:
     assert parse_method_options({name: 3, "num_returns": "streaming"}).generator_backpressure == 3
     assert parse_actor_options({"_actor" + name: 3}).generator_backpressure == 3
     assert parse_actor_options({"lifetime": "detached"}).detached
-    assert parse_task_options({"scheduling_strategy": "SPREAD"}, DEF).scheduling_strategy == "SPREAD"
+    assert parse_task_options({"scheduling_strategy": "SPREAD"}, DEF).strategy == Strategy(spread=True)
     assert parse_task_options({"enable_task_events": False}, DEF) == DEF
 
 
@@ -128,7 +129,6 @@ def test_groups_and_environment_keep_their_entries() -> None:
         (0, {"runtime_env": {"pip": []}}, "runtime_env cannot have 'pip' yet, only 'env_vars'"),
         (0, {"runtime_env": {"env_vars": {"A": "\udcff"}}}, "runtime_env['env_vars']['A'] must be text that UTF-8 can"),
         (0, {"label_selector": {}}, "label_selector is not offered in this version"),
-        (0, {"scheduling_strategy": object()}, "scheduling_strategy can be 'DEFAULT' or 'SPREAD' in this version"),
         (1, {"name": ""}, "name must be a string that is not empty, not ''"),
         (1, {"get_if_exists": True}, "get_if_exists needs a name to look for"),
         (3, {"include_dashboard": True}, "include_dashboard is not offered in this version: there is no dashboard"),

@@ -138,7 +138,7 @@ def test_a_task_that_waits_for_its_arguments_is_one_that_the_process_waits_for()
     submitted: list[Call] = []
     tasks: Any = SimpleNamespace(
         learn=lambda *_: None,
-        pool_for=lambda *_: None,
+        pool_for=lambda *_: SimpleNamespace(shares=False),
         submit=lambda calls: submitted.extend(call for call, _ in calls),
     )
     maker = CallMaker(cast(Any, caller), caller.objects, caller.actors, tasks, cast(Any, None))

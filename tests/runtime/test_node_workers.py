@@ -79,6 +79,12 @@ class NoOutput:
     async def close(self) -> None: ...
 
 
+class NoGroups:
+    def reserved(self, group: object, attempt: int) -> None: ...
+    def refused(self, group: object, attempt: int) -> None: ...
+    def freed(self) -> None: ...
+
+
 class Driver:
     peer = DRIVER
     closed = False
@@ -105,6 +111,7 @@ class Bench:
             lambda process: None,
             lambda process, blocked: None,
             self.ended.append,
+            NoGroups(),
             self.spawn,
         )
         self.workers.employ(programs.join(PROGRAM, cast("Any", Driver())))

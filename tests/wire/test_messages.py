@@ -64,6 +64,8 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     if origin is list:
         return st.lists(values_of(inner[0]), max_size=3)
     if origin is tuple:
+        if inner[1:] == (...,):
+            return st.lists(values_of(inner[0]), max_size=2).map(tuple)
         return st.tuples(*map(values_of, inner))
     if origin is dict:
         return st.dictionaries(values_of(inner[0]), values_of(inner[1]), max_size=3)

@@ -9,22 +9,30 @@ from typing import Any
 from actorrt import exceptions
 from actorrt.core.actor_calls import Traits
 from actorrt.core.leases import UNIT
+from actorrt.core.placement import Cluster
+from actorrt.core.placement_groups import GroupSpec, PlacementGroups, Reserve
 from actorrt.types import NO_ACTOR_KEY, ActorKey, ProcessId
 from actorrt.wire.messages import (
     ActorAt,
     AnswerBody,
+    AwaitGroup,
+    CreateGroup,
+    Done,
     Facts,
     FindName,
+    ListGroups,
     ListNames,
     NameHolder,
     Names,
     Query,
     Question,
+    RemoveGroup,
     Survey,
 )
 
 from ..base.definitions import ActorClassDef, ActorInterface
 from ..machine.process import cpu_count
+from ..node.groups import spec_of
 from ..owner.actor_client import ActorClient, Caller
 from ..owner.calls import Call
 from ..owner.handles import ActorHandle, make_handle
@@ -114,6 +122,9 @@ class LocalNode:
         self._actors = actors
         self.peer = process
         self._resources = {"CPU": cpu_count() * UNIT, **resources}
+        self._cluster = Cluster()
+        self._cluster.join(process, self._resources, name="local")
+        self._groups = PlacementGroups(self._cluster)
 
     async def ask(self, question: Question) -> AnswerBody:
         actors = self._actors
@@ -133,10 +144,28 @@ class LocalNode:
                 )
             case Survey():
                 return Facts({"nodes": []})
+            case CreateGroup():
+                self._create(spec_of(question))
+                return Done()
+            case RemoveGroup():
+                self._groups.remove(question.group, "it was removed")
+                return Done()
+            case AwaitGroup():
+                self._groups.check(question.group)
+                return Done()
+            case ListGroups():
+                return Facts(self._groups.rows(question.group, question.namespace, question.name))
             case Query():
                 return Facts(self._facts(question.what))
             case _:
                 raise exceptions.ActorrtError(f"local mode has no answer to {type(question).__name__}")
+
+    def _create(self, spec: GroupSpec) -> None:
+        # Resources are not counted.
+        self._cluster.join(self.peer, self._resources, name="local")
+        for action in self._groups.create(spec):
+            if isinstance(action, Reserve):
+                self._groups.reserved(action.node, action.group, action.attempt)
 
     def _facts(self, what: str) -> Any:
         resources = {name: amount / UNIT for name, amount in self._resources.items()}

@@ -7,7 +7,10 @@ What they mean, their defaults and their checks are in core/options.py. `num_ret
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from actorrt.core.scheduling_strategies import SchedulingStrategy
 
 RetryExceptions = bool | Sequence[type[BaseException]] | None
 
@@ -27,8 +30,8 @@ class SharedArguments(TypedDict, total=False):
     """For a task, what errors and logs call it; for an actor, the name that `get_actor` finds it by."""
     runtime_env: Mapping[str, Any] | None
     """`{"env_vars": {...}}`: environment variables of the worker; what the code calls inherits them."""
-    scheduling_strategy: Literal["DEFAULT", "SPREAD"] | None
-    """Accepted for compatibility: with one node there is nothing to choose."""
+    scheduling_strategy: Literal["DEFAULT", "SPREAD"] | SchedulingStrategy | None
+    """Where it runs: in a placement group, on a node, by labels; see actorrt.util.scheduling_strategies."""
     generator_backpressure: int | None
     """Items that a stream may be ahead of its consumer; -1 is without limit."""
     enable_task_events: Literal[False] | None

@@ -24,7 +24,7 @@ from actorrt.core.lost_links import Step, after_end, after_loss
 from actorrt.core.node_state import Statistics as WorkersStatistics
 from actorrt.core.roll_call import Listed, Member, listed, patience, plain
 from actorrt.core.storage import Statistics as StoreStatistics
-from actorrt.types import Employer, JobKey, ProcessId, actor_key
+from actorrt.types import ANYWHERE, Employer, JobKey, ProcessId, actor_key
 from actorrt.wire.addresses import place_on
 from actorrt.wire.link import Ending
 from actorrt.wire.link import State as LinkState
@@ -34,11 +34,13 @@ from actorrt.wire.messages import (
     ActorEnded,
     AnswerBody,
     AnyMessage,
+    AwaitGroup,
     Blocked,
     BorrowActor,
     ClaimName,
     CloseSegment,
     CreateDetached,
+    CreateGroup,
     DialMe,
     Done,
     DropName,
@@ -56,6 +58,7 @@ from actorrt.wire.messages import (
     LeaseRequest,
     LetGo,
     ListEntries,
+    ListGroups,
     ListNames,
     LoopBlocked,
     NameHolder,
@@ -69,6 +72,7 @@ from actorrt.wire.messages import (
     Query,
     Question,
     Reaches,
+    RemoveGroup,
     Reply,
     Reserve,
     Retired,
@@ -99,6 +103,7 @@ from ..owner.actor_records import ActorRecord, ActorSpec
 from ..owner.calls import error_bytes
 from ..owner.supervisor import Supervisor, SupervisorStatistics
 from . import roll, survey
+from .groups import Groups
 from .node_host import NodeHost
 from .node_launch import launch_again
 from .node_machine import Machine, NodeConfig, RealMachine
@@ -145,6 +150,7 @@ class Node:
         self.peers = machine.peers(self, self._cause_of_end)
         self.programs = Programs()
         self._zygote = machine.zygote(self, self._reaped)
+        self.groups = Groups(config.node, os.uname().nodename, self._total)
         self.workers = Workers(
             NodeFacts(config.node, config.session, self._cpus, config.store_limit, bool(self._total.get("GPU"))),
             self._total,
@@ -156,11 +162,13 @@ class Node:
             self.peers.get,
             self._loop_blocked,
             self.peers.mark_dead,
+            self.groups,
             self.spawn,
         )
+        self.groups.join(self.workers)
         self.head = machine.head(self, self.peers)
         self.segments = machine.segments(self.peers)
-        self.host = NodeHost(self.peers, self.workers, self.spawn, self._closing.is_set)
+        self.host = NodeHost(self.peers, self.workers, self.groups, self.spawn, self._closing.is_set)
         self.supervisor = Supervisor(self.host)
         self.is_given_up = False
         if config.cluster:
@@ -249,6 +257,8 @@ class Node:
     async def answer(self, link: Link, question: Question) -> AnswerBody:
         match question:
             case LeaseRequest():
+                if question.strategy != ANYWHERE:
+                    await self.groups.admit(question)
                 return await self.workers.lease(link.peer, question)
             case SharedWorkers():
                 return await self.workers.share(question.employer, question.env, question.want)
@@ -301,6 +311,17 @@ class Node:
                 return await self._create_detached(question)
             case Ping():
                 return Done()
+            case CreateGroup():
+                self.groups.create(question)
+                return Done()
+            case RemoveGroup():
+                self.groups.remove(question.group)
+                return Done()
+            case AwaitGroup():
+                await self.groups.until_created(question.group)
+                return Done()
+            case ListGroups():
+                return Facts(self.groups.rows(question))
             case FlushOutput():
                 self.workers.flush_output(JobKey(link.peer))
                 return Done()
@@ -381,6 +402,7 @@ class Node:
         if driver.shares_fate:
             self.stop()
             return
+        self.groups.employer_ended(Employer(job))
         self.workers.dismiss(Employer(job), "its program ended")
         self._end_if_over(job)
 
@@ -429,6 +451,7 @@ class Node:
                 self.peers,
                 self.head,
                 *self.workers.tables(),
+                *self.groups.tables(),
                 self.programs,
                 self.segments,
                 self.host,
@@ -529,6 +552,7 @@ class Node:
             env,
             employer,
             detached=True,
+            strategy=request.strategy,
         )
 
         def dead() -> None:
@@ -549,6 +573,7 @@ class Node:
             self._dismiss_detached(job)
 
     def _dismiss_detached(self, job: JobKey) -> None:
+        self.groups.employer_ended(Employer(job, True))
         self.workers.dismiss(Employer(job, True), "the last detached actor of its program ended")
 
     # ---- the end

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from actorrt.core.lifecycle import State
-from actorrt.types import Employer, LeaseId, ProcessId
+from actorrt.types import ANYWHERE, Employer, LeaseId, ProcessId
 from actorrt.wire.messages import Exit, Lease, LeaseRequest, WorkerList
 
 from ..links.link import Link
@@ -25,6 +25,12 @@ class Staff(Protocol):
     async def exit_of(self, process: ProcessId, /) -> Exit: ...
     def give_back(self, lease: LeaseId, end_worker: bool, /) -> None: ...
     def kill(self, process: ProcessId, reason: str, /) -> None: ...
+
+
+class Admission(Protocol):
+    """Who knows where a request may run."""
+
+    async def admit(self, wanted: LeaseRequest, /) -> None: ...
 
 
 class _PoolHost:
@@ -47,12 +53,14 @@ class NodeHost:
         self,
         peers: Peers,
         staff: Staff,
+        groups: Admission,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         is_closing: Callable[[], bool],
     ) -> None:
         self.peers = peers
         self.loop = asyncio.get_running_loop()
         self._staff = staff
+        self._groups = groups
         self._spawn = spawn
         self._is_closing = is_closing
         self._seq = itertools.count(1)
@@ -66,6 +74,8 @@ class NodeHost:
         return next(self._seq)
 
     async def lease(self, request: LeaseRequest) -> Lease:
+        if request.strategy != ANYWHERE:
+            await self._groups.admit(request)
         return await self._staff.lease(self.peers.process, request)
 
     def return_lease(self, lease: LeaseId) -> None:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -17,7 +17,7 @@ from actorrt.core.roll_call import Member
 from actorrt.core.worker_environment import THREADS
 from actorrt.core.worker_pool import Limits
 from actorrt.core.workers import Env, ProcessEnd, State
-from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, JobKey, LeaseId, ProcessId
+from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, GroupId, JobKey, LeaseId, ProcessId
 from actorrt.wire.addresses import place_on
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
@@ -44,6 +44,14 @@ logger = logging.getLogger("actorrt")
 Answer = do.Grant | do.Share
 
 
+class GroupAnswers(Protocol):
+    """Who has bundles of placement groups reserved, and hears of them; it is told in the middle of other work."""
+
+    def reserved(self, group: GroupId, attempt: int, /) -> None: ...
+    def refused(self, group: GroupId, attempt: int, /) -> None: ...
+    def freed(self) -> None: ...
+
+
 class Workers:
     """Runs on the node's loop."""
 
@@ -59,16 +67,18 @@ class Workers:
         link_of: Callable[[ProcessId], Link | None],
         blocked: Callable[[ProcessId, bool], object],
         ended: Callable[[ProcessId], object],
+        groups: GroupAnswers,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        """`blocked` hears of shared workers whose loop
-        is blocked, `ended` of those that were reaped."""
+        """`blocked` hears of shared workers whose loop is blocked, `ended` of those that were reaped, `groups` of
+        bundles."""
         self._node = facts.node
         self._cpus = facts.cpus
         self._programs = programs
         self._link_of = link_of
         self._blocked = blocked
         self._ended = ended
+        self._groups = groups
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         limits = Limits(settings.worker_start_timeout_s, settings.idle_worker_s, settings.shutdown_timeout_s)
@@ -87,7 +97,8 @@ class Workers:
 
     async def lease(self, owner: ProcessId, wanted: LeaseRequest) -> Lease:
         """A worker for `owner`, when its shape is free. Raises what makes it impossible."""
-        request = Wanted(wanted.shape, wanted.employer, wanted.mode, _sorted(wanted.env), wanted.actor)
+        env = _sorted(wanted.env)
+        request = Wanted(wanted.shape, wanted.employer, wanted.mode, env, wanted.actor, wanted.strategy)
         number = next(self._numbers)
         grant = await self._answer(number, self._state.ask(number, owner, request))
         assert isinstance(grant, do.Grant)
@@ -139,6 +150,17 @@ class Workers:
     def owner_ended(self, owner: ProcessId) -> None:
         """A process has ended: its workers have nobody left to work for."""
         self._perform(self._state.owner_ended(owner))
+
+    def reserve(self, group: GroupId, attempt: int, bundles: Mapping[int, Mapping[str, int]], waits: bool) -> None:
+        """Set bundles of a placement group aside."""
+        self._perform(self._state.reserve(group, attempt, bundles, waits))
+
+    def commit(self, group: GroupId, attempt: int) -> None:
+        self._perform(self._state.commit(group, attempt))
+
+    def release(self, group: GroupId, attempt: int, why: str) -> None:
+        """Bundles are not needed any more: what runs in them is ended."""
+        self._perform(self._state.release(group, attempt, why))
 
     def ready(self, process: ProcessId) -> None:
         self._perform(self._state.ready(process))
@@ -210,6 +232,12 @@ class Workers:
                     future = self._asked[action.request]
                     if not future.done():
                         future.set_exception(action.error)
+                case do.Reserved():
+                    self._groups.reserved(action.group, action.attempt)
+                case do.Unreserved():
+                    self._groups.refused(action.group, action.attempt)
+                case do.Freed():
+                    self._groups.freed()
                 case do.Remind():
                     self._unremind(action.timer)
                     self._timers[action.timer] = self._loop.call_later(action.delay_s, self._due, action.timer)
@@ -328,6 +356,11 @@ class Workers:
     def holdings(self) -> list[Holding]:
         """The leases, the oldest first."""
         return self._state.holdings()
+
+    @property
+    def rooms(self) -> Mapping[int, int]:
+        """How much of each GPU is free, by index."""
+        return self._state.rooms
 
     def statistics(self) -> Statistics:
         return self._state.statistics()

@@ -23,7 +23,11 @@ from .token import Token
 
 _OWNED: Final = Event.OWNED
 # What says by itself why an actor never came to be.
-_PLAIN_REASONS: Final = (exceptions.ActorUnschedulableError, exceptions.RuntimeEnvSetupError)
+_PLAIN_REASONS: Final = (
+    exceptions.ActorUnschedulableError,
+    exceptions.ActorPlacementGroupRemoved,
+    exceptions.RuntimeEnvSetupError,
+)
 
 
 class Caller(current.Session, Protocol):

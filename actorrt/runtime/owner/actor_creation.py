@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.actor_calls import Traits, traits_of
-from actorrt.types import ActorKey, actor_key
+from actorrt.types import ANYWHERE, ActorKey, Strategy, actor_key
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorAt,
@@ -30,7 +30,7 @@ from .actors import Actors
 from .calls import Arguments, Call, Caller, fill_slots, pack_arguments, when_resolved
 from .membership import Membership
 from .objects import Objects
-from .program import Program
+from .program import Program, Tenancy
 from .shipped import Shipped
 from .supervisor import Supervisor
 
@@ -57,6 +57,8 @@ class Creator(Caller, actors.Surroundings, Protocol):
     def actors(self) -> Actors: ...
     @property
     def supervisor(self) -> Supervisor: ...
+    @property
+    def tenancy(self) -> Tenancy: ...
 
 
 # One for all actors that have none, of which there may be a million.
@@ -67,11 +69,25 @@ class Form:
     """What all actors have in common that a class makes with the same options. The class keeps the last one, since many
     may be made in a row."""
 
-    __slots__ = ("concurrency", "exclusive", "groups", "method_groups", "mode", "options", "shape", "traits")
+    __slots__ = (
+        "concurrency",
+        "exclusive",
+        "groups",
+        "inherited",
+        "method_groups",
+        "mode",
+        "options",
+        "shape",
+        "strategy",
+        "traits",
+    )
 
-    def __init__(self, cls: ActorClassDef, options: ActorOptions) -> None:
+    def __init__(self, cls: ActorClassDef, options: ActorOptions, inherited: Strategy) -> None:
+        """`inherited`: how it is placed if it needs a worker of its own and does not say how."""
         self.options = options
+        self.inherited = inherited
         self.exclusive = options.exclusive(cls.has_async)
+        self.strategy = inherited if options.strategy is None and self.exclusive else options.strategy or ANYWHERE
         self.concurrency = options.concurrency(cls.has_async)
         groups = dict(options.concurrency_groups)
         self.groups = groups or None
@@ -96,8 +112,9 @@ def create(
         if found is not None:
             return found[0]
     form = cls.form
-    if not isinstance(form, Form) or form.options is not options:
-        form = cls.form = Form(cls, options)
+    inherited = runtime.tenancy.inherited
+    if not isinstance(form, Form) or form.options is not options or form.inherited is not inherited:
+        form = cls.form = Form(cls, options, inherited)
     traits = form.traits
     title = f"{cls.name}({options.name})" if options.name else cls.name
     seq = runtime.objects.next_seq()
@@ -119,6 +136,7 @@ def create(
         resources=form.shape if form.exclusive else None,
         max_task_retries=traits.max_task_retries,
         max_pending=traits.max_pending,
+        strategy=form.strategy,
     )
     # Stands for the refs among the arguments that have to be waited for.
     call = None if plain is not None else Call(runtime, start, None, f"{cls.name}.__init__", arguments=packed)
@@ -131,6 +149,7 @@ def create(
         {**runtime.program.env, **dict(options.env_vars)} if options.env_vars else runtime.program.env,
         runtime.membership.employer,
         code=cls,
+        strategy=form.strategy,
     )
     runtime.shipped.know(cls)
     if options.detached:
@@ -208,6 +227,7 @@ def _create_detached(
                 spec.env or None,
                 options.get_if_exists,
                 runtime.membership.employer.job,
+                spec.strategy,
             )
         )
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from actorrt.core.lifecycle import FORGOTTEN, Death, Lifecycle, State
 from actorrt.core.ownership import count
-from actorrt.types import NO_ACTOR_KEY, NO_FUNCTION, ActorKey, Employer, LeaseId, Place, ProcessId
+from actorrt.types import ANYWHERE, NO_ACTOR_KEY, NO_FUNCTION, ActorKey, Employer, LeaseId, Place, ProcessId, Strategy
 from actorrt.wire.messages import ActorAt, StartActor
 
 from ..base.definitions import ActorClassDef
@@ -36,6 +36,7 @@ class ActorSpec:
         "shape",
         "shared",
         "start",
+        "strategy",
     )
 
     def __init__(
@@ -49,6 +50,7 @@ class ActorSpec:
         employer: Employer,
         detached: bool = False,
         code: ActorClassDef | None = None,
+        strategy: Strategy = ANYWHERE,
     ) -> None:
         self.start = start
         self.blob = blob
@@ -61,6 +63,7 @@ class ActorSpec:
         # Whose workers it runs on.
         self.employer = employer
         self.detached = detached
+        self.strategy = strategy
 
     def remainder(self) -> ActorSpec:
         """What is left to know once the actor will not be started again; one for all that are alike."""

@@ -86,7 +86,7 @@ class CallMaker:
         tasks = self._tasks
         tasks.learn(function, options.max_calls)
         pool = tasks.pool_for(options, function.is_async)
-        shared = function.is_async and not options.shape
+        shared = pool.shares
         payload = codec.dumps_call(args, kwargs, self._inline_limit)
         arguments = None if payload is not None else pack_arguments(self._caller, name, args, kwargs)
         returns, window = 1, None

@@ -365,7 +365,7 @@ def _handlers_of(runtime: Surroundings) -> dict[type, Handler]:
         runtime.tasks.worker_ends(link, message.lease)
 
     def assigned(_: Link, message: Assigned) -> None:
-        runtime.tenancy.assign(message.resources)
+        runtime.tenancy.assign(message.resources, message.strategy)
 
     def please_dial(_: Link, message: PleaseDial) -> None:
         runtime.thread.spawn_here(dial(message.process))

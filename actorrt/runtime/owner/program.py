@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from actorrt.types import ANYWHERE, Strategy
 from actorrt.wire.messages import ActorCall
 
 from ..links.link import Link
@@ -139,7 +140,11 @@ class Tenancy:
     """What a worker's lease gives it, the actor that has it for itself, and what it ends with."""
 
     def __init__(self) -> None:
+        self._strategy_changed: Callable[[], object] = _none
         self.assigned: dict[str, int] = {}
+        # By which the lease was found; and by which tasks and actors are placed that do not say how.
+        self.strategy: Strategy = ANYWHERE
+        self.inherited: Strategy = ANYWHERE
         # The Instance, if it is the only one here.
         self.actor: Any = None
         # Its lease.
@@ -149,16 +154,25 @@ class Tenancy:
         self.last_calls: list[Child] = []
         self.ending: Final = threading.Event()
 
-    def assign(self, resources: dict[str, int] | None) -> None:
-        """What the work that starts now has for itself; None: what the work before it had."""
-        if resources is not None:
-            self.assigned = resources
+    def tell(self, strategy_changed: Callable[[], object]) -> None:
+        """Call this as soon as what is made here is placed in another way."""
+        self._strategy_changed = strategy_changed
 
-    def begin(self, actor: Any, lease: int, resources: dict[str, int] | None) -> None:
+    def assign(self, resources: dict[str, int] | None, strategy: Strategy) -> None:
+        """What the work that starts now has for itself, and where; None: what the work before it had."""
+        if resources is None:
+            return
+        self.assigned = resources
+        if strategy != self.strategy:
+            self.strategy = strategy
+            self.inherited = Strategy(group=strategy.group, captures=True) if strategy.captures else ANYWHERE
+            self._strategy_changed()
+
+    def begin(self, actor: Any, lease: int, resources: dict[str, int] | None, strategy: Strategy) -> None:
         """An actor has this process for itself from now on."""
         self.actor = actor
         self.lease = lease
-        self.assign(resources)
+        self.assign(resources, strategy)
 
     def end_actor(self) -> bool:
         """Let go of that actor and of what it holds; False if there is none."""

@@ -148,6 +148,7 @@ class Runtime:
         # Functions that were called on a loop that they block.
         self.warned_of: set[str] = set()
         self.tasks = Tasks(self)
+        self.tenancy.tell(self.tasks.strategy_changed)
         self.shipped = Shipped(self, self.tasks.forget_function)
         self.host = ProcessHost(
             self, self.thread, self.exits, self.objects.next_seq, self.actors.places.moved, self.actors.holds

@@ -245,7 +245,8 @@ class Supervisor:
     async def _lease_worker(self, spec: ActorSpec, title: str) -> tuple[Lease, Link]:
         host = self._host
         while True:
-            lease = await host.lease(LeaseRequest(spec.shape, spec.mode, spec.env or None, title, spec.employer))
+            wanted = LeaseRequest(spec.shape, spec.mode, spec.env or None, title, spec.employer, spec.strategy)
+            lease = await host.lease(wanted)
             try:
                 return lease, await host.peers.link_to(lease.worker.process, lease.worker.address)
             except exceptions.LinkError:

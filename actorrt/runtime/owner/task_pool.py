@@ -32,7 +32,7 @@ from actorrt.core.task_pool import (
     Return,
     Timer,
 )
-from actorrt.types import FunctionKey, LeaseId
+from actorrt.types import FunctionKey, LeaseId, Strategy
 from actorrt.wire.messages import Assigned, Cancel, Define, Exit, Lease, LeaseRequest, ReturnLease, TaskCall
 
 from ..base.loop_thread import LoopThread
@@ -42,7 +42,7 @@ from .calls import Call
 from .exits import Exits
 from .membership import Membership
 
-PoolKey = tuple[tuple[tuple[str, int], ...], str, tuple[tuple[str, str], ...]]
+PoolKey = tuple[tuple[tuple[str, int], ...], str, tuple[tuple[str, str], ...], Strategy]
 
 
 class LeasedWorker(LeaseLife[Call]):
@@ -101,6 +101,9 @@ class TaskPool:
         self.shape = dict(key[0])
         self.mode = key[1]
         self.env = dict(key[2])
+        self.strategy = key[3]
+        # Such tasks need no worker of their own: they run beside others.
+        self.shares = self.mode == "loop" and not self.shape and not self.strategy.group
         self._pool: LeasePool[LeasedWorker, Call] = LeasePool(
             one_by_one=self.mode != "sync",
             # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
@@ -287,7 +290,7 @@ class TaskPool:
         process = self._process
         try:
             lease: Lease = await self._node.ask(
-                LeaseRequest(self.shape, self.mode, self.env or None, "", process.membership.employer)
+                LeaseRequest(self.shape, self.mode, self.env or None, "", process.membership.employer, self.strategy)
             )
         except exceptions.ActorrtError as error:
             self._refused(question, error)
@@ -305,7 +308,7 @@ class TaskPool:
             else:
                 held = LeasedWorker(self, lease, link)
                 # First: once the lease is there, others may send tasks.
-                link.send(Assigned(held.number, self.shape))
+                link.send(Assigned(held.number, self.shape, self.strategy))
                 self._tasks.hold(held)
                 actions = self._pool.granted(question, held, time.monotonic())
             self._push(actions)

@@ -15,13 +15,13 @@ from msgspec import Struct
 from actorrt import exceptions
 from actorrt.core.calls import Action
 from actorrt.core.task_pool import PoolStatistics
-from actorrt.types import FunctionKey, LeaseId, ProcessId
+from actorrt.types import ANYWHERE, FunctionKey, LeaseId, ProcessId, Strategy
 from actorrt.wire.messages import Outcome, TaskCall
 
 from ..links.link import Link
 from . import task_pool
 from .calls import Batch, Call, fill_slots
-from .program import Program
+from .program import Program, Tenancy
 from .shipped import Shipped
 from .task_pool import LeasedWorker, PoolKey, TaskPool
 
@@ -53,6 +53,8 @@ class Surroundings(task_pool.Surroundings, Protocol):
     @property
     def program(self) -> Program: ...
     @property
+    def tenancy(self) -> Tenancy: ...
+    @property
     def shipped(self) -> Shipped: ...
 
 
@@ -83,9 +85,9 @@ class Tasks:
         """Nobody has this function any more."""
         self.max_calls.pop(function_id, None)
 
-    def pool(self, shape: dict[str, int], mode: str, env: dict[str, str]) -> TaskPool:
+    def pool(self, shape: dict[str, int], mode: str, env: dict[str, str], strategy: Strategy = ANYWHERE) -> TaskPool:
         """The pool of a shape; from any thread."""
-        key: PoolKey = (tuple(sorted(shape.items())), mode, tuple(sorted(env.items())))
+        key: PoolKey = (tuple(sorted(shape.items())), mode, tuple(sorted(env.items())), strategy)
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools.setdefault(key, TaskPool(self._process, self, key))
@@ -97,12 +99,20 @@ class Tasks:
         found = self._by_options.get(key)
         if found is None:
             env = {**self._process.program.env, **dict(options.env_vars)}
-            pool = self.pool(dict(options.shape), "loop" if is_async else "sync", env)
+            strategy = options.strategy
+            if strategy is None:
+                # What needs no worker of its own is not captured.
+                strategy = self._process.tenancy.inherited if options.shape or not is_async else ANYWHERE
+            pool = self.pool(dict(options.shape), "loop" if is_async else "sync", env, strategy)
             if len(self._by_options) >= REMEMBERED_OPTIONS:
                 self._by_options.clear()
             # The options are kept, so that no others get their id.
             found = self._by_options[key] = (options, pool)
         return found[1]
+
+    def strategy_changed(self) -> None:
+        """The tasks that this process makes from now on are placed in another way."""
+        self._by_options.clear()
 
     def statistics(self) -> TasksStatistics:
         """From any thread."""

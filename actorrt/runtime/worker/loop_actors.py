@@ -140,7 +140,7 @@ class LoopActors:
             self.end(instance)
             return
         if start.process:
-            self._tenancy.begin(instance, start.lease, start.resources)
+            self._tenancy.begin(instance, start.lease, start.resources, start.strategy)
             self._executor.has_its_process(title)
         run = RunningCall(link, start.seq, f"{cls.__name__}.__init__", instance, start.lease)
         if start.slots is None:

@@ -99,7 +99,7 @@ class SyncActor:
             give_its_name(cls)
             instance = Instance(link, start, actor_title(cls, start), cls)
             run.constructs(instance, f"{cls.__name__}.__init__")
-            self._tenancy.begin(instance, start.lease, start.resources)
+            self._tenancy.begin(instance, start.lease, start.resources, start.strategy)
             executor.title.is_now(instance.title)
             owners: list[ProcessId] = []
             args, kwargs = executor.fetch(start, owners)
