@@ -167,6 +167,38 @@ def test_a_program_that_goes_round_in_circles_is_told_so(monkeypatch: pytest.Mon
         simulate(scenario, seeds=[0])
 
 
+@actorrt.remote
+class Stubborn:
+    def __init__(self) -> None:
+        self.cancelled = 0
+
+    async def stay(self) -> str:
+        while True:
+            try:
+                await asyncio.sleep(60.0)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+            else:
+                return "nobody waits for this"
+
+
+def test_whoever_calls_an_actor_that_ends_waits_for_none_of_its_code_that_goes_on() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        actor = Stubborn.remote()
+        stays = actor.stay.remote()
+        await asyncio.sleep(1.0)
+        ends = simulation.time
+        await simulation.kill(actor)
+        with pytest.raises(exceptions.ActorDiedError, match="killed by actorrt.kill"):
+            await stays
+        assert simulation.time - ends < 5.0
+        # What its code brings in the end is nobody's.
+        await asyncio.sleep(600.0)
+        assert await Stubborn.remote().stay.remote()
+
+    simulate(scenario, seeds=range(5))
+
+
 def test_errors_of_actors_are_those_of_the_user() -> None:
     async def scenario(simulation: Simulation) -> None:
         with pytest.raises(ValueError, match="no such amount"):

@@ -28,6 +28,8 @@ from .host import Host
 from .instance import CallLimiter, Instance, Waiting
 from .own_class import await_del, give_its_name, has_async_constructor
 
+# How long the code of a call may go on after its actor was ended, before its caller is told that it has no outcome.
+GIVEN_UP_AFTER_S: Final = 2.0
 # How long the calls of a constructor that fails may take before its process is ended.
 LAST_CALLS_S: Final = 5.0
 
@@ -350,8 +352,7 @@ class LoopActors:
                 case Action.REFUSE_BEHIND:
                     pass  # by `leave`, which knows behind what
                 case Action.CANCEL_CALLS:
-                    for run in list(instance.calls or ()):
-                        self._executor.end_run(run)
+                    self._cancel(list(instance.calls or ()))
                 case Action.RELEASE:
                     instance.release()
                 case Action.END_SOON:
@@ -364,6 +365,21 @@ class LoopActors:
                     pass
                 case Action.END_PROCESS:
                     self._host.program.leave()
+
+    def _cancel(self, runs: list[RunningCall]) -> None:
+        for run in runs:
+            self._executor.end_run(run)
+        if runs:
+            self._loop.call_later(GIVEN_UP_AFTER_S, self._give_up, runs)
+
+    def _give_up(self, runs: list[RunningCall]) -> None:
+        """The actor is gone: whoever waits for what goes on all the same is told so. What that returns, nobody gets."""
+        for run in runs:
+            if run.task is not None and not run.link.closed:
+                run.ask()
+                run.told()
+                run.link.serving.pop(run.seq, None)
+                self._executor.reply(run.link, self._outcomes.no_actor(run.seq, started=True))
 
     def _forget(self, instance: Instance) -> None:
         if instance.has_process:
