@@ -24,7 +24,7 @@ from .messages import Hello
 Buffer = bytes | memoryview
 
 # How many bytes come before the reader acknowledges them: a frame of 22 bytes for each so many.
-ACKNOWLEDGE_BYTES: Final = 512 * 1024
+ACKNOWLEDGE_BYTES: Final = 256 * 1024
 # So many bytes may wait for it, and one frame more; then the writer waits.
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 # In a hello: the link is a new one.
