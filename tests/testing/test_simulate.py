@@ -188,7 +188,7 @@ def test_whoever_calls_an_actor_that_ends_waits_for_none_of_its_code_that_goes_o
         await asyncio.sleep(1.0)
         ends = simulation.time
         await simulation.kill(actor)
-        with pytest.raises(exceptions.ActorDiedError, match="killed by actorrt.kill"):
+        with pytest.raises(exceptions.ActorDiedError, match=r"killed by actorrt\.kill"):
             await stays
         assert simulation.time - ends < 5.0
         # What its code brings in the end is nobody's.
