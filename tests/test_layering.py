@@ -153,6 +153,7 @@ DEFERRED: Final = {
         "actorrt.runtime.owner.segments_client",
         "actorrt.runtime.memory.segment_writer",
     ),  # ctypes: milliseconds that few need
+    ("actorrt.runtime.node.node_transfers", "actorrt.runtime.memory.incoming"),  # the same
     (
         "actorrt.serve.proxy.proxy",
         "actorrt.serve.proxy.http_server",

@@ -86,6 +86,8 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 class Value(Message):
     """One value: `data` inline, or a segment of `size` bytes that `node` knows as (owner, seq), or a pickled error.
 
+    `home`: the node of the owner, which knows who has copies; empty where that is `node`.
+
     `refs` are the refs and handles pickled inside: (owner, seq), or (actor, ACTOR). The sender keeps them alive until
     the receiver has registered as borrower.
     """
@@ -97,6 +99,7 @@ class Value(Message):
     size: int = 0
     refs: list[HeldKey] | None = None
     node: ProcessId = NO_PROCESS
+    home: ProcessId = NO_PROCESS
 
 
 Slots = list[tuple[int | str, Value]]
@@ -328,10 +331,11 @@ class PleaseDial(Message, tag=35):
 
 
 class FreeSegment(Message, tag=36):
-    """The object is not wanted any more. Nothing happens if it is not there."""
+    """The object is not wanted any more. Nothing happens if it is not there. `node`: it lies on another one."""
 
     owner: ProcessId
     seq: int
+    node: ProcessId = NO_PROCESS
 
 
 class CloseSegment(Message, tag=37):
@@ -442,6 +446,50 @@ class FreeItems(Message, tag=51):
     """To the node: item `first` of a stream never came to this process, its caller, nor will any behind it."""
 
     first: int
+
+
+# ---- objects between nodes: see core/copies.py and core/transfers.py -------------------------------------------------
+
+
+class WantCopy(Message, tag=130):
+    """To the home of an object: this node needs it. `failed`: its source so far was lost, or (`missing`) has it not."""
+
+    owner: ProcessId
+    seq: int
+    failed: ProcessId = NO_PROCESS
+    missing: bool = False
+
+
+class CopyAt(Message, tag=131):
+    """From its home: take this version of the object from `source`."""
+
+    owner: ProcessId
+    seq: int
+    version: int
+    source: ProcessId
+
+
+class HaveCopy(Message, tag=132):
+    """To its home: this node has the whole object."""
+
+    owner: ProcessId
+    seq: int
+    version: int
+
+
+class DropCopy(Message, tag=133):
+    """To its home: this node has no copy of the object, nor waits for one."""
+
+    owner: ProcessId
+    seq: int
+
+
+class FreeCopy(Message, tag=134):
+    """From its home: there is no copy for this node, and it is to free the one that it has."""
+
+    owner: ProcessId
+    seq: int
+    cause: str
 
 
 # ---- questions and answers ------------------------------------------------------------------------------------------
@@ -575,10 +623,15 @@ class Seal(Message, tag=74):
 
 
 class OpenSegment(Message, tag=75):
-    """This process is about to map an object. Without a question around it, it knows where: it is the creator."""
+    """This process is about to map an object. Without a question around it, it knows where: it is the creator.
+
+    `home`: the object, of `size` bytes, may lie on another node; that one knows where.
+    """
 
     owner: ProcessId
     seq: int
+    size: int = 0
+    home: ProcessId = NO_PROCESS
 
 
 class SegmentAt(Message, tag=76):
@@ -887,6 +940,11 @@ AnyMessage = (
     | OpenSegment
     | LetGo
     | Unreserve
+    | WantCopy
+    | CopyAt
+    | HaveCopy
+    | DropCopy
+    | FreeCopy
     | LogLines
     | WorkerName
     | LoopBlocked

@@ -10,7 +10,7 @@ import pytest
 from actorrt import exceptions
 from actorrt.runtime.node.node_segments import NodeSegments
 from actorrt.types import ProcessId
-from actorrt.wire.messages import Done, Ping, Question
+from actorrt.wire.messages import Done, OpenSegment, Ping, Question
 
 OWNER, READER = ProcessId(b"an owner"), ProcessId(b"a reader")
 
@@ -18,12 +18,17 @@ OWNER, READER = ProcessId(b"an owner"), ProcessId(b"a reader")
 class Peers:
     """Reaches processes, or knows that they have ended."""
 
+    process = ProcessId(b"the node")
+
     def __init__(self, *alive: ProcessId) -> None:
         self._alive = alive
         self.asked: list[tuple[ProcessId, Question]] = []
 
     def get(self, process: ProcessId) -> None:
         """There are no links yet."""
+
+    def serve(self, serves: object) -> None:
+        """Nobody asks."""
 
     async def ask(self, process: ProcessId, question: Question) -> Done:
         self.asked.append((process, question))
@@ -40,7 +45,7 @@ class Link:
 async def opened(peers: Peers, folder: Path) -> None:
     segments = NodeSegments(cast("Any", peers), 1 << 20, str(folder))
     try:
-        await segments.open(cast("Any", Link()), OWNER, 7)
+        await segments.open(cast("Any", Link()), OpenSegment(OWNER, 7))
     finally:
         segments.close()
 

@@ -193,8 +193,7 @@ class Ledger(Node):
 
 
 making = [
-    made.__code__
-    for made in (segment_writer._memfd, SegmentWriter.create, OwnSegment.__init__, OwnSegmentLife.__init__)
+    made.__code__ for made in (segment_writer.memfd, SegmentWriter.create, OwnSegment.__init__, OwnSegmentLife.__init__)
 ]
 
 

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -47,7 +47,16 @@ from ..base.socket_paths import path_of, remove_socket, socket_path
 from .connection import Connection
 from .link import Link, Receiver
 from .loopback import Loopback, TakeHere
-from .transport import HELLO_TIMEOUT_S, Acceptor, Dialler, DuplicateError, NoAnswerError, attempt_of, make_hello
+from .transport import (
+    HELLO_TIMEOUT_S,
+    Acceptor,
+    Dialler,
+    DuplicateError,
+    NoAnswerError,
+    Serves,
+    attempt_of,
+    make_hello,
+)
 
 logger = logging.getLogger("actorrt")
 
@@ -70,6 +79,9 @@ _NO_LINK: Final = "%r has had no connection for %.0f s, and its process lives; i
 _NODE_DOES_NOT_ANSWER: Final = (
     "the node (process %s) has not answered for %.0f s: it is stopped, or the machine is too busy; it is dialled again"
 )
+
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Opened(Protocol):
@@ -147,7 +159,8 @@ class Peers:
         self._receiver = receiver
         self._take_here = take_here or _take_nothing
         self._hello = make_hello(process, role, version)
-        self._dialler: Dials = Dialler(dial_timeout_s)
+        self._connector = Dialler(dial_timeout_s)
+        self._dialler: Dials = self._connector
         self._acceptor = Acceptor(self._hello, self._welcome)
         # The path of its socket, once others can dial it.
         self._listens_at: str | None = None
@@ -166,6 +179,14 @@ class Peers:
                 path = socket_path(self.session, self.process)
                 await self._acceptor.listen(path)
                 self._listens_at = path
+
+    def serve(self, serves: Serves) -> None:
+        """Have other requests answered than those of links."""
+        self._acceptor.serves = serves
+
+    async def connect(self, factory: Callable[[], P], process: ProcessId) -> tuple[asyncio.Transport, P]:
+        """A bare connection to where `process` listens, for requests that it `serve`s. Raises OSError and LinkError."""
+        return await self._connector.connect(socket_path(self.session, process), factory)
 
     def all_links(self) -> list[Link]:
         """Those of this moment, the closed ones too; from any thread."""

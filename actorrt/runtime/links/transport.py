@@ -15,9 +15,9 @@ import os
 import platform
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -36,13 +36,15 @@ from .connection import Connection, let_go
 from .link import Link
 
 if TYPE_CHECKING:
-    from aiohttp import StreamReader
+    from aiohttp import StreamReader, web
 
 HELLO_TIMEOUT_S: Final = 10.0
 _SERVER: Final = "aiohttp.web"
 _CLOSED: Final = "the peer closed the link while it opened"
 # As much as one read takes: a piece of a pipe in its frame, exactly, so that the next read begins with the next frame.
 READ_BYTES: Final = PIECE + RAW_FRAME_BYTES
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class DialError(LinkError):
@@ -226,6 +228,11 @@ class Dialler:
                 return await self._dial(path, address, hello)
             raise _cannot_open(path, error) from error
 
+    async def connect(self, path: str, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
+        """A bare connection, for what is no link. Raises OSError."""
+        with reachable(path) as address:
+            return await asyncio.get_running_loop().create_unix_connection(factory, address)
+
     async def _open(self, address: str, hello: Hello) -> Dialled:
         loop = asyncio.get_running_loop()
         transport, dialling = await loop.create_unix_connection(lambda: _Dialling(loop), address)
@@ -251,6 +258,8 @@ def _cannot_open(path: str, error: Exception) -> LinkError:
     return kind(f"could not open a link to {path}: {type(error).__name__}: {error}")
 
 
+# Who answers a request that is for no link.
+Serves = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 # What becomes of a hello: the answer to it, and the link that reads from its connection, unless it is refused.
 Welcome = Callable[[Hello, Connection], tuple[Hello, Link | None]]
 
@@ -260,6 +269,8 @@ class Acceptor:
 
     def __init__(self, hello: Hello, welcome: Welcome) -> None:
         self._hello = hello
+        # None: there are no other requests than those of links.
+        self.serves: Serves | None = None
         self._welcome = welcome
         self._runner: Any = None
 
@@ -279,6 +290,8 @@ class Acceptor:
     async def _handle(self, request: Any) -> Any:
         from aiohttp import ClientError, web
 
+        if self.serves is not None and (request.method, request.path) != ("POST", "/link"):
+            return await self.serves(request)
         try:
             theirs = await asyncio.wait_for(_read_hello(request.content), HELLO_TIMEOUT_S)
         except (ConnectionError, TimeoutError, LinkError, ClientError, msgspec.DecodeError):

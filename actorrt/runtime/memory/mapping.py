@@ -143,6 +143,12 @@ class WritableMapping:
         finally:
             _release_buffer(held)
 
+    def view(self, start: int, size: int) -> memoryview:
+        """So many bytes of it, to be written by whoever fills them; not after `close`. ValueError: there are not."""
+        if not self._address or start < 0 or size < 0 or start + size > self.size:
+            raise ValueError(f"{size} bytes at {start} do not lie within {self.size if self._address else 0}")
+        return _view_of_memory(self._address + start, size, _PYBUF_WRITE)
+
     def close(self) -> None:
         address, self._address = self._address, 0
         if address:

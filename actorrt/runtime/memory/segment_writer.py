@@ -38,7 +38,7 @@ KEEP: Final = 256
 _SPARE_PART: Final = 4
 _SPARE_BYTES: Final = 64 << 10
 # To make huge pages waits once for every core, which takes milliseconds where all are busy: worth it from here on.
-_HUGE_FROM: Final = 4 * HUGE_PAGE
+LARGE: Final = 4 * HUGE_PAGE
 # From here on the part that a last huge page leaves unused is small.
 _WHOLE_HUGE_PAGES: Final = 8 * HUGE_PAGE
 # One write is no longer than this, so that a signal is served meanwhile.
@@ -141,7 +141,7 @@ class SegmentWriter:
         """A new segment for `length` bytes, for the caller to fill. Raises ObjectStoreFullError."""
         size = size_for(length)
         try:
-            fd = _memfd(size)
+            fd = memfd(size)
         except OSError as error:
             if not allow_more_after(error):
                 raise self._full(length, error) from error
@@ -317,7 +317,7 @@ def _parts(data: bytes | memoryview, buffers: Sequence[memoryview]) -> tuple[lis
 
 def _map(segment: OwnSegment) -> WritableMapping | None:
     """A mapping whose pages are all there, if it is to be had; else the segment is written by `pwrite`."""
-    if segment.is_new and segment.size < _HUGE_FROM:
+    if segment.is_new and segment.size < LARGE:
         return None
     try:
         mapping = WritableMapping(segment.fd, segment.size, populate=not segment.is_new)
@@ -336,7 +336,7 @@ def _pwrite(fd: int, offset: int, part: memoryview) -> None:
         done += os.pwrite(fd, part[done : done + _WRITE_CHUNK], offset + done)
 
 
-def _memfd(size: int) -> int:
+def memfd(size: int) -> int:
     """A memfd of `size` bytes, all a hole, that nobody can make shorter or longer: else its readers could be killed."""
     try:
         fd = os.memfd_create("actorrt-segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_NOEXEC_SEAL)

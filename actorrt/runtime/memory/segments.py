@@ -148,6 +148,9 @@ class SegmentHolder:
         fd = self._memory[segment] if segment in self._memory else self._files[segment]
         return Location(f"/proc/{os.getpid()}/fd/{fd}", os.fstat(fd).st_ino, length)
 
+    def is_in_memory(self, segment: Hashable) -> bool:
+        return segment in self._memory
+
     def spill(self, segment: Hashable, length: int) -> None:
         """Copy the first `length` bytes to a file; the memory stays until `drop_memory`. Blocks.
 

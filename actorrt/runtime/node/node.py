@@ -39,18 +39,22 @@ from actorrt.wire.messages import (
     BorrowActor,
     ClaimName,
     CloseSegment,
+    CopyAt,
     CreateDetached,
     CreateGroup,
     DialMe,
     Done,
+    DropCopy,
     DropName,
     Exit,
     ExitOf,
     Facts,
     FindName,
     FlushOutput,
+    FreeCopy,
     FreeItems,
     FreeSegment,
+    HaveCopy,
     JoinDriver,
     Joined,
     KillActor,
@@ -86,6 +90,7 @@ from actorrt.wire.messages import (
     Unreadable,
     Unreserve,
     Value,
+    WantCopy,
     WhereIs,
     WorkerName,
     WorkerReady,
@@ -234,6 +239,8 @@ class Node:
                 self.workers.kill(message.process, message.reason)
             case Seal() | OpenSegment() | FreeSegment() | FreeItems() | CloseSegment() | LetGo() | Unreserve():
                 self.segments.take(link, message)
+            case WantCopy() | CopyAt() | HaveCopy() | DropCopy() | FreeCopy():
+                self.segments.transfers.take(link.peer, message)
             case DropName():
                 self.head.drop(message.name, message.namespace, message.actor)
             case BorrowActor() | UnborrowActor():
@@ -269,7 +276,7 @@ class Node:
             case Seal():
                 return await self.segments.seal(link, question)
             case OpenSegment():
-                return await self.segments.open(link, question.owner, question.seq)
+                return await self.segments.open(link, question)
             case ClaimName():
                 return await self.head.claim(question)
             case FindName() | ListNames():
@@ -359,6 +366,8 @@ class Node:
     def link_lost(self, link: Link) -> None:
         lost = link.closed is Ending.LOST
         self._perform(link, after_loss(link.role, lost=lost, farewell=link.farewell, stopping=self.stopping))
+        if link.role == "node" and not self.stopping:
+            self.segments.transfers.link_lost(link.peer)
 
     async def _await_end(self, link: Link) -> None:
         await self.workers.exit_of(link.peer)

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from actorrt import exceptions
 from actorrt.core.segment_life import HOLDS_MEMORY
@@ -36,7 +38,11 @@ from actorrt.wire.messages import (
 from ..base.descriptors import allow_more, most_for_objects
 from ..links.link import Link
 from ..links.peers import Peers
-from ..memory.segments import SegmentGoneError, SegmentHolder
+from ..memory.segments import Location, SegmentGoneError, SegmentHolder
+from .node_transfers import NodeTransfers
+
+if TYPE_CHECKING:
+    from ..memory.incoming import IncomingSegment
 
 logger = logging.getLogger("actorrt")
 
@@ -55,10 +61,14 @@ SegmentMessage = Seal | OpenSegment | FreeSegment | FreeItems | CloseSegment | L
 class _Wanted:
     """Room that was asked for."""
 
-    __slots__ = ("future", "link", "size")
+    __slots__ = ("creator", "future", "is_gone", "size")
 
-    def __init__(self, link: Link, size: int, future: asyncio.Future[None]) -> None:
-        self.link = link
+    def __init__(
+        self, creator: ProcessId, is_gone: Callable[[], object], size: int, future: asyncio.Future[None]
+    ) -> None:
+        self.creator = creator
+        # Of a process that has ended, all promises are gone.
+        self.is_gone = is_gone
         self.size = size
         self.future = future
 
@@ -70,6 +80,7 @@ class NodeSegments:
         """`limit`: bytes of shared memory that may be used."""
         self._peers = peers
         self._loop = asyncio.get_running_loop()
+        self._node = peers.process
         self._limit = limit
         self._ledger = Ledger(limit, limit // POOL_PART)
         self._holder = SegmentHolder(spill_folder)
@@ -81,6 +92,8 @@ class NodeSegments:
         # Each segment costs a descriptor; enough are left for workers, links and programs that join.
         allow_more()
         self._most = most_for_objects()
+        self.transfers = NodeTransfers(peers, self)
+        peers.serve(self.transfers.serve)
 
     # ---- messages
 
@@ -95,7 +108,9 @@ class NodeSegments:
                 with contextlib.suppress(UnknownObjectError):  # its owner has ended
                     self._act(ledger.opened((message.owner, message.seq), link.peer, now)[1])
             case FreeSegment():
-                self._act(ledger.freed((message.owner, message.seq)))
+                key = message.owner, message.seq
+                self._act(ledger.freed(key))
+                self.transfers.freed(key, message.node)
             case FreeItems():
                 self._act(ledger.cut_off((link.peer, message.first)))
             case CloseSegment():
@@ -110,19 +125,24 @@ class NodeSegments:
         key = (seal.owner, seal.seq)
         now = self._loop.time()
         self._act(self._ledger.sealed(key, segment, seal.size, seal.length, now, kept=seal.kept))
+        self.transfers.sealed_here(key)
 
     # ---- questions
 
     async def reserve(self, link: Link, size: int) -> Done:
         """Answered when there is room. Raises ObjectStoreFullError if none can be made."""
+        await self._reserve_after_all(link.peer, lambda: link.closed, size)
+        return Done()
+
+    async def _reserve_after_all(self, creator: ProcessId, is_gone: Callable[[], object], size: int) -> None:
         try:
-            return await self._reserve(link, size)
+            return await self._reserve(creator, is_gone, size)
         except exceptions.ObjectStoreFullError:
             if size > self._limit:
                 raise
         # What only refs keep mapped may be spilled once it is not.
         await asyncio.gather(*(self._drop_views(one) for one in tuple(self._peers.links.values())))
-        return await self._reserve(link, size)
+        await self._reserve(creator, is_gone, size)
 
     @staticmethod
     async def _drop_views(link: Link) -> None:
@@ -131,22 +151,20 @@ class NodeSegments:
                 async with asyncio.timeout(DROP_TIMEOUT_S):
                     await link.ask(DropViews())
 
-    async def _reserve(self, link: Link, size: int) -> Done:
+    async def _reserve(self, creator: ProcessId, is_gone: Callable[[], object], size: int) -> None:
         number = next(self._numbers)
-        wanted = self._wanted[number] = _Wanted(link, size, self._loop.create_future())
-        self._act(self._ledger.reserve(link.peer, number, size))
+        wanted = self._wanted[number] = _Wanted(creator, is_gone, size, self._loop.create_future())
+        self._act(self._ledger.reserve(creator, number, size))
         try:
             await wanted.future
         except asyncio.CancelledError:
             if wanted.future.done() and not wanted.future.cancelled() and not wanted.future.exception():
                 self._give_back(wanted)
             raise
-        return Done()
 
     def _give_back(self, wanted: _Wanted) -> None:
-        # Of a process that has ended, all promises are gone already.
-        if not wanted.link.closed:
-            self._act(self._ledger.unreserve(wanted.link.peer, wanted.size))
+        if not wanted.is_gone():
+            self._act(self._ledger.unreserve(wanted.creator, wanted.size))
 
     async def seal(self, link: Link, seal: Seal) -> Done:
         """Take over a segment. Raises ObjectStoreFullError if that fails; its creator has it still."""
@@ -160,11 +178,16 @@ class NodeSegments:
         self._sealed(link, seal)
         return Done()
 
-    async def open(self, link: Link, owner: ProcessId, seq: int) -> SegmentAt:
-        """Where an object lies; it stays there until the reader closes it. Raises ObjectLostError."""
-        key = (owner, seq)
+    async def open(self, link: Link, question: OpenSegment) -> SegmentAt:
+        """Where an object lies; it stays there until the reader closes it. Raises ObjectLostError.
+
+        ObjectStoreFullError: it lies on another node, and there is no room for it here.
+        """
+        owner, seq = key = (question.owner, question.seq)
         ended = ""
-        if self._ledger.find(key) is None:
+        if self._ledger.find(key) is None and question.home:
+            await self.transfers.fetch(key, question.home, question.size)
+        elif self._ledger.find(key) is None:
             # Its Seal may be on the way still, on the link to its owner; what the owner says now comes behind it. That
             # there is no link says nothing of the owner: it is dialled until it answers, or its end is known.
             try:
@@ -189,8 +212,9 @@ class NodeSegments:
     def process_died(self, process: ProcessId) -> None:
         """Its link is gone, and all that came over it has been handled."""
         self._act(self._ledger.process_died(process, self._loop.time()))
-        self._wanted = {number: one for number, one in self._wanted.items() if one.link.peer != process}
+        self._wanted = {number: one for number, one in self._wanted.items() if one.creator != process}
         self._act(self._ledger.owner_died(process))
+        self.transfers.owner_died(process)
 
     def where(self, key: ObjectKey) -> dict[str, Any] | None:
         """Where an object lies, and how many processes read it; None if it is not here."""
@@ -223,9 +247,45 @@ class NodeSegments:
 
     def close(self) -> None:
         """Give everything back."""
+        self.transfers.close()
         if self._timer is not None:
             self._timer.cancel()
         self._holder.close()
+
+    # ---- copies of what lies elsewhere
+
+    async def reserve_for_copy(self, length: int) -> None:
+        await self._reserve_after_all(self._node, lambda: False, length)
+
+    def unreserve_copy(self, length: int) -> None:
+        self._act(self._ledger.unreserve(self._node, length))
+
+    def adopt_copy(self, serial: int, incoming: IncomingSegment) -> None:
+        segment = SegmentId(self._node, serial)
+        self._holder.adopt(segment, os.getpid(), incoming.fd, incoming.inode, incoming.size, self._most)
+
+    def drop_copy(self, serial: int) -> None:
+        self._holder.drop_memory(SegmentId(self._node, serial))
+
+    def seal_copy(self, key: ObjectKey, serial: int, size: int, length: int) -> None:
+        segment = SegmentId(self._node, serial)
+        self._act(self._ledger.sealed(key, segment, size, length, self._loop.time(), kept=False))
+
+    def free(self, key: ObjectKey) -> None:
+        self._act(self._ledger.freed(key))
+
+    def has(self, key: ObjectKey) -> bool:
+        return self._ledger.find(key) is not None
+
+    def open_here(self, key: ObjectKey) -> tuple[SegmentId, Location, bool]:
+        segment, actions = self._ledger.opened(key, self._node, self._loop.time())
+        self._act(actions)
+        found = self._ledger.find(key)
+        assert found is not None
+        return segment, self._holder.locate(segment, found.length), self._holder.is_in_memory(segment)
+
+    def close_here(self, segment: SegmentId) -> None:
+        self._act(self._ledger.closed(segment, self._node, self._loop.time()))
 
     # ---- what the ledger wants
 

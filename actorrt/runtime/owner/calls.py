@@ -462,7 +462,7 @@ def value_of(entry: Entry) -> Value:
         return Value(INLINE, entry.data)
     if entry.state == SHARED:
         value: Value = entry.data
-        return Value(SEGMENT, b"", value.owner, value.seq, value.size, None, value.node)
+        return Value(SEGMENT, b"", value.owner, value.seq, value.size, None, value.node, value.home)
     return Value(ERROR, error_bytes(entry.data))
 
 

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
+from msgspec import structs
+
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.item_numbers import first_item
@@ -177,7 +179,7 @@ class Objects:
             entry.settle(SHARED, value)
 
     def _claim(self, value: Value) -> Token:
-        return Token(self._process, partial(self._process.segments.free, value.owner, value.seq))
+        return Token(self._process, partial(self._process.segments.free, value.owner, value.seq, value.node))
 
     # ---- outcomes of calls
 
@@ -191,6 +193,8 @@ class Objects:
                 owners = {owner_of(held) for held, _ in value.refs}
                 self._thread.spawn_here(self._take_refs(link, call.message.seq, index, owners))
         if value.kind == SEGMENT and (value.owner, value.seq) == (entry.owner, entry.seq):
+            if value.node != (home := self._process.membership.node_id):
+                value = structs.replace(value, home=home)
             holds.append(self._claim(value))
         entry.hold = holds or None
         _settle(entry, value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from actorrt import exceptions
 from actorrt.core.object_write import Action, Event, ObjectWrite, State
-from actorrt.types import ObjectKey, ProcessId
+from actorrt.types import NO_PROCESS, ObjectKey, ProcessId
 from actorrt.wire.codec import Serialized
 from actorrt.wire.messages import (
     CloseSegment,
@@ -29,6 +29,7 @@ from actorrt.wire.messages import (
     Seal,
     SegmentAt,
     Unreserve,
+    Value,
 )
 
 from ..base.descriptors import allow_more_after
@@ -223,11 +224,12 @@ class SegmentsClient:
         if not self._process.node.closed:
             self._process.node.post(message)
 
-    def free(self, owner: ProcessId, seq: int) -> None:
-        """Nobody wants the object any more; from any thread."""
+    def free(self, owner: ProcessId, seq: int, node: ProcessId = NO_PROCESS) -> None:
+        """Nobody wants the object any more, which lies on `node`; from any thread."""
         if owner == self._process.process:
             self._own.pop(seq, None)
-        self._send(FreeSegment(owner, seq))
+        is_here = not node or node == self._process.membership.node_id
+        self._send(FreeSegment(owner, seq) if is_here else FreeSegment(owner, seq, node))
 
     def cut_off(self, item: int) -> None:
         """Item `item` of a stream never came here, and none behind it will; from any thread."""
@@ -254,12 +256,17 @@ class SegmentsClient:
             view = self._open_own(seq)
         if view is None:
             try:
-                place: SegmentAt = await self._process.node.ask(OpenSegment(owner, seq))
+                place: SegmentAt = await self._process.node.ask(self._question(entry.data))
                 view = self._open(entry, place)
             except exceptions.LinkError:
                 raise self._process.exits.node_died() from None
         entry.view = view
         self._viewed.add(entry)
+
+    def _question(self, value: Value) -> OpenSegment:
+        if value.node in (NO_PROCESS, self._process.membership.node_id):
+            return OpenSegment(value.owner, value.seq)
+        return OpenSegment(value.owner, value.seq, value.size, value.home or value.node)
 
     def view_of(self, entry: Entry) -> memoryview:
         """The same from a user's thread, for a look. Blocks, unless somebody has it mapped."""
