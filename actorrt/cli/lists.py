@@ -123,7 +123,7 @@ def _of_object(one: Row) -> Sequence[object]:
 
 def _of_group(one: Row) -> Sequence[object]:
     bundles = ", ".join(map(_amounts, one.bundles))
-    return _short(one.placement_group_id), one.state, one.name, one.strategy, bundles
+    return _short(one.placement_group_id), one.state, one.name, one.strategy, bundles, one.why
 
 
 _SHOWN: Final[Mapping[str, tuple[Sequence[str], Callable[[Row], Sequence[object]]]]] = {
@@ -132,5 +132,5 @@ _SHOWN: Final[Mapping[str, tuple[Sequence[str], Callable[[Row], Sequence[object]
     "actors": (("actor", "state", "class", "pid", "restarts", "what"), _of_actor),
     "tasks": (("task", "state", "name", "pid", "caller", "what"), _of_task),
     "objects": (("object", "state", "size", "in", "owner", "refs", "borrowers", "made by"), _of_object),
-    "placement-groups": (("group", "state", "name", "strategy", "bundles"), _of_group),
+    "placement-groups": (("group", "state", "name", "strategy", "bundles", "why"), _of_group),
 }

@@ -76,6 +76,8 @@ _NOT_ANSWERING: Final[Mapping[str | None, str]] = {
     "t": "a debugger holds it",
     "D": "it waits in the kernel",
     None: "it has ended",
+    # Of a node, whose state only its own machine knows.
+    "": "it is stopped, or cannot be reached",
     "Z": "it has ended",
 }
 _RUNS: Final = "it runs, and its code keeps the interpreter to itself, or the machine has no CPU for it"

@@ -88,8 +88,9 @@ def rows_of(answers: Answers) -> list[Any]:
 
 
 def rows_in(answers: Answers) -> list[dict[str, Any]]:
-    """To be completed."""
-    return [dict(row) for row in rows_of(answers)]
+    """To be completed. Each node tells of the head: that is one."""
+    rows = {row[next(iter(row))]: dict(row) for row in reversed(rows_of(answers))}
+    return list(reversed(rows.values()))
 
 
 def completed(kind: str, rows: list[dict[str, Any]], second: Answers) -> None:
@@ -125,13 +126,14 @@ def listing(
     records = convert(rows, list[KINDS[kind]])
     later = [each for each in filters if each.column in _LATER.get(kind, ())]
     kept = [one for one in records if all(each.matches(one[each.column]) for each in later)]
-    total = len(kept) if later else sum(part.get("total", 0) for node in first for part in node["parts"])
+    twice = len(rows_of(first)) - len(rows)
+    total = len(kept) if later else sum(part.get("total", 0) for node in first for part in node["parts"]) - twice
     return Listing(kept[:limit], total, missing_in(first))
 
 
 def stacks_in(answers: Answers) -> list[ProcessStacks]:
-    """Nodes first, each followed by its processes."""
-    return [
+    """Nodes first, each followed by its processes. Each node asks the head: that is one."""
+    found = [
         ProcessStacks(
             process_id=part["process"],
             role=part["role"],
@@ -145,6 +147,7 @@ def stacks_in(answers: Answers) -> list[ProcessStacks]:
         for node in answers
         for part in sorted(node["parts"], key=lambda part: part["role"] != "node")
     ]
+    return list({each.process_id: each for each in reversed(found)}.values())[::-1]
 
 
 def counted(answers: Answers) -> Counter[tuple[str, ...]]:

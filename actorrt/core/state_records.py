@@ -161,7 +161,11 @@ class PlacementGroupState(Record, frozen=True, kw_only=True):
     name: str = ""
     strategy: str = ""
     bundles: list[dict[str, float]] = []
-    job_id: str = ""
+    nodes: list[str] = []
+    """The node of each bundle, once it is CREATED."""
+    is_detached: bool = False
+    why: str = ""
+    """What it waits for."""
 
 
 class ProcessStacks(Record, frozen=True, kw_only=True):

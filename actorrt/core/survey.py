@@ -42,6 +42,14 @@ def members_asked(
     return [one for one in members if one.member.role in roles and (not only_these or one.member.process in processes)]
 
 
+def nodes_told(told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What nodes have answered that were asked by a roll call, and those that have not."""
+    found: list[dict[str, Any]] = []
+    for each in told:
+        found += each.get("nodes") or [{"node": each["process"], "trouble": each["trouble"], "parts": []}]
+    return found
+
+
 def node_answer(node: ProcessId, parts: Sequence[Mapping[str, Any]], trouble: str = "") -> dict[str, Any]:
     """What one node tells; with `trouble`, why it does not."""
     return {"node": node.hex(), "trouble": trouble, "parts": list(parts)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from .state_records import ActorState, ObjectState, TaskState
+from .state_records import ActorState, ObjectState, PlacementGroupState, TaskState
 from .state_scan import short_id
 
 # So many of those ahead, and of those who have what is short, are named.
@@ -225,3 +225,10 @@ def of_object(found: ObjectState) -> list[str]:
     }
     owner = f"process {short_id(found.owner_id)} (pid {found.owner_pid})"
     return [f"object {short_id(found.object_id)} of {owner}{size}: {lies.get(found.state, 'it is awaited')}"]
+
+
+def of_group(group: PlacementGroupState) -> list[str]:
+    """How a placement group stands."""
+    name = f"placement group {group.name or short_id(group.placement_group_id)}"
+    at = ", ".join(dict.fromkeys(short_id(each) for each in group.nodes))
+    return [f"{name} is {group.state}{f': {group.why}' if group.why else f' at {at}' if at else ''}"]

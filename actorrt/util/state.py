@@ -16,7 +16,7 @@ id begins with, or what tables show: "5f0c11d2-2a" is the 2a-th thing of the pro
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from actorrt.core.stacks import Coroutines, Frame, Thread
 from actorrt.core.state_join import Listing, Missing
@@ -131,8 +131,8 @@ def list_objects(
 def list_placement_groups(
     *, filters: Filters | None = None, limit: int = 100, timeout: float = TIMEOUT_S, detail: bool = False
 ) -> Listing[PlacementGroupState]:
-    """Placement groups."""
-    return _kept("placement_groups", cast("list[PlacementGroupState]", []), filters, limit)
+    """Placement groups that have not been removed."""
+    return _kept("placement_groups", cluster.groups(timeout), filters, limit)
 
 
 def _kept(kind: str, records: list[R], filters: Filters | None, limit: int) -> Listing[R]:
@@ -198,7 +198,8 @@ def summarize_objects(*, timeout: float = TIMEOUT_S) -> dict[str, Any]:
 
 
 def find(id: str, *, timeout: float = TIMEOUT_S) -> Record | None:
-    """The process, actor, call or object with this id, or the process with this pid. None if there is none.
+    """The process, actor, call, object or placement group with this id, or the process with this pid. None if there is
+    none.
 
     Where one id begins several others, a process comes before what it has made. Raises ValueError if there are several
     of a kind.
@@ -207,8 +208,8 @@ def find(id: str, *, timeout: float = TIMEOUT_S) -> Record | None:
 
 
 def explain(id: str, *, timeout: float = TIMEOUT_S) -> list[str]:
-    """Why the call or actor with this id has not begun, in sentences: which resource it waits for, how much of that
-    which node has, who has it, and what is ahead. [] if there is nothing with this id."""
+    """Why the call, actor or placement group with this id has not begun, in sentences: which resource it waits for, how
+    much of that which node has, who has it, and what is ahead. [] if there is nothing with this id."""
     found = cluster.find(id, timeout)
     return [] if found is None else cluster.explained(found, timeout)
 

@@ -116,7 +116,7 @@ def test_each_kind_is_listed(busy: Busy) -> None:
     waits = rf"^{short(busy.after)} +PENDING_ARGS_AVAIL .* waits for {short(busy.tasks[0])}$"
     assert re.search(waits, tasks, re.MULTILINE)
     assert re.search(rf"^{short(busy.large)} +SHARED +785.\d KiB +memory ", shown("list", "objects"), re.MULTILINE)
-    assert shown("list", "placement-groups").split() == ["group", "state", "name", "strategy", "bundles"]
+    assert shown("list", "placement-groups").split() == ["group", "state", "name", "strategy", "bundles", "why"]
 
 
 def test_lists_are_filtered_cut_and_there_for_programs(busy: Busy) -> None:

@@ -85,6 +85,7 @@ def test_an_entry_has_the_facts_or_the_trouble() -> None:
         entry(Listed(WORKER), {}, no_answer(1.0, "T"))["trouble"]
         == "it has not answered for 1 s: it is stopped (SIGSTOP)"
     )
+    assert no_answer(2.0, "") == "it has not answered for 2 s: it is stopped, or cannot be reached"
     assert no_answer(0.14, "R").startswith(
         "it has not answered for 0.14 s: it runs, and its code keeps the interpreter"
     )

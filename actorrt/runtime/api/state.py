@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from actorrt.core import option_checks as check
 from actorrt.core import state_join as join
 from actorrt.core import why
@@ -12,6 +14,7 @@ from actorrt.core.state_join import Listing
 from actorrt.core.state_records import (
     ActorState,
     ObjectState,
+    PlacementGroupState,
     ProcessStacks,
     Record,
     TaskState,
@@ -20,7 +23,7 @@ from actorrt.core.state_records import (
 )
 from actorrt.core.state_scan import MAX_LIMIT, IdText, checked_filters, checked_limit
 from actorrt.types import ProcessId
-from actorrt.wire.messages import Facts, Query, Scope, Survey
+from actorrt.wire.messages import Facts, ListGroups, Query, Question, Scope, Survey
 
 from ..machine import read_logs as logs
 from . import program
@@ -33,24 +36,18 @@ LOOK_S: Final = 30.0
 
 def ask(survey: Survey, timeout: float | None) -> Answers:
     """What the nodes answer. Raises TimeoutError if the own one does not in time; others are named in the answer."""
+    limit_s = check.seconds("timeout", timeout)
+    question = replace(survey, scope=Scope.CLUSTER, timeout_s=limit_s or 0.0)
+    return _ask_node(question, timeout).data["nodes"]
+
+
+def _ask_node(question: Question, timeout: float | None) -> Facts:
     runtime = program.runtime()
     limit_s = check.seconds("timeout", timeout)
-    question = Survey(
-        survey.what,
-        Scope.CLUSTER,
-        survey.filters,
-        survey.id,
-        survey.limit,
-        survey.group_by,
-        survey.ids,
-        survey.processes,
-        limit_s or 0.0,
-    )
     try:
-        facts: Facts = runtime.thread.call_sync(runtime.node.ask(question), limit_s)
+        return runtime.thread.call_sync(runtime.node.ask(question), limit_s)
     except TimeoutError:
         raise TimeoutError(f"the node has not answered for {timeout:g} s") from None
-    return facts.data["nodes"]
 
 
 def list_of(
@@ -113,7 +110,7 @@ def find(text: object, timeout: float | None) -> Record | None:
         found = one_of(kind, text, timeout)
         if found is not None:
             return found
-    return None
+    return first_of("placement_groups", text, Listing(groups(timeout)))
 
 
 def place_of(record: Record | None) -> str:
@@ -140,6 +137,8 @@ def explained(record: Record, timeout: float | None) -> list[str]:
             return why.of_object(record) if made is None else _why_call(made, timeout)
         case ObjectState():
             return why.of_object(record)
+        case PlacementGroupState():
+            return why.of_group(record)
         case _:
             return []
 
@@ -172,15 +171,27 @@ def _why_call(call: TaskState, timeout: float | None) -> list[str]:
     return why.of_call(call, backlog, nodes, objects, running, actor)
 
 
+def groups(timeout: float | None) -> list[PlacementGroupState]:
+    """All placement groups."""
+    facts = _ask_node(ListGroups(), timeout)
+    return [
+        PlacementGroupState(
+            placement_group_id=row["placement_group_id"],
+            state=row["state"],
+            name=row.get("name", ""),
+            strategy=row.get("strategy", ""),
+            bundles=list(row.get("bundles", {}).values()),
+            nodes=list(row.get("bundles_to_node_id", {}).values()),
+            is_detached=row.get("is_detached", False),
+            why=row.get("why", ""),
+        )
+        for row in facts.data
+    ]
+
+
 def nodes(timeout: float | None) -> list[dict[str, Any]]:
     """The machines of the cluster, as `actorrt.nodes()` tells of them, with what is free of their resources."""
-    runtime = program.runtime()
-    limit_s = check.seconds("timeout", timeout)
-    try:
-        known: Facts = runtime.thread.call_sync(runtime.node.ask(Query("nodes")), limit_s)
-        free: Facts = runtime.thread.call_sync(runtime.node.ask(Query("available")), limit_s)
-    except TimeoutError:
-        raise TimeoutError(f"the node has not answered for {timeout:g} s") from None
+    known, free = _ask_node(Query("nodes"), timeout), _ask_node(Query("available"), timeout)
     only_one = len(known.data) == 1
     return [{"Available": free.data if only_one else {}, **each} for each in known.data]
 
@@ -200,11 +211,12 @@ def log_of(text: str, suffix: str) -> str:
 
     By the names of the files first: those of processes that have ended, and do not answer, are there too.
     """
-    names = logs.names(session_folder())
-    found = logs.of_process(names, text, suffix)
-    if found is None and not logs.is_pid(names, text):
-        record = find(text, LOOK_S)
-        found = logs.of_process(names, place_of(record), suffix) if record is not None else None
+    found = logs.of_process(logs.names(session_folder()), text, suffix)
+    if found is None and (record := find(text, LOOK_S)) is not None:
+        # One that has printed nothing has no file yet.
+        worker: WorkerState | None = one_of("workers", place_of(record) or "0", LOOK_S)
+        if worker is not None and worker.worker_type == "WORKER":
+            found = logs.name_of(worker.worker_id, worker.pid, suffix)
     if found is None:
         raise ValueError(f"there is no log of {text!r}: it has the id or pid of no worker, and of nothing in one")
     return found

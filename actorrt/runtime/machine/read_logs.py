@@ -35,8 +35,9 @@ def kinds(found: Iterable[str]) -> dict[str, list[str]]:
     return by_kind
 
 
-def is_pid(found: Sequence[str], text: str) -> bool:
-    return any((match := _WORKER.fullmatch(name)) is not None and match["pid"] == text for name in found)
+def name_of(process: str, pid: int, suffix: str) -> str:
+    """The file of a worker, which is there once that has printed something."""
+    return f"worker-{process}-{pid}.{suffix}"
 
 
 def of_process(found: Sequence[str], text: str, suffix: str) -> str | None:
@@ -54,14 +55,19 @@ def of_process(found: Sequence[str], text: str, suffix: str) -> str | None:
 
 def lines(session: str, name: str, *, follow: bool, tail: int) -> Iterator[str]:
     """The lines of a file, without their ends; the last `tail` of what is there, or, by -1, all. `follow`: wait for
-    more until its process has ended. Raises ValueError if there is no such file."""
+    more until its process has ended. Raises ValueError if there is no such file, and no process that may make it."""
     path = os.path.join(session, LOGS, name)
-    if os.path.basename(name) != name or not os.path.isfile(path):
+    is_there = os.path.basename(name) == name and os.path.isfile(path)
+    if not is_there and (_WORKER.fullmatch(name) is None or not _lives(name)):
         raise ValueError(f"there is no log {name!r} in this session: list_logs() names them")
     return _lines(path, name, follow, tail)
 
 
 def _lines(path: str, name: str, follow: bool, tail: int) -> Iterator[str]:
+    while not os.path.isfile(path):
+        if not follow or not _lives(name):
+            return
+        time.sleep(LOOK_AGAIN_S)
     with open(path, encoding="utf-8", errors="replace") as file:
         rest = ""
         there = deque(file, maxlen=None if tail < 0 else tail)

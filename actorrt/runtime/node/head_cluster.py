@@ -31,6 +31,8 @@ from actorrt.core.membership import (
     Suspected,
     TellDead,
 )
+from actorrt.core.roll_call import Listed, Member, patience
+from actorrt.core.survey import nodes_told
 from actorrt.types import ProcessId
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
@@ -49,11 +51,13 @@ from actorrt.wire.messages import (
     Query,
     Question,
     Reaches,
+    Scope,
     Survey,
 )
 
 from ..links.link import Link
 from ..machine.process_tree import HeadStart
+from . import roll
 from .head import Head, serve
 from .head_keeper import FENCED, REFUSED
 from .head_store import HeadStore, take_store
@@ -112,6 +116,8 @@ class ClusterHead(Head):
                 await self._store.settled()
                 listed = self._durable.listed(question.prefix)
                 return Entries([(key, entry.version, entry.value) for key, entry in listed])
+            case Survey(scope=Scope.CLUSTER):
+                return Facts({"nodes": await self._survey(link.peer, question)})
             case Query(what="nodes"):
                 return Facts([self._described(node) for node in self.membership])
             case _:
@@ -197,6 +203,19 @@ class ClusterHead(Head):
             return
         now = self._loop.time()
         self._perform(self.membership.answered(question.witness, question.about, bool(answer.data), now))
+
+    async def _survey(self, asker: ProcessId, survey: Survey) -> list[dict[str, Any]]:
+        """What all nodes but the asker have of a kind, which asks its own processes itself."""
+        answer_s = patience(survey.timeout_s)
+        question = msgspec.structs.replace(survey, scope=Scope.NODE, timeout_s=answer_s)
+        nodes = [Listed(Member(node, "node", 0)) for node in self.membership if node != asker]
+        return nodes_told(await roll.call(nodes, lambda one: self._ask_node(one, question), answer_s))
+
+    async def _ask_node(self, node: Member, question: Survey) -> Facts:
+        link = self.peers.get(node.process)
+        if link is None:
+            raise exceptions.LinkError("the head has no link to it")
+        return await link.ask(question)
 
     def _described(self, node: ProcessId) -> dict[str, Any]:
         standing = self.membership.standing(node)

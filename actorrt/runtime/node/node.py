@@ -480,6 +480,15 @@ class Node:
             self.supervisor.statistics(),
         )
 
+    @property
+    def head_process(self) -> ProcessId:
+        return self._config.head
+
+    @property
+    def in_cluster(self) -> bool:
+        """There may be other nodes."""
+        return bool(self._config.cluster)
+
     def members(self, asker: ProcessId) -> list[Listed]:
         """Who is asked how it stands, and who cannot be; all but the asker."""
         links = [link for link in self.peers.all_links() if not link.closed]

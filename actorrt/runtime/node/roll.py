@@ -27,7 +27,11 @@ async def _told(one: Listed, ask: Callable[[Member], Awaitable[Facts]], answer_s
         async with asyncio.timeout(answer_s):
             answer = await ask(one.member)
     except TimeoutError:
-        return entry(one, {}, no_answer(answer_s, process_state(one.member.pid)))
+        return entry(one, {}, no_answer(answer_s, _state_of(one.member)))
     except exceptions.ActorrtError as error:
         return entry(one, {}, str(error))
     return entry(one, answer.data)
+
+
+def _state_of(member: Member) -> str | None:
+    return "" if member.role == "node" else process_state(member.pid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from actorrt.core.node_state import Holding
 from actorrt.core.roll_call import Listed, Member, patience
 from actorrt.core.state_scan import Columns
 from actorrt.core.state_words import amounts
-from actorrt.core.survey import ASKED, members_asked, node_answer, own_part
+from actorrt.core.survey import ASKED, members_asked, node_answer, nodes_told, own_part
 from actorrt.types import ObjectKey, ProcessId, owner_of
 from actorrt.wire.messages import Facts, Scope, Survey
 
@@ -21,6 +22,7 @@ from ..base.thread_stacks import stacks_here
 from ..owner.scanning import ACTORS, scanned
 from ..owner.supervisor import Supervisor
 from . import roll
+from .node_machine import KeptHead
 from .node_segments import NodeSegments
 from .workers import Workers
 
@@ -39,27 +41,35 @@ class Surroundings(Protocol):
     @property
     def supervisor(self) -> Supervisor: ...
 
+    @property
+    def head(self) -> KeptHead: ...
+    @property
+    def head_process(self) -> ProcessId: ...
+    @property
+    def in_cluster(self) -> bool:
+        """There may be other nodes."""
+        ...
+
     def members(self, asker: ProcessId) -> list[Listed]: ...
     async def ask_member(self, member: Member, question: Survey) -> Facts: ...
 
 
-# A node beside this one: its id, and how it is asked.
-OtherNode = tuple[ProcessId, Callable[[Survey], Awaitable[Facts]]]
-
-
-async def answer(node: Surroundings, survey: Survey, others: Sequence[OtherNode] = ()) -> Facts:
-    """What there is on this node; with scope CLUSTER, on `others` too. Nobody is waited for without end."""
+async def answer(node: Surroundings, survey: Survey) -> Facts:
+    """What there is on this node; with scope CLUSTER, on the others too. Nobody is waited for without end."""
     if survey.what not in ASKED:
         raise exceptions.ActorrtError(f"nothing is known about {survey.what!r}")
-    told = [await _of_this_node(node, survey)]
-    if survey.scope is Scope.CLUSTER and others:
-        answer_s = patience(survey.timeout_s)
-        asked = [Listed(Member(process, "node", 0)) for process, _ in others]
-        ways = dict(others)
-        question = replace(survey, scope=Scope.NODE, timeout_s=answer_s)
-        for each in await roll.call(asked, lambda one: ways[one.process](question), answer_s):
-            told += each.get("nodes") or [node_answer(ProcessId(bytes.fromhex(each["process"])), [], each["trouble"])]
-    return Facts({"nodes": told})
+    if survey.scope is not Scope.CLUSTER or not node.in_cluster:
+        return Facts({"nodes": [await _of_this_node(node, survey)]})
+    here, others = await asyncio.gather(_of_this_node(node, survey), _of_others(node, survey))
+    return Facts({"nodes": [here, *others]})
+
+
+async def _of_others(node: Surroundings, survey: Survey) -> list[dict[str, Any]]:
+    """What the head, which has links to all, hears of them."""
+    head = Listed(Member(node.head_process, "head", 0))
+    answer_s = patience(survey.timeout_s)
+    question = replace(survey, timeout_s=answer_s)
+    return nodes_told(await roll.call([head], lambda _: node.head.ask(question), answer_s))
 
 
 async def _of_this_node(node: Surroundings, survey: Survey) -> dict[str, Any]:

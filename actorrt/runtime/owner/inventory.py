@@ -10,7 +10,8 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -94,17 +95,26 @@ class Unfinished(NamedTuple):
     waits: str
 
 
-def unfinished(process: Surroundings) -> list[Unfinished]:
-    """The calls of this process, the oldest first."""
-    found: dict[Call, str] = dict.fromkeys(process.calls.resolving(), ARGUMENTS)
-    found |= dict.fromkeys([*process.tasks.waiting(), *process.shared_tasks.waiting()], WORKER)
-    for call in process.actors.waiting():
-        found[call] = ARGUMENTS if awaited(call) else ACTOR
-    for link in process.peers.all_links():
-        # At once: other threads make calls meanwhile.
-        found |= dict.fromkeys((call for call in list(link.inflight.values()) if type(call) is Call), "")
-    calls = sorted((call for call in found if not call.done), key=attrgetter("number"))
-    return [Unfinished(call, found[call] or WORKER) for call in calls]
+def unfinished(process: Surroundings) -> Iterator[Unfinished]:
+    """The calls of this process: those that were sent, then those that wait. Which they are is looked up now, how they
+    stand as they are taken."""
+    # At once: other threads make calls meanwhile.
+    sent = [list(link.inflight.values()) for link in process.peers.all_links()]
+    placed = [*process.tasks.waiting(), *process.shared_tasks.waiting()]
+    resolving, waiting = process.calls.resolving(), process.actors.waiting()
+
+    def each() -> Iterator[Unfinished]:
+        for call in chain.from_iterable(sent):
+            if type(call) is Call and not call.done:
+                yield Unfinished(call, WORKER)
+        for call in placed:
+            yield Unfinished(call, WORKER)
+        for call in resolving:
+            yield Unfinished(call, ARGUMENTS)
+        for call in waiting:
+            yield Unfinished(call, ARGUMENTS if awaited(call) else ACTOR)
+
+    return (one for one in each() if not one.call.done)
 
 
 def awaited(call: Call) -> list[Entry]:
