@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from importlib import import_module
 from typing import Any, Final
 
 import uvloop
@@ -39,7 +40,6 @@ from actorrt.wire.messages import (
 
 from ..base.process_watch import watch_pidfd
 from ..base.table_sizes import table_sizes
-from ..base.thread_stacks import stacks_here
 from ..links.link import Link
 from ..links.peers import Peers
 from ..machine.process_tree import HeadStart
@@ -89,7 +89,9 @@ class Head:
                     return Facts({"directory": plain(self.statistics()), "peers": plain(self.peers.statistics())})
                 return Facts(list(directory.nodes.values()))
             case Survey(what="stacks"):
-                return Facts(stacks_here())
+                # Loaded once it is asked, which seldom happens.
+                thread_stacks: Any = import_module("actorrt.runtime.base.thread_stacks")
+                return Facts(thread_stacks.stacks_here())
             case Ping():
                 return Done()
             case _:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -107,7 +108,7 @@ from ..machine.session_logs import retire
 from ..owner.actor_records import ActorRecord, ActorSpec
 from ..owner.calls import error_bytes
 from ..owner.supervisor import Supervisor, SupervisorStatistics
-from . import roll, survey
+from . import roll
 from .groups import Groups
 from .node_host import NodeHost
 from .node_launch import launch_again
@@ -306,6 +307,8 @@ class Node:
                 processes = await roll.call(members, lambda one: self.ask_member(one, statistics), answer_s)
                 return Facts({"node": plain(self.statistics()), "processes": processes})
             case Survey():
+                # Loaded once it is asked, which seldom happens.
+                survey: Any = import_module("actorrt.runtime.node.survey")
                 return await survey.answer(self, question)
             case Query():
                 return Facts(self._facts(question.what))

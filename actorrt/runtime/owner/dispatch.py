@@ -6,7 +6,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.roll_call import plain
@@ -71,7 +72,6 @@ from ..base.loop_thread import LoopThread
 from ..links.link import Link
 from ..links.peers import Peers
 from ..links.pipes import caller_end
-from . import inventory
 from .actors import Actors
 from .calls import Batch, Call, error_bytes
 from .exits import Exits
@@ -80,9 +80,50 @@ from .process_host import ProcessHost
 from .program import Handler, LoopOfCalls, Program, Tenancy
 from .segments_client import SegmentsClient
 from .shared_tasks import SharedTasks
-from .stacks import stacks
 from .supervisor import Supervisor
 from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from . import inventory
+
+    class Surroundings(inventory.Surroundings, Protocol):
+        """What messages are for, beside calls: the parts of the process."""
+
+        role: str
+
+        @property
+        def program(self) -> Program: ...
+        @property
+        def tenancy(self) -> Tenancy: ...
+        @property
+        def thread(self) -> LoopThread: ...
+        @property
+        def peers(self) -> Peers: ...
+        @property
+        def node(self) -> Link: ...
+        @property
+        def objects(self) -> Objects: ...
+        @property
+        def segments(self) -> SegmentsClient: ...
+        @property
+        def actors(self) -> Actors: ...
+        @property
+        def tasks(self) -> Tasks: ...
+        @property
+        def shared_tasks(self) -> SharedTasks: ...
+        @property
+        def host(self) -> ProcessHost: ...
+        @property
+        def supervisor(self) -> Supervisor: ...
+        @property
+        def exits(self) -> Exits: ...
+
+        def is_node(self, link: Link) -> bool: ...
+        def is_needed(self) -> bool: ...
+        def statistics(self) -> object: ...
+        def node_stopping(self, reason: str) -> None: ...
+        def node_lost(self, link: Link) -> None: ...
+
 
 logger = logging.getLogger("actorrt")
 
@@ -90,43 +131,9 @@ logger = logging.getLogger("actorrt")
 FOR_WORKERS: Final = (ActorCall, TaskCall, StartActor, StopActor, Define, Forget, Cancel, Credit, RefsTaken)
 
 
-class Surroundings(inventory.Surroundings, Protocol):
-    """What messages are for, beside calls: the parts of the process."""
-
-    role: str
-
-    @property
-    def program(self) -> Program: ...
-    @property
-    def tenancy(self) -> Tenancy: ...
-    @property
-    def thread(self) -> LoopThread: ...
-    @property
-    def peers(self) -> Peers: ...
-    @property
-    def node(self) -> Link: ...
-    @property
-    def objects(self) -> Objects: ...
-    @property
-    def segments(self) -> SegmentsClient: ...
-    @property
-    def actors(self) -> Actors: ...
-    @property
-    def tasks(self) -> Tasks: ...
-    @property
-    def shared_tasks(self) -> SharedTasks: ...
-    @property
-    def host(self) -> ProcessHost: ...
-    @property
-    def supervisor(self) -> Supervisor: ...
-    @property
-    def exits(self) -> Exits: ...
-
-    def is_node(self, link: Link) -> bool: ...
-    def is_needed(self) -> bool: ...
-    def statistics(self) -> object: ...
-    def node_stopping(self, reason: str) -> None: ...
-    def node_lost(self, link: Link) -> None: ...
+def _part(name: str) -> Any:
+    """What answers those that look at the process, which few do: it is loaded once it is asked."""
+    return import_module(f"actorrt.runtime.owner.{name}")
 
 
 class Dispatch:
@@ -250,9 +257,9 @@ class Dispatch:
             case Ping() | DialMe():
                 return Done()
             case Survey(what="stacks"):
-                return Facts(await stacks(runtime, runtime.thread.loop))
+                return Facts(await _part("stacks").stacks(runtime, runtime.thread.loop))
             case Survey():
-                return Facts(await inventory.inventory(runtime, question))
+                return Facts(await _part("inventory").inventory(runtime, question))
             case Query(what="statistics"):
                 return Facts(plain(runtime.statistics()))
             case Query():
