@@ -88,6 +88,11 @@ class Strategy(NamedTuple):
     labels: tuple[LabelRule, ...] = ()
     soft_labels: tuple[LabelRule, ...] = ()
 
+    @property
+    def is_bound(self) -> bool:
+        """It names where: what has it needs a worker of its own there."""
+        return bool(self.group or self.node or self.labels)
+
 
 PROCESS_ID_SIZE: Final = 8
 _NUMBER_SIZE: Final = 8

@@ -101,8 +101,8 @@ class ActorOptions(msgspec.Struct, frozen=True):
 
     def exclusive(self, has_async: bool) -> bool:
         """Whether the actor gets a process of its own."""
-        in_group = self.strategy is not None and bool(self.strategy.group)
-        return self.isolated or self.on_runtime_loop or not has_async or in_group or bool(self.shape)
+        is_bound = self.strategy is not None and self.strategy.is_bound
+        return self.isolated or self.on_runtime_loop or not has_async or is_bound or bool(self.shape)
 
     def concurrency(self, has_async: bool) -> int:
         """How many calls run at once outside of the named groups."""

@@ -103,7 +103,14 @@ def test_label_selectors_are_read_as_they_are_meant() -> None:
     )
 
 
-def test_an_actor_in_a_group_has_a_process_to_itself() -> None:
-    given = {"scheduling_strategy": PlacementGroupSchedulingStrategy(Group())}
-    assert parse_actor_options(given).exclusive(has_async=True)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        PlacementGroupSchedulingStrategy(Group()),
+        NodeAffinitySchedulingStrategy(NODE, True),
+        NodeLabelSchedulingStrategy({"a": Exists()}),
+    ],
+)
+def test_an_actor_that_says_where_has_a_process_to_itself(strategy: object) -> None:
+    assert parse_actor_options({"scheduling_strategy": strategy}).exclusive(has_async=True)
     assert not parse_actor_options({"scheduling_strategy": "SPREAD"}).exclusive(has_async=True)

@@ -23,7 +23,12 @@ from actorrt.util import (
     placement_group_table,
     remove_placement_group,
 )
-from actorrt.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from actorrt.util.scheduling_strategies import (
+    Exists,
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 # By value, so that workers need not import this module, and pytest with it.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -333,3 +338,12 @@ def test_affinity_to_this_node_is_followed_and_to_another_refused_unless_it_is_s
     assert run("00" * 8, True)[0] is None
     with pytest.raises(exceptions.TaskUnschedulableError, match="there is no node 0000000000000000"):
         run("00" * 8, False)
+
+
+def test_an_actor_of_coroutines_does_not_run_where_it_must_not() -> None:
+    actor = Coroutines.options(scheduling_strategy=NodeAffinitySchedulingStrategy("00" * 8, False)).remote()
+    with pytest.raises(exceptions.ActorUnschedulableError, match="there is no node 0000000000000000"):
+        actorrt.get(actor.look.remote(), timeout=LONG_S)
+    labelled = Coroutines.options(scheduling_strategy=NodeLabelSchedulingStrategy({"zone": Exists()})).remote()
+    with pytest.raises(exceptions.ActorUnschedulableError, match="no node has label zone"):
+        actorrt.get(labelled.look.remote(), timeout=LONG_S)

@@ -103,7 +103,7 @@ class TaskPool:
         self.env = dict(key[2])
         self.strategy = key[3]
         # Such tasks need no worker of their own: they run beside others.
-        self.shares = self.mode == "loop" and not self.shape and not self.strategy.group
+        self.shares = self.mode == "loop" and not self.shape and not self.strategy.is_bound
         self._pool: LeasePool[LeasedWorker, Call] = LeasePool(
             one_by_one=self.mode != "sync",
             # A worker that blocks in `get` gives its CPU back, so one more than there are CPUs can always be used.
