@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from .runtime.owner.generators import ObjectRefGenerator as ObjectRefGenerator
     from .runtime.owner.handles import ActorHandle as ActorHandle
     from .runtime.owner.references import ObjectRef as ObjectRef
+    from .types import RetryPolicy as RetryPolicy
 
 __all__ = [
     "init", "shutdown", "is_initialized", "start_head", "start_node", "stop_nodes",
     "remote", "method", "Actor", "ActorHandle", "ObjectRef", "ObjectRefGenerator", "TaskGroup", "Pipe", "PipeReceiver",
+    "RetryPolicy",
     "get", "put", "wait", "cancel", "kill", "get_actor", "exit_actor", "call_pipe",
     "sessions", "Session", "nodes", "cluster_resources", "available_resources", "statistics", "get_gpu_ids",
     "get_runtime_context",
@@ -73,6 +75,7 @@ _HOMES = {
     "api.taskgroup": ["TaskGroup"],
 }  # fmt: skip
 _HOME_OF = {name: f"actorrt.runtime.{home}" for home, names in _HOMES.items() for name in names}
+_HOME_OF["RetryPolicy"] = "actorrt.types"
 _MODULES = ("exceptions", "serve", "util")
 
 

@@ -4,6 +4,7 @@
     ├── TaskError                     the user's own code raised; it is also an instance of what was raised
     ├── TaskCancelledError            the call was cancelled
     ├── GetTimeoutError               (TimeoutError) the value was not there in time; the call goes on
+    ├── CallTimeoutError              (TimeoutError) the call did not keep to a limit of its own, and was cancelled
     ├── WorkerCrashedError            the process that ran the task is gone
     ├── NodeDiedError                 the machine's node is gone
     ├── OutOfMemoryError              the process was killed for its memory
@@ -389,6 +390,23 @@ class GetTimeoutError(ActorrtError, TimeoutError):
         return f"{self.what} is not there yet" + (f" after {self.timeout:g} s" if self.timeout is not None else "")
 
 
+class CallTimeoutError(ActorrtError, TimeoutError):
+    """The call `what` has not kept to a limit that its options name, and was cancelled for that.
+
+    `limit` is the option, "timeout_s" or "start_timeout_s", `seconds` its value. If `may_have_run` is false it had not
+    begun, and can be repeated.
+    """
+
+    def __init__(self, what: str, limit: str, seconds: float, may_have_run: bool = True) -> None:
+        super().__init__(what, limit, seconds, may_have_run)
+        self.what, self.limit, self.seconds, self.may_have_run = what, limit, seconds, may_have_run
+
+    def __str__(self) -> str:
+        missed = "begun" if self.limit == "start_timeout_s" else "ended"
+        ran = "it may have run" if self.may_have_run else "it had not started"
+        return f"{self.what} has not {missed} within its {self.limit} of {self.seconds:g} s, and was cancelled ({ran})"
+
+
 class _ProcessEnded(ActorrtError):
     def __init__(self, what: str, cause: str, may_have_run: bool = True) -> None:
         super().__init__(what, cause, may_have_run)
@@ -405,7 +423,7 @@ class _ProcessEnded(ActorrtError):
 class WorkerCrashedError(_ProcessEnded):
     """The process that had the task `what` ended: `cause` is its signal or exit code.
 
-    You get this after the last of `max_retries` attempts.
+    You get this after the last of `max_retries` attempts, or once three workers in a row have died under it.
     """
 
 

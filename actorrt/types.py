@@ -43,6 +43,24 @@ class Employer(NamedTuple):
     detached: bool = False
 
 
+class RetryPolicy(NamedTuple):
+    """How a call is repeated: the option `retry_policy` of tasks and methods.
+
+    How often it is, and for which errors of its code, say `max_retries` or `max_task_retries` and `retry_exceptions`.
+    """
+
+    pause_s: float = 0.1
+    """How long it waits before it is sent again for the first time, in seconds; 0: not at all, nor later."""
+    growth: float = 2.0
+    """How many times as long each pause is as the one before it; at least 1."""
+    longest_pause_s: float = 30.0
+    """No pause is longer, but for the jitter."""
+    jitter: float = 0.1
+    """By up to this part of it, 0 to 1, a pause is longer or shorter, by chance: so that many are not back at once."""
+    never_for: tuple[type[BaseException], ...] = ()
+    """Errors of the code for which it is not repeated, whatever `retry_exceptions` says."""
+
+
 class LeaseId(NamedTuple):
     """A lease: the node that granted it, and its number there."""
 

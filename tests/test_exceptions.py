@@ -16,8 +16,8 @@ FIELDS: dict[str, object] = {
     "actor": "Counter(01ab)", "cause": "signal 9", "class_name": "Odd", "function": "Counter.incr", "group": "ab",
     "limit": 10,
     "may_have_run": False, "member": "x.lock", "missing": "1 of 2 CPU", "name": "n", "namespace": "s", "node": "01",
-    "object": "ff", "phase": "starting", "pid": 7, "question": "who is n", "shape": {"CPU": 2.0}, "size": 10**6,
-    "state": "it ended", "task": "f", "text": "odd",
+    "object": "ff", "phase": "starting", "pid": 7, "question": "who is n", "seconds": 2.5,
+    "shape": {"CPU": 2.0}, "size": 10**6, "state": "it ended", "task": "f", "text": "odd",
     "timeout": 1.5, "traceback_text": "Traceback (most recent call last):\n  line\nOdd: odd", "waited_s": 60.0,
     "what": "f",
 }  # fmt: skip

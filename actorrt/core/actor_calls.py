@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from actorrt.exceptions import PendingCallsLimitExceeded
 
 from . import calls
+from .call_terms import Limit
 from .calls import ENDED, HERE
 from .labels import Label
 
@@ -188,6 +189,7 @@ class Outgoing(Protocol):
 
     def on(self, event: calls.Event, /) -> calls.Action: ...
     def on_cancel(self, force: bool, /) -> calls.Action: ...
+    def on_late(self, limit: Limit, /) -> calls.Action: ...
 
 
 C = TypeVar("C", bound=Outgoing)
@@ -201,17 +203,21 @@ class Sorted(NamedTuple, Generic[C]):
     again: list[C]
     # They fail with what has become of their actor, once that is known: then `sort(calls, LOST)` comes once more.
     failed: list[C]
-    # They end as cancelled.
+    # They end as cancelled, or for a limit of theirs.
     cancelled: list[C]
+    # They go again once their pauses are over: `resume`.
+    paused: list[C]
 
 
 def sort(under_way: Iterable[C], event: calls.Event) -> Sorted[C]:
     """What becomes of calls that were under way, by their lives."""
-    found: Sorted[C] = Sorted([], [], [])
+    found: Sorted[C] = Sorted([], [], [], [])
     for call in under_way:
         match call.on(event):
             case calls.Action.AGAIN:
                 found.again.append(call)
+            case calls.Action.PAUSE:
+                found.paused.append(call)
             case calls.Action.REPORT:
                 found.failed.append(call)
             case calls.Action.END_CANCELLED:
@@ -219,6 +225,10 @@ def sort(under_way: Iterable[C], event: calls.Event) -> Sorted[C]:
             case _:
                 pass
     return found
+
+
+def _both(one: Sorted[C], other: Sorted[C]) -> Sorted[C]:
+    return Sorted(*(first + second for first, second in zip(one, other, strict=True)))
 
 
 def may_live(*, said_goodbye: bool, has_ended: bool, node_is_gone: bool) -> bool:
@@ -395,7 +405,13 @@ class ActorCalls(Generic[C, L]):
 
     def cancel(self, call: C, force: bool) -> calls.Action:
         """The caller of a call wants it cancelled; what its life says. Under the lock."""
-        action = call.on_cancel(force)
+        return self._unwanted(call, call.on_cancel(force))
+
+    def late(self, call: C, limit: Limit) -> calls.Action:
+        """A limit of a call is over; the same. Under the lock."""
+        return self._unwanted(call, call.on_late(limit))
+
+    def _unwanted(self, call: C, action: calls.Action) -> calls.Action:
         if action is calls.Action.END_CANCELLED:
             if self.backlog is not None and call in self.backlog:
                 self.backlog.remove(call)
@@ -407,6 +423,10 @@ class ActorCalls(Generic[C, L]):
         """The code of a call has raised an error that it is repeated for. It goes in front of what was called after it,
         which may wait for it. Under the lock."""
         self._came_back(1, [call])
+
+    def resume(self, call: C) -> None:
+        """The pause of a call is over, which others have overtaken meanwhile. Under the lock."""
+        self._came_back(0, [call])
 
     def _came_back(self, count: int, again: list[C]) -> None:
         self.inflight -= count
@@ -452,7 +472,12 @@ class ActorCalls(Generic[C, L]):
         that it may be where it was.
         """
         calls_under_way = list(under_way)
-        found = sort(calls_under_way, calls.Event.LOST if begun else calls.Event.UNBEGUN)
+        died: list[C] = []
+        if begun and not may_live and self.traits.one_at_a_time:
+            # They are answered in order, so that it is known which one ran.
+            died = calls_under_way[:1]
+        others = calls_under_way[len(died) :]
+        found = _both(sort(died, calls.Event.DIED), sort(others, calls.Event.LOST if begun else calls.Event.UNBEGUN))
         if self.link is link:
             if may_live and self.state is State.PLACED:
                 self.incarnation -= 1

@@ -7,6 +7,7 @@ from enum import auto
 from actorrt.exceptions import (
     ActorrtError,
     ActorUnavailableError,
+    CallTimeoutError,
     LinkError,
     NodeDiedError,
     OutOfMemoryError,
@@ -15,6 +16,8 @@ from actorrt.exceptions import (
     WorkerCrashedError,
 )
 
+from .call_terms import OPTIONS, CallTerms, Limit
+from .calls import MOST_DEATHS
 from .labels import Label
 
 
@@ -33,10 +36,18 @@ class Why(Label):
     CLOSED = auto()
 
 
-def crashed(name: str, cause: str, oom: bool) -> WorkerCrashedError | OutOfMemoryError:
-    """For a call whose worker died of this `cause`; `oom`: its node says that memory ran out."""
+def crashed(name: str, cause: str, oom: bool, deaths: int) -> WorkerCrashedError | OutOfMemoryError:
+    """For a call whose worker died of this `cause`; `oom`: its node says that memory ran out. `deaths`: so many
+    workers in a row have died under it."""
     kind = OutOfMemoryError if oom else WorkerCrashedError
+    if deaths >= MOST_DEATHS:
+        cause = f"{cause}; {deaths} workers in a row have died under it, so it is not tried again"
     return kind(name, cause, True)
+
+
+def late(name: str, terms: CallTerms, limit: Limit) -> CallTimeoutError:
+    """For a call that this limit of its own has ended."""
+    return CallTimeoutError(name, OPTIONS[limit], terms.limits.of(limit) or 0.0, terms.began)
 
 
 def forced(name: str, cause: str) -> WorkerCrashedError:

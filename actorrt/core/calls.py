@@ -10,6 +10,10 @@ holds for tasks, async tasks, calls of actors and local mode alike:
 * A call that had ended before its callee was lost, so that only its answer is gone, is sent again while it has
   attempts left and takes none: it was not what its callee died of.
 * A call that its caller wants cancelled is never sent again.
+* Nor is one under which MOST_DEATHS workers in a row have died, whatever attempts it has left: it is what they die of.
+* What is sent again though it may have run waits before that for the pause that its policy names, if it has one.
+* A call whose time is over ends at once, and its callee is told to cancel it; one that has not begun in time is taken
+  back, and goes on if it has begun after all.
 """
 
 from __future__ import annotations
@@ -20,10 +24,11 @@ from typing import Final, NamedTuple
 
 from actorrt.exceptions import TaskError
 
+from .call_terms import CallTerms, Limit, RetryOn
 from .labels import Label
 
-# True: whatever error its code raises. Else the classes of errors; () and False are none.
-RetryOn = bool | tuple[type[BaseException], ...]
+# After so many deaths in a row of the processes that ran it, a call fails.
+MOST_DEATHS: Final = 3
 
 
 class State(Label):
@@ -60,16 +65,26 @@ class Event(Label):
     UNBEGUN = auto()
     # Its callee is lost, and it may have been what was running.
     LOST = auto()
+    # The same, and its callee is known to have died.
+    DIED = auto()
     # Its callee is lost; it had ended before, and the answer was on its way.
     UNHEARD = auto()
     # Nothing will come of it: its caller ends, no worker can be had, its actor is dead, an argument of it failed.
     GIVEN_UP = auto()
+    # The time that it has in all is over.
+    LATE = auto()
+    # The time that it has to begin is over, and it is not known to have begun.
+    START_LATE = auto()
+    # Its callee has taken it back for that, before it began.
+    WITHDRAWN = auto()
 
 
 class Action(Label):
     NOTHING = auto()
     # Send it again as soon as that can be done, before what was called later.
     AGAIN = auto()
+    # The same, after a pause: `pause_s`.
+    PAUSE = auto()
     # Send the cancellation after it.
     SEND_CANCEL = auto()
     # Go on waiting: what its callee said is not the last word.
@@ -78,8 +93,12 @@ class Action(Label):
     SETTLE = auto()
     # End it with the error at hand.
     FAIL = auto()
-    # End it as cancelled.
+    # End it as cancelled, or with what its limits say: `ended_by`.
     END_CANCELLED = auto()
+    # The same, and send the cancellation after it.
+    CUT = auto()
+    # Have its callee take it back, if it has not begun.
+    WITHDRAW = auto()
     # End it with what has become of its callee, once that is known: then LOST comes once more.
     REPORT = auto()
 
@@ -114,15 +133,22 @@ TABLE: Final[Mapping[tuple[State, Event], Row]] = {
     (S.AWAY, E.STOPPED): Row((S.ENDED, A.END_CANCELLED), (S.AWAY, A.WAIT), (S.AWAY, A.WAIT)),
     (S.AWAY, E.UNBEGUN): Row((S.ENDED, A.END_CANCELLED), (S.HERE, A.AGAIN), (S.HERE, A.AGAIN)),
     (S.AWAY, E.LOST): Row((S.ENDED, A.END_CANCELLED), (S.HERE, A.AGAIN), (S.AWAY, A.REPORT)),
+    (S.AWAY, E.DIED): Row((S.ENDED, A.END_CANCELLED), (S.HERE, A.AGAIN), (S.AWAY, A.REPORT)),
     (S.AWAY, E.UNHEARD): Row((S.ENDED, A.END_CANCELLED), (S.HERE, A.AGAIN), (S.AWAY, A.REPORT)),
     (S.AWAY, E.GIVEN_UP): _always(S.ENDED, A.FAIL),
+    (S.HERE, E.LATE): _always(S.ENDED, A.END_CANCELLED),
+    # Whatever its callee makes of the cancellation, and when, is too late.
+    (S.AWAY, E.LATE): _always(S.ENDED, A.CUT),
+    (S.HERE, E.START_LATE): _always(S.ENDED, A.END_CANCELLED),
+    (S.AWAY, E.START_LATE): _always(S.AWAY, A.WITHDRAW),
+    (S.AWAY, E.WITHDRAWN): _always(S.ENDED, A.END_CANCELLED),
     # A call ends once: what crosses its end, or comes late, changes nothing.
     **{(S.ENDED, event): _always(S.ENDED, A.NOTHING) for event in Event if event is not E.SENT},
 }
 # Being sent again after these takes an attempt.
-COUNTED: Final = frozenset({E.RAISED, E.LOST})
+COUNTED: Final = frozenset({E.RAISED, E.LOST, E.DIED})
 # After these it may have run.
-RAN: Final = frozenset({E.RAISED, E.LOST, E.UNHEARD})
+RAN: Final = frozenset({E.RAISED, E.LOST, E.DIED, E.UNHEARD})
 
 
 # To look a member up in its class costs as much as all else that a call's way through its states does.
@@ -140,15 +166,18 @@ class CallLife:
     """One call's state. Several threads may send calls: a lock keeps the events of those that are HERE apart. All
     others happen on one loop, except for `ask`."""
 
-    __slots__ = ("attempts_left", "may_have_run", "retry_on", "state", "wish")
+    __slots__ = ("attempts_left", "deaths", "may_have_run", "state", "terms", "wish")
 
     def __init__(self) -> None:
         self.state = HERE
         self.wish = NO_WISH
         self.attempts_left = 0
-        self.retry_on: RetryOn = False
+        # What errors of its code it is repeated for, if that is all that its options say of it.
+        self.terms: RetryOn | CallTerms = False
         # It was sent again though it may have run.
         self.may_have_run = False
+        # How many processes in a row have died under it.
+        self.deaths = 0
 
     @property
     def done(self) -> bool:
@@ -157,19 +186,62 @@ class CallLife:
     @property
     def may_be_repeated(self) -> bool:
         """For an error of its code."""
-        return bool(self.retry_on and self.attempts_left) and not self.wish
+        terms = self.terms
+        named = terms.retry_on if isinstance(terms, CallTerms) else terms
+        return bool(named and self.attempts_left) and not self.wish
+
+    @property
+    def pause_s(self) -> float:
+        """For how many seconds it waits before it goes again (PAUSE)."""
+        return self.terms.pause_s if isinstance(self.terms, CallTerms) else 0.0
+
+    @property
+    def ended_by(self) -> Limit | None:
+        """Of a call that ends by END_CANCELLED or CUT: the limit that has ended it; None: its caller has."""
+        terms = self.terms
+        if not isinstance(terms, CallTerms) or (self.wish and terms.over is not Limit.TIMEOUT):
+            return None
+        return terms.over
 
     def on(self, event: Event) -> Action:
         """Apply `event`; what to do now. Raises CallError for a pair that the table does not have."""
         row = TABLE.get((self.state, event))
         if row is None:
             raise CallError(f"{event.name} cannot happen to a call that is {self.state.name}")
-        after, action = row.asked if self.wish else row.left if self.attempts_left else row.spent
+        if event is Event.DIED:
+            self.deaths += 1
+        if self.wish or (event is Event.UNBEGUN and self._is_unwanted_unbegun):
+            after, action = row.asked
+        else:
+            after, action = row.left if self.attempts_left and self.deaths < MOST_DEATHS else row.spent
         if action is Action.AGAIN:
             if event in COUNTED and self.attempts_left > 0:
                 self.attempts_left -= 1
-            self.may_have_run = self.may_have_run or event in RAN
+            if event in RAN:
+                self.may_have_run = True
+                if event is Event.RAISED:
+                    # It came to an end there.
+                    self.deaths = 0
+                if isinstance(self.terms, CallTerms) and self.terms.takes_pause():
+                    action = Action.PAUSE
         self.state = after
+        return action
+
+    @property
+    def _is_unwanted_unbegun(self) -> bool:
+        """It was to be taken back if it had not begun, and comes back by itself."""
+        return isinstance(self.terms, CallTerms) and self.terms.over is Limit.START and not self.may_have_run
+
+    def on_late(self, limit: Limit) -> Action:
+        """This limit of it is over: END_CANCELLED, CUT, WITHDRAW, or NOTHING."""
+        terms = self.terms
+        if not isinstance(terms, CallTerms) or (limit is Limit.START and self.may_have_run):
+            # It has begun in time, and begins once more.
+            return Action.NOTHING
+        began = limit is Limit.TIMEOUT and (self.may_have_run or self.state is AWAY)
+        action = self.on(Event.LATE if limit is Limit.TIMEOUT else Event.START_LATE)
+        if action is not Action.NOTHING:
+            terms.is_over(limit, began)
         return action
 
     def on_cancel(self, force: bool) -> Action:
@@ -178,8 +250,8 @@ class CallLife:
         return self.on(Event.CANCEL)
 
     def came_back(self, event: Event) -> Action:
-        """It has come back without an answer, and what has become of its callee is known: AGAIN, FAIL with that,
-        END_CANCELLED, or NOTHING."""
+        """It has come back without an answer, and what has become of its callee is known: AGAIN, PAUSE, FAIL with
+        that, END_CANCELLED, or NOTHING."""
         action = self.on(event)
         return self.on(Event.GIVEN_UP) if action is Action.REPORT else action
 
@@ -205,11 +277,16 @@ class CallLife:
     def raised(self, load: Callable[[], BaseException | None]) -> Action:
         """Its code raised an error; `load()` gives it, or None if it cannot be read, and is called only if it counts
         which one it was."""
-        again = self.may_be_repeated and (self.retry_on is True or _is_among(self.retry_on, load()))
-        return self.on(Event.RAISED if again else Event.FAILED)
+        return self.on(Event.RAISED if self.may_be_repeated and self._repeats_for(load) else Event.FAILED)
 
-
-def _is_among(classes: RetryOn, error: BaseException | None) -> bool:
-    # The code raised it itself, or a task did that it waited for.
-    cause = error.root_cause if isinstance(error, TaskError) else error
-    return not isinstance(classes, bool) and isinstance(cause, classes)
+    def _repeats_for(self, load: Callable[[], BaseException | None]) -> bool:
+        terms = self.terms
+        named, never = (terms.retry_on, terms.never_for) if isinstance(terms, CallTerms) else (terms, ())
+        if named is True and not never:
+            return True
+        error = load()
+        # The code raised it itself, or a task did that it waited for.
+        cause = error.root_cause if isinstance(error, TaskError) else error
+        if isinstance(cause, never):
+            return False
+        return named is True or (not isinstance(named, bool) and isinstance(cause, named))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
 from actorrt.core.nearest import did_you_mean
+from actorrt.types import RetryPolicy
 
 Check = Callable[[str, Any], Any]
 Pairs = tuple[tuple[str, float], ...]
@@ -195,6 +196,39 @@ def exception_classes(name: str, value: Any) -> bool | tuple[type[BaseException]
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise wrong_type(f"an entry of {name}", "an exception class", cast("object", each))
     return tuple(classes)
+
+
+def limit(name: str, value: Any) -> float | None:
+    """A time that a call has: a number of seconds; an infinity is without limit."""
+    number = seconds(name, value)
+    if number == 0:
+        raise wrong_value(name, "more than 0", value)
+    return number
+
+
+def retry_policy(name: str, value: Any) -> RetryPolicy:
+    if not isinstance(value, RetryPolicy):
+        raise wrong_type(name, "a RetryPolicy", value)
+    ranges = (
+        ("pause_s", 0.0, math.inf),
+        ("growth", 1.0, math.inf),
+        ("longest_pause_s", 0.0, math.inf),
+        ("jitter", 0.0, 1.0),
+    )
+    numbers: dict[str, float] = {}
+    for field, least, most in ranges:
+        number = getattr(value, field)
+        what = f"{field} of {name}"
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise wrong_type(what, "a number", number)
+        if not (least <= number <= most and number < math.inf):
+            wanted = f"a number of at least {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
+            raise wrong_value(what, wanted, number)
+        numbers[field] = float(number)
+    never_for = exception_classes(f"never_for of {name}", value.never_for)
+    if isinstance(never_for, bool):
+        raise wrong_type(f"never_for of {name}", "a list of exception classes", never_for)
+    return RetryPolicy(**numbers, never_for=never_for)
 
 
 def num_returns(name: str, value: Any) -> NumReturns:

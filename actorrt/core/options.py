@@ -7,12 +7,13 @@ was". What the options bring about is decided elsewhere.
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import structs
 
 from actorrt.core import option_checks as check
+from actorrt.core.call_terms import Limits
 from actorrt.core.nearest import did_you_mean
 from actorrt.core.option_checks import PRECISION, Check, NumReturns, Pairs
 from actorrt.core.scheduling_strategies import strategy_of
@@ -55,6 +56,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     # None: nobody said. Then it may be captured.
     strategy: Strategy | None = None
     env_vars: tuple[tuple[str, str], ...] = ()
+    # How long a call may take, and how it is repeated; None: nothing is said of that.
+    limits: Limits | None = None
 
     @property
     def shape(self) -> Mapping[str, int]:
@@ -122,6 +125,8 @@ class MethodOptions(msgspec.Struct, frozen=True):
     thread: bool = False
     # It blocks its loop on purpose, as one that loads a model does: not worth a report.
     may_block: bool = False
+    # How long a call may take, and how it is repeated; None: nothing is said of that.
+    limits: Limits | None = None
 
 
 class InitOptions(msgspec.Struct, frozen=True):
@@ -151,7 +156,7 @@ def default_task_options(is_async: bool, is_generator: bool) -> TaskOptions:
 
 def parse_task_options(given: Mapping[str, Any], base: TaskOptions, *, decorating: bool = False) -> TaskOptions:
     """`base` with what was given. Options that belong to the function itself are taken only while `decorating`."""
-    options = structs.replace(base, **_read("tasks", _TASK, given, _TASK_DECORATOR_ONLY, decorating))
+    options = _with_limits(base, _read("tasks", _TASK, given, _TASK_DECORATOR_ONLY, decorating))
     _check_window(given, options.num_returns)
     return options
 
@@ -171,10 +176,25 @@ def parse_method_options(
     given: Mapping[str, Any], base: MethodOptions | None = None, *, decorating: bool = False
 ) -> MethodOptions:
     """`base` with what was given. `thread` and `may_block` belong to the method itself: only while `decorating`."""
-    options = structs.replace(
-        base or MethodOptions(), **_read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating)
-    )
+    read = _read("methods", _METHOD, given, _METHOD_DECORATOR_ONLY, decorating)
+    options = _with_limits(base or MethodOptions(), read)
     _check_window(given, options.num_returns)
+    return options
+
+
+Called = TypeVar("Called", TaskOptions, MethodOptions)
+
+
+def _with_limits(base: Called, read: dict[str, Any]) -> Called:
+    """`base` with what was read, of which some lies together."""
+    limits = {name: read.pop(name) for name in Limits.__struct_fields__ if name in read}
+    if limits:
+        read["limits"] = structs.replace(base.limits or Limits(), **limits)
+    options = structs.replace(base, **read)
+    if "retry_policy" in limits and limits["retry_policy"].never_for and not options.retry_exceptions:
+        raise ValueError(
+            "never_for of retry_policy says which errors are not retried, and retry_exceptions retries none"
+        )
     return options
 
 
@@ -203,6 +223,11 @@ _COMMON: Final[Mapping[str, Check]] = {
     "enable_task_events": check.off_only("no events of tasks are recorded"),
     "_labels": check.not_yet("tasks and actors have no labels"),
 }
+_LIMITS: Final[Mapping[str, Check]] = {
+    "timeout_s": check.limit,
+    "start_timeout_s": check.limit,
+    "retry_policy": check.retry_policy,
+}
 _TASK: Final[Mapping[str, Check]] = {
     **_COMMON,
     "num_returns": check.num_returns,
@@ -210,6 +235,7 @@ _TASK: Final[Mapping[str, Check]] = {
     "retry_exceptions": check.exception_classes,
     "max_calls": check.whole(0),
     "generator_backpressure": check.whole(1, UNLIMITED),
+    **_LIMITS,
 }
 _ACTOR: Final[Mapping[str, Check]] = {
     **_COMMON,
@@ -234,6 +260,7 @@ _METHOD: Final[Mapping[str, Check]] = {
     "max_task_retries": check.whole(0, UNLIMITED),
     "retry_exceptions": check.exception_classes,
     "generator_backpressure": check.whole(1, UNLIMITED),
+    **_LIMITS,
     "thread": check.boolean,
     "may_block": check.boolean,
     "enable_task_events": check.off_only("no events of tasks are recorded"),

@@ -18,6 +18,7 @@ from actorrt.types import FunctionKey, LeaseId
 
 from . import calls
 from .call_errors import Why
+from .call_terms import Limit
 from .calls import CallLife, Wish
 from .labels import Label
 from .lease_life import GONE, IDLE, LOST, OFFERED, PUSHED, PUSHED_ALONE, PUSHED_LAST, Event, LeaseLife
@@ -62,6 +63,12 @@ class CallOff(Struct, frozen=True):
     questions: list[int]
 
 
+class Rest(Struct, Generic[C], frozen=True):
+    """A call goes again after its pause: `add` and `pump` then."""
+
+    call: C
+
+
 class Return(Struct, frozen=True):
     """Give the lease back to the node. `end_worker`: nobody else is to get its worker."""
 
@@ -89,7 +96,7 @@ class Arm(Struct, frozen=True):
     delay_s: float
 
 
-Action = Push[L, C] | Ask | CallOff | Return | FindOut[L] | End[C] | Arm
+Action = Push[L, C] | Ask | CallOff | Rest[C] | Return | FindOut[L] | End[C] | Arm
 
 
 class PoolStatistics(Struct, frozen=True):
@@ -206,8 +213,14 @@ class LeasePool(Generic[L, C]):
 
     def cancel(self, call: C, force: bool, now: float) -> tuple[calls.Action, list[Action[L, C]]]:
         """Its caller wants a call cancelled: what to do with it, and what else."""
+        return self._unwanted(call.on_cancel(force), now)
+
+    def late(self, call: C, limit: Limit, now: float) -> tuple[calls.Action, list[Action[L, C]]]:
+        """A limit of a call is over: the same."""
+        return self._unwanted(call.on_late(limit), now)
+
+    def _unwanted(self, action: calls.Action, now: float) -> tuple[calls.Action, list[Action[L, C]]]:
         actions: list[Action[L, C]] = []
-        action = call.on_cancel(force)
         if action is calls.Action.END_CANCELLED:
             # From the backlog it is taken with others, later.
             self._ended += 1
@@ -405,8 +418,9 @@ class LeasePool(Generic[L, C]):
             return [FindOut(lease)]
         return self.sort_out(lease, None, now)
 
-    def sort_out(self, lease: L, begun: tuple[int, int] | None, now: float) -> list[Action[L, C]]:
+    def sort_out(self, lease: L, begun: tuple[int, int] | None, now: float, *, died: bool = True) -> list[Action[L, C]]:
         """What the worker of a lost lease had begun last is known: (lease, number of the call), or None: nobody knows.
+        `died`: False where only its link is known to be gone.
 
         A call that ends for that ends as CRASHED, FORCED or CANCELLED.
         """
@@ -414,7 +428,11 @@ class LeasePool(Generic[L, C]):
         by_number: dict[int, C] = {self._number_of(call): call for call in lease.calls}
         finished, charged, unstarted = after_crash(list(by_number), lease.number, begun)
         happened = calls.Event
-        for numbers, event in (unstarted, happened.UNBEGUN), (charged, happened.LOST), (finished, happened.UNHEARD):
+        for numbers, event in (
+            (unstarted, happened.UNBEGUN),
+            (charged, happened.DIED if died else happened.LOST),
+            (finished, happened.UNHEARD),
+        ):
             for number in reversed(numbers):
                 self._again_or_end(by_number[number], event, actions, worker_ended=True)
         lease.calls.clear()
@@ -428,6 +446,8 @@ class LeasePool(Generic[L, C]):
         match call.came_back(event):
             case calls.Action.AGAIN:
                 self.backlog.appendleft(call)
+            case calls.Action.PAUSE:
+                actions.append(Rest(call))
             case calls.Action.FAIL:
                 actions.append(End(call, Why.CRASHED))
             case calls.Action.END_CANCELLED:

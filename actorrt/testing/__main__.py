@@ -24,6 +24,7 @@ _KINDS: Final = {
     "values": "values",
     "raised": "errors of their own",
     "cancelled": "cancelled",
+    "late": "late",
     "streams": "streams",
     "messages": "messages",
     "cuts": "cuts",

@@ -55,6 +55,8 @@ class Book:
     repeated: list[str] = field(default_factory=list[str])
     calls: int = 0
     ends: Counter[str] = field(default_factory=Counter[str])
+    # What has ended before it began.
+    unbegun: list[int] = field(default_factory=list[int])
     last: int = 0
 
     def breaks(self, what: str) -> None:
@@ -259,6 +261,8 @@ class Client:
             self.burst,
             self.passed_on,
             self.visitor,
+            self.late,
+            self.repeated,
         ]
         for _ in range(steps):
             under_way.append(asyncio.ensure_future(dice.choice(kinds)()))
@@ -397,6 +401,65 @@ class Client:
             self._lost(number, error)
         else:
             self._book.breaks(f"call {number}, which sleeps for ever, has ended")
+
+    async def late(self) -> None:
+        """What has a limit keeps to it, whoever runs it and wherever it is by then."""
+        dice, number = self._dice, self._book.next()
+        actor, seconds = self._actor(), dice.choice((0.001, 0.02, 0.3))
+        limit = dice.choice(("timeout_s", "start_timeout_s"))
+        options: dict[str, Any] = {limit: seconds}
+        sleep: Any = actor.handle.sleep
+        if dice.random() < 0.5:
+            sleep, options = sleeps, {**options, "max_retries": dice.choice((0, 3)), "num_cpus": dice.choice((0, 1))}
+        ref = sleep.options(**options).remote(number)
+        self._book.calls += 1
+        loop = asyncio.get_running_loop()
+        called_at = loop.time()
+        if limit == "start_timeout_s":
+            # Once it runs, only this ends it.
+            loop.call_later(dice.choice((0.01, 0.5)), ref.cancel)
+        try:
+            await ref
+        except exceptions.CallTimeoutError as error:
+            self._book.ends["late"] += 1
+            if error.limit != limit or loop.time() < called_at + seconds:
+                self._book.breaks(f"call {number} ended after {loop.time() - called_at} s with {error!r}")
+            if not error.may_have_run and self._book.runs[number]:
+                self._book.breaks(f"call {number} has run and ended with {error!r}")
+            if not error.may_have_run:
+                self._book.unbegun.append(number)
+        except exceptions.TaskCancelledError as error:
+            self._book.ends["cancelled"] += 1
+            if limit == "timeout_s":
+                self._book.breaks(f"call {number} ended with {error!r}, and nobody cancelled it")
+        except _LOSSES as error:
+            self._lost(number, error)
+        else:
+            self._book.breaks(f"call {number}, which sleeps for ever, has ended")
+        if limit == "timeout_s" and not self._faults.total and loop.time() > called_at + seconds + 0.1:
+            self._book.breaks(f"call {number} took {loop.time() - called_at} s, and {seconds} are allowed")
+
+    async def repeated(self) -> None:
+        """What raises runs as often as it may, with pauses between."""
+        dice, number = self._dice, self._book.next()
+        retries, policy = dice.choice((1, 2)), actorrt.RetryPolicy(pause_s=dice.choice((0.01, 0.5)))
+        task: Any = raises.options(
+            max_retries=retries, retry_exceptions=[Odd], retry_policy=policy, num_cpus=dice.choice((0, 1))
+        )
+        self._book.calls += 1
+        loop = asyncio.get_running_loop()
+        called_at = loop.time()
+        try:
+            await task.remote(number)
+        except Odd:
+            self._book.ends["raised"] += 1
+            if self._nobody_was_killed():
+                if self._book.runs[number] != 1 + retries:
+                    self._book.breaks(f"call {number} ran {self._book.runs[number]} times, and not {1 + retries}")
+                if loop.time() - called_at < 0.8 * policy.pause_s * retries:
+                    self._book.breaks(f"call {number} has not paused: it took {loop.time() - called_at} s")
+        except _LOSSES as error:
+            self._lost(number, error)
 
     # ---- how it ends
 
@@ -570,6 +633,7 @@ def history(seed: int) -> Outcome:
             if not broken:
                 broken += left_over(world)
                 broken += _out_of_order(book) + book.repeated
+                broken += [f"call {number} began after its end" for number in book.unbegun if book.runs[number]]
             world.close()
     finally:
         _books.pop()

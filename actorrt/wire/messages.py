@@ -56,6 +56,8 @@ class OutcomeKind(IntEnum):
     STREAM_END = 4
     # The callee does not have this actor (any more).
     NO_ACTOR = 5
+    # The callee never started it, and was asked to take it back for that.
+    WITHDRAWN = 6
 
 
 # To look a member up in its class takes longer than to compare it.
@@ -68,6 +70,7 @@ CANCELLED: Final = OutcomeKind.CANCELLED
 GIVEN_BACK: Final = OutcomeKind.GIVEN_BACK
 STREAM_END: Final = OutcomeKind.STREAM_END
 NO_ACTOR: Final = OutcomeKind.NO_ACTOR
+WITHDRAWN: Final = OutcomeKind.WITHDRAWN
 
 UNLIMITED: Final = -1
 # In WhereIs: answer at once, with the place that it was given, though it may not have started there.
@@ -191,9 +194,12 @@ class Credit(Message, tag=7):
 
 
 class Cancel(Message, tag=8):
+    """`unbegun`: only if it has not begun; it is answered as WITHDRAWN then."""
+
     seq: int
     force: bool = False
     recursive: bool = True
+    unbegun: bool = False
 
 
 class Define(Message, tag=9):

@@ -317,7 +317,7 @@ def test_what_a_loss_means_for_a_call(begun: bool, attempts: int, cancelled: boo
         assert client.cancel(call, False) is calls.Action.SEND_CANCEL
     lost = client.lost(link_of(client), [call], begun=begun, may_live=False)
     again = not cancelled and (attempts != 0 or not begun)
-    assert lost == ([call] * again, [call] * (not again and not cancelled), [call] * cancelled)
+    assert lost == ([call] * again, [call] * (not again and not cancelled), [call] * cancelled, [])
     assert client.is_waiting == again
     assert client.inflight == 0
     assert call.attempts_left == attempts - (again and begun and attempts > 0)
@@ -330,7 +330,7 @@ def test_a_call_that_was_cancelled_while_its_loss_was_looked_into_ends_as_cancel
     assert lost.failed == [kept, left, answered]
     client.cancel(left, False)
     answered.on(calls.Event.GIVEN_UP)
-    assert sort(lost.failed, calls.Event.LOST) == ([], [kept], [left])
+    assert sort(lost.failed, calls.Event.LOST) == ([], [kept], [left], [])
 
 
 def test_what_was_seen_last_is_the_life_that_the_calls_went_to() -> None:

@@ -35,7 +35,7 @@ class Call(CallLife):
         super().__init__()
         self.attempts_left = self.allowed = attempts
         # It is to be repeated for any error.
-        self.retry_on = raises
+        self.terms = raises
         self.number = number
         self.incarnation = -1
         self.waiting: object = "arguments" if waits else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actorrt.core.call_errors import crashed, forced, refused, unavailable
+from actorrt.core.call_errors import crashed, forced, late, refused, unavailable
+from actorrt.core.call_terms import CallTerms, Limit, Limits
 from actorrt.exceptions import (
     ActorrtError,
     LinkError,
@@ -20,9 +21,26 @@ NODE_DIED = NodeDiedError("node", "its process is gone")
 
 @pytest.mark.parametrize("oom", [False, True])
 def test_a_crash_names_the_call_and_may_have_been_of_memory(oom: bool) -> None:
-    error = crashed("task", "it was killed", oom)
+    error = crashed("task", "it was killed", oom, 1)
     assert type(error) is (OutOfMemoryError if oom else WorkerCrashedError)
     assert error.args[:2] == ("task", "it was killed")
+
+
+def test_one_under_which_three_workers_died_says_so() -> None:
+    assert "exit code 3; 3 workers in a row have died under it" in str(crashed("task", "exit code 3", False, 3))
+
+
+@pytest.mark.parametrize("limit", Limit)
+@pytest.mark.parametrize("began", [False, True])
+def test_a_call_that_was_late_says_which_limit_that_was(limit: Limit, began: bool) -> None:
+    terms = CallTerms(Limits(timeout_s=2.0, start_timeout_s=0.5), False, lambda: 0.5)
+    terms.is_over(limit, began)
+    error = late("task", terms, limit)
+    assert (error.limit, error.seconds, error.may_have_run) == (
+        *(("timeout_s", 2.0) if limit is Limit.TIMEOUT else ("start_timeout_s", 0.5)),
+        began,
+    )
+    assert isinstance(error, TimeoutError)
 
 
 def test_a_call_that_was_cancelled_with_force_says_so() -> None:

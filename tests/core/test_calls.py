@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actorrt.core.calls import RAN, TABLE, Action, CallError, CallLife, Event, State, Wish
+from actorrt.core.call_terms import CallTerms, Limit, Limits, pause_after
+from actorrt.core.calls import MOST_DEATHS, RAN, TABLE, Action, CallError, CallLife, Event, State, Wish
 from actorrt.exceptions import TaskError
+from actorrt.types import RetryPolicy
 
 from ..depth import DEPTH
 
 ATTEMPTS: Final = st.sampled_from([0, 1, 3, -1])
 INDEX: Final = st.integers(0, 5)
-AGAIN_OR_NOT: Final = (Event.UNBEGUN, Event.LOST, Event.UNHEARD, Event.RAISED)
+AGAIN_OR_NOT: Final = (Event.UNBEGUN, Event.LOST, Event.DIED, Event.UNHEARD, Event.RAISED)
 
 
 def life(state: State = State.AWAY, *, attempts: int = 0, wish: Wish = Wish.NONE) -> CallLife:
@@ -54,7 +56,7 @@ def test_every_pair_is_in_the_table_or_an_error_that_names_both(
 
 
 def test_an_action_that_ends_a_call_leaves_it_ended_and_no_other_does() -> None:
-    ends = {Action.SETTLE, Action.FAIL, Action.END_CANCELLED}
+    ends = {Action.SETTLE, Action.FAIL, Action.END_CANCELLED, Action.CUT}
     for (before, event), row in TABLE.items():
         for after, action in row:
             assert (action in ends) == (after is State.ENDED and before is not State.ENDED), (before, event)
@@ -103,7 +105,7 @@ def test_what_counts_takes_one_attempt_and_what_does_not_takes_none(event: Event
     again = call.on(event) is Action.AGAIN
     assert again == (event is Event.UNBEGUN or attempts != 0)
     assert call.may_have_run == (again and event in RAN)
-    taken = event in (Event.LOST, Event.RAISED) and attempts > 0
+    taken = event in (Event.LOST, Event.DIED, Event.RAISED) and attempts > 0
     assert call.attempts_left == attempts - taken
 
 
@@ -117,6 +119,142 @@ def test_a_call_runs_as_often_as_its_attempts_and_once_more(attempts: int) -> No
         if call.on(Event.LOST) is Action.REPORT:
             call.on(Event.GIVEN_UP)
     assert runs == attempts + 1
+
+
+@given(attempts=st.sampled_from([0, 1, 2, 3, 20, -1]), others=st.lists(st.sampled_from([Event.UNBEGUN, Event.UNHEARD])))
+def test_a_call_under_which_three_workers_in_a_row_died_is_not_sent_again(attempts: int, others: list[Event]) -> None:
+    call = life(State.HERE, attempts=attempts)
+    deaths = 0
+    while not call.done:
+        if call.attempts_left:
+            for event in others:
+                # Neither says anything of what its worker died of.
+                call.sent()
+                assert call.on(event) is Action.AGAIN
+        call.sent()
+        deaths += 1
+        call.came_back(Event.DIED)
+    assert deaths == min(MOST_DEATHS, attempts + 1 if attempts >= 0 else MOST_DEATHS)
+
+
+def test_one_that_came_to_an_end_between_has_not_killed_its_workers_in_a_row() -> None:
+    call = life(attempts=-1)
+    call.terms = True
+    for _ in range(5):
+        for event in (Event.DIED, Event.DIED):
+            assert call.on(event) is Action.AGAIN
+            call.sent()
+        assert call.raised(lambda: None) is Action.AGAIN
+        call.sent()
+    # A link that is lost says nothing of a death.
+    for _ in range(5):
+        assert call.on(Event.LOST) is Action.AGAIN
+        call.sent()
+
+
+def test_the_third_death_is_the_last_also_once_it_was_looked_into() -> None:
+    call = life(attempts=-1)
+    for _ in range(2):
+        assert call.on(Event.DIED) is Action.AGAIN
+        call.sent()
+    assert call.on(Event.DIED) is Action.REPORT
+    assert call.on(Event.LOST) is Action.REPORT
+    assert call.came_back(Event.LOST) is Action.FAIL
+
+
+# -- limits, pauses and errors that are not repeated for
+
+
+def limited(state: State = State.AWAY, *, attempts: int = 0, wish: Wish = Wish.NONE, **policy: Any) -> CallLife:
+    call = life(state, attempts=attempts, wish=wish)
+    call.terms = CallTerms(Limits(1.0, 1.0, RetryPolicy(**policy)), True, lambda: 0.5)
+    return call
+
+
+@pytest.mark.parametrize(
+    ("state", "limit", "action"),
+    [
+        (State.HERE, Limit.TIMEOUT, Action.END_CANCELLED),
+        (State.HERE, Limit.START, Action.END_CANCELLED),
+        (State.AWAY, Limit.TIMEOUT, Action.CUT),
+        (State.AWAY, Limit.START, Action.WITHDRAW),
+        (State.ENDED, Limit.TIMEOUT, Action.NOTHING),
+        (State.ENDED, Limit.START, Action.NOTHING),
+    ],
+)
+def test_what_a_limit_that_is_over_does(state: State, limit: Limit, action: Action) -> None:
+    call = limited(state)
+    assert call.on_late(limit) is action
+    assert call.ended_by is (None if state is State.ENDED else limit)
+    assert life(state).on_late(limit) is Action.NOTHING
+
+
+def test_one_that_has_begun_before_is_not_late_to_begin() -> None:
+    call = limited(attempts=1)
+    call.on(Event.LOST)
+    assert call.on_late(Limit.START) is Action.NOTHING
+    assert call.on_late(Limit.TIMEOUT) is Action.END_CANCELLED
+    assert call.terms.began  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_one_that_is_taken_back_ends_by_its_limit_whatever_crosses() -> None:
+    for event in (Event.WITHDRAWN, Event.UNBEGUN):
+        call = limited(attempts=1)
+        call.on_late(Limit.START)
+        assert call.on(event) is Action.END_CANCELLED
+        assert call.ended_by is Limit.START
+        asked = limited(attempts=1)
+        asked.on_late(Limit.START)
+        cancel(asked, False)
+        assert asked.on(event) is Action.END_CANCELLED
+        assert asked.ended_by is None
+
+
+def test_one_that_has_begun_after_all_goes_on() -> None:
+    call = limited(attempts=2)
+    call.on_late(Limit.START)
+    assert call.on(Event.RAISED) is Action.PAUSE
+    call.sent()
+    assert call.on(Event.UNBEGUN) is Action.AGAIN
+    call.sent()
+    assert call.on(Event.ANSWERED) is Action.SETTLE
+
+
+def test_only_what_may_have_run_pauses_and_each_pause_is_longer_than_the_one_before() -> None:
+    call = limited(attempts=-1, pause_s=1.0, growth=3.0, longest_pause_s=20.0)
+    pauses: list[float] = []
+    for event in (Event.RAISED, Event.LOST, Event.UNBEGUN, Event.DIED, Event.UNHEARD, Event.RAISED):
+        action = call.on(event)
+        assert action is (Action.AGAIN if event is Event.UNBEGUN else Action.PAUSE)
+        if action is Action.PAUSE:
+            pauses.append(call.pause_s)
+        call.sent()
+    assert pauses == [1.0, 3.0, 9.0, 20.0, 20.0]
+    assert limited(attempts=1, pause_s=0.0).on(Event.RAISED) is Action.AGAIN
+
+
+@given(
+    policy=st.builds(RetryPolicy, st.floats(0, 1e9), st.floats(1, 1e9), st.floats(0, 1e9), st.floats(0, 1)),
+    repeated=st.integers(0, 10**6),
+    chance=st.floats(0, 1),
+)
+def test_a_pause_is_a_time_that_keeps_to_its_bounds(policy: RetryPolicy, repeated: int, chance: float) -> None:
+    pause = pause_after(policy, repeated, chance)
+    assert 0 <= pause <= policy.longest_pause_s * (1 + policy.jitter) * 1.0001
+    middle = pause_after(policy, repeated, 0.5)
+    assert abs(pause - middle) <= middle * policy.jitter * 1.0001
+
+
+def test_errors_that_are_excepted_are_not_repeated_for() -> None:
+    every = limited(attempts=3, never_for=(LookupError,))
+    assert every.raised(lambda: OSError(1)) is Action.PAUSE
+    every.sent()
+    assert every.raised(lambda: KeyError(1)) is Action.FAIL
+    named = limited(attempts=3, never_for=(KeyError,))
+    named.terms.retry_on = (LookupError,)  # pyright: ignore[reportAttributeAccessIssue]
+    assert named.raised(lambda: IndexError(1)) is Action.PAUSE
+    named.sent()
+    assert named.raised(lambda: TaskError("f", 1, None, "", KeyError(1))) is Action.FAIL
 
 
 def test_a_loss_that_is_looked_into_is_asked_of_again() -> None:
@@ -146,7 +284,7 @@ def test_only_named_errors_are_repeated_for_and_none_is_read_in_vain() -> None:
 
     assert life(attempts=1).raised(unread) is Action.FAIL
     every = life(attempts=1)
-    every.retry_on = True
+    every.terms = True
     assert every.raised(unread) is Action.AGAIN
     every.sent()
     assert every.raised(unread) is Action.FAIL
@@ -158,7 +296,7 @@ def test_only_named_errors_are_repeated_for_and_none_is_read_in_vain() -> None:
         (None, (Exception,), Action.FAIL),
     ]:
         call = life(attempts=3)
-        call.retry_on = named
+        call.terms = named
         assert call.raised(lambda error=error: error) is action, error
         assert call.attempts_left == 3 - (action is Action.AGAIN)
 
@@ -206,6 +344,7 @@ class Histories(RuleBasedStateMachine):
         # The callee that each call is with, as its caller knows it.
         self.at: dict[int, Callee] = {}
         self.values: list[int] = []
+        self.pausing: set[int] = set()
         # Another thread of the caller that wants a call cancelled: it has seen where the call was; and it has sent the
         # cancellation there, and left it to the loop to look whether the call still was.
         self.seen: deque[tuple[int, Callee]] = deque()
@@ -217,7 +356,9 @@ class Histories(RuleBasedStateMachine):
     def make(self, calls: list[tuple[int, bool]]) -> None:
         for attempts, retry in calls:
             call = CallLife()
-            call.attempts_left, call.retry_on = attempts, retry
+            call.attempts_left, call.terms = attempts, retry
+            if len(self.calls) % 2:
+                call.terms = CallTerms(Limits(1.0, 1.0, RetryPolicy()), retry, lambda: 0.5)
             self.calls.append(call)
             self.allowed.append(attempts)
             for counts in (self.runs, self.counted, self.unheard, self.values):
@@ -235,7 +376,7 @@ class Histories(RuleBasedStateMachine):
             (self.send, self.take, self.finish, self.hear)[move](which)
 
     def send(self, which: int) -> None:
-        here = [number for number, call in enumerate(self.calls) if call.state is State.HERE]
+        here = [n for n, call in enumerate(self.calls) if call.state is State.HERE and n not in self.pausing]
         if here:
             self.push(here[which % len(here)], self.callees[which % 2])
 
@@ -255,6 +396,16 @@ class Histories(RuleBasedStateMachine):
         number %= len(self.calls)
         self.asked[number] = True
         self.act(number, cancel(self.calls[number], force))
+
+    @rule(number=INDEX, limit=st.sampled_from(Limit))
+    def late(self, number: int, limit: Limit) -> None:
+        number %= len(self.calls)
+        self.act(number, self.calls[number].on_late(limit))
+
+    @precondition(lambda self: self.pausing)
+    @rule()
+    def go_on_after_pauses(self) -> None:
+        self.pausing.clear()
 
     @precondition(lambda self: self.at)
     @rule(number=INDEX)
@@ -279,8 +430,16 @@ class Histories(RuleBasedStateMachine):
 
     def act(self, number: int, action: Action) -> None:
         match action:
-            case Action.AGAIN:
+            case Action.AGAIN | Action.PAUSE:
                 assert not self.asked[number]
+                del self.at[number]
+                if action is Action.PAUSE:
+                    self.pausing.add(number)
+            case Action.WITHDRAW:
+                self.at[number].inbox.append(("withdraw", number))
+            case Action.CUT:
+                self.at[number].inbox.append(("cancel", number))
+                self.ends[number].append(action)
                 del self.at[number]
             case Action.SEND_CANCEL:
                 self.at[number].inbox.append(("cancel", number))
@@ -303,7 +462,7 @@ class Histories(RuleBasedStateMachine):
         call = self.calls[number]
         if event is Event.RAISED:
             action = call.raised(ValueError)
-            self.counted[number] += action is Action.AGAIN
+            self.counted[number] += action in (Action.AGAIN, Action.PAUSE)
         else:
             action = call.on(event)
         if action is Action.SETTLE:
@@ -326,8 +485,8 @@ class Histories(RuleBasedStateMachine):
             callee.queued.append(number)
         elif number in callee.queued:
             callee.queued.remove(number)
-            callee.outbox.append((Event.STOPPED, number))
-        elif number == callee.running:
+            callee.outbox.append((Event.STOPPED if what == "cancel" else Event.WITHDRAWN, number))
+        elif number == callee.running and what == "cancel":
             callee.cancelled.add(number)
         self.begin(callee)
 
@@ -370,8 +529,8 @@ class Histories(RuleBasedStateMachine):
     # what happens to both
 
     @precondition(lambda self: self.at)
-    @rule(which=st.integers(0, 1))
-    def lose(self, which: int) -> None:
+    @rule(which=st.integers(0, 1), dies=st.booleans())
+    def lose(self, which: int, dies: bool) -> None:
         """A callee dies, and all messages on their way with it."""
         callee = self.callees[which]
         self.callees[which] = Callee()
@@ -380,10 +539,10 @@ class Histories(RuleBasedStateMachine):
             call = self.calls[number]
             event = Event.UNBEGUN if number not in callee.begun else Event.UNHEARD
             if number == culprit:
-                event = Event.LOST
+                event = Event.DIED if dies else Event.LOST
             action = call.on(event)
-            if action is Action.AGAIN:
-                self.counted[number] += event is Event.LOST
+            if action in (Action.AGAIN, Action.PAUSE):
+                self.counted[number] += event in (Event.LOST, Event.DIED)
                 self.unheard[number] += event is Event.UNHEARD
             self.act(number, action)
 
@@ -391,6 +550,12 @@ class Histories(RuleBasedStateMachine):
     def each_call_ends_once(self) -> None:
         for call, ends in zip(self.calls, self.ends, strict=True):
             assert len(ends) == call.done
+
+    @invariant()
+    def one_that_is_late_to_begin_has_not_run(self) -> None:
+        for call, runs, ends in zip(self.calls, self.runs, self.ends, strict=True):
+            assert not (ends == [Action.END_CANCELLED] and call.ended_by is Limit.START and runs)
+            assert call.deaths <= MOST_DEATHS
 
     @invariant()
     def each_retry_counts_once(self) -> None:
@@ -422,7 +587,7 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         """In the end every call has ended: no caller waits for ever."""
         for which in (0, 1):
-            self.lose(which)
+            self.lose(which, False)
         self.each_retry_counts_once()
         self.no_call_runs_more_often_than_it_may()
         for number, call in enumerate(self.calls):

@@ -41,7 +41,7 @@ class Caller:
         self.sent: list[tuple[ActorClient, Call]] = []
         none = cast(Any, None)
         self.actors: Any = SimpleNamespace(call=lambda *call: self.sent.append(call))
-        self.maker = CallMaker(cast(Any, self), self.objects, self.actors, none, none)
+        self.maker = CallMaker(cast(Any, self), self.objects, self.actors, none, none, none)
         traits = traits_of(False, 1, 2, -1)
         self.actor = ActorClient(cast(Any, self), ActorKey(PROCESS + b"\0" * 8), "Actor", traits)
 
@@ -108,7 +108,7 @@ def test_a_call_is_whole_when_it_is_handed_over(caller: Caller) -> None:
 
 def test_a_plain_call_has_its_actors_attempts(caller: Caller) -> None:
     caller.call()
-    assert (caller.last.attempts_left, caller.last.retry_on, caller.actor.repeats) == (2, False, False)
+    assert (caller.last.attempts_left, caller.last.terms, caller.actor.repeats) == (2, False, False)
 
 
 def test_a_call_without_values_gives_no_ref(caller: Caller) -> None:
@@ -141,7 +141,7 @@ def test_a_task_that_waits_for_its_arguments_is_one_that_the_process_waits_for()
         pool_for=lambda *_: SimpleNamespace(shares=False),
         submit=lambda calls: submitted.extend(call for call, _ in calls),
     )
-    maker = CallMaker(cast(Any, caller), caller.objects, caller.actors, tasks, cast(Any, None))
+    maker = CallMaker(cast(Any, caller), caller.objects, caller.actors, tasks, cast(Any, None), cast(Any, None))
     function: Any = SimpleNamespace(name="task", is_async=False, function_id=FunctionKey(b"function"))
     awaited = [caller.call() for _ in range(3)]
     sent = maker.call_task(function, (*awaited[:2],), {}, TaskOptions(1, 1))
@@ -169,7 +169,7 @@ def test_bytes_beside_a_call_cannot_be_taken_back_so_it_is_not_repeated(caller: 
     receiver = cast(Any, object())
     options = MethodOptions(max_task_retries=5, retry_exceptions=True)
     caller.maker.call_method(caller.actor, "method", (), {}, options, receiver)
-    assert (caller.last.pipe, caller.last.attempts_left, caller.last.retry_on) == (receiver, 0, False)
+    assert (caller.last.pipe, caller.last.attempts_left, caller.last.terms) == (receiver, 0, False)
 
 
 def test_a_call_is_a_child_of_the_call_that_makes_it(caller: Caller) -> None:

@@ -149,7 +149,7 @@ def test_other_outcomes_find_it_too() -> None:
 def test_a_call_that_fails_and_may_be_repeated_goes_to_its_home_again() -> None:
     process = Process()
     call = process.calls(1)
-    call.attempts_left, call.retry_on = 1, True
+    call.attempts_left, call.terms = 1, True
     for _ in range(2):
         call.sent()
         process.link.inflight[1] = call

@@ -105,6 +105,12 @@ def an_idle_lease_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_pool.LeasePool, "timer_over", nothing_is_idle)
 
 
+def a_call_that_runs_on_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who calls is told in time, and nobody tells the callee."""
+    late = (calls.State.ENDED, calls.Action.END_CANCELLED)
+    replace_row(monkeypatch, calls.TABLE, (calls.State.AWAY, calls.Event.LATE), calls.Row(late, late, late))
+
+
 PLANTED: Final = (
     a_lost_cancel,
     a_double_reply_after_a_redial,
@@ -114,6 +120,7 @@ PLANTED: Final = (
     a_load_that_stays,
     a_restart_that_is_not_counted,
     an_idle_lease_that_is_kept,
+    a_call_that_runs_on_after_its_time,
 )
 
 

@@ -14,6 +14,7 @@ import os
 import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import partial
+from random import random
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -22,6 +23,7 @@ from msgspec import structs
 from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core.actor_calls import traits_of
+from actorrt.core.call_terms import CallTerms, Limit, RetryOn
 from actorrt.core.calls import Action, Event
 from actorrt.core.cancellation import Action as Cancelling
 from actorrt.core.cancellation import reach_of
@@ -40,6 +42,7 @@ from ..node.node_launch import resources_of
 from ..owner import references
 from ..owner.actor_client import ActorClient
 from ..owner.actors import Actors
+from ..owner.call_clock import CallClock
 from ..owner.call_maker import CallMaker, adopt, result_of, returns_and_window
 from ..owner.calls import Call, Nowhere, arguments_of, error_bytes, fill_slots, unpack_arguments
 from ..owner.entries import Entry, Gate
@@ -83,6 +86,18 @@ class _Callees(Nowhere):
         self._begin(client, call)
 
 
+class _LocalClock(CallClock):
+    """Has its timers on the loop that runs the calls."""
+
+    def __init__(self, local: LocalThread, late: Callable[[Call, Limit], None]) -> None:
+        super().__init__(local, late)
+        self._local = local
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return self._local.loop_here()
+
+
 class LocalRuntime(Runtime):
     """A runtime without processes, links or a thread."""
 
@@ -90,7 +105,9 @@ class LocalRuntime(Runtime):
         self._local = LocalThread()
         settings = structs.replace(settings, inline_limit=_NO_LIMIT)
         super().__init__(ProcessId(os.urandom(PROCESS_ID_SIZE)), "local", "", __version__, settings, thread=self._local)
-        self.calls = CallMaker(self, self.objects, _Callees(self._call), self.tasks, self.shared_tasks)
+        self.call_clock = _LocalClock(self._local, self._late)
+        callees = _Callees(self._call)
+        self.calls = CallMaker(self, self.objects, callees, self.tasks, self.shared_tasks, self.call_clock)
         self.submit_task = self._submit_task
         self.submit_method = self._submit_method
         self.create_actor = self._create_actor
@@ -138,11 +155,15 @@ class LocalRuntime(Runtime):
         returns, window = returns_and_window(options)
         seq = self.objects.next_seqs(returns)
         message = TaskCall(seq, NO_FUNCTION, arguments.payload, arguments.slots, returns, window or 0)
-        retry_on = options.retry_exceptions
-        call = Call(self, message, None, name, options.max_retries, retry_on, arguments, returns, window)
+        terms: RetryOn | CallTerms = options.retry_exceptions
+        if options.limits is not None:
+            terms = CallTerms(options.limits, terms, random)
+        call = Call(self, message, None, name, options.max_retries, terms, arguments, returns, window)
         result = result_of(call, returns)
         adopt(call)
         self._begin(call, self._execute(call, None, lambda: function.code), function.is_async)
+        if options.limits is not None:
+            self.call_clock.watch(call, options.limits)
         return result
 
     def _begin(self, call: Call, work: Coroutine[Any, Any, None], is_async: bool) -> asyncio.Task[None] | None:
@@ -184,6 +205,9 @@ class LocalRuntime(Runtime):
                 return
             while not call.done:
                 await self._attempt(call, run, instance, find)
+                if not call.done and call.pause_s and call in self._running:
+                    # What runs within its caller's step cannot wait.
+                    await asyncio.sleep(call.pause_s)
         except asyncio.CancelledError as error:
             end = _ERRORS.end_of(error, True, instance is not None and instance.dead is not None)
             self._end(call, end, None if instance is None else instance.client)
@@ -421,6 +445,17 @@ class LocalRuntime(Runtime):
             call.end_cancelled()
         if not asked_before:
             task.cancel()
+        self._cancel_children(run, force, recursive)
+
+    def _late(self, call: Call, limit: Limit) -> None:
+        if call.on_late(limit) in (Action.END_CANCELLED, Action.CUT):
+            call.end_cancelled()
+            if (task := self._running.get(call)) is not None:
+                task.cancel()
+            self._cancel_children(self._runs.get(call), False, True)
+
+    @staticmethod
+    def _cancel_children(run: RunningCall | None, force: bool, recursive: bool) -> None:
         if run is None:
             return
         run.ask()

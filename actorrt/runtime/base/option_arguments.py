@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 if TYPE_CHECKING:
     from actorrt.core.scheduling_strategies import SchedulingStrategy
 
+from actorrt.types import RetryPolicy
+
 RetryExceptions = bool | Sequence[type[BaseException]] | None
 
 
@@ -45,6 +47,13 @@ class TaskArguments(SharedArguments, total=False):
     """How often a task is sent again whose worker died; 3 unless given, -1 is without limit."""
     retry_exceptions: RetryExceptions
     """Errors of the code that are retried too: True for all, or a list of classes."""
+    timeout_s: float | None
+    """How many seconds a call may take in all, with pauses and repetitions; then it is cancelled, and its caller gets
+    CallTimeoutError. An infinity is without limit."""
+    start_timeout_s: float | None
+    """The same for how many seconds a call may wait until it begins."""
+    retry_policy: RetryPolicy | None
+    """Pauses between the attempts of a call, and errors for which it is not repeated."""
     _generator_backpressure_num_objects: int | None
     """Ray's spelling of `generator_backpressure`."""
 
@@ -94,6 +103,13 @@ class MethodArguments(TypedDict, total=False):
     """How often a call is sent again whose actor died; 0 unless given, -1 is without limit."""
     retry_exceptions: RetryExceptions
     """Errors of the code that are retried too: True for all, or a list of classes."""
+    timeout_s: float | None
+    """How many seconds a call may take in all, with pauses and repetitions; then it is cancelled, and its caller gets
+    CallTimeoutError. An infinity is without limit."""
+    start_timeout_s: float | None
+    """The same for how many seconds a call may wait until it begins."""
+    retry_policy: RetryPolicy | None
+    """Pauses between the attempts of a call, and errors for which it is not repeated."""
     generator_backpressure: int | None
     """Items that a stream may be ahead of its consumer; -1 is without limit."""
     _generator_backpressure_num_objects: int | None

@@ -44,6 +44,7 @@ class Surroundings(Protocol):
     def exits(self) -> Exits: ...
     @property
     def supervisor(self) -> Supervisor: ...
+    def pause_call(self, call: Call) -> None: ...
 
 
 class Known(Protocol):
@@ -192,6 +193,8 @@ class ActorPlaces:
     def _settle(self, client: ActorClient, found: Sorted[Call], worker: ProcessId | None) -> None:
         for call in found.cancelled:
             call.end_cancelled()
+        for call in found.paused:
+            self._process.pause_call(call)
         if found.failed:
             self._thread.spawn_here(self._report(client, found.failed, worker))
         self._actors.advance(client)

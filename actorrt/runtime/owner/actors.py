@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from actorrt import exceptions
 from actorrt.core import calls
 from actorrt.core.actor_calls import SENDING, Action, State, Traits
+from actorrt.core.call_terms import Limit
 from actorrt.core.calls import AWAY, ENDED
 from actorrt.types import ActorKey, owner_of
 from actorrt.wire.messages import BorrowActor, Cancel, Outcome, UnborrowActor
@@ -337,6 +338,21 @@ class Actors:
         # It may have been in front of others.
         self.advance(client)
         return action
+
+    def late(self, call: Call, limit: Limit) -> calls.Action:
+        """A limit of a call is over: what to do with it now. Runtime loop."""
+        client: ActorClient = call.target
+        with self.lock:
+            action = client.late(call, limit)
+        self.advance(client)
+        return action
+
+    def resume(self, call: Call) -> None:
+        """The pause of a call is over; runtime loop."""
+        client: ActorClient = call.target
+        with self.lock:
+            client.resume(call)
+        self.advance(client)
 
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: what has not come back by now fails with `error`."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from random import random
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from actorrt.core.call_terms import CallTerms, RetryOn
 from actorrt.wire import codec
 from actorrt.wire.messages import ActorCall, TaskCall
 
 from ..links.running import Child, running_call
 from . import current
 from .actor_client import ActorClient
+from .call_clock import CallClock
 from .calls import Arguments, Call, Caller, Home, behind_retries, pack_arguments, when_resolved
 from .entries import Entry
 from .generators import DEFAULT_WINDOW, ObjectRefGenerator, Stream
@@ -54,6 +57,7 @@ class CallMaker:
         actors: Callees,
         tasks: Tasks,
         shared_tasks: SharedTasks,
+        clock: CallClock,
     ) -> None:
         self._caller = caller
         self._thread = caller.thread
@@ -66,6 +70,7 @@ class CallMaker:
         self._adopt = adopt
         self._tasks = tasks
         self._shared_tasks = shared_tasks
+        self._clock = clock
         # Tasks whose arguments are awaited.
         self._resolving: set[Call] = set()
 
@@ -95,6 +100,9 @@ class CallMaker:
         else:
             returns, window = returns_and_window(options)
             seq = self._next_seqs(returns)
+        terms: RetryOn | CallTerms = options.retry_exceptions
+        if options.limits is not None:
+            terms = CallTerms(options.limits, terms, random)
         if arguments is None:
             message = TaskCall(seq, function.function_id, payload or b"", None, returns, window or 0, name)
         else:
@@ -107,7 +115,7 @@ class CallMaker:
             pool,
             name,
             options.max_retries,
-            options.retry_exceptions,
+            terms,
             arguments,
             returns,
             window,
@@ -125,6 +133,8 @@ class CallMaker:
             self._thread.run_soon(partial(self._go_shared, call))
         else:
             tasks.hand_over(call, pool)
+        if options.limits is not None:
+            self._clock.watch(call, options.limits)
         return result
 
     def _resolve_then(self, call: Call, go: Callable[[Call], None]) -> None:
@@ -163,6 +173,9 @@ class CallMaker:
         if receiver is not None:
             # Bytes that have come cannot be taken back, so it is not repeated.
             attempts, retry_on = 0, False
+        terms: RetryOn | CallTerms = retry_on
+        if options.limits is not None:
+            terms = CallTerms(options.limits, retry_on, random)
         payload = codec.dumps_call(args, kwargs, self._inline_limit)
         arguments = None
         if payload is None:
@@ -186,7 +199,7 @@ class CallMaker:
             actor,
             name or method,
             attempts,
-            retry_on,
+            terms,
             arguments,
             returns,
             window,
@@ -199,6 +212,8 @@ class CallMaker:
         if parent is not None:
             parent.add_child(call)
         self._call_actor(actor, call)
+        if options.limits is not None:
+            self._clock.watch(call, options.limits)
         return result
 
     def _packed(self, actor: ActorClient, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:

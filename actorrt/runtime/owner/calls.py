@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from actorrt import exceptions
 from actorrt.config import Settings
-from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, RetryOn, Wish
+from actorrt.core import call_errors
+from actorrt.core.call_terms import CallTerms, Limit, RetryOn
+from actorrt.core.calls import AWAY, ENDED, HERE, NO_WISH, Action, CallLife, Event, Wish
 from actorrt.core.item_numbers import next_item
 from actorrt.core.object_state import PENDING, PRESENT, RAISED, REMOTE, SHARED
 from actorrt.types import NO_PROCESS, ProcessId
@@ -28,6 +30,7 @@ from actorrt.wire.messages import (
     NO_ACTOR,
     SEGMENT,
     STREAM_END,
+    WITHDRAWN,
     ActorCall,
     Cancel,
     Item,
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 
 # Outcomes that say nothing of what the code of a call has done.
 CAME_BACK: Final = frozenset({GIVEN_BACK, NO_ACTOR})
+# What a callee says of a call of which no value and no error comes.
+_EVENTS: Final = {CANCELLED: Event.STOPPED, WITHDRAWN: Event.WITHDRAWN}
 # The place of a whole argument list that is too large to travel inside its call.
 ALL_ARGUMENTS: Final = -1
 # The place of what a call only has to be behind: its value is not filled in anywhere.
@@ -89,6 +94,7 @@ class Caller(Consumer, Protocol):
     def segments(self) -> SegmentsClient: ...
 
     def cancel_call(self, call: Any, force: bool, recursive: bool) -> None: ...
+    def pause_call(self, call: Any) -> None: ...
 
 
 class Batch:
@@ -125,6 +131,13 @@ class Home(Protocol):
         """The caller of a call wants it cancelled: what to do with it now."""
         ...
 
+    def late(self, call: Call, limit: Limit) -> Action:
+        """A limit of a call is over: what to do with it now."""
+        ...
+
+    def resume(self, call: Call) -> None:
+        """The pause of a call is over: it goes again."""
+
 
 class Nowhere:
     """The home of a call that is not sent from here: it stands for arguments that are waited for, or runs here."""
@@ -136,6 +149,11 @@ class Nowhere:
 
     def cancel(self, call: Call, force: bool) -> Action:
         return call.on_cancel(force)
+
+    def late(self, call: Call, limit: Limit) -> Action:
+        return call.on_late(limit)
+
+    def resume(self, call: Call) -> None: ...
 
 
 _NOWHERE: Final = Nowhere()
@@ -171,7 +189,7 @@ class Call(CallLife):
         target: Any,
         name: str,
         attempts_left: int = 0,
-        retry_on: RetryOn = False,
+        terms: RetryOn | CallTerms = False,
         arguments: Arguments | None = None,
         returns: int = 1,
         window: int | None = None,
@@ -184,8 +202,9 @@ class Call(CallLife):
         self.state = HERE
         self.wish = NO_WISH
         self.attempts_left = attempts_left
-        self.retry_on = retry_on
+        self.terms = terms
         self.may_have_run = False
+        self.deaths = 0
         self.runtime = runtime
         self.message = message
         self.target = target
@@ -282,6 +301,10 @@ class Call(CallLife):
             case Action.AGAIN:
                 self._keep_left(outcome.values[1:])
                 home.again(link, self, batch)
+            case Action.PAUSE:
+                self._keep_left(outcome.values[1:])
+                home.ended(link, self, batch)
+                self.runtime.pause_call(self)
             case _:
                 home.ended(link, self, batch)
                 self._end(action, outcome)
@@ -290,7 +313,7 @@ class Call(CallLife):
         """What becomes of it, now that its code has come to an end there."""
         if outcome.kind == FAILED:
             return self.raised(partial(_error_in, outcome))
-        return self.on(Event.STOPPED if outcome.kind == CANCELLED else Event.ANSWERED)
+        return self.on(_EVENTS.get(outcome.kind, Event.ANSWERED))
 
     def _end(self, action: Action, outcome: Outcome) -> None:
         match action:
@@ -338,8 +361,12 @@ class Call(CallLife):
         self.fail(exceptions.TaskCancelledError(self.name))
 
     def end_cancelled(self) -> None:
-        """For the action END_CANCELLED."""
-        self.end_with(exceptions.TaskCancelledError(self.name))
+        """For the actions END_CANCELLED and CUT."""
+        limit, terms = self.ended_by, self.terms
+        if limit is None or not isinstance(terms, CallTerms):
+            self.end_with(exceptions.TaskCancelledError(self.name))
+        else:
+            self.end_with(call_errors.late(self.name, terms, limit))
 
     def end_with(self, error: BaseException | bytes) -> None:
         """For the actions that end it with an error: the waiters get this one."""

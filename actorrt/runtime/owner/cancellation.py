@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from actorrt.core.call_terms import Limit
 from actorrt.core.calls import Action, State
 from actorrt.types import ProcessId
 from actorrt.wire.messages import AnyMessage, Cancel, CancelObject
@@ -62,5 +63,18 @@ class Cancellation:
                 call.end_cancelled()
             case Action.SEND_CANCEL if not call.link.closed:
                 call.link.send(Cancel(call.message.seq, force, recursive))
+            case _:
+                pass
+
+    def late(self, call: Call, limit: Limit) -> None:
+        """A limit of a call is over, wherever it is; runtime loop."""
+        match action := call.home.late(call, limit):
+            case Action.END_CANCELLED:
+                call.end_cancelled()
+            case Action.CUT | Action.WITHDRAW:
+                if not call.link.closed:
+                    call.link.send(Cancel(call.message.seq, unbegun=action is Action.WITHDRAW))
+                if action is Action.CUT:
+                    call.end_cancelled()
             case _:
                 pass

@@ -69,7 +69,7 @@ class Exits:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             return next(way.result() for way in ways if way.done())
         except TimeoutError:
-            return Exit(_LINK_GONE)
+            return Exit(_LINK_GONE, known=False)
         finally:
             for way in ways:
                 way.cancel()
@@ -81,7 +81,7 @@ class Exits:
             await self._process.peers.link_to(process)
         except exceptions.LinkError:
             return await self.end_of(process)
-        return Exit(_LINK_GONE)
+        return Exit(_LINK_GONE, known=False)
 
     async def end_of(self, process: ProcessId) -> Exit:
         """Wait until a process has ended, as its node knows it; one that it does not know is not waited for."""

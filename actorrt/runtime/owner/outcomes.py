@@ -24,7 +24,9 @@ from actorrt.wire.messages import (
     NO_ACTOR,
     SEGMENT,
     VALUES,
+    WITHDRAWN,
     AnyMessage,
+    Cancel,
     HeldKey,
     Item,
     ItemValue,
@@ -206,6 +208,11 @@ class Outcomes:
     @staticmethod
     def cancelled(seq: int) -> AnyMessage:
         return Outcome(seq, CANCELLED)
+
+    @staticmethod
+    def unbegun(message: Cancel) -> AnyMessage:
+        """For a call that was taken back before it began, as this message wants."""
+        return Outcome(message.seq, WITHDRAWN if message.unbegun else CANCELLED)
 
     @staticmethod
     def no_actor(seq: int, started: bool = False) -> AnyMessage:

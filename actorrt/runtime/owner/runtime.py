@@ -30,6 +30,7 @@ from ..links.running import Child, RunningCall
 from .actor_client import ActorClient
 from .actor_creation import create
 from .actors import Actors, ActorsStatistics
+from .call_clock import CallClock
 from .call_maker import CallMaker, refuse_forked, refuse_past
 from .calls import Call
 from .cancellation import Cancellation
@@ -50,6 +51,7 @@ from .tasks import Tasks, TasksStatistics
 from .waiting import Waits, WaitsStatistics
 
 if TYPE_CHECKING:
+    from actorrt.core.call_terms import Limit
     from actorrt.core.options import ActorOptions, MethodOptions, TaskOptions
 
     from ..base.definitions import ActorClassDef, RemoteFunctionDef
@@ -169,7 +171,8 @@ class Runtime:
             take_here=self.dispatch.take_here,
         )
         self.pid = os.getpid()
-        self.calls = CallMaker(self, self.objects, self.actors, self.tasks, self.shared_tasks)
+        self.call_clock = CallClock(self.thread, self._late)
+        self.calls = CallMaker(self, self.objects, self.actors, self.tasks, self.shared_tasks, self.call_clock)
         self._cancellation = Cancellation(process, self.thread, self.actors, self.objects.tell)
         # As RemoteFunction.remote, ActorMethod.remote and ActorClass.remote say.
         self.submit_task: SubmitTask = self.calls.call_task
@@ -222,6 +225,7 @@ class Runtime:
             if isinstance(call, Call):
                 call.fail(error)
         for _ in range(CLOSING_TURNS):
+            self.call_clock.close(error)
             self.tasks.close(error)
             self.shared_tasks.close(error)
             self.actors.close(error)
@@ -330,6 +334,7 @@ class Runtime:
         """True while calls of this process have no outcome yet; runtime loop."""
         return (
             self.calls.busy
+            or self.call_clock.busy
             or self.tasks.busy
             or self.shared_tasks.busy
             or self.actors.busy
@@ -428,3 +433,12 @@ class Runtime:
     def cancel_call(self, call: Call, force: bool, recursive: bool) -> None:
         """Cancel one call wherever it is; runtime loop."""
         self._cancellation.here(call, force, recursive)
+
+    # ---- calls and time
+
+    def pause_call(self, call: Call) -> None:
+        """A call goes again once its pause is over; runtime loop."""
+        self.call_clock.pause(call)
+
+    def _late(self, call: Call, limit: Limit) -> None:
+        self._cancellation.late(call, limit)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from actorrt import exceptions
 from actorrt.core import call_errors
+from actorrt.core.call_terms import Limit
 from actorrt.core.calls import Action, Event
 from actorrt.core.shared_pool import SharedPoolStatistics
 from actorrt.wire.messages import Define, Exit, Outcome, TaskCall
@@ -39,6 +40,7 @@ class Surroundings(Protocol):
     def thread(self) -> LoopThread: ...
     @property
     def exits(self) -> Exits: ...
+    def pause_call(self, call: Call) -> None: ...
 
 
 class SharedTasks:
@@ -48,6 +50,7 @@ class SharedTasks:
         self._host = host
         self._thread = surroundings.thread
         self._exits = surroundings.exits
+        self._pause_call = surroundings.pause_call
         self._waiting: dict[SharedPool, list[Call]] = {}
 
     def statistics(self) -> SharedTasksStatistics:
@@ -117,6 +120,15 @@ class SharedTasks:
         """The caller of a task wants it cancelled: what to do with it now."""
         return call.on_cancel(force)
 
+    def late(self, call: Call, limit: Limit) -> Action:
+        """A limit of a task is over: what to do with it now."""
+        return call.on_late(limit)
+
+    def resume(self, call: Call) -> None:
+        """The pause of a task is over."""
+        if not call.done:
+            self.push(call.target, call)
+
     async def _when_ready(self, pool: SharedPool) -> None:
         error: exceptions.ActorrtError | None = None
         try:
@@ -139,7 +151,7 @@ class SharedTasks:
     async def _lost(self, link: Link, calls: list[Call]) -> None:
         end = await self._exits.exit_of(link.peer)
         # Which of those that ran at once was at fault, nobody can say: it counts for each. None outlives the runtime.
-        event = Event.GIVEN_UP if self._thread.closing else Event.LOST
+        event = Event.GIVEN_UP if self._thread.closing else Event.DIED if end.known else Event.LOST
         for call in calls:
             self._again_or_end(call, event, end)
 
@@ -148,6 +160,8 @@ class SharedTasks:
         match call.came_back(event):
             case Action.AGAIN:
                 self.push(call.target, call)
+            case Action.PAUSE:
+                self._pause_call(call)
             case Action.FAIL if end is not None:
                 call.end_with(crash_error(end, call))
             case Action.END_CANCELLED:

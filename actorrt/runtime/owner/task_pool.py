@@ -17,6 +17,7 @@ from actorrt import exceptions
 from actorrt.config import Settings
 from actorrt.core import call_errors, calls
 from actorrt.core.call_errors import Why
+from actorrt.core.call_terms import Limit
 from actorrt.core.lease_life import LeaseLife
 from actorrt.core.task_pool import (
     MAX_ASKED,
@@ -29,6 +30,7 @@ from actorrt.core.task_pool import (
     LeasePool,
     PoolStatistics,
     Push,
+    Rest,
     Return,
     Timer,
 )
@@ -77,6 +79,7 @@ class Surroundings(Protocol):
     def peers(self) -> Peers: ...
     @property
     def exits(self) -> Exits: ...
+    def pause_call(self, call: Call) -> None: ...
 
 
 class Leases(Protocol):
@@ -218,6 +221,14 @@ class TaskPool:
         self._perform(actions)
         return action
 
+    def late(self, call: Call, limit: Limit) -> calls.Action:
+        """A limit of a call is over; what to do with it now."""
+        with self._lock:
+            action, actions = self._pool.late(call, limit, time.monotonic())
+            self._push(actions)
+        self._perform(actions)
+        return action
+
     def close(self, error: exceptions.ActorrtError) -> None:
         """The runtime ends: nobody is to wait for what is left."""
         for timer in self._timers.values():
@@ -271,6 +282,8 @@ class TaskPool:
                 case CallOff():
                     for asking in filter(None, map(self._questions.get, action.questions)):
                         asking.cancel()
+                case Rest():
+                    self._process.pause_call(action.call)
                 case Return():
                     self._tasks.forget(action.lease)
                     self._node.send(ReturnLease(action.lease, action.end_worker))
@@ -327,7 +340,7 @@ class TaskPool:
         end = await self._exits.exit_of(held.link.peer)
         with self._lock:
             self._stop_if_closing()
-            actions = self._pool.sort_out(held, end.started, time.monotonic())
+            actions = self._pool.sort_out(held, end.started, time.monotonic(), died=end.known)
             self._push(actions)
         self._perform(actions, {Why.CRASHED: partial(crash_error, end), Why.FORCED: partial(_force_error, end)})
 
@@ -344,7 +357,7 @@ def _number_of(call: Call) -> int:
 
 def crash_error(end: Exit, call: Call) -> exceptions.ActorrtError:
     """Why a call failed whose worker died."""
-    return call_errors.crashed(call.name, end.cause, end.oom)
+    return call_errors.crashed(call.name, end.cause, end.oom, call.deaths)
 
 
 def _force_error(end: Exit, call: Call) -> exceptions.ActorrtError:

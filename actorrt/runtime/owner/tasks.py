@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from msgspec import Struct
 
 from actorrt import exceptions
+from actorrt.core.call_terms import Limit
 from actorrt.core.calls import Action
 from actorrt.core.task_pool import PoolStatistics
 from actorrt.types import ANYWHERE, FunctionKey, LeaseId, ProcessId, Strategy
@@ -207,9 +208,7 @@ class Tasks:
     def again(self, link: Link, call: Call, batch: Batch) -> None:
         """A failed task runs again (retry_exceptions)."""
         self._count(link, call, batch)
-        pool: TaskPool = call.target
-        pool.add(call)
-        pool.pump()
+        self.resume(call)
 
     def came_back(self, link: Link, call: Call, outcome: Outcome, batch: Batch) -> None:
         """A worker could not begin it."""
@@ -219,6 +218,17 @@ class Tasks:
         """The caller of a task wants it cancelled: what to do with it now."""
         pool: TaskPool = call.target
         return pool.cancel(call, force)
+
+    def late(self, call: Call, limit: Limit) -> Action:
+        """A limit of a task is over: what to do with it now."""
+        pool: TaskPool = call.target
+        return pool.late(call, limit)
+
+    def resume(self, call: Call) -> None:
+        """The pause of a task is over."""
+        pool: TaskPool = call.target
+        pool.add(call)
+        pool.pump()
 
     def after_batch(self, link: Link, answered: dict[int, int], back: list[tuple[Call, int]]) -> None:
         """One frame of outcomes came over `link`: `answered` calls a lease, and those that were given back."""

@@ -695,6 +695,10 @@ class LoopExecutor:
         """On the runtime loop. Its code is interrupted on the user's, behind what was handed over before: the call may
         lie in the inbox still. What it has called is cancelled from here if that takes a while.
         """
+        if message.unbegun:
+            # What has begun goes on.
+            self.enqueue(link, [message])
+            return
         now = self._eager.now
         if now is not None and now.seq == message.seq and now.link is link:
             # Code that has not come to an await may end before its loop gets to this message.
@@ -723,8 +727,8 @@ class LoopExecutor:
 
     def _cancel(self, link: Link, message: Cancel) -> None:
         if self.actors.withdraw(link, message.seq):
-            self.reply(link, self.outcomes.cancelled(message.seq))
-        elif (run := link.serving.get(message.seq)) is not None:
+            self.reply(link, self.outcomes.unbegun(message))
+        elif not message.unbegun and (run := link.serving.get(message.seq)) is not None:
             run.ask()
             self._end(run, reach_of(message.recursive, message.force))
 

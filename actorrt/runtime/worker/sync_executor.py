@@ -198,8 +198,8 @@ class SyncExecutor:
                 # It waits for a thread of its actor, which will find it taken.
                 del link.serving[message.seq]
         if unstarted:
-            link.send(self.outcomes.cancelled(message.seq))
-        elif run is not None:
+            link.send(self.outcomes.unbegun(message))
+        elif run is not None and not message.unbegun:
             run.ask()
             end_by_force(run, message)
             self._end(run, reach_of(message.recursive, message.force))
