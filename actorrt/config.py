@@ -41,6 +41,10 @@ class Settings(msgspec.Struct, frozen=True):
     # A worker that is stopped or silent for this long is killed, and one that others share whose loop is blocked; so
     # are a head and a zygote, which are started again.
     worker_stall_timeout_s: float = 30.0
+    # While more than this part of a memory is used, the machine's or that of a control group, work is ended.
+    memory_threshold: float = 0.95
+    # How often that is looked at; 0: never.
+    memory_watch_s: float = 0.25
     # How long a session may take to start, as on a machine where many start at once, and its node to let a program in.
     start_timeout_s: float = 60.0
     # How long a new worker may take to start, and the zygote that forks it to answer.

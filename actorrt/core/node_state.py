@@ -531,6 +531,13 @@ class NodeState:
         self._pool.kill(process, reason)
         return self._done()
 
+    def end_for_memory(self, process: ProcessId, reason: str) -> tuple[NodeAction, ...]:
+        """The same, since memory runs short, unless it is being ended anyway."""
+        worker = self._pool.get(process)
+        if worker is not None and not worker.cause:
+            self._pool.kill(process, reason, for_memory=True)
+        return self._done()
+
     def stalled(self, process: ProcessId, reason: str) -> tuple[NodeAction, ...]:
         """End a worker that does not go on, unless it is being ended anyway."""
         worker = self._pool.get(process)

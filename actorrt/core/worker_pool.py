@@ -293,11 +293,11 @@ class WorkerPool:
 
     # ---- the ends
 
-    def kill(self, process: ProcessId, reason: str) -> None:
+    def kill(self, process: ProcessId, reason: str, *, for_memory: bool = False) -> None:
         """Kill a worker with all that it started; what is said last is why."""
         worker = self._workers.get(process)
         if worker is not None:
-            worker.accuse(reason, again=True)
+            worker.accuse(reason, again=True, for_memory=for_memory)
             self._apply(worker, Event.KILL)
 
     def link_lost(self, process: ProcessId, farewell: bool, cause: str) -> None:
@@ -318,7 +318,7 @@ class WorkerPool:
         del self._workers[process]
         self._blocked.discard(process)
         cause = worker.story_of(end)
-        self._actions.append(Bury(process, cause, end.out_of_memory))
+        self._actions.append(Bury(process, cause, end.out_of_memory or worker.ended_for_memory))
         start = worker.leave_start()
         if start is not None:
             self._start_again(start, worker, end, cause, now)

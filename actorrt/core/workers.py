@@ -270,7 +270,18 @@ class Start:
 class Worker:
     """One worker process. `start` is what it was forked for, until it is ready or that has failed."""
 
-    __slots__ = ("_cause", "_retired", "_story", "_lease", "is_shared", "kind", "process", "start", "state")
+    __slots__ = (
+        "_cause",
+        "_for_memory",
+        "_retired",
+        "_story",
+        "_lease",
+        "is_shared",
+        "kind",
+        "process",
+        "start",
+        "state",
+    )
 
     def __init__(self, process: ProcessId, kind: WorkerKind, start: Start) -> None:
         self.process = process
@@ -280,6 +291,7 @@ class Worker:
         self.start: Start | None = start
         self._lease: LeaseId | None = None
         self._cause = ""
+        self._for_memory = False
         self._retired = ""
         self._story = Story()
 
@@ -320,10 +332,16 @@ class Worker:
         start, self.start = self.start, None
         return start
 
-    def accuse(self, cause: str, *, again: bool = False) -> None:
-        """Its node ends it, for this reason: the first one stands, or (`again`) the last."""
+    @property
+    def ended_for_memory(self) -> bool:
+        """Whether its node ends it since memory runs short."""
+        return self._for_memory
+
+    def accuse(self, cause: str, *, again: bool = False, for_memory: bool = False) -> None:
+        """Its node ends it, for this reason: the first one stands, or (`again`) the last. `for_memory`: since memory
+        runs short."""
         if again or not self._cause:
-            self._cause = cause
+            self._cause, self._for_memory = cause, for_memory
 
     def note_retirement(self, reason: str) -> None:
         if not self._cause and not self._retired:

@@ -187,6 +187,8 @@ class VirtualMachine:
         self._processes.ended(pid).add_done_callback(lambda _: ended.done() or ended.set_result(None))
         return ended
 
+    def memory_readings(self) -> None: ...
+
     def stall_watch(self, pids: object, stalled: object) -> None: ...
 
 

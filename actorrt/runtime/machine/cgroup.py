@@ -6,6 +6,7 @@ Writes nothing and creates no group.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,11 @@ import msgspec
 
 UNLIMITED: Final = 1 << 60  # version 1 says "no limit" with a number close to 2**63
 CLAIM_WITHIN_S: Final = 10.0
+# Of versions 2 and 1: the limit, what is used, and what of that is cached and idle.
+_MEMORY_FILES: Final = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 class Cgroup(msgspec.Struct, frozen=True):
@@ -45,6 +51,15 @@ class Cgroup(msgspec.Struct, frozen=True):
                 if limit is not None and limit < UNLIMITED:
                     limits.append(limit)
         return min(limits, default=None)
+
+    def memory_use(self) -> Iterator[tuple[int, int]]:
+        """Bytes that are used and bytes that are allowed, of each group that allows so many. What the kernel would give
+        back at once, the pages of files that nobody has read lately, is not counted."""
+        for folder in self.memory:
+            for limited, used, idle in _MEMORY_FILES:
+                limit, amount = _number(folder / limited), _number(folder / used)
+                if limit is not None and amount is not None and 0 < limit < UNLIMITED:
+                    yield max(0, amount - (_keyed(folder / "memory.stat", idle) or 0)), limit
 
     def oom_kills(self) -> int | None:
         """Processes of this group that the kernel has killed for want of memory so far; None where nobody counts."""

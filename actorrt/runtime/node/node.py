@@ -105,11 +105,13 @@ from ..links.peers import PeersStatistics
 from ..machine.process import kill_process
 from ..machine.process_tree import NodeStart
 from ..machine.session_logs import retire
+from ..owner import under_way
 from ..owner.actor_records import ActorRecord, ActorSpec
 from ..owner.calls import error_bytes
 from ..owner.supervisor import Supervisor, SupervisorStatistics
 from . import roll
 from .groups import Groups
+from .memory_keeper import MemoryKeeper
 from .node_host import NodeHost
 from .node_launch import launch_again
 from .node_machine import Machine, NodeConfig, RealMachine
@@ -179,6 +181,16 @@ class Node:
         self.is_given_up = False
         if config.cluster:
             self.head.beat()
+        if (read := machine.memory_readings()) is not None and settings.memory_watch_s:
+            keeper = MemoryKeeper(
+                settings.memory_threshold,
+                settings.memory_watch_s,
+                read,
+                self.workers,
+                lambda: [link for link in self.peers.all_links() if link.role in ("driver", "worker")],
+                lambda: under_way.by_worker(under_way.of_actors(self.supervisor.records.values())),
+            )
+            self.spawn(keeper.run())
         if (watch := machine.stall_watch(self._pids, self._stalled)) is not None:
             self.spawn(watch)
         # Drivers by their process: an open link does not prove that one lives, since its forks hold it too.

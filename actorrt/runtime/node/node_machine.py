@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from actorrt.config import Settings
+from actorrt.core.memory_watch import Reading
 from actorrt.types import ActorKey, Employer, ProcessId
 from actorrt.version import __version__
 from actorrt.wire.messages import ClaimName, NameHolder
@@ -19,6 +21,7 @@ from ..base.process_watch import watch_pid
 from ..links.link import Receiver
 from ..links.peers import Peers
 from ..machine.cgroup import Cgroup, OomWatch
+from ..machine.memory import readings
 from ..machine.process_tree import NodeStart
 from ..machine.stall_watch import watch_for_stalls
 from ..machine.zygote_keeper import Parent, ZygoteKeeper
@@ -96,6 +99,10 @@ class Machine(Protocol):
         """Done when the process has ended."""
         ...
 
+    def memory_readings(self) -> Callable[[], Iterable[Reading]] | None:
+        """How much memory is used, if anything says that."""
+        ...
+
     def stall_watch(
         self, pids: Callable[[], Collection[int]], stalled: Callable[[int], object]
     ) -> Coroutine[Any, Any, None] | None:
@@ -111,6 +118,9 @@ class RealMachine:
         self._start: Final = start
         self._settings: Final = settings
         self.memory = OomWatch(Cgroup.of_this_process())
+
+    def memory_readings(self) -> Callable[[], Iterable[Reading]] | None:
+        return partial(readings, self.memory.cgroup)
 
     def peers(self, receiver: Receiver, end_of: EndOf) -> Peers:
         config, timeout_s = self._config, self._settings.dial_timeout_s

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.config import Settings
@@ -42,6 +42,8 @@ from .worker_processes import Memory, Outputs, WorkerProcesses, Zygote
 logger = logging.getLogger("actorrt")
 
 Answer = do.Grant | do.Share
+# In these states somebody's work may be in a worker.
+_WORKING: Final = frozenset({State.LEASED, State.SHARED})
 
 
 class GroupAnswers(Protocol):
@@ -172,6 +174,22 @@ class Workers:
     def kill(self, process: ProcessId, reason: str) -> None:
         """Kill a worker with all that it started."""
         self._perform(self._state.kill(process, reason))
+
+    def end_for_memory(self, process: ProcessId, reason: str) -> None:
+        """Kill a worker, since memory runs short."""
+        self._perform(self._state.end_for_memory(process, reason))
+
+    def working(self) -> dict[ProcessId, int]:
+        """The pids of workers that are leased or shared."""
+        return {
+            one.process: one.pid
+            for one in self._processes.every()
+            if one.pid and (worker := self._state.worker(one.process)) is not None and worker.state in _WORKING
+        }
+
+    def living(self) -> set[ProcessId]:
+        """All that have not been reaped."""
+        return {one.process for one in self._processes.every()}
 
     def stalled(self, pid: int, timeout_s: float) -> None:
         """A worker was found stopped for so long."""

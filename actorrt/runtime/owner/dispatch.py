@@ -260,6 +260,8 @@ class Dispatch:
                 return Facts(await _part("stacks").stacks(runtime, runtime.thread.loop))
             case Survey():
                 return Facts(await _part("inventory").inventory(runtime, question))
+            case Query(what="work"):
+                return Facts(_part("under_way").told(runtime))
             case Query(what="statistics"):
                 return Facts(plain(runtime.statistics()))
             case Query():
