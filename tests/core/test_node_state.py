@@ -304,6 +304,20 @@ def test_a_zygote_that_ends_under_the_question_costs_no_attempt_and_its_process_
     assert [grant.process for grant, _ in shell.granted.values()] == [process]
 
 
+def test_one_that_is_ended_for_memory_is_buried_so(shell: Shell) -> None:
+    number = shell.ask(Wanted(CPU, EMPLOYERS[0], "sync"))
+    (process,) = shell.forking
+    shell.fork(process)
+    shell.ready(process)
+    assert number not in shell.waiting
+    shell.perform(shell.state.end_for_memory(process, "memory ran short"))
+    # Only the first reason counts for one that is being ended.
+    assert shell.state.end_for_memory(process, "once more") == ()
+    actions = shell.state.exited(process, ProcessEnd("killed by signal 9", killed=True), shell.now)
+    assert do.Bury(process, "memory ran short", True) in actions
+    shell.perform(actions)
+
+
 def test_one_that_was_to_be_killed_is_not_made_again(shell: Shell) -> None:
     number = shell.ask(Wanted(CPU, EMPLOYERS[0], "sync"))
     (process,) = shell.forking

@@ -272,3 +272,31 @@ def test_a_stream_that_fails_is_repeated() -> None:
     stream = method.options(max_task_retries=2, retry_exceptions=True).remote(4)
     assert [actorrt.get(ref) for ref in stream] == [0, 1, 2, 3]
     assert tries == [4, 4, 4]
+
+
+async def test_a_coroutine_keeps_to_its_limit_and_is_cancelled() -> None:
+    class Sleeper:
+        async def sleep(self) -> None:
+            await asyncio.sleep(60)
+
+    actor = actorrt.remote(Sleeper).remote()
+    with pytest.raises(exceptions.CallTimeoutError, match="its timeout_s of 0"):
+        await actor.sleep.options(timeout_s=0.05).remote()
+    assert await later.options(timeout_s=60, start_timeout_s=60).remote(3) == 3
+    actorrt.kill(actor)
+
+
+async def test_a_coroutine_pauses_before_it_is_repeated() -> None:
+    loop = asyncio.get_running_loop()
+
+    @actorrt.remote(max_retries=2, retry_exceptions=True, retry_policy=actorrt.RetryPolicy(pause_s=0.05, jitter=0.0))
+    async def raises() -> None:
+        raise ValueError
+
+    began = loop.time()
+    with pytest.raises(ValueError):
+        await raises.remote()
+    assert loop.time() - began >= 0.05 + 0.1
+    late = raises.options(timeout_s=0.05, retry_policy=actorrt.RetryPolicy(pause_s=60.0)).remote()
+    with pytest.raises(exceptions.CallTimeoutError):
+        await late
