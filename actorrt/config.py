@@ -29,6 +29,21 @@ class Settings(msgspec.Struct, frozen=True):
     # Where the stores of heads lie that no other place was given for; "" is ~/.local/state/actorrt.
     state_dir: str = ""
 
+    # On which host processes accept links from other machines, 0.0.0.0 for all; "": they have Unix sockets alone.
+    host: str = ""
+    # Each process takes a free port of these, as in 20000-20100; "": any.
+    ports: str = ""
+    # What all of a cluster prove to have that other machines reach, or the file that holds it ("": ~/.actorrt/token).
+    token: str = ""
+    token_file: str = ""
+    # Links between machines are encrypted with this certificate and its key (PEM). Every process trusts that very
+    # certificate, or, where there is one, what this authority has signed; then both ends show their certificates.
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    # A connection between machines that is silent for this long is broken: it is dialled again.
+    link_silence_s: float = 10.0
+
     # A value up to this size travels inside the reply, a larger one lies in shared memory.
     inline_limit: int = 100 * 1024
     # 0: three tenths of the machine's memory.

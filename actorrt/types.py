@@ -115,6 +115,7 @@ class Strategy(NamedTuple):
 PROCESS_ID_SIZE: Final = 8
 _NUMBER_SIZE: Final = 8
 NO_PROCESS: Final = ProcessId(b"")
+NOWHERE: Final = Address("")
 NO_ACTOR_KEY: Final = ActorKey(b"")
 NO_FUNCTION: Final = FunctionKey(b"")
 NO_EMPLOYER: Final = Employer(JobKey(NO_PROCESS))

@@ -46,6 +46,7 @@ class VirtualConnection(Connection):
 
     def __init__(self, plug: Plug) -> None:
         self._plug = plug
+        self.is_remote = False
         self.out = cast("Any", _Out(plug))
         self.over = asyncio.Event()
 

@@ -98,7 +98,7 @@ class VirtualDialler:
             if theirs is None:
                 raise DialBrokeError(f"the connection to {path} broke")
             if theirs.refused:
-                raise refusal(theirs.refused)
+                raise refusal(theirs)
         except BaseException:
             plug.wire.cut()
             raise

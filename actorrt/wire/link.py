@@ -20,6 +20,7 @@ from msgspec import structs
 
 from .frames import GOODBYE, FrameParser, acknowledgement
 from .messages import Hello
+from .versions import why_not_protocol, why_not_python, why_not_version
 
 Buffer = bytes | memoryview
 
@@ -324,19 +325,11 @@ def greeting(hello: Hello, link: bytes, received: int = NEW, refused: str = "") 
 
 def why_refused(mine: Hello, theirs: Hello) -> str:
     """Empty if the two can talk, else a sentence that says what to do."""
-    if theirs.protocol != mine.protocol:
-        return (
-            f"actorrt {theirs.version} speaks protocol {theirs.protocol}, actorrt {mine.version} speaks "
-            f"{mine.protocol}: install the same actorrt version on both sides"
-        )
-    if theirs.python.split(".")[:2] != mine.python.split(".")[:2]:
-        return (
-            f"Python {theirs.python} cannot exchange objects with Python {mine.python}: "
-            f"install Python {'.'.join(mine.python.split('.')[:2])} on both sides"
-        )
-    if theirs.token != mine.token:
-        return "the token of the cluster is another one: give both sides the same"
-    return ""
+    return (
+        why_not_protocol(mine.protocol, mine.version, theirs.protocol, theirs.version)
+        or why_not_version(mine.version, theirs.version)
+        or why_not_python(mine.python, theirs.python)
+    )
 
 
 class Verdict(enum.Enum):

@@ -21,7 +21,9 @@ from actorrt.types import (
     NO_EMPLOYER,
     NO_GROUP,
     NO_PROCESS,
+    NOWHERE,
     ActorKey,
+    Address,
     Employer,
     FunctionKey,
     GroupId,
@@ -33,7 +35,7 @@ from actorrt.types import (
     Strategy,
 )
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 
 class ValueKind(IntEnum):
@@ -112,6 +114,7 @@ class Hello(msgspec.Struct, frozen=True):
     """The first frame each way: who speaks, and whether the two can understand each other.
 
     `link`: the id of the link, chosen by its dialler. `received`: it goes on after so many bytes; -1: it is a new one.
+    `address`: where it listens itself, if it does.
     """
 
     process: ProcessId
@@ -121,7 +124,7 @@ class Hello(msgspec.Struct, frozen=True):
     python: str
     version: str
     refused: str = ""
-    token: str = ""
+    address: Address = NOWHERE
     link: bytes = b""
     received: int = -1
 
@@ -334,6 +337,7 @@ class PleaseDial(Message, tag=35):
     """To a process that does not listen: dial `process`, which has something to tell you."""
 
     process: ProcessId
+    address: Address = NOWHERE
 
 
 class FreeSegment(Message, tag=36):
@@ -608,7 +612,10 @@ class Names(Message, tag=72):
 
 
 class DialMe(Message, tag=73):
+    """Have `process` dial who asks, at `address`."""
+
     process: ProcessId
+    address: Address = NOWHERE
 
 
 class Seal(Message, tag=74):

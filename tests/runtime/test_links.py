@@ -24,6 +24,7 @@ from actorrt.types import ProcessId
 from actorrt.wire.frames import GOODBYE, TO_CALLER, FrameParser, acknowledgement, encode_frame
 from actorrt.wire.link import End, Ending, Parting, State, greeting
 from actorrt.wire.messages import (
+    PROTOCOL_VERSION,
     AnyMessage,
     Borrow,
     Done,
@@ -128,7 +129,7 @@ class OneEnd:
         connection = Connection(loop, transport)
         reading.connection = connection
         if not hasattr(self, "link"):
-            hello = Hello(OTHER, "worker", os.getpid(), 2, "3.11", "0")
+            hello = Hello(OTHER, "worker", os.getpid(), PROTOCOL_VERSION, "3.11", "0")
             self.link = Link(loop, self.receiver, self.keeper, hello, self.end, connection, "its path")
         reading.link = self.link
         return connection

@@ -291,7 +291,8 @@ def test_a_hello_is_refused_with_a_sentence_that_says_what_to_do() -> None:
     assert why_refused(mine, hello_of(BOB)) == ""
     assert "install the same actorrt" in why_refused(mine, Hello(BOB, "worker", 1, 1, "3.11.7", "0.9"))
     assert "install Python 3.11" in why_refused(mine, Hello(BOB, "worker", 1, 2, "3.12.0", "1.0"))
-    assert "token" in why_refused(mine, Hello(BOB, "worker", 1, 2, "3.11.2", "1.0", token="other"))
+    assert "do not mix" in why_refused(mine, Hello(BOB, "worker", 1, 2, "3.11.2", "1.2"))
+    assert why_refused(mine, Hello(BOB, "worker", 1, 2, "3.11.2", "1.1.7")) == ""
     assert greeting(mine, b"id", 5).received == 5
 
 

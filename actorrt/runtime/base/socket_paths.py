@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final
 
-from actorrt.types import Address, ProcessId
-from actorrt.wire.addresses import socket_name, unix_address
+from actorrt.types import ProcessId
+from actorrt.wire.addresses import Ways, tcp_address, unix_address, ways_of
 
 # sun_path, less the zero behind it.
 MOST_BYTES: Final = 107
@@ -19,12 +19,15 @@ MOST_BYTES: Final = 107
 
 def socket_path(session: str, process: ProcessId) -> str:
     """Where a process of this session listens on this machine."""
-    return path_of(session, unix_address(process))
+    return os.path.join(session, ways_of(unix_address(process)).socket)
 
 
-def path_of(session: str, address: Address) -> str:
-    """The path of an address on this machine. ValueError if it has none."""
-    return os.path.join(session, socket_name(address))
+def path_by(session: str, ways: Ways, is_socket: Callable[[str], bool]) -> str:
+    """Where to dial: a socket of this session if it is there, else over TCP if that is a way."""
+    path = os.path.join(session, ways.socket) if ways.socket else ""
+    if ways.endpoint is None or (path and is_socket(path)):
+        return path
+    return tcp_address(ways.endpoint)
 
 
 def remove_socket(session: str, process: ProcessId) -> None:

@@ -126,11 +126,16 @@ class Link:
         connection: Connection | None,
         path: str = "",
     ) -> None:
-        """`hello`: the peer's. `path`: where it listens, if this process has dialled."""
+        """`hello`: the peer's. `path`: where it was dialled, if this process has dialled."""
         self.loop = loop
         self.peer = hello.process
         self.role = hello.role
+        # Of another machine, maybe: see `is_remote`.
         self.pid = hello.pid
+        # Where it listens, as it says itself.
+        self.address = hello.address
+        # The two reach each other over a network.
+        self.is_remote = connection is not None and connection.is_remote
         self.path = path
         self.end = end
         self.closed: Ending | None = None

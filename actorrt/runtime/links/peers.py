@@ -8,6 +8,9 @@ the peer's process has ended, or the peer says that it does not know the link. W
 
 Otherwise only the node knows that a process has ended. One that does not answer may be stopped, swapped out, or in C
 code that keeps the GIL: it is dialled again until it answers, or the node says that it is gone.
+
+The kernel knows nothing of a process on another machine: a link to it is dialled again until the peer says something,
+or this process is told that the other's node is dead (`bury`).
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from actorrt.core.recent import RecentSet
 from actorrt.exceptions import LinkError
-from actorrt.types import Address, ProcessId
-from actorrt.wire.addresses import unix_address
+from actorrt.types import NO_PROCESS, Address, ProcessId
+from actorrt.wire.addresses import Ways, endpoint_of, open_address, unix_address, ways_of
 from actorrt.wire.dialling import LONGEST_PAUSE_S, Aim, Dialling, Way, way_to
 from actorrt.wire.link import (
     DUPLICATE,
@@ -43,16 +47,18 @@ from actorrt.wire.messages import DialMe, Hello, Question
 
 from ..base.descriptors import allow_more_after
 from ..base.process_watch import is_ending, watch_pid
-from ..base.socket_paths import path_of, remove_socket, socket_path
+from ..base.socket_paths import path_by, remove_socket, socket_path
+from .access import UNIX_ONLY, Access
 from .connection import Connection
 from .link import Link, Receiver
 from .loopback import Loopback, TakeHere
+from .network import HELLO_TIMEOUT_S
 from .transport import (
-    HELLO_TIMEOUT_S,
     Acceptor,
     Dialler,
     DuplicateError,
     NoAnswerError,
+    NobodyListensError,
     Serves,
     attempt_of,
     make_hello,
@@ -66,6 +72,8 @@ DOUBT_S: Final = 0.2
 DEAD_REMEMBERED: Final = 4096
 # Who was dialled waits so long for a link to go on, while the process of the dialler lives.
 RESTORE_S: Final = 5.0
+# The same for a dialler on another machine, which is dead only once this process is told so.
+RESTORE_REMOTE_S: Final = 30.0
 # Links that end while their connections are down are waited for so long, until their peers know.
 PART_S: Final = 1.0
 LINK_ID_BYTES: Final = 8
@@ -81,9 +89,6 @@ _NODE_DOES_NOT_ANSWER: Final = (
 )
 
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-
 class Opened(Protocol):
     """A connection over which both hellos were said."""
 
@@ -93,6 +98,9 @@ class Opened(Protocol):
     def connection(self) -> Connection: ...
 
     def read_for(self, link: Link) -> None: ...
+
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Dials(Protocol):
@@ -129,8 +137,13 @@ class Peers:
         restore_s: float = RESTORE_S,
         end_of: Callable[[ProcessId], Coroutine[Any, Any, str]] | None = None,
         take_here: TakeHere | None = None,
+        access: Access = UNIX_ONLY,
+        port: int = 0,
     ) -> None:
-        """`restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives.
+        """`access`: whether and how this process talks to other machines. `port`: where it listens for those; 0: at any
+        that is allowed.
+
+        `restore_s`: how long a link that the peer has dialled may be without a connection while the peer lives.
 
         `end_of` waits until a process has ended, as the node knows it, and says why; LinkError: the node does not know
         it. Without it, one failed dial is the end. `take_here`: what threads of this process take of what it sends to
@@ -159,9 +172,13 @@ class Peers:
         self._receiver = receiver
         self._take_here = take_here or _take_nothing
         self._hello = make_hello(process, role, version)
-        self._connector = Dialler(dial_timeout_s)
+        self._access = access
+        self._port = port
+        self._connector = Dialler(dial_timeout_s, access)
         self._dialler: Dials = self._connector
-        self._acceptor = Acceptor(self._hello, self._welcome)
+        self._acceptor = Acceptor(self._hello, self._welcome, access)
+        # Those of which it is told that they have ended, while they are dialled.
+        self._graves: dict[ProcessId, asyncio.Future[str]] = {}
         # The path of its socket, once others can dial it.
         self._listens_at: str | None = None
         self._listen_lock = asyncio.Lock()
@@ -172,21 +189,37 @@ class Peers:
         kept = sum(link.kept for link in links)
         return PeersStatistics(len(links), down, kept, len(self._opening), len(self._dialling), len(self.dead))
 
+    @property
+    def address(self) -> Address:
+        """Where this process listens; NOWHERE before it does."""
+        return self._hello.address
+
     async def listen(self) -> None:
-        """Have others able to dial; again: nothing."""
+        """Have others able to dial, those of other machines too if `access` says so; again: nothing.
+
+        Raises LinkError where it cannot listen for those.
+        """
         async with self._listen_lock:
             if self._listens_at is None:
                 path = socket_path(self.session, self.process)
                 await self._acceptor.listen(path)
                 self._listens_at = path
+                address = unix_address(self.process)
+                if self._access.host:
+                    address = open_address(self.process, await self._acceptor.open(self._port))
+                self._hello = self._acceptor.hello = structs.replace(self._hello, address=address)
 
     def serve(self, serves: Serves) -> None:
-        """Have other requests answered than those of links."""
+        """Have requests over HTTP answered that are for no link, at the same sockets."""
         self._acceptor.serves = serves
 
-    async def connect(self, factory: Callable[[], P], process: ProcessId) -> tuple[asyncio.Transport, P]:
+    async def connect(
+        self, factory: Callable[[], P], process: ProcessId, address: Address | None = None
+    ) -> tuple[asyncio.Transport, P]:
         """A bare connection to where `process` listens, for requests that it `serve`s. Raises OSError and LinkError."""
-        return await self._connector.connect(socket_path(self.session, process), factory)
+        if address is None and (link := self.get(process)) is not None:
+            address = link.address or None
+        return await self._connector.connect(self._path_by(self._ways_to(process, address)), factory)
 
     def all_links(self) -> list[Link]:
         """Those of this moment, the closed ones too; from any thread."""
@@ -195,6 +228,15 @@ class Peers:
     def mark_dead(self, process: ProcessId) -> None:
         """It has ended, or was given up: nobody dials it again."""
         self.dead.add(process)
+
+    def bury(self, process: ProcessId, why: str) -> None:
+        """It is on a node that counts as dead, or that says that it has ended: its link ends, and nobody dials it."""
+        self.mark_dead(process)
+        if (grave := self._graves.get(process)) is not None and not grave.done():
+            grave.set_result(why)
+        for link in (self.links.get(process), *self._opening_of(process)):
+            if link is not None:
+                link.finish(Ending.DIED)
 
     def get(self, process: ProcessId) -> Link | None:
         link = self.links.get(process)
@@ -216,11 +258,8 @@ class Peers:
             raise LinkError(f"process {process.hex()} has ended")
         task = self._dialling.get(process)
         if task is None:
-            try:
-                path = path_of(self.session, address or unix_address(process))
-            except ValueError as error:
-                raise LinkError(f"process {process.hex()} cannot be reached: {error}") from None
-            task = asyncio.get_running_loop().create_task(self._open(process, path))
+            ways = self._ways_to(process, address)
+            task = asyncio.get_running_loop().create_task(self._open(process, ways))
             self._dialling[process] = task
             task.add_done_callback(lambda done: self._dialled(process, done))
         return await asyncio.shield(task)
@@ -239,23 +278,33 @@ class Peers:
                     # A refusal.
                     raise
 
+    def _ways_to(self, process: ProcessId, address: Address | None) -> Ways:
+        try:
+            return ways_of(address or unix_address(process))
+        except ValueError as error:
+            raise LinkError(f"process {process.hex()} cannot be reached: {error}") from None
+
+    def _path_by(self, ways: Ways) -> str:
+        return path_by(self.session, ways, self._is_socket)
+
     def _dialled(self, process: ProcessId, task: asyncio.Task[Link]) -> None:
         self._dialling.pop(process, None)
         _look_at(task)
 
-    async def _open(self, process: ProcessId, path: str) -> Link:
+    async def _open(self, process: ProcessId, ways: Ways) -> Link:
         """Dial until the process answers, or its node says that it has ended."""
         if self.end_of is None:
-            return await self._reach(process, path)
+            return await self._reach(process, ways)
         loop = asyncio.get_running_loop()
         dialling = Dialling(Aim.PEER, loop.time(), self._dial_timeout_s)
         doubt = asyncio.Event()
         end = loop.create_task(_end_in_doubt(self.end_of, process, doubt))
+        grave = self._graves[process] = loop.create_future()
         try:
             while True:
-                attempt = loop.create_task(self._reach(process, path))
+                attempt = loop.create_task(self._reach(process, ways))
                 try:
-                    await asyncio.wait((attempt, end), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((attempt, end, grave), return_when=asyncio.FIRST_COMPLETED)
                     if attempt.done():
                         return attempt.result()
                 except LinkError as error:
@@ -265,12 +314,13 @@ class Peers:
                     if following.lasts_s is not None:
                         logger.warning(_NO_ANSWER, process.hex(), following.lasts_s)
                     doubt.set()
-                    await asyncio.wait((end,), timeout=following.pause_s)
+                    await asyncio.wait((end, grave), timeout=following.pause_s, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     attempt.cancel()
-                if end.done():
-                    raise LinkError(f"process {process.hex()} has ended: {end.result()}")
+                if grave.done() or end.done():
+                    raise LinkError(f"process {process.hex()} has ended: {(grave if grave.done() else end).result()}")
         finally:
+            del self._graves[process]
             end.cancel()
             end.add_done_callback(_look_at)
 
@@ -293,16 +343,17 @@ class Peers:
                     logger.warning(_NODE_DOES_NOT_ANSWER, node.hex(), following.lasts_s)
             await asyncio.sleep(following.pause_s)
 
-    async def _reach(self, process: ProcessId, path: str) -> Link:
+    async def _reach(self, process: ProcessId, ways: Ways) -> Link:
         """One attempt. Raises LinkError if it fails."""
         waited = False
+        path = self._path_by(ways)
         while True:
             link = self.get(process)
             if link is not None:
                 # It dialled itself in the meantime.
                 return link
             has_dialled = bool(self._opening_of(process))
-            match way_to(has_dialled, waited, self._is_socket(path), self.broker is not None):
+            match way_to(has_dialled, waited, self._listens(path), self.broker is not None):
                 case Way.AWAIT:
                     waited = True
                     with contextlib.suppress(TimeoutError):
@@ -319,7 +370,7 @@ class Peers:
         try:
             # A program listens only once it has to reach another one.
             await self.listen()
-            await broker.ask(DialMe(process))
+            await broker.ask(DialMe(process, self.address))
             async with asyncio.timeout(self._dial_timeout_s):
                 return await asyncio.shield(arrival)
         except TimeoutError:
@@ -327,29 +378,45 @@ class Peers:
         finally:
             self._drop_arrival(process, arrival)
 
+    async def dial_at(self, address: Address) -> Link:
+        """Open a link to whichever process listens at `address`, or take the one that there is with it.
+
+        One attempt. Raises LinkError if it fails, as `dial` does.
+        """
+        try:
+            ways = ways_of(address)
+        except ValueError as error:
+            raise LinkError(str(error)) from None
+        return await self.dial(NO_PROCESS, self._path_by(ways))
+
     async def dial(self, process: ProcessId, path: str) -> Link:
         """Open a link to the process that listens at `path`; if it dials too, whichever link is kept.
 
-        One attempt. Raises LinkError if it fails: NoAnswerError, RefusedError, or that nobody listens.
+        One attempt. Raises LinkError if it fails: NoAnswerError, RefusedError, or that nobody listens. NO_PROCESS:
+        whichever process that is.
         """
         hello = greeting(self._hello, self._new_id())
         arrival = self._arrival(process)
-        before = self._opening_of(process)
+        before = set(self._opening.values())
         self._ringing.add(process)
         try:
             dialled = await self._dialler.dial(path, hello)
-        except DuplicateError:
-            return await self._other_link(process)
+        except DuplicateError as error:
+            return await self._other_link(process or error.process)
         finally:
             self._ringing.discard(process)
             self._drop_arrival(process, arrival)
         connection, peer = dialled.connection, dialled.hello.process
+        if peer == self.process or peer != (process or peer):
+            # Of a socket the name is the process's own; a port may be another's by now.
+            connection.close()
+            raise NobodyListensError(f"another process listens at {path} by now, or this one itself: {peer.hex()}")
         crossed = any(link not in before for link in self._opening_of(peer))
         if not takes_dialled(self.process, peer, self.get(peer) is not None, crossed):
             # The peer's link comes first, whatever it knows of this one.
             connection.close()
             return await self._other_link(peer)
-        for link in before:
+        for link in before.intersection(self._opening_of(peer)):
             # The peer has ended those that it had dialled before, else it had refused this one.
             link.finish(Ending.LOST)
         link = self._link(dialled.hello, hello.link, State.OPEN, connection, path)
@@ -400,11 +467,17 @@ class Peers:
     def _is_socket(self, path: str) -> bool:
         return os.path.exists(path)
 
+    def _listens(self, path: str) -> bool:
+        """Whether somebody may listen there."""
+        return endpoint_of(path) is not None or self._is_socket(path)
+
     def _new_id(self) -> bytes:
         return os.urandom(LINK_ID_BYTES)
 
     def _end_of(self, link: Link) -> asyncio.Future[None]:
         """Done once the process behind a link has ended, where the kernel can be asked."""
+        if link.is_remote:
+            return asyncio.get_running_loop().create_future()
         try:
             return watch_pid(link.pid)
         except OSError as error:
@@ -416,7 +489,7 @@ class Peers:
 
     def is_ending(self, link: Link) -> bool:
         """Whether the process behind a link runs no more, as the kernel has it."""
-        return is_ending(link.pid)
+        return not link.is_remote and is_ending(link.pid)
 
     # ---- who dials here
 
@@ -510,7 +583,8 @@ class Peers:
         # Now, since its process may be gone: nobody else has its number yet.
         ended = self._end_of(link)
         # Who was dialled waits for the dialler: once it comes, this is cancelled.
-        work = self._dial_again(link) if link.path else asyncio.sleep(self._restore_s, False)
+        longest_s = RESTORE_REMOTE_S if link.is_remote else self._restore_s
+        work = self._dial_again(link) if link.path else asyncio.sleep(longest_s, False)
         attempt = asyncio.get_running_loop().create_task(work)
         try:
             await asyncio.wait((attempt, ended), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Dial and accept connections for links: HTTP streams over Unix sockets.
+"""Dial and accept connections for links: HTTP streams over Unix sockets, and over TCP between machines (network.py).
 
 The dialler POSTs to /link with a body that stays open; both sides say hello in one chunk each. A server of aiohttp
 accepts, whose stream reader and writer are bypassed from then on: a protocol of our own reads into one buffer that is
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from actorrt.exceptions import LinkError
-from actorrt.types import ProcessId
+from actorrt.types import NO_PROCESS, ProcessId
+from actorrt.wire.addresses import Endpoint, endpoint_of
 from actorrt.wire.dialling import Attempt
 from actorrt.wire.frames import RAW_FRAME_BYTES
 from actorrt.wire.greeting import HELLO_LIMIT, hello_in, request_with
@@ -32,13 +33,14 @@ from actorrt.wire.pipe_end import PIECE
 
 from ..base.descriptors import allow_more_after
 from ..base.socket_paths import reachable
-from .connection import Connection, let_go
+from .access import UNIX_ONLY, Access
+from .connection import Connection, connection_over, let_go
 from .link import Link
+from .network import HELLO_TIMEOUT_S, Doors, RefusedProofError, connect
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader, web
 
-HELLO_TIMEOUT_S: Final = 10.0
 _SERVER: Final = "aiohttp.web"
 _CLOSED: Final = "the peer closed the link while it opened"
 # As much as one read takes: a piece of a pipe in its frame, exactly, so that the next read begins with the next frame.
@@ -80,10 +82,16 @@ class RefusedError(DialError):
 class DuplicateError(RefusedError):
     """The same: it has one, or dials by itself."""
 
+    process: ProcessId = NO_PROCESS
 
-def refusal(why: str) -> RefusedError:
-    """What to raise where a hello was answered so."""
-    return DuplicateError(why) if why == DUPLICATE else RefusedError(why)
+
+def refusal(hello: Hello) -> RefusedError:
+    """What to raise where a hello was answered with this one."""
+    if hello.refused != DUPLICATE:
+        return RefusedError(hello.refused)
+    duplicate = DuplicateError(hello.refused)
+    duplicate.process = hello.process
+    return duplicate
 
 
 def attempt_of(error: LinkError) -> Attempt:
@@ -117,6 +125,7 @@ class _Reader(asyncio.BufferedProtocol):
         self._feed = link.feed_data
         self._parser = link.end.parser
         self._broke = partial(link.broke, connection)
+        self._has_room = connection.has_room
         self._before: Any = before
         self._buffer = _buffer_of(link.loop)
 
@@ -141,6 +150,7 @@ class _Reader(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._before.resume_writing()
+        self._has_room()
 
 
 _buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
@@ -191,7 +201,7 @@ class Dialled:
 
     def __init__(self, hello: Hello, transport: asyncio.Transport, before: asyncio.BaseProtocol) -> None:
         self.hello = hello
-        self.connection = Connection(asyncio.get_running_loop(), transport)
+        self.connection = connection_over(asyncio.get_running_loop(), transport)
         self._before = before
 
     def read_for(self, link: Link) -> None:
@@ -200,10 +210,11 @@ class Dialled:
 
 
 class Dialler:
-    """Opens connections."""
+    """Opens connections to what listens at a path, or at `tcp:host:port`."""
 
-    def __init__(self, timeout_s: float = HELLO_TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = HELLO_TIMEOUT_S, access: Access = UNIX_ONLY) -> None:
         self._timeout_s = timeout_s
+        self._access = access
 
     async def dial(self, path: str, hello: Hello) -> Dialled:
         """Open a connection to the process that listens at `path`. Raises LinkError when that cannot be now.
@@ -212,35 +223,36 @@ class Dialler:
         DialBrokeError: the connection ended at once.
         """
         try:
-            with reachable(path) as address:
-                return await self._dial(path, address, hello)
-        except OSError as error:
-            raise _cannot_open(path, error) from error
-
-    async def _dial(self, path: str, address: str, hello: Hello) -> Dialled:
-        try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._open(address, hello)
+                return await self._greet(path, hello)
         except TimeoutError:
             raise NoAnswerError(f"no answer came from {path} for {self._timeout_s:g} s") from None
         except (OSError, ValueError, msgspec.DecodeError) as error:
             if isinstance(error, OSError) and allow_more_after(error):
-                return await self._dial(path, address, hello)
+                return await self.dial(path, hello)
             raise _cannot_open(path, error) from error
 
     async def connect(self, path: str, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
-        """A bare connection, for what is no link. Raises OSError."""
+        """A bare connection, for what is no link; between machines both sides have proved to have the token by then.
+
+        Raises OSError, and RefusedError where they have not.
+        """
+        if (endpoint := endpoint_of(path)) is not None:
+            try:
+                return await connect(self._access, factory, endpoint)
+            except RefusedProofError as error:
+                raise RefusedError(str(error)) from None
         with reachable(path) as address:
             return await asyncio.get_running_loop().create_unix_connection(factory, address)
 
-    async def _open(self, address: str, hello: Hello) -> Dialled:
+    async def _greet(self, path: str, hello: Hello) -> Dialled:
         loop = asyncio.get_running_loop()
-        transport, dialling = await loop.create_unix_connection(lambda: _Dialling(loop), address)
+        transport, dialling = await self.connect(path, partial(_Dialling, loop))
         try:
             transport.write(request_with(encode_hello(hello)))
             theirs = decode_hello(await dialling.hello())
             if theirs.refused:
-                raise refusal(theirs.refused)
+                raise refusal(theirs)
             if transport.is_closing():
                 raise ConnectionResetError(_CLOSED)
             return Dialled(theirs, transport, dialling)
@@ -258,21 +270,23 @@ def _cannot_open(path: str, error: Exception) -> LinkError:
     return kind(f"could not open a link to {path}: {type(error).__name__}: {error}")
 
 
-# Who answers a request that is for no link.
-Serves = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 # What becomes of a hello: the answer to it, and the link that reads from its connection, unless it is refused.
 Welcome = Callable[[Hello, Connection], tuple[Hello, Link | None]]
+# Who answers a request that is for no link: those who may ask are on this machine, or have proved to have the token.
+Serves = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
 
 class Acceptor:
-    """Accepts connections at a Unix socket. `welcome` says what becomes of each."""
+    """Accepts connections at a Unix socket, and at a port. `welcome` says what becomes of each hello."""
 
-    def __init__(self, hello: Hello, welcome: Welcome) -> None:
-        self._hello = hello
+    def __init__(self, hello: Hello, welcome: Welcome, access: Access = UNIX_ONLY) -> None:
+        self.hello = hello
         # None: there are no other requests than those of links.
         self.serves: Serves | None = None
         self._welcome = welcome
+        self._access = access
         self._runner: Any = None
+        self._doors: Doors | None = None
 
     async def listen(self, path: str) -> None:
         if _SERVER not in sys.modules:
@@ -286,6 +300,11 @@ class Acceptor:
             await web.UnixSite(runner, address).start()
         os.chmod(path, 0o600)
         self._runner = runner
+
+    async def open(self, port: int) -> Endpoint:
+        """Accept those of other machines too; where they reach this process. LinkError: that cannot be."""
+        self._doors = Doors(self._access, self._runner.server)
+        return await self._doors.listen(port)
 
     async def _handle(self, request: Any) -> Any:
         from aiohttp import ClientError, web
@@ -311,14 +330,14 @@ class Acceptor:
         if transport is None:  # it has gone meanwhile
             return
         # From here to the change of the protocol nothing waits: what is decided about a hello holds.
-        if refused := why_refused(self._hello, theirs):
-            await response.write(encode_hello(greeting(self._hello, theirs.link, refused=refused)))
+        if refused := why_refused(self.hello, theirs):
+            await response.write(encode_hello(greeting(self.hello, theirs.link, refused=refused)))
             await response.write_eof()
             return
-        connection = Connection(asyncio.get_running_loop(), transport)
+        connection = connection_over(asyncio.get_running_loop(), transport)
         answer, link = self._welcome(theirs, connection)
         if link is None:
-            connection.out.close()
+            connection.drop()
             await response.write(encode_hello(answer))
             await response.write_eof()
             return
@@ -335,8 +354,12 @@ class Acceptor:
             for site in self._runner.sites:
                 for listening in site._server.sockets:
                     let_go(listening.fileno())
+        if self._doors is not None and (listening := self._doors.fileno()) is not None:
+            let_go(listening)
 
     async def close(self) -> None:
+        if self._doors is not None:
+            await self._doors.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

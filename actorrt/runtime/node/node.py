@@ -298,7 +298,7 @@ class Node:
                 target = self.peers.get(question.process)
                 if target is None:
                     raise exceptions.LinkError(f"process {question.process.hex()} is gone")
-                target.send(PleaseDial(link.peer))
+                target.send(PleaseDial(link.peer, question.address))
                 return Done()
             case JoinDriver():
                 return self._join(link, question)
@@ -433,12 +433,15 @@ class Node:
     def _join(self, link: Link, driver: JoinDriver) -> Joined:
         self.workers.employ(self.programs.join(driver, link))
         self._watch(link, driver.pid)
-        here, head = (place_on(self.process, process) for process in (self.process, self._config.head))
+        here = place_on(self.process, self.process, self.peers.address)
+        head = place_on(self.process, self._config.head)
         return Joined(here, self._cpus, head, self._config.store_limit)
 
     def _watch(self, link: Link, pid: int) -> None:
         if link.peer not in self._watched:
-            watched = self._watched[link.peer] = self._machine.end_of_driver(pid)
+            # The kernel knows nothing of a process on another machine.
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            watched = self._watched[link.peer] = never if link.is_remote else self._machine.end_of_driver(pid)
             watched.add_done_callback(lambda done: None if done.cancelled() else self._driver_ended(link))
 
     async def _program_paths(self, link: Link) -> list[bytes]:

@@ -18,6 +18,7 @@ from actorrt.version import __version__
 from actorrt.wire.messages import ClaimName, NameHolder
 
 from ..base.process_watch import watch_pid
+from ..links.access import Access
 from ..links.link import Receiver
 from ..links.peers import Peers
 from ..machine.cgroup import Cgroup, OomWatch
@@ -124,7 +125,10 @@ class RealMachine:
 
     def peers(self, receiver: Receiver, end_of: EndOf) -> Peers:
         config, timeout_s = self._config, self._settings.dial_timeout_s
-        return Peers(receiver, config.node, "node", config.session, __version__, timeout_s, end_of=end_of)
+        access = Access(self._settings)
+        return Peers(
+            receiver, config.node, "node", config.session, __version__, timeout_s, end_of=end_of, access=access
+        )
 
     def head(self, parent: HeadParent, peers: Peers) -> KeptHead:
         if self._config.head_address:

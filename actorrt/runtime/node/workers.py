@@ -17,7 +17,7 @@ from actorrt.core.roll_call import Member
 from actorrt.core.worker_environment import THREADS
 from actorrt.core.worker_pool import Limits
 from actorrt.core.workers import Env, ProcessEnd, State
-from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, GroupId, JobKey, LeaseId, ProcessId
+from actorrt.types import NO_EMPLOYER, PROCESS_ID_SIZE, Employer, GroupId, JobKey, LeaseId, Place, ProcessId
 from actorrt.wire.addresses import place_on
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
@@ -105,8 +105,7 @@ class Workers:
         grant = await self._answer(number, self._state.ask(number, owner, request))
         assert isinstance(grant, do.Grant)
         pid = 0 if (worker := self._processes.get(grant.process)) is None else worker.pid
-        place = place_on(self._node, grant.process)
-        return Lease(grant.lease, place, pid, list(grant.gpus) or None, grant.wanted)
+        return Lease(grant.lease, self._place_of(grant.process), pid, list(grant.gpus) or None, grant.wanted)
 
     async def share(self, employer: Employer, env: Mapping[str, str] | None, want: int) -> WorkerList:
         """The workers that an employer's coroutines share: at least one, and one more if `want` says so."""
@@ -114,7 +113,12 @@ class Workers:
         actions = self._state.ask_shared(number, employer, _sorted(env), min(want, self._cpus))
         found = await self._answer(number, actions)
         assert isinstance(found, do.Share)
-        return WorkerList([place_on(self._node, process) for process in found.workers], self._cpus)
+        return WorkerList([self._place_of(process) for process in found.workers], self._cpus)
+
+    def _place_of(self, process: ProcessId) -> Place:
+        """Where a worker is: it has said so itself as it came."""
+        link = self._link_of(process)
+        return place_on(self._node, process, None if link is None else link.address)
 
     async def _answer(self, number: int, actions: tuple[do.NodeAction, ...]) -> Answer:
         future = self._asked[number] = self._loop.create_future()

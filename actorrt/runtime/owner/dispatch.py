@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.roll_call import plain
-from actorrt.types import ProcessId
+from actorrt.types import Address, ProcessId
 from actorrt.wire import undelivered
 from actorrt.wire.messages import (
     ERROR,
@@ -336,9 +336,9 @@ class Dispatch:
 def _handlers_of(runtime: Surroundings) -> dict[type, Handler]:
     """What an owner does with the messages of other processes about what it owns, borrows, leases and is."""
 
-    async def dial(process: ProcessId) -> None:
+    async def dial(process: ProcessId, address: Address) -> None:
         try:
-            await runtime.peers.link_to(process)
+            await runtime.peers.link_to(process, address or None)
         except exceptions.LinkError as error:
             logger.info("asked to dial %s: %s", process.hex(), error)
 
@@ -377,7 +377,7 @@ def _handlers_of(runtime: Surroundings) -> dict[type, Handler]:
         runtime.tenancy.assign(message.resources, message.strategy)
 
     def please_dial(_: Link, message: PleaseDial) -> None:
-        runtime.thread.spawn_here(dial(message.process))
+        runtime.thread.spawn_here(dial(message.process, message.address))
 
     def segment_back(_: Link, message: SegmentBack) -> None:
         runtime.segments.back(message.serial, message.reuse)

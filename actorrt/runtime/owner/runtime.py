@@ -24,6 +24,7 @@ from actorrt.wire.messages import (
 )
 
 from ..base.loop_thread import LoopThread
+from ..links.access import Access
 from ..links.link import Link
 from ..links.peers import Peers, PeersStatistics
 from ..links.running import Child, RunningCall
@@ -169,6 +170,7 @@ class Runtime:
             settings.dial_timeout_s,
             end_of=self._cause_of_end,
             take_here=self.dispatch.take_here,
+            access=Access(settings),
         )
         self.pid = os.getpid()
         self.call_clock = CallClock(self.thread, self._late)

@@ -98,6 +98,9 @@ def _become_like_the_driver(params: WorkerParams) -> None:
 
 async def _join(runtime: Runtime, params: WorkerParams) -> None:
     listening = asyncio.ensure_future(runtime.peers.listen())
+    if runtime.settings.host:
+        # Its hello says under which address other machines reach it.
+        await listening
     node = await runtime.peers.dial_node(params.node)
     runtime.join(Membership(node, params.node_id, params.cpus, params.store_limit, params.employer, params.namespace))
     await listening
