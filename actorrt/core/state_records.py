@@ -135,7 +135,9 @@ class ObjectState(Record, frozen=True, kw_only=True):
     object_size: int = -1
     """Bytes of the pickled value; -1: not known."""
     name: str = ""
-    """The call that makes it."""
+    """The call that makes it, while it is PENDING."""
+    task_id: str = ""
+    """The id of that, which returns this object among others, it may be."""
     owner_id: str = ""
     owner_pid: int = 0
     local_refs: int = 0

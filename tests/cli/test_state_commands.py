@@ -193,6 +193,20 @@ def test_why_follows_an_argument_to_the_call_that_makes_it(busy: Busy) -> None:
     assert re.search(r"^task held \([\w-]+\) runs in worker ", shown("why", short(busy.tasks[0])))
 
 
+@actorrt.remote(num_returns=2)
+def two() -> tuple[int, int]:
+    return 1, 2
+
+
+def test_why_of_a_second_result_tells_of_the_call_that_makes_it(busy: Busy) -> None:
+    first, second = two.remote()
+    end = time.monotonic() + 20
+    while state.list_tasks(filters=[("name", "=", "two"), ("state", "=", "PENDING_NODE_ASSIGNMENT")]).total < 1:
+        assert time.monotonic() < end
+    assert shown("why", short(second)).startswith(f"task two ({short(first)}) waits for a worker with 1 CPU\n")
+    actorrt.cancel(first)
+
+
 def test_why_says_what_an_actor_waits_for(busy: Busy) -> None:
     large = Office.options(num_cpus=2, name="large").remote()
     call = large.pid.remote()
@@ -202,7 +216,7 @@ def test_why_says_what_an_actor_waits_for(busy: Busy) -> None:
     (found,) = state.list_actors(filters=[("name", "=", "large")])
     said = shown("why", state.short_id(found.actor_id))
     assert said.startswith(f"actor Office(large) ({state.short_id(found.actor_id)}) waits for a worker with 2 CPU\n")
-    assert re.search(r"^before it 1 request waits: 1 CPU for a task of process \w{8}$", said, re.MULTILINE)
+    assert re.search(r"^before it \d requests? waits?: 1 CPU for a task of process \w{8}", said, re.MULTILINE)
     assert f"call Office.pid ({short(call)}) waits for its actor\nactor Office(large)" in shown("why", short(call))
     actorrt.kill(large)
 

@@ -131,9 +131,8 @@ def explained(record: Record, timeout: float | None) -> list[str]:
             return why.of_actor(record, _title(record), _queues(timeout))
         case TaskState():
             return _why_call(record, timeout)
-        case ObjectState(state="PENDING"):
-            # The numbers of a call's results follow each other; it has that of the first.
-            made = one_of("tasks", record.object_id, timeout)
+        case ObjectState(state="PENDING") if record.task_id:
+            made = one_of("tasks", record.task_id, timeout)
             return why.of_object(record) if made is None else _why_call(made, timeout)
         case ObjectState():
             return why.of_object(record)

@@ -220,6 +220,7 @@ def object_columns(objects: Objects, refs: Mapping[int, int]) -> Columns[Entry]:
         "state": lambda one: of_object(one.state),
         "object_size": size_of,
         "name": lambda one: "" if one.call is None else title_of(one.call),
+        "task_id": lambda one: "" if one.call is None else one.call.entry.hex(),
         "owner_id": lambda one: one.owner.hex(),
         "owner_pid": lambda _: os.getpid(),
         "local_refs": lambda one: refs.get(id(one), 0),
