@@ -129,3 +129,16 @@ def test_without_a_counter_no_death_is_out_of_memory(watch: OomWatch) -> None:
     assert not watch.claim(1.0)
     Kills.count = 10
     assert watch.claim(2.0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "prefix"),
+    [("memory.max", "memory.current", ""), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")],
+)
+def test_cached_files_are_no_use_of_memory(tmp_path: Path, limit: str, used: str, prefix: str) -> None:
+    (tmp_path / limit).write_text("1000\n")
+    (tmp_path / used).write_text("900\n")
+    (tmp_path / "memory.stat").write_text(f"{prefix}inactive_file 300\n{prefix}active_file 200\n")
+    assert list(Cgroup(memory=(tmp_path,)).memory_use()) == [(400, 1000)]
+    (tmp_path / limit).write_text("max\n")
+    assert list(Cgroup(memory=(tmp_path,)).memory_use()) == []

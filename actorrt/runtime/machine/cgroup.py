@@ -15,10 +15,10 @@ import msgspec
 
 UNLIMITED: Final = 1 << 60  # version 1 says "no limit" with a number close to 2**63
 CLAIM_WITHIN_S: Final = 10.0
-# Of versions 2 and 1: the limit, what is used, and what of that is cached and idle.
+# Of versions 2 and 1: the limit, what is used, and what of that are cached files.
 _MEMORY_FILES: Final = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
 
 
@@ -54,12 +54,13 @@ class Cgroup(msgspec.Struct, frozen=True):
 
     def memory_use(self) -> Iterator[tuple[int, int]]:
         """Bytes that are used and bytes that are allowed, of each group that allows so many. What the kernel would give
-        back at once, the pages of files that nobody has read lately, is not counted."""
+        back, the cached pages of files, is not counted."""
         for folder in self.memory:
-            for limited, used, idle in _MEMORY_FILES:
+            for limited, used, cached in _MEMORY_FILES:
                 limit, amount = _number(folder / limited), _number(folder / used)
                 if limit is not None and amount is not None and 0 < limit < UNLIMITED:
-                    yield max(0, amount - (_keyed(folder / "memory.stat", idle) or 0)), limit
+                    files = sum(_keyed(folder / "memory.stat", key) or 0 for key in cached)
+                    yield max(0, amount - files), limit
 
     def oom_kills(self) -> int | None:
         """Processes of this group that the kernel has killed for want of memory so far; None where nobody counts."""
