@@ -183,6 +183,19 @@ def label_selector(name: str, value: Any) -> tuple[LabelRule, ...]:
     return tuple(found)
 
 
+def inherited_from(strategy: Strategy) -> Strategy:
+    """How that is placed which work with this strategy makes, if it does not say so itself."""
+    return Strategy(group=strategy.group, captures=True) if strategy.captures else ANYWHERE
+
+
+def chosen(given: Strategy | None, inherited: Strategy, *, own_worker: bool) -> Strategy:
+    """By which strategy something is placed. `given`: what it says itself; `own_worker`: it needs one. What needs none
+    is not captured."""
+    if given is not None:
+        return given
+    return inherited if own_worker else ANYWHERE
+
+
 def strategy_of(name: str, value: Any) -> Strategy:
     """The value of `scheduling_strategy`."""
     if isinstance(value, str):

@@ -15,6 +15,8 @@ from actorrt.core.scheduling_strategies import (
     NodeLabelSchedulingStrategy,
     NotIn,
     PlacementGroupSchedulingStrategy,
+    chosen,
+    inherited_from,
     label_selector,
     strategy_of,
 )
@@ -114,3 +116,12 @@ def test_label_selectors_are_read_as_they_are_meant() -> None:
 def test_an_actor_that_says_where_has_a_process_to_itself(strategy: object) -> None:
     assert parse_actor_options({"scheduling_strategy": strategy}).exclusive(has_async=True)
     assert not parse_actor_options({"scheduling_strategy": "SPREAD"}).exclusive(has_async=True)
+
+
+def test_what_a_group_captures_is_what_needs_a_worker_and_does_not_say_otherwise() -> None:
+    assert inherited_from(Strategy(group=KEY, bundle=1)) == ANYWHERE
+    inherited = inherited_from(Strategy(group=KEY, bundle=1, captures=True))
+    assert inherited == Strategy(group=KEY, captures=True)
+    assert chosen(None, inherited, own_worker=True) == inherited
+    assert chosen(None, inherited, own_worker=False) == ANYWHERE
+    assert chosen(ANYWHERE, inherited, own_worker=True) == ANYWHERE

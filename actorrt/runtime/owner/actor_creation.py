@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorrt import exceptions
 from actorrt.core.actor_calls import Traits, traits_of
-from actorrt.types import ANYWHERE, ActorKey, Strategy, actor_key
+from actorrt.core.scheduling_strategies import chosen
+from actorrt.types import ActorKey, Strategy, actor_key
 from actorrt.wire import codec
 from actorrt.wire.messages import (
     ActorAt,
@@ -87,7 +88,7 @@ class Form:
         self.options = options
         self.inherited = inherited
         self.exclusive = options.exclusive(cls.has_async)
-        self.strategy = inherited if options.strategy is None and self.exclusive else options.strategy or ANYWHERE
+        self.strategy = chosen(options.strategy, inherited, own_worker=self.exclusive)
         self.concurrency = options.concurrency(cls.has_async)
         groups = dict(options.concurrency_groups)
         self.groups = groups or None

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from actorrt.core.scheduling_strategies import inherited_from
 from actorrt.types import ANYWHERE, Strategy
 from actorrt.wire.messages import ActorCall
 
@@ -165,7 +166,7 @@ class Tenancy:
         self.assigned = resources
         if strategy != self.strategy:
             self.strategy = strategy
-            self.inherited = Strategy(group=strategy.group, captures=True) if strategy.captures else ANYWHERE
+            self.inherited = inherited_from(strategy)
             self._strategy_changed()
 
     def begin(self, actor: Any, lease: int, resources: dict[str, int] | None, strategy: Strategy) -> None:

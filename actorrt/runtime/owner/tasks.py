@@ -15,6 +15,7 @@ from msgspec import Struct
 from actorrt import exceptions
 from actorrt.core.call_terms import Limit
 from actorrt.core.calls import Action
+from actorrt.core.scheduling_strategies import chosen
 from actorrt.core.task_pool import PoolStatistics
 from actorrt.types import ANYWHERE, FunctionKey, LeaseId, ProcessId, Strategy
 from actorrt.wire.messages import Outcome, TaskCall
@@ -100,10 +101,8 @@ class Tasks:
         found = self._by_options.get(key)
         if found is None:
             env = {**self._process.program.env, **dict(options.env_vars)}
-            strategy = options.strategy
-            if strategy is None:
-                # What needs no worker of its own is not captured.
-                strategy = self._process.tenancy.inherited if options.shape or not is_async else ANYWHERE
+            inherited = self._process.tenancy.inherited
+            strategy = chosen(options.strategy, inherited, own_worker=not is_async or bool(options.shape))
             pool = self.pool(dict(options.shape), "loop" if is_async else "sync", env, strategy)
             if len(self._by_options) >= REMEMBERED_OPTIONS:
                 self._by_options.clear()
