@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from actorrt import exceptions
 from actorrt.runtime.links.link import Link
@@ -104,6 +105,10 @@ async def test_a_node_reads_what_lies_at_another_once_however_many_ask(tmp_path:
         assert await asyncio.gather(*(b.open(key, a.process) for _ in range(5))) == [DATA] * 5
         assert b.segments.statistics().segments == 1
         assert b.segments.transfers.facts()["copies"] == 1
+
+
+def test_the_same_on_the_loop_that_nodes_have(tmp_path: Path) -> None:
+    uvloop.run(test_a_node_reads_what_lies_at_another_once_however_many_ask(tmp_path))
 
 
 async def test_what_its_owner_frees_is_freed_by_all_who_have_it(tmp_path: Path) -> None:

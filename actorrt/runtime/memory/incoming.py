@@ -9,7 +9,7 @@ import mmap
 import os
 
 from .mapping import WritableMapping
-from .segment_writer import LARGE, memfd, size_for
+from .segment_writer import memfd, size_for
 
 
 class IncomingSegment:
@@ -27,9 +27,9 @@ class IncomingSegment:
         self.fd = memfd(self.size)
         try:
             self.inode = os.fstat(self.fd).st_ino
-            mapping = self._mapping = WritableMapping(self.fd, self.size)
-            if self.size < LARGE or not mapping.allocate(self.fd):
-                os.posix_fallocate(self.fd, 0, self.size)
+            # Not huge pages: to make those, the kernel waits for each busy core again and again.
+            os.posix_fallocate(self.fd, 0, self.size)
+            self._mapping = WritableMapping(self.fd, self.size, populate=True)
         except BaseException:
             self.close()
             raise

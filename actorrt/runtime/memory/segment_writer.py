@@ -38,7 +38,7 @@ KEEP: Final = 256
 _SPARE_PART: Final = 4
 _SPARE_BYTES: Final = 64 << 10
 # To make huge pages waits once for every core, which takes milliseconds where all are busy: worth it from here on.
-LARGE: Final = 4 * HUGE_PAGE
+_HUGE_FROM: Final = 4 * HUGE_PAGE
 # From here on the part that a last huge page leaves unused is small.
 _WHOLE_HUGE_PAGES: Final = 8 * HUGE_PAGE
 # One write is no longer than this, so that a signal is served meanwhile.
@@ -317,7 +317,7 @@ def _parts(data: bytes | memoryview, buffers: Sequence[memoryview]) -> tuple[lis
 
 def _map(segment: OwnSegment) -> WritableMapping | None:
     """A mapping whose pages are all there, if it is to be had; else the segment is written by `pwrite`."""
-    if segment.is_new and segment.size < LARGE:
+    if segment.is_new and segment.size < _HUGE_FROM:
         return None
     try:
         mapping = WritableMapping(segment.fd, segment.size, populate=not segment.is_new)

@@ -533,6 +533,7 @@ class Node:
         self.peers.mark_dead(node)
         if (link := self.peers.get(node)) is not None:
             link.finish(Ending.DIED)
+        self.segments.node_died(node)
 
     async def _reaches(self, node: ProcessId) -> bool:
         """Whether a node answers, now."""

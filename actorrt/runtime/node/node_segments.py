@@ -216,6 +216,10 @@ class NodeSegments:
         self._act(self._ledger.owner_died(process))
         self.transfers.owner_died(process)
 
+    def node_died(self, node: ProcessId) -> None:
+        """Another node is gone, with all that lay there and all that was owned there."""
+        self.transfers.node_died(node)
+
     def where(self, key: ObjectKey) -> dict[str, Any] | None:
         """Where an object lies, and how many processes read it; None if it is not here."""
         found = self._ledger.find(key)

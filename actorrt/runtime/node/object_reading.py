@@ -6,7 +6,7 @@ Nothing here decides: what comes, and that it ends, is reported.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from actorrt.exceptions import LinkError
 from actorrt.wire.object_stream import HEAD_LIMIT, Head, Wanted, head_in, request_for
@@ -51,12 +51,12 @@ class Reading(asyncio.BufferedProtocol):
         self.is_alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        opened = cast("asyncio.Transport", transport)
         if self.stopped:
-            transport.abort()
+            opened.abort()
             return
-        self._transport = transport
-        transport.write(request_for(self._wanted))
+        self._transport = opened
+        opened.write(request_for(self._wanted))
 
     def stop(self) -> None:
         """Nothing is written to the memory, and nothing reported, from now on."""
