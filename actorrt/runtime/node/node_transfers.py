@@ -328,6 +328,7 @@ class NodeTransfers:
         try:
             incoming = await asyncio.shield(making)
         except asyncio.CancelledError:
+            making.add_done_callback(_close_made)
             self._store.unreserve_copy(length)
             raise
         except OSError as error:
@@ -545,6 +546,11 @@ def _error_for(copy: Fetch, work: _Work) -> Exception:
     if work.error is not None:
         return type(work.error)(*work.error.args)
     return _ERRORS.get(copy.cause, exceptions.ObjectLostError)(_name(copy.key), copy.cause)
+
+
+def _close_made(making: asyncio.Future[IncomingSegment]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
 
 
 def _name(key: ObjectKey) -> str:
