@@ -5,7 +5,7 @@ The head has the names of all; a node keeps one for what its own processes hold,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from actorrt.types import NO_PROCESS, ActorKey, ProcessId, owner_of
@@ -94,10 +94,25 @@ class Directory:
         for name, namespace, actor, about in said:
             self.claim(namespace, name, actor, about, node)
 
-    def leave(self, node: ProcessId) -> None:
-        """A node is gone: what its processes held is free."""
+    def leave(self, node: ProcessId, kept: Container[ActorKey] = ()) -> None:
+        """A node is gone: what its processes held is free, but for the names of actors that are made again (`kept`)."""
         self.nodes.pop(node, None)
-        self._free(lambda _, holder: holder.node == node)
+        self._free(lambda _, holder: holder.node == node and holder.actor not in kept)
+
+    def move(self, before: ActorKey, actor: ActorKey, node: ProcessId) -> None:
+        """An actor was made again, under another key and on another node: the name is that one's."""
+        for key, holder in list(self._names.items()):
+            if holder.actor == before:
+                self._names[key] = Holder(actor, holder.info, node)
+                self._note(key)
+
+    def drop_actor(self, actor: ActorKey) -> None:
+        """An actor is dead: its name is free."""
+        self._free(lambda _, holder: holder.actor == actor)
+
+    def keep_only(self, nodes: Container[ProcessId], kept: Container[ActorKey]) -> None:
+        """As a head begins: what is held on nodes that are gone is free, but for the names of `kept` actors."""
+        self._free(lambda _, holder: holder.node not in nodes and holder.actor not in kept)
 
     # ---- what a store is to keep
 

@@ -776,6 +776,33 @@ class Reaches(Message, tag=101):
     node: ProcessId
 
 
+class AdoptActor(Message, tag=105):
+    """A head asks a node: make this detached actor again, whose node is gone; `driver` is its program as it was.
+
+    Answered with a NameHolder of the new key; asked twice for one key, a node makes one actor.
+    """
+
+    before: ActorKey
+    request: CreateDetached
+    driver: JoinDriver | None = None
+
+
+class KeptActor(msgspec.Struct, frozen=True, array_like=True):
+    """A detached actor as a head keeps it. `request.start` has the key that it has now."""
+
+    request: CreateDetached
+    driver: JoinDriver | None
+    restarts: int
+
+
+class KeepActor(Message, tag=106):
+    """Have the head keep a detached actor of this node, so that it is made again where the node is gone; None: it is
+    dead. Answered with Done once that is on disk."""
+
+    actor: ActorKey
+    kept: KeptActor | None
+
+
 class PutEntry(Message, tag=102):
     """Have a head keep `value` under a key, if the entry's version is `expected` (0: there is none; -1: any).
 
@@ -878,6 +905,8 @@ Question = (
     | CreateDetached
     | JoinNode
     | Reaches
+    | AdoptActor
+    | KeepActor
     | PutEntry
     | ListEntries
     | KillActor

@@ -182,6 +182,49 @@ def test_a_node_that_was_frozen_for_long_is_given_up_and_comes_back_as_another(s
         wait_for(lambda: state(node) == "Z", 10)
 
 
+def test_names_and_detached_actors_survive_the_end_of_a_whole_cluster(store: str) -> None:
+    address = actorrt.start_head(store=store, num_cpus=2)
+    with actorrt.init(address, namespace="n"):
+        for name in ("one", "two", "killed"):
+            assert actorrt.get([named(name).add.remote() for _ in range(3)]) == [1, 2, 3]
+        mine = Counter.options(name="of this program").remote()
+        assert actorrt.get(mine.add.remote()) == 1
+        actorrt.kill(actorrt.get_actor("killed"))
+        wait_for(lambda: "killed" not in list_named_actors())
+    actorrt.stop_nodes()
+    address = actorrt.start_head(store=store, num_cpus=2)
+    with actorrt.init(address, namespace="n"):
+        # They are made again: their names are there, and what was in their memory is not.
+        assert actorrt.get([actorrt.get_actor(name).add.remote() for name in ("one", "two")]) == [1, 1]
+        assert sorted(list_named_actors()) == ["one", "two"]
+
+
+def test_actors_are_the_same_after_a_head_that_was_killed(store: str) -> None:
+    address = actorrt.start_head(store=store, num_cpus=2)
+    with actorrt.init(address, namespace="n"):
+        assert actorrt.get(named("counter").add.remote()) == 1
+        before = head_pid(address)
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: head_pid(address) not in (0, before))
+        assert actorrt.get(actorrt.get_actor("counter").add.remote()) == 2
+        assert actorrt.get(named("counter").add.remote()) == 3
+
+
+def test_what_may_restart_is_made_again_where_its_node_has_died(store: str) -> None:
+    address = actorrt.start_head(store=store, num_cpus=2)
+    joined = actorrt.start_node(address, num_cpus=2)
+    with actorrt.init(joined, namespace="n"):
+        for name, restarts in (("gone", 0), ("back", 1)):
+            made = Counter.options(name=name, lifetime="detached", max_restarts=restarts).remote()
+            assert actorrt.get(made.add.remote()) == 1
+        for pid in [each for each in pids_of(joined) if comm(each).startswith("actorrt-node")]:
+            os.kill(pid, signal.SIGKILL)
+    with actorrt.init(address, namespace="n"):
+        wait_for(lambda: list_named_actors() == ["back"])
+        assert actorrt.get(actorrt.get_actor("back").add.remote()) == 1
+    wait_for(lambda: not pids_of(joined))
+
+
 def test_a_head_is_fenced_by_the_one_that_takes_its_store_and_says_so(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,9 @@ def stop_nodes(timeout_s: float = 15.0) -> list[str]:
     found = [each for each in _all_found(settings) if each.pids()]
     # Who has joined leaves first, so that the head knows.
     for each in sorted(found, key=lambda one: one.keeps_head):
-        _end(each.pids(), timeout_s)
+        # The node says goodbye and ends its head, which is there yet if the node was not.
+        for pid in each.pids():
+            _end(pid, timeout_s)
     sweep(sessions_folder(settings))
     _reap()
     return [each.session for each in found]
@@ -213,17 +215,13 @@ def _listener(path: str) -> int:
     return 0
 
 
-def _end(pids: list[int], timeout_s: float) -> None:
-    fds: dict[int, int] = {}
-    with contextlib.ExitStack() as held:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                fds[pid] = os.pidfd_open(pid)
-                held.callback(os.close, fds[pid])
-                signal.pidfd_send_signal(fds[pid], signal.SIGTERM)
-        deadline = time.monotonic() + timeout_s
-        for fd in fds.values():
-            if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-                select.select([fd], [], [], timeout_s)
+def _end(pid: int, timeout_s: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(fd, number)
+                if select.select([fd], [], [], timeout_s)[0]:
+                    return
+        finally:
+            os.close(fd)

@@ -22,6 +22,7 @@ from actorrt.wire.messages import (
     Exit,
     FindName,
     JoinNode,
+    KeepActor,
     ListEntries,
     ListNames,
     NameHolder,
@@ -43,7 +44,7 @@ DIAL_AGAIN_S: Final = 0.2
 # How often the head of a cluster hears its nodes.
 BEAT_S: Final = 1.0
 
-HeadQuestion = ClaimName | FindName | ListNames | Query | Survey | PutEntry | ListEntries
+HeadQuestion = ClaimName | FindName | ListNames | Query | Survey | KeepActor | PutEntry | ListEntries
 
 
 class HeadParent(Protocol):
@@ -199,6 +200,10 @@ class HeadClient:
             self.names.claim(claim.namespace, claim.name, claim.actor, claim.info)
         return holder
 
+    def hold(self, name: str, namespace: str, actor: ActorKey, info: bytes) -> None:
+        """An actor of this node has a name, which the head knows."""
+        self.names.claim(namespace, name, actor, info)
+
     def _give_back(self, claim: ClaimName, done: asyncio.Task[NameHolder]) -> None:
         if not done.cancelled() and done.exception() is None and done.result().yours:
             self.drop(claim.name, claim.namespace, claim.actor)
@@ -224,6 +229,8 @@ def _in_words(question: HeadQuestion) -> str:
             return "which names there are"
         case Query() | Survey():
             return f"about its {question.what}"
+        case KeepActor():
+            return "to keep a detached actor"
         case PutEntry():
             return f"to keep {question.key!r}"
         case ListEntries():

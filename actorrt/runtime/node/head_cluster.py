@@ -7,6 +7,7 @@ What it answers is in the store by then. A node is heard each second, and given 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ import uvloop
 from actorrt import exceptions
 from actorrt.core.directory import Directory, Held, Holder
 from actorrt.core.durable import StoreRefusedError, VersionConflictError, key_of, key_parts
+from actorrt.core.kept_actors import KeptActors, Placed
 from actorrt.core.membership import (
     LOOK_S,
     Action,
@@ -33,17 +35,24 @@ from actorrt.core.membership import (
 )
 from actorrt.core.roll_call import Listed, Member, patience
 from actorrt.core.survey import nodes_told
-from actorrt.types import ProcessId
+from actorrt.types import ActorKey, ProcessId
 from actorrt.wire.link import Ending
 from actorrt.wire.messages import (
+    AdoptActor,
     AnswerBody,
     AnyMessage,
+    ClaimName,
     Done,
     Entries,
     Exit,
     Facts,
+    FindName,
     JoinNode,
+    KeepActor,
+    KeptActor,
+    KillActor,
     ListEntries,
+    NameHolder,
     NodeEnded,
     NodeStopping,
     Ping,
@@ -55,6 +64,7 @@ from actorrt.wire.messages import (
     Survey,
 )
 
+from ..base.socket_paths import reachable, socket_path
 from ..links.link import Link
 from ..machine.process_tree import HeadStart
 from . import roll
@@ -66,12 +76,16 @@ logger = logging.getLogger("actorrt")
 
 # Kinds of entries.
 NAME: Final = "name"
+NODE: Final = "node"
+ACTOR: Final = "actor"
 # The process id of the head, which the next one has too: nodes and links know it by that.
 HEAD_KEY: Final = "cluster/head"
 WRITER_BYTES: Final = 8
 # What a node tells of itself that the head reads, in JoinNode.info.
 MACHINE: Final = "Machine"
 BEFORE: Final = "Before"
+ADOPTED: Final = "Adopted"
+SESSION: Final = "Session"
 CLOSE_S: Final = 1.0
 _GIVEN_UP: Final = "its cluster has given this node up (%s)"
 
@@ -92,6 +106,18 @@ class ClusterHead(Head):
         self.directory = Directory(_names_in(store))
         self.membership = Membership(machine_id(), self._loop.time())
         self._tasks: set[asyncio.Task[None]] = set()
+        nodes = _nodes_in(store)
+        for node, info in nodes.items():
+            # Until it joins anew it is one that was heard last: it is dead as any other, by silence or its machine.
+            self.directory.nodes[node] = info
+            self.membership.join(node, info.get(MACHINE, ""), self._loop.time())
+            if info.get(MACHINE) == machine_id():
+                self._spawn(self._look_for(node, info.get(SESSION, "")))
+        self._actors = _actors_in(store)
+        self.kept = KeptActors({actor: kept.restarts for actor, kept in self._actors.items()}, nodes)
+        self.directory.keep_only(nodes, self.kept)
+        # Who waits for an actor that is made again.
+        self._moves: dict[ActorKey, asyncio.Event] = {}
         self._looking = self._loop.create_task(self._look())
         # Another head has the store: nothing is answered any more, and this one ends.
         store.fenced.add_done_callback(lambda _: self.stopped.set())
@@ -112,6 +138,12 @@ class ClusterHead(Head):
                 return await self._join(link, question)
             case PutEntry():
                 return await self._put(question)
+            case KeepActor():
+                self._keep_actor(question.actor, question.kept)
+                await self._store.settled()
+                return Done()
+            case FindName() | ClaimName():
+                await self._until_it_has_moved(question.namespace, question.name)
             case ListEntries():
                 await self._store.settled()
                 listed = self._durable.listed(question.prefix)
@@ -129,7 +161,8 @@ class ClusterHead(Head):
         return answer
 
     def link_lost(self, link: Link) -> None:
-        if link.role != "node":
+        if link.role != "node" or self.stopped.is_set():
+            # It is this head that ends, and says goodbye.
             return
         now = self._loop.time()
         match link.closed:
@@ -151,10 +184,27 @@ class ClusterHead(Head):
         if not takes:
             standing = self.membership.standing(question.node)
             return Exit(_GIVEN_UP % ("" if standing is None else standing.cause))
+        self.kept.joined(question.node)
+        for before, now in info.pop(ADOPTED, ()):
+            self._moved(ActorKey(bytes.fromhex(before)), ActorKey(bytes.fromhex(now)), link)
         self.directory.join(question.node, info, map(Held._make, question.names))
         self._keep_names()
+        self._durable.put(key_of(NODE, question.node.hex()), msgspec.msgpack.encode(info))
         await self._store.settled()
+        self._place()
         return Done()
+
+    async def _look_for(self, node: ProcessId, session: str) -> None:
+        """Whether a node of this machine that the head before knew has ended meanwhile: nobody listens there."""
+        try:
+            with reachable(socket_path(session, node)) as path:
+                _, writer = await asyncio.open_unix_connection(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            self._perform(self.membership.gone(node, "nobody listens at its socket any more", self._loop.time()))
+        except OSError as error:
+            logger.info("it cannot be seen whether node %s is there: %s", node.hex(), error)
+        else:
+            writer.close()
 
     def _heard(self, link: Link) -> None:
         if link.role == "node":
@@ -164,6 +214,7 @@ class ClusterHead(Head):
         while True:
             await asyncio.sleep(LOOK_S)
             self._perform(self.membership.look(self._loop.time()))
+            self._place()
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -181,11 +232,18 @@ class ClusterHead(Head):
 
     def _bury(self, burial: Buried) -> None:
         logger.warning("node %s is gone: %s", burial.node.hex(), burial.cause)
-        self.directory.leave(burial.node)
+        standing = self.membership.standing(burial.node)
+        died = standing is not None and standing.state is State.DEAD
+        for actor in self.kept.node_gone(burial.node, died=died):
+            self._keep_actor(actor, None)
+        self.directory.leave(burial.node, self.kept)
         self._keep_names()
+        self._durable.drop(key_of(NODE, burial.node.hex()))
+        self._store.write_soon()
         for node in self.membership:
             if (link := self.peers.get(node)) is not None:
                 link.send(NodeEnded(burial.node, burial.cause))
+        self._place()
 
     def _tell_dead(self, node: ProcessId) -> None:
         standing, link = self.membership.standing(node), self.peers.get(node)
@@ -227,6 +285,72 @@ class ClusterHead(Head):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    # ---- detached actors
+
+    def _keep_actor(self, actor: ActorKey, kept: KeptActor | None) -> None:
+        key = key_of(ACTOR, actor.hex())
+        if kept is None:
+            self._actors.pop(actor, None)
+            self.kept.ended(actor)
+            self._durable.drop(key)
+            self._let_go_on(actor)
+        else:
+            if actor not in self.kept:
+                self.kept.made(actor, kept.restarts)
+            self._actors[actor] = kept
+            self._durable.put(key, msgspec.msgpack.encode(kept))
+
+    def _place(self) -> None:
+        for placed in self.kept.place([node for node in self.membership if self.membership.takes_work(node)]):
+            self._spawn(self._have_made(placed))
+
+    async def _have_made(self, placed: Placed) -> None:
+        """Have a node make an actor again that has lost its own."""
+        before, node = placed
+        link, kept = self.peers.get(node), self._actors.get(before)
+        if link is None or kept is None:
+            self.kept.not_moved(before, node)
+            return
+        request = msgspec.structs.replace(kept.request, max_restarts=self.kept.restarts(before))
+        try:
+            answer: NameHolder = await link.ask(AdoptActor(before, request, kept.driver))
+        except exceptions.ActorrtError as error:
+            logger.warning("node %s does not make an actor again, which is tried anew: %s", node.hex(), error)
+            self.kept.not_moved(before, node)
+            return
+        self._moved(before, answer.actor, link)
+
+    def _moved(self, before: ActorKey, actor: ActorKey, link: Link) -> None:
+        """A node has made an actor again. It is written at once: whichever head comes next knows of one."""
+        if actor in self.kept:
+            return
+        kept = self._actors.get(before)
+        if kept is None or not self.kept.moved(before, actor):
+            # It was killed meanwhile, or another node has made it too.
+            self._spawn(self._end(actor, link))
+            return
+        logger.warning("detached actor %s was made again on node %s", before.hex(), link.peer.hex())
+        start = msgspec.structs.replace(kept.request.start, actor=actor)
+        request = msgspec.structs.replace(kept.request, start=start)
+        self._keep_actor(actor, KeptActor(request, kept.driver, self.kept.restarts(actor)))
+        self._keep_actor(before, None)
+        self.directory.move(before, actor, link.peer)
+        self._keep_names()
+
+    async def _end(self, actor: ActorKey, link: Link) -> None:
+        with contextlib.suppress(exceptions.ActorrtError):
+            await link.ask(KillActor(actor))
+
+    async def _until_it_has_moved(self, namespace: str, name: str) -> None:
+        """Who looks for an actor that is being made again waits for it."""
+        while (holder := self.directory.find(namespace, name)) is not None and self.kept.is_homeless(holder.actor):
+            await self._moves.setdefault(holder.actor, asyncio.Event()).wait()
+
+    def _let_go_on(self, before: ActorKey) -> None:
+        if (moves := self._moves.pop(before, None)) is not None:
+            # In the next turn: its name is moved in this one.
+            self._loop.call_soon(moves.set)
+
     # ---- what is kept
 
     def _keep_names(self) -> None:
@@ -261,6 +385,20 @@ class ClusterHead(Head):
             task.cancel()
         if not self._store.fenced.done():
             await self._store.close(CLOSE_S)
+
+
+def _nodes_in(store: HeadStore) -> dict[ProcessId, dict[str, Any]]:
+    return {
+        ProcessId(bytes.fromhex(key_parts(key)[1])): msgspec.msgpack.decode(entry.value)
+        for key, entry in store.durable.listed(f"{NODE}/")
+    }
+
+
+def _actors_in(store: HeadStore) -> dict[ActorKey, KeptActor]:
+    return {
+        ActorKey(bytes.fromhex(key_parts(key)[1])): msgspec.msgpack.decode(entry.value, type=KeptActor)
+        for key, entry in store.durable.listed(f"{ACTOR}/")
+    }
 
 
 def _names_in(store: HeadStore) -> dict[tuple[str, str], Holder]:

@@ -25,7 +25,7 @@ from actorrt.core.lost_links import Step, after_end, after_loss
 from actorrt.core.node_state import Statistics as WorkersStatistics
 from actorrt.core.roll_call import Listed, Member, listed, patience, plain
 from actorrt.core.storage import Statistics as StoreStatistics
-from actorrt.types import ANYWHERE, Employer, JobKey, ProcessId, actor_key
+from actorrt.types import ANYWHERE, ActorKey, Employer, JobKey, ProcessId, actor_key
 from actorrt.wire.addresses import place_on
 from actorrt.wire.link import Ending
 from actorrt.wire.link import State as LinkState
@@ -33,6 +33,7 @@ from actorrt.wire.messages import (
     ERROR,
     FAILED,
     ActorEnded,
+    AdoptActor,
     AnswerBody,
     AnyMessage,
     AwaitGroup,
@@ -58,6 +59,8 @@ from actorrt.wire.messages import (
     HaveCopy,
     JoinDriver,
     Joined,
+    KeepActor,
+    KeptActor,
     KillActor,
     KillWorker,
     LeaseRequest,
@@ -179,6 +182,8 @@ class Node:
         self.host = NodeHost(self.peers, self.workers, self.groups, self.spawn, self._closing.is_set)
         self.supervisor = Supervisor(self.host)
         self.is_given_up = False
+        # Detached actors that were made again here, by the keys that they had before.
+        self._adopted: dict[ActorKey, ActorKey] = {}
         if config.cluster:
             self.head.beat()
         if (read := machine.memory_readings()) is not None and settings.memory_watch_s:
@@ -302,6 +307,8 @@ class Node:
                 return Done()
             case JoinDriver():
                 return self._join(link, question)
+            case AdoptActor():
+                return self._adopt(question)
             case Reaches():
                 return Facts(await self._reaches(question.node))
             case PutEntry() | ListEntries():
@@ -552,7 +559,11 @@ class Node:
         self.stop(cause)
 
     def description(self) -> dict[str, Any]:
-        cluster = {"Machine": os.uname().nodename, "Before": self._config.before} if self._config.cluster else {}
+        cluster: dict[str, Any] = {}
+        if self._config.cluster:
+            adopted = [[before.hex(), now.hex()] for before, now in self._adopted.items()]
+            cluster = {"Machine": os.uname().nodename, "Before": self._config.before, "Adopted": adopted}
+            cluster["Session"] = self._config.session
         return {
             **cluster,
             "NodeID": self.process.hex(),
@@ -575,6 +586,39 @@ class Node:
             holder = await self.head.claim(ClaimName(start.name, start.namespace, actor, request.info))
             if not holder.yours:
                 return holder
+        # What its arguments name lies in this session, and the place that it asks for may go with this node.
+        is_kept = bool(self._config.cluster) and start.slots is None and request.strategy == ANYWHERE
+        if is_kept:
+            as_made = msgspec.structs.replace(request, start=made)
+            kept = KeptActor(as_made, self.programs.of(Employer(request.job)), request.max_restarts)
+            try:
+                await self.head.ask(KeepActor(actor, kept))
+            except BaseException:
+                self.spawn(self._forget(actor))
+                if start.name:
+                    self.head.drop(start.name, start.namespace, actor)
+                raise
+        self._own_detached(request, made, is_kept)
+        return holder
+
+    def _adopt(self, adoption: AdoptActor) -> NameHolder:
+        """Make a detached actor again that has lost its node."""
+        request, before = adoption.request, adoption.before
+        actor = self._adopted.get(before)
+        if actor is None:
+            seq = self.host.next_seq()
+            actor = self._adopted[before] = actor_key(self.process, seq)
+            start = request.start
+            if start.name:
+                self.head.hold(start.name, start.namespace, actor, request.info)
+            self.programs.adopt(request.job, adoption.driver)
+            made = msgspec.structs.replace(start, seq=seq, actor=actor)
+            self._own_detached(request, made, True)
+        return NameHolder(actor, request.info, True)
+
+    def _own_detached(self, request: CreateDetached, made: StartActor, is_kept: bool) -> None:
+        """`is_kept`: the head has it, and has it made again where this node is gone."""
+        actor = made.actor
         # It outlives its program: it runs on workers of its own, which look like the program's.
         job = request.job
         employer = self.programs.detach(job)
@@ -593,13 +637,26 @@ class Node:
         )
 
         def dead() -> None:
-            if start.name:
-                self.head.drop(start.name, start.namespace, actor)
+            if self.stopping and self._config.cluster:
+                # It ends with its node, and is to be made again elsewhere.
+                return
+            if made.name:
+                self.head.drop(made.name, made.namespace, actor)
+            if is_kept:
+                self.spawn(self._forget(actor))
             self._detached_ended(job)
 
-        record = ActorRecord(actor, start.name or actor.hex(), spec, request.max_restarts, on_dead=dead)
+        record = ActorRecord(actor, made.name or actor.hex(), spec, request.max_restarts, on_dead=dead)
         self.supervisor.create(record)
-        return holder
+
+    async def _forget(self, actor: ActorKey) -> None:
+        """Have the head keep an actor no more, however long it takes to be there."""
+        while not self.stopping:
+            try:
+                await self.head.ask(KeepActor(actor, None))
+            except exceptions.HeadUnavailableError:
+                continue
+            return
 
     def _detached_ended(self, job: JobKey) -> None:
         if self.programs.detached_ended(job):

@@ -82,6 +82,11 @@ class Programs:
         self._detached[job] += 1
         return Employer(job, True)
 
+    def adopt(self, job: JobKey, driver: JoinDriver | None) -> None:
+        """A program that ended elsewhere has a detached actor here from now on; workers look like its own."""
+        if driver is not None:
+            self._of_detached.setdefault(job, driver)
+
     def detached_ended(self, job: JobKey) -> bool:
         """One of them is dead; whether it was the last and its program has ended: their workers have nobody left.
 
