@@ -328,13 +328,15 @@ class Membership:
         silent_s = awake - member.heard
         if silent_s < DEAD_S:
             return ""
+        holding = {node: each for node, each in member.said.items() if awake - each.at <= ANSWER_HOLDS_S}
+        if any(each.reached for each in holding.values()):
+            # Also where who said so is silent itself by now.
+            return ""
         witnesses = {one.node for one in self._witnesses(member)}
         silence = f"it has been silent for {silent_s:.0f} s"
         if not witnesses:
             return f"{silence}, and no other node can be asked for it"
-        said = [each for node, each in member.said.items() if node in witnesses and awake - each.at <= ANSWER_HOLDS_S]
-        if any(each.reached for each in said):
-            return ""
+        said = holding.keys() & witnesses
         if said:
             return f"{silence}, and {len(said)} other node{'s' if len(said) > 1 else ''} cannot reach it either"
         return f"{silence}, and no other node says that it reaches it" if silent_s >= LONGEST_DOUBT_S else ""

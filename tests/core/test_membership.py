@@ -110,6 +110,17 @@ def test_a_node_that_another_one_reaches_is_never_given_up() -> None:
     assert cluster.state(A) is State.SUSPECTED
 
 
+def test_what_a_node_has_said_of_another_holds_though_it_is_silent_itself_by_now() -> None:
+    cluster = Cluster(A, B)
+    cluster.pass_time(SUSPECT_S + LOOK_S, B)
+    while cluster.now < DEAD_S - LOOK_S:
+        cluster.members.answered(B, A, True, cluster.now)
+        cluster.pass_time(LOOK_S)
+    assert buried(cluster.pass_time(SUSPECT_S)) == []
+    assert cluster.state(A) is cluster.state(B) is State.SUSPECTED
+    assert buried(cluster.pass_time(ANSWER_HOLDS_S)) == [A]
+
+
 def test_where_nobody_can_be_asked_ten_seconds_of_silence_are_the_end() -> None:
     cluster = Cluster(A)
     assert buried(cluster.pass_time(DEAD_S - 0.1)) == []

@@ -306,7 +306,7 @@ async def test_a_link_that_is_lost_while_another_thread_writes_to_it_does_the_wr
     with theirs:
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
         nobody: Any = Mock()
-        hello: Any = SimpleNamespace(process=b"", role="worker", pid=0)
+        hello: Any = SimpleNamespace(process=b"", role="worker", pid=0, address="")
         loop, end = asyncio.get_running_loop(), End(b"its id", State.OPENING)
         link = Link(loop, nobody, nobody, hello, end, Connection(loop, transport))
         pipes = [Pipe(link, seq, None, TO_CALLER, FIRST_ROOM) for seq in range(2)]

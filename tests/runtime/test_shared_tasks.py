@@ -48,7 +48,9 @@ class Process:
         self.thread = SimpleNamespace(spawn_here=loop.create_task, closing=False)
         self.pool = SharedPool(self, {})
         host = SimpleNamespace(shared_pool=self._pool_of, shared_pools=lambda: [self.pool])
-        self.tasks = SharedTasks(cast(Any, SimpleNamespace(thread=self.thread, exits=None)), cast(Any, host))
+        self.tasks = SharedTasks(
+            cast(Any, SimpleNamespace(thread=self.thread, exits=None, pause_call=None)), cast(Any, host)
+        )
 
     def _pool_of(self, env: dict[str, str]) -> SharedPool:
         return self.pool
